@@ -1,0 +1,63 @@
+# Everything is installed inside this folder: .venv, .venv-mcp1, tests/node/node_modules.
+PYTHON ?= python3
+CONFIG ?= broker.toml
+
+# An environment is made anew for another PYTHON, and installed into again when pyproject.toml changes.
+STAMP := .installed-$(subst /,_,$(PYTHON))
+VENV  := .venv/$(STAMP)
+MCP1  := .venv-mcp1/$(STAMP)
+NODE  := tests/node/node_modules/.installed
+BIN   := .venv/bin
+PIP   := bin/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check clean node
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "With PYTHON=python3.12 another Python is used, with CONFIG=my.toml another configuration."
+
+run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
+	@exec $(BIN)/mcp-broker serve --config "$(CONFIG)"
+
+test: check $(MCP1) node ## Set up, check, and run all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV) ## Check style, format, types and the rules of who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_architecture.py
+
+clean: ## Remove all that make installed and all caches
+	rm -rf .venv .venv-mcp1 tests/node/node_modules build dist *.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV): pyproject.toml .ci/make-venv
+	@.ci/make-venv .venv "$(PYTHON)"
+	@echo "Installing mcp-broker and what its tests need into .venv (a minute or two the first time)"
+	@.venv/$(PIP) --editable '.[dev]'
+	@touch $@
+
+# A backend beside the broker: the thin shim and the 1.x SDK.
+$(MCP1): pyproject.toml tests/mcp1-requirements.txt .ci/make-venv
+	@.ci/make-venv .venv-mcp1 "$(PYTHON)"
+	@echo "Installing the client shim and the 1.x SDK of MCP into .venv-mcp1"
+	@.venv-mcp1/$(PIP) --editable . --requirement tests/mcp1-requirements.txt
+	@touch $@
+
+node:
+	@if ! command -v npm >/dev/null; then \
+	    echo "SKIPPED: the tests with server-everything, because there is no npm here (sudo apt-get install npm)"; \
+	elif ! node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; then \
+	    echo "SKIPPED: the tests with server-everything, because they need node 18 or newer"; \
+	else \
+	    $(MAKE) --silent --no-print-directory $(NODE); \
+	fi
+
+$(NODE): tests/node/package.json tests/node/package-lock.json
+	@echo "Installing server-everything into tests/node"
+	@cd tests/node && npm ci --ignore-scripts --loglevel=error
+	@touch $@

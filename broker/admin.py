@@ -1,0 +1,155 @@
+"""What the broker answers itself, under the service name `$broker`: one function per command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import trio
+from msgspec import Struct
+
+from broker import __version__
+from broker.core import refusals
+from broker.core.effects import Manage
+from broker.core.lifecycle import State
+from broker.core.refusals import Blame, Refusal
+from broker.core.server import Server
+from broker.core.sessions import Connection
+from broker.core.texts import clip
+from broker.hub import Hub
+from broker.process import Tree, rss_bytes, trees_of
+from broker.supervisor import Supervisor
+from client_shim.wire import Code
+
+logger = logging.getLogger("mcp-broker")
+
+Answer = dict[str, Any]
+
+
+class Office(Struct, frozen=True):
+    """What the commands may look at."""
+
+    hub: Hub
+    supervisors: dict[str, Supervisor]
+    endpoint: str
+    config_path: str
+    started_at: float
+
+
+async def ping(office: Office) -> Answer:
+    """Say that the broker is there."""
+    return {}
+
+
+async def servers(office: Office) -> Answer:
+    """The configured servers and how they are; cheap enough for every page open."""
+    return {"servers": [{**_brief(one), "doctor": _doctor(one)} for one in office.hub.mux.servers.values()]}
+
+
+async def status(office: Office) -> Answer:
+    """Everything that `mcp-broker status` shows."""
+    running = {name: one.process.cookie for name, one in office.supervisors.items() if one.process}
+    trees = await trio.to_thread.run_sync(trees_of, list(running.values()))
+    now, mux = trio.current_time(), office.hub.mux
+    return {
+        "broker": {
+            "pid": os.getpid(),
+            "version": __version__,
+            "instance": mux.instance,
+            "uptime_s": round(now - office.started_at, 3),
+            "endpoint": office.endpoint,
+            "config": office.config_path,
+            "rss_bytes": rss_bytes(os.getpid()),
+            "clients": len(mux.sessions),
+            "counters": dict(sorted(mux.counters.items())),
+        },
+        "servers": [
+            _full(server, office.supervisors.get(name), trees.get(running.get(name, "")), now)
+            for name, server in mux.servers.items()
+        ],
+        "clients": [_client(office.hub, connection, now) for connection in mux.sessions.all()],
+    }
+
+
+def _brief(server: Server) -> Answer:
+    agreed = server.catalogue.agreed if server.catalogue else None
+    return {
+        "name": server.name,
+        "state": server.lifecycle.state.value if server.config.enabled else "disabled",
+        "era": agreed.era.value if agreed else None,
+        "protocol": agreed.version if agreed else None,
+        "tools": len(server.catalogue.names("tools/list")) if server.catalogue else 0,
+        "last_error": server.lifecycle.last_error,
+    }
+
+
+def _doctor(server: Server) -> Answer | None:
+    """The harmless call that the config names for `mcp-broker doctor`."""
+    doctor = server.config.doctor
+    return None if doctor is None else {"tool": doctor.tool, "arguments": doctor.arguments}
+
+
+def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now: float) -> Answer:
+    brief = _brief(server)
+    process = supervisor.process if supervisor else None
+    ready = server.lifecycle.state is State.READY
+    return {
+        "name": brief["name"],
+        "state": brief["state"],
+        "pid": process.pid if process else None,
+        "processes": len(tree.pids) if tree else 0,
+        "uptime_s": round(now - server.lifecycle.since_s, 3) if ready else 0.0,
+        "restarts": server.lifecycle.restarts,
+        "era": brief["era"],
+        "protocol": brief["protocol"],
+        "tools": brief["tools"],
+        "in_flight": server.line.running,
+        "queued": server.line.waiting,
+        "calls": server.calls,
+        "errors": server.errors,
+        "p50_ms": round(server.latency.quantile_ms(0.50), 3),
+        "p99_ms": round(server.latency.quantile_ms(0.99), 3),
+        "rss_bytes": tree.rss_bytes if tree else 0,
+        "last_error": brief["last_error"],
+    }
+
+
+def _client(hub: Hub, connection: Connection, now: float) -> Answer:
+    calls = hub.mux.calls.routing.of_client(connection.key)
+    return {
+        "id": connection.key.hex(),
+        "name": connection.name,
+        "pid": connection.peer.pid,
+        "uid": connection.peer.uid,
+        "channels": len({call.channel for call in calls}),
+        "since_s": round(now - connection.since, 3),
+        "in_flight": len(calls),
+        "calls": connection.calls,
+    }
+
+
+COMMANDS: dict[str, Callable[[Office], Awaitable[Answer]]] = {
+    "ping": ping,
+    "servers": servers,
+    "status": status,
+}
+
+
+async def manage(office: Office, request: Manage) -> None:
+    """Carry out one management request, and answer it whatever happens."""
+    command = COMMANDS.get(request.method)
+    if command is None:
+        known = ", ".join(COMMANDS)
+        message = f"the broker has no command {clip(request.method)!r}; it has {known}"
+        hint = "upgrade the older of client and broker"
+        office.hub.managed(request, Refusal(Code.UNKNOWN_METHOD, message, hint, Blame.CALLER))
+        return
+    try:
+        outcome: bytes | Refusal = msgspec.json.encode(await command(office))
+    except Exception:  # a command that fails must not take the calls of everybody with it
+        logger.exception("command.failed", extra={"command": request.method})
+        outcome = refusals.broken(f"the command {request.method!r} failed")
+    office.hub.managed(request, outcome)

@@ -1,0 +1,237 @@
+"""The command `mcp-broker`: each subcommand but `serve` and `check` is a client of the running broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from broker import __version__
+from broker.words import say
+from client_shim.blocking import BlockingClient
+from client_shim.errors import BrokerError, InvalidRequest, Unavailable
+from client_shim.wire import MANAGEMENT
+
+if TYPE_CHECKING:
+    from broker.core.config import Config
+
+SYSTEM_CONFIG = Path("/etc/mcp-broker/broker.toml")
+
+BAD, USAGE, NO_BROKER = 1, 2, 3
+"""Exit statuses beside 0: it ran and the answer is bad; usage or config; no broker answers."""
+
+WATCH_S = 1.0
+
+endpoint_option = click.option(
+    "--endpoint",
+    metavar="ADDRESS",
+    help="Where the broker listens, such as ipc:///run/mcp-broker/broker.sock.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+config_option = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help=f"The config file; without it ./broker.toml, else {SYSTEM_CONFIG}.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mcp-broker")
+def cli() -> None:
+    """One process per MCP server, shared by every client."""
+
+
+@cli.command()
+@config_option
+@click.option("--endpoint", metavar="ADDRESS", help="Listen here instead of where the config says.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least level that is logged.",
+)
+def serve(path: Path | None, endpoint: str | None, log_level: str) -> None:
+    """Run the broker in the foreground until SIGTERM or Ctrl-C."""
+    from broker import daemon, logs
+    from broker.place import PlaceError
+
+    path = _config_path(path)
+    config = _read_config(path)
+    logs.set_up(log_level, timed="JOURNAL_STREAM" not in os.environ)
+    try:
+        daemon.run(config, path, endpoint)
+    except PlaceError as error:
+        _fail(str(error), BAD)
+
+
+@cli.command()
+@config_option
+def check(path: Path | None) -> None:
+    """Check the config, and that every server's command can be found."""
+    from broker.process import SpawnError, program_of
+
+    path = _config_path(path)
+    config = _read_config(path)
+    missing = False
+    for name, server in config.servers.items():
+        if not server.enabled:
+            click.echo(say("off", server=name))
+            continue
+        try:
+            program = program_of(server, folder=path.resolve().parent, environ=os.environ)
+            click.echo(say("runs", server=name, program=program))
+        except SpawnError as error:
+            missing = True
+            click.echo(click.style(say("runs", server=name, program=error), fg="red"))
+    click.echo(say("config_fine", path=path, count=len(config.servers)))
+    if missing:
+        sys.exit(BAD)
+
+
+@cli.command()
+@endpoint_option
+@json_option
+@click.option("--watch", is_flag=True, help="Draw it again every second, until Ctrl-C.")
+def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
+    """Show the broker and its servers. Exit status 1 if an enabled server is not ready."""
+    if watch:
+        _watch(endpoint)
+        return
+    with _client(endpoint) as broker:
+        seen = broker.request(MANAGEMENT, "status")
+    if as_json:
+        click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
+    else:
+        from broker import tables
+
+        tables.show(tables.status(seen))
+    if any(server["state"] not in ("ready", "disabled") for server in seen["servers"]):
+        sys.exit(BAD)
+
+
+@cli.command()
+@click.argument("server", required=False)
+@endpoint_option
+@json_option
+def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
+    """List the tools of one SERVER, or of all that are ready."""
+    with _client(endpoint) as broker:
+        if server is not None:
+            names = [server]
+        else:
+            known = broker.request(MANAGEMENT, "servers")["servers"]
+            names = [one["name"] for one in known if one["protocol"] is not None]
+        found = {name: broker.request(name, "tools/list")["tools"] for name in names}
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        from broker import tables
+
+        for name, listed in found.items():
+            tables.show(tables.tools(name, listed))
+
+
+@cli.command()
+@click.argument("server")
+@click.argument("tool")
+@click.argument("arguments", default="{}")
+@endpoint_option
+@json_option
+@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="How long the call may take.")
+def call(
+    server: str, tool: str, arguments: str, endpoint: str | None, as_json: bool, timeout_s: float | None
+) -> None:
+    """Call a TOOL of a SERVER with ARGUMENTS, a JSON object, and print its result."""
+    params = {"name": tool, "arguments": _json_object(arguments)}
+    with _client(endpoint) as broker:
+        result = broker.request(
+            server, "tools/call", params, timeout_s=timeout_s, on_progress=None if as_json else _progress
+        )
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    else:
+        for item in result.get("content", []):
+            click.echo(item["text"] if item.get("type") == "text" else json.dumps(item, ensure_ascii=False))
+    if result.get("isError"):
+        sys.exit(BAD)
+
+
+def _progress(progress: float, total: float | None, message: str | None) -> None:
+    share = f"{progress:g}" if total is None else f"{progress:g}/{total:g}"
+    click.echo(f"{share} {message or ''}".rstrip(), err=True)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        _fail(say("not_json", problem=error), USAGE)
+    if not isinstance(value, dict):
+        _fail(say("not_json", problem=type(value).__name__), USAGE)
+    return value
+
+
+def _watch(endpoint: str | None) -> None:
+    """Draw the status again and again, also while there is no broker, until Ctrl-C."""
+    from broker import tables
+
+    with suppress(KeyboardInterrupt), tables.live() as draw:
+        while True:
+            with suppress(Unavailable), BlockingClient(endpoint) as broker:
+                while True:
+                    draw(tables.status(broker.request(MANAGEMENT, "status")))
+                    time.sleep(WATCH_S)
+            draw(say("no_broker"))
+            time.sleep(WATCH_S)
+
+
+@contextmanager
+def _client(endpoint: str | None) -> Iterator[BlockingClient]:
+    """A connected client; what goes wrong with it ends the command with the right status."""
+    try:
+        with BlockingClient(endpoint) as broker:
+            yield broker
+    except Unavailable as error:
+        _fail(str(error), NO_BROKER)
+    except InvalidRequest as error:
+        _fail(str(error), USAGE)
+    except BrokerError as error:
+        _fail(str(error), BAD)
+
+
+def _config_path(path: Path | None) -> Path:
+    for candidate in (path, Path("broker.toml"), SYSTEM_CONFIG):
+        if candidate is not None and (candidate is path or candidate.exists()):
+            return candidate
+    _fail(say("no_config", system=SYSTEM_CONFIG), USAGE)
+
+
+def _read_config(path: Path) -> Config:
+    from broker.config_file import read
+    from broker.core.config import ConfigError
+
+    try:
+        return read(path, os.environ)
+    except ConfigError as error:
+        lines = [say("config_bad", path=path, count=len(error.problems)), *map(str, error.problems)]
+        _fail("\n  ".join(lines), USAGE)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"mcp-broker: {message}", err=True)
+    sys.exit(status)
+
+
+def main() -> int:
+    """Run the command line."""
+    cli(prog_name="mcp-broker")
+    return 0

@@ -1,0 +1,223 @@
+"""The life of a call: accepted, waiting in line, at its server, ended.
+
+A call has a row in `Routing` from `accept` on, waits its turn in its server's `Line`, and leaves by
+`_end`: the one door that every call goes out by, whatever its ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from broker.core import jsonrpc, refusals
+from broker.core.catalog import LISTS
+from broker.core.config import LimitsConfig
+from broker.core.effects import Effects, Level, Write
+from broker.core.jsonrpc import Params, Reply
+from broker.core.lifecycle import State
+from broker.core.metrics import Counters
+from broker.core.refusals import Refusal
+from broker.core.routing import Call, Routing
+from broker.core.server import Server
+from broker.core.sessions import Body, Connection, Sessions
+from client_shim import wire
+from client_shim.wire import Code
+
+
+class Calls:
+    """Every open call of the broker, and what becomes of it."""
+
+    def __init__(
+        self,
+        limits: LimitsConfig,
+        servers: dict[str, Server],
+        sessions: Sessions,
+        counters: Counters,
+        effects: Effects,
+    ) -> None:
+        self._limits = limits
+        self._servers = servers
+        self._sessions = sessions
+        self._counters = counters
+        self._effects = effects
+        self.routing = Routing()
+
+    def accept(
+        self, server: Server, connection: Connection, request: wire.Request, params: Params, now: float
+    ) -> Refusal | None:
+        """Open a call, or say why not."""
+        given_ms = request.timeout_ms
+        timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
+        if not server.opened and server.comes_too_late(now + timeout_s):
+            return refusals.not_ready(server.name, server.lifecycle, now)
+        full = self._full(connection, request, params)
+        if full is not None:
+            return full
+        token = request.meta.get("progressToken") if request.meta else None
+        call = Call(
+            id=self.routing.new_id(),
+            connection=connection.key,
+            channel=request.channel,
+            client_id=request.id,
+            server=server.name,
+            method=request.method,
+            name=params.name,
+            body=params.body,
+            meta=request.meta,
+            wants_progress=bool(request.flags & wire.WANTS_PROGRESS) or token is not None,
+            extends=bool(request.flags & wire.PROGRESS_EXTENDS),
+            token=token if isinstance(token, (int, str)) else request.id,
+            timeout_s=timeout_s,
+            deadline=now + timeout_s,
+            since=now,
+        )
+        self.routing.add(call)
+        server.line.join(call)
+        self.pump(server, now)
+        return None
+
+    def _full(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
+        limits, routing = self._limits, self.routing
+        if routing.count_of(connection.key, request.channel) >= limits.calls_per_channel:
+            return refusals.busy("calls_per_channel", limits.calls_per_channel)
+        if routing.count_of(connection.key) >= limits.calls_per_connection:
+            return refusals.busy("calls_per_connection", limits.calls_per_connection)
+        if len(routing) >= limits.calls:
+            return refusals.busy("calls", limits.calls)
+        if routing.waiting_bytes + len(params.body) > limits.queue_bytes:
+            return refusals.busy("queue_bytes", limits.queue_bytes)
+        return None
+
+    def pump(self, server: Server, now: float) -> None:
+        """Give the server what it may have next."""
+        while server.opened:
+            call = server.line.next()
+            if call is None:
+                return
+            self._serve(server, call, now)
+
+    def _serve(self, server: Server, call: Call, now: float) -> None:
+        assert server.link is not None
+        assert server.catalogue is not None
+        body, meta = call.body, call.meta
+        self.routing.mark_sent(call)
+        if call.method in LISTS or call.method == "server/discover":
+            self._list(call, server.catalogue.answer(call.method), now)
+        elif call.method == "ping":
+            self._answer(call, b"{}", now)
+        elif call.method == "tools/call" and call.name not in server.catalogue.names("tools/list"):
+            names = server.catalogue.names("tools/list")
+            self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
+            self._effects += server.link.refresh("tools/list", now)  # it may have changed without a word
+        else:
+            server.calls += 1
+            meta = server.link.meta(meta, call.id if call.wants_progress else None)
+            self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
+
+    def reply(self, call: Call, reply: Reply, now: float) -> None:
+        """The server has answered: the bytes go to the client as they are."""
+        server = self._servers[call.server]
+        server.latency.add(now - call.since)
+        if reply.result is not None:
+            self._end(call, wire.Result(call.channel, call.client_id), reply.result, now)
+        else:
+            server.errors += 1
+            self._end(call, wire.Error(call.channel, call.client_id), reply.error, now)
+        self.pump(server, now)
+
+    def progress(self, call: Call, body: bytes, now: float) -> None:
+        """The server has come further: its client is told, after what it was told before."""
+        if call.extends:
+            self.routing.extend(call, now)
+        message = wire.Notification(call.channel, call.client_id, call.server, "notifications/progress")
+        connection = self._sessions.get(call.connection)
+        if connection is not None:
+            self._post(connection, message, body, progress_of=call.id)
+
+    def _post(
+        self, connection: Connection, message: wire.Message, body: Body, *, progress_of: int | None = None
+    ) -> None:
+        post = self._sessions.post(connection, message, body, progress_of=progress_of)
+        if post is not None:
+            self._effects.append(post)
+
+    def _list(self, call: Call, listing: bytes | None, now: float) -> None:
+        if listing is None:
+            self.fail(call, refusals.no_list(call.server, call.method), now)
+        else:
+            self._answer(call, listing, now)
+
+    def _answer(self, call: Call, body: bytes, now: float) -> None:
+        self._end(call, wire.Result(call.channel, call.client_id), body, now)
+
+    def fail(self, call: Call, refusal: Refusal, now: float) -> None:
+        """The broker ends the call itself."""
+        self._servers[call.server].errors += refusal.code is not Code.CANCELLED
+        self._counters.add(f"refused.{refusal.code.value}")
+        self._end(call, fault(call.channel, call.client_id, refusal), None, now)
+
+    def _end(self, call: Call, ending: wire.Message | None, body: Body, now: float) -> None:
+        """The one way out of a call. `ending` goes to its client, unless that is gone."""
+        self._servers[call.server].line.leave(call)
+        self.routing.end(call)
+        connection = self._sessions.get(call.connection)
+        if ending is not None and connection is not None:
+            self._post(connection, ending, body)
+        outcome = "dropped" if ending is None else type(ending).__name__.lower()
+        took_ms = round((now - call.since) * 1000, 3)
+        self._effects.note(
+            Level.DEBUG, "call.ended", server=call.server, method=call.method, outcome=outcome, ms=took_ms
+        )
+
+    def cancel(self, call: Call, now: float) -> None:
+        """The client takes the call back."""
+        self._cancel_upstream(call, "the client cancelled it")
+        self.fail(call, refusals.cancelled(), now)
+        self.pump(self._servers[call.server], now)
+
+    def release(self, calls: Iterable[Call], now: float) -> None:
+        """Nobody waits for these calls any more."""
+        names = set()
+        for call in calls:
+            names.add(call.server)
+            self._cancel_upstream(call, "the client is gone")
+            self._end(call, None, None, now)
+        for name in sorted(names):
+            self.pump(self._servers[name], now)
+
+    def _cancel_upstream(self, call: Call, reason: str) -> None:
+        if call.sent and self._servers[call.server].opened:
+            params = {"requestId": call.id, "reason": reason}
+            line = jsonrpc.notification_line("notifications/cancelled", params)
+            self._effects.append(Write(call.server, line))
+
+    def expire(self, now: float) -> None:
+        """End the calls whose time is up; only then is anybody's turn."""
+        names = set()
+        for call in self.routing.expired(now):
+            server = self._servers[call.server]
+            if call.sent or server.lifecycle.state is State.READY:
+                refusal = refusals.deadline(call, server.line.running)
+            else:
+                refusal = refusals.not_ready(call.server, server.lifecycle, now)
+            self._cancel_upstream(call, "its time was up")
+            self.fail(call, refusal, now)
+            names.add(call.server)
+        for name in sorted(names):
+            self.pump(self._servers[name], now)
+
+    def server_died(self, server: Server, reason: str, now: float) -> None:
+        """The process is gone: what it had is answered now, what waits goes on waiting."""
+        for call in self.routing.of_server(server.name):
+            if call.sent:
+                self.fail(call, refusals.died(call, reason), now)
+
+    def server_rests(self, server: Server, now: float) -> None:
+        """The server will not be back for a while: what cannot wait so long is answered now."""
+        for call in self.routing.of_server(server.name):
+            if server.comes_too_late(call.deadline):
+                self.fail(call, refusals.not_ready(server.name, server.lifecycle, now), now)
+
+
+def fault(channel: int, id: int, refusal: Refusal) -> wire.Fault:
+    """A refusal as it travels."""
+    return wire.Fault(channel, id, refusal.code.value, refusal.message, refusal.data())

@@ -1,0 +1,160 @@
+"""The catalogue: what a server offers, read once and answered from memory.
+
+Each list is read page by page when the server opens, and again when it says that it changed; a
+client gets one page, in an order that does not depend on the server's mood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from broker.core.handshake import Agreed
+from broker.core.methods import Era
+
+MAX_PAGES = 1000
+"""A list that goes on for longer is cut: its cursors lead nowhere."""
+
+
+class ListKind(Struct, frozen=True):
+    """How one list method names its result, its items, and the capability it belongs to."""
+
+    member: str
+    key: str
+    capability: str
+    changed: str
+
+
+LISTS = {
+    "tools/list": ListKind("tools", "name", "tools", "notifications/tools/list_changed"),
+    "resources/list": ListKind("resources", "uri", "resources", "notifications/resources/list_changed"),
+    "resources/templates/list": ListKind(
+        "resourceTemplates", "uriTemplate", "resources", "notifications/resources/list_changed"
+    ),
+    "prompts/list": ListKind("prompts", "name", "prompts", "notifications/prompts/list_changed"),
+}
+
+
+def lists_for(capabilities: Collection[str]) -> list[str]:
+    """The list methods that a server with these capabilities has."""
+    return [method for method, kind in LISTS.items() if kind.capability in capabilities]
+
+
+def changed_lists(notification: str) -> list[str]:
+    """The list methods that a `list_changed` notification is about; none if it is another one."""
+    return [method for method, kind in LISTS.items() if kind.changed == notification]
+
+
+class _Cacheable(Struct):
+    next_cursor: str | None = msgspec.field(default=None, name="nextCursor")
+    ttl_ms: int = msgspec.field(default=0, name="ttlMs")
+    cache_scope: str = msgspec.field(default="private", name="cacheScope")
+
+
+class Listing(Struct, frozen=True):
+    """One list as it is answered: the names in it, and the result as bytes."""
+
+    names: frozenset[str]
+    body: bytes
+
+
+class Reading:
+    """Reading one list, page by page."""
+
+    def __init__(self, method: str, max_bytes: int) -> None:
+        self.method = method
+        self._kind = LISTS[method]
+        self._max_bytes = max_bytes
+        self._items: dict[str, bytes] = {}
+        self._cursors: set[str] = set()
+        self._bytes = 0
+        self._ttl_ms: int | None = None
+        self._scope: Literal["public", "private"] = "public"
+        self.repeated = 0
+
+    def page(self, result: memoryview) -> bytes | None:
+        """Take one page in; the params of the request for the next, or `None` at the end.
+
+        Raises:
+            ValueError: the page does not follow the protocol, or the list has no end.
+        """
+        hints = msgspec.json.decode(result, type=_Cacheable)
+        for item in msgspec.json.decode(result, type=dict[str, Raw]).items():
+            if item[0] == self._kind.member:
+                self._take(msgspec.json.decode(item[1], type=list[Raw]))
+        self._ttl_ms = hints.ttl_ms if self._ttl_ms is None else min(self._ttl_ms, hints.ttl_ms)
+        if hints.cache_scope != "public":
+            self._scope = "private"
+        return self._next(hints.next_cursor)
+
+    def _take(self, items: Iterable[Raw]) -> None:
+        for raw in items:
+            name = msgspec.json.decode(raw, type=dict[str, Raw]).get(self._kind.key)
+            if name is None:
+                raise ValueError(f"an item has no `{self._kind.key}`")
+            key = msgspec.json.decode(name, type=str)
+            self.repeated += key in self._items
+            self._items.setdefault(key, bytes(raw))
+            self._bytes += len(bytes(raw))
+        if self._bytes > self._max_bytes:
+            raise ValueError(f"the list is above {self._max_bytes} bytes (limits.max_message_bytes)")
+
+    def _next(self, cursor: str | None) -> bytes | None:
+        if cursor is None:
+            return None
+        if cursor in self._cursors or len(self._cursors) == MAX_PAGES:
+            raise ValueError("its cursors have no end")
+        self._cursors.add(cursor)
+        return msgspec.json.encode({"cursor": cursor})
+
+    def listing(self, era: Era) -> Listing:
+        """The whole list, sorted by what names its items."""
+        items = b",".join(self._items[key] for key in sorted(self._items))
+        body = b'{"%b":[%b]}' % (self._kind.member.encode(), items)
+        if era is Era.MODERN:
+            hints = b'{"resultType":"complete","ttlMs":%d,"cacheScope":"%b",'
+            body = hints % (max(0, self._ttl_ms or 0), self._scope.encode()) + body[1:]
+        return Listing(frozenset(self._items), body)
+
+
+class Catalogue:
+    """All lists of one server, and what it said of itself."""
+
+    def __init__(self, agreed: Agreed) -> None:
+        self.agreed = agreed
+        self._listings: dict[str, Listing] = {}
+
+    def put(self, method: str, listing: Listing) -> bool:
+        """Set a list; whether it differs from what was there."""
+        before = self._listings.get(method)
+        self._listings[method] = listing
+        return before is None or before.body != listing.body
+
+    def names(self, method: str) -> frozenset[str]:
+        """The names in one list; none where the server has no such list."""
+        listing = self._listings.get(method)
+        return listing.names if listing else frozenset()
+
+    def answer(self, method: str) -> bytes | None:
+        """The result of a list method or of `server/discover`; `None` where the server has no such list."""
+        if method == "server/discover":
+            return self._discovery()
+        listing = self._listings.get(method)
+        return listing.body if listing else None
+
+    def _discovery(self) -> bytes:
+        agreed = self.agreed
+        result: dict[str, Any] = {
+            "resultType": "complete",
+            "supportedVersions": [agreed.version],
+            "capabilities": agreed.capabilities,
+            "ttlMs": 0,
+            "cacheScope": "private",
+            "_meta": {"io.modelcontextprotocol/serverInfo": agreed.server_info},
+        }
+        if agreed.instructions is not None:
+            result["instructions"] = agreed.instructions
+        return msgspec.json.encode(result)

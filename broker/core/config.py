@@ -1,0 +1,355 @@
+"""From a mapping, as TOML gives it, to a frozen `Config`, or to every mistake in it at once.
+
+The fields of the three structs below *are* the configuration's reference: their types carry the
+bounds, the explanation and the mend that `docs/configuration.md` and the error messages show.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a server may be called. It leaves out `$`, so that no server can take a reserved name."""
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+_TOML_WORDS = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+
+_SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
+_WHOLE = "write a whole number from 1 up"
+_WORDS = 'write a list of strings, such as ["one", "two"]'
+_SIZE = "write a number of bytes from 65536 up"
+_SWITCH = "write true or false, without quotes"
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
+Endpoint = Annotated[str, Meta(pattern=r"^ipc://.|^tcp://(127\.0\.0\.1|\[::1\]):\d+$")]
+Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # the kernel takes no NUL
+Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]
+
+
+def _about(text: str, mend: str) -> Meta:
+    return Meta(description=text, extra={"mend": mend})
+
+
+class DoctorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `[servers.NAME.doctor]` table: the harmless call by which `mcp-broker doctor` tries the server."""
+
+    tool: Annotated[
+        str,
+        Meta(min_length=1),
+        _about(
+            "The tool to call; it should change nothing.", 'write its name, such as tool = "list_machines"'
+        ),
+    ]
+    arguments: Annotated[
+        dict[str, Any],
+        _about("Its arguments.", 'write a table, such as arguments = { city = "fukuoka" }'),
+    ] = {}
+
+
+class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[servers.NAME]` table."""
+
+    name: str
+    command: Annotated[
+        Text,
+        Meta(min_length=1),
+        _about(
+            "The program to run. A bare name is looked up in the server's PATH; a path with a `/` is taken "
+            "from `cwd`.",
+            'write the program as a string, such as command = "uvx"',
+        ),
+    ]
+    args: Annotated[tuple[Text, ...], _about("Its arguments.", _WORDS)] = ()
+    env: Annotated[
+        dict[str, str],
+        _about(
+            "Environment variables of its own. `${VAR}` is filled from the broker's environment.",
+            'write a table of strings, such as env = { API_KEY = "${API_KEY}" }',
+        ),
+    ] = {}
+    env_inherit: Annotated[
+        tuple[str, ...],
+        _about(
+            "Names of further variables it gets from the broker's environment, where they are set.", _WORDS
+        ),
+    ] = ()
+    cwd: Annotated[
+        Text | None,
+        _about(
+            "The folder it runs in, from the config file's own folder; without it that folder.",
+            'write a folder as a string, such as cwd = "/srv/laundry"',
+        ),
+    ] = None
+    enabled: Annotated[bool, _about("Whether the broker runs it.", _SWITCH)] = True
+    timeout: Annotated[
+        Seconds, _about("Seconds until a call ends with an error, where the caller names no time.", _SECONDS)
+    ] = 30.0
+    protocol: Annotated[
+        Literal["auto", "legacy", "2026-07-28"],
+        _about(
+            "The protocol era: found out at start, or fixed where a server mistakes the question.",
+            'write "auto", "legacy" or "2026-07-28"',
+        ),
+    ] = "auto"
+    serialized: Annotated[bool, _about("Whether it can only take one call at a time.", _SWITCH)] = False
+    max_in_flight: Annotated[
+        Count, _about("How many calls it is given at once; further ones wait in line.", _WHOLE)
+    ] = 32
+    allow_methods: Annotated[
+        tuple[str, ...],
+        _about("MCP methods outside the specification that clients may call on it.", _WORDS),
+    ] = ()
+    restart: Annotated[
+        Literal["always", "on-failure", "never"],
+        _about(
+            "When it is started again after it ended by itself.", 'write "always", "on-failure" or "never"'
+        ),
+    ] = "always"
+    restart_sec: Annotated[
+        Seconds, _about("Seconds before the first restart; they double with every further one.", _SECONDS)
+    ] = 1.0
+    start_limit_burst: Annotated[
+        Count,
+        _about("So many failed starts within the interval, and the broker stops trying for a while.", _WHOLE),
+    ] = 5
+    start_limit_interval_sec: Annotated[
+        Seconds, _about("The interval, in seconds, that `start_limit_burst` counts in.", _SECONDS)
+    ] = 60.0
+    timeout_start_sec: Annotated[
+        Seconds, _about("Seconds from its start until it must be ready.", _SECONDS)
+    ] = 90.0
+    timeout_stop_sec: Annotated[
+        Seconds,
+        _about("Seconds it has to end after its input was closed, and again after SIGTERM.", _SECONDS),
+    ] = 5.0
+
+    doctor: DoctorConfig | None = None
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls it may have at once."""
+        return 1 if self.serialized else self.max_in_flight
+
+
+class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[broker]` table."""
+
+    endpoint: Annotated[
+        Endpoint | None,
+        _about(
+            "Where clients connect. Without it: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's "
+            "own runtime folder.",
+            'write an ipc:// path or a loopback address, such as "ipc:///run/mcp-broker/broker.sock"',
+        ),
+    ] = None
+    socket_mode: Annotated[
+        Mode,
+        _about("The permissions of the socket.", 'write three octal digits as a string, such as "0660"'),
+    ] = "0600"
+    socket_group: Annotated[
+        str | None,
+        _about(
+            "The group the socket is given to; with socket_mode 0660 its members may connect.",
+            'write the name of a group as a string, such as "mcp-broker"',
+        ),
+    ] = None
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[limits]` table: what bounds the broker, whatever clients and servers do."""
+
+    max_message_bytes: Annotated[
+        Bytes,
+        _about("The largest request, result, or line of a server.", _SIZE),
+    ] = 33_554_432
+    credit_bytes: Annotated[
+        Bytes,
+        _about(
+            "What may be under way to one connection before it has read some of it.",
+            _SIZE,
+        ),
+    ] = 8_388_608
+    outbox_bytes: Annotated[
+        Bytes,
+        _about(
+            "What may wait for one connection beyond its credit; above it the connection is closed.",
+            _SIZE,
+        ),
+    ] = 67_108_864
+    calls_per_channel: Annotated[
+        Count, _about("Calls that one client object may have waiting or running.", _WHOLE)
+    ] = 1024
+    calls_per_connection: Annotated[
+        Count, _about("Calls that one connection may have waiting or running.", _WHOLE)
+    ] = 4096
+    calls: Annotated[
+        Count, _about("Calls that all clients together may have waiting or running.", _WHOLE)
+    ] = 16384
+    queue_bytes: Annotated[
+        Bytes,
+        _about("What all the params of waiting calls may take together.", _SIZE),
+    ] = 134_217_728
+    connections: Annotated[Count, _about("Connections at once.", _WHOLE)] = 4096
+    starts_at_once: Annotated[Count, _about("Servers that are being started at the same time.", _WHOLE)] = 4
+    drain_sec: Annotated[
+        Seconds, _about("Seconds that calls in flight have to end when the broker is stopped.", _SECONDS)
+    ] = 5.0
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """What one `broker.toml` says."""
+
+    broker: BrokerConfig
+    limits: LimitsConfig
+    servers: dict[str, ServerConfig]
+
+
+class Problem(Struct, frozen=True):
+    """One mistake: the TOML path it is at, what is wrong, and the mend."""
+
+    path: str
+    message: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}; {self.mend}"
+
+
+class ConfigError(Exception):
+    """The configuration has mistakes; `problems` has them all. Nothing of it is used."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def load(mapping: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """The `Config` that `mapping` describes, its `${VAR}` filled from `environ`.
+
+    Raises:
+        ConfigError: with every mistake there is.
+    """
+    problems: list[Problem] = []
+    for key in mapping.keys() - {"broker", "limits", "servers"}:
+        problems.append(_unknown(key, key, ["broker", "limits", "servers"]))
+    broker = _section(BrokerConfig, "broker", mapping.get("broker", {}), problems)
+    limits = _section(LimitsConfig, "limits", mapping.get("limits", {}), problems)
+    servers = dict(_servers(mapping.get("servers", {}), environ, problems))
+    if problems or broker is None or limits is None:
+        raise ConfigError(sorted(problems, key=lambda problem: problem.path))
+    return Config(broker=broker, limits=limits, servers=servers)
+
+
+def _servers(
+    tables: object, environ: Mapping[str, str], problems: list[Problem]
+) -> Iterator[tuple[str, ServerConfig]]:
+    if not isinstance(tables, Mapping) or not tables:
+        problems.append(
+            Problem("servers", "there is no server", 'add a table such as [servers.time] with command = "…"')
+        )
+        return
+    for name, table in tables.items():
+        path = f"servers.{name}"
+        if not NAME.fullmatch(name):
+            mend = "use up to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
+            problems.append(Problem(path, "a server cannot have this name", mend))
+        env = table.get("env") if isinstance(table, Mapping) and table.get("enabled") is not False else None
+        filled = dict(_fill(env, f"{path}.env", environ, problems)) if isinstance(env, Mapping) else {}
+        server = _section(ServerConfig, path, _without(table, "doctor"), problems, name=name)
+        if isinstance(table, Mapping) and "doctor" in table:
+            doctor = _section(DoctorConfig, f"{path}.doctor", table["doctor"], problems)
+            server = server and msgspec.structs.replace(server, doctor=doctor)
+        if server is not None:
+            yield name, msgspec.structs.replace(server, env=filled)
+
+
+def _without(table: object, key: str) -> object:
+    return {k: v for k, v in table.items() if k != key} if isinstance(table, Mapping) else table
+
+
+def _fill(
+    env: Mapping[str, object], path: str, environ: Mapping[str, str], problems: list[Problem]
+) -> Iterator[tuple[str, str]]:
+    """`env` with each `${VAR}` replaced. A value is never part of a problem: it may be a secret."""
+    for key, value in env.items():
+        if "=" in key or "\0" in key or not key:
+            problems.append(Problem(f"{path}.{key}", "this cannot name a variable", "use a name without `=`"))
+        if not isinstance(value, str):
+            continue  # the field's own type says so
+        if "\0" in value:
+            problems.append(Problem(f"{path}.{key}", "the value has a NUL character", "remove it"))
+        for variable in _VARIABLE.findall(value):
+            if variable not in environ:
+                message = f"${{{variable}}} is not in the broker's environment"
+                mend = f"set {variable} where the broker is started, or write the value here"
+                problems.append(Problem(f"{path}.{key}", message, mend))
+        yield key, _VARIABLE.sub(lambda match: environ.get(match[1], ""), value)
+
+
+_Section = TypeVar("_Section", ServerConfig, DoctorConfig, BrokerConfig, LimitsConfig)
+
+
+def _section(
+    shape: type[_Section], path: str, table: object, problems: list[Problem], **given: str
+) -> _Section | None:
+    """One table, converted field by field, so that one mistake does not hide the next."""
+    if not isinstance(table, Mapping):
+        problems.append(Problem(path, "this must be a table", f"write [{path}] and its keys below it"))
+        return None
+    fields = {field.name: field for field in msgspec.structs.fields(shape) if field.name not in given}
+    found = len(problems)
+    values: dict[str, Any] = dict(given)
+    for key in table.keys() - fields.keys():
+        problems.append(_unknown(f"{path}.{key}", key, list(fields)))
+    for key, field in fields.items():
+        if key in table:
+            try:
+                values[key] = msgspec.convert(table[key], field.type)
+            except msgspec.ValidationError as error:
+                problems.append(Problem(f"{path}.{key}", _plain(error), mend_of(shape, key)))
+        elif field.required:
+            problems.append(Problem(f"{path}.{key}", "this key is missing", mend_of(shape, key)))
+    return shape(**values) if len(problems) == found else None
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """msgspec's words in those of TOML."""
+    text = str(error).partition(" - at ")[0].replace("`", "")
+    if "matching regex" in text:
+        return "this value does not fit"
+    for word, plain in _TOML_WORDS.items():
+        text = re.sub(rf"\b{word}\b", plain, text)
+    return text[:1].lower() + text[1:]
+
+
+def _unknown(path: str, key: str, known: list[str]) -> Problem:
+    close = difflib.get_close_matches(key, known, n=1)
+    mend = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+    return Problem(path, "there is no such key", mend)
+
+
+def metas(shape: type[Struct], key: str) -> list[Meta]:
+    """The annotations of one field: its bounds, and its description with the mend."""
+    hint = get_type_hints(shape, include_extras=True)[key]
+    return [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
+
+
+def mend_of(shape: type[Struct], key: str) -> str:
+    """What to write for this key instead."""
+    return next(str(meta.extra["mend"]) for meta in metas(shape, key) if meta.extra)

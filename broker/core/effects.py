@@ -1,0 +1,93 @@
+"""What the core wants done. The hub does it; the core itself touches nothing."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from msgspec import Struct
+
+from broker.core.sessions import CloseReason, Post
+
+Fact = str | int | float | bool | None
+
+
+class Level(IntEnum):
+    """How much a log line matters; the numbers are `logging`'s."""
+
+    DEBUG = 10
+    INFO = 20
+    WARNING = 30
+    ERROR = 40
+
+
+class Write(Struct, frozen=True, gc=False):
+    """Write this line to a server's stdin."""
+
+    server: str
+    line: bytes
+
+
+class Manage(Struct, frozen=True, gc=False):
+    """Carry out a management request, then `Multiplexer.managed` with its result."""
+
+    connection: bytes
+    client_id: int
+    method: str
+    body: bytes
+
+
+class Opened(Struct, frozen=True, gc=False):
+    """A server's handshake is done and its lists are read."""
+
+    server: str
+
+
+class Unfit(Struct, frozen=True, gc=False):
+    """A server's handshake failed; its process is to be ended."""
+
+    server: str
+    reason: str
+
+
+class Closed(Struct, frozen=True, gc=False):
+    """A connection ended; nothing may be sent to it any more."""
+
+    connection: bytes
+    reason: CloseReason
+
+
+class Keep(Struct, frozen=True, gc=False):
+    """Keep this text among what the server wrote to stderr: it is for people, not for a client."""
+
+    server: str
+    text: bytes
+
+
+class Note(Struct, frozen=True):
+    """Write a line to the log: an event and its facts, never a body."""
+
+    level: Level
+    event: str
+    facts: dict[str, Fact]
+
+
+Effect = Post | Write | Manage | Opened | Unfit | Closed | Keep | Note
+
+
+def note(level: Level, event: str, **facts: Fact) -> Note:
+    """A `Note` with its facts as keywords."""
+    return Note(level, event, facts)
+
+
+class Effects(list[Effect]):
+    """What one step of the core wants done, in order."""
+
+    def note(self, level: Level, event: str, **facts: Fact) -> None:
+        """Want a line in the log."""
+        self.append(Note(level, event, facts))
+
+    def take(self) -> list[Effect]:
+        """Everything so far, which is then no longer here."""
+        taken = list(self)
+        self.clear()
+        return taken

@@ -1,0 +1,276 @@
+"""One JSON-RPC line: read its envelope without decoding its body, or build it by splicing bytes.
+
+A body is checked once, where it comes in, and then travels as the bytes it came in. What is
+checked: it is one JSON object of valid UTF-8, without raw line ends (a server that reads lines
+would see several messages), not nested too deep, and without a `_meta` of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from client_shim.wire import Code
+
+MAX_DEPTH = 512
+"""How deep arrays and objects may nest. Parsers along the way give up between 200 and 1,000."""
+
+Id = int | str
+
+METHOD_NOT_FOUND = -32601
+INVALID_REQUEST = -32600
+
+
+class BodyError(Exception):
+    """A body that cannot be passed on; `code` and the message say why."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Params(Struct, frozen=True, gc=False):
+    """What the broker needs to know of a request's params: `name` of a tool or prompt, if there is one."""
+
+    body: bytes
+    name: str | None
+    has_cursor: bool
+
+
+class Reply(Struct, frozen=True):
+    """A response: exactly one of `result` and `error` is there, as bytes."""
+
+    id: Id
+    result: memoryview | None
+    error: memoryview | None
+
+
+class Asked(Struct, frozen=True):
+    """A request from the server."""
+
+    id: Id
+    method: str
+    params: memoryview | None
+
+
+class Told(Struct, frozen=True):
+    """A notification from the server."""
+
+    method: str
+    params: memoryview | None
+
+
+class Broken(Struct, frozen=True):
+    """A line that looks like a message and cannot be used. `id` is the request it answers, if legible."""
+
+    id: Id | None
+    reason: str
+
+
+class Noise(Struct, frozen=True):
+    """A line that is no message at all: a banner, a debug print."""
+
+
+Incoming = Reply | Asked | Told | Broken | Noise
+
+
+class _Envelope(Struct, gc=False):
+    jsonrpc: str | UnsetType = UNSET
+    id: int | str | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class _Params(Struct, gc=False):
+    name: Raw | UnsetType = UNSET
+    cursor: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = field(default=UNSET, name="_meta")
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_params = msgspec.json.Decoder(_Params)
+_encode = msgspec.json.Encoder().encode
+
+# A string without an end takes the rest: else each escaped quote in it would be tried as a start.
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_TOKENS = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_ID = re.compile(rb'\s*:\s*(-?\d{1,19}(?=\s*[,}])|"[^"\\]{0,200}")')
+
+
+def read(line: bytes) -> Incoming:
+    """What a server wrote on one line. Never raises: what cannot be used is `Broken` or `Noise`."""
+    try:
+        seen = _envelope.decode(line)
+        if not line.isascii():
+            line.decode()
+        if _is_deep(line):
+            return Broken(recover_id(line), f"it nests deeper than {MAX_DEPTH}")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _unreadable(line, error)
+    return _classify(seen)
+
+
+def _classify(seen: _Envelope) -> Incoming:
+    id = seen.id
+    if isinstance(seen.method, str):
+        params = memoryview(seen.params) if isinstance(seen.params, Raw) else None
+        if id is UNSET:
+            return Told(seen.method, params)
+        return Broken(None, "its id is null") if id is None else Asked(id, seen.method, params)
+    result = memoryview(seen.result) if isinstance(seen.result, Raw) else None
+    error = memoryview(seen.error) if isinstance(seen.error, Raw) else None
+    if id is UNSET or id is None:
+        return Broken(None, "it is a response without an id")
+    if (result is None) == (error is None):
+        return Broken(id, "it must have either a result or an error")
+    return Reply(id, result, error)
+
+
+def _unreadable(line: bytes, error: Exception) -> Incoming:
+    if not line.lstrip().startswith(b"{"):
+        return Noise()
+    return Broken(recover_id(line), str(error) or type(error).__name__)
+
+
+def recover_id(line: bytes) -> Id | None:
+    """The top-level `id` of a line that does not parse, so that the call it answers can end at once."""
+    depth = 0
+    for token in _TOKENS.finditer(line):
+        text = token[0]
+        if text in b"[{":
+            depth += 1
+        elif text in b"]}":
+            depth -= 1
+        elif depth == 1 and text == b'"id"':
+            value = _ID.match(line, token.end())
+            if value:
+                return int(value[1]) if value[1][:1] != b'"' else value[1][1:-1].decode(errors="replace")
+    return None
+
+
+def check_params(body: bytes | None) -> Params:
+    """The params of a client's request, found fit to be written to a server.
+
+    Raises:
+        BodyError: they are not; the message says why.
+    """
+    if body is None:
+        return Params(b"{}", None, False)
+    if b"\n" in body or b"\r" in body:
+        raise BodyError(
+            Code.INVALID_BODY, "the params have a raw line end; write it as \\n or \\r in a string"
+        )
+    try:
+        if not body.isascii():
+            body.decode()
+        seen = _params.decode(body)
+    except UnicodeDecodeError as error:
+        raise BodyError(Code.INVALID_BODY, f"the params are not UTF-8: {error.reason}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BodyError(Code.INVALID_BODY, f"the params are not one JSON object: {error}") from None
+    if _is_deep(body):
+        raise BodyError(Code.INVALID_BODY, f"the params nest deeper than {MAX_DEPTH}")
+    if seen.meta is not UNSET:
+        raise BodyError(
+            Code.META_IN_BODY, "the params have a `_meta`; it travels in the header of the request"
+        )
+    name = None if seen.name is UNSET else _text(seen.name)
+    return Params(body.strip(b" \t"), name, seen.cursor is not UNSET)
+
+
+def check_meta(meta: Mapping[str, Any] | None) -> None:
+    """Whether a request's `_meta` can be written as JSON.
+
+    Raises:
+        BodyError: it has binary data or a number that is none, or nests too deep.
+    """
+    if meta is None:
+        return
+    try:
+        text = json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BodyError(Code.INVALID_BODY, f"the `_meta` cannot be written as JSON: {error}") from None
+    if _is_deep(text):
+        raise BodyError(Code.INVALID_BODY, f"the `_meta` nests deeper than {MAX_DEPTH}")
+
+
+class Progress(Struct):
+    """The params of a progress notification: whose it is, and the rest of it."""
+
+    token: Id | None
+    rest: dict[str, Any]
+
+
+def read_progress(params: memoryview | None) -> Progress:
+    """Take a progress notification apart; one that cannot be read is nobody's."""
+    try:
+        rest = msgspec.json.decode(params or b"{}", type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return Progress(None, {})
+    return Progress(rest.pop("progressToken", None), rest)
+
+
+def progress_body(progress: Progress, token: Id) -> bytes:
+    """The same for the client, under the token that the client knows."""
+    return _encode({"progressToken": token, **progress.rest})
+
+
+def _text(raw: Raw) -> str | None:
+    is_text = bytes(raw).startswith(b'"')  # to decode a number can fail: it may be out of range
+    return msgspec.json.decode(raw, type=str) if is_text else None
+
+
+def _is_deep(text: bytes) -> bool:
+    """Whether valid JSON nests deeper than `MAX_DEPTH`; it is only looked into where it could.
+
+    What is inside of strings goes first: without escaped quotes, every second piece between quotes
+    is a string. What is left are steps of +1 and -1.
+    """
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    plain = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE)
+    brackets = b"".join(plain.split(b'"')[::2])
+    return max(accumulate(array("b", brackets.translate(_STEPS))), default=0) > MAX_DEPTH
+
+
+def request_line(id: int, method: str, body: bytes = b"{}", meta: Mapping[str, Any] | None = None) -> bytes:
+    """A request as one line. `body` has passed `check_params`; `meta` becomes its only `_meta`."""
+    params = body if not meta else _splice(body, meta)
+    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}\n' % (id, _encode(method), params)
+
+
+def _splice(body: bytes, meta: Mapping[str, Any]) -> bytes:
+    rest = body[1:].lstrip(b" \t")
+    comma = b"" if rest.startswith(b"}") else b","
+    return b'{"_meta":%b%b%b' % (_encode(meta), comma, rest)
+
+
+def notification_line(method: str, params: Mapping[str, Any] | None = None) -> bytes:
+    """A notification as one line."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","method":%b}\n' % _encode(method)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (_encode(method), _encode(params))
+
+
+def result_line(id: Id, result: Mapping[str, Any]) -> bytes:
+    """The answer to a server's request, as one line."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (_encode(id), _encode(result))
+
+
+def error_line(id: Id, code: int, message: str) -> bytes:
+    """The refusal of a server's request, as one line."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}\n' % (
+        _encode(id),
+        _encode({"code": code, "message": message}),
+    )

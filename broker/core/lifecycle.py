@@ -1,0 +1,232 @@
+"""The life of one server as a table: what may happen in each state, and what is done about it.
+
+The automaton owns no process and no clock. Its supervisor tells it what happened and at what time,
+carries out the action it names, and wakes it at `wake_at`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+from msgspec import Struct
+
+from broker.core.backoff import RETRY_S, SETTLED_S, Backoff
+
+
+class State(str, Enum):
+    """Where a server is in its life. `DRAINING` is the one way out of every state that has a process."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    HANDSHAKE = "handshake"
+    READY = "ready"
+    DRAINING = "draining"
+    BACKOFF = "backoff"
+    BROKEN = "broken"
+
+
+class Event(str, Enum):
+    """What can happen to a server."""
+
+    START = "start"  # somebody wants it to run
+    STOP = "stop"  # somebody wants it to end
+    SPAWNED = "spawned"  # its process exists
+    OPENED = "opened"  # the handshake is done and its lists are read
+    FAILED = "failed"  # it could not be spawned, or the handshake went wrong
+    LEGACY = "legacy"  # it ended at the era probe: it is to be started again without one
+    EXITED = "exited"  # its process ended by itself, or closed its output
+    GONE = "gone"  # nothing is left of its process tree
+    TIMEOUT = "timeout"  # `wake_at` has come
+
+
+class Action(str, Enum):
+    """What the supervisor has to do next."""
+
+    NONE = "none"
+    SPAWN = "spawn"
+    GREET = "greet"
+    SERVE = "serve"
+    END = "end"
+    REST = "rest"
+
+
+class Then(str, Enum):
+    """What follows once a draining server is gone."""
+
+    STOP = "stop"
+    FAIL = "fail"  # count it, and wait for the next try
+    RESTART = "restart"  # somebody asked for it
+    RESPAWN = "respawn"  # the era probe ended it: start it once more, at no cost
+
+
+_S, _E, _A = State, Event, Action
+
+TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
+    _S.STOPPED: {
+        _E.START: (_S.STARTING, _A.SPAWN),
+        _E.STOP: (_S.STOPPED, _A.NONE),
+    },
+    _S.STARTING: {
+        _E.START: (_S.STARTING, _A.NONE),
+        _E.STOP: (_S.STOPPED, _A.REST),
+        _E.SPAWNED: (_S.HANDSHAKE, _A.GREET),
+        _E.FAILED: (_S.DRAINING, _A.END),
+    },
+    _S.HANDSHAKE: {
+        _E.START: (_S.HANDSHAKE, _A.NONE),
+        _E.STOP: (_S.DRAINING, _A.END),
+        _E.OPENED: (_S.READY, _A.SERVE),
+        _E.FAILED: (_S.DRAINING, _A.END),
+        _E.LEGACY: (_S.DRAINING, _A.END),
+        _E.EXITED: (_S.DRAINING, _A.END),
+        _E.TIMEOUT: (_S.DRAINING, _A.END),
+    },
+    _S.READY: {
+        _E.START: (_S.READY, _A.NONE),
+        _E.STOP: (_S.DRAINING, _A.END),
+        _E.FAILED: (_S.DRAINING, _A.END),
+        _E.EXITED: (_S.DRAINING, _A.END),
+        _E.TIMEOUT: (_S.READY, _A.NONE),
+    },
+    _S.DRAINING: {
+        _E.START: (_S.DRAINING, _A.NONE),
+        _E.STOP: (_S.DRAINING, _A.NONE),
+        _E.OPENED: (_S.DRAINING, _A.NONE),
+        _E.FAILED: (_S.DRAINING, _A.NONE),
+        _E.LEGACY: (_S.DRAINING, _A.NONE),
+        _E.EXITED: (_S.DRAINING, _A.NONE),
+        _E.GONE: (_S.STOPPED, _A.REST),  # or what `then` says
+    },
+    _S.BACKOFF: {
+        _E.START: (_S.STARTING, _A.SPAWN),
+        _E.STOP: (_S.STOPPED, _A.REST),
+        _E.TIMEOUT: (_S.STARTING, _A.SPAWN),
+    },
+    _S.BROKEN: {
+        _E.START: (_S.STARTING, _A.SPAWN),
+        _E.STOP: (_S.STOPPED, _A.REST),
+        _E.TIMEOUT: (_S.STARTING, _A.SPAWN),
+    },
+}
+"""state → event → the next state and the action. What is not in it cannot happen: `IllegalEvent`."""
+
+
+class IllegalEvent(Exception):
+    """An event that the table does not know in this state: a fault of the broker itself."""
+
+
+class Ending(Struct, frozen=True):
+    """How a server's process ended, or why it was ended, in words; and whether that is a failure."""
+
+    reason: str
+    failure: bool = True
+
+
+class Lifecycle:
+    """One server's automaton. Only its supervisor feeds it; everybody may read it."""
+
+    def __init__(
+        self, *, restart: Literal["always", "on-failure", "never"], start_s: float, backoff: Backoff
+    ) -> None:
+        self._restart = restart
+        self._start_s = start_s
+        self._backoff = backoff
+        self._then = Then.STOP
+        self._ending: Ending | None = None
+        self.state = State.STOPPED
+        self.since_s = 0.0
+        self.wake_at: float | None = None
+        self.restarts = 0
+        self.last_error: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lifecycle {self.state.value} wake_at={self.wake_at} last_error={self.last_error!r}>"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is on its way to rest, rather than to its next start."""
+        return self.state is State.DRAINING and self._then is Then.STOP
+
+    @property
+    def respawning(self) -> bool:
+        """Whether it ended at the era probe, and is to be started once more without one."""
+        return self.state is State.DRAINING and self._then is Then.RESPAWN
+
+    @property
+    def reason(self) -> str:
+        """Why its process is being ended, in words."""
+        return self._ending.reason if self._then is Then.FAIL and self._ending else "it was stopped"
+
+    def on(self, event: Event, now: float, ending: Ending | None = None) -> Action:
+        """Take one event in.
+
+        Args:
+            ending: with FAILED, LEGACY and EXITED, what happened.
+
+        Raises:
+            IllegalEvent: the table has no such event in this state.
+        """
+        if event not in TABLE[self.state]:
+            raise IllegalEvent(f"{event.value} in state {self.state.value}")
+        before = self.state
+        after, action = TABLE[before][event]
+        self._decide(before, event, ending)
+        if event is Event.GONE:
+            return self._gone(now)
+        if after is not before:
+            self._enter(after, now)
+        elif event is Event.TIMEOUT:
+            self.wake_at = None
+        return action
+
+    def _decide(self, before: State, event: Event, ending: Ending | None) -> None:
+        """What is to follow, once nothing is left of the process."""
+        if event is Event.STOP:
+            self._then = Then.STOP
+        elif event is Event.START and before is State.DRAINING:
+            self._then = Then.RESTART
+        elif (event is Event.START and before in _RESTING) or (
+            event is Event.TIMEOUT and before is State.READY
+        ):
+            self._backoff.settled()
+        elif event is Event.LEGACY and before is State.HANDSHAKE:
+            self._then = Then.RESPAWN
+        elif event in _ENDINGS and before in _RUNNING:
+            self._then = Then.FAIL
+            self._ending = ending or Ending(f"it was not ready within {self._start_s:g} s")
+
+    def _gone(self, now: float) -> Action:
+        if self._then is Then.FAIL and self._ending is not None:
+            return self._failed(self._ending, now)
+        if self._then is Then.STOP:
+            self._enter(State.STOPPED, now)
+            return Action.REST
+        self._enter(State.STARTING, now)
+        self.restarts += self._then is Then.RESTART
+        return Action.SPAWN
+
+    def _failed(self, ending: Ending, now: float) -> Action:
+        self.last_error = ending.reason
+        if self._restart == "never" or (self._restart == "on-failure" and not ending.failure):
+            self._enter(State.STOPPED, now)
+            return Action.REST
+        delay_s = self._backoff.failed(now)
+        self._enter(State.BROKEN if delay_s is None else State.BACKOFF, now)
+        self.wake_at = now + (RETRY_S if delay_s is None else delay_s)
+        return Action.REST
+
+    def _enter(self, state: State, now: float) -> None:
+        self.restarts += state is State.STARTING and self.state in (State.BACKOFF, State.BROKEN)
+        self.wake_at = None
+        if state is State.HANDSHAKE:
+            self.wake_at = now + self._start_s
+        elif state is State.READY:
+            self.wake_at = now + SETTLED_S
+        self.state = state
+        self.since_s = now
+
+
+_RESTING = frozenset({State.STOPPED, State.BACKOFF, State.BROKEN})
+_RUNNING = frozenset({State.STARTING, State.HANDSHAKE, State.READY})
+_ENDINGS = frozenset({Event.FAILED, Event.EXITED, Event.TIMEOUT})

@@ -1,0 +1,100 @@
+"""Which MCP method goes where: one table per protocol era.
+
+Sources: the schemas of the revisions 2025-11-25 and 2026-07-28, and the latter's changelog for what
+it removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import Enum
+
+from msgspec import Struct
+
+MODERN_VERSION = "2026-07-28"
+LEGACY_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
+
+
+class Era(str, Enum):
+    """How a server is spoken to: a handshake that opens a session, or metadata on every request."""
+
+    LEGACY = "legacy"
+    MODERN = "modern"
+
+
+class Route(Enum):
+    """Who answers a method."""
+
+    SERVER = "server"
+    CATALOGUE = "catalogue"
+    BROKER = "broker"
+    NOBODY = "nobody"
+
+
+class Rule(Struct, frozen=True):
+    """Who answers, and, where nobody does, why not and what to do instead."""
+
+    route: Route
+    why: str = ""
+
+
+_SERVER, _CATALOGUE, _BROKER = Rule(Route.SERVER), Rule(Route.CATALOGUE), Rule(Route.BROKER)
+
+
+def _nobody(why: str) -> Rule:
+    return Rule(Route.NOBODY, why)
+
+
+_TASKS = _nobody("tasks are not passed on: their ids are not bound to the client that started them")
+_SUBSCRIBE = _nobody(
+    "the broker subscribes to changes itself and keeps the lists fresh: ask for the list again"
+)
+_GONE = "the revision 2026-07-28 of the protocol has no such method; "
+
+_EVERY_ERA = {
+    "tools/call": _SERVER,
+    "resources/read": _SERVER,
+    "prompts/get": _SERVER,
+    "completion/complete": _SERVER,
+    "tools/list": _CATALOGUE,
+    "resources/list": _CATALOGUE,
+    "resources/templates/list": _CATALOGUE,
+    "prompts/list": _CATALOGUE,
+    "server/discover": _CATALOGUE,
+    "subscriptions/listen": _SUBSCRIBE,
+    "tasks/get": _TASKS,
+    "tasks/result": _TASKS,
+    "tasks/list": _TASKS,
+    "tasks/cancel": _TASKS,
+}
+
+METHODS: dict[Era, dict[str, Rule]] = {
+    Era.LEGACY: {
+        **_EVERY_ERA,
+        "initialize": _nobody("the broker has opened the session; `server/discover` tells what was agreed"),
+        "ping": _BROKER,
+        "logging/setLevel": _nobody(
+            "the log level is the server's, not a client's; set it in the server's own config"
+        ),
+        "resources/subscribe": _SUBSCRIBE,
+        "resources/unsubscribe": _SUBSCRIBE,
+    },
+    Era.MODERN: {
+        **_EVERY_ERA,
+        "initialize": _nobody(_GONE + "`server/discover` tells what the server can do"),
+        "ping": _nobody(_GONE + "use `server/discover`, or ping the broker"),
+        "logging/setLevel": _nobody(_GONE + "put `io.modelcontextprotocol/logLevel` into `_meta`"),
+        "resources/subscribe": _nobody(_GONE + "the broker keeps the lists fresh: ask for the list again"),
+        "resources/unsubscribe": _nobody(_GONE + "the broker keeps the lists fresh: ask for the list again"),
+        "tasks/update": _TASKS,
+    },
+}
+"""era → method → rule. What is in neither table needs the server's `allow_methods`."""
+
+
+def rule_for(method: str, era: Era, allowed: Collection[str]) -> Rule | None:
+    """The rule for `method` on a server of this era; `None` where nobody knows the method."""
+    rule = METHODS[era].get(method)
+    if rule is None and method in allowed and not method.startswith("notifications/"):
+        return _SERVER
+    return rule

@@ -1,0 +1,254 @@
+"""Why the broker ends a call itself: whose fault it is, what it is about, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import Enum
+from typing import Any
+
+from msgspec import Struct
+
+from broker.core.lifecycle import Lifecycle, State
+from broker.core.routing import Call
+from broker.core.texts import clip
+from client_shim.wire import VERSION, Code
+
+
+class Blame(str, Enum):
+    """Whose fault a refusal is."""
+
+    CALLER = "caller"
+    SERVER = "server"
+    OPERATOR = "operator"
+    BROKER = "broker"
+
+
+class Refusal(Struct, frozen=True):
+    """The end of a call by the broker: `message` says what happened, `hint` what to do."""
+
+    code: Code
+    message: str
+    hint: str
+    blame: Blame
+    about: dict[str, Any] = {}
+
+    def data(self) -> dict[str, Any]:
+        """What travels in the fault beside code and message."""
+        return {"blame": self.blame.value, "hint": self.hint, **self.about}
+
+
+def _some(names: Iterable[str], most: int = 20) -> str:
+    known = sorted(names)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return (", ".join(clip(name) for name in known[:most]) or "none") + more
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(clip(name), list(names), n=1)
+    return f"did you mean {clip(close[0])}? " if close else ""
+
+
+def unknown_server(name: str, names: Iterable[str]) -> Refusal:
+    """No server of that name is configured."""
+    known = list(names)
+    return Refusal(
+        Code.UNKNOWN_SERVER,
+        f"there is no server {clip(name)!r}; the broker has {_some(known)}",
+        f"{_close(name, known)}add a [servers.NAME] table for it to broker.toml, then restart the broker",
+        Blame.CALLER,
+        {"server": clip(name)},
+    )
+
+
+def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
+    """The server's catalogue has no tool of that name."""
+    known = list(names)
+    return Refusal(
+        Code.UNKNOWN_TOOL,
+        f"server {server!r} has no tool {clip(tool)!r}; it has {_some(known)}",
+        f"{_close(tool, known)}`mcp-broker tools {server}` lists them with their arguments",
+        Blame.CALLER,
+        {"server": server, "tool": clip(tool)},
+    )
+
+
+def no_list(server: str, method: str) -> Refusal:
+    """A list that the server's catalogue does not have."""
+    return Refusal(
+        Code.UNKNOWN_METHOD,
+        f"server {server!r} has no list for {method}: it offers none, or its list could not be read",
+        "if it should have one, the broker's log says at `catalogue.unread` why it could not be read",
+        Blame.SERVER,
+        {"server": server, "method": method},
+    )
+
+
+def unknown_method(server: str, method: str) -> Refusal:
+    """A method outside the specification that the server's config does not allow."""
+    return Refusal(
+        Code.UNKNOWN_METHOD,
+        f"{clip(method)!r} is not a method of MCP that the broker knows",
+        f"if server {server!r} has it, add it to the list allow_methods in [servers.{server}]",
+        Blame.CALLER,
+        {"server": server, "method": clip(method)},
+    )
+
+
+def refused_method(server: str, method: str, why: str) -> Refusal:
+    """A method that makes no sense on a shared server, or is the broker's own."""
+    message = f"{method!r} is not passed on to a shared server"
+    return Refusal(Code.METHOD_REFUSED, message, why, Blame.CALLER, {"server": server, "method": method})
+
+
+def disabled(server: str) -> Refusal:
+    """The server is configured and switched off."""
+    return Refusal(
+        Code.SERVER_DISABLED,
+        f"server {server!r} is switched off in broker.toml",
+        f"set enabled = true in [servers.{server}] and restart the broker",
+        Blame.OPERATOR,
+        {"server": server},
+    )
+
+
+def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
+    """The server was not ready in the time the call had: it is starting, or it is down."""
+    about: dict[str, Any] = {"server": server, "state": lifecycle.state.value}
+    if lifecycle.state in (State.STARTING, State.HANDSHAKE) and lifecycle.last_error is None:
+        return Refusal(
+            Code.SERVER_STARTING,
+            f"server {server!r} is still starting, for {now - lifecycle.since_s:.1f} s now",
+            "try again in a moment, or give the call more time; `mcp-broker status` shows when it is ready",
+            Blame.SERVER,
+            about,
+        )
+    reason = f": {clip(lifecycle.last_error, 400)}" if lifecycle.last_error else ""
+    if lifecycle.wake_at is not None and lifecycle.state in (State.BACKOFF, State.BROKEN):
+        about["retry_after_s"] = round(max(0.0, lifecycle.wake_at - now), 3)
+        hint = f"it is tried again in {about['retry_after_s']:.0f} s; "
+    else:
+        hint = ""
+    return Refusal(
+        Code.SERVER_DOWN,
+        f"server {server!r} is down{reason}",
+        f"{hint}`mcp-broker status` shows its state, and the broker's log what it wrote",
+        Blame.SERVER,
+        about,
+    )
+
+
+def died(call: Call, reason: str) -> Refusal:
+    """The server ended while it had the call."""
+    return Refusal(
+        Code.SERVER_DIED,
+        f"server {call.server!r} ended during {call.method}: {clip(reason, 400)}",
+        "whether the call took effect is unknown: look before you repeat it",
+        Blame.SERVER,
+        {"server": call.server, "method": call.method, "outcome": "unknown"},
+    )
+
+
+def deadline(call: Call, running: int) -> Refusal:
+    """The call's time is up, in line or at the server."""
+    about = {"server": call.server, "method": call.method, "timeout_s": call.timeout_s}
+    if call.sent:
+        message = f"server {call.server!r} did not answer {call.method} within {call.timeout_s:g} s"
+        hint = f"give the call more time, or raise timeout in [servers.{call.server}]; it was cancelled there"
+        return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
+    message = f"{call.method} waited {call.timeout_s:g} s behind {running} other calls of {call.server!r}"
+    hint = f"give the call more time, or raise max_in_flight in [servers.{call.server}]"
+    return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
+
+
+def busy(limit: str, value: int) -> Refusal:
+    """A limit on open calls is reached."""
+    return Refusal(
+        Code.BUSY,
+        f"the broker has as many open calls as it takes: limits.{limit} is {value}",
+        f"try again when some of them have ended, or raise {limit} in [limits]",
+        Blame.CALLER,
+        {"limit": limit, "value": value, "retry_after_s": 1.0},
+    )
+
+
+def management_busy(value: int) -> Refusal:
+    """Too many management requests at once."""
+    return Refusal(
+        Code.BUSY,
+        f"the broker is answering {value} management requests, as many as it takes at once",
+        "try again in a moment",
+        Blame.CALLER,
+        {"value": value, "retry_after_s": 1.0},
+    )
+
+
+def too_large(size: int, limit: int) -> Refusal:
+    """A request above `max_message_bytes`."""
+    return Refusal(
+        Code.TOO_LARGE,
+        f"the request is {size} bytes and may be {limit}",
+        "send less at once, or raise max_message_bytes in [limits]",
+        Blame.CALLER,
+        {"size_bytes": size, "limit_bytes": limit},
+    )
+
+
+def invalid_body(code: Code, message: str) -> Refusal:
+    """Params that cannot be written to a server."""
+    return Refusal(code, message, "correct the params; nothing was sent to the server", Blame.CALLER)
+
+
+def invalid_params(method: str) -> Refusal:
+    """A cursor that the broker did not give."""
+    return Refusal(
+        Code.INVALID_PARAMS,
+        f"{method} of the broker has one page and no cursor",
+        "leave the cursor out; the whole list comes at once",
+        Blame.CALLER,
+    )
+
+
+def invalid_reply(call: Call, reason: str) -> Refusal:
+    """The server's answer cannot be passed on."""
+    return Refusal(
+        Code.INVALID_REPLY,
+        f"server {call.server!r} answered {call.method} with something that is not JSON: {clip(reason)}",
+        "this is a fault of that server: report it there; the call may have taken effect",
+        Blame.SERVER,
+        {"server": call.server, "method": call.method},
+    )
+
+
+def cancelled() -> Refusal:
+    """The client took the call back."""
+    return Refusal(Code.CANCELLED, "the call was cancelled", "nothing is left to do", Blame.CALLER)
+
+
+def shutting_down() -> Refusal:
+    """The broker is ending."""
+    hint = "connect again in a moment; the next broker answers"
+    return Refusal(Code.SHUTTING_DOWN, "the broker is shutting down", hint, Blame.OPERATOR)
+
+
+def wrong_instance(theirs: str, ours: str) -> Refusal:
+    """A request that was meant for an earlier broker."""
+    return Refusal(
+        Code.WRONG_INSTANCE,
+        f"the request is for broker instance {clip(theirs, 32)}, this one is {ours}",
+        "the broker was replaced: say hello again, and repeat the request if it is still wanted",
+        Blame.CALLER,
+    )
+
+
+def protocol(code: Code, message: str) -> Refusal:
+    """A message that is not as docs/protocol.md has it."""
+    hint = "compare the client with docs/protocol.md, or upgrade the older of client and broker"
+    about = {"versions": [VERSION]} if code is Code.WIRE_VERSION else {}
+    return Refusal(code, message, hint, Blame.CALLER, about)
+
+
+def broken(what: str) -> Refusal:
+    """A fault of the broker itself."""
+    hint = "this is a fault of the broker: report it with what its log says"
+    return Refusal(Code.INTERNAL, what, hint, Blame.BROKER)

@@ -1,0 +1,141 @@
+"""The connections of clients: who they are, and what may be under way to each of them.
+
+A connection's credit is what the broker may have sent and the client not yet read. Beyond it,
+messages wait in the connection's outbox; above the outbox's limit the connection is closed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import Enum
+
+import msgspec
+from msgspec import Struct
+
+from client_shim import wire
+
+Body = bytes | memoryview | None
+
+
+class CloseReason(str, Enum):
+    """Why a connection ended."""
+
+    GOODBYE = "goodbye"
+    LOST = "lost"
+    CREDIT = "credit"
+    SHUTDOWN = "shutdown"
+
+
+class Peer(Struct, frozen=True):
+    """Who is at the other end, as the kernel says; -1 where it does not (tcp, another pid namespace)."""
+
+    uid: int = -1
+    gid: int = -1
+    pid: int = -1
+
+
+class Post(Struct, frozen=True, gc=False):
+    """A message that may go out now."""
+
+    connection: bytes
+    header: bytes
+    body: Body = None
+
+
+class Connection(Struct, eq=False):
+    """One connection. `unread_bytes` is what it was sent and has not given back as credit."""
+
+    key: bytes
+    name: str
+    peer: Peer
+    since: float
+    unread_bytes: int = 0
+    outbox_bytes: int = 0
+    calls: int = 0
+    posted: int = 0
+    outbox: OrderedDict[tuple[str, int], tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
+
+
+class Sessions:
+    """The table of connections, with credit and outboxes.
+
+    Args:
+        credit_bytes: what may be unread at one connection before messages wait.
+        outbox_bytes: what may wait for one connection.
+    """
+
+    def __init__(self, *, credit_bytes: int, outbox_bytes: int) -> None:
+        self._credit_bytes = credit_bytes
+        self._outbox_bytes = outbox_bytes
+        self._connections: dict[bytes, Connection] = {}
+        self._overflowing: list[Connection] = []
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def all(self) -> list[Connection]:
+        """Every connection."""
+        return list(self._connections.values())
+
+    def get(self, key: bytes) -> Connection | None:
+        """The connection with this key, if it has said hello and not ended."""
+        return self._connections.get(key)
+
+    def open(self, key: bytes, name: str, peer: Peer, now: float) -> Connection:
+        """A client said hello."""
+        connection = Connection(key, name, peer, now)
+        self._connections[key] = connection
+        return connection
+
+    def close(self, key: bytes) -> Connection | None:
+        """A connection ended; what waited for it is gone with it."""
+        return self._connections.pop(key, None)
+
+    def post(
+        self,
+        connection: Connection,
+        message: wire.Message,
+        body: Body = None,
+        *,
+        progress_of: int | None = None,
+    ) -> Post | None:
+        """What to send now if the credit allows; else it is put into the outbox.
+
+        A progress notification that still waits is replaced by the newer one of the same call.
+        A connection whose outbox gets too large shows up in `overflowing`.
+        """
+        header = wire.encode(message)
+        if not connection.outbox and connection.unread_bytes < self._credit_bytes:
+            connection.unread_bytes += wire.cost(header, body)
+            return Post(connection.key, header, body)
+        self._keep(connection, header, body, progress_of)
+        return None
+
+    def _keep(self, connection: Connection, header: bytes, body: Body, progress_of: int | None) -> None:
+        connection.posted += 1
+        slot = ("message", connection.posted) if progress_of is None else ("progress", progress_of)
+        replaced = connection.outbox.get(slot)
+        if replaced is not None:
+            connection.outbox_bytes -= wire.cost(*replaced)
+        kept = bytes(body) if isinstance(body, memoryview) else body
+        connection.outbox[slot] = (header, kept)
+        connection.outbox_bytes += wire.cost(header, kept)
+        if connection.outbox_bytes > self._outbox_bytes:
+            self._overflowing.append(connection)
+
+    def overflowing(self) -> list[Connection]:
+        """The connections whose clients do not read, since this was asked last; they must be closed."""
+        connections, self._overflowing = self._overflowing, []
+        return connections
+
+    def credit(self, connection: Connection, read_bytes: int) -> list[Post]:
+        """The client has read: what can go out now."""
+        connection.unread_bytes = max(0, connection.unread_bytes - read_bytes)
+        posts = []
+        while connection.outbox and connection.unread_bytes < self._credit_bytes:
+            _, (header, body) = connection.outbox.popitem(last=False)
+            size = wire.cost(header, body)
+            connection.outbox_bytes -= size
+            connection.unread_bytes += size
+            posts.append(Post(connection.key, header, body))
+        return posts

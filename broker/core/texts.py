@@ -1,0 +1,9 @@
+"""Words of others, made fit for a message or a log line."""
+
+from __future__ import annotations
+
+
+def clip(text: str, limit: int = 120) -> str:
+    """Text of somebody else's, short enough for a message and without control characters."""
+    shown = text if len(text) <= limit else text[:limit] + "…"
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in shown)

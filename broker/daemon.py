@@ -1,0 +1,126 @@
+"""The broker daemon: what it is made of, how it starts, and in which order it ends.
+
+    claim the endpoint ─► end leftovers ─► listen ─► start the servers ─► serve ─► SIGTERM or SIGINT
+    ─► no new calls ─► a bounded wait for those in flight ─► goodbye ─► end the servers
+
+One nursery holds everything: the endpoint, the clock of the hub, and a supervisor for each server.
+What clients and servers say goes through the hub to the multiplexer, which decides; see there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from broker import __version__
+from broker.admin import Office, manage
+from broker.core.config import Config
+from broker.core.multiplexer import Multiplexer
+from broker.endpoint import Endpoint
+from broker.hub import Hub
+from broker.place import claim, closed_umask, endpoint_of, open_to
+from broker.process import Launcher, end_leftovers, raise_descriptor_limit
+from broker.supervisor import Supervisor, lifecycle_of
+
+ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+logger = logging.getLogger("mcp-broker")
+
+
+def run(config: Config, path: Path, endpoint: str | None = None) -> None:
+    """Run a broker until SIGTERM or SIGINT, or until its terminal closes.
+
+    Args:
+        config: what `path` says.
+        path: the config file; relative paths of servers start at its folder.
+        endpoint: where to listen instead of where the config says.
+
+    Raises:
+        PlaceError: the endpoint cannot be had.
+    """
+    for number in ENDINGS:  # before and after `serve`, which has its own way with them
+        signal.signal(number, lambda *_: sys.exit(0))
+    endpoint = endpoint or endpoint_of(config.broker, os.environ)
+    with claim(endpoint) as owner:
+        launcher = Launcher(path.resolve().parent, os.environ, owner, raise_descriptor_limit())
+        for pid in end_leftovers(owner):
+            logger.warning("broker.leftover_killed", extra={"pid": pid})
+        trio.run(serve, config, path.resolve(), endpoint, launcher)
+
+
+async def serve(config: Config, path: Path, endpoint: str, launcher: Launcher) -> None:
+    """Put the broker together and run it. The endpoint is claimed, and no earlier broker's process left."""
+    lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
+    hub = Hub(Multiplexer(config, lifecycles, instance=secrets.token_hex(8), version=__version__))
+    supervisors = _supervisors(config, launcher, hub)
+    office = Office(hub, supervisors, endpoint, str(path), trio.current_time())
+
+    with trio.open_signal_receiver(*ENDINGS) as signals, _listening(endpoint, config, hub) as transport:
+        async with trio.open_nursery() as nursery:
+            hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
+            nursery.start_soon(transport.run)
+            nursery.start_soon(hub.tick)
+            for supervisor in supervisors.values():
+                nursery.start_soon(supervisor.run)
+            logger.info("broker.listening", extra={"endpoint": endpoint, "pid": os.getpid()})
+
+            told = signal.Signals(await anext(signals))
+            logger.info("broker.ending", extra={"signal": told.name})
+            nursery.start_soon(_be_patient, signals)
+            await _end(hub, supervisors, config.limits.drain_sec)
+            nursery.cancel_scope.cancel()
+    logger.info("broker.ended", extra={"pid": os.getpid()})
+
+
+def _supervisors(config: Config, launcher: Launcher, hub: Hub) -> dict[str, Supervisor]:
+    starts = trio.CapacityLimiter(config.limits.starts_at_once)
+    supervisors = {
+        name: Supervisor(
+            server,
+            hub.mux.servers[name].lifecycle,
+            hub,
+            launcher=launcher,
+            starts=starts,
+            max_message_bytes=config.limits.max_message_bytes,
+        )
+        for name, server in config.servers.items()
+        if server.enabled
+    }
+    hub.backends.update(supervisors)
+    return supervisors
+
+
+@contextmanager
+def _listening(endpoint: str, config: Config, hub: Hub) -> Iterator[Endpoint]:
+    with closed_umask():
+        transport = Endpoint(endpoint, config.limits, hub)
+    try:
+        open_to(endpoint, config.broker)
+        yield transport
+    finally:
+        transport.close()
+
+
+async def _be_patient(signals: AsyncIterator[int]) -> None:
+    """A further signal changes nothing: every step of the end is bounded."""
+    async for number in signals:
+        logger.info("broker.already_ending", extra={"signal": signal.Signals(number).name})
+
+
+async def _end(hub: Hub, supervisors: dict[str, Supervisor], drain_s: float) -> None:
+    """Calls first, then connections, then servers: nobody loses what could still be had."""
+    left = await hub.drain(drain_s)
+    if left:
+        logger.warning("broker.calls_cut", extra={"calls": left, "after_s": drain_s})
+    hub.goodbye("the broker is shutting down")
+    async with trio.open_nursery() as ending:
+        for supervisor in supervisors.values():
+            ending.start_soon(supervisor.stop)

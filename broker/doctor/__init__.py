@@ -1,0 +1,1 @@
+"""`mcp-broker doctor`: the users' own test guide, carried out on the running broker."""

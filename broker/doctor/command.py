@@ -1,0 +1,134 @@
+"""The command `mcp-broker doctor`. It imports what it needs when it runs: every command imports it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from broker.words import language
+from client_shim.errors import BrokerError, Unavailable
+
+if TYPE_CHECKING:
+    from broker.doctor.examination import Examination
+    from broker.doctor.old_way import OldWay
+    from broker.doctor.report import Report
+    from broker.doctor.texts import Say, Tell
+
+COMPARED_PAGES = 5
+"""At most so many pages are opened the old way: it starts every server once for each of them."""
+
+_LANGUAGES = ("en", "zh")
+_BAD, _NO_BROKER, _TERMINATED = 1, 3, 143
+
+
+@click.command()
+@click.option("--endpoint", metavar="ADDRESS", help="Where the broker listens.")
+@click.option(
+    "--cycles", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many pages to open."
+)
+@click.option(
+    "--compare",
+    is_flag=True,
+    help=f"Open up to {COMPARED_PAGES} pages the old way too, which starts every server for each of them, "
+    "and ends those processes again.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for an issue or a mail.")
+@click.option("--lang", type=click.Choice(_LANGUAGES), help="English or Chinese; by the locale without it.")
+def doctor(
+    endpoint: str | None, cycles: int, compare: bool, as_json: bool, as_markdown: bool, lang: str | None
+) -> None:
+    """Open pages as a backend does, count processes, and give a verdict.
+
+    A: fixed; exit status 0. B: partly, with what is to be mended; C: not fixed, with the likely cause;
+    both exit status 1. Every second page is left without closing its client.
+    """
+    if as_json and as_markdown:
+        raise click.UsageError("--json and --markdown cannot both be had; leave one out.")
+    from broker.doctor.texts import speaker
+
+    say = speaker(_LANGUAGES.index(lang) if lang else language())
+    report = _examine(endpoint, cycles, COMPARED_PAGES if compare else 0, say)
+    _print(report, say, as_json=as_json, as_markdown=as_markdown)
+    if report.verdict.grade != "A":
+        sys.exit(_BAD)
+
+
+def _print(report: Report, say: Say, *, as_json: bool, as_markdown: bool) -> None:
+    from broker.doctor import report as of
+
+    if as_json:
+        click.echo(json.dumps(of.as_json(report, say), ensure_ascii=False, indent=2))
+    elif as_markdown:
+        click.echo(of.as_markdown(report, say))
+    else:
+        from broker.doctor import drawing
+
+        drawing.show(report, say)
+
+
+def _examine(endpoint: str | None, cycles: int, compared: int, say: Say) -> Report:
+    import asyncio
+
+    from broker.doctor.examination import examination
+    from broker.doctor.progress import progress
+
+    try:
+        with progress(say) as tell, examination(endpoint, tell) as broker:
+            return asyncio.run(_course(broker, cycles, compared, say, tell))
+    except asyncio.CancelledError:
+        sys.exit(_TERMINATED)
+    except Unavailable as error:
+        _fail(error, _NO_BROKER)
+    except BrokerError as error:
+        _fail(error, _BAD)
+
+
+async def _course(broker: Examination, cycles: int, compared: int, say: Say, tell: Tell) -> Report:
+    """The examination and, where it is asked for, the old way after it, so that neither slows the other."""
+    from broker.doctor.examination import Unreadable
+    from broker.doctor.report import Report
+    from broker.doctor.verdict import judge
+
+    _end_well_on_signals()
+    evidence = await broker.run(cycles)
+    old_way, why_not = None, None
+    if compared:
+        try:
+            old_way = await _old_way(broker, min(cycles, compared), tell)
+        except Unreadable as error:
+            why_not = say(error.word, **error.facts)
+    return Report(
+        endpoint=broker.endpoint,
+        broker_version=broker.version,
+        evidence=evidence,
+        verdict=judge(evidence),
+        old_way=old_way,
+        no_comparison=why_not,
+    )
+
+
+async def _old_way(broker: Examination, pages: int, tell: Tell) -> OldWay:
+    from broker.doctor.old_way import open_pages
+
+    configs, folder, environ = await broker.configs()
+    return await open_pages(configs, pages, folder=folder, environ=environ, tell=tell)
+
+
+def _end_well_on_signals() -> None:
+    """A closed terminal or a `kill` ends the course as Ctrl-C does: with every process of its own."""
+    import asyncio
+    import signal
+
+    task = asyncio.current_task()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+def _fail(error: BrokerError, status: int) -> NoReturn:
+    click.echo(f"mcp-broker: {error}", err=True)
+    sys.exit(status)

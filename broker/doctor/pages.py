@@ -1,0 +1,152 @@
+"""Opening a page as a backend does: a client, every server's tools, a harmless call to each, and away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any, Literal, NamedTuple
+
+from broker.doctor.evidence import Fault, Server, Visit
+from client_shim import BrokerClient
+from client_shim.errors import CallError, ServerDied, ServerError
+
+CALL_TIMEOUT_S = 30.0
+
+_READING = frozenset(
+    [
+        *("about", "count", "current", "describe", "find", "get", "help", "info"),
+        *("list", "now", "ping", "read", "search", "show", "status", "version"),
+    ]
+)
+"""How the names of tools begin that only look at something, as far as a name can tell."""
+
+
+class Wish(NamedTuple):
+    """The tool to call at a server, and who chose it."""
+
+    tool: str
+    arguments: dict[str, Any]
+    chosen: Literal["config", "doctor"]
+
+
+class Opened(NamedTuple):
+    """What came of one page."""
+
+    open_s: float
+    took_s: float
+    visits: tuple[Visit, ...]
+
+
+def harmless(tools: Sequence[Mapping[str, Any]]) -> Wish | None:
+    """A tool that can be called without arguments and without harm; `None` where none is known to be such.
+
+    One that says it only reads is best. One that says nothing counts if its name is that of a question;
+    MCP takes tools that say nothing to be destructive (2025-06-18, schema, `ToolAnnotations`).
+    """
+    free = [tool for tool in tools if not (tool.get("inputSchema") or {}).get("required")]
+    for fits in (_only_reads, _sounds_harmless):
+        for tool in filter(fits, free):
+            return Wish(tool["name"], {}, "doctor")
+    return None
+
+
+def _only_reads(tool: Mapping[str, Any]) -> bool:
+    notes = tool.get("annotations") or {}
+    return notes.get("readOnlyHint") is True and notes.get("destructiveHint") is not True
+
+
+def _sounds_harmless(tool: Mapping[str, Any]) -> bool:
+    notes = tool.get("annotations") or {}
+    if notes.get("destructiveHint") is True or notes.get("readOnlyHint") is False:
+        return False
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", tool["name"])
+    return bool(words) and words[0].lower() in _READING
+
+
+async def open_page(name: str, endpoint: str, *, close: bool) -> Opened:
+    """Open a page, use it and leave it.
+
+    Args:
+        name: what the broker's `status` calls its client.
+        close: whether the client is closed at the end, or dropped as backends do that lose it.
+
+    Raises:
+        Unavailable: there is no broker.
+    """
+    began = monotonic()
+    client = BrokerClient(name, endpoint, timeout=CALL_TIMEOUT_S)
+    servers = [server for server in await client.servers() if server["state"] == "ready"]
+    lists = [await _list(client, server["name"]) for server in servers]
+    opened = monotonic()
+    visits = [
+        await _use(client, listed, wish_for(server, listed.tools))
+        for server, listed in zip(servers, lists, strict=True)
+    ]
+    answered = monotonic()
+    if close:
+        await client.aclose()
+    return Opened(opened - began, answered - began, tuple(visits))
+
+
+class _Listed(NamedTuple):
+    server: str
+    tools: list[dict[str, Any]]
+    took_s: float
+    fault: Fault | None
+
+
+async def _list(client: BrokerClient, server: str) -> _Listed:
+    began = monotonic()
+    tools, fault = [], None
+    try:
+        tools = [tool.raw for tool in await client.list_tools(server)]
+    except CallError as error:
+        fault = Fault("list", str(error), isinstance(error, ServerDied))
+    return _Listed(server, tools, monotonic() - began, fault)
+
+
+def wish_for(server: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> Wish | None:
+    """The tool that the config names for this, else a harmless one.
+
+    Args:
+        server: as the management call `servers` has it.
+    """
+    configured = server.get("doctor")
+    if configured:
+        return Wish(configured["tool"], configured["arguments"], "config")
+    return harmless(tools)
+
+
+async def _use(client: BrokerClient, listed: _Listed, wish: Wish | None) -> Visit:
+    began = monotonic()
+    fault = listed.fault
+    if fault is None and wish is not None:
+        fault = await _call(client, listed.server, wish)
+    return Visit(
+        server=listed.server,
+        tools=len(listed.tools),
+        tool=wish.tool if wish else None,
+        chosen=wish.chosen if wish else "none",
+        list_s=round(listed.took_s, 4),
+        call_s=round(monotonic() - began, 4),
+        fault=fault,
+    )
+
+
+async def _call(client: BrokerClient, server: str, wish: Wish) -> Fault | None:
+    try:
+        result = await client.call_tool(server, wish.tool, wish.arguments)
+    except ServerError as error:
+        return Fault("tool", str(error))
+    except CallError as error:
+        return Fault("call", str(error), isinstance(error, ServerDied))
+    if not result.get("isError"):
+        return None
+    texts = [item["text"] for item in result.get("content") or [] if item.get("type") == "text"]
+    return Fault("tool", " ".join(texts)[:200] or "it says no more")
+
+
+def server_of(row: Mapping[str, Any]) -> Server:
+    """A server from its row of the broker's `status`."""
+    return Server(**{field: row[field] for field in Server.__struct_fields__})

@@ -1,0 +1,283 @@
+"""The ROUTER socket on trio: the only place where ZeroMQ is spoken.
+
+One task owns the socket. Its file descriptor is edge-triggered, and any send or receive may take the
+edge away: so the socket's EVENTS are asked again after each, and the descriptor is only waited for
+when they say that nothing is there (zmq_getsockopt(3), ZMQ_FD).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import resource
+import socket
+import struct
+from contextlib import suppress
+
+import trio
+import zmq
+
+from broker.core.config import LimitsConfig
+from broker.core.sessions import Body, Peer, Post
+from broker.hub import Hub
+from client_shim import wire
+
+MESSAGES_A_TURN = 64
+"""After so many messages other tasks get their turn, so that a flooding client stops nobody."""
+
+REMEMBERED = 4096
+"""So many connections that are over are known by name, for what of theirs is still to be read."""
+
+_ZERO_COPY_BYTES = 65_536
+_RECEIVE_HWM = 128
+_FRAMES = 3
+_KEY_BYTES = 5
+_CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)$")
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Endpoint:
+    """The bound ROUTER, and which of its connections sits on which descriptor.
+
+    Args:
+        address: where to listen; the caller has made sure that it may.
+        limits: of the config.
+        hub: what comes in goes there.
+    """
+
+    def __init__(self, address: str, limits: LimitsConfig, hub: Hub) -> None:
+        self._hub = hub
+        self._context = zmq.Context(io_threads=1)
+        self._router = self._context.socket(zmq.ROUTER)
+        _configure(self._router, limits)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._fd_of: dict[bytes, int] = {}
+        self._key_at: dict[int, bytes | None] = {}
+        self._over: dict[bytes, None] = {}
+        self._most = _most_connections(limits)
+        self._parked: trio.CancelScope | None = None
+        try:
+            self._router.bind(address)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening. What was sent has a moment to leave."""
+        self._router.disable_monitor()
+        self._monitor.close(linger=0)
+        self._router.close(linger=200)
+        self._context.term()
+
+    async def run(self) -> None:
+        """Own the socket: receive, in fair turns, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_connections)
+            while True:
+                if self._turn():
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._park()
+
+    def _turn(self) -> bool:
+        """Take what is there, up to the limit; whether there may be more."""
+        for _ in range(MESSAGES_A_TURN):
+            try:
+                key = self._router.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return _has_input(self._router)
+            self._receive(key)
+        return True
+
+    async def _park(self) -> None:
+        with trio.CancelScope() as self._parked:
+            await trio.lowlevel.wait_readable(_fd(self._router))
+        self._parked = None
+
+    def _receive(self, key: bytes) -> None:
+        first = self._router.recv(zmq.NOBLOCK, copy=False)
+        frames = [first.bytes]
+        while self._router.getsockopt(zmq.RCVMORE):
+            frame = self._router.recv(zmq.NOBLOCK)
+            if len(frames) < _FRAMES:
+                frames.append(frame)
+        fd = _descriptor(first)
+        peer = Peer() if key in self._fd_of else self._greet(key, fd, first)
+        if not _is_routers_own(key):
+            self._hub.malformed(key, "a client must not set a routing id, the broker gives it one")
+        elif fd is None:
+            self._hub.malformed(key, "a client must speak version 3 of ZMTP, as libzmq does from 4.0 on")
+        elif peer is None:
+            self._hub.late()
+        elif len(frames) >= _FRAMES:
+            self._hub.malformed(key, "a message has one frame or two, and this one has more")
+        else:
+            self._hub.received(key, peer, *frames)
+
+    def _greet(self, key: bytes, fd: int | None, frame: zmq.Frame) -> Peer | None:
+        """Who sent this first message; `None` where its connection is over.
+
+        libzmq hands out what a connection sent even after it has told of its loss, and after the
+        connection's descriptor has gone to another one. Which of two is the later one, its key says.
+        """
+        self._drain_monitor()
+        if fd not in self._key_at or key in self._over or not _is_routers_own(key):
+            return None
+        other = self._key_at[fd]
+        if other is not None:
+            if _is_later(other, key):
+                return None
+            self._lose(other)
+        self._key_at[fd] = key
+        self._fd_of[key] = fd
+        return _peer(frame)
+
+    # -- the hub's transport ----------------------------------------------------------------------
+
+    def send(self, post: Post) -> bool:
+        """Send a message; False where its connection is gone."""
+        router = self._router
+        try:
+            router.send(post.connection, zmq.SNDMORE | zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        if post.body is None:
+            router.send(post.header, zmq.NOBLOCK)
+        else:
+            router.send(post.header, zmq.SNDMORE | zmq.NOBLOCK)
+            router.send(post.body, zmq.NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
+        if self._parked is not None and _has_input(self._router):
+            self._parked.cancel()  # the send took the edge that the wait was for
+        return True
+
+    def forget(self, connection: bytes) -> None:
+        """This connection is closed as far as the broker is concerned."""
+        fd = self._fd_of.pop(connection, None)
+        if fd is not None and self._key_at.get(fd) == connection:
+            self._key_at[fd] = None
+
+    def cut(self, connection: bytes) -> None:
+        """Break this connection, if it is not broken yet: its client learns it in no other way."""
+        self._drain_monitor()
+        fd = self._fd_of.get(connection)
+        if fd is not None:
+            self._note_over(connection)
+            self.forget(connection)
+            _shut(fd)
+
+    # -- connections that break -------------------------------------------------------------------
+
+    async def _watch_connections(self) -> None:
+        while True:
+            self._drain_monitor()
+            if not _has_input(self._monitor):
+                await trio.lowlevel.wait_readable(_fd(self._monitor))
+            await trio.lowlevel.checkpoint()
+
+    def _drain_monitor(self) -> None:
+        """Take in which descriptors got and lost a connection. The order is libzmq's own."""
+        accepted: dict[int, None] = {}
+        with suppress(zmq.Again):
+            while True:
+                event, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
+                kind, fd = struct.unpack("=Hi", event)  # zmq_socket_monitor(3)
+                if kind == zmq.EVENT_ACCEPTED:
+                    self._key_at[fd] = None
+                    accepted[fd] = None
+                    continue
+                accepted.pop(fd, None)
+                key = self._key_at.pop(fd, None)
+                if key is not None:
+                    self._lose(key)
+        while accepted and len(self._key_at) > self._most:
+            self._turn_away(accepted.popitem()[0])
+
+    def _lose(self, key: bytes) -> None:
+        self._fd_of.pop(key, None)
+        self._note_over(key)
+        self._hub.lost(key)
+
+    def _note_over(self, key: bytes) -> None:
+        self._over[key] = None
+        if len(self._over) > REMEMBERED:
+            del self._over[next(iter(self._over))]
+
+    def _turn_away(self, fd: int) -> None:
+        """Break a new connection: without descriptors libzmq would abort the process."""
+        del self._key_at[fd]
+        _shut(fd)
+        self._hub.turned_away(self._most)
+
+
+def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
+    router.ROUTER_MANDATORY = 1
+    router.LINGER = 0
+    router.RCVHWM = _RECEIVE_HWM
+    # Bytes are bounded by credit, before anything gets here; this bounds what has said no hello.
+    router.SNDHWM = limits.credit_bytes // wire.MESSAGE_OVERHEAD_BYTES + 8
+    # Above our own limit, so that what exceeds that one gets an answer.
+    router.MAXMSGSIZE = 2 * limits.max_message_bytes
+    # Heartbeats are the clients': with their TTL in them, libzmq ends the lease of who is silent. Of its
+    # own, libzmq 4.3.5 would send them even to the dead it has stopped reading from, and abort (its #4364).
+    router.HEARTBEAT_IVL = 0
+    router.BACKLOG = 1024
+
+
+def _most_connections(limits: LimitsConfig) -> int:
+    """Twice the limit, so that who comes after it is told so; a quarter of the descriptors stays free."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 2 * limits.connections
+    return most if descriptors == resource.RLIM_INFINITY else min(most, descriptors * 3 // 4)
+
+
+def _is_routers_own(key: bytes) -> bool:
+    """Whether the ROUTER made this key: a zero byte, and a number that it counts up."""
+    return len(key) == _KEY_BYTES and key[0] == 0
+
+
+def _is_later(one: bytes, other: bytes) -> bool:
+    """Whether a key of the ROUTER's own was made after another; the number begins anew at 2**32."""
+    ahead = (int.from_bytes(one[1:], "big") - int.from_bytes(other[1:], "big")) % 2**32
+    return 0 < ahead < 2**31
+
+
+def _shut(fd: int) -> None:
+    """End a connection of libzmq's, which then closes its descriptor."""
+    with suppress(OSError):  # it has ended meanwhile
+        connection = socket.socket(fileno=fd)
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            connection.detach()
+
+
+def _has_input(socket: zmq.SyncSocket) -> bool:
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def _fd(socket: zmq.SyncSocket) -> int:
+    return int(socket.getsockopt(zmq.FD))
+
+
+def _descriptor(frame: zmq.Frame) -> int | None:
+    """What it came in on; `None` for a peer, or for noise, that is taken for one of ZMTP 1."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
+
+
+def _peer(frame: zmq.Frame) -> Peer:
+    """The kernel's word on who connected (SO_PEERCRED, as libzmq appends it to an ipc address)."""
+    found = _CREDENTIALS.search(str(frame.get("Peer-Address")))
+    if found is None:
+        return Peer()
+    uid, gid, pid = map(int, found.groups())
+    return Peer(uid, gid, pid)
+
+
+def _size(body: Body) -> int:
+    return 0 if body is None else body.nbytes if isinstance(body, memoryview) else len(body)

@@ -1,0 +1,192 @@
+"""The shell around the multiplexer: brings it what happens, and does what it wants done.
+
+Nothing here waits: a reply is on its way to the client in the task that read it from the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from broker.core.effects import Closed, Effect, Keep, Manage, Note, Opened, Unfit, Write
+from broker.core.multiplexer import Multiplexer
+from broker.core.refusals import Refusal
+from broker.core.sessions import CloseReason, Peer, Post
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Transport(Protocol):
+    """The way to the clients, as `endpoint` has it."""
+
+    def send(self, post: Post) -> bool:
+        """Send a message; False where its connection is gone."""
+
+    def forget(self, connection: bytes) -> None:
+        """Nothing more comes from or goes to this connection."""
+
+    def cut(self, connection: bytes) -> None:
+        """The same, and its client is to learn it."""
+
+
+class Backend(Protocol):
+    """One server, as its `supervisor` has it."""
+
+    def write(self, line: bytes) -> None:
+        """Write a line to its process."""
+
+    def opened(self) -> None:
+        """Its conversation is open."""
+
+    def unfit(self, reason: str) -> None:
+        """Its conversation cannot be opened."""
+
+    def keep(self, text: bytes) -> None:
+        """It wrote this for people."""
+
+
+class Hub:
+    """Runs the effects of one multiplexer.
+
+    Args:
+        mux: the multiplexer; nobody else calls it.
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, mux: Multiplexer, clock: Callable[[], float] = trio.current_time) -> None:
+        self.mux = mux
+        self.backends: dict[str, Backend] = {}
+        self._clock = clock
+        self._transport: Transport | None = None
+        self._manage: Callable[[Manage], None] | None = None
+        self._alarm = trio.CancelScope()
+        self._idle = trio.Event()
+
+    def attach(self, transport: Transport, manage: Callable[[Manage], None]) -> None:
+        """From now on messages go out by `transport`, and management requests are `manage`'s to answer."""
+        self._transport = transport
+        self._manage = manage
+
+    # -- what happens -----------------------------------------------------------------------------
+
+    def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None = None) -> None:
+        """A message came in from a client."""
+        self._run(self.mux.received(key, peer, header, body, self._clock()))
+
+    def malformed(self, key: bytes, why: str) -> None:
+        """A message came in that is none of the protocol."""
+        self._run(self.mux.malformed(key, why, self._clock()))
+
+    def late(self) -> None:
+        """A message came in of a connection that had broken before."""
+        self.mux.counters.add("late.frame")
+
+    def turned_away(self, most: int) -> None:
+        """A connection was broken at once, because there are so many."""
+        self.mux.counters.add("turned-away")
+        logger.warning("connection.turned_away", extra={"most": most})
+
+    def lost(self, key: bytes) -> None:
+        """A connection broke."""
+        self._run(self.mux.lost(key, self._clock()))
+
+    def managed(self, request: Manage, outcome: bytes | Refusal) -> None:
+        """A management request was carried out, or refused."""
+        self._run(self.mux.managed(request.connection, request.client_id, outcome, self._clock()))
+
+    def spawned(self, name: str) -> None:
+        """A server has a new process."""
+        self._run(self.mux.spawned(name, self._clock()))
+
+    def line(self, name: str, line: bytes) -> None:
+        """A server wrote a line."""
+        self._run(self.mux.line(name, line, self._clock()))
+
+    def heard(self, name: str) -> None:
+        """A server wrote to its stderr."""
+        self.mux.heard(name, self._clock())
+        self._set_alarm()
+
+    def congested(self, name: str, congested: bool) -> None:
+        """A server stopped or began to read."""
+        self._run(self.mux.congested(name, congested, self._clock()))
+
+    def probing(self, name: str) -> bool:
+        """Whether a server that exits now is one of the older era."""
+        return self.mux.probing(name)
+
+    def gone(self, name: str, reason: str) -> None:
+        """A server's process ended."""
+        self._run(self.mux.gone(name, reason, self._clock()))
+
+    def rests(self, name: str) -> None:
+        """A server waits for its next start, or for nothing."""
+        self._run(self.mux.rests(name, self._clock()))
+
+    def goodbye(self, reason: str) -> None:
+        """The broker ends: all calls and connections do first."""
+        self._run(self.mux.goodbye(reason, self._clock()))
+
+    # -- what is to be done -----------------------------------------------------------------------
+
+    def _run(self, effects: list[Effect]) -> None:
+        broken = []
+        for effect in effects:
+            if isinstance(effect, Post):
+                if self._transport is not None and not self._transport.send(effect):
+                    broken.append(effect.connection)
+            elif isinstance(effect, Write):
+                self.backends[effect.server].write(effect.line)
+            elif isinstance(effect, Note):
+                if logger.isEnabledFor(effect.level):
+                    logger.log(effect.level, effect.event, extra=effect.facts)
+            else:
+                self._run_rare(effect)
+        for key in broken:  # not before: what cancels a call must not overtake the call itself
+            self.lost(key)
+        self._set_alarm()
+
+    def _run_rare(self, effect: Effect) -> None:
+        if isinstance(effect, Manage):
+            if self._manage is not None:
+                self._manage(effect)
+        elif isinstance(effect, Closed):
+            if self._transport is not None:
+                told = effect.reason in (CloseReason.GOODBYE, CloseReason.SHUTDOWN)
+                (self._transport.forget if told else self._transport.cut)(effect.connection)
+        elif isinstance(effect, Opened):
+            self.backends[effect.server].opened()
+        elif isinstance(effect, Unfit):
+            self.backends[effect.server].unfit(effect.reason)
+        elif isinstance(effect, Keep):
+            self.backends[effect.server].keep(effect.text)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        due = self.mux.wake_at()
+        if due is not None and due < self._alarm.deadline:
+            self._alarm.deadline = due
+        if not self.mux.calls.routing:
+            self._idle.set()
+
+    async def tick(self) -> None:
+        """Tell the multiplexer the time whenever something is due."""
+        while True:
+            due = self.mux.wake_at()
+            with trio.CancelScope(deadline=math.inf if due is None else due) as self._alarm:
+                await trio.sleep_forever()
+            self._run(self.mux.tick(self._clock()))
+
+    async def drain(self, patience_s: float) -> int:
+        """Take no new calls, and give the open ones this long to end; how many did not."""
+        self.mux.closing = True
+        with trio.move_on_after(patience_s):
+            while self.mux.calls.routing:
+                self._idle = trio.Event()
+                await self._idle.wait()
+        return len(self.mux.calls.routing)

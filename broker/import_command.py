@@ -1,0 +1,204 @@
+"""`mcp-broker import`: a `broker.toml` out of the files that other hosts keep their MCP servers in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from broker.words import say
+
+if TYPE_CHECKING:
+    from broker.core.config import ServerConfig
+    from broker.importing.entry import Remark, Table
+    from broker.importing.plan import Imported, Plan, Prefer, Source
+
+BAD, USAGE = 1, 2
+"""Exit statuses beside 0: something could not be imported; wrong use, or a file that cannot be used."""
+
+UNIT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The PATH of a systemd unit that sets none: systemd.exec(5), $PATH."""
+
+_COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
+
+
+@click.command("import")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default="broker.toml",
+    show_default=True,
+    help="The file to write.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the file instead of writing it.")
+@click.option("--force", is_flag=True, help="Write over the file that is there; it is kept as .bak.")
+@click.option("--merge", is_flag=True, help="Add to the file that is there; a copy of it is kept as .bak.")
+@click.option(
+    "--prefer", type=click.Choice(["first", "last"]), help="Which file counts where two define one server."
+)
+@click.option(
+    "--path",
+    "search_path",
+    metavar="PATH",
+    help="Look the commands up in the PATH that the broker's service has, instead of the current one.",
+)
+@click.option(
+    "--secrets-as-variables",
+    is_flag=True,
+    help="Write ${NAME} for each secret in env, and tell which variables have to be set.",
+)
+def import_(
+    files: tuple[Path, ...],
+    output: Path,
+    dry_run: bool,
+    force: bool,
+    merge: bool,
+    prefer: Prefer | None,
+    search_path: str | None,
+    secrets_as_variables: bool,
+) -> None:
+    """Turn the servers of other hosts' JSON files into a broker.toml.
+
+    FILE is mcp_servers.json of Open-LLM-VTuber, mcp.json of VS Code, or a file with mcpServers as Claude
+    Desktop, Cursor and others have it. It may have comments.
+    """
+    from broker.importing.files import FileProblem, new_text, read, servers_in
+
+    _refuse(output, dry_run=dry_run, force=force, merge=merge)
+    try:
+        old = read(output) if merge and os.path.exists(output) else ""
+        there = servers_in(old, output)
+        plan = _plan(_sources(files), Here(search_path), there, prefer, secrets_as_variables)
+        _tell(plan.remarks)
+        if plan.servers:
+            header = say("import_header", files=", ".join(map(str, files)))
+            _finish(output, new_text(old, plan.servers, header), plan.servers, dry_run=dry_run)
+        else:
+            click.echo(say("import_nothing", path=output), err=True)
+    except FileProblem as problem:
+        _fail(str(problem))
+    nothing = not plan.servers and not there
+    if nothing or any(remark.level == "fault" for remark in plan.remarks):
+        sys.exit(BAD)
+
+
+class Here:
+    """This machine, as a broker would see it that has `path` for its PATH."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path or os.environ.get("PATH", os.defpath)
+        self.service_path = path or UNIT_PATH
+        self.home = os.path.expanduser("~")
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or folder."""
+        return os.path.exists(path)
+
+    def program(self, server: ServerConfig, folder: str) -> str:
+        """What the broker would run, found by the broker's own code.
+
+        Raises:
+            NotFoundHere: it would not run it.
+        """
+        from broker.importing.entry import NotFoundHere
+        from broker.process import SpawnError, program_of
+
+        try:
+            return program_of(server, folder=Path(folder), environ={"PATH": self.path})
+        except SpawnError as error:
+            raise NotFoundHere(str(error)) from None
+        except OSError as error:
+            raise NotFoundHere(f"{error.filename}: {error.strerror}") from None
+
+
+def _refuse(output: Path, *, dry_run: bool, force: bool, merge: bool) -> None:
+    """End the command where it would lose a file."""
+    if force and merge:
+        _fail(say("import_force_or_merge"))
+    if not os.path.exists(output):
+        return
+    if not os.path.isfile(output):
+        _fail(say("import_no_file", path=output))
+    if not (dry_run or force or merge):
+        _fail(say("import_exists", path=output))
+
+
+def _sources(files: Iterable[Path]) -> list[Source]:
+    from broker.importing.files import read_source
+
+    sources = []
+    for file in files:
+        source, twice = read_source(file)
+        sources.append(source)
+        if twice:
+            _echo("warning", say("import_twice", path=file, keys=", ".join(twice)))
+    return sources
+
+
+def _plan(
+    sources: Sequence[Source],
+    here: Here,
+    there: Sequence[Imported],
+    prefer: Prefer | None,
+    secrets_as_variables: bool,
+) -> Plan:
+    from broker.importing.plan import Clash, plan
+
+    try:
+        return plan(sources, here, existing=there, prefer=prefer, secrets_as_variables=secrets_as_variables)
+    except Clash as clash:
+        _tell(clash.remarks)
+        _fail(say("import_refused"))
+
+
+def _finish(output: Path, text: str, servers: Mapping[str, Table], *, dry_run: bool) -> None:
+    """Write the text or print it, and tell what its reader has to do now."""
+    from broker.importing.files import write
+    from broker.importing.secrets import has_secret_args, secrets_in
+
+    plain = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
+    private = bool(plain) or any(has_secret_args(table.get("args")) for table in servers.values())
+    if dry_run:
+        click.echo(text, nl=False)
+    else:
+        kept = write(output, text, private=private)
+        if kept:
+            _echo("note", say("import_kept", path=kept))
+        _echo("note", say("import_written", path=output, count=len(servers)))
+        if private:
+            _echo("warning", say("import_private_file", path=output))
+    if plain:
+        _echo("warning", say("import_secrets", names=", ".join(plain)))
+    _tell_variables(servers)
+
+
+def _tell_variables(servers: Mapping[str, Table]) -> None:
+    from broker.importing.secrets import variables_of
+
+    users: dict[str, list[str]] = {}
+    for name, table in servers.items():
+        for variable in dict.fromkeys(variables_of(table)):
+            users.setdefault(variable, []).append(name)
+    if users:
+        names = ", ".join(f"{variable} ({', '.join(names)})" for variable, names in sorted(users.items()))
+        _echo("warning", say("import_variables", names=names))
+
+
+def _tell(remarks: Iterable[Remark]) -> None:
+    for remark in remarks:
+        _echo(remark.level, say(remark.word, **remark.facts))
+
+
+def _echo(level: str, text: str) -> None:
+    click.secho(text, err=True, fg=_COLOURS[level])
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"mcp-broker: {message}", err=True)
+    sys.exit(USAGE)

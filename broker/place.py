@@ -1,0 +1,136 @@
+"""Where the broker listens: the address, the claim on it, and who may reach it."""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from broker.core.config import BrokerConfig
+
+SYSTEM_FOLDER = Path("/run/mcp-broker")
+MAX_PATH_BYTES = 107
+"""What the kernel takes as the path of a socket: 108 bytes with the closing NUL (unix(7))."""
+
+
+class PlaceError(Exception):
+    """The endpoint cannot be had; the message says why, and what to do."""
+
+
+def endpoint_of(config: BrokerConfig, environ: Mapping[str, str]) -> str:
+    """The address to listen at. The order is the one in which clients look (docs/protocol.md)."""
+    named = config.endpoint or environ.get("MCP_BROKER_ENDPOINT")
+    if named:
+        return named
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if os.access(SYSTEM_FOLDER, os.W_OK):
+        folder = SYSTEM_FOLDER
+    elif os.path.isabs(runtime):
+        folder = Path(runtime, "mcp-broker")
+    else:
+        folder = Path(tempfile.gettempdir(), f"mcp-broker-{os.getuid()}")
+    return f"ipc://{folder}/broker.sock"
+
+
+@contextmanager
+def claim(endpoint: str) -> Iterator[str]:
+    """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
+
+    Gives the mark of this address, the same for every broker that holds it in turn: each finds by it
+    what an earlier one left behind.
+
+    Raises:
+        PlaceError: another broker holds it, or the folder cannot be used.
+    """
+    if not endpoint.startswith("ipc://"):
+        yield secrets.token_hex(8)  # a second bind of a TCP port fails by itself
+        return
+    path = Path(endpoint.removeprefix("ipc://"))
+    _check(path)
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        mark = _lock(lock, endpoint)
+        try:
+            yield mark
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, endpoint: str) -> str:
+    """Lock the file, which has two lines: the pid of the broker that holds it, and the address's mark."""
+    pid, mark, *_ = [*os.pread(lock, 64, 0).decode(errors="replace").split(), "", ""]
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise PlaceError(
+            f"a broker with pid {pid or 'unknown'} already listens at {endpoint}; "
+            f"stop it first, or give this one another endpoint in [broker]"
+        ) from None
+    mark = mark or secrets.token_hex(8)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n{mark}\n".encode(), 0)
+    return mark
+
+
+def _check(path: Path) -> None:
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise PlaceError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
+    folder = path.parent
+    if not folder.exists() and folder.parent.is_dir():
+        with suppress(OSError):
+            folder.mkdir(mode=0o700)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PlaceError(
+            f"the folder {folder} does not exist or may not be written to; create it for this user"
+        )
+    status = folder.stat()
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise PlaceError(f"everybody may write to the folder {folder}; take that away with chmod o-w")
+    if folder.name.startswith("mcp-broker-") and status.st_uid != os.getuid():
+        raise PlaceError(f"the folder {folder} belongs to another user; give another endpoint in [broker]")
+    if path.exists() and not path.is_socket():
+        raise PlaceError(
+            f"{path} is there and is not a socket; remove it, or give another endpoint in [broker]"
+        )
+
+
+@contextmanager
+def closed_umask() -> Iterator[None]:
+    """A socket made in here can be reached by its owner only, until `open_to` opens it."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def open_to(endpoint: str, config: BrokerConfig) -> None:
+    """Give the socket to the group and the mode that the config names.
+
+    Raises:
+        PlaceError: there is no such group, or this user is not in it.
+    """
+    if not endpoint.startswith("ipc://"):
+        return
+    path = endpoint.removeprefix("ipc://")
+    if config.socket_group is not None:
+        try:
+            os.chown(path, -1, grp.getgrnam(config.socket_group).gr_gid)
+        except KeyError:
+            raise PlaceError(
+                f"broker.socket_group: there is no group {config.socket_group!r}; create it with groupadd"
+            ) from None
+        except PermissionError:
+            raise PlaceError(
+                f"broker.socket_group: this user is not in group {config.socket_group!r}; "
+                f"add it with usermod -aG"
+            ) from None
+    os.chmod(path, int(config.socket_mode, 8))

@@ -1,0 +1,342 @@
+"""One server's process tree: start it, wait for it, end it, count it.
+
+A server runs in a session of its own and carries a cookie in its environment, which all its
+descendants inherit: together they name the whole tree, also the parts that detached themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from broker import launch
+from broker.core.config import ServerConfig
+
+COOKIE = "MCP_BROKER_COOKIE"
+
+INHERITED = (
+    *("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"),  # what the MCP SDK passes on
+    *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_TIME", "TZ", "TMPDIR"),
+    *(
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+    ),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "NPM_CONFIG_REGISTRY", "npm_config_registry"),
+)
+"""The variables of the broker's environment that a server gets without being named in `env_inherit`."""
+
+_F_SETPIPE_SZ = 1031
+"""From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
+
+_PIPE_BYTES = 1024 * 1024
+_MAX_DESCRIPTORS = 65_536
+_KILL_ROUNDS = 100
+_KILL_PAUSE_S = 0.02
+
+
+class SpawnError(Exception):
+    """The server's process could not be started; the message says why and what to do."""
+
+
+class Tree(NamedTuple):
+    """A process tree at one moment."""
+
+    pids: list[int]
+    rss_bytes: int
+
+
+class Launcher(NamedTuple):
+    """What every server is started with.
+
+    `folder` is the config file's, where relative paths start; `owner` marks the processes of every
+    broker at this endpoint; `soft_limit` is how many descriptors a server may have open.
+    """
+
+    folder: Path
+    environ: Mapping[str, str]
+    owner: str
+    soft_limit: int
+
+    def spawn(self, config: ServerConfig) -> Process:
+        """Start a server. On the main thread only: the child dies with the thread that made it.
+
+        Raises:
+            SpawnError: there is no such program or folder, or it may not be run.
+        """
+        cookie = f"{self.owner}.{secrets.token_hex(8)}"
+        program = program_of(config, folder=self.folder, environ=self.environ)
+        stub = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(self.soft_limit)]
+        with ExitStack() as theirs, ExitStack() as ours:
+            stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
+            try:
+                child = subprocess.Popen(
+                    [*stub, program, *config.args],
+                    cwd=self.folder / (config.cwd or ""),
+                    env={**_environment(config, self.environ), COOKIE: cookie},
+                    stdin=stdin.theirs,
+                    stdout=stdout.theirs,
+                    stderr=stderr.theirs,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise SpawnError(f"it could not be started: {error.strerror}") from error
+            ours.pop_all()
+        return Process(child, cookie, stdin.ours, stdout.ours, stderr.ours)
+
+
+class _Pipe(NamedTuple):
+    ours: int
+    theirs: int
+
+
+def _pipe(theirs: ExitStack, ours: ExitStack, *, writes: bool) -> _Pipe:
+    """A pipe to a child: our end is non-blocking, and as large as the kernel lets us have it."""
+    read, write = os.pipe()
+    mine, other = (write, read) if writes else (read, write)
+    ours.callback(os.close, mine)
+    theirs.callback(os.close, other)
+    os.set_blocking(mine, False)
+    with suppress(OSError):  # the user's share of pipe memory is used up: a smaller one works too
+        fcntl.fcntl(mine, _F_SETPIPE_SZ, _PIPE_BYTES)
+    return _Pipe(mine, other)
+
+
+def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]) -> str:
+    """The program that a server is, as an absolute path, found as the server's own PATH has it.
+
+    Raises:
+        SpawnError: there is none, it may not be run, or its folder is not there.
+    """
+    table = f"[servers.{config.name}]"
+    cwd = folder / (config.cwd or "")
+    if not cwd.is_dir():
+        raise SpawnError(f"cwd {str(cwd)!r} is not a folder; correct cwd in {table}")
+    if "/" not in config.command:
+        path = _environment(config, environ).get("PATH", os.defpath)
+        found = shutil.which(config.command, path=path)
+        if found is None:
+            mend = f"install it, or write its whole path as command in {table}"
+            raise SpawnError(f"there is no command {config.command!r} in PATH ({path}); {mend}")
+        return os.path.abspath(found)
+    program = os.path.abspath(cwd / config.command)
+    if not os.path.exists(program):
+        raise SpawnError(f"there is no file {program!r}; correct command in {table}")
+    if os.path.isdir(program) or not os.access(program, os.X_OK):
+        raise SpawnError(f"{program!r} may not be run; `chmod +x` it, or correct command in {table}")
+    return program
+
+
+def _environment(config: ServerConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    names = (*INHERITED, *config.env_inherit)
+    return {**{name: environ[name] for name in names if name in environ}, **config.env}
+
+
+class Process:
+    """A running server. Its three pipes are non-blocking descriptors; `close` gives everything back.
+
+    The leader is not reaped before `close`: until then its pid, and so its group, can be nobody else's.
+    """
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], cookie: str, stdin: int, stdout: int, stderr: int
+    ) -> None:
+        self._child = child
+        self.cookie = cookie
+        self.pid = child.pid
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self._pidfd = os.pidfd_open(child.pid)
+
+    def __repr__(self) -> str:
+        return f"<Process pid={self.pid}>"
+
+    async def exited(self) -> None:
+        """Wait for the leader's end. Several tasks may; trio lets only one wait on a descriptor."""
+        fd = os.dup(self._pidfd)
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        finally:
+            _close(fd)
+
+    def exit_status(self) -> ExitStatus | None:
+        """How the leader ended; `None` while it runs."""
+        seen = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if seen is None:
+            return None
+        return ExitStatus(seen.si_status, by_signal=seen.si_code != os.CLD_EXITED)
+
+    def close_stdin(self) -> None:
+        """Tell the server, in the way the protocol has it, that it should end."""
+        if self.stdin >= 0:
+            _close(self.stdin)
+            self.stdin = -1
+
+    async def end(self, patience_s: float) -> list[int]:
+        """End the whole tree: stdin closed, SIGTERM, SIGKILL, with `patience_s` seconds between them.
+
+        Gives the pids of what is there all the same: the kernel keeps it, in uninterruptible sleep say.
+
+        Source: 2026-07-28 basic/transports/stdio, *Shutdown*.
+        """
+        self.close_stdin()
+        for signal_next in (signal.SIGTERM, None):
+            with trio.move_on_after(patience_s):
+                await self.exited()
+            if self.exit_status() is not None:
+                break
+            if signal_next is not None:
+                _signal_group(self.pid, signal_next)
+        return await self._kill_rest()
+
+    async def _kill_rest(self) -> list[int]:
+        """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
+
+        A process in the middle of an execve(2) shows no environment for a moment: so nothing has to be
+        there twice.
+        """
+        nothing, left = 0, list[int]()
+        for _ in range(_KILL_ROUNDS):
+            _signal_group(self.pid, signal.SIGKILL)
+            await self.exited()
+            trees = await trio.to_thread.run_sync(trees_of, [self.cookie])
+            left = [pid for pid in trees[self.cookie].pids if pid != self.pid]
+            nothing = 0 if left else nothing + 1
+            if nothing == 2:
+                break
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await trio.sleep(_KILL_PAUSE_S)
+        return left
+
+    def close(self) -> None:
+        """Reap the leader, which has ended, and give all descriptors back."""
+        self.close_stdin()
+        for fd in (self.stdout, self.stderr, self._pidfd):
+            _close(fd)
+        self._child.wait()
+
+
+class ExitStatus(NamedTuple):
+    """How a process ended: with this status, or by this signal."""
+
+    number: int
+    by_signal: bool
+
+    @property
+    def failure(self) -> bool:
+        """Whether it did not end of its own free will."""
+        return self.by_signal or self.number != 0
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether the stub could not become the program."""
+        return self == ExitStatus(launch.CANNOT_RUN, by_signal=False)
+
+    def __str__(self) -> str:
+        if not self.by_signal:
+            return f"it exited with status {self.number}"
+        name = signal.Signals(self.number).name if self.number in _SIGNALS else f"signal {self.number}"
+        return f"it was killed by {name} ({signal.strsignal(self.number)})"
+
+
+_SIGNALS = frozenset(int(number) for number in signal.Signals)
+
+
+def _close(fd: int) -> None:
+    trio.lowlevel.notify_closing(fd)
+    os.close(fd)
+
+
+def _signal_group(leader: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # nobody is left in it
+        os.killpg(leader, number)
+
+
+def trees_of(cookies: Iterable[str]) -> dict[str, Tree]:
+    """The process trees that carry these cookies. Reads all of /proc: call it in a thread."""
+    trees = {cookie: Tree([], 0) for cookie in cookies}
+    for pid, cookie in _marked():
+        tree = trees.get(cookie)
+        if tree is not None:
+            trees[cookie] = Tree([*tree.pids, pid], tree.rss_bytes + rss_bytes(pid))
+    return trees
+
+
+def _marked() -> Iterator[tuple[int, str]]:
+    """Every process of ours that carries a cookie, but for zombies, whose environment is gone."""
+    marker = COOKIE.encode() + b"="
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+                environ = Path("/proc", name, "environ").read_bytes()
+                for variable in environ.split(b"\0") if marker in environ else ():
+                    if variable.startswith(marker):
+                        yield int(name), variable[len(marker) :].decode(errors="replace")
+
+
+def end_leftovers(owner: str) -> list[int]:
+    """Kill what an earlier broker at this endpoint left behind; the pids. For the start: it may block.
+
+    The cookie is read again from behind a pidfd, so that the process that is killed is the one that was
+    looked at, whatever became of its number meanwhile.
+    """
+    killed: list[int] = []
+    for _ in range(_KILL_ROUNDS):
+        left = [pid for pid, cookie in _marked() if cookie.startswith(f"{owner}.")]
+        if not left:
+            break
+        for pid in left:
+            with suppress(OSError):  # it has ended meanwhile
+                _kill_if_owned(pid, owner)
+        killed += [pid for pid in left if pid not in killed]
+        time.sleep(_KILL_PAUSE_S)
+    return killed
+
+
+def _kill_if_owned(pid: int, owner: str) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        if f"{COOKIE}={owner}.".encode() in Path("/proc", str(pid), "environ").read_bytes():
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process have as many descriptors as it may; the limit before, which is the servers'.
+
+    Every connection and every server costs a few, and the usual soft limit of 1,024 is for programs that
+    use select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MAX_DESCRIPTORS), hard))
+    return soft
+
+
+def rss_bytes(pid: int) -> int:
+    """The resident memory of one process; 0 where it has ended."""
+    try:
+        pages = int(Path("/proc", str(pid), "statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

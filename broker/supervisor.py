@@ -1,0 +1,246 @@
+"""One server's supervisor: carries out what its lifecycle says, and tells it what happened."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+
+import trio
+
+from broker.core.backoff import Backoff
+from broker.core.config import ServerConfig
+from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
+from broker.hub import Hub
+from broker.process import ExitStatus, Launcher, Process, SpawnError
+from broker.stderr_log import StderrLog
+from broker.upstream import LineTooLong, Upstream
+
+logger = logging.getLogger("mcp-broker")
+
+_ENVELOPE_BYTES = 65_536
+_LAST_WORDS_S = 1.0
+
+
+def lifecycle_of(config: ServerConfig) -> Lifecycle:
+    """The automaton that this server's config asks for."""
+    backoff = Backoff(
+        first_delay_s=config.restart_sec,
+        burst=config.start_limit_burst,
+        interval_s=config.start_limit_interval_sec,
+        rng=random.random,
+    )
+    return Lifecycle(restart=config.restart, start_s=config.timeout_start_sec, backoff=backoff)
+
+
+class Supervisor:
+    """Keeps at most one process of a server.
+
+    Args:
+        config: the server's.
+        lifecycle: its automaton, which nobody else feeds.
+        hub: what the process's lines go to.
+        launcher: starts the process.
+        starts: limits how many servers are being started at the same time.
+        max_message_bytes: the largest result of the server.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        lifecycle: Lifecycle,
+        hub: Hub,
+        *,
+        launcher: Launcher,
+        starts: trio.CapacityLimiter,
+        max_message_bytes: int,
+    ) -> None:
+        self.name = config.name
+        self.lifecycle = lifecycle
+        self.process: Process | None = None
+        self.log = StderrLog(config.name)
+        self._config = config
+        self._hub = hub
+        self._launcher = launcher
+        self._starts = starts
+        self._max_line_bytes = max_message_bytes + _ENVELOPE_BYTES
+        self._upstream: Upstream | None = None
+        self._ended = trio.Event()
+        self._spawn = trio.Event()
+        self._rest = trio.Event()
+        self._alarm = trio.CancelScope()
+        self._has_slot = False
+
+    # -- what the hub says ------------------------------------------------------------------------
+
+    def write(self, line: bytes) -> None:
+        """Write a line to the process."""
+        if self._upstream is not None:
+            self._upstream.write(line)
+
+    def opened(self) -> None:
+        """The conversation is open."""
+        self._feed(Event.OPENED)
+
+    def unfit(self, reason: str) -> None:
+        """The conversation cannot be opened."""
+        self._feed(Event.FAILED, Ending(reason))
+
+    def keep(self, text: bytes) -> None:
+        """The process wrote this for people."""
+        self.log.keep(text, "stdout")
+
+    # -- its life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Supervise until cancelled. Call `stop` first: a cancelled supervisor kills its process."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_clock)
+            self._feed(Event.START)
+            while True:
+                await self._spawn.wait()
+                self._spawn = trio.Event()
+                await self._live()
+
+    async def stop(self) -> None:
+        """End the process, and wait until nothing is left of it."""
+        self._rest = trio.Event()
+        if self._feed(Event.STOP) is Action.END or self.lifecycle.state is State.DRAINING:
+            await self._rest.wait()
+
+    def _feed(self, event: Event, ending: Ending | None = None) -> Action:
+        before = self.lifecycle.state
+        action = self.lifecycle.on(event, trio.current_time(), ending)
+        if self.lifecycle.state is not before:
+            self._report(ending)
+        self._alarm.deadline = math.inf if self.lifecycle.wake_at is None else self.lifecycle.wake_at
+        if self.lifecycle.state not in (State.STARTING, State.HANDSHAKE):
+            self._give_slot_back()
+        if action is Action.SPAWN:
+            self._spawn.set()
+        elif action is Action.END:
+            self._ended.set()
+        elif action is Action.REST:
+            self._rest.set()
+            self._hub.rests(self.name)
+        return action
+
+    def _report(self, ending: Ending | None) -> None:
+        state = self.lifecycle.state
+        level = logging.WARNING if state in (State.BACKOFF, State.BROKEN) else logging.INFO
+        facts: dict[str, object] = {"server": self.name}
+        if self.process is not None:
+            facts["pid"] = self.process.pid
+        if state in (State.BACKOFF, State.BROKEN) and self.lifecycle.wake_at is not None:
+            facts["again_in_s"] = round(self.lifecycle.wake_at - trio.current_time(), 1)
+        if ending is not None or level == logging.WARNING:
+            facts["reason"] = ending.reason if ending else self.lifecycle.last_error
+        logger.log(level, f"server.{state.value}", extra=facts)
+
+    async def _watch_clock(self) -> None:
+        while True:
+            wake_at = self.lifecycle.wake_at
+            with trio.CancelScope(deadline=math.inf if wake_at is None else wake_at) as self._alarm:
+                await trio.sleep_forever()
+            if self.lifecycle.wake_at is not None and self.lifecycle.wake_at <= trio.current_time():
+                self._feed(Event.TIMEOUT)
+
+    async def _live(self) -> None:
+        """One process, from its start until nothing is left of it."""
+        await self._starts.acquire_on_behalf_of(self)
+        self._has_slot = True
+        if self.lifecycle.state is not State.STARTING:
+            self._give_slot_back()  # it was stopped while it waited for its turn
+            return
+        self._ended = trio.Event()
+        try:
+            self.process = self._launcher.spawn(self._config)
+        except SpawnError as error:
+            self._feed(Event.FAILED, Ending(str(error)))
+            self._feed(Event.GONE)
+            return
+        try:
+            left = await self._attend(self.process)
+        except BaseException:  # cancelled, or a fault of the broker's own: no process stays behind
+            with trio.CancelScope(shield=True):
+                await self.process.end(0)
+            raise
+        finally:
+            self.process.close()
+            self.process = None
+        for pid in left:
+            logger.error("server.cannot_be_killed", extra={"server": self.name, "pid": pid})
+        self._feed(Event.GONE)
+
+    async def _attend(self, process: Process) -> list[int]:
+        """Serve until the process is to end, and end it; the pids of what cannot be ended."""
+        upstream = Upstream(
+            process.stdin,
+            process.stdout,
+            max_line_bytes=self._max_line_bytes,
+            congested=lambda congested: self._hub.congested(self.name, congested),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, process, upstream)
+            nursery.start_soon(self._flush, upstream)
+            nursery.start_soon(self.log.drain, process.stderr, lambda: self._hub.heard(self.name))
+            self._upstream = upstream
+            self._feed(Event.SPAWNED)
+            self._hub.spawned(self.name)
+            await self._ended.wait()
+            self._upstream = None
+            self._hub.gone(self.name, self.lifecycle.reason)
+            left = await process.end(self._config.timeout_stop_sec)
+            nursery.cancel_scope.cancel()
+        return left
+
+    async def _watch(self, process: Process, upstream: Upstream) -> None:
+        """Read until the process ends or closes its output, and say which it was."""
+        over = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                try:
+                    await upstream.read(lambda line: self._hub.line(self.name, line))
+                except LineTooLong as error:
+                    self._feed(Event.FAILED, Ending(str(error)))
+                over.set()
+
+            async def wait() -> None:
+                await process.exited()
+                over.set()
+
+            nursery.start_soon(read)
+            nursery.start_soon(wait)
+            await over.wait()
+            # The last lines may come after the exit, and the exit after the last line.
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
+        status = process.exit_status()
+        if status is None:
+            self._feed(Event.EXITED, Ending("it closed its output"))
+        elif self._is_legacy(status):
+            self._feed(Event.LEGACY, Ending(f"{status}, asked for server/discover"))
+        else:
+            self._feed(Event.EXITED, Ending(self._in_words(status), failure=status.failure))
+
+    def _is_legacy(self, status: ExitStatus) -> bool:
+        """Whether it ended because of the era probe, as some servers of the older era do."""
+        asked = self.lifecycle.state is State.HANDSHAKE and self._hub.probing(self.name)
+        return asked and not status.never_ran
+
+    def _in_words(self, status: ExitStatus) -> str:
+        """How it ended, with the last thing it said: there the cause is, more often than not."""
+        if status.never_ran:
+            return f"it could not be run: {self.log.last or status}"
+        during = " before it was ready" if self.lifecycle.state is State.HANDSHAKE else ""
+        last = f"; its last line was: {self.log.last}" if status.failure and self.log.last else ""
+        return f"{status}{during}{last}"
+
+    async def _flush(self, upstream: Upstream) -> None:
+        await upstream.flush()
+        self._feed(Event.EXITED, Ending("it closed its input"))
+
+    def _give_slot_back(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._starts.release_on_behalf_of(self)

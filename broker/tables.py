@@ -1,0 +1,132 @@
+"""The tables that people see, drawn by rich. Imported only where something is drawn."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from broker.words import say
+
+WIDTH = 100
+"""Nothing is drawn wider than this, so that a report pastes well."""
+
+_COLOURS = {
+    "ready": "green",
+    "disabled": "dim",
+    "stopped": "dim",
+    "backoff": "red",
+    "broken": "bold red",
+}
+_QUIET = "yellow"
+
+
+def show(renderable: RenderableType) -> None:
+    """Print it, with colour where the terminal has it."""
+    _console().print(renderable)
+
+
+@contextmanager
+def live() -> Iterator[Callable[[RenderableType], None]]:
+    """A place on the screen that can be drawn again; without a screen each is printed below the last."""
+    if not sys.stdout.isatty():
+        yield show
+        return
+    with Live(console=_console(), auto_refresh=False, screen=True) as area:
+        yield lambda renderable: area.update(renderable, refresh=True)
+
+
+def _console() -> Console:
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+    return Console(width=width, highlight=False, soft_wrap=False)
+
+
+def status(seen: dict[str, Any]) -> RenderableType:
+    """The broker in a line, its servers in a table, and below what is wrong."""
+    broker, servers = seen["broker"], seen["servers"]
+    head = say(
+        "broker_line",
+        version=broker["version"],
+        pid=broker["pid"],
+        uptime=duration(broker["uptime_s"]),
+        memory=size(broker["rss_bytes"]),
+        clients=broker["clients"],
+        endpoint=broker["endpoint"],
+    )
+    wanted = [server for server in servers if server["state"] != "disabled"]
+    ready = sum(server["state"] == "ready" for server in wanted)
+    word = "all_ready" if ready == len(wanted) else "some_ready"
+    tail = Text(say(word, ready=ready, count=len(wanted)), "green" if ready == len(wanted) else "yellow")
+    errors = [
+        Text(say("last_error", server=server["name"], error=server["last_error"]), "red")
+        for server in wanted
+        if server["last_error"] and server["state"] != "ready"
+    ]
+    return Group(Text(head), _servers(servers), *errors, tail)
+
+
+def _servers(servers: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(say("server"), overflow="fold", min_width=20, max_width=24)
+    table.add_column(say("state"), no_wrap=True)
+    for word in ("pid", "processes", "uptime", "restarts", "tools", "calls", "errors", "latency"):
+        table.add_column(say(word), justify="right", no_wrap=True)
+    table.add_column(say("memory"), justify="right", no_wrap=True)
+    for server in servers:
+        state = server["state"]
+        table.add_row(
+            server["name"],
+            Text(say(state), _COLOURS.get(state, _QUIET)),
+            str(server["pid"] or "-"),
+            str(server["processes"]),
+            duration(server["uptime_s"]) if state == "ready" else "-",
+            str(server["restarts"]),
+            str(server["tools"]),
+            str(server["calls"]),
+            str(server["errors"]),
+            f"{server['p50_ms']:.1f}/{server['p99_ms']:.1f}" if server["calls"] else "-",
+            size(server["rss_bytes"]) if server["rss_bytes"] else "-",
+        )
+    return table
+
+
+def tools(server: str, listed: list[dict[str, Any]]) -> RenderableType:
+    """One server's tools, their arguments, and what they are for."""
+    if not listed:
+        return Text(say("no_tools", server=server))
+    table = Table(title=Text(server, "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(say("tools"), no_wrap=True)
+    table.add_column("", overflow="fold")
+    for tool in listed:
+        table.add_row(f"{tool['name']}({_arguments(tool)})", str(tool.get("description") or "").strip())
+    return table
+
+
+def _arguments(tool: dict[str, Any]) -> str:
+    schema = tool.get("inputSchema") or {}
+    required = schema.get("required", [])
+    return ", ".join(name if name in required else f"{name}?" for name in schema.get("properties", {}))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units, as people say it."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or parts or unit == "s":
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:2])
+
+
+def size(count: int) -> str:
+    """A number of bytes in MiB."""
+    return f"{count / 1024**2:.1f}M"

@@ -1,0 +1,53 @@
+"""The thin client of mcp-broker: what a backend links in place of an MCP client of its own.
+
+Names are loaded when first used, so that the command line, which needs `client_shim.blocking` only, does
+not pay for asyncio.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as type checkers know it; the module `typing` costs 4 ms
+if TYPE_CHECKING:
+    from client_shim.blocking import BlockingClient as BlockingClient
+    from client_shim.client import BrokerClient as BrokerClient
+    from client_shim.errors import BrokerError as BrokerError
+    from client_shim.errors import CallError as CallError
+    from client_shim.errors import ServerError as ServerError
+    from client_shim.errors import Unavailable as Unavailable
+    from client_shim.mcp_client import MCPClient as MCPClient
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BlockingClient": "client_shim.blocking",
+    "BrokerClient": "client_shim.client",
+    "BrokerError": "client_shim.errors",
+    "CallError": "client_shim.errors",
+    "MCPClient": "client_shim.mcp_client",
+    "ServerError": "client_shim.errors",
+    "Unavailable": "client_shim.errors",
+}
+
+__all__ = [
+    "BlockingClient",
+    "BrokerClient",
+    "BrokerError",
+    "CallError",
+    "MCPClient",
+    "ServerError",
+    "Unavailable",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,0 +1,350 @@
+"""The connection of an asyncio loop to a broker: shared by the channels of the loop, made anew when lost.
+
+It is built of callbacks and holds no task. Nothing of it needs awaiting, so nothing can be left half done
+when a loop ends in the middle, and whoever closes it may do so from any task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextvars import Context
+from typing import Any
+
+import zmq
+
+from client_shim import log, reasons
+from client_shim.call import Call
+from client_shim.endpoint import probe
+from client_shim.errors import ClientClosed, InvalidEndpoint, Unavailable, WrongWireVersion
+from client_shim.events import Asked, Dropped, Ended, Event, Lost, Notified, Progressed, Welcomed
+from client_shim.link import FAREWELL_MS
+from client_shim.loop_link import LoopLink
+from client_shim.payload import Ask
+from client_shim.state import GRACE_S, ClientState, Phase, delays
+
+SETTLED_S = 10.0
+"""A connection that held this long was a good one: after its loss the delays start short again."""
+
+HASTE_S = 0.1
+"""How soon after a failed attempt the next one is made while a call waits for it."""
+
+_HOPELESS = (WrongWireVersion, InvalidEndpoint)
+"""What waiting does not mend."""
+
+_ORDINARY = ("late", "cancelled")
+"""What a broker says about calls that this side has given up. It is counted and no cause for worry."""
+
+Listener = Callable[[str, str, bytes], None]
+
+
+class Channel:
+    """The place of one client object in its connection.
+
+    Args:
+        listener: gives what hears the channel's notifications (service, method, params), while it lives.
+    """
+
+    __slots__ = ("connection", "listener", "number")
+
+    def __init__(self, connection: Connection, number: int, listener: Callable[[], Listener | None]) -> None:
+        self.connection = connection
+        self.number = number
+        self.listener = listener
+
+
+class Connection:
+    """At most one link at a time, and those who use it.
+
+    Args:
+        who: name, version and pid, for the broker's `status`.
+        hello_timeout_s: how long a broker may take to greet.
+        on_close: called once, when the connection will not be used again.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: str,
+        who: dict[str, Any],
+        hello_timeout_s: float,
+        on_close: Callable[[Connection], None],
+    ) -> None:
+        self.loop = loop
+        self.endpoint = endpoint
+        self.pid = os.getpid()
+        self.closed = False
+        self.came_up = False
+        self.counts: dict[str, int] = {}
+        self._who = who
+        self._hello_timeout_s = hello_timeout_s
+        self._on_close = on_close
+        self._channels: dict[int, Channel] = {}
+        self._last_channel = 0
+        self._calls: dict[int, Call] = {}
+        self._waiters: dict[asyncio.Future[None], Channel] = {}
+        self._link: LoopLink | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._retry_at = float("inf")
+        self._error: Unavailable | None = None
+        self._tried_at = self._welcomed_at = float("-inf")
+        self._delays = delays(random.random)
+        self._context = Context()
+        self._guard: AsyncGenerator[None, None] | None = self._until_the_loop_ends()
+        _step(self._guard.__anext__())
+
+    def __repr__(self) -> str:
+        phase = "closed" if self.closed else "down" if self._link is None else self._link.state.phase.value
+        return f"<Connection {self.endpoint} {phase} channels={len(self._channels)} calls={len(self._calls)}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made now."""
+        return self._link is not None and self._link.state.phase is Phase.OPEN
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it can be used at all: a closed one cannot, nor the copy that a forked child has of it."""
+        return not self.closed and self.pid == os.getpid()
+
+    # --- channels and calls ------------------------------------------------------------------------
+
+    def join(self, listener: Callable[[], Listener | None]) -> Channel:
+        """A new channel."""
+        self._last_channel += 1
+        channel = self._channels[self._last_channel] = Channel(self, self._last_channel, listener)
+        return channel
+
+    def leave(self, channel: Channel, reason: str) -> None:
+        """The end of a channel and its calls; the last one closes the connection. Leaving twice is fine."""
+        if not self.is_ours or self._channels.pop(channel.number, None) is None:
+            return
+        for waiter in [waiter for waiter, whose in self._waiters.items() if whose is channel]:
+            _fail(waiter, _closed(reason))
+        if not self._channels:
+            self.close(reason)
+        elif self._link is not None:
+            self._react(self._link.state.close_channel(channel.number, reason))
+            self._link.settle()
+
+    def leave_soon(self, channel: Channel, reason: str) -> None:
+        """The same from anywhere: another thread, a finalizer in the middle of something."""
+        if not self.is_ours:
+            return
+        try:
+            self.loop.call_soon_threadsafe(self.leave, channel, reason)
+        except RuntimeError:
+            return  # the loop is closed: the next client of this process clears up after it
+
+    async def ready(self, channel: Channel, until: float | None) -> None:
+        """Wait until calls can be made, at the latest until then (by the loop's clock).
+
+        Raises:
+            Unavailable: why they cannot; at once, where no broker has answered here yet.
+        """
+        while not self.is_open:
+            waiter: asyncio.Future[None] = self.loop.create_future()
+            self._waiters[waiter] = channel
+            timer = None if until is None else self._call_at(until, self._give_up, waiter)
+            self._hurry()
+            try:
+                await waiter
+            finally:
+                self._waiters.pop(waiter, None)
+                if timer is not None:
+                    timer.cancel()
+
+    def call(self, channel: Channel, ask: Ask) -> Call:
+        """Send a request. `drop` must be called afterwards, whatever happens.
+
+        There must be an open link: `ready`, and no awaiting in between.
+
+        Raises:
+            TooLarge, InvalidRequest, Busy: nothing was sent.
+        """
+        if self._link is None:
+            raise RuntimeError("no call can be made while there is no link")
+        now = self.loop.time()
+        id = self._link.state.request(channel.number, ask, now)
+        call = self._calls[id] = Call(id, ask.subject)
+        self._link.settle()
+        if ask.timeout_s is not None:
+            self._link.wake_by(now + ask.timeout_s + GRACE_S)
+        return call
+
+    def drop(self, call: Call, reason: str) -> None:
+        """The caller has turned away. A call that has not ended is cancelled."""
+        if self._calls.get(call.id) is call and self._link is not None and self.is_ours:
+            del self._calls[call.id]
+            self._link.state.cancel(call.id, reason)
+            self._link.settle()
+
+    # --- coming up, going down -----------------------------------------------------------------------
+
+    def _hurry(self) -> None:
+        """Somebody waits: try now, or soon where the last attempt was only just."""
+        if self._link is not None or self.closed:
+            return
+        due = max(self.loop.time(), self._tried_at + HASTE_S)
+        if self._retry is None or self._retry_at > due:
+            self._try_at(due)
+
+    def _try_at(self, when: float) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry, self._retry_at = self._call_at(when, self._try), when
+
+    def _call_at(self, when: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        """Even a cancelled timer keeps its context until it is due, so it must not be the caller's."""
+        return self.loop.call_at(when, callback, *args, context=self._context)
+
+    def _try(self) -> None:
+        self._retry, self._tried_at = None, self.loop.time()
+        try:
+            probe(self.endpoint)
+            state = ClientState(self._who, self._tried_at, hello_timeout_s=self._hello_timeout_s)
+            self._link = LoopLink(self.loop, self.endpoint, state, self._on_event, self._context)
+        except Unavailable as error:
+            self._fell(error)
+        except (OSError, zmq.ZMQError) as error:  # this process is out of descriptors, say
+            self._fell(Unavailable(f"no connection to {self.endpoint} can be made: {error}"))
+
+    def _rose(self) -> None:
+        self.came_up, self._error, self._welcomed_at = True, None, self.loop.time()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fell(self, error: Unavailable) -> None:
+        """An attempt has failed, or the link was lost."""
+        link, self._link, self._error = self._link, None, error
+        if link is not None:
+            link.close()
+        if not self.came_up or isinstance(error, _HOPELESS):
+            for waiter in self._waiters:
+                _fail(waiter, error)
+        if self.came_up:
+            self._try_at(self.loop.time() + self._delay())
+
+    def _delay(self) -> float:
+        was_up = self._welcomed_at >= self._tried_at
+        if was_up and self.loop.time() - self._welcomed_at > SETTLED_S:
+            self._delays = delays(random.random)
+        delay = next(self._delays)
+        return min(delay, HASTE_S) if self._waiters else delay
+
+    def _give_up(self, waiter: asyncio.Future[None]) -> None:
+        error = self._error or reasons.silent(round(self.loop.time() - self._tried_at, 3))
+        try:
+            probe(self.endpoint)
+        except Unavailable as now:
+            error = now
+        _fail(waiter, error)
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and end everything. Closing twice is fine."""
+        if not self.is_ours:
+            return
+        self.closed = True
+        self._on_close(self)
+        self._channels.clear()
+        if self._retry is not None:
+            self._retry.cancel()
+        link, self._link = self._link, None
+        if link is not None:
+            self._react(link.state.close(reason))
+            link.settle()
+            link.close(FAREWELL_MS)
+        for waiter in self._waiters:
+            _fail(waiter, _closed(reason))
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            _step(guard.aclose())
+
+    def abandon(self) -> None:
+        """Let go of the sockets, for a loop that was closed and told nobody: it can be woken no more."""
+        self.closed = True
+        link, self._link, self._guard = self._link, None, None
+        if link is not None:
+            link.close()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        """`asyncio.run` and its like close the asynchronous generators last: this one hears of it so."""
+        try:
+            yield
+        finally:
+            self._guard = None
+            self.close("its event loop ended")
+
+    # --- what happens on the link ------------------------------------------------------------------------
+
+    def _react(self, events: list[Event]) -> None:
+        for event in events:
+            self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        _REACTIONS[type(event)](self, event)
+
+    def _on_welcomed(self, _: Welcomed) -> None:
+        self._rose()
+
+    def _on_ended(self, event: Ended) -> None:
+        self._calls.pop(event.id).end(event.outcome)
+
+    def _on_progressed(self, event: Progressed) -> None:
+        if not self._calls[event.id].add_progress(event.body):
+            self._count("progress dropped")
+
+    def _on_notified(self, event: Notified) -> None:
+        """Listeners are called a little later: what they do must not come in between two events."""
+        for channel in list(self._channels.values()):
+            listen = channel.listener() if event.channel in (0, channel.number) else None
+            if listen is not None:
+                self.loop.call_soon(listen, event.service, event.method, event.body, context=self._context)
+
+    def _on_asked(self, event: Asked) -> None:
+        if self._link is not None:
+            self._link.state.refuse(event)
+
+    def _on_dropped(self, event: Dropped) -> None:
+        if self._count(event.why) == 1 and event.why not in _ORDINARY:
+            log.warn(f"{self.endpoint}: {event.what} (further ones of this kind are only counted)")
+
+    def _on_lost(self, event: Lost) -> None:
+        self._fell(event.error)
+
+    def _count(self, what: str) -> int:
+        self.counts[what] = self.counts.get(what, 0) + 1
+        return self.counts[what]
+
+
+_REACTIONS: dict[type[Any], Callable[[Connection, Any], None]] = {
+    Welcomed: Connection._on_welcomed,
+    Ended: Connection._on_ended,
+    Progressed: Connection._on_progressed,
+    Notified: Connection._on_notified,
+    Asked: Connection._on_asked,
+    Dropped: Connection._on_dropped,
+    Lost: Connection._on_lost,
+}
+
+
+def _closed(reason: str) -> ClientClosed:
+    return ClientClosed(f"this client was closed ({reason})", hint="make another one")
+
+
+def _fail(waiter: asyncio.Future[None], error: Unavailable) -> None:
+    """Each waiter gets a copy: one exception raised in two tasks would mix their tracebacks."""
+    if not waiter.done():
+        waiter.set_exception(copy.copy(error))
+
+
+def _step(step: Awaitable[None]) -> None:
+    """Run something asynchronous that does not really await."""
+    try:
+        step.__await__().__next__()
+    except (StopIteration, StopAsyncIteration):
+        return

@@ -1,0 +1,100 @@
+"""What a tool answers, as the items that a backend of `MCPClient` knows.
+
+Such a backend reads the keys `type`, `text`, `data`, `mimeType`, `url` and `altText` of an item; it gives a
+model the text of the first item, where that is of type `text`, and the images. So what has text comes as
+`text`, whatever it was:
+
+==============================  ===============================================================
+MCP                             item
+==============================  ===============================================================
+text, image, audio              as it is
+embedded resource, text         `text`, with `url` and `mimeType`
+embedded resource, binary       `image` or `audio` where it is one, else `resource`: with `data`
+resource link                   `text` as a Markdown link, with `url`, `mimeType` and `altText`
+structured content              `text` in JSON, first, where no other item has text
+nothing                         one empty `text`
+a failed tool                   one `error` with all the text there is
+==============================  ===============================================================
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from client_shim.results import CallResult
+
+Item = dict[str, Any]
+
+_KEYS = ("text", "data", "mimeType", "url", "altText")
+
+
+def content_items(subject: str, result: CallResult) -> list[Item]:
+    """The items of a result; at least one.
+
+    Args:
+        subject: what was called, for errors.
+
+    Raises:
+        RuntimeError: the result is not what MCP says a result is.
+    """
+    items = [_item(raw) for raw in _content(subject, result)]
+    structured = result.get("structuredContent")
+    if structured is not None and not _texts(items):
+        items.insert(0, _text(json.dumps(structured, ensure_ascii=False)))
+    if result.isError:
+        return [_error("\n".join(_texts(items)) or f"{subject} failed and does not say why")]
+    if (kind := result.get("resultType")) not in (None, "complete"):
+        return [_error(f"{subject} cannot go on: it answered {kind!r}, and a backend cannot be asked")]
+    return items or [_text("")]
+
+
+def _content(subject: str, result: CallResult) -> list[Item]:
+    content = result.get("content") or []
+    if not isinstance(content, list) or not all(isinstance(raw, dict) for raw in content):
+        raise RuntimeError(
+            f"{subject}: the content of its answer is no list of objects; this is the server's mistake: "
+            "report it to its authors"
+        )
+    return content
+
+
+def _item(raw: Item) -> Item:
+    resource = raw.get("resource")
+    if raw.get("type") == "resource" and isinstance(resource, dict):
+        return _embedded(resource)
+    if raw.get("type") == "resource_link":
+        return _link(raw)
+    return {"type": raw.get("type", "text"), **_present({key: raw.get(key) for key in _KEYS})}
+
+
+def _embedded(resource: Item) -> Item:
+    about = _present({"mimeType": resource.get("mimeType"), "url": resource.get("uri")})
+    if resource.get("text") is not None:
+        return {**_text(resource["text"]), **about}
+    family = str(resource.get("mimeType")).partition("/")[0]
+    kind = family if family in ("image", "audio") else "resource"
+    return {"type": kind, **_present({"data": resource.get("blob")}), **about}
+
+
+def _link(link: Item) -> Item:
+    url, title = link.get("uri"), link.get("title") or link.get("name")
+    words = (f"[{title or url}]({url})", link.get("description"))
+    about = {"mimeType": link.get("mimeType"), "url": url, "altText": title}
+    return {**_text(" ".join(word for word in words if word)), **_present(about)}
+
+
+def _text(text: str) -> Item:
+    return {"type": "text", "text": text}
+
+
+def _error(text: str) -> Item:
+    return {"type": "error", "text": text}
+
+
+def _present(item: Item) -> Item:
+    return {key: value for key, value in item.items() if value is not None}
+
+
+def _texts(items: list[Item]) -> list[str]:
+    return [str(item["text"]) for item in items if item.get("text")]

@@ -1,0 +1,264 @@
+"""Where the broker listens, and a plain connect that tells why it cannot be reached.
+
+libzmq retries in silence for ever whatever goes wrong, so the client looks before it connects. The probe
+is a bare `connect` of the kind the transport would make: it sends nothing and never waits noticeably.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Mapping
+
+from client_shim.errors import (
+    InvalidEndpoint,
+    NoBroker,
+    NotAllowed,
+    NotASocket,
+    PathTooLong,
+    UnsupportedPlatform,
+)
+
+VARIABLE = "MCP_BROKER_ENDPOINT"
+SYSTEM_SOCKET = "/run/mcp-broker/broker.sock"
+MAX_PATH_BYTES = 107
+"""What the kernel takes as the path of a socket: 108 bytes with the closing NUL (``unix(7)``)."""
+
+_TCP_WAIT_S = 0.2
+_START = "start one with `mcp-broker serve` or `systemctl start mcp-broker`"
+_WHERE = f"say where it listens with the variable {VARIABLE}"
+
+
+def default_endpoint(environ: Mapping[str, str] = os.environ, *, system_socket: str = SYSTEM_SOCKET) -> str:
+    """The endpoint that a client uses when it is told none.
+
+    ``$MCP_BROKER_ENDPOINT``; else the system's socket, where it exists; else
+    ``$XDG_RUNTIME_DIR/mcp-broker/broker.sock``; else a folder of this user's under the temp folder.
+    """
+    if told := environ.get(VARIABLE):
+        return told
+    if _exists(system_socket):
+        return f"ipc://{system_socket}"
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    folder = os.path.join(runtime, "mcp-broker") if os.path.isabs(runtime) else private_folder()
+    return f"ipc://{os.path.join(folder, 'broker.sock')}"
+
+
+def private_folder() -> str:
+    """The folder of this user's own under the temp folder; a broker makes it with mode 0700."""
+    import tempfile  # costs 6 ms, and is rarely needed
+
+    return os.path.join(tempfile.gettempdir(), f"mcp-broker-{os.getuid() if hasattr(os, 'getuid') else 0}")
+
+
+def _exists(path: str) -> bool:
+    """Also true where this user may not look: better "not allowed" than a broker that is not found."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def probe(endpoint: str) -> None:
+    """Return if something listens at `endpoint`, and raise what stands in the way otherwise.
+
+    A full backlog counts as listening. A TCP host that is not an address of this machine is not
+    probed: looking its name up would block.
+
+    Raises:
+        NoBroker: there is no such file, or nobody listens at it any more.
+        NotAllowed: the socket, or a folder above it, is closed to this user.
+        PathTooLong, NotASocket, UnsupportedPlatform, InvalidEndpoint: it cannot be an endpoint.
+    """
+    scheme, _, address = endpoint.partition("://")
+    if scheme == "ipc" and address:
+        _probe_ipc(endpoint, address)
+    elif scheme == "tcp" and address:
+        _probe_tcp(endpoint, address)
+    else:
+        raise InvalidEndpoint(
+            f"{endpoint!r} is not an endpoint",
+            hint="write ipc:///path/to/broker.sock or tcp://127.0.0.1:port",
+        )
+
+
+# --- ipc:// --------------------------------------------------------------------------------------
+
+
+def _probe_ipc(endpoint: str, path: str) -> None:
+    if not hasattr(socket, "AF_UNIX"):
+        raise UnsupportedPlatform(
+            f"{endpoint}: this platform has no ipc:// endpoints",
+            hint='give the broker `endpoint = "tcp://127.0.0.1:<port>"` and the client the same',
+        )
+    if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
+        raise PathTooLong(
+            f"{endpoint}: the path has {length} bytes, and a socket's may have {MAX_PATH_BYTES}",
+            hint="move the socket to a shorter path",
+        )
+    if path == "*":
+        raise InvalidEndpoint(f"{endpoint} is for listening, not for connecting", hint=_WHERE)
+    if not path.startswith("@"):
+        _refuse_foreign_folder(endpoint, os.path.dirname(path))
+    # libzmq writes @name for the abstract socket "\0name"
+    failure = _connect(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path)
+    if failure not in (0, errno.EAGAIN):
+        _explain_ipc(endpoint, path, failure)
+
+
+def _connect(family: int, address: str | tuple[str, int], wait_s: float = 0) -> int:
+    with socket.socket(family, socket.SOCK_STREAM) as plug:
+        plug.settimeout(wait_s)
+        return plug.connect_ex(address)
+
+
+def _explain_ipc(endpoint: str, path: str, failure: int) -> None:
+    if failure in (errno.EACCES, errno.EPERM):
+        raise _not_allowed(endpoint, path)
+    if failure in (errno.ENOENT, errno.ENOTDIR):
+        raise NoBroker(
+            f"no broker at {endpoint}: there is no such file",
+            hint=f"{_START}, or, if one runs, {_WHERE}",
+            data={"reason": "no-such-file", "endpoint": endpoint},
+        )
+    if failure == errno.EPROTOTYPE or not _is_socket(path):
+        raise NotASocket(f"{endpoint}: what is there is not a broker's socket", hint=_WHERE)
+    if failure == errno.ECONNREFUSED:
+        raise _nobody_listens(endpoint, "the socket is there, but the broker that made it has ended")
+    raise InvalidEndpoint(f"{endpoint}: {os.strerror(failure)}", hint=_WHERE)
+
+
+def _is_socket(path: str) -> bool:
+    if path.startswith("@"):
+        return True
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # gone in this moment: what `connect` said stands
+
+
+def _nobody_listens(endpoint: str, why: str) -> NoBroker:
+    return NoBroker(
+        f"no broker at {endpoint}: {why}",
+        hint=f"look at `journalctl -u mcp-broker` for why it ended, and {_START}",
+        data={"reason": "nobody-listens", "endpoint": endpoint},
+    )
+
+
+def _refuse_foreign_folder(endpoint: str, folder: str) -> None:
+    """Anybody can make a folder under the temp folder: in one that is not ours a stranger may listen."""
+    if f"{os.sep}mcp-broker-" not in folder or folder != private_folder():
+        return
+    try:
+        about = os.lstat(folder)
+    except OSError:
+        return  # not there: `connect` says so
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise NotAllowed(
+            f"{endpoint}: {_describe(folder, about)}, and must be a folder of uid {os.getuid()} alone",
+            hint=f"remove it, or {_WHERE}",
+            data={"path": folder},
+        )
+
+
+# --- not allowed -----------------------------------------------------------------------------------
+
+
+def _not_allowed(endpoint: str, path: str) -> NotAllowed:
+    culprit = _culprit(path)
+    try:
+        about = os.stat(culprit)
+    except OSError as error:
+        return NotAllowed(
+            f"{endpoint}: {culprit} is closed to {_me()}: {error.strerror}", data={"path": culprit}
+        )
+    return NotAllowed(
+        f"{endpoint}: {_describe(culprit, about)}, and closed to {_me()}",
+        hint=_way_in(about, is_socket=culprit == path),
+        data={"path": culprit, "uid": about.st_uid, "gid": about.st_gid, "mode": stat.S_IMODE(about.st_mode)},
+    )
+
+
+def _culprit(path: str) -> str:
+    """The first folder on the way that this user may not pass, or else the socket itself."""
+    parts = os.path.abspath(path).split(os.sep)
+    for depth in range(1, len(parts)):
+        folder = os.sep.join(parts[:depth]) or os.sep
+        if not os.access(folder, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+            return folder
+    return path
+
+
+def _way_in(about: os.stat_result, *, is_socket: bool) -> str:
+    group, needed = _group(about.st_gid), 0o020 if is_socket else 0o010
+    container = (
+        f'in a container set `user: "{os.getuid()}:{about.st_gid}"` or `group_add: ["{about.st_gid}"]`'
+    )
+    if about.st_mode & needed and about.st_gid not in _my_groups():
+        return (
+            f"let this user into group {group}: `sudo usermod -aG {group} {_user(os.geteuid())}`, then log "
+            f"in or start the service again; {container}"
+        )
+    if about.st_mode & needed:
+        return "the file modes allow it, so look at SELinux or AppArmor (`dmesg`, `journalctl -t audit`)"
+    return (
+        'set `socket_group` to a group of this user and `socket_mode = "0660"` in broker.toml, or run this '
+        f"program as user {_user(about.st_uid)}; {container}"
+    )
+
+
+def _describe(path: str, about: os.stat_result) -> str:
+    mode = stat.filemode(about.st_mode)
+    return f"{path} belongs to {_user(about.st_uid)}:{_group(about.st_gid)} with mode {mode}"
+
+
+def _me() -> str:
+    groups = ", ".join(_group(gid) for gid in sorted(_my_groups()))
+    return f"user {_user(os.geteuid())} (uid {os.geteuid()}, groups {groups})"
+
+
+def _my_groups() -> set[int]:
+    return {os.getegid(), *os.getgroups()}
+
+
+def _user(uid: int) -> str:
+    import pwd  # not there on Windows
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group(gid: int) -> str:
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+# --- tcp:// --------------------------------------------------------------------------------------
+
+
+def _probe_tcp(endpoint: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidEndpoint(f"{endpoint!r} names no host and port", hint="write tcp://127.0.0.1:port")
+    if host == "localhost" or host.startswith("127."):
+        failure = _connect(
+            socket.AF_INET, ("127.0.0.1" if host == "localhost" else host, int(port)), _TCP_WAIT_S
+        )
+    elif host == "::1":
+        failure = _connect(socket.AF_INET6, (host, int(port)), _TCP_WAIT_S)
+    else:
+        return
+    if failure == errno.ECONNREFUSED:
+        raise _nobody_listens(endpoint, "nobody listens there")

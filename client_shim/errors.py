@@ -1,0 +1,317 @@
+"""Everything that can go wrong between a backend and the broker, as types.
+
+Two families under one root:
+
+* `Unavailable` (also a `ConnectionError`): there is no broker to talk to, or no longer.
+* `CallError`: a call reached its end and the end is bad. The broker's own verdicts have a class per
+  `wire.Code`; `ServerError` carries a JSON-RPC error of the MCP server itself.
+
+``str()`` of each says what happened and what to do next; ``outcome_unknown`` says whether the call may
+have been carried out all the same. All can be pickled. The module imports `client_shim.wire` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from client_shim.wire import Code, Fault
+
+
+class BrokerError(Exception):
+    """The root: catch it to catch everything that this package raises on purpose.
+
+    Attributes:
+        code: a short stable string, for programs.
+        message: what happened, for people.
+        hint: what to do about it; empty where there is nothing sensible to say.
+        data: the details, as plain data.
+    """
+
+    default_code = "broker-error"
+    outcome_unknown = False
+    """Whether the call may have been carried out although it failed."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        hint: str = "",
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.hint = hint
+        self.data: dict[str, Any] = dict(data or {})
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def __repr__(self) -> str:
+        details = f"code={self.code!r}, hint={self.hint!r}, data={self.data!r}"
+        return f"{type(self).__name__}({self.message!r}, {details})"
+
+
+# --- there is no broker to talk to ------------------------------------------------------------------
+
+
+class Unavailable(BrokerError, ConnectionError):
+    """The broker cannot be reached, or was lost."""
+
+    default_code = "unavailable"
+
+
+class InvalidEndpoint(Unavailable, ValueError):
+    """The endpoint is none that a client can connect to."""
+
+    default_code = "invalid-endpoint"
+
+
+class PathTooLong(InvalidEndpoint):
+    """The path of the socket is longer than the kernel lets it be (107 bytes)."""
+
+    default_code = "path-too-long"
+
+
+class NotASocket(InvalidEndpoint):
+    """There is something at the path, and it is not a listening stream socket."""
+
+    default_code = "not-a-socket"
+
+
+class UnsupportedPlatform(InvalidEndpoint):
+    """This platform lacks what the endpoint needs (Windows has no ``ipc://``)."""
+
+    default_code = "unsupported-platform"
+
+
+class NoBroker(Unavailable):
+    """No broker listens at the endpoint. ``data["reason"]``: ``no-such-file`` or ``nobody-listens``."""
+
+    default_code = "no-broker"
+
+
+class NotAllowed(Unavailable, PermissionError):
+    """A broker may well listen, but this user may not open its socket or a folder above it."""
+
+    default_code = "not-allowed"
+
+
+class WrongWireVersion(Unavailable):
+    """Client and broker speak different versions of the wire protocol."""
+
+    default_code = "wrong-wire-version"
+
+
+class BrokerRefused(Unavailable):
+    """The broker answered the greeting with a refusal. ``data["fault"]`` has its code."""
+
+    default_code = "broker-refused"
+
+
+class BrokerSilent(Unavailable):
+    """Something listens at the endpoint and does not greet back."""
+
+    default_code = "broker-silent"
+
+
+class BrokerLost(Unavailable):
+    """The connection broke while a call was under way.
+
+    Whether the call was carried out cannot be known, unless ``data["sent"]`` is false.
+    """
+
+    default_code = "broker-lost"
+
+    @property
+    def outcome_unknown(self) -> bool:  # type: ignore[override]
+        return bool(self.data.get("sent", True))
+
+
+class ClientClosed(Unavailable):
+    """This client object was closed, by its own side."""
+
+    default_code = "client-closed"
+
+
+# --- the call ended badly ----------------------------------------------------------------------------
+
+
+class CallError(BrokerError):
+    """A call was ended without a result."""
+
+    default_code = "call-failed"
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """After how many seconds another try is sensible, where the broker says so."""
+        value = self.data.get("retry_after_s")
+        return float(value) if isinstance(value, (int, float)) else None
+
+
+class UnknownServer(CallError):
+    """The broker has no server of this name."""
+
+    default_code = Code.UNKNOWN_SERVER.value
+
+
+class UnknownTool(CallError):
+    """The server has no tool of this name."""
+
+    default_code = Code.UNKNOWN_TOOL.value
+
+
+class ServerDisabled(CallError):
+    """The server is configured and switched off, or was stopped by hand."""
+
+    default_code = Code.SERVER_DISABLED.value
+
+
+class ServerStarting(CallError):
+    """The server did not become ready before the deadline of the call."""
+
+    default_code = Code.SERVER_STARTING.value
+
+
+class ServerDown(CallError):
+    """The server is not running; the call was not passed on."""
+
+    default_code = Code.SERVER_DOWN.value
+
+
+class ServerDied(CallError):
+    """The server ended while the call was under way. Whether it was carried out is unknown."""
+
+    default_code = Code.SERVER_DIED.value
+    outcome_unknown = True
+
+
+class Busy(CallError):
+    """A queue is full. The call was not passed on; see `retry_after_s`."""
+
+    default_code = Code.BUSY.value
+
+
+class DeadlineExceeded(CallError, TimeoutError):
+    """The call took longer than its timeout and was cancelled. It may have been carried out."""
+
+    default_code = Code.DEADLINE.value
+    outcome_unknown = True
+
+
+class CallCancelled(CallError):
+    """The broker cancelled the call, and this side had not asked for it."""
+
+    default_code = Code.CANCELLED.value
+    outcome_unknown = True
+
+
+class InvalidRequest(CallError, ValueError):
+    """The request cannot be sent as it is: its arguments, its `_meta`, its timeout."""
+
+    default_code = Code.INVALID_PARAMS.value
+
+
+class TooLarge(InvalidRequest):
+    """The request is larger than the broker takes."""
+
+    default_code = Code.TOO_LARGE.value
+
+
+class MethodRefused(CallError):
+    """The broker does not pass this method on, or the server has no such method."""
+
+    default_code = Code.METHOD_REFUSED.value
+
+
+class InvalidReply(CallError):
+    """The call was answered, and the answer cannot be read."""
+
+    default_code = Code.INVALID_REPLY.value
+    outcome_unknown = True
+
+
+class WrongInstance(CallError):
+    """The call was meant for a broker that has ended since. It was not carried out."""
+
+    default_code = Code.WRONG_INSTANCE.value
+
+
+class ShuttingDown(CallError):
+    """The broker is ending and takes no new calls."""
+
+    default_code = Code.SHUTTING_DOWN.value
+
+
+class InternalError(CallError):
+    """The broker ran into a mistake of its own; its log has the traceback."""
+
+    default_code = Code.INTERNAL.value
+    outcome_unknown = True
+
+
+class ServerError(CallError):
+    """The MCP server answered with a JSON-RPC error."""
+
+    default_code = "server-error"
+
+    @property
+    def rpc_code(self) -> int:
+        """The `code` of the JSON-RPC error."""
+        return int(self.data["code"])
+
+    @property
+    def rpc_message(self) -> str:
+        """The `message` of the JSON-RPC error."""
+        return str(self.data["message"])
+
+    @property
+    def rpc_data(self) -> Any:
+        """The `data` of the JSON-RPC error, or `None`."""
+        return self.data.get("data")
+
+
+_BY_CODE: dict[str, type[CallError]] = {
+    Code.UNKNOWN_METHOD.value: MethodRefused,
+    **dict.fromkeys(
+        (
+            Code.MALFORMED.value,
+            Code.UNKNOWN_KIND.value,
+            Code.HELLO_FIRST.value,
+            Code.DUPLICATE_ID.value,
+            Code.INVALID_BODY.value,
+            Code.META_IN_BODY.value,
+        ),
+        InvalidRequest,
+    ),
+    **{
+        kind.default_code: kind
+        for kind in (
+            UnknownServer,
+            UnknownTool,
+            ServerDisabled,
+            ServerStarting,
+            ServerDown,
+            ServerDied,
+            Busy,
+            DeadlineExceeded,
+            CallCancelled,
+            InvalidRequest,
+            TooLarge,
+            MethodRefused,
+            InvalidReply,
+            WrongInstance,
+            ShuttingDown,
+            InternalError,
+        )
+    },
+}
+"""What each fault is raised as. A code of a newer broker, which is not in here, is a plain `CallError`."""
+
+
+def from_fault(fault: Fault) -> CallError:
+    """The exception for a fault that ends a call."""
+    kind = _BY_CODE.get(fault.code, CallError)
+    return kind(fault.message, code=fault.code, hint=str(fault.data.get("hint", "")), data=fault.data)

@@ -1,0 +1,176 @@
+"""What servers answer, as light objects over the plain data: attributes by MCP's names or Python's.
+
+``tool.inputSchema`` and ``tool.input_schema`` are the same dict; a field that the server did not send is
+`None`; fields that this package has never heard of are kept. No model is built and nothing is validated:
+`raw` is what the server said.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound="Data")
+
+
+class Data:
+    """Plain data with attributes. `known` are the fields that MCP defines and a server may leave out."""
+
+    known: frozenset[str] = frozenset()
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        self.raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "raw":
+            raise AttributeError(name)
+        raw = self.raw
+        for spelling in (name, _camel(name)):
+            if spelling in raw:
+                return raw[spelling]
+            if spelling in self.known:
+                return None
+        if name == "meta":
+            return raw.get("_meta")
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {', '.join(sorted(raw))}")
+
+    def __getitem__(self, name: str) -> Any:
+        return self.raw[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.raw
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The field of this name, as a dict gives it."""
+        return self.raw.get(name, default)
+
+    def model_dump(self, **_: object) -> dict[str, Any]:
+        """A copy of the plain data, under MCP's names. Takes the options of pydantic's, and ignores them."""
+        return copy.deepcopy(self.raw)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.raw == self.raw
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r:.100}" for name, value in self.raw.items())
+        return f"{type(self).__name__}({fields})"
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)
+
+
+class Tool(Data):
+    """An entry of ``tools/list``."""
+
+    known = frozenset(
+        {"title", "description", "inputSchema", "outputSchema", "annotations", "icons", "execution"}
+    )
+    name: str
+
+    @property
+    def inputSchema(self) -> dict[str, Any]:
+        """The JSON schema of the arguments."""
+        schema: dict[str, Any] = self.raw.get("inputSchema") or {}
+        return schema
+
+    input_schema = inputSchema
+
+
+class Resource(Data):
+    """An entry of ``resources/list``."""
+
+    known = frozenset({"title", "description", "mimeType", "annotations", "size", "icons"})
+    name: str
+    uri: str
+
+
+class ResourceTemplate(Data):
+    """An entry of ``resources/templates/list``."""
+
+    known = frozenset({"title", "description", "mimeType", "annotations", "icons"})
+    name: str
+    uriTemplate: str
+
+
+class Prompt(Data):
+    """An entry of ``prompts/list``."""
+
+    known = frozenset({"title", "description", "arguments", "icons"})
+    name: str
+
+
+class Content(Data):
+    """One item of what a tool or a prompt says: text, image, audio, a resource or a link to one."""
+
+    known = frozenset({"text", "data", "mimeType", "annotations", "uri", "title", "description", "size"})
+    type: str
+
+    @property
+    def resource(self) -> Data | None:
+        """The embedded resource, of an item that has one."""
+        raw = self.raw.get("resource")
+        return ResourceContents(raw) if isinstance(raw, dict) else None
+
+
+class ResourceContents(Data):
+    """What is in a resource: `text`, or `blob` in base64."""
+
+    known = frozenset({"text", "blob", "mimeType"})
+    uri: str
+
+
+class PromptMessage(Data):
+    """One message of a prompt."""
+
+    role: str
+
+    @property
+    def content(self) -> Content:
+        return Content(self.raw["content"])
+
+
+class CallResult(Data):
+    """What a tool call came to. A tool that failed says so in `isError`; that is no exception."""
+
+    known = frozenset({"structuredContent"})
+
+    @property
+    def content(self) -> list[Content]:
+        """The items of the answer."""
+        return [Content(item) for item in self.raw.get("content") or []]
+
+    @property
+    def isError(self) -> bool:
+        """Whether the tool says that it failed."""
+        return bool(self.raw.get("isError", False))
+
+    is_error = isError
+
+
+class ReadResult(Data):
+    """What reading a resource came to."""
+
+    @property
+    def contents(self) -> list[ResourceContents]:
+        return [ResourceContents(item) for item in self.raw.get("contents") or []]
+
+
+class PromptResult(Data):
+    """A prompt, filled in."""
+
+    known = frozenset({"description"})
+
+    @property
+    def messages(self) -> list[PromptMessage]:
+        return [PromptMessage(item) for item in self.raw.get("messages") or []]
+
+
+class Completion(Data):
+    """Proposals for an argument."""
+
+    known = frozenset({"total", "hasMore"})
+    values: list[str]

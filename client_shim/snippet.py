@@ -1,0 +1,36 @@
+"""A server of a backend's registry, as a table for `broker.toml`."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+
+def toml_table(name: str, entry: Any) -> str:
+    """The `[servers.NAME]` table of an entry, ready to be pasted.
+
+    Of its environment there are the names only: each value is left to the environment of the broker.
+
+    Args:
+        entry: with the attributes `command`, `args`, `env` and `cwd`; all but the first may be missing.
+    """
+    args, env, cwd = (getattr(entry, key, None) for key in ("args", "env", "cwd"))
+    lines = [f"[servers.{_key(name)}]", f"command = {_string(entry.command)}"]
+    if args:
+        lines.append(f"args = [{', '.join(map(_string, args))}]")
+    if env:
+        variables = (f"{_key(key)} = {_string('${' + key + '}')}" for key in env)
+        lines.append(f"env = {{ {', '.join(variables)} }}")
+    if cwd:
+        lines.append(f"cwd = {_string(cwd)}")
+    return "\n".join(lines)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _string(name)
+
+
+def _string(value: object) -> str:
+    """A TOML basic string: as in JSON, but for DEL, which JSON lets stand."""
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,143 @@
+"""The reference of the configuration, from the structs of `broker.core.config`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import get_args, get_type_hints
+
+import msgspec
+from msgspec import Struct, inspect
+
+from broker.core.config import BrokerConfig, DoctorConfig, LimitsConfig, ServerConfig, mend_of, metas
+from broker.process import INHERITED
+from docs.blocks.markdown import TEXTS, Block, Language, code, table
+
+SHAPES: dict[str, type[Struct]] = {
+    "broker": BrokerConfig,
+    "limits": LimitsConfig,
+    "servers": ServerConfig,
+    "doctor": DoctorConfig,
+}
+"""section → struct; `doctor` is the table in a server's table."""
+
+_NO_KEYS = {("servers", "name"), ("servers", "doctor")}
+"""What the structs have and nobody writes as a key: a table's name, a table in the table."""
+
+_WITH_MEND = {"endpoint", "socket_mode"}
+"""The keys whose form is not plain from type and bounds."""
+
+_HEAD = {"en": ("key", "value", "default", "meaning"), "zh": ("键", "取值", "默认值", "含义")}
+
+_WORDS = {
+    "required": ("required", "必填"),
+    "none": ("none", "无"),
+    "or": (" or ", " 或 "),
+    "string": ("string", "字符串"),
+    "number": ("number", "数字"),
+    "whole": ("whole number", "整数"),
+    "list": ("list of strings", "字符串列表"),
+    "map": ("table of strings", "字符串表"),
+    "table": ("table", "表"),
+    "above": (" above {}", "，大于 {}"),
+    "from": (" from {}", "，不小于 {}"),
+    "to": (" to {}", "，不大于 {}"),
+}
+"""word → English, Chinese."""
+
+
+def _say(language: Language, word: str, *facts: object) -> str:
+    return _WORDS[word][language == "zh"].format(*facts)
+
+
+def keys_of(section: str) -> list[str]:
+    """The keys that may be written in this section."""
+    fields = msgspec.structs.fields(SHAPES[section])
+    return [field.name for field in fields if (section, field.name) not in _NO_KEYS]
+
+
+def keys(section: str) -> Block:
+    """The table of one section."""
+    shape = SHAPES[section]
+    fields = {field.name: field for field in msgspec.structs.fields(shape)}
+
+    def rows(language: Language) -> Iterator[list[str]]:
+        for key in keys_of(section):
+            default = _default(fields[key], language)
+            yield [code(key), _values(shape, key, language), default, _meaning(section, key, language)]
+
+    return lambda language: table(_HEAD[language], rows(language))
+
+
+def description(section: str, key: str) -> str:
+    """What the code says that a key means."""
+    return next(meta.description for meta in metas(SHAPES[section], key) if meta.description)
+
+
+def _meaning(section: str, key: str, language: Language) -> str:
+    english = description(section, key)
+    if language == "zh":
+        known = TEXTS["config"][section].get(key, {})
+        if known.get("of") != english:
+            where = f"[config.{section}.{key}] of docs/texts.toml"
+            raise SystemExit(f"{where}: translate this text, and write it beside as its `of`:\n{english}")
+        return str(known["zh"])
+    mend = mend_of(SHAPES[section], key)
+    return f"{english} {mend[0].upper()}{mend[1:]}." if key in _WITH_MEND else english
+
+
+def _type(shape: type[Struct], key: str) -> inspect.Type:
+    return inspect.type_info(get_type_hints(shape, include_extras=True)[key])
+
+
+def _values(shape: type[Struct], key: str, language: Language) -> str:
+    kind = _type(shape, key)
+    if isinstance(kind, inspect.Metadata):
+        kind = kind.type
+    if isinstance(kind, inspect.UnionType):  # with None, which is how a key is left out
+        kind = next(one for one in kind.types if not isinstance(one, inspect.NoneType))
+    if isinstance(kind, inspect.LiteralType):
+        values = get_args(get_type_hints(shape)[key])
+        return _say(language, "or").join(code(json.dumps(value)) for value in values)
+    return _bounds(kind, language)
+
+
+def _bounds(kind: inspect.Type, language: Language) -> str:
+    match kind:
+        case inspect.BoolType():
+            return _say(language, "or").join(("`true`", "`false`"))
+        case inspect.FloatType(gt=above):
+            return _say(language, "number") + _say(language, "above", f"{above:g}")
+        case inspect.IntType(ge=least, le=most):
+            upper = "" if most is None else _say(language, "to", most)
+            return _say(language, "whole") + _say(language, "from", least) + upper
+        case inspect.VarTupleType():
+            return _say(language, "list")
+        case inspect.DictType(value_type=inspect.AnyType()):
+            return _say(language, "table")
+        case inspect.DictType():
+            return _say(language, "map")
+        case _:
+            return _say(language, "string")
+
+
+def _default(field: msgspec.structs.FieldInfo, language: Language) -> str:
+    default = default_of(field)
+    if default is msgspec.NODEFAULT:
+        return _say(language, "required")
+    if default is None:
+        return _say(language, "none")
+    mebibytes = f" ({default // 2**20} MiB)" if isinstance(default, int) and default >= 2**20 else ""
+    return code(json.dumps(default)) + mebibytes
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> object:
+    """The default of a field, or `msgspec.NODEFAULT`."""
+    if field.default_factory is not msgspec.NODEFAULT:
+        return field.default_factory()
+    return field.default
+
+
+def inherited(_: Language) -> str:
+    """The variables that every server gets."""
+    return ", ".join(map(code, INHERITED))

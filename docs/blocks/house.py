@@ -1,0 +1,87 @@
+"""How the broker is built, from its sources: files, methods, the life of a server."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from broker.core.backoff import Backoff
+from broker.core.lifecycle import TABLE, Event, Lifecycle, State
+from broker.core.methods import METHODS, Era, Route
+from docs.blocks.markdown import DOCS, Block, Language, code, sentence, table
+
+ROOT = DOCS.parent
+
+_ROUTES = {
+    Route.SERVER: {"en": "the server", "zh": "服务器"},
+    Route.CATALOGUE: {"en": "the broker, from memory", "zh": "broker，来自内存"},
+    Route.BROKER: {"en": "the broker", "zh": "broker"},
+    Route.NOBODY: {"en": "refused", "zh": "拒绝"},
+}
+
+
+def files(folder: str) -> Block:
+    """The modules of a folder, each with the first sentence of its docstring."""
+
+    def rows() -> Iterator[list[str]]:
+        for path in sorted((ROOT / folder).glob("*.py")):
+            if path.name != "__init__.py":
+                text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+                yield [code(path.relative_to(ROOT)), sentence(text)]
+
+    return lambda _: table(("file", "what it is"), rows())
+
+
+def methods(language: Language) -> str:
+    """Who answers which method, and below why nobody does."""
+    head = {
+        "en": ("method", "legacy server", "2026-07-28 server"),
+        "zh": ("方法", "旧版服务器", "2026-07-28 服务器"),
+    }
+    reasons: list[str] = []
+
+    def cell(method: str, era: Era) -> str:
+        rule = METHODS[era].get(method)
+        if rule is None:
+            return "–"
+        if rule.why and rule.why not in reasons:
+            reasons.append(rule.why)
+        note = f" ({reasons.index(rule.why) + 1})" if rule.why else ""
+        return _ROUTES[rule.route][language] + note
+
+    names = list(dict.fromkeys(method for era in Era for method in METHODS[era]))
+    rows = [[code(name), *(cell(name, era) for era in Era)] for name in names]
+    return "\n".join([table(head[language], rows), "", *(f"{n}. {why}" for n, why in enumerate(reasons, 1))])
+
+
+def lifecycle(_: Language) -> str:
+    """The states of a server and the events that lead from one to the next."""
+    edges: dict[tuple[State, State], list[str]] = {}
+    for state, events in TABLE.items():
+        for event, (after, _action) in events.items():
+            if after is not state and event is not Event.GONE:
+                edges.setdefault((state, after), []).append(event.value)
+    for why, after in _after_draining():
+        edges.setdefault((State.DRAINING, after), []).append(f"gone, {why}")
+    lines = [
+        f"    {before.value} --> {after.value} : {' / '.join(events)}"
+        for (before, after), events in edges.items()
+    ]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> stopped", *lines, "```"])
+
+
+def _after_draining() -> Iterator[tuple[str, State]]:
+    """Where a server goes that is gone depends on why it was ended: so a real automaton is asked."""
+    run = (Event.START, Event.SPAWNED)
+    for why, burst, path in (
+        ("was stopped", 9, (*run, Event.STOP)),
+        ("is wanted again", 9, (*run, Event.STOP, Event.START)),
+        ("ended at the era probe", 9, (*run, Event.LEGACY)),
+        ("had failed", 9, (*run, Event.EXITED)),
+        ("had failed too often", 1, (*run, Event.EXITED)),
+    ):
+        backoff = Backoff(first_delay_s=1, burst=burst, interval_s=60, rng=lambda: 0.5)
+        automaton = Lifecycle(restart="always", start_s=90, backoff=backoff)
+        for event in (*path, Event.GONE):
+            automaton.on(event, 0.0)
+        yield why, automaton.state

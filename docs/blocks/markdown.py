@@ -1,0 +1,47 @@
+"""The little Markdown that the blocks are made of, and the texts that the code does not have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli
+
+DOCS = Path(__file__).resolve().parent.parent
+TEXTS: dict[str, Any] = tomli.loads((DOCS / "texts.toml").read_text(encoding="utf-8"))
+
+Language = Literal["en", "zh"]
+Block = Callable[[Language], str]
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table; a `|` in a cell is escaped."""
+    lines = [list(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def code(text: object) -> str:
+    """As code."""
+    return f"`{text}`"
+
+
+def sentence(text: str | None) -> str:
+    """The first sentence of a docstring."""
+    paragraph = " ".join((text or "").split("\n\n")[0].split()).rstrip(":")
+    return re.split(r"(?<=[^.]\.) (?=[A-Z`])", paragraph)[0].replace("``", "`")
+
+
+def numbers(page: str) -> Block:
+    """The constants that `[numbers.PAGE]` of the texts names, with their values."""
+
+    def rows() -> Iterator[list[str]]:
+        for path, text in TEXTS["numbers"][page].items():
+            module, _, name = path.rpartition(".")
+            value = getattr(import_module(module), name)
+            yield [code(f"{module.rpartition('.')[2]}.{name}"), f"{value:g}", text]
+
+    return lambda _: table(("name", "value", "meaning"), rows())

@@ -1,0 +1,90 @@
+"""Writes what the documentation takes from the code into its marked blocks.
+
+    python docs/generate.py            rewrite every block that is stale, and name its page
+    python docs/generate.py --check    only name them; exit status 1 if there are any
+
+A block stands between `<!-- generated:NAME -->` and `<!-- /generated -->`; `BLOCKS` has the names. What the
+code does not know (translations, who sends what, what to do about an error) is in `docs/texts.toml`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+# Run as a script, Python looks for modules in docs/ only.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from docs.blocks import config, house, messages, protocol
+from docs.blocks.markdown import DOCS, Block, Language, numbers
+
+ROOT = DOCS.parent
+CHINESE = ".zh-CN.md"
+_BLOCK = re.compile(r"(<!-- generated:([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+
+BLOCKS: dict[str, Block] = {
+    "config-broker": config.keys("broker"),
+    "config-limits": config.keys("limits"),
+    "config-servers": config.keys("servers"),
+    "config-doctor": config.keys("doctor"),
+    "inherited": config.inherited,
+    "kinds": protocol.kinds,
+    "fields": protocol.fields,
+    "flags": numbers("flags"),
+    "examples": protocol.examples,
+    "management": protocol.management,
+    "numbers-protocol": numbers("protocol"),
+    "codes": messages.codes,
+    "verdicts": messages.verdicts,
+    "unavailable": messages.unavailable,
+    "files-core": house.files("broker/core"),
+    "files-shell": house.files("broker"),
+    "files-shim": house.files("client_shim"),
+    "methods": house.methods,
+    "lifecycle": house.lifecycle,
+    "numbers-lifecycle": numbers("lifecycle"),
+}
+"""name → what stands in the block."""
+
+
+def pages() -> list[Path]:
+    """Every page of the documentation."""
+    return sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+
+
+def language_of(page: Path) -> Language:
+    """By its name."""
+    return "zh" if page.name.endswith(CHINESE) else "en"
+
+
+def blocks_in(text: str) -> list[str]:
+    """The names of the blocks in a page."""
+    return [match[2] for match in _BLOCK.finditer(text)]
+
+
+def renewed(page: Path) -> str:
+    """The text of a page with every block as it should be."""
+    language = language_of(page)
+    return _BLOCK.sub(
+        lambda match: f"{match[1]}{BLOCKS[match[2]](language)}\n{match[3]}", page.read_text(encoding="utf-8")
+    )
+
+
+def stale() -> list[Path]:
+    """The pages with a block that the code has left behind."""
+    return [page for page in pages() if renewed(page) != page.read_text(encoding="utf-8")]
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite what is stale, or only name it; the exit status."""
+    found = stale()
+    for page in found:
+        print(page.relative_to(ROOT))
+        if "--check" not in arguments:
+            page.write_text(renewed(page), encoding="utf-8")
+    return int("--check" in arguments and bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,277 @@
+"""The catalogue: every page of a list, as one page, in an order of its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.catalog import LISTS, MAX_PAGES, Catalogue, Listing, Reading, changed_lists, lists_for
+from broker.core.handshake import Agreed
+from broker.core.methods import MODERN_VERSION, Era
+
+MAX_BYTES = 100_000
+
+
+def reading(method: str = "tools/list", max_bytes: int = MAX_BYTES) -> Reading:
+    """A list that is about to be read."""
+    return Reading(method, max_bytes)
+
+
+def page(*names: str, cursor: object = None, **hints: object) -> memoryview:
+    """One page of tools."""
+    result = {"tools": [{"name": name} for name in names], **hints}
+    if cursor is not None:
+        result["nextCursor"] = cursor
+    return memoryview(json.dumps(result).encode())
+
+
+def body(list_: Reading, era: Era = Era.LEGACY) -> Any:
+    """The list as a client gets it."""
+    return json.loads(list_.listing(era).body)
+
+
+# --- pages -------------------------------------------------------------------------------------------
+
+
+def test_pages_become_one() -> None:
+    """Section 2: clients get one page; the cursors are between broker and server."""
+    tools = reading()
+    assert tools.page(page("c", "a", cursor="2")) == b'{"cursor":"2"}'
+    assert tools.page(page("b", cursor="今")) == '{"cursor":"今"}'.encode()
+    assert tools.page(page()) is None
+    assert body(tools) == {"tools": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}
+
+
+def test_an_empty_cursor_is_a_cursor() -> None:
+    """The specification: cursors are opaque, and only an absent one ends the list."""
+    tools = reading()
+    assert tools.page(page("a", cursor="")) == b'{"cursor":""}'
+    assert tools.page(page("b")) is None
+    assert tools.listing(Era.LEGACY).names == {"a", "b"}
+
+
+def test_a_null_cursor_is_none() -> None:
+    """Servers whose serializer writes every field mean the end by it."""
+    assert reading().page(memoryview(b'{"tools":[],"nextCursor":null}')) is None
+
+
+@pytest.mark.parametrize("cursors", [["a", "a"], ["a", "b", "a"], ["", ""]])
+def test_cursors_that_come_again_end_the_reading(cursors: list[str]) -> None:
+    """Law 6: a list is not read in a circle."""
+    tools = reading()
+    for cursor in cursors[:-1]:
+        tools.page(page(cursor=cursor))
+    with pytest.raises(ValueError, match="no end"):
+        tools.page(page(cursor=cursors[-1]))
+
+
+def test_a_list_without_an_end_is_given_up() -> None:
+    """Law 6: new cursors for ever are no better than old ones."""
+    tools = reading()
+    for number in range(MAX_PAGES):
+        assert tools.page(page(cursor=str(number))) is not None
+    with pytest.raises(ValueError, match="no end"):
+        tools.page(page(cursor="one more"))
+
+
+def test_a_list_above_the_limit_is_given_up() -> None:
+    """Law 6: the limit is on the list, not on the page, and names its key."""
+    tools = reading(max_bytes=1000)
+    for number in range(9):
+        tools.page(page("x" * 90 + str(number), cursor=str(number)))
+    with pytest.raises(ValueError, match=r"1000 bytes \(limits\.max_message_bytes\)"):
+        tools.page(page("y" * 200))
+
+
+def test_items_that_repeat_count_against_the_limit() -> None:
+    """Law 6: else one item could be sent for ever."""
+    tools = reading(max_bytes=1000)
+    with pytest.raises(ValueError, match="1000 bytes"):
+        tools.page(page(*["x" * 100] * 20))
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        b"[]",
+        b"null",
+        b'{"tools":5}',
+        b'{"tools":{}}',
+        b'{"tools":["a"]}',
+        b'{"tools":[{}]}',
+        b'{"tools":[{"name":5}]}',
+        b'{"tools":[{"title":"a"}]}',
+        b'{"tools":[],"nextCursor":5}',
+        b'{"tools":[],"ttlMs":"x"}',
+    ],
+)
+def test_a_page_that_is_none_is_refused(result: bytes) -> None:
+    """Law 8: a list is read whole or not at all. msgspec's errors are ValueErrors too."""
+    with pytest.raises(ValueError, match=r"."):
+        reading().page(memoryview(result))
+
+
+@pytest.mark.parametrize(
+    ("method", "member", "key"),
+    [
+        ("tools/list", "tools", "name"),
+        ("prompts/list", "prompts", "name"),
+        ("resources/list", "resources", "uri"),
+        ("resources/templates/list", "resourceTemplates", "uriTemplate"),
+    ],
+)
+def test_each_list_has_its_own_names(method: str, member: str, key: str) -> None:
+    """The specification: resources go by uri, the others by name."""
+    items = reading(method)
+    items.page(memoryview(json.dumps({member: [{key: "b", "title": "x"}, {key: "a"}], "other": []}).encode()))
+    assert body(items) == {member: [{key: "a"}, {key: "b", "title": "x"}]}
+
+
+# --- order and bytes ---------------------------------------------------------------------------------
+
+items = st.lists(
+    st.fixed_dictionaries({"name": st.text(max_size=4), "title": st.integers()}),
+    max_size=8,
+    unique_by=lambda item: item["name"],
+)
+
+
+@given(items, st.randoms(use_true_random=False), st.integers(1, 4))
+def test_the_order_does_not_depend_on_the_server(tools: list[Any], random: Any, size: int) -> None:
+    """Section 2: the same tools are the same bytes, however they were sorted and cut into pages."""
+    shuffled = random.sample(tools, len(tools))
+    one, many = reading(), reading()
+    one.page(memoryview(json.dumps({"tools": tools}).encode()))
+    for start in range(0, len(shuffled), size):
+        many.page(memoryview(json.dumps({"tools": shuffled[start : start + size]}).encode()))
+    assert one.listing(Era.LEGACY) == many.listing(Era.LEGACY)
+    assert sorted(tools, key=lambda tool: tool["name"]) == body(one)["tools"]
+
+
+def test_an_item_is_the_bytes_it_came_in() -> None:
+    """Law 7: a schema with a number beyond a double stays what it is."""
+    item = rb'{ "name":"a", "inputSchema":{"maximum":1e999,"x":"\u00e9"} }'
+    tools = reading()
+    tools.page(memoryview(b'{"tools":[' + item + b"]}"))
+    assert item in tools.listing(Era.LEGACY).body
+
+
+def test_of_two_items_with_one_name_the_first_stays() -> None:
+    """Law 9: it is counted, so that it can be logged."""
+    tools = reading()
+    tools.page(memoryview(b'{"tools":[{"name":"a","n":1},{"name":"a","n":2}],"nextCursor":"x"}'))
+    tools.page(memoryview(b'{"tools":[{"name":"a","n":3}]}'))
+    assert body(tools) == {"tools": [{"name": "a", "n": 1}]}
+    assert tools.repeated == 2
+
+
+# --- what a modern list says of itself ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pages", "ttl_ms", "scope"),
+    [
+        ([{}], 0, "private"),
+        ([{"ttlMs": 5000, "cacheScope": "public"}], 5000, "public"),
+        ([{"ttlMs": 5000, "cacheScope": "public"}, {"ttlMs": 10, "cacheScope": "public"}], 10, "public"),
+        (
+            [{"ttlMs": 5000, "cacheScope": "public"}, {"ttlMs": 9000, "cacheScope": "private"}],
+            5000,
+            "private",
+        ),
+        ([{"ttlMs": 5000, "cacheScope": "public"}, {}], 0, "private"),
+        ([{"ttlMs": -5, "cacheScope": "public"}], 0, "public"),
+        ([{"ttlMs": 1, "cacheScope": "of a kind that is new"}], 1, "private"),
+    ],
+)
+def test_a_modern_list_has_its_hints(pages: list[dict[str, object]], ttl_ms: int, scope: str) -> None:
+    """2026-07-28: `resultType`, `ttlMs` and `cacheScope`; of several pages the most careful word."""
+    tools = reading()
+    for hints in pages:
+        tools.page(page(**hints))
+    assert body(tools, Era.MODERN) == {
+        "resultType": "complete",
+        "ttlMs": ttl_ms,
+        "cacheScope": scope,
+        "tools": [],
+    }
+
+
+def test_a_legacy_list_has_none() -> None:
+    """2025-11-25: its schema does not know them."""
+    tools = reading()
+    tools.page(page("a", ttlMs=5))
+    assert body(tools) == {"tools": [{"name": "a"}]}
+
+
+# --- the whole ---------------------------------------------------------------------------------------
+
+
+def agreed(**fields: object) -> Agreed:
+    """What a server said of itself."""
+    usual: dict[str, Any] = {
+        "era": Era.LEGACY,
+        "version": "2025-11-25",
+        "capabilities": {"tools": {"listChanged": True}},
+        "server_info": {"name": "s"},
+        "instructions": None,
+    }
+    return Agreed(**usual | fields)
+
+
+def test_a_catalogue_knows_whether_a_list_is_another_one() -> None:
+    """Section 2: only a change is a change."""
+    catalogue = Catalogue(agreed())
+    assert catalogue.put("tools/list", Listing(frozenset("a"), b"1"))
+    assert not catalogue.put("tools/list", Listing(frozenset("a"), b"1"))
+    assert catalogue.put("tools/list", Listing(frozenset("b"), b"2"))
+    assert catalogue.names("tools/list") == {"b"}
+    assert catalogue.answer("tools/list") == b"2"
+
+
+def test_a_list_that_is_not_there_is_none() -> None:
+    """Law 8: an empty list is something else than no list."""
+    catalogue = Catalogue(agreed())
+    assert catalogue.answer("prompts/list") is None
+    assert catalogue.names("prompts/list") == frozenset()
+
+
+@pytest.mark.parametrize("instructions", [None, "", "say 今"])
+def test_the_discovery_is_what_was_agreed(instructions: str | None) -> None:
+    """2026-07-28, DiscoverResult: also of an older server, so that clients need not know the era."""
+    answer = Catalogue(agreed(instructions=instructions)).answer("server/discover")
+    assert answer is not None
+    expected: dict[str, Any] = {
+        "resultType": "complete",
+        "supportedVersions": ["2025-11-25"],
+        "capabilities": {"tools": {"listChanged": True}},
+        "ttlMs": 0,
+        "cacheScope": "private",
+        "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "s"}},
+    }
+    assert json.loads(answer) == expected | ({} if instructions is None else {"instructions": instructions})
+    modern = Catalogue(agreed(era=Era.MODERN, version=MODERN_VERSION)).answer("server/discover")
+    assert json.loads(modern or b"")["supportedVersions"] == [MODERN_VERSION]
+
+
+def test_which_lists_a_server_has() -> None:
+    """The specification: a list belongs to a capability."""
+    assert lists_for({}) == []
+    assert lists_for({"tools": {}}) == ["tools/list"]
+    assert lists_for({"resources": {}}) == ["resources/list", "resources/templates/list"]
+    assert lists_for({"prompts": {}, "tools": {}, "logging": {}}) == ["tools/list", "prompts/list"]
+
+
+def test_which_lists_a_notification_is_about() -> None:
+    """The specification: resources and their templates change together."""
+    assert changed_lists("notifications/tools/list_changed") == ["tools/list"]
+    assert changed_lists("notifications/resources/list_changed") == [
+        "resources/list",
+        "resources/templates/list",
+    ]
+    assert changed_lists("notifications/message") == []
+    assert {method for kind in LISTS.values() for method in changed_lists(kind.changed)} == set(LISTS)

@@ -1,0 +1,334 @@
+"""The handshake: which era a server is of, found out by asking it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.core.handshake import PROBE_S, Agreed, Ask, Failed, Handshake, Step, Tell
+from broker.core.jsonrpc import Reply
+from broker.core.methods import LEGACY_VERSIONS, MODERN_VERSION, Era
+
+START_S = 60.0
+CLIENT = {"name": "mcp-broker", "version": "0.1.0"}
+DISCOVER, INITIALIZE = "server/discover", "initialize"
+DISCOVERED = {"supportedVersions": [MODERN_VERSION], "capabilities": {"tools": {}}}
+INITIALIZED = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "s"}}
+
+Protocol = Literal["auto", "legacy", "2026-07-28"]
+
+
+def handshake(protocol: Protocol = "auto", remembered: Era | None = None) -> Handshake:
+    """A handshake with 60 s to start."""
+    return Handshake(protocol, remembered, START_S, CLIENT)
+
+
+def result(value: object) -> Reply:
+    """A good reply."""
+    return Reply(1, memoryview(json.dumps(value).encode()), None)
+
+
+def error(code: object, message: object = "no", **data: object) -> Reply:
+    """A bad reply."""
+    body = {"code": code, "message": message, **({"data": data} if data else {})}
+    return Reply(1, None, memoryview(json.dumps(body).encode()))
+
+
+def words(steps: list[Step]) -> list[str]:
+    """What is done, in short."""
+    short = []
+    for step in steps:
+        if isinstance(step, Ask):
+            short.append(f"ask {step.method}")
+        elif isinstance(step, Tell):
+            short.append(f"tell {step.method}")
+        else:
+            short.append(f"{step.era.value} {step.version}" if isinstance(step, Agreed) else "failed")
+    return short
+
+
+def why(steps: list[Step]) -> str:
+    """Why it failed."""
+    (step,) = steps
+    assert isinstance(step, Failed)
+    return step.reason
+
+
+MODERN = [f"modern {MODERN_VERSION}"]
+LEGACY = ["tell notifications/initialized", "legacy 2025-06-18"]
+
+
+# --- the first question ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("protocol", "remembered", "first", "probing"),
+    [
+        ("auto", None, DISCOVER, True),
+        ("auto", Era.MODERN, DISCOVER, True),
+        ("auto", Era.LEGACY, INITIALIZE, False),
+        ("legacy", None, INITIALIZE, False),
+        ("legacy", Era.MODERN, INITIALIZE, False),
+        ("2026-07-28", None, DISCOVER, False),
+        ("2026-07-28", Era.LEGACY, DISCOVER, False),
+    ],
+)
+def test_the_first_question(protocol: Protocol, remembered: Era | None, first: str, probing: bool) -> None:
+    """Section 5: the config's word, else what is remembered, else the probe: it may cost a process."""
+    begun = handshake(protocol, remembered)
+    assert not begun.probing
+    (step,) = begun.start(0.0)
+    assert isinstance(step, Ask)
+    assert (step.method, step.modern) == (first, first == DISCOVER)
+    assert begun.probing is probing
+    assert (begun.wake_at is not None) is probing
+
+
+def test_initialize_offers_the_newest_revision_and_nothing_that_the_broker_cannot_do() -> None:
+    """Law 8: no capability, for behind the broker are many clients."""
+    (step,) = handshake("legacy").start(0.0)
+    assert isinstance(step, Ask)
+    assert json.loads(step.body) == {
+        "protocolVersion": LEGACY_VERSIONS[0],
+        "capabilities": {},
+        "clientInfo": CLIENT,
+    }
+
+
+# --- replies -----------------------------------------------------------------------------------------
+
+Scenario = tuple[Protocol, list[tuple[str, Reply]], list[list[str]]]
+
+SCENARIOS: dict[str, Scenario] = {
+    "a modern server": ("auto", [(DISCOVER, result(DISCOVERED))], [MODERN]),
+    "fixed as modern": ("2026-07-28", [(DISCOVER, result(DISCOVERED))], [MODERN]),
+    "fixed as legacy": ("legacy", [(INITIALIZE, result(INITIALIZED))], [LEGACY]),
+    "a dual-era server is used as a modern one": (
+        "auto",
+        [(DISCOVER, result({**DISCOVERED, "supportedVersions": ["2025-11-25", MODERN_VERSION]}))],
+        [MODERN],
+    ),
+    "a newer server that speaks 2026 too": (
+        "auto",
+        [(DISCOVER, result({**DISCOVERED, "supportedVersions": ["2027-01-01", MODERN_VERSION]}))],
+        [MODERN],
+    ),
+    "a server that discovers but speaks older revisions only": (
+        "auto",
+        [(DISCOVER, result({"supportedVersions": ["2025-11-25"]})), (INITIALIZE, result(INITIALIZED))],
+        [["ask initialize"], LEGACY],
+    ),
+    "unsupported version, with an older one in its list": (
+        "auto",
+        [(DISCOVER, error(-32022, supported=["2025-06-18"])), (INITIALIZE, result(INITIALIZED))],
+        [["ask initialize"], LEGACY],
+    ),
+    "unsupported version, with newer ones only": (
+        "auto",
+        [(DISCOVER, error(-32022, supported=["2027-01-01"]))],
+        [["failed"]],
+    ),
+    "unsupported version, without a list": ("auto", [(DISCOVER, error(-32022))], [["failed"]]),
+    "unsupported version, with garbage for a list": (
+        "auto",
+        [(DISCOVER, error(-32022, supported="2025-06-18"))],
+        [["failed"]],
+    ),
+    "unsupported version, and fixed as modern": (
+        "2026-07-28",
+        [(DISCOVER, error(-32022, supported=["2025-06-18"]))],
+        [["failed"]],
+    ),
+    "a modern server that misses a capability": ("auto", [(DISCOVER, error(-32021))], [["failed"]]),
+    "a modern server that sees a mismatch": ("auto", [(DISCOVER, error(-32020))], [["failed"]]),
+    "refused by a server that is fixed as modern": ("2026-07-28", [(DISCOVER, error(-32601))], [["failed"]]),
+    "refused both": (
+        "auto",
+        [(DISCOVER, error(-32601)), (INITIALIZE, error(-32603))],
+        [["ask initialize"], ["failed"]],
+    ),
+    "an unknown version from initialize": (
+        "legacy",
+        [(INITIALIZE, result({**INITIALIZED, "protocolVersion": "2023-01-01"}))],
+        [["failed"]],
+    ),
+    "the modern version from initialize": (
+        "legacy",
+        [(INITIALIZE, result({**INITIALIZED, "protocolVersion": MODERN_VERSION}))],
+        [["failed"]],
+    ),
+    **{
+        f"an older server answers the probe with {code}": (
+            "auto",
+            [(DISCOVER, error(code)), (INITIALIZE, result(INITIALIZED))],
+            [["ask initialize"], LEGACY],
+        )
+        for code in (-32601, -32602, -32000, -32600, -32603, 0, 1)
+    },
+    **{
+        f"initialize agrees on {version}": (
+            "legacy",
+            [(INITIALIZE, result({"protocolVersion": version}))],
+            [["tell notifications/initialized", f"legacy {version}"]],
+        )
+        for version in LEGACY_VERSIONS
+    },
+}
+
+
+@pytest.mark.parametrize(("protocol", "replies", "steps"), SCENARIOS.values(), ids=SCENARIOS.keys())
+def test_scenario(protocol: Protocol, replies: list[tuple[str, Reply]], steps: list[list[str]]) -> None:
+    """Section 5 and the specification's *Backward Compatibility*, one row each."""
+    begun = handshake(protocol)
+    begun.start(0.0)
+    assert [words(begun.reply(method, reply)) for method, reply in replies] == steps
+    assert not begun.probing
+
+
+@pytest.mark.parametrize(
+    "value", [None, 5, "x", [], {}, {"supportedVersions": "x"}, {"supportedVersions": [1]}]
+)
+def test_a_garbage_discovery_fails(value: object) -> None:
+    """Law 8: a server whose answer makes no sense is not taken for one of either era."""
+    begun = handshake()
+    begun.start(0.0)
+    assert DISCOVER in why(begun.reply(DISCOVER, result(value)))
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], {}, {"protocolVersion": 5}, {"protocolVersion": "2025-06-18", "capabilities": []}]
+)
+def test_a_garbage_initialization_fails(value: object) -> None:
+    """Law 8, for the older handshake."""
+    begun = handshake("legacy")
+    begun.start(0.0)
+    assert INITIALIZE in why(begun.reply(INITIALIZE, result(value)))
+
+
+def test_a_failure_says_what_the_server_said() -> None:
+    """Law 10: its code and its words, and the versions of both sides."""
+    begun = handshake("legacy")
+    begun.start(0.0)
+    assert why(begun.reply(INITIALIZE, error(-32603, "no licence"))) == (
+        "it refused initialize: no licence (-32603)"
+    )
+    begun = handshake()
+    begun.start(0.0)
+    reason = why(begun.reply(DISCOVER, error(-32022, supported=["2027-01-01"])))
+    assert "2027-01-01" in reason
+    assert MODERN_VERSION in reason
+
+
+def test_what_was_agreed_is_what_the_server_said() -> None:
+    """Section 3: capabilities, info and instructions reach clients as they are."""
+    info = {"name": "s", "x": [1]}
+    begun = handshake()
+    begun.start(0.0)
+    (modern,) = begun.reply(
+        DISCOVER,
+        result({**DISCOVERED, "instructions": "今", "_meta": {"io.modelcontextprotocol/serverInfo": info}}),
+    )
+    assert modern == Agreed(Era.MODERN, MODERN_VERSION, {"tools": {}}, info, "今")
+    begun = handshake("legacy")
+    begun.start(0.0)
+    _, legacy = begun.reply(INITIALIZE, result({**INITIALIZED, "serverInfo": info, "instructions": "i"}))
+    assert legacy == Agreed(Era.LEGACY, "2025-06-18", {"tools": {}}, info, "i")
+
+
+# --- silence -----------------------------------------------------------------------------------------
+
+
+def test_a_silent_probe_is_followed_by_initialize() -> None:
+    """Section 5: the probe's time ends after half of the start, and five seconds, without a sign of life."""
+    begun = handshake()
+    begun.start(100.0)
+    due = begun.wake_at
+    assert due == 100.0 + START_S / 2 + PROBE_S
+    assert (words(begun.timeout()), begun.wake_at, begun.probing) == (["ask initialize"], None, False)
+    assert words(begun.reply(INITIALIZE, result(INITIALIZED))) == LEGACY
+
+
+def test_the_first_output_starts_the_time_of_the_probe() -> None:
+    """Section 5: a first `npx` start may take a minute; a server that runs has five seconds."""
+    begun = handshake()
+    begun.start(0.0)
+    begun.heard(10.0)
+    assert begun.wake_at == 10.0 + PROBE_S
+    begun.heard(12.0)
+    assert begun.wake_at == 10.0 + PROBE_S
+
+
+def test_output_that_comes_late_does_not_lengthen_it() -> None:
+    """Section 5: it is the earlier of the two."""
+    begun = handshake()
+    begun.start(0.0)
+    begun.heard(34.0)
+    assert begun.wake_at == START_S / 2 + PROBE_S
+
+
+@given(st.floats(0.01, 1000), st.floats(0, 1000))
+def test_the_probe_leaves_time_for_initialize(start_s: float, heard: float) -> None:
+    """Section 5: however short `timeout_start_sec` is, a quarter of it is left after the probe."""
+    begun = Handshake("auto", None, start_s, CLIENT)
+    begun.start(0.0)
+    begun.heard(heard)
+    assert begun.wake_at is not None
+    assert begun.wake_at <= 0.75 * start_s + 1e-9
+
+
+LATE: dict[str, tuple[list[tuple[str, Reply]], list[list[str]]]] = {
+    "a late yes to the probe counts if it comes first": ([(DISCOVER, result(DISCOVERED))], [MODERN]),
+    "a late no to the probe changes nothing": (
+        [(DISCOVER, error(-32601)), (INITIALIZE, result(INITIALIZED))],
+        [[], LEGACY],
+    ),
+    "a late answer with older revisions changes nothing": (
+        [(DISCOVER, result({"supportedVersions": ["2025-06-18"]})), (INITIALIZE, result(INITIALIZED))],
+        [[], LEGACY],
+    ),
+    "a no to initialize waits for the probe": (
+        [(INITIALIZE, error(-32601)), (DISCOVER, result(DISCOVERED))],
+        [[], MODERN],
+    ),
+    "a no to initialize, and then a no to the probe": (
+        [(INITIALIZE, error(-32601)), (DISCOVER, error(-32022, supported=[]))],
+        [[], ["failed"]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("replies", "steps"), LATE.values(), ids=LATE.keys())
+def test_late_replies_after_the_fallback(replies: list[tuple[str, Reply]], steps: list[list[str]]) -> None:
+    """Section 5: after a fallback the first good reply counts."""
+    begun = handshake()
+    begun.start(0.0)
+    begun.timeout()
+    assert [words(begun.reply(method, reply)) for method, reply in replies] == steps
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["code", "message", "data", "supported", "supportedVersions", "protocolVersion"]),
+            inner,
+        )
+    ),
+)
+
+
+@given(st.sampled_from([DISCOVER, INITIALIZE]), json_values, st.booleans(), st.booleans())
+def test_no_reply_raises(method: str, value: object, good: bool, fallen_back: bool) -> None:
+    """Law 5: whatever JSON a server answers with, the handshake goes on or fails with a reason."""
+    begun = handshake("auto" if method == DISCOVER or fallen_back else "legacy")
+    begun.start(0.0)
+    if fallen_back:
+        begun.timeout()
+    body = memoryview(json.dumps(value).encode())
+    for step in begun.reply(method, Reply(1, body, None) if good else Reply(1, None, body)):
+        assert not isinstance(step, Failed) or step.reason

@@ -1,0 +1,412 @@
+"""The broker's own conversation with one process: handshake, lists, changes, and the `_meta` it writes."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+
+from broker.core.config import ServerConfig
+from broker.core.effects import Effect, Note, Opened, Unfit, Write
+from broker.core.jsonrpc import Reply
+from broker.core.link import Link
+from broker.core.methods import MODERN_VERSION, Era
+
+CLIENT = {"name": "mcp-broker", "version": "0.1.0"}
+META = "io.modelcontextprotocol/"
+OWN_META = {
+    META + "protocolVersion": MODERN_VERSION,
+    META + "clientInfo": CLIENT,
+    META + "clientCapabilities": {},
+}
+CHANGED = "notifications/tools/list_changed"
+
+
+class Talk:
+    """A link, and the server at its other end."""
+
+    def __init__(self, era: Era = Era.LEGACY, remembered: Era | None = None, **capabilities: Any) -> None:
+        config = ServerConfig(name="s", command="x", timeout=30.0)
+        self.era = era
+        self.capabilities = capabilities
+        self.link = Link(config, remembered, count(1).__next__, 10_000, CLIENT)
+        self.asked: list[dict[str, Any]] = []
+        self.effects: list[Effect] = []
+
+    def did(self, effects: list[Effect] | None) -> list[str]:
+        """What was done, in short; requests are kept to be answered."""
+        assert effects is not None
+        self.effects += effects
+        words = []
+        for effect in effects:
+            if isinstance(effect, Write):
+                message = json.loads(effect.line)
+                words.append(message["method"])
+                if "id" in message:
+                    self.asked.append(message)
+            else:
+                words.append(effect.event if isinstance(effect, Note) else type(effect).__name__)
+        return words
+
+    def greet(self) -> list[str]:
+        """The process is there."""
+        return self.did(self.link.greet(0.0))
+
+    def last(self, method: str) -> dict[str, Any]:
+        """The last request of a method."""
+        return [request for request in self.asked if request["method"] == method][-1]
+
+    def answer(self, method: str, result: object, now: float = 0.0) -> list[str]:
+        """Answer the last request of a method."""
+        id = self.last(method)["id"]
+        return self.did(self.link.reply(id, Reply(id, memoryview(json.dumps(result).encode()), None), now))
+
+    def refuse(self, method: str, code: int = -32601) -> list[str]:
+        """Answer it with an error."""
+        id = self.last(method)["id"]
+        error = memoryview(json.dumps({"code": code, "message": "no"}).encode())
+        return self.did(self.link.reply(id, Reply(id, None, error), 0.0))
+
+    def agree(self) -> list[str]:
+        """Come through the handshake."""
+        self.greet()
+        if self.era is Era.MODERN:
+            found = {"supportedVersions": [MODERN_VERSION], "capabilities": self.capabilities}
+            return self.answer("server/discover", found)
+        if self.asked[-1]["method"] == "server/discover":
+            self.refuse("server/discover")
+        return self.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": self.capabilities})
+
+    def open(self) -> Talk:
+        """Come to the point where calls can be written, with one tool."""
+        self.agree()
+        if "tools" in self.capabilities:
+            self.tools("a")
+        assert self.link.opened
+        return self
+
+    def tools(self, *names: str, now: float = 0.0, **more: object) -> list[str]:
+        """Answer tools/list."""
+        return self.answer("tools/list", {"tools": [{"name": name} for name in names], **more}, now)
+
+    def names(self) -> frozenset[str]:
+        """The tools in the catalogue."""
+        assert self.link.catalogue is not None
+        return self.link.catalogue.names("tools/list")
+
+
+# --- opening -----------------------------------------------------------------------------------------
+
+
+def test_a_legacy_server_is_opened_by_initialize_and_its_lists() -> None:
+    """Section 2: the catalogue is read before the first call."""
+    talk = Talk(tools={}, prompts={})
+    assert talk.greet() == ["server/discover"]
+    assert talk.refuse("server/discover") == ["initialize"]
+    assert talk.answer(
+        "initialize", {"protocolVersion": "2025-11-25", "capabilities": talk.capabilities}
+    ) == [
+        "notifications/initialized",
+        "tools/list",
+        "prompts/list",
+    ]
+    assert talk.tools("a") == []
+    assert not talk.link.opened
+    assert talk.answer("prompts/list", {"prompts": []}) == ["Opened"]
+    assert (talk.link.opened, talk.link.era) == (True, Era.LEGACY)
+
+
+def test_a_modern_server_is_opened_by_discovery_and_its_lists() -> None:
+    """2026-07-28: no session is opened, and every request says by itself who asks."""
+    talk = Talk(Era.MODERN, tools={})
+    assert talk.agree() == ["tools/list"]
+    assert talk.tools("a") == ["Opened"]
+    assert talk.link.era is Era.MODERN
+    assert [request["params"]["_meta"] for request in talk.asked] == [OWN_META, OWN_META]
+
+
+def test_a_legacy_request_of_the_broker_has_no_modern_meta() -> None:
+    """2025-11-25 has no such fields."""
+    talk = Talk(remembered=Era.LEGACY, tools={}).open()
+    assert all("_meta" not in request["params"] for request in talk.asked)
+
+
+def test_a_server_without_lists_is_open_at_once() -> None:
+    """Section 2: what it does not offer is not asked for."""
+    assert Talk(logging={}).agree() == ["notifications/initialized", "Opened"]
+
+
+def test_pages_are_asked_for_until_there_are_no_more() -> None:
+    """Section 2: and only then is the server open."""
+    talk = Talk(tools={})
+    talk.agree()
+    assert talk.tools("b", nextCursor="2") == ["tools/list"]
+    assert talk.last("tools/list")["params"] == {"cursor": "2"}
+    assert talk.tools("a") == ["Opened"]
+    assert talk.names() == {"a", "b"}
+
+
+@pytest.mark.parametrize("how", ["refused", "garbage", "broken", "endless"])
+def test_a_list_that_cannot_be_had_does_not_keep_the_server_from_opening(how: str) -> None:
+    """Law 9: the server is of use without it, and the log says which list and why."""
+    talk = Talk(tools={}, prompts={})
+    talk.agree()
+    talk.tools("a")
+    if how == "refused":
+        did = talk.refuse("prompts/list")
+    elif how == "garbage":
+        did = talk.answer("prompts/list", {"prompts": 5})
+    elif how == "broken":
+        did = talk.did(talk.link.broken(talk.last("prompts/list")["id"], "NaN"))
+    else:
+        talk.answer("prompts/list", {"prompts": [], "nextCursor": "x"})
+        did = talk.answer("prompts/list", {"prompts": [], "nextCursor": "x"})
+    assert did == ["catalogue.unread", "Opened"]
+    (note,) = [effect for effect in talk.effects if isinstance(effect, Note)]
+    assert note.facts["list"] == "prompts/list"
+    assert note.facts["reason"]
+    assert talk.link.catalogue is not None
+    assert talk.link.catalogue.answer("prompts/list") is None
+
+
+def test_tools_of_one_name_are_told_of() -> None:
+    """Law 9: which of them answers is the server's affair, but somebody should know."""
+    talk = Talk(tools={})
+    talk.agree()
+    assert talk.tools("a", "a") == ["catalogue.repeated", "Opened"]
+
+
+# --- a handshake that goes wrong ---------------------------------------------------------------------
+
+
+def test_a_failed_handshake_makes_the_process_unfit() -> None:
+    """Law 10: with the server's own words."""
+    talk = Talk(remembered=Era.LEGACY)
+    talk.greet()
+    assert talk.refuse("initialize", -32603) == ["Unfit"]
+    assert talk.effects[-1] == Unfit("s", "it refused initialize: no (-32603)")
+
+
+def test_a_broken_reply_makes_it_unfit_at_once() -> None:
+    """Section 5: else the start would wait for its deadline."""
+    talk = Talk(remembered=Era.LEGACY)
+    talk.greet()
+    assert talk.did(talk.link.broken(talk.asked[0]["id"], "NaN")) == ["Unfit"]
+    assert talk.effects[-1] == Unfit("s", "its reply to initialize cannot be read: NaN")
+
+
+def test_a_silent_probe_is_followed_by_initialize() -> None:
+    """Section 5: when `wake_at` has come, and not before."""
+    talk = Talk(tools={})
+    talk.greet()
+    assert talk.link.probing
+    due = talk.link.wake_at
+    assert due is not None
+    assert talk.link.tick(due - 0.1) == []
+    assert talk.did(talk.link.tick(due)) == ["initialize"]
+    assert (talk.link.probing, talk.link.wake_at) == (False, None)
+
+
+@pytest.mark.parametrize("late", ["no", "yes", "garbage", "broken"])
+def test_the_reply_to_the_probe_that_comes_after_initialize_is_of_no_account(late: str) -> None:
+    """Section 5: a session that is agreed on is not opened again, nor given up, for a late answer."""
+    talk = Talk(tools={})
+    talk.greet()
+    assert talk.link.wake_at is not None
+    talk.did(talk.link.tick(talk.link.wake_at))
+    talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}})
+    if late == "no":
+        did = talk.refuse("server/discover")
+    elif late == "broken":
+        did = talk.did(talk.link.broken(talk.last("server/discover")["id"], "NaN"))
+    else:
+        found = {"supportedVersions": [MODERN_VERSION], "capabilities": {}} if late == "yes" else 5
+        did = talk.answer("server/discover", found)
+    assert did == []
+    assert talk.tools("a") == ["Opened"]
+    assert talk.link.era is Era.LEGACY
+
+
+def test_the_reply_to_initialize_that_comes_after_the_probe_is_of_no_account() -> None:
+    """Section 5: a dual-era server is used as a modern one, and is not told that it was initialized."""
+    talk = Talk(Era.MODERN, tools={})
+    talk.greet()
+    assert talk.link.wake_at is not None
+    talk.did(talk.link.tick(talk.link.wake_at))
+    talk.answer("server/discover", {"supportedVersions": [MODERN_VERSION], "capabilities": {"tools": {}}})
+    assert talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}) == []
+    assert talk.tools("a") == ["Opened"]
+    assert talk.link.era is Era.MODERN
+
+
+def test_a_reply_to_nothing_is_not_the_links() -> None:
+    """Law 8: an id that it did not give is somebody else's, or nobody's."""
+    talk = Talk(tools={}).open()
+    reply = Reply(999, memoryview(b"{}"), None)
+    assert talk.link.reply(999, reply, 0.0) is None
+    assert talk.link.reply("1", reply, 0.0) is None
+    assert talk.link.reply(talk.asked[0]["id"], reply, 0.0) is None
+    assert talk.link.broken(999, "x") is None
+    assert talk.link.broken(None, "x") is None
+
+
+# --- lists that change -------------------------------------------------------------------------------
+
+
+def test_a_changed_list_is_read_again() -> None:
+    """Section 2: and the log says so, if it is another one."""
+    talk = Talk(tools={}).open()
+    assert talk.did(talk.link.changed(CHANGED, 0.0)) == ["tools/list"]
+    assert talk.tools("a") == []
+    talk.did(talk.link.changed(CHANGED, 0.0))
+    assert talk.tools("a", "b") == ["catalogue.changed"]
+    assert talk.names() == {"a", "b"}
+
+
+def test_changes_while_a_list_is_being_read_are_read_once_more() -> None:
+    """Law 6: however often the server says so, one reading at a time, and one after it."""
+    talk = Talk(tools={}).open()
+    talk.did(talk.link.changed(CHANGED, 0.0))
+    for _ in range(5):
+        assert talk.did(talk.link.changed(CHANGED, 0.0)) == []
+    assert talk.tools("b") == ["catalogue.changed", "tools/list"]
+    assert talk.tools("c") == ["catalogue.changed"]
+    assert talk.names() == {"c"}
+
+
+def test_a_change_while_the_server_is_being_opened_is_caught_up_with() -> None:
+    """Section 2: a server that adds tools on `initialized` says so while its other lists are still read."""
+    talk = Talk(tools={}, prompts={})
+    talk.agree()
+    talk.tools("a")
+    assert talk.did(talk.link.changed(CHANGED, 0.0)) == []
+    assert talk.answer("prompts/list", {"prompts": []}) == ["Opened"]
+    assert talk.did(talk.link.catch_up(0.0)) == ["tools/list"]
+    assert talk.tools("a", "b") == ["catalogue.changed"]
+    assert talk.link.catch_up(0.0) == []
+
+
+def test_a_server_whose_lists_change_all_the_time_is_opened_all_the_same() -> None:
+    """Law 5: what it says about its lists delays nothing that it can do."""
+    talk = Talk(tools={})
+    talk.agree()
+    talk.did(talk.link.changed(CHANGED, 0.0))
+    assert talk.tools("a") == ["Opened"]
+
+
+def test_a_change_of_another_list_is_none() -> None:
+    """Law 8: what is not known to be a change is not taken for one."""
+    talk = Talk(tools={}).open()
+    assert talk.link.changed("notifications/resources/updated", 0.0) is None
+    assert talk.link.changed("notifications/prompts/list_changed", 0.0) == []
+
+
+def test_a_refresh_that_fails_leaves_the_old_list() -> None:
+    """Section 2: a list that was good is better than none."""
+    talk = Talk(tools={}).open()
+    talk.did(talk.link.changed(CHANGED, 0.0))
+    assert talk.refuse("tools/list") == ["catalogue.unread"]
+    assert talk.names() == {"a"}
+
+
+def test_a_refresh_without_an_answer_is_given_up() -> None:
+    """Law 6: its row goes at its deadline, and the late answer is nobody's."""
+    talk = Talk(tools={}).open()
+    dues = [talk.link.wake_at]
+    talk.did(talk.link.changed(CHANGED, 100.0))
+    dues.append(talk.link.wake_at)
+    assert talk.link.tick(129.0) == []
+    assert talk.did(talk.link.tick(130.0)) == ["catalogue.unread"]
+    assert [*dues, talk.link.wake_at] == [None, 130.0, None]
+    late = Reply(talk.asked[-1]["id"], memoryview(b'{"tools":[]}'), None)
+    assert talk.link.reply(late.id, late, 131.0) is None
+    assert talk.did(talk.link.changed(CHANGED, 131.0)) == ["tools/list"]
+
+
+# --- subscriptions -----------------------------------------------------------------------------------
+
+
+def test_a_modern_server_is_asked_to_tell_of_changes() -> None:
+    """Section 5: `subscriptions/listen` is one request per server that never ends, without a deadline."""
+    talk = Talk(Era.MODERN, tools={"listChanged": True}, prompts={"listChanged": False}, logging={})
+    talk.agree()
+    talk.answer("prompts/list", {"prompts": []})
+    assert talk.tools("a") == ["Opened", "subscriptions/listen"]
+    assert talk.asked[-1]["params"] == {"notifications": {"toolsListChanged": True}, "_meta": OWN_META}
+    assert talk.link.wake_at is None
+    assert talk.link.tick(1e9) == []
+
+
+@pytest.mark.parametrize("era", [Era.LEGACY, Era.MODERN])
+def test_who_tells_nothing_is_not_listened_to(era: Era) -> None:
+    """2026-07-28: only what the server offers; an older one tells without being asked."""
+    offered = {"listChanged": era is Era.LEGACY}
+    talk = Talk(era, tools=offered)
+    talk.agree()
+    assert talk.tools("a") == ["Opened"]
+
+
+def test_the_end_of_the_subscription_is_told() -> None:
+    """Law 9: from then on the list may be old."""
+    talk = Talk(Era.MODERN, tools={"listChanged": True}).open()
+    assert talk.answer("subscriptions/listen", {}) == ["subscription.ended"]
+    id = talk.last("subscriptions/listen")["id"]
+    assert talk.link.reply(id, Reply(id, memoryview(b"{}"), None), 0.0) is None
+
+
+# --- `_meta` of a client's request -------------------------------------------------------------------
+
+GIVEN = {
+    "traceparent": "00-ab",
+    "progressToken": "theirs",
+    META + "protocolVersion": "1999-01-01",
+    META + "clientInfo": {"name": "page"},
+    META + "clientCapabilities": {"elicitation": {}},
+    META + "logLevel": "debug",
+    META + "subscriptionId": 5,
+    "com.example/x": [1],
+}
+
+
+@pytest.mark.parametrize(
+    ("era", "given", "token", "meta"),
+    [
+        (Era.LEGACY, None, None, None),
+        (Era.LEGACY, {}, None, None),
+        (Era.LEGACY, None, 7, {"progressToken": 7}),
+        (Era.LEGACY, {"progressToken": "theirs"}, None, None),
+        (Era.LEGACY, GIVEN, 7, {"traceparent": "00-ab", "com.example/x": [1], "progressToken": 7}),
+        (Era.MODERN, None, None, OWN_META),
+        (Era.MODERN, None, 7, {**OWN_META, "progressToken": 7}),
+        (
+            Era.MODERN,
+            GIVEN,
+            7,
+            {
+                "traceparent": "00-ab",
+                "com.example/x": [1],
+                META + "protocolVersion": MODERN_VERSION,
+                META + "clientInfo": {"name": "page"},
+                META + "clientCapabilities": {"elicitation": {}},
+                META + "logLevel": "debug",
+                "progressToken": 7,
+            },
+        ),
+    ],
+)
+def test_the_meta_of_a_request(era: Era, given: Any, token: int | None, meta: Any) -> None:
+    """Law 7: the client's own, less what only the broker may say, and what the era wants on every request."""
+    talk = Talk(era, tools={}).open()
+    before = None if given is None else dict(given)
+    assert talk.link.meta(given, token) == meta
+    assert given == before
+
+
+def test_opened_is_said_once() -> None:
+    """Section 2: the supervisor hears it once for each process."""
+    talk = Talk(tools={}).open()
+    talk.did(talk.link.changed(CHANGED, 0.0))
+    talk.tools("z")
+    assert [effect for effect in talk.effects if isinstance(effect, Opened)] == [Opened("s")]

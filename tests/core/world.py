@@ -1,0 +1,356 @@
+"""One multiplexer with its lifecycles in a test: time is a number, processes and clients are lists.
+
+`World` does what `hub` and `supervisor` do with the core's effects, and holds the core to what they rely
+on: nothing is sent to a closed connection, nothing is written to a server that has no process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.core.backoff import Backoff
+from broker.core.config import Config, load
+from broker.core.effects import Closed, Effect, Keep, Manage, Note, Opened, Unfit, Write
+from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
+from broker.core.methods import MODERN_VERSION, Era
+from broker.core.multiplexer import Multiplexer
+from broker.core.refusals import Refusal
+from broker.core.sessions import CloseReason, Peer, Post
+from client_shim import wire
+
+INSTANCE = "i-1"
+LEGACY_VERSION = "2025-11-25"
+ENDINGS = (wire.Result, wire.Error, wire.Fault)
+MAX_STEPS = 10_000
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Script:
+    """What a fake server does by itself: the handshake and the lists. Calls are the test's to answer."""
+
+    era: Era = Era.LEGACY
+    lists: dict[str, list[str]] = field(default_factory=lambda: {"tools/list": ["echo"]})
+    capabilities: Json | None = None
+    mute: set[str] = field(default_factory=set)
+
+    def answer(self, request: Json) -> Json | None:
+        """The answer it gives at once, if it gives one."""
+        method = request["method"]
+        if "id" not in request or method in self.mute:
+            return None
+        if method == "server/discover" and self.era is Era.MODERN:
+            return _result(
+                request, {"supportedVersions": [MODERN_VERSION], "capabilities": self.offers(), "_meta": {}}
+            )
+        if method == "initialize" and self.era is Era.LEGACY:
+            seen = {"protocolVersion": LEGACY_VERSION, "capabilities": self.offers(), "serverInfo": {}}
+            return _result(request, seen)
+        if method in ("server/discover", "initialize"):
+            return _error(request, -32601, "no such method")
+        return self.listing(request) if method.endswith("/list") else None
+
+    def offers(self) -> Json:
+        """Its capabilities: those it has a list for, where the test says nothing else."""
+        if self.capabilities is not None:
+            return self.capabilities
+        return {method.partition("/")[0]: {} for method in self.lists}
+
+    def listing(self, request: Json) -> Json:
+        """One page with everything."""
+        member, key = {
+            "tools/list": ("tools", "name"),
+            "prompts/list": ("prompts", "name"),
+            "resources/list": ("resources", "uri"),
+            "resources/templates/list": ("resourceTemplates", "uriTemplate"),
+        }[request["method"]]
+        names = self.lists.get(request["method"], [])
+        return _result(request, {member: [{key: name} for name in names]})
+
+
+def _result(request: Json, result: object) -> Json:
+    return {"jsonrpc": "2.0", "id": request["id"], "result": result}
+
+
+def _error(request: Json, code: int, message: str) -> Json:
+    return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}
+
+
+class Process:
+    """One process of a server: all that was written to it, and what it writes."""
+
+    def __init__(self, world: World, name: str, script: Script) -> None:
+        self.name = name
+        self.script = script
+        self.lines: list[Json] = []
+        self._world = world
+
+    def take(self, line: bytes) -> None:
+        """A line on its stdin. It is one line to every reader, and one JSON object."""
+        assert line.endswith(b"\n")
+        assert len(line.splitlines()) == 1
+        message = json.loads(line)
+        self.lines.append(message)
+        answer = self.script.answer(message) if "method" in message else None
+        if answer is not None:
+            self._world.lines.append((self, json.dumps(answer).encode()))
+
+    def got(self, method: str) -> list[Json]:
+        """What it was sent of one method."""
+        return [line for line in self.lines if line.get("method") == method]
+
+    @property
+    def calls(self) -> list[Json]:
+        """The tools/call requests it got."""
+        return self.got("tools/call")
+
+    def say(self, message: Json | bytes) -> None:
+        """It writes a line."""
+        line = message if isinstance(message, bytes) else json.dumps(message).encode()
+        self._world.lines.append((self, line))
+        self._world.settle()
+
+    def reply(self, request: Json, result: object) -> None:
+        """It answers a request."""
+        self.say(_result(request, result))
+
+    def refuse(self, request: Json, code: int, message: str) -> None:
+        """It answers a request with an error."""
+        self.say(_error(request, code, message))
+
+    def progress(self, token: object, progress: float) -> None:
+        """It says how far it is."""
+        params = {"progressToken": token, "progress": progress}
+        self.say({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+
+
+class Client:
+    """One connection of a client: all that it was sent."""
+
+    def __init__(self, world: World, key: bytes, peer: Peer) -> None:
+        self.key = key
+        self.inbox: list[tuple[wire.Message, bytes | None]] = []
+        self._world = world
+        self._peer = peer
+        self._ids = 0
+
+    def say(self, message: wire.Message, body: bytes | None = None) -> None:
+        """Send a message as the shim does."""
+        self.send(wire.encode(message), body)
+
+    def send(self, header: bytes, body: bytes | None = None) -> None:
+        """Send any bytes."""
+        world = self._world
+        world.run(world.mux.received(self.key, self._peer, header, body, world.now))
+
+    def hello(self, name: str = "page") -> wire.Message:
+        """Say hello, for the answer."""
+        self.say(wire.Hello(0, 0, [wire.VERSION], {"name": name, "version": "1", "pid": 7}))
+        return self.inbox.pop()[0]
+
+    def request(
+        self, service: str, method: str, params: object = None, *, body: bytes | None = None, **fields: Any
+    ) -> int:
+        """Send a request; its id. `fields` are those of the wire's Request that are not as usual."""
+        self._ids += 1
+        usual = wire.Request(1, self._ids, INSTANCE, service, method, None, 0, None)
+        request = usual._replace(**fields)
+        self.say(request, json.dumps(params).encode() if params is not None else body)
+        return request.id
+
+    def call(self, service: str = "time", tool: str = "echo", **fields: Any) -> int:
+        """Call a tool; the id of the request."""
+        return self.request(service, "tools/call", {"name": tool, "arguments": {}}, **fields)
+
+    def endings(self, id: int) -> list[tuple[wire.Message, bytes | None]]:
+        """How often and how a request ended."""
+        return [item for item in self.inbox if isinstance(item[0], ENDINGS) and item[0].id == id]
+
+    def result(self, id: int) -> Any:
+        """The result of a request which ended once, and well."""
+        ((message, body),) = self.endings(id)
+        assert isinstance(message, wire.Result), message
+        assert body is not None
+        return json.loads(body)
+
+    def fault(self, id: int) -> wire.Fault:
+        """The fault of a request which ended once, by the broker."""
+        ((message, _),) = self.endings(id)
+        assert isinstance(message, wire.Fault), message
+        return message
+
+
+class World:
+    """A broker without I/O.
+
+    Args:
+        servers: the tables of `[servers]`; a command is added. By default there is one server, "time".
+        limits: the keys of `[limits]`.
+    """
+
+    def __init__(self, servers: Mapping[str, Json] | None = None, /, **limits: int) -> None:
+        tables = {name: {"command": "x", **table} for name, table in (servers or {"time": {}}).items()}
+        self.config: Config = load({"servers": tables, "limits": limits}, {})
+        self.now = 1000.0
+        self.lifecycles = {name: self._lifecycle(name) for name in tables}
+        self.mux = Multiplexer(self.config, self.lifecycles, instance=INSTANCE, version="0.1.0")
+        self.scripts = {name: Script() for name in tables}
+        self.processes: dict[str, Process] = {}
+        self.spawned: dict[str, int] = dict.fromkeys(tables, 0)
+        self.clients: dict[bytes, Client] = {}
+        self.closed: dict[bytes, CloseReason] = {}
+        self.notes: list[Note] = []
+        self.kept: list[Keep] = []
+        self.managing: list[Manage] = []
+        self.lines: deque[tuple[Process, bytes]] = deque()
+        self.slow_to_end: set[str] = set()
+
+    def _lifecycle(self, name: str) -> Lifecycle:
+        config = self.config.servers[name]
+        backoff = Backoff(
+            first_delay_s=config.restart_sec,
+            burst=config.start_limit_burst,
+            interval_s=config.start_limit_interval_sec,
+            rng=lambda: 0.5,
+        )
+        return Lifecycle(restart=config.restart, start_s=config.timeout_start_sec, backoff=backoff)
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    def stranger(self, key: bytes = b"a") -> Client:
+        """A connection that has not said hello."""
+        self.clients[key] = Client(self, key, Peer(1000, 1000, 42))
+        return self.clients[key]
+
+    def client(self, key: bytes = b"a") -> Client:
+        """A connection that is welcome."""
+        client = self.stranger(key)
+        assert isinstance(client.hello(), wire.Welcome)
+        return client
+
+    def cut(self, client: Client) -> None:
+        """The transport says that the connection is lost."""
+        self.run(self.mux.lost(client.key, self.now))
+
+    def managed(self, request: Manage, outcome: bytes | Refusal) -> None:
+        """A management request was carried out."""
+        self.run(self.mux.managed(request.connection, request.client_id, outcome, self.now))
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def start(self, name: str = "time") -> Process:
+        """Start a server, and let it be ready unless its script keeps it from that."""
+        self.feed(name, Event.START)
+        return self.processes[name]
+
+    def stop(self, name: str = "time") -> None:
+        """An operator stops a server."""
+        self.feed(name, Event.STOP)
+
+    def exit(self, name: str = "time", reason: str = "it exited with status 1") -> None:
+        """Its process ends by itself."""
+        probing = self.lifecycles[name].state is State.HANDSHAKE and self.mux.probing(name)
+        self.feed(name, Event.LEGACY if probing else Event.EXITED, Ending(reason))
+
+    def bury(self, name: str) -> None:
+        """Nothing is left of a process that was slow to end."""
+        self.slow_to_end.discard(name)
+        del self.processes[name]
+        self.feed(name, Event.GONE)
+
+    def feed(self, name: str, event: Event, ending: Ending | None = None) -> None:
+        """Tell a lifecycle what happened, and do what it says."""
+        action = self.lifecycles[name].on(event, self.now, ending)
+        if action is Action.SPAWN:
+            assert name not in self.processes, "a second process"
+            self.processes[name] = Process(self, name, self.scripts[name])
+            self.spawned[name] += 1
+            self.feed(name, Event.SPAWNED)
+            self.run(self.mux.spawned(name, self.now))
+        elif action is Action.END:
+            self.run(self.mux.gone(name, self.lifecycles[name].reason, self.now))
+            if name not in self.slow_to_end:
+                self.bury(name)
+        elif action is Action.REST:
+            self.run(self.mux.rests(name, self.now))
+
+    # -- effects and time -------------------------------------------------------------------------
+
+    def run(self, effects: list[Effect]) -> None:
+        """Do what the core wants done, then let the servers answer."""
+        for effect in effects:
+            if isinstance(effect, Post):
+                self._post(effect)
+            elif isinstance(effect, Write):
+                self.processes[effect.server].take(effect.line)
+            elif isinstance(effect, Opened):
+                self.feed(effect.server, Event.OPENED)
+            elif isinstance(effect, Unfit):
+                self.feed(effect.server, Event.FAILED, Ending(effect.reason))
+            else:
+                self._record(effect)
+        self.settle()
+
+    def _post(self, post: Post) -> None:
+        assert post.connection not in self.closed, "sent to a closed connection"
+        message = wire.decode(post.header)
+        body = None if post.body is None else bytes(post.body)
+        wire.check_body(message, body)
+        self.clients[post.connection].inbox.append((message, body))
+
+    def _record(self, effect: Effect) -> None:
+        if isinstance(effect, Closed):
+            self.closed[effect.connection] = effect.reason
+        elif isinstance(effect, Keep):
+            self.kept.append(effect)
+        elif isinstance(effect, Manage):
+            self.managing.append(effect)
+        elif isinstance(effect, Note):
+            self.notes.append(effect)
+
+    def settle(self) -> None:
+        """Hand the multiplexer every line that a server wrote, in order."""
+        for _ in range(MAX_STEPS):
+            if not self.lines:
+                return
+            process, line = self.lines.popleft()
+            if self.processes.get(process.name) is process:
+                self.run(self.mux.line(process.name, line, self.now))
+        raise AssertionError("the servers and the broker talk without an end")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and everything happen that is due meanwhile, each at its own moment."""
+        until = self.now + seconds
+        for _ in range(MAX_STEPS):
+            due = self._due()
+            if due is None or due > until:
+                self.now = until
+                return
+            self.now = max(self.now, due)
+            for name, lifecycle in self.lifecycles.items():
+                if lifecycle.wake_at is not None and lifecycle.wake_at <= self.now:
+                    self.feed(name, Event.TIMEOUT)
+            self.run(self.mux.tick(self.now))
+        raise AssertionError("something is due without an end")
+
+    def _due(self) -> float | None:
+        times = [self.mux.wake_at(), *(lifecycle.wake_at for lifecycle in self.lifecycles.values())]
+        return min((time for time in times if time is not None), default=None)
+
+    def assert_empty(self) -> None:
+        """No call, line, or management request has left anything behind."""
+        routing = self.mux.calls.routing
+        assert len(routing) == 0
+        assert routing.waiting_bytes == 0
+        assert repr(routing) == "<Routing calls=0 clients=0>"
+        assert not routing._per_channel
+        assert routing.next_deadline() is None
+        assert not self.mux._managing
+        for server in self.mux.servers.values():
+            assert (server.line.waiting, server.line.running) == (0, 0)
+            assert not server.line._lanes

@@ -1,0 +1,211 @@
+"""The command: what it prints, and the exit status that scripts rely on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running, toml
+
+
+def command(
+    *args: str, endpoint: str | None = None, cwd: Path = ROOT, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `mcp-broker` with these arguments, in English unless `env` says otherwise."""
+    full = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8", **env}
+    full.pop("MCP_BROKER_ENDPOINT", None)
+    if endpoint is not None:
+        args = (*args, "--endpoint", endpoint)
+    return subprocess.run(
+        [sys.executable, "-m", "broker", *args],
+        cwd=cwd,
+        env=full,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[RunningBroker]:
+    """Two ready servers, one of which is switched off."""
+    with running({"one": rogue(), "two": rogue("--era", "modern"), "off": rogue(enabled=False)}) as broker:
+        yield broker
+
+
+SERVER_KEYS = {
+    *("name", "state", "pid", "processes", "uptime_s", "restarts", "era", "protocol", "tools", "in_flight"),
+    *("queued", "calls", "errors", "p50_ms", "p99_ms", "rss_bytes", "last_error"),
+}
+
+
+def test_status_json_is_the_contract(broker: RunningBroker) -> None:
+    """Every key that others rely on, with its type."""
+    done = command("status", "--json", endpoint=broker.endpoint)
+    assert done.returncode == 0
+    status: dict[str, Any] = json.loads(done.stdout)
+    assert set(status) == {"broker", "servers", "clients"}
+    about = status["broker"]
+    expected = {"pid", "version", "instance", "uptime_s", "endpoint", "config", "rss_bytes", "clients"}
+    assert expected <= set(about)
+    assert (about["pid"], about["endpoint"], about["config"]) == (
+        broker.pid,
+        broker.endpoint,
+        str(broker.config),
+    )
+    rows = {server["name"]: server for server in status["servers"]}
+    assert all(set(row) >= SERVER_KEYS for row in rows.values())
+    assert [rows[name]["state"] for name in ("one", "two", "off")] == ["ready", "ready", "disabled"]
+    assert [rows[name]["era"] for name in ("one", "two", "off")] == ["legacy", "modern", None]
+    assert rows["one"]["processes"] == rows["two"]["processes"] == 1
+    assert rows["one"]["rss_bytes"] > 1_000_000
+    (client,) = status["clients"]
+    assert {"id", "name", "pid", "uid", "channels", "since_s", "in_flight", "calls"} <= set(client)
+    assert client["uid"] == os.getuid()
+
+
+def test_status_is_a_table_for_people(broker: RunningBroker) -> None:
+    """It fits 100 columns, names every server whole, and says in a sentence how it is."""
+    done = command("status", endpoint=broker.endpoint)
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "All 2 servers are ready." in done.stdout
+    for word in ("one", "two", "off", "disabled", "p50/p99", "memory"):
+        assert word in done.stdout
+    assert "\x1b[" not in done.stdout  # no colour where there is no terminal
+
+
+def test_status_speaks_chinese(broker: RunningBroker) -> None:
+    """What a person reads exists in Chinese, chosen by the locale."""
+    done = command("status", endpoint=broker.endpoint, LC_ALL="zh_CN.UTF-8")
+    assert "全部 2 个服务器均已就绪。" in done.stdout
+    assert "就绪" in done.stdout
+
+
+def test_status_tells_what_is_wrong_by_its_exit_status() -> None:
+    """1 while a server is not ready, with the cause."""
+    with running({"bad": rogue("--exit-at-start", "3", start_limit_burst=1)}, ready=False) as broker:
+        broker.wait_state("bad", "broken")
+        done = command("status", endpoint=broker.endpoint)
+        assert done.returncode == 1
+        assert "bad: it exited with status 3" in done.stdout
+        assert "0 of 1 servers are ready." in done.stdout
+
+
+def test_watch_draws_again_and_again(broker: RunningBroker) -> None:
+    """`status --watch` goes on until it is interrupted."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    args = [sys.executable, "-m", "broker", "status", "--watch", "--endpoint", broker.endpoint]
+    watch = subprocess.Popen(args, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    try:
+        assert watch.stdout is not None
+        drawn = 0
+        while drawn < 2:
+            line = watch.stdout.readline()
+            assert line, "it ended by itself"
+            drawn += "mcp-broker" in line
+        watch.send_signal(signal.SIGINT)
+        watch.communicate(timeout=PATIENCE_S)
+        assert watch.returncode == 0
+    finally:
+        watch.kill()
+        watch.communicate()
+
+
+def test_tools(broker: RunningBroker) -> None:
+    """All servers' tools, or one's, for people and for programs."""
+    done = command("tools", endpoint=broker.endpoint)
+    assert (done.returncode, "echo(" in done.stdout) == (0, True)
+    listed = json.loads(command("tools", "one", "--json", endpoint=broker.endpoint).stdout)
+    assert list(listed) == ["one"]
+    assert "echo" in {tool["name"] for tool in listed["one"]}
+
+
+def test_call(broker: RunningBroker) -> None:
+    """The result on stdout, progress on stderr, and a failed tool is exit status 1."""
+    done = command("call", "one", "echo", '{"text": "你好"}', endpoint=broker.endpoint)
+    assert (done.returncode, done.stdout) == (0, '{"text":"你好"}\n')
+    done = command("call", "two", "progress", '{"steps": 2}', endpoint=broker.endpoint)
+    assert (done.stdout, done.stderr) == ("2 steps\n", "1/2 step 1\n2/2 step 2\n")
+    assert (
+        json.loads(command("call", "one", "empty", "--json", endpoint=broker.endpoint).stdout)["content"]
+        == []
+    )
+    assert command("call", "one", "fail", endpoint=broker.endpoint).returncode == 1
+    done = command("call", "one", "jsonrpc_error", '{"message": "坏了"}', endpoint=broker.endpoint)
+    assert (done.returncode, "坏了" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("call", "one", "echo", "{"), "not a JSON object"),
+        (("call", "one", "echo", "[1]"), "not a JSON object: list"),
+        (("call", "one"), "Missing argument 'TOOL'"),
+        (("nonsense",), "No such command 'nonsense'"),
+    ],
+)
+def test_wrong_use_is_2(broker: RunningBroker, args: tuple[str, ...], words: str) -> None:
+    """Exit status 2, and nothing is sent."""
+    endpoint = broker.endpoint if args[0] == "call" and len(args) == 4 else None
+    done = command(*args, endpoint=endpoint)
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("args", [("status",), ("tools",), ("call", "one", "echo"), ("status", "--json")])
+def test_no_broker_is_3(tmp_path: Path, args: tuple[str, ...]) -> None:
+    """Exit status 3, at once, with what to do."""
+    done = command(*args, endpoint=f"ipc://{tmp_path}/none.sock")
+    assert (done.returncode, "mcp-broker serve" in done.stderr) == (3, True), done.stderr
+
+
+def test_a_wrong_config_never_starts_half_a_broker(tmp_path: Path) -> None:
+    """Exit status 2 with every mistake at once; nothing is started, nothing listens."""
+    path = tmp_path / "broker.toml"
+    started = tmp_path / "started"
+    tables = {
+        "broker": {"endpoint": f"ipc://{tmp_path}/b.sock", "socket_mode": "rw"},
+        "servers.good": rogue("--start-file", str(started)),
+        "servers.bad": {"comand": "x", "timeout": "soon"},
+    }
+    path.write_text(toml(tables))
+    for subcommand in ("serve", "check"):
+        done = command(subcommand, "--config", str(path))
+        assert done.returncode == 2
+        for mistake in (
+            "4 mistakes",
+            "broker.socket_mode: this value does not fit; write three octal digits",
+            "servers.bad.comand: there is no such key; did you mean command?",
+            "servers.bad.command: this key is missing",
+            "servers.bad.timeout: expected a number, got a string; write a number of seconds",
+        ):
+            assert mistake in done.stderr, done.stderr
+    assert not started.exists()
+    assert not (tmp_path / "b.sock").exists()
+
+
+def test_check_tells_what_a_server_will_run(tmp_path: Path) -> None:
+    """0 and the resolved programs; 1 where one cannot be found."""
+    path = tmp_path / "broker.toml"
+    path.write_text(toml({"servers.good": rogue(), "servers.off": {"command": "gone", "enabled": False}}))
+    done = command("check", "--config", str(path))
+    assert (done.returncode, f"good: {sys.executable}" in done.stdout) == (0, True)
+    path.write_text(toml({"servers.lost": {"command": "no-such-command"}}))
+    done = command("check", "--config", str(path))
+    assert (done.returncode, "lost: there is no command 'no-such-command'" in done.stdout) == (1, True)
+
+
+def test_no_config_at_all_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    """Exit status 2 and the two places."""
+    done = command("serve", cwd=tmp_path)
+    assert (done.returncode, "broker.toml" in done.stderr, "--config" in done.stderr) == (2, True, True)

@@ -1,0 +1,381 @@
+"""Starting, failing, restarting and ending: of servers, and of the broker itself."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+import os
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client_shim import BrokerClient
+from client_shim.errors import (
+    BrokerLost,
+    CallError,
+    NoBroker,
+    ServerDied,
+    ServerDisabled,
+    ServerDown,
+    ServerStarting,
+    UnknownServer,
+    UnknownTool,
+)
+from tests.e2e.harness import (
+    PATIENCE_S,
+    ROOT,
+    RunningBroker,
+    descendants,
+    is_alive,
+    rogue,
+    running,
+    wait_until,
+)
+
+
+def call(
+    broker: RunningBroker, server: str, tool: str, arguments: dict[str, Any] | None = None, **keys: Any
+) -> str:
+    """One call from a client of its own; the text of the answer."""
+    with broker.client() as client:
+        params = {"name": tool, "arguments": arguments or {}}
+        result = client.request(server, "tools/call", params, **keys)
+    text: str = result["content"][0]["text"]
+    return text
+
+
+def test_five_ways_of_not_being_there_are_five_messages() -> None:
+    """Law 10: unknown server, unknown tool, disabled, starting, down: each says what to do."""
+    servers = {
+        "fine": rogue(),
+        "off": rogue(enabled=False),
+        "slow": rogue("--silent", protocol="legacy"),
+        "broken": rogue("--exit-at-start", "3", start_limit_burst=1),
+    }
+    with running(servers, ready=False) as broker:
+        broker.wait_state("fine", "ready")
+        broker.wait_state("slow", "handshake")
+        broker.wait_state("broken", "broken")
+        cases: list[tuple[type[CallError], str, str, str]] = [
+            (UnknownServer, "fin", "echo", r"no server 'fin'.*did you mean fine\?.*broker.toml"),
+            (UnknownTool, "fine", "eco", r"no tool 'eco'.*did you mean echo\?.*mcp-broker tools fine"),
+            (ServerDisabled, "off", "echo", r"'off' is switched off.*enabled = true"),
+            (ServerStarting, "slow", "echo", r"'slow' is still starting.*try again"),
+            (ServerDown, "broken", "echo", r"'broken' is down: it exited with status 3.*mcp-broker status"),
+        ]
+        for kind, server, tool, words in cases:
+            with pytest.raises(kind, match=words):
+                call(broker, server, tool, timeout_s=0.3)
+
+
+def test_a_call_waits_for_a_server_that_starts() -> None:
+    """A page that opens right after the boot gets its answer, not an error."""
+    with running({"late": rogue("--start-delay", "0.5")}, ready=False) as broker:
+        broker.wait_state("late", "handshake")
+        assert call(broker, "late", "echo", {"text": "early"}) == '{"text":"early"}'
+
+
+@pytest.mark.parametrize("how", [{"exit": 1}, {"exit": 0}, {"signal": int(signal.SIGSEGV)}])
+def test_a_server_that_dies_is_started_again(how: dict[str, int]) -> None:
+    """Law 1 and 2: its call ends at once, outcome unknown; then there is one process again, another one."""
+    with running({"server": rogue(restart_sec=0.05), "other": rogue()}) as broker:
+        before = broker.pids()
+        with pytest.raises(ServerDied, match=r"during tools/call.*unknown") as caught:
+            call(broker, "server", "crash", how)
+        assert caught.value.outcome_unknown
+        assert call(broker, "server", "echo", {"n": 1}) == '{"n":1}'
+        after = broker.pids()
+        assert before["server"] != after["server"]
+        assert before["other"] == after["other"]
+        row = broker.server("server")
+        assert (row["processes"], row["restarts"], row["state"]) == (1, 1, "ready")
+        assert row["last_error"].startswith("it ")
+
+
+def test_lists_are_answered_while_a_server_is_down() -> None:
+    """The catalogue outlives the process: a page that opens meanwhile sees its tools."""
+    with running({"server": rogue(restart_sec=600.0)}) as broker:
+        with pytest.raises(ServerDied):
+            call(broker, "server", "crash")
+        broker.wait_state("server", "backoff")
+        with broker.client() as client:
+            assert client.request("server", "tools/list")["tools"]
+        with pytest.raises(ServerDown, match="tried again in"):
+            call(broker, "server", "echo", timeout_s=5)
+
+
+ERAS = {
+    "modern": (("--era", "modern"), "modern", "2026-07-28"),
+    "dual": (("--era", "dual"), "modern", "2026-07-28"),
+    "legacy": (("--era", "legacy"), "legacy", "2025-11-25"),
+    "older": (("--protocol", "2024-11-05"), "legacy", "2024-11-05"),
+    "silent at the probe": (("--silent-on-discover",), "legacy", "2025-11-25"),
+    "exits at the probe": (("--exit-on-discover", "2"), "legacy", "2025-11-25"),
+    "prints a banner": (("--banner", "Welcome to my server!"), "legacy", "2025-11-25"),
+    "ends lines with CR LF": (("--crlf",), "legacy", "2025-11-25"),
+    "is flooded by itself": (("--flood-stderr",), "legacy", "2025-11-25"),
+}
+
+
+def test_servers_of_every_era_and_manner_open() -> None:
+    """The probe finds out what a server is, whatever it does when it is asked; an exit then is no failure."""
+    names = {manner: manner.replace(" ", "-") for manner in ERAS}
+    servers = {names[manner]: rogue(*flags, timeout_start_sec=8.0) for manner, (flags, _, _) in ERAS.items()}
+    with running(servers) as broker:
+        for manner, (_, era, protocol) in ERAS.items():
+            row = broker.server(names[manner])
+            assert (row["era"], row["protocol"]) == (era, protocol), manner
+            assert (row["restarts"], row["processes"], row["last_error"]) == (0, 1, None), manner
+            assert call(broker, names[manner], "echo", {"text": manner}) == f'{{"text":"{manner}"}}'
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no such command": (
+        {"command": "no-such-command-anywhere"},
+        "there is no command 'no-such-command-anywhere'",
+    ),
+    "no such file": ({"command": "/no/such/file"}, "there is no file '/no/such/file'"),
+    "not executable": ({"command": str(ROOT / "pyproject.toml")}, "may not be run"),
+    "wrong cwd": ({"command": "true", "cwd": "/no/such/folder"}, "'/no/such/folder' is not a folder"),
+    "bad interpreter": ({"command": "./script"}, "it could not be run: "),
+    "unknown version": (rogue("--bad-version", protocol="legacy"), "protocol version 1999-01-01"),
+    "dies in the handshake": (rogue("--die-in-handshake", protocol="legacy"), "it exited with status 1"),
+    "never answers": (rogue("--silent", protocol="legacy", timeout_start_sec=0.5), "not ready within 0.5 s"),
+    "wrong era": (rogue("--era", "legacy", protocol="2026-07-28"), "refused server/discover"),
+    "closes its output": (rogue("--close-stdout-after", "1", protocol="legacy"), "it closed its output"),
+}
+
+
+def test_every_cause_of_a_failed_start_is_told_in_words() -> None:
+    """Law 10: `status` says why a server is not there."""
+    servers = {
+        name.replace(" ", "-"): {**table, "start_limit_burst": 1, "timeout_stop_sec": 0.2}
+        for name, (table, _) in MISTAKES.items()
+    }
+    with running(servers, ready=False) as broker:
+        (broker.folder / "script").write_text("#!/no/such/interpreter\n")
+        (broker.folder / "script").chmod(0o755)
+        broker.stop(signal.SIGTERM)
+        broker.start()
+        broker.wait(lambda status: all(server["state"] == "broken" for server in status["servers"]))
+        for name, (_, words) in MISTAKES.items():
+            assert words in broker.server(name.replace(" ", "-"))["last_error"], name
+
+
+@pytest.mark.parametrize("how", ["child", "setsid", "double_fork"])
+def test_descendants_end_with_their_server(how: str) -> None:
+    """Law 1: also those that left the session, or were adopted by init."""
+    with running({"server": rogue(restart_sec=0.05)}) as broker:
+        pid = int(call(broker, "server", "spawn", {"how": how}))
+        broker.wait(lambda status: status["servers"][0]["processes"] == 2)
+        with pytest.raises(ServerDied):
+            call(broker, "server", "crash")
+        wait_until(lambda: not is_alive(pid))
+        assert call(broker, "server", "echo") == "{}"
+        left = int(call(broker, "server", "spawn", {"how": how}))
+    assert not is_alive(left)
+
+
+def test_the_end_is_in_order() -> None:
+    """SIGTERM: no new calls, those in flight may end, the stubborn are killed, nothing is left."""
+    servers = {
+        "polite": rogue(),
+        "stubborn": rogue("--ignore-sigterm", "--ignore-eof", timeout_stop_sec=0.2),
+    }
+    with running(servers, limits={"drain_sec": 30.0}) as broker:
+
+        async def main() -> None:
+            async with BrokerClient("last", broker.endpoint) as client:
+                running_call = asyncio.create_task(client.call_tool("polite", "sleep", {"seconds": 1}))
+                while not (await client.status())["servers"][0]["in_flight"]:
+                    await asyncio.sleep(0.01)
+                broker.process.send_signal(signal.SIGTERM)
+                while "broker.ending" not in broker.log():
+                    await asyncio.sleep(0.01)
+                with pytest.raises(CallError, match="shutting down"):
+                    await client.call_tool("polite", "echo")
+                assert (await running_call).content[0].text == "slept"
+
+        pids = broker.pids()
+        asyncio.run(main())
+        assert broker.stop() == 0
+        assert not [pid for pid in pids.values() if is_alive(pid)]
+        assert not Path(broker.endpoint.removeprefix("ipc://")).exists()
+
+
+def test_calls_that_outlast_the_wait_are_cut_with_an_error() -> None:
+    """Law 2: the wait for calls in flight is bounded, and each gets its ending."""
+    with running({"server": rogue()}, limits={"drain_sec": 0.1}) as broker:
+
+        async def main() -> None:
+            async with BrokerClient("cut", broker.endpoint) as client:
+                hanging = asyncio.create_task(client.call_tool("server", "hang"))
+                while not (await client.status())["servers"][0]["in_flight"]:
+                    await asyncio.sleep(0.01)
+                broker.process.send_signal(signal.SIGINT)
+                with pytest.raises((CallError, BrokerLost)):
+                    await hanging
+
+        asyncio.run(main())
+        assert broker.stop() == 0
+
+
+def test_a_killed_broker_leaves_no_server() -> None:
+    """Law 1: the servers die with a broker that could do nothing any more, and the next one starts."""
+    with running({"one": rogue(), "two": rogue()}) as broker:
+        pids = descendants(broker.pid)
+        assert len(pids) >= 2
+        broker.stop(signal.SIGKILL)
+        wait_until(lambda: not [pid for pid in pids if is_alive(pid)])
+        broker.start()
+        broker.wait_ready()
+        assert not set(pids) & set(broker.pids().values())
+
+
+def test_what_a_killed_broker_could_not_end_the_next_one_ends() -> None:
+    """Law 1: descendants of servers that outlived their broker are found by their cookie."""
+    with running({"server": rogue()}) as broker:
+        left = [int(call(broker, "server", "spawn", {"how": how})) for how in ("setsid", "double_fork")]
+        broker.stop(signal.SIGKILL)
+        assert all(is_alive(pid) for pid in left)
+        broker.start()
+        broker.wait_ready()
+        assert not [pid for pid in left if is_alive(pid)]
+        assert broker.log().count("broker.leftover_killed") == 2
+
+
+def test_the_broker_has_more_descriptors_than_its_servers() -> None:
+    """Its soft limit is raised for its clients' sake, and restored in the servers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with running({"server": rogue()}) as broker:
+        assert resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)
+        assert resource.prlimit(broker.pids()["server"], resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+def test_a_client_survives_a_new_broker() -> None:
+    """The call in flight gets its one error; the next call reaches the new broker by itself."""
+    with running({"server": rogue()}) as broker:
+
+        async def main() -> None:
+            async with BrokerClient("patient", broker.endpoint, reconnect_s=PATIENCE_S) as client:
+                hanging = asyncio.create_task(client.call_tool("server", "hang"))
+                while not (await client.status())["servers"][0]["in_flight"]:
+                    await asyncio.sleep(0.01)
+                await asyncio.to_thread(broker.stop, signal.SIGKILL)
+                with pytest.raises(BrokerLost) as caught:
+                    await hanging
+                assert caught.value.outcome_unknown
+                broker.start()
+                assert (await client.call_tool("server", "echo", {"n": 2})).content[0].text == '{"n":2}'
+
+        asyncio.run(main())
+
+
+def test_a_second_broker_says_who_holds_the_endpoint() -> None:
+    """It refuses to start, and the first one is not disturbed."""
+    with running({"server": rogue()}) as broker:
+        second = subprocess.run(
+            [sys.executable, "-m", "broker", "serve", "--config", str(broker.config)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert f"pid {broker.pid}" in second.stderr
+        assert broker.endpoint in second.stderr
+        assert call(broker, "server", "echo") == "{}"
+
+
+def test_the_socket_has_the_mode_and_the_group_of_the_config() -> None:
+    """`socket_mode` and `socket_group`: who may connect is the operator's choice."""
+    group = os.getgid()
+    access = {"socket_mode": "0660", "socket_group": grp.getgrgid(group).gr_name}
+    with running({"server": rogue()}, broker=access) as broker:
+        seen = os.stat(broker.endpoint.removeprefix("ipc://"))
+        assert (stat.S_IMODE(seen.st_mode), seen.st_gid) == (0o660, group)
+    with running({"server": rogue()}) as broker:
+        assert stat.S_IMODE(os.stat(broker.endpoint.removeprefix("ipc://")).st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user can only be tried as root")
+def test_another_user_is_told_that_it_is_not_allowed() -> None:
+    """A clear error at once, where libzmq would retry in silence for ever."""
+    stranger = (  # it imports as root, because nobody else need be able to read this checkout
+        "import asyncio, grp, os, pwd, sys; from client_shim import BrokerClient\n"
+        "from client_shim.errors import NotAllowed\n"
+        "client = BrokerClient('x', sys.argv[1])\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: asyncio.run(client.connect())\n"
+        "except NotAllowed as error: print(error)"
+    )
+    with running({"server": rogue()}) as broker:
+        broker.folder.chmod(0o755)
+        told = subprocess.run(
+            [sys.executable, "-c", stranger, broker.endpoint],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+        )
+        assert "socket_group" in told.stdout
+
+
+def test_nobody_there_is_told_at_once() -> None:
+    """No such file, and a socket that nobody listens at: two causes, two texts, no waiting."""
+    with tempfile.TemporaryDirectory(prefix="mb-") as folder:
+        path = f"{folder}/b.sock"
+
+        async def connect() -> None:
+            await BrokerClient("x", f"ipc://{path}").connect()
+
+        with pytest.raises(NoBroker, match="there is no such file"):
+            asyncio.run(connect())
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(path)
+        with pytest.raises(NoBroker, match="the broker that made it has ended"):
+            asyncio.run(connect())
+
+
+def test_servers_start_in_parallel_but_not_all_at_once() -> None:
+    """`starts_at_once` bounds the load of a boot; clients are served meanwhile."""
+    slow = {f"s{number}": rogue("--silent", protocol="legacy", timeout_stop_sec=0.1) for number in range(5)}
+    with running(slow, ready=False, limits={"starts_at_once": 2}) as broker:
+
+        def states(status: dict[str, Any]) -> list[str]:
+            return sorted(server["state"] for server in status["servers"])
+
+        seen = broker.wait(lambda status: states(status).count("handshake") == 2)
+        assert states(seen) == ["handshake"] * 2 + ["starting"] * 3
+        time.sleep(0)  # the status itself was answered while they start
+
+
+def test_noise_on_stdout_harms_nothing() -> None:
+    """What is no message is counted, kept in the log, and no call suffers."""
+    with running({"server": rogue()}) as broker:
+        assert call(broker, "server", "stdout_noise", {"lines": 500}) == "written"
+        assert call(broker, "server", "echo") == "{}"
+        assert broker.counter("dropped.noise") == 500
+        assert "this is no JSON" in broker.log()
+
+
+def test_a_line_without_end_ends_the_server_and_not_the_broker() -> None:
+    """Law 6: beyond the largest message nothing is kept; the server is started again."""
+    limits = {"max_message_bytes": 65_536}
+    with running({"server": rogue(restart_sec=0.05)}, limits=limits) as broker:
+        with pytest.raises(ServerDied, match="above"):
+            call(broker, "server", "endless_reply", {"bytes": 300_000})
+        assert call(broker, "server", "echo") == "{}"
+        assert broker.server("server")["restarts"] == 1

@@ -1,0 +1,60 @@
+"""A small server on the 2.x line of the SDK (MCPServer). `sdk1_server.py` is the same one on 1.x."""
+
+from __future__ import annotations
+
+import anyio
+from mcp.server.mcpserver import Context, Image, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+
+PIXEL = b"\x89PNG\r\n\x1a\n"
+
+server = MCPServer("sdk2")
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@server.tool()
+def echo(text: str) -> str:
+    """Returns the text, and one that is not ASCII."""
+    return f"{text} 漢字 ü 🙂"
+
+
+@server.tool()
+async def slow(ctx: Context, steps: int = 3, delay_s: float = 0.0) -> str:
+    """Reports its progress at every step."""
+    for step in range(1, steps + 1):
+        await anyio.sleep(delay_s)
+        await ctx.report_progress(step, steps, f"step {step}")
+    return f"{steps} steps"
+
+
+@server.tool()
+def picture() -> Image:
+    """Returns an image."""
+    return Image(data=PIXEL, format="png")
+
+
+@server.tool()
+def broken() -> str:
+    """Always fails."""
+    raise ToolError("it is broken")
+
+
+@server.resource("note://hello")
+def hello() -> str:
+    """A note."""
+    return "hello"
+
+
+@server.prompt()
+def greet(name: str) -> str:
+    """Greets somebody."""
+    return f"Hello, {name}!"
+
+
+if __name__ == "__main__":
+    server.run()

@@ -1,0 +1,395 @@
+"""Who may import whom: the rules of the house, read from the source tree.
+
+The direction is `cli → daemon → shell → core → client_shim.wire`. A rule names the modules it speaks of and
+what they never import, or all that they do. An import inside a function counts, and so does one for type
+checkers, unless the rule is about what an import costs. Each rule carries sources that break it, so that it
+is known to bite.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.util import resolve_name
+from pathlib import Path
+from subprocess import PIPE, run
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+STANDARD_LIBRARY = " ".join(sys.stdlib_module_names)
+
+WORLD = (
+    "asyncio concurrent ctypes fcntl http io multiprocessing os pathlib random secrets select selectors "
+    "signal socket socketserver ssl subprocess tempfile threading _thread time urllib uuid"
+)
+"""What the standard library has of clocks, chance, files, sockets, threads and processes."""
+
+PURE = " ".join(sys.stdlib_module_names - set(WORLD.split()))
+
+COMMAND_LINE = "broker.cli broker.__main__"
+SHIM_CORE = " ".join(
+    f"client_shim.{x}" for x in ("state", "outbox", "payload", "events", "reasons", "errors")
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """What an import names: `from a import b` is `a.b`. `deferred`: in a function, or for type checkers."""
+
+    name: str
+    line: int
+    deferred: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`who`, without `not_who`, imports none of `never` but what `unless` says, or nothing else than `only`.
+
+    The first two are patterns of modules, the others names of what is imported with all that is below them,
+    each parted by spaces. A rule about `cost` leaves out deferred imports. `broken_by` are sources that
+    break it, each with the name of a module and a colon before it.
+    """
+
+    law: str
+    who: str
+    broken_by: tuple[str, ...]
+    not_who: str = ""
+    never: str = ""
+    unless: str = ""
+    only: str = ""
+    cost: bool = False
+
+    def speaks_of(self, module: str) -> bool:
+        return _matches(module, self.who) and not _matches(module, self.not_who)
+
+    def forbids(self, found: Import) -> bool:
+        if self.cost and found.deferred:
+            return False
+        if self.only:
+            return not _is_within(found.name, self.only)
+        return _is_within(found.name, self.never) and not _is_within(found.name, self.unless)
+
+
+def _matches(module: str, patterns: str) -> bool:
+    return any(fnmatchcase(module, pattern) for pattern in patterns.split())
+
+
+def _is_within(name: str, packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages.split())
+
+
+RULES = [
+    # The core.
+    Rule(
+        "the core is sans-io: the pure part of the standard library, msgspec, the wire protocol and itself",
+        who="broker.core broker.core.*",
+        only=f"{PURE} msgspec client_shim.wire broker.core",
+        broken_by=(
+            "broker.core.routing: import trio",
+            "broker.core.backoff: import random",
+            "broker.core.backoff: from time import monotonic",
+            "broker.core.config: import os.path",
+            "broker.core.sessions: from threading import Lock",
+            "broker.core.sessions: from client_shim import BrokerClient",
+            "broker.core.reload: def steps(): from broker.hub import Hub",
+        ),
+    ),
+    # One direction.
+    Rule(
+        "no shell module imports the daemon or the command line",
+        who="broker broker.*",
+        not_who=f"broker.daemon {COMMAND_LINE}",
+        never="broker.daemon broker.cli broker.__main__",
+        broken_by=(
+            "broker.hub: from broker.daemon import serve",
+            "broker.admin: def status(): from . import cli",
+        ),
+    ),
+    Rule(
+        "the daemon never imports the command line, nor what only that needs",
+        who="broker.daemon",
+        never="broker.cli broker.__main__ click rich",
+        broken_by=("broker.daemon: import click", "broker.daemon: from broker import cli"),
+    ),
+    Rule(
+        "the command line is a client of the broker: it never imports the hub or zmq",
+        who=COMMAND_LINE,
+        never="broker.hub zmq",
+        broken_by=("broker.cli: from broker.hub import Hub", "broker.cli: def ask(): import zmq.asyncio"),
+    ),
+    Rule(
+        "only `serve` pays for the daemon: the command line imports it inside a function",
+        who=COMMAND_LINE,
+        never="broker.daemon trio",
+        cost=True,
+        broken_by=("broker.cli: from broker.daemon import serve", "broker.cli: import trio"),
+    ),
+    Rule(
+        "until it has found the extra, the entry point needs the standard library only",
+        who="broker.__main__ broker.words broker",
+        only=f"{STANDARD_LIBRARY} broker.words",
+        cost=True,
+        broken_by=("broker.__main__: import click", "broker.words: from broker.tables import draw"),
+    ),
+    # Who touches the world.
+    Rule(
+        "one file owns the socket: only the endpoint imports zmq",
+        who="broker broker.*",
+        not_who="broker.endpoint",
+        never="zmq",
+        broken_by=tuple(
+            f"broker.{name}: import zmq"
+            for name in ("process", "stderr_log", "upstream", "supervisor", "hub", "admin", "notify")
+        ),
+    ),
+    Rule(
+        "one file starts processes: `process` imports subprocess, and the doctor to compare with",
+        who="broker broker.*",
+        not_who="broker.process broker.doctor.old_way",
+        never="subprocess multiprocessing asyncio.subprocess pty",
+        broken_by=("broker.hub: import subprocess", "broker.endpoint: from subprocess import Popen"),
+    ),
+    Rule(
+        "the daemon never pays for the SDK (64 MiB, 1.5 s): nothing of it imports mcp at module level",
+        who="broker broker.*",
+        never="mcp mcp_types",
+        cost=True,
+        broken_by=("broker.admin: import mcp", "broker.upstream: from mcp.types import Tool"),
+    ),
+    Rule(
+        "the path of a request never imports mcp at all",
+        who="broker.endpoint broker.process broker.launch broker.stderr_log broker.hub broker.core.*",
+        never="mcp mcp_types",
+        broken_by=("broker.hub: def f(): import mcp", "broker.process: async def f(): import mcp.types"),
+    ),
+    # The doctor.
+    Rule(
+        "the doctor sees the broker from outside, as a client: it imports nothing of what it examines",
+        who="broker.doctor broker.doctor.*",
+        never="trio broker.daemon broker.hub broker.supervisor broker.upstream broker.endpoint broker.admin",
+        broken_by=(
+            "broker.doctor.pages: import trio",
+            "broker.doctor.examination: def f(): from broker.admin import status",
+        ),
+    ),
+    Rule(
+        "of the shim it imports what a backend does",
+        who="broker.doctor broker.doctor.*",
+        never="client_shim",
+        unless="client_shim.BrokerClient client_shim.MCPClient client_shim.blocking client_shim.errors "
+        "client_shim.wire",
+        broken_by=("broker.doctor.pages: from client_shim.connection import Connection",),
+    ),
+    Rule(
+        "its verdict is found by pure functions",
+        who="broker.doctor.verdict broker.doctor.evidence",
+        only=f"{PURE} msgspec broker.doctor.evidence",
+        broken_by=(
+            "broker.doctor.verdict: import os",
+            "broker.doctor.verdict: from broker.doctor.texts import Say",
+        ),
+    ),
+    Rule(
+        "no other command pays for it",
+        who="broker.doctor broker.doctor.command",
+        only=f"{PURE} click broker.words client_shim.errors",
+        cost=True,
+        broken_by=(
+            "broker.doctor.command: import asyncio",
+            "broker.doctor.command: from broker.doctor.report import Report",
+        ),
+    ),
+    Rule(
+        "only what is drawn pays for rich",
+        who="broker.doctor broker.doctor.*",
+        not_who="broker.doctor.drawing",
+        never="rich broker.tables",
+        cost=True,
+        broken_by=("broker.doctor.report: from rich.table import Table",),
+    ),
+    # The shim.
+    Rule(
+        "of the shim the broker imports the wire protocol only",
+        who="broker broker.*",
+        not_who=f"{COMMAND_LINE} broker.doctor.*",
+        never="client_shim",
+        unless="client_shim.wire",
+        broken_by=("broker.hub: import client_shim", "broker.endpoint: from client_shim.state import State"),
+    ),
+    Rule(
+        "of the shim the command line imports the wire protocol, the blocking client and the errors",
+        who=COMMAND_LINE,
+        never="client_shim",
+        unless="client_shim.wire client_shim.blocking client_shim.errors",
+        broken_by=("broker.cli: import client_shim", "broker.cli: from client_shim import client"),
+    ),
+    Rule(
+        "the shim needs the standard library, pyzmq and msgpack, and never the broker",
+        who="client_shim client_shim.*",
+        only=f"{STANDARD_LIBRARY} zmq msgpack client_shim",
+        cost=True,
+        broken_by=("client_shim.mcp_client: import mcp", "client_shim: from broker.core import sessions"),
+    ),
+    Rule(
+        "even inside a function, what the shim imports beyond that is what a backend has: mcp or loguru",
+        who="client_shim client_shim.*",
+        only=f"{STANDARD_LIBRARY} zmq msgpack client_shim mcp mcp_types loguru",
+        broken_by=(
+            "client_shim.client: def f(): import trio",
+            "client_shim.client: def f(): import broker",
+            "client_shim.client: importlib.import_module('broker.hub')",
+            "client_shim.client: __import__('broker')",
+        ),
+    ),
+    Rule(
+        "the wire protocol is data: msgpack, and nothing of either end",
+        who="client_shim.wire",
+        only=f"{PURE} msgpack",
+        broken_by=("client_shim.wire: import zmq", "client_shim.wire: from client_shim import errors"),
+    ),
+    Rule(
+        "the automaton of the client and what it speaks in are sans-io",
+        who=SHIM_CORE,
+        only=f"{PURE} msgpack client_shim.wire {SHIM_CORE}",
+        broken_by=(
+            "client_shim.state: import zmq, asyncio",
+            "client_shim.state: from .client import BrokerClient",
+        ),
+    ),
+]
+
+SOURCES = sorted([*ROOT.glob("broker/**/*.py"), *ROOT.glob("client_shim/**/*.py")])
+
+LAWS = [rule.law for rule in RULES]
+BREACHES = [(rule, breach) for rule in RULES for breach in rule.broken_by]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=LAWS)
+def test_the_tree_keeps_the_rule(rule: Rule) -> None:
+    """The design, section 2: every "never imports" of its tables."""
+    breaches = [
+        f"{path.relative_to(ROOT)}:{found.line} imports {found.name}"
+        for path in SOURCES
+        if rule.speaks_of(module_of(path))
+        for found in imports_of(path.read_text(encoding="utf-8"), package_of(path))
+        if rule.forbids(found)
+    ]
+    assert not breaches, "\n".join([rule.law, *breaches])
+
+
+@pytest.mark.parametrize(("rule", "breach"), BREACHES, ids=[breach for _, breach in BREACHES])
+def test_a_breach_is_seen(rule: Rule, breach: str) -> None:
+    """A rule that no source can break would guard nothing."""
+    module, source = breach.split(": ", 1)
+    package = module if module in ("broker", "broker.core", "client_shim") else module.rpartition(".")[0]
+    assert rule.speaks_of(module)
+    assert any(rule.forbids(found) for found in imports_of(source, package)), rule.law
+
+
+@pytest.mark.parametrize("rule", RULES, ids=LAWS)
+def test_each_module_of_a_rule_exists(rule: Rule) -> None:
+    """A module that moves takes its rule along: a rule about a file that is gone holds for ever."""
+    modules = [module_of(path) for path in SOURCES]
+    patterns = f"{rule.who} {rule.not_who}".split()
+    assert [pattern for pattern in patterns if not any(_matches(module, pattern) for module in modules)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import a.b as c, d", ["a.b", "d"]),
+        ("from a import b, c", ["a.b", "a.c"]),
+        ("from a.b import *", ["a.b"]),
+        ("from . import b", ["pack.age.b"]),
+        ("from .. import b", ["pack.b"]),
+        ("from ..b import c", ["pack.b.c"]),
+        ("class C:\n  import a", ["a"]),
+        ("try:\n  import a\nexcept ImportError:\n  import b", ["a", "b"]),
+        ("importlib.import_module('a.b')", ["a.b"]),
+        ("__import__('a')", ["a"]),
+    ],
+)
+def test_every_form_of_import_is_read(source: str, names: list[str]) -> None:
+    """Otherwise a rule is kept by writing the import in another way."""
+    assert [found.name for found in imports_of(source, "pack.age")] == names
+
+
+@pytest.mark.parametrize(
+    ("source", "deferred"),
+    [
+        ("class C:\n  import a", False),
+        ("def f():\n  import a", True),
+        ("class C:\n  async def f(self):\n    if x:\n      import a", True),
+        ("if TYPE_CHECKING:\n  import a", True),
+        ("if typing.TYPE_CHECKING:\n  pass\nelse:\n  import a", False),
+    ],
+)
+def test_what_waits_is_told_from_what_does_not(source: str, deferred: bool) -> None:
+    """The rules about cost leave out what a start does not pay for."""
+    assert [found.deferred for found in imports_of(source, "pack")] == [deferred]
+
+
+@pytest.mark.parametrize(
+    ("start", "never"),
+    [
+        ("broker.core.*", "trio zmq mcp click broker.hub client_shim.client"),
+        ("broker.daemon", "mcp pydantic click rich broker.cli client_shim.client"),
+        ("broker.cli", "mcp pydantic trio broker.daemon broker.hub"),
+        ("client_shim.*", "broker trio mcp pydantic click msgspec loguru"),
+    ],
+)
+def test_what_is_really_loaded(start: str, never: str) -> None:
+    """What the sources do not say, such as the `__init__` of a package on the way, is seen by loading it."""
+    modules = [module for path in SOURCES if _matches(module := module_of(path), start)]
+    assert modules
+    code = f"import sys\nfor name in {modules}: __import__(name)\nprint(*sys.modules)"
+    loaded = run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=PIPE, text=True).stdout.split()
+    assert sorted(set(never.split()) & set(loaded)) == []
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of the module in `path`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_of(path: Path) -> str:
+    """The package that relative imports in `path` start from."""
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def imports_of(source: str, package: str) -> Iterator[Import]:
+    """All imports in `source`, in its order; relative ones are resolved from `package`."""
+    return _imports_below(ast.parse(source), package, deferred=False)
+
+
+def _imports_below(node: ast.AST, package: str, deferred: bool) -> Iterator[Import]:
+    waits = deferred or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    for child in ast.iter_child_nodes(node):
+        for name in _imported(child, package):
+            yield Import(name, getattr(child, "lineno", 0), waits or _is_for_checkers(node, child))
+        yield from _imports_below(child, package, waits or _is_for_checkers(node, child))
+
+
+def _is_for_checkers(node: ast.AST, child: ast.AST) -> bool:
+    if not isinstance(node, ast.If) or child not in node.body:
+        return False
+    return ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module=module, names=names, level=level):
+            origin = resolve_name("." * level + (module or ""), package)
+            return [origin if alias.name == "*" else f"{origin}.{alias.name}" for alias in names]
+        case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
+            by_name = ast.unparse(function) in ("importlib.import_module", "import_module", "__import__")
+            return [name] if by_name else []
+    return []
