@@ -27,29 +27,53 @@ from client_shim.wire import Code
 logger = logging.getLogger("mcp-broker")
 
 Answer = dict[str, Any]
+Params = dict[str, Any]
 
 
 class Office(Struct, frozen=True):
-    """What the commands may look at."""
+    """What the commands may look at and lay hands on. `drain_s` is what calls get before a server stops."""
 
     hub: Hub
     supervisors: dict[str, Supervisor]
     endpoint: str
     config_path: str
     started_at: float
+    drain_s: float
+
+    def supervisor(self, params: Params) -> Supervisor:
+        """The supervisor of the server that a command is about.
+
+        Raises:
+            Refused: there is no such server, or it is disabled.
+        """
+        name = params.get("server")
+        servers = self.hub.mux.servers
+        if not isinstance(name, str) or name not in servers:
+            raise Refused(refusals.unknown_server(str(name), servers))
+        if name not in self.supervisors:
+            raise Refused(refusals.disabled(name))
+        return self.supervisors[name]
 
 
-async def ping(office: Office) -> Answer:
+class Refused(Exception):
+    """A command cannot be carried out, and `refusal` says why."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+async def ping(office: Office, params: Params) -> Answer:
     """Say that the broker is there."""
     return {}
 
 
-async def servers(office: Office) -> Answer:
+async def servers(office: Office, params: Params) -> Answer:
     """The configured servers and how they are; cheap enough for every page open."""
     return {"servers": [{**_brief(one), "doctor": _doctor(one)} for one in office.hub.mux.servers.values()]}
 
 
-async def status(office: Office) -> Answer:
+async def status(office: Office, params: Params) -> Answer:
     """Everything that `mcp-broker status` shows."""
     running = {name: one.process.cookie for name, one in office.supervisors.items() if one.process}
     trees = await trio.to_thread.run_sync(trees_of, list(running.values()))
@@ -72,6 +96,48 @@ async def status(office: Office) -> Answer:
         ],
         "clients": [_client(office.hub, connection, now) for connection in mux.sessions.all()],
     }
+
+
+async def logs(office: Office, params: Params) -> Answer:
+    """The last lines that a server wrote; with `after`, those since that number."""
+    log = office.supervisor(params).log
+    after = params.get("after")
+    first = log.written - len(log.lines)
+    skipped = max(0, after - first) if isinstance(after, int) else 0
+    return {"server": params["server"], "written": log.written, "lines": list(log.lines)[skipped:]}
+
+
+async def stop(office: Office, params: Params) -> Answer:
+    """End a server and keep it ended. Its calls may end first; what still waits then is refused."""
+    supervisor = office.supervisor(params)
+    had = office.hub.mux.servers[supervisor.name].line.running
+    cut = await office.hub.drain_server(supervisor.name, office.drain_s)
+    await supervisor.stop()
+    return _moved(office, supervisor, ended=max(0, had - cut), cut=cut)
+
+
+async def start(office: Office, params: Params) -> Answer:
+    """Start a server that is stopped, broken or waiting; one that runs is left alone."""
+    supervisor = office.supervisor(params)
+    supervisor.start()
+    return _moved(office, supervisor, ended=0, cut=0)
+
+
+async def restart(office: Office, params: Params) -> Answer:
+    """End a server and start it again. What waits is served by the new process."""
+    supervisor = office.supervisor(params)
+    line = office.hub.mux.servers[supervisor.name].line
+    had = line.running
+    cut = await office.hub.drain_server(supervisor.name, office.drain_s)
+    await supervisor.restart()
+    return _moved(office, supervisor, ended=max(0, had - cut), cut=cut)
+
+
+def _moved(office: Office, supervisor: Supervisor, *, ended: int, cut: int) -> Answer:
+    """What became of a server and its calls: those that ended by themselves, those that were cut off."""
+    server = office.hub.mux.servers[supervisor.name]
+    state, waiting = server.lifecycle.state.value, server.line.waiting
+    return {"server": server.name, "state": state, "ended": ended, "cut": cut, "waiting": waiting}
 
 
 def _brief(server: Server) -> Answer:
@@ -131,10 +197,14 @@ def _client(hub: Hub, connection: Connection, now: float) -> Answer:
     }
 
 
-COMMANDS: dict[str, Callable[[Office], Awaitable[Answer]]] = {
+COMMANDS: dict[str, Callable[[Office, Params], Awaitable[Answer]]] = {
     "ping": ping,
     "servers": servers,
     "status": status,
+    "logs": logs,
+    "start": start,
+    "stop": stop,
+    "restart": restart,
 }
 
 
@@ -148,7 +218,10 @@ async def manage(office: Office, request: Manage) -> None:
         office.hub.managed(request, Refusal(Code.UNKNOWN_METHOD, message, hint, Blame.CALLER))
         return
     try:
-        outcome: bytes | Refusal = msgspec.json.encode(await command(office))
+        params = msgspec.json.decode(request.body, type=dict[str, Any])
+        outcome: bytes | Refusal = msgspec.json.encode(await command(office, params))
+    except Refused as refused:
+        outcome = refused.refusal
     except Exception:  # a command that fails must not take the calls of everybody with it
         logger.exception("command.failed", extra={"command": request.method})
         outcome = refusals.broken(f"the command {request.method!r} failed")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from broker import __version__
+from broker.doctor.command import doctor
+from broker.import_command import import_
 from broker.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.errors import BrokerError, InvalidRequest, Unavailable
@@ -28,6 +30,7 @@ BAD, USAGE, NO_BROKER = 1, 2, 3
 """Exit statuses beside 0: it ran and the answer is bad; usage or config; no broker answers."""
 
 WATCH_S = 1.0
+FOLLOW_S = 0.2
 
 endpoint_option = click.option(
     "--endpoint",
@@ -163,6 +166,75 @@ def call(
             click.echo(item["text"] if item.get("type") == "text" else json.dumps(item, ensure_ascii=False))
     if result.get("isError"):
         sys.exit(BAD)
+
+
+@cli.command()
+@click.argument("server")
+@endpoint_option
+@json_option
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
+def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None:
+    """Print the last lines that a SERVER wrote to its stderr."""
+    with _client(endpoint) as broker, suppress(KeyboardInterrupt):
+        seen = broker.request(MANAGEMENT, "logs", {"server": server})
+        if as_json:
+            click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
+            return
+        while True:
+            for line in seen["lines"]:
+                click.echo(line)
+            if not follow:
+                return
+            time.sleep(FOLLOW_S)
+            seen = broker.request(MANAGEMENT, "logs", {"server": server, "after": seen["written"]})
+
+
+@cli.command()
+@click.argument("server")
+@endpoint_option
+@json_option
+def stop(server: str, endpoint: str | None, as_json: bool) -> None:
+    """End a SERVER, and keep it ended until `start` or `restart`."""
+    _move("stop", server, endpoint, as_json=as_json)
+
+
+@cli.command()
+@click.argument("server")
+@endpoint_option
+@json_option
+def start(server: str, endpoint: str | None, as_json: bool) -> None:
+    """Start a SERVER that is stopped, broken, or waiting for its next try."""
+    _move("start", server, endpoint, as_json=as_json)
+
+
+@cli.command()
+@click.argument("server")
+@endpoint_option
+@json_option
+def restart(server: str, endpoint: str | None, as_json: bool) -> None:
+    """End a SERVER and start it again; what waits for it is served then."""
+    _move("restart", server, endpoint, as_json=as_json)
+
+
+def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> None:
+    """Carry out one of the three, and wait until the server is where it was to go. Exit status 1 if not."""
+    goal = "stopped" if command == "stop" else "ready"
+    with _client(endpoint) as broker:
+        moved = broker.request(MANAGEMENT, command, {"server": server})
+        while moved["state"] not in (goal, "backoff", "broken", "stopped"):
+            time.sleep(FOLLOW_S)
+            known = broker.request(MANAGEMENT, "servers")["servers"]
+            moved |= next({"state": one["state"]} for one in known if one["name"] == server)
+    if as_json:
+        click.echo(json.dumps(moved, ensure_ascii=False, indent=2))
+    else:
+        click.echo(say("moved", **{**moved, "state": say(moved["state"])}))
+    if moved["state"] != goal:
+        sys.exit(BAD)
+
+
+cli.add_command(doctor)
+cli.add_command(import_)
 
 
 def _progress(progress: float, total: float | None, message: str | None) -> None:

@@ -61,7 +61,7 @@ async def serve(config: Config, path: Path, endpoint: str, launcher: Launcher) -
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     hub = Hub(Multiplexer(config, lifecycles, instance=secrets.token_hex(8), version=__version__))
     supervisors = _supervisors(config, launcher, hub)
-    office = Office(hub, supervisors, endpoint, str(path), trio.current_time())
+    office = Office(hub, supervisors, endpoint, str(path), trio.current_time(), config.limits.drain_sec)
 
     with trio.open_signal_receiver(*ENDINGS) as signals, _listening(endpoint, config, hub) as transport:
         async with trio.open_nursery() as nursery:

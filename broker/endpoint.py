@@ -137,6 +137,12 @@ class Endpoint:
 
     def send(self, post: Post) -> bool:
         """Send a message; False where its connection is gone."""
+        sent = self._put(post)
+        if self._parked is not None and _has_input(self._router):
+            self._parked.cancel()  # the send took the edge that the wait was for
+        return sent
+
+    def _put(self, post: Post) -> bool:
         router = self._router
         try:
             router.send(post.connection, zmq.SNDMORE | zmq.NOBLOCK)
@@ -149,8 +155,6 @@ class Endpoint:
         else:
             router.send(post.header, zmq.SNDMORE | zmq.NOBLOCK)
             router.send(post.body, zmq.NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
-        if self._parked is not None and _has_input(self._router):
-            self._parked.cancel()  # the send took the edge that the wait was for
         return True
 
     def forget(self, connection: bytes) -> None:
@@ -210,6 +214,21 @@ class Endpoint:
         del self._key_at[fd]
         _shut(fd)
         self._hub.turned_away(self._most)
+
+
+def _send(router: zmq.SyncSocket, post: Post) -> bool:
+    try:
+        router.send(post.connection, zmq.SNDMORE | zmq.NOBLOCK)
+    except zmq.ZMQError as error:
+        if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+            raise
+        return False
+    if post.body is None:
+        router.send(post.header, zmq.NOBLOCK)
+    else:
+        router.send(post.header, zmq.SNDMORE | zmq.NOBLOCK)
+        router.send(post.body, zmq.NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
+    return True
 
 
 def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:

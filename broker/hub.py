@@ -64,7 +64,7 @@ class Hub:
         self._transport: Transport | None = None
         self._manage: Callable[[Manage], None] | None = None
         self._alarm = trio.CancelScope()
-        self._idle = trio.Event()
+        self._watching = trio.lowlevel.ParkingLot()
 
     def attach(self, transport: Transport, manage: Callable[[Manage], None]) -> None:
         """From now on messages go out by `transport`, and management requests are `manage`'s to answer."""
@@ -171,8 +171,8 @@ class Hub:
         due = self.mux.wake_at()
         if due is not None and due < self._alarm.deadline:
             self._alarm.deadline = due
-        if not self.mux.calls.routing:
-            self._idle.set()
+        if self._watching:
+            self._watching.unpark_all()
 
     async def tick(self) -> None:
         """Tell the multiplexer the time whenever something is due."""
@@ -186,7 +186,18 @@ class Hub:
         """Take no new calls, and give the open ones this long to end; how many did not."""
         self.mux.closing = True
         with trio.move_on_after(patience_s):
-            while self.mux.calls.routing:
-                self._idle = trio.Event()
-                await self._idle.wait()
+            while len(self.mux.calls.routing):
+                await self._watching.park()
         return len(self.mux.calls.routing)
+
+    async def drain_server(self, name: str, patience_s: float) -> int:
+        """Give a server no further calls, and those it has this long to end; how many did not.
+
+        Its next process is given calls again.
+        """
+        line = self.mux.servers[name].line
+        line.paused = True
+        with trio.move_on_after(patience_s):
+            while line.running:
+                await self._watching.park()
+        return line.running

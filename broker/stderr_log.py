@@ -32,6 +32,8 @@ class StderrLog:
         self._server = server
         self._clock = clock
         self.lines: deque[str] = deque(maxlen=LINES)
+        self.written = 0
+        """How many lines there were so far; the last of `lines` has this number."""
         self.left_out = 0
         self.last: str | None = None
         """The last line of the process that runs now; `None` while it has written nothing."""
@@ -66,6 +68,7 @@ class StderrLog:
         if not text:
             return
         self.lines.append(text)
+        self.written += 1
         self.last = text
         if not self._allowed():
             self.left_out += 1

@@ -67,7 +67,7 @@ class Supervisor:
         self._upstream: Upstream | None = None
         self._ended = trio.Event()
         self._spawn = trio.Event()
-        self._rest = trio.Event()
+        self._moved = trio.Event()
         self._alarm = trio.CancelScope()
         self._has_slot = False
 
@@ -102,17 +102,31 @@ class Supervisor:
                 self._spawn = trio.Event()
                 await self._live()
 
+    def start(self) -> None:
+        """Start it at once, whatever made it rest."""
+        self._feed(Event.START)
+
+    async def restart(self) -> None:
+        """End the process and start another. What waits for the server goes on waiting meanwhile."""
+        if self.lifecycle.state in (State.HANDSHAKE, State.READY):
+            self._feed(Event.STOP)
+        self._feed(Event.START)
+        while self.lifecycle.state is State.DRAINING:
+            await self._moved.wait()
+
     async def stop(self) -> None:
         """End the process, and wait until nothing is left of it."""
-        self._rest = trio.Event()
-        if self._feed(Event.STOP) is Action.END or self.lifecycle.state is State.DRAINING:
-            await self._rest.wait()
+        self._feed(Event.STOP)
+        while self.lifecycle.stopping:
+            await self._moved.wait()
 
     def _feed(self, event: Event, ending: Ending | None = None) -> Action:
         before = self.lifecycle.state
         action = self.lifecycle.on(event, trio.current_time(), ending)
         if self.lifecycle.state is not before:
             self._report(ending)
+            self._moved.set()
+            self._moved = trio.Event()
         self._alarm.deadline = math.inf if self.lifecycle.wake_at is None else self.lifecycle.wake_at
         if self.lifecycle.state not in (State.STARTING, State.HANDSHAKE):
             self._give_slot_back()
@@ -121,7 +135,6 @@ class Supervisor:
         elif action is Action.END:
             self._ended.set()
         elif action is Action.REST:
-            self._rest.set()
             self._hub.rests(self.name)
         return action
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from client_shim import __version__, log, payload
 from client_shim.call import OnProgress
 from client_shim.connection import Channel, Listener
-from client_shim.endpoint import default_endpoint
+from client_shim.endpoint import default_endpoint, probe
 from client_shim.errors import ClientClosed, InvalidReply, Unavailable
 from client_shim.payload import Ask
 from client_shim.registry import registry
@@ -51,6 +51,7 @@ class BrokerClient:
         timeout: the deadline of a call that is given none, in seconds; `None` leaves it to the broker.
         hello_timeout_s: how long a broker may take to greet.
         reconnect_s: how long a call waits for a broker that was there and is gone, within its own deadline.
+            One that is gone for longer, and still is, is not waited for.
         on_notification: called with server, method and params of what a server says unasked.
 
     Every method that talks to the broker connects where that has not been done, and raises:
@@ -256,6 +257,8 @@ class BrokerClient:
         connection = channel.connection
         if connection.is_open:
             return channel
+        if connection.loop.time() - connection.lost_at > self._reconnect_s:
+            probe(connection.endpoint)  # not every call has to wait again for a broker that stays away
         patience_s = self._reconnect_s if connection.came_up else self._reconnect_s + self._hello_timeout_s
         until = connection.loop.time() + (patience_s if timeout_s is None else min(patience_s, timeout_s))
         try:

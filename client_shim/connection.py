@@ -78,6 +78,7 @@ class Connection:
         self.pid = os.getpid()
         self.closed = False
         self.came_up = False
+        self.lost_at = float("inf")
         self.counts: dict[str, int] = {}
         self._who = who
         self._hello_timeout_s = hello_timeout_s
@@ -154,6 +155,7 @@ class Connection:
                 await waiter
             finally:
                 self._waiters.pop(waiter, None)
+                del waiter  # an error that it raised holds this frame, and neither must keep the other
                 if timer is not None:
                     timer.cancel()
 
@@ -221,28 +223,31 @@ class Connection:
     def _fell(self, error: Unavailable) -> None:
         """An attempt has failed, or the link was lost."""
         link, self._link, self._error = self._link, None, error
+        if was_up := self._welcomed_at >= self._tried_at:
+            self.lost_at = self.loop.time()
         if link is not None:
             link.close()
         if not self.came_up or isinstance(error, _HOPELESS):
             for waiter in self._waiters:
                 _fail(waiter, error)
         if self.came_up:
-            self._try_at(self.loop.time() + self._delay())
+            self._try_at(self.loop.time() + self._delay(was_up))
 
-    def _delay(self) -> float:
-        was_up = self._welcomed_at >= self._tried_at
+    def _delay(self, was_up: bool) -> float:
         if was_up and self.loop.time() - self._welcomed_at > SETTLED_S:
             self._delays = delays(random.random)
         delay = next(self._delays)
         return min(delay, HASTE_S) if self._waiters else delay
 
     def _give_up(self, waiter: asyncio.Future[None]) -> None:
-        error = self._error or reasons.silent(round(self.loop.time() - self._tried_at, 3))
+        _fail(waiter, self._why_not())
+
+    def _why_not(self) -> Unavailable:
         try:
             probe(self.endpoint)
-        except Unavailable as now:
-            error = now
-        _fail(waiter, error)
+        except Unavailable as error:
+            return error
+        return self._error or reasons.silent(round(self.loop.time() - self._tried_at, 3))
 
     def close(self, reason: str) -> None:
         """Say goodbye and end everything. Closing twice is fine."""

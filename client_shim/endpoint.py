@@ -94,7 +94,8 @@ def _probe_ipc(endpoint: str, path: str) -> None:
     if not hasattr(socket, "AF_UNIX"):
         raise UnsupportedPlatform(
             f"{endpoint}: this platform has no ipc:// endpoints",
-            hint='give the broker `endpoint = "tcp://127.0.0.1:<port>"` and the client the same',
+            hint="run the broker in Docker or WSL, and best the backend beside it; from Windows itself "
+            "a broker in WSL can be reached where both have the endpoint tcp://127.0.0.1:<port>",
         )
     if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
         raise PathTooLong(

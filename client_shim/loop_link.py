@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 
+from client_shim.errors import UnsupportedPlatform
 from client_shim.events import Event
 from client_shim.link import Link
 from client_shim.state import ClientState
@@ -23,6 +24,7 @@ class LoopLink:
 
     Raises:
         InvalidEndpoint: libzmq cannot make anything of the endpoint.
+        UnsupportedPlatform: the loop cannot watch sockets.
     """
 
     def __init__(
@@ -42,10 +44,20 @@ class LoopLink:
         self._timer_at = float("inf")  # uvloop's handles do not always say
         self._link: Link | None = Link(endpoint, state)
         self._filenos = self._link.filenos
-        for fileno in self._filenos:
-            loop.add_reader(fileno, self._work)
+        self._watch_filenos()
         self.wake_by(state.next_deadline())
         self.settle()
+
+    def _watch_filenos(self) -> None:
+        try:
+            for fileno in self._filenos:
+                self.loop.add_reader(fileno, self._work)
+        except NotImplementedError:
+            self.close()
+            raise UnsupportedPlatform(
+                f"{type(self.loop).__name__} cannot watch sockets, as that of Windows cannot",
+                hint="use asyncio.SelectorEventLoop there, or run the backend in Docker or WSL",
+            ) from None
 
     def settle(self) -> None:
         """To be called after every touch of `state`.

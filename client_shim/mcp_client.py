@@ -9,7 +9,7 @@ What a call raises is one of the three kinds that such a backend catches:
 * `ValueError`: the call names or holds something that is not right: a server or tool that is not there,
   arguments that are no JSON. To repeat it is in vain.
 * `ConnectionError`: the broker, or the server, was lost while it had the call. Whether the call was carried
-  out is unknown, and only then is it this error.
+  out is unknown.
 * `RuntimeError`: everything else: the server or the broker cannot be reached, it took too long, the server
   answered with an error. What the shim knows about it, with a class for every reason, is the `__cause__`.
 """

@@ -104,7 +104,7 @@ class Calls:
             self._list(call, server.catalogue.answer(call.method), now)
         elif call.method == "ping":
             self._answer(call, b"{}", now)
-        elif call.method == "tools/call" and call.name not in server.catalogue.names("tools/list"):
+        elif call.method == "tools/call" and not server.catalogue.may_have_tool(call.name):
             names = server.catalogue.names("tools/list")
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
             self._effects += server.link.refresh("tools/list", now)  # it may have changed without a word

@@ -133,6 +133,12 @@ class Catalogue:
         self._listings[method] = listing
         return before is None or before.body != listing.body
 
+    def may_have_tool(self, name: str | None) -> bool:
+        """Whether a call of this tool makes sense: it is listed, or the list could not be read."""
+        listing = self._listings.get("tools/list")
+        unread = listing is None and "tools" in self.agreed.capabilities
+        return unread or (listing is not None and name in listing.names)
+
     def names(self, method: str) -> frozenset[str]:
         """The names in one list; none where the server has no such list."""
         listing = self._listings.get(method)

@@ -34,7 +34,7 @@ _WORDS = 'write a list of strings, such as ["one", "two"]'
 _SIZE = "write a number of bytes from 65536 up"
 _SWITCH = "write true or false, without quotes"
 
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
 Endpoint = Annotated[str, Meta(pattern=r"^ipc://.|^tcp://(127\.0\.0\.1|\[::1\]):\d+$")]

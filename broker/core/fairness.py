@@ -23,6 +23,8 @@ class Line:
         self.running = 0
         self.held = False
         """Whether nobody is to be next for now, because the server does not read."""
+        self.paused = False
+        """The same, because the server is about to be stopped on purpose."""
 
     def __repr__(self) -> str:
         return f"<Line waiting={self.waiting} running={self.running}/{self._concurrency}>"
@@ -37,7 +39,7 @@ class Line:
 
     def next(self) -> Call | None:
         """The call whose turn it is, now counted as running; `None` if all wait or nobody does."""
-        if self.held or self.running >= self._concurrency or not self._lanes:
+        if self.held or self.paused or self.running >= self._concurrency or not self._lanes:
             return None
         key, lane = next(iter(self._lanes.items()))
         _, call = lane.popitem(last=False)

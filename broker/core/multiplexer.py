@@ -239,7 +239,7 @@ class Multiplexer:
         self.closing = True
         for connection in self.sessions.all():
             for call in self.calls.routing.of_client(connection.key):
-                self.calls.fail(call, refusals.shutting_down(), now)
+                self.calls.fail(call, refusals.cut(call), now)
             self._post(connection, wire.Goodbye(0, 0, reason))
             self._close(connection, CloseReason.SHUTDOWN, now)
         return self._done(now)

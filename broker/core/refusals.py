@@ -123,6 +123,9 @@ def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
             Blame.SERVER,
             about,
         )
+    if lifecycle.stopping or lifecycle.state is State.STOPPED:
+        message, hint = f"server {server!r} was stopped", f"`mcp-broker start {server}` starts it"
+        return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
     reason = f": {clip(lifecycle.last_error, 400)}" if lifecycle.last_error else ""
     if lifecycle.wake_at is not None and lifecycle.state in (State.BACKOFF, State.BROKEN):
         about["retry_after_s"] = round(max(0.0, lifecycle.wake_at - now), 3)
@@ -226,9 +229,18 @@ def cancelled() -> Refusal:
 
 
 def shutting_down() -> Refusal:
-    """The broker is ending."""
+    """The broker is ending, and the call was not begun."""
     hint = "connect again in a moment; the next broker answers"
     return Refusal(Code.SHUTTING_DOWN, "the broker is shutting down", hint, Blame.OPERATOR)
+
+
+def cut(call: Call) -> Refusal:
+    """The broker is ending, and the call did not in the time that was left."""
+    if not call.sent:
+        return shutting_down()
+    message = f"the broker is shutting down, and server {call.server!r} did not answer {call.method} before"
+    hint = "whether the call took effect is unknown: look before you repeat it"
+    return Refusal(Code.SHUTTING_DOWN, message, hint, Blame.OPERATOR, {"outcome": "unknown"})
 
 
 def wrong_instance(theirs: str, ours: str) -> Refusal:

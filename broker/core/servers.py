@@ -78,7 +78,7 @@ class Servers:
         if server.link is not None and not server.link.opened:
             server.remembered = Era.LEGACY if server.lifecycle.respawning else None
         server.link = None
-        server.line.held = False
+        server.line.held = server.line.paused = False
         self._calls.server_died(server, reason, now)
 
     def rests(self, name: str, now: float) -> None:

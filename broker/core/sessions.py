@@ -120,7 +120,7 @@ class Sessions:
         kept = bytes(body) if isinstance(body, memoryview) else body
         connection.outbox[slot] = (header, kept)
         connection.outbox_bytes += wire.cost(header, kept)
-        if connection.outbox_bytes > self._outbox_bytes:
+        if connection.outbox_bytes > self._outbox_bytes and len(connection.outbox) > 1:
             self._overflowing.append(connection)
 
     def overflowing(self) -> list[Connection]:

@@ -134,13 +134,19 @@ class Examination:
             await asyncio.sleep(_PAUSE_S)
 
     async def _moment(self) -> Moment:
+        """How it is now. The processes are looked at after the CPU, when all has settled."""
         self._tell("looking", 0, 1)
         status = await self.status()
+        cpu_percent = await _idle_cpu(status["broker"]["pid"]) if is_here(status) else None
+        status = await self.status()
+        rows, broker = status["servers"], status["broker"]
+        load = Load(
+            processes=sum(row["processes"] for row in rows),
+            rss_bytes=broker["rss_bytes"] + sum(row["rss_bytes"] for row in rows),
+            cpu_percent=cpu_percent,
+        )
         return Moment(
-            instance=status["broker"]["instance"],
-            servers=_servers(status),
-            load=await _load(status),
-            strays=_strays(status),
+            instance=broker["instance"], servers=_servers(status), load=load, strays=_strays(status)
         )
 
     async def configs(self) -> Configs:
@@ -203,15 +209,6 @@ def _strays(status: dict[str, Any]) -> tuple[Stray, ...] | None:
     if not machine.is_here(seen, broker, leaders.values()):
         return None
     return tuple(machine.strays(seen, broker, leaders))
-
-
-async def _load(status: dict[str, Any]) -> Load:
-    rows, broker = status["servers"], status["broker"]
-    return Load(
-        processes=sum(row["processes"] for row in rows),
-        rss_bytes=broker["rss_bytes"] + sum(row["rss_bytes"] for row in rows),
-        cpu_percent=await _idle_cpu(broker["pid"]) if is_here(status) else None,
-    )
 
 
 async def _idle_cpu(broker: int) -> float:

@@ -118,7 +118,15 @@ def _kind(seen: Tasks, one: Task, leader: int, broker: int) -> Literal["second",
         return "second"
     if any(up.is_broker for up in higher):
         return None
-    return "orphan" if cookie is not None else "beside"
+    if cookie is None:
+        return "beside"
+    return None if _is_attended(seen, cookie) else "orphan"
+
+
+def _is_attended(seen: Tasks, cookie: bytes) -> bool:
+    """Whether a broker runs that this mark is of."""
+    kin = (one for one in seen.values() if _cookie(one.pid) == cookie)
+    return any(up.is_broker for one in kin for up in above(seen, one.pid))
 
 
 def _by(seen: Tasks, one: Task) -> str:

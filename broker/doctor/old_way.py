@@ -37,6 +37,7 @@ _LINE_LIMIT_BYTES = 64 * 1024**2
 _POLITE_S = 2.0
 _KILL_ROUNDS = 40
 _KILL_PAUSE_S = 0.05
+_LOOKS = 2  # a process that has only just become its program shows no environment for a moment
 _SPARE_BYTES = 256 * 1024**2
 
 _INITIALIZE = {
@@ -175,9 +176,11 @@ class _Backend:
         """Without awaiting, so that nothing comes in between."""
         for child in self._children:
             child.kill()
+        looks_without = 0
         for _ in range(_KILL_ROUNDS):
             left = machine.marked(self._mark)
-            if not left:
+            looks_without = 0 if left else looks_without + 1
+            if looks_without == _LOOKS:
                 return 0
             for pid in left:
                 with suppress(ProcessLookupError):

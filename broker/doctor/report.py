@@ -11,7 +11,7 @@ from msgspec import Struct
 from broker.doctor.evidence import Evidence, Page, Server
 from broker.doctor.old_way import OldWay
 from broker.doctor.texts import Say
-from broker.doctor.verdict import Finding, Grade, Verdict
+from broker.doctor.verdict import LEAST_PAGES, Finding, Grade, Verdict
 
 MIB = 1024**2
 
@@ -183,8 +183,10 @@ def conclusion(report: Report, say: Say) -> list[str]:
     """The verdict, why it is so, and what is to be expected."""
     grade, pages = report.verdict.grade.value, report.evidence.pages
     forgotten = sum(not page.closed for page in pages)
-    why = say(f"why.{grade}", pages=len(pages), forgotten=forgotten)
-    return [say(f"verdict.{grade}"), why, say("rule")]
+    why = [say(f"why.{grade}", pages=len(pages), forgotten=forgotten)]
+    if grade == "A" and len(pages) >= LEAST_PAGES:
+        why.append(say("why.steady"))
+    return [say(f"verdict.{grade}"), " ".join(why), say("rule")]
 
 
 def as_json(report: Report, say: Say) -> dict[str, Any]:

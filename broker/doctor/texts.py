@@ -71,8 +71,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "第 {pages} 页之后：旧方式 {old} 个进程、{old_mib} MiB，broker {new} 个进程、{new_mib} MiB。",
     ),
     "compare.ended": (
-        "Processes of the old way that were ended, which is all of them: {count}.",
-        "旧方式的 {count} 个进程已全部结束。",
+        "All processes of the old way were ended ({count}).",
+        "旧方式的全部进程（{count} 个）已结束。",
     ),
     "compare.left": (
         (
@@ -110,14 +110,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "verdict.C": ("Verdict: C, not fixed.", "判定：C，未修复。"),
     "why.A": (
         (
-            "Pages opened and left: {pages}, without closing their client: {forgotten}. No "
-            "process was started for them, none was left behind, and the answers did not become slower."
+            "Pages opened and left: {pages}, without closing their client: {forgotten}. No process was "
+            "started for them, and none was left behind."
         ),
         (
-            "共打开并离开 {pages} 个页面，其中 {forgotten} 个没有关闭客户端：没有为它们启动任何进程，没有残留"
-            "，回答也没有变慢。"
+            "打开并离开的页面共 {pages} 个，其中未关闭客户端的 {forgotten} 个：没有为它们启动任何进程，"
+            "也没有残留。"
         ),
     ),
+    "why.steady": ("The answers did not become slower.", "回答没有变慢。"),
     "why.B": (
         "Opening pages starts no process. What is named above is to be mended.",
         "打开页面不会启动进程；但上面列出的问题需要处理。",

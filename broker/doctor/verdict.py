@@ -168,8 +168,12 @@ def grows(counts: Sequence[int]) -> bool:
 
 
 def _counts(evidence: Evidence, name: str) -> list[int]:
-    """The sizes of its tree before the first page and after each; while it starts it has none to speak of."""
-    seen = evidence.history(name)[:-1]
+    """The sizes of its tree before the first page and after each; while it starts it has none to speak of.
+
+    After the last page it was looked at twice. The second look counts: it shows what has settled.
+    """
+    history = evidence.history(name)
+    seen = [*history[:-2], history[-1]]
     return [server.processes for server in seen if server.state == "ready"] or [0]
 
 

@@ -20,9 +20,9 @@ Table = dict[str, object]
 Level = Literal["note", "warning", "fault"]
 
 AMBIGUOUS_S = (1000, 3600)
-"""A `timeout` within these may be seconds or milliseconds. Below they are seconds (Cline, Roo, mcphub), as
-nobody waits milliseconds only; above they are milliseconds (Claude Code, Gemini CLI, Amazon Q), as nobody
-waits longer than an hour."""
+"""A `timeout` within these may be seconds or milliseconds. Below they are seconds, as in Cline and Roo:
+nobody waits for milliseconds only. Above they are milliseconds, as in Claude Code and Gemini CLI:
+nobody waits for longer than an hour."""
 
 _TRANSPORT_KEYS = ("type", "transport", "transportType")
 _ADDRESS_KEYS = ("url", "serverUrl", "httpUrl")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import socket
 import tempfile
 import time
 import weakref
@@ -373,3 +374,21 @@ def test_the_context_of_the_first_caller_is_not_kept(on_loop: Run, endpoint: str
             await client.aclose()
 
     on_loop(main())
+
+
+def test_a_loop_that_cannot_watch_sockets_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows' own event loop has no `add_reader`: an error at once, not a wait."""
+
+    def unable(*_: object) -> None:
+        raise NotImplementedError
+
+    with tempfile.TemporaryDirectory(prefix="mb-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/b.sock")
+        listener.listen()
+        loop = asyncio.SelectorEventLoop()
+        monkeypatch.setattr(loop, "add_reader", unable)
+        try:
+            with pytest.raises(errors.UnsupportedPlatform, match=r"SelectorEventLoop there.*Docker or WSL"):
+                loop.run_until_complete(BrokerClient("windows", f"ipc://{folder}/b.sock").connect())
+        finally:
+            loop.close()

@@ -229,6 +229,17 @@ def test_the_reply_to_the_probe_that_comes_after_initialize_is_of_no_account(lat
     assert talk.link.era is Era.LEGACY
 
 
+def test_a_probe_that_is_never_answered_is_forgotten_once_the_server_is_open() -> None:
+    """Law 6: else its deadline would wake the broker for nothing, again and again."""
+    talk = Talk(tools={})
+    talk.greet()
+    assert talk.link.wake_at is not None
+    talk.did(talk.link.tick(talk.link.wake_at))
+    talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}})
+    assert talk.tools("a") == ["Opened"]
+    assert talk.link.wake_at is None
+
+
 def test_the_reply_to_initialize_that_comes_after_the_probe_is_of_no_account() -> None:
     """Section 5: a dual-era server is used as a modern one, and is not told that it was initialized."""
     talk = Talk(Era.MODERN, tools={})

@@ -19,7 +19,8 @@ from broker.core.lifecycle import Event, State
 from broker.core.methods import Era
 from client_shim import wire
 from client_shim.wire import Code
-from tests.core.world import INSTANCE, Client, Json, Process, World
+from tests.core.fake_server import Json, Process
+from tests.core.world import INSTANCE, Client, World
 
 SERVERS: dict[str, Json] = {"legacy": {"max_in_flight": 2}, "modern": {"serialized": True}}
 IDS = st.integers(1, 9)

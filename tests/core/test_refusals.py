@@ -75,7 +75,7 @@ ALL: dict[str, tuple[Refusal, Code, Blame]] = {
         Code.SERVER_DOWN,
         Blame.SERVER,
     ),
-    "stopped": (refusals.not_ready("time", lifecycle(), 1.0), Code.SERVER_DOWN, Blame.SERVER),
+    "stopped": (refusals.not_ready("time", lifecycle(), 1.0), Code.SERVER_DOWN, Blame.OPERATOR),
     "died": (refusals.died(call(), NASTY), Code.SERVER_DIED, Blame.SERVER),
     "deadline": (refusals.deadline(call(), 1), Code.DEADLINE, Blame.SERVER),
     "deadline in line": (refusals.deadline(call(sent=False), 32), Code.DEADLINE, Blame.SERVER),

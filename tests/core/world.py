@@ -9,124 +9,21 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from broker.core.backoff import Backoff
 from broker.core.config import Config, load
 from broker.core.effects import Closed, Effect, Keep, Manage, Note, Opened, Unfit, Write
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
-from broker.core.methods import MODERN_VERSION, Era
 from broker.core.multiplexer import Multiplexer
 from broker.core.refusals import Refusal
 from broker.core.sessions import CloseReason, Peer, Post
 from client_shim import wire
+from tests.core.fake_server import Json, Process, Script
 
 INSTANCE = "i-1"
-LEGACY_VERSION = "2025-11-25"
 ENDINGS = (wire.Result, wire.Error, wire.Fault)
 MAX_STEPS = 10_000
-
-Json = dict[str, Any]
-
-
-@dataclass
-class Script:
-    """What a fake server does by itself: the handshake and the lists. Calls are the test's to answer."""
-
-    era: Era = Era.LEGACY
-    lists: dict[str, list[str]] = field(default_factory=lambda: {"tools/list": ["echo"]})
-    capabilities: Json | None = None
-    mute: set[str] = field(default_factory=set)
-
-    def answer(self, request: Json) -> Json | None:
-        """The answer it gives at once, if it gives one."""
-        method = request["method"]
-        if "id" not in request or method in self.mute:
-            return None
-        if method == "server/discover" and self.era is Era.MODERN:
-            return _result(
-                request, {"supportedVersions": [MODERN_VERSION], "capabilities": self.offers(), "_meta": {}}
-            )
-        if method == "initialize" and self.era is Era.LEGACY:
-            seen = {"protocolVersion": LEGACY_VERSION, "capabilities": self.offers(), "serverInfo": {}}
-            return _result(request, seen)
-        if method in ("server/discover", "initialize"):
-            return _error(request, -32601, "no such method")
-        return self.listing(request) if method.endswith("/list") else None
-
-    def offers(self) -> Json:
-        """Its capabilities: those it has a list for, where the test says nothing else."""
-        if self.capabilities is not None:
-            return self.capabilities
-        return {method.partition("/")[0]: {} for method in self.lists}
-
-    def listing(self, request: Json) -> Json:
-        """One page with everything."""
-        member, key = {
-            "tools/list": ("tools", "name"),
-            "prompts/list": ("prompts", "name"),
-            "resources/list": ("resources", "uri"),
-            "resources/templates/list": ("resourceTemplates", "uriTemplate"),
-        }[request["method"]]
-        names = self.lists.get(request["method"], [])
-        return _result(request, {member: [{key: name} for name in names]})
-
-
-def _result(request: Json, result: object) -> Json:
-    return {"jsonrpc": "2.0", "id": request["id"], "result": result}
-
-
-def _error(request: Json, code: int, message: str) -> Json:
-    return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}
-
-
-class Process:
-    """One process of a server: all that was written to it, and what it writes."""
-
-    def __init__(self, world: World, name: str, script: Script) -> None:
-        self.name = name
-        self.script = script
-        self.lines: list[Json] = []
-        self._world = world
-
-    def take(self, line: bytes) -> None:
-        """A line on its stdin. It is one line to every reader, and one JSON object."""
-        assert line.endswith(b"\n")
-        assert len(line.splitlines()) == 1
-        message = json.loads(line)
-        self.lines.append(message)
-        answer = self.script.answer(message) if "method" in message else None
-        if answer is not None:
-            self._world.lines.append((self, json.dumps(answer).encode()))
-
-    def got(self, method: str) -> list[Json]:
-        """What it was sent of one method."""
-        return [line for line in self.lines if line.get("method") == method]
-
-    @property
-    def calls(self) -> list[Json]:
-        """The tools/call requests it got."""
-        return self.got("tools/call")
-
-    def say(self, message: Json | bytes) -> None:
-        """It writes a line."""
-        line = message if isinstance(message, bytes) else json.dumps(message).encode()
-        self._world.lines.append((self, line))
-        self._world.settle()
-
-    def reply(self, request: Json, result: object) -> None:
-        """It answers a request."""
-        self.say(_result(request, result))
-
-    def refuse(self, request: Json, code: int, message: str) -> None:
-        """It answers a request with an error."""
-        self.say(_error(request, code, message))
-
-    def progress(self, token: object, progress: float) -> None:
-        """It says how far it is."""
-        params = {"progressToken": token, "progress": progress}
-        self.say({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
 
 
 class Client:
@@ -177,6 +74,13 @@ class Client:
         assert isinstance(message, wire.Result), message
         assert body is not None
         return json.loads(body)
+
+    def only_fault(self) -> wire.Fault:
+        """The one message that it was sent."""
+        ((message, _),) = self.inbox
+        assert isinstance(message, wire.Fault)
+        self.inbox.clear()
+        return message
 
     def fault(self, id: int) -> wire.Fault:
         """The fault of a request which ended once, by the broker."""
@@ -354,3 +258,10 @@ class World:
         for server in self.mux.servers.values():
             assert (server.line.waiting, server.line.running) == (0, 0)
             assert not server.line._lanes
+
+
+def ready(**table: object) -> World:
+    """A broker with one server, "time", that is ready; its keys in the config are `table`."""
+    world = World({"time": table})
+    world.start()
+    return world

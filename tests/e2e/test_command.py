@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running, toml
+from client_shim import BrokerClient
+from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running, toml, wait_until
 
 
 def command(
@@ -144,6 +146,65 @@ def test_call(broker: RunningBroker) -> None:
     assert command("call", "one", "fail", endpoint=broker.endpoint).returncode == 1
     done = command("call", "one", "jsonrpc_error", '{"message": "坏了"}', endpoint=broker.endpoint)
     assert (done.returncode, "坏了" in done.stderr) == (1, True)
+
+
+def test_logs_prints_what_a_server_wrote(broker: RunningBroker) -> None:
+    """The last lines of its stderr, and with -f those that come."""
+    command("call", "one", "stderr", '{"lines": 3, "bytes": 10}', endpoint=broker.endpoint)
+    wait_until(lambda: command("logs", "one", endpoint=broker.endpoint).stdout.count("eee") >= 3)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    args = [sys.executable, "-m", "broker", "logs", "one", "-f", "--endpoint", broker.endpoint]
+    follow = subprocess.Popen(args, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    try:
+        assert follow.stdout is not None
+        assert follow.stdout.readline().startswith("1 e")
+        command("call", "one", "stderr", '{"lines": 1, "bytes": 77}', endpoint=broker.endpoint)
+        while len(follow.stdout.readline()) < 77:
+            pass
+        follow.send_signal(signal.SIGINT)
+        follow.communicate(timeout=PATIENCE_S)
+        assert follow.returncode == 0
+    finally:
+        follow.kill()
+        follow.communicate()
+
+
+def test_stop_start_and_restart_say_what_became_of_the_calls() -> None:
+    """Calls in flight may end, those that wait are refused by a stop and served after a restart."""
+    with running({"one": rogue(max_in_flight=1), "off": rogue(enabled=False)}) as broker:
+        before = broker.pids()["one"]
+        done = command("restart", "one", endpoint=broker.endpoint)
+        assert (done.returncode, done.stdout) == (0, "one: ready; calls: 0 ended, 0 cut off, 0 waiting\n")
+        assert broker.pids()["one"] != before
+        done = command("stop", "one", endpoint=broker.endpoint)
+        assert (done.returncode, broker.pids()) == (0, {})
+        done = command("call", "one", "echo", endpoint=broker.endpoint)
+        assert (done.returncode, "`mcp-broker start one` starts it" in done.stderr) == (1, True), done.stderr
+        assert command("start", "one", endpoint=broker.endpoint).returncode == 0
+        assert command("call", "one", "echo", endpoint=broker.endpoint).returncode == 0
+        assert "'off' is switched off" in command("restart", "off", endpoint=broker.endpoint).stderr
+        assert "no server 'oen'" in command("stop", "oen", endpoint=broker.endpoint).stderr
+
+
+def test_a_restart_lets_calls_end_and_serves_those_that_wait() -> None:
+    """Nobody who called before or during a restart is left without an answer."""
+    with running({"one": rogue(max_in_flight=1)}, limits={"drain_sec": 60.0}) as broker:
+
+        async def main() -> None:
+            async with BrokerClient("calls", broker.endpoint) as client:
+                first = asyncio.create_task(client.call_tool("one", "sleep", {"seconds": 0.5}))
+                while not (await client.status())["servers"][0]["in_flight"]:
+                    await asyncio.sleep(0.01)
+                second = asyncio.create_task(client.call_tool("one", "whoami"))
+                while not (await client.status())["servers"][0]["queued"]:
+                    await asyncio.sleep(0.01)
+                before = broker.pids()["one"]
+                moved = await client.request("$broker", "restart", {"server": "one"})
+                assert (moved["ended"], moved["cut"], moved["waiting"]) == (1, 0, 1)
+                assert (await first).content[0].text == "slept"
+                assert json.loads((await second).content[0].text)["pid"] != before
+
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -135,6 +136,21 @@ def test_wrong_use_is_2(run: Run, write: Write, tmp_path: Path) -> None:
     assert sorted(found.name for found in tmp_path.iterdir()) == ["a.json", "bin"]
 
 
+def test_a_full_disk_costs_nothing(run: Run, write: Write, tmp_path: Path) -> None:
+    """The old file stays as it is, and no half of a new one is left behind."""
+    old = write("broker.toml", OLD)
+    path = write("a.json", one())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(OLD), limits[1]))
+    try:
+        done = run(path, "--merge")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (done.exit_code, "cannot be written: File too large" in done.stderr) == (2, True)
+    assert old.read_text() == OLD
+    assert not list(tmp_path.glob(".broker*"))
+
+
 def test_a_dry_run_prints_what_it_would_write(run: Run, write: Write, tmp_path: Path) -> None:
     """On stdout alone, also where there is a file; with `--merge` the whole of it."""
     write("broker.toml", OLD)
@@ -257,7 +273,7 @@ tables = st.fixed_dictionaries(
         "args": st.lists(texts),
         "env": st.dictionaries(texts.filter(lambda key: key and "=" not in key), texts),
         "cwd": texts,
-        "timeout": st.floats(0, 1e9, exclude_min=True),
+        "timeout": st.floats(0, 31_536_000, exclude_min=True),
         "enabled": st.booleans(),
     },
 )

@@ -1,0 +1,211 @@
+"""Lines of servers: what they are, whose they are, and that none of them raises."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from broker.core import jsonrpc
+from broker.core.jsonrpc import MAX_DEPTH, Asked, Broken, Noise, Reply, Told
+from tests.core.json_text import deep, objects, values
+
+# --- lines of a server -------------------------------------------------------------------------------
+
+
+def kind_of(line: bytes) -> object:
+    """What was read, with its bytes."""
+    seen = jsonrpc.read(line)
+    if isinstance(seen, Reply):
+        result = None if seen.result is None else bytes(seen.result)
+        return ("reply", seen.id, result, None if seen.error is None else bytes(seen.error))
+    if isinstance(seen, Asked):
+        return ("asked", seen.id, seen.method, None if seen.params is None else bytes(seen.params))
+    if isinstance(seen, Told):
+        return ("told", seen.method, None if seen.params is None else bytes(seen.params))
+    return ("broken", seen.id) if isinstance(seen, Broken) else "noise"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b'{"jsonrpc":"2.0","id":1,"result":{"a":1}}', ("reply", 1, b'{"a":1}', None)),
+        (b' {"id" : 1 , "result" : null} \r', ("reply", 1, b"null", None)),
+        (b'{"id":"a","error":{"code":1}}', ("reply", "a", None, b'{"code":1}')),
+        (b'{"id":' + b"9" * 25 + b',"result":1}', ("reply", int("9" * 25), b"1", None)),
+        (b'{"id":2,"method":"ping"}', ("asked", 2, "ping", None)),
+        (b'{"id":"q","method":"m","params":{"a": 1}}', ("asked", "q", "m", b'{"a": 1}')),
+        (b'{"method":"n","params":[ ]}', ("told", "n", b"[ ]")),
+        (b'{"method":"n"}', ("told", "n", None)),
+        (b'{"id":null,"method":"n"}', ("broken", None)),
+        (b'{"id":1}', ("broken", 1)),
+        (b'{"id":1,"result":1,"error":{}}', ("broken", 1)),
+        (b'{"id":null,"error":{"code":-32700}}', ("broken", None)),
+        (b'{"result":1}', ("broken", None)),
+        (b"{}", ("broken", None)),
+        (b'{"id":1,"result":NaN}', ("broken", 1)),
+        (rb'{"id":1,"result":"\ud800"}', ("broken", 1)),
+        (b'{"id":1,"result":"\xff"}', ("broken", 1)),
+        (b'{"id":1,"result":' + deep(MAX_DEPTH) + b"}", ("broken", 1)),
+        (b'{"id":1,"result":' + deep(2000) + b"}", ("broken", 1)),
+        (b'{"id":1,"result":{}', ("broken", 1)),
+        (b'{"id":true,"result":{}}', ("broken", None)),
+        (b'{"id":1.5,"result":{}}', ("broken", None)),
+        (b'{"id":1,"method":5}', ("broken", 1)),
+        (b'{"id":' + b"9" * 5000 + b',"result":{}}', ("broken", None)),
+        (b"", "noise"),
+        (b"   ", "noise"),
+        (b"Server running on stdio", "noise"),
+        (b'[{"id":1,"result":{}}]', "noise"),
+        (b'"id"', "noise"),
+        (b"\xff\xfe", "noise"),
+        (b'\xef\xbb\xbf{"id":1,"result":{}}', "noise"),
+    ],
+)
+def test_what_a_line_is(line: bytes, kind: object) -> None:
+    """Law 8: a line is what it says it is, or it is of no use; it is never made into something near it."""
+    assert kind_of(line) == kind
+
+
+def test_a_result_is_the_bytes_it_came_in() -> None:
+    """Law 7: spaces, escapes, doubled keys and numbers beyond a double included."""
+    result = rb'{ "a" :1.50e1, "a":"\u00e9", "b" : 1e999,"c":[ ] }'
+    reply = jsonrpc.read(b'{"jsonrpc":"2.0", "result" : ' + result + b' ,"id":1}')
+    assert isinstance(reply, Reply)
+    assert reply.result is not None
+    assert bytes(reply.result) == result
+
+
+@given(values)
+def test_any_result_is_the_bytes_it_came_in(value: object) -> None:
+    """Law 7, for all of JSON."""
+    result = json.dumps(value, ensure_ascii=False).encode()
+    reply = jsonrpc.read(b'{"id":1,"result": ' + result + b"\t}")
+    assert isinstance(reply, Reply)
+    assert reply.result is not None
+    assert bytes(reply.result) == result
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_of_a_server_raise(line: bytes) -> None:
+    """Law 5: whatever a server writes, reading it goes well."""
+    assert isinstance(jsonrpc.read(line), (Reply, Asked, Told, Broken, Noise))
+    assert isinstance(jsonrpc.read(b'{"id":1,' + line), (Reply, Asked, Told, Broken, Noise))
+
+
+@given(values, st.data())
+def test_no_damaged_line_raises(value: object, data: st.DataObject) -> None:
+    """Law 5, near to what is right: one byte of a good line is another."""
+    line = bytearray(json.dumps({"jsonrpc": "2.0", "id": 5, "result": value, "method": "m"}).encode())
+    line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
+    jsonrpc.read(bytes(line))
+
+
+# --- the id of a broken line -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "id"),
+    [
+        (b'{"jsonrpc":"2.0","id":7,"result":{"a":NaN}}', 7),
+        (b'{"result":{"id":1,"a":[{"id":2}]},"id": -7 ,"x":NaN}', -7),
+        (b'{"id":"abc","result":NaN}', "abc"),
+        (b'{"result":"\\"id\\":5,","id":7,NaN}', 7),
+        (b'{"result":{"id":7,"a":NaN', None),
+        (b'{"result":["id",7,NaN],"id":8,', 8),
+        (b'{"id":12', None),
+        (b'{"id":12 ', None),
+        (b'{"id":12.5,NaN}', None),
+        (b'{"id":1e3,NaN}', None),
+        (b'{"id":null,NaN}', None),
+        (b'{"id":[1],NaN}', None),
+        (b'{"id":"a\\u0062",NaN}', None),
+        (b'{"id":' + b"1" * 5000 + b",NaN}", None),
+        (b"no json, id:7", None),
+        (b'"id":7,', None),
+        (b"", None),
+    ],
+)
+def test_the_id_of_a_broken_line(line: bytes, id: object) -> None:
+    """Section 5 and law 8: the call ends at once with the id of the line itself, whole or not at all."""
+    assert jsonrpc.recover_id(line) == id
+
+
+@given(st.integers(0, 2**63 - 1), values, st.data())
+def test_a_line_that_was_cut_gives_its_own_id_or_none(id: int, value: object, data: st.DataObject) -> None:
+    """Law 3: no id from inside of a result, and none that was cut short, ends another call."""
+    members = {"id": id, "result": {"id": 1, "inner": value}, "jsonrpc": "2.0"}
+    order = data.draw(st.permutations(list(members)))
+    line = json.dumps({key: members[key] for key in order}).encode()
+    cut = data.draw(st.integers(0, len(line)))
+    assert jsonrpc.recover_id(line) == id
+    assert jsonrpc.recover_id(line[:cut]) in (id, None)
+
+
+def test_a_string_without_an_end_is_read_once() -> None:
+    """Law 5: with a look at the rest for each quote in it, this line would take longer than the test may."""
+    assert jsonrpc.recover_id(b'{"result":"' + rb"\"" * 400_000) is None
+    assert jsonrpc.recover_id(b'{"result":"' + rb"\"" * 400_000 + b"\\") is None
+
+
+# --- depth -------------------------------------------------------------------------------------------
+
+
+def depth_of(value: object) -> int:
+    """The reference: levels of arrays and objects."""
+    if isinstance(value, dict):
+        return 1 + max(map(depth_of, value.values()), default=0)
+    return 1 + max(map(depth_of, value), default=0) if isinstance(value, list) else 0
+
+
+_tricky = st.text(alphabet='[]{}"\\a,:', max_size=8)
+nests = st.recursive(
+    _tricky | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_tricky, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(nests, st.integers(0, 6))
+@example(["\\", [[]]], 2)
+@example(['\\"[', [[]]], 2)
+@example([{"]": ["}"]}], 2)
+def test_depth_is_that_of_a_simple_count(value: object, limit: int) -> None:
+    """Section 5: brackets in strings are no brackets, however their quotes are escaped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonrpc, "MAX_DEPTH", limit)
+        assert jsonrpc._is_deep(json.dumps(value).encode()) == (depth_of(value) > limit)
+
+
+# --- progress ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "token"),
+    [
+        (b'{"progressToken":5,"progress":1}', 5),
+        (b'{"progressToken":"5"}', "5"),
+        (b'{"progress":1}', None),
+        (b"[]", None),
+        (b"null", None),
+        (b'{"progressToken":1e999}', None),
+        (b'{"progressToken":5,"progress":1e999}', None),
+    ],
+)
+def test_whose_progress_it_is(params: bytes, token: object) -> None:
+    """Law 8: progress that cannot be read is nobody's."""
+    assert jsonrpc.read_progress(memoryview(params)).token == token
+    assert jsonrpc.read_progress(None).token is None
+
+
+@given(objects, st.integers() | st.text())
+def test_progress_keeps_all_but_its_token(rest: dict[str, Any], token: int | str) -> None:
+    """Law 3: the client sees its own token, and everything else as the server said it."""
+    rest.pop("progressToken", None)
+    params = json.dumps({"progressToken": 99, **rest}).encode()
+    seen = jsonrpc.read_progress(memoryview(params))
+    assert seen.token == 99
+    assert json.loads(jsonrpc.progress_body(seen, token)) == {"progressToken": token, **rest}
