@@ -137,25 +137,10 @@ class Endpoint:
 
     def send(self, post: Post) -> bool:
         """Send a message; False where its connection is gone."""
-        sent = self._put(post)
+        sent = _send(self._router, post)
         if self._parked is not None and _has_input(self._router):
             self._parked.cancel()  # the send took the edge that the wait was for
         return sent
-
-    def _put(self, post: Post) -> bool:
-        router = self._router
-        try:
-            router.send(post.connection, zmq.SNDMORE | zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-            return False
-        if post.body is None:
-            router.send(post.header, zmq.NOBLOCK)
-        else:
-            router.send(post.header, zmq.SNDMORE | zmq.NOBLOCK)
-            router.send(post.body, zmq.NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
-        return True
 
     def forget(self, connection: bytes) -> None:
         """This connection is closed as far as the broker is concerned."""

@@ -211,7 +211,6 @@ def steps(peers: Peers, number: int) -> None:
         peer.call(
             "s", b'{"name":"progress","arguments":{"steps":1000000,"delay":0.001}}', flags=wire.WANTS_PROGRESS
         )
-    peer.ask(peer.request("s"), b'{"name":"empty"}')  # by then it has begun
 
 
 def results(peers: Peers, number: int) -> None:

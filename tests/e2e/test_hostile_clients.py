@@ -425,7 +425,7 @@ def test_who_floods_and_does_not_read_is_cut_off(broker: RunningBroker, peers: P
         assert limits <= {"calls_per_channel"}
         assert len(answers) > 50
         assert peer.read_bytes <= LIMITS["credit_bytes"] + KIB
-    status = broker.wait(lambda status: status["broker"]["counters"].get("closed.credit", 0) == counted + 4)
+    status = broker.wait(lambda status: count(status, "closed.credit") == counted + 4)
     assert broker.log().count("client.closed client=raw") >= 4
     assert "reason=credit" in broker.log()
     assert status["broker"]["rss_bytes"] - memory < 4 * (2 * LIMITS["outbox_bytes"]) + MEMORY_BYTES
@@ -434,12 +434,17 @@ def test_who_floods_and_does_not_read_is_cut_off(broker: RunningBroker, peers: P
 def test_others_are_served_during_a_flood(broker: RunningBroker, peers: Peers) -> None:
     """Law 5: while one client calls as fast as it can, each call of another one is answered."""
     with process(broker.endpoint, "flood", 200), broker.client() as client:
-        start = broker.wait(lambda status: status["broker"]["counters"].get("refused.busy", 0) > 0)
+        start = broker.wait(lambda status: count(status, "refused.busy") > 0)
         for number in range(100):
             arguments = {"name": "echo", "arguments": {"number": number}}
             result = client.request("s", "tools/call", arguments)
             assert json.loads(result["content"][0]["text"]) == {"number": number}
         broker.wait(lambda status: calls_of("raw", status) > calls_of("raw", start) + 20_000)
+
+
+def count(status: dict[str, Any], name: str) -> int:
+    """How often something has been counted."""
+    return int(status["broker"]["counters"].get(name, 0))
 
 
 def calls_of(name: str, status: dict[str, Any]) -> int:
@@ -465,7 +470,7 @@ def test_a_connection_cannot_keep_the_others_from_asking_the_broker(
 def test_a_broker_ends_in_order_during_a_flood() -> None:
     """Law 5: no client can keep the broker from ending, nor its servers from being ended."""
     with running(SERVERS, limits=LIMITS) as broker, process(broker.endpoint, "flood", 200):
-        broker.wait(lambda status: status["broker"]["counters"].get("refused.busy", 0) > 0)
+        broker.wait(lambda status: count(status, "refused.busy") > 0)
         assert broker.stop() == 0
 
 
@@ -479,8 +484,9 @@ def test_who_stops_under_results_is_cut_off(
     """Laws 4 and 6: results that nobody reads are held up to the credit and the outbox, and no further."""
     counted, memory = broker.counter("closed.credit"), broker.status()["broker"]["rss_bytes"]
     with process(broker.endpoint, "results", 60) as child:
+        broker.wait(lambda status: calls_of("raw", status) > 8 or count(status, "closed.credit") > counted)
         child.send_signal(signal.SIGSTOP)
-        status = broker.wait(lambda status: status["broker"]["counters"].get("closed.credit", 0) > counted)
+        status = broker.wait(lambda status: count(status, "closed.credit") > counted)
         assert status["broker"]["rss_bytes"] - memory < 2 * LIMITS["outbox_bytes"] + MEMORY_BYTES
         broker.wait(lambda status: not calls_of("raw", status))
         child.send_signal(last)
@@ -493,6 +499,7 @@ def test_who_stops_under_progress_holds_nobody_up(
     """Laws 4 to 6: of progress that nobody reads the latest is kept, and the others are served meanwhile."""
     memory, cancelled = broker.status()["broker"]["rss_bytes"], len(told(broker, "cancelled"))
     with process(broker.endpoint, "steps", 4) as child:
+        broker.wait(lambda status: calls_of("raw", status) == 4)
         child.send_signal(signal.SIGSTOP)
         for _ in range(50):
             told(broker, "requests")
@@ -589,8 +596,7 @@ def test_connections_have_a_limit_even_without_hello() -> None:
             silent = [peers.connect() for _ in range(30)]
 
             def turned_away() -> int:
-                status = client.request(wire.MANAGEMENT, "status")
-                return int(status["broker"]["counters"].get("turned-away", 0))
+                return count(client.request(wire.MANAGEMENT, "status"), "turned-away")
 
             wait_until(lambda: turned_away() == 1 + 9 + 1 + 30 - 2 * 10)
             wait_until(lambda: sum(peer.is_cut_off(0) for peer in silent) == 21)
@@ -638,7 +644,7 @@ def test_who_falls_silent_loses_the_lease_it_asked_for(broker: RunningBroker, pe
         silent.sendall(command(b"PING", b"\0\1"))  # for a tenth of a second
         while silent.recv(4096):
             pass
-    broker.wait(lambda status: status["broker"]["counters"].get("closed.lost", 0) > lost)
+    broker.wait(lambda status: count(status, "closed.lost") > lost)
 
 
 @pytest.mark.parametrize("name", NOISES)
