@@ -84,7 +84,7 @@ def check(path: Path | None) -> None:
 
     path = _config_path(path)
     config = _read_config(path)
-    missing = False
+    missing = 0
     for name, server in config.servers.items():
         if not server.enabled:
             click.echo(say("off", server=name))
@@ -93,11 +93,12 @@ def check(path: Path | None) -> None:
             program = program_of(server, folder=path.resolve().parent, environ=os.environ)
             click.echo(say("runs", server=name, program=program))
         except SpawnError as error:
-            missing = True
+            missing += 1
             click.echo(click.style(say("runs", server=name, program=error), fg="red"))
-    click.echo(say("config_fine", path=path, count=len(config.servers)))
     if missing:
+        click.echo(say("config_missing", path=path, missing=missing, count=len(config.servers)))
         sys.exit(BAD)
+    click.echo(say("config_fine", path=path, count=len(config.servers)))
 
 
 @cli.command()
@@ -139,6 +140,8 @@ def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
     else:
         from broker import tables
 
+        if not found:
+            click.echo(say("no_lists"), err=True)
         for name, listed in found.items():
             tables.show(tables.tools(name, listed))
 
@@ -180,6 +183,8 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
         if as_json:
             click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
             return
+        if not seen["written"]:
+            click.echo(say("nothing_written", server=server), err=True)
         while True:
             for line in seen["lines"]:
                 click.echo(line)
@@ -224,12 +229,18 @@ def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> 
         while moved["state"] not in (goal, "backoff", "broken", "stopped"):
             time.sleep(FOLLOW_S)
             known = broker.request(MANAGEMENT, "servers")["servers"]
-            moved |= next({"state": one["state"]} for one in known if one["name"] == server)
+            moved |= next(
+                {"state": one["state"], "last_error": one["last_error"]}
+                for one in known
+                if one["name"] == server
+            )
     if as_json:
         click.echo(json.dumps(moved, ensure_ascii=False, indent=2))
     else:
         click.echo(say("moved", **{**moved, "state": say(moved["state"])}))
     if moved["state"] != goal:
+        if moved.get("last_error"):
+            click.echo(say("last_error", server=server, error=moved["last_error"]), err=True)
         sys.exit(BAD)
 
 

@@ -73,28 +73,33 @@ def status(seen: dict[str, Any]) -> RenderableType:
     return Group(Text(head), _servers(servers), *errors, tail)
 
 
+_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "pid": lambda server: str(server["pid"] or "-"),
+    "processes": lambda server: str(server["processes"]),
+    "uptime": lambda server: duration(server["uptime_s"]) if server["state"] == "ready" else "-",
+    "restarts": lambda server: str(server["restarts"]),
+    "tools": lambda server: str(server["tools"]),
+    "calls": lambda server: str(server["calls"]),
+    "errors": lambda server: str(server["errors"]),
+    "latency": lambda server: f"{server['p50_ms']:.1f}/{server['p99_ms']:.1f}" if server["calls"] else "-",
+    "memory": lambda server: size(server["rss_bytes"]) if server["rss_bytes"] else "-",
+}
+"""word → the cell of a server."""
+
+_NARROW = ("pid", "processes", "calls", "memory")
+"""The columns that a terminal below `WIDTH` gets: better these whole than all of them cut."""
+
+
 def _servers(servers: list[dict[str, Any]]) -> Table:
+    words = tuple(_COLUMNS) if _console().width >= WIDTH else _NARROW
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(say("server"), overflow="fold", min_width=20, max_width=24)
     table.add_column(say("state"), no_wrap=True)
-    for word in ("pid", "processes", "uptime", "restarts", "tools", "calls", "errors", "latency"):
+    for word in words:
         table.add_column(say(word), justify="right", no_wrap=True)
-    table.add_column(say("memory"), justify="right", no_wrap=True)
     for server in servers:
-        state = server["state"]
-        table.add_row(
-            server["name"],
-            Text(say(state), _COLOURS.get(state, _QUIET)),
-            str(server["pid"] or "-"),
-            str(server["processes"]),
-            duration(server["uptime_s"]) if state == "ready" else "-",
-            str(server["restarts"]),
-            str(server["tools"]),
-            str(server["calls"]),
-            str(server["errors"]),
-            f"{server['p50_ms']:.1f}/{server['p99_ms']:.1f}" if server["calls"] else "-",
-            size(server["rss_bytes"]) if server["rss_bytes"] else "-",
-        )
+        state = Text(say(server["state"]), _COLOURS.get(server["state"], _QUIET))
+        table.add_row(server["name"], state, *(_COLUMNS[word](server) for word in words))
     return table
 
 

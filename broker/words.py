@@ -33,6 +33,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "some_ready": ("{ready} of {count} servers are ready.", "{count} 个服务器中有 {ready} 个就绪。"),
     "last_error": ("{server}: {error}", "{server}：{error}"),
     "config_fine": ("{path}: fine, {count} servers", "{path}：配置正确，共 {count} 个服务器"),
+    "config_missing": (
+        "{path}: {missing} of {count} servers cannot be started",
+        "{path}：{count} 个服务器中有 {missing} 个无法启动",
+    ),
+    "no_lists": (
+        "no server has been ready yet; `mcp-broker status` shows why",
+        "还没有服务器就绪；原因见 `mcp-broker status`",
+    ),
+    "nothing_written": ("{server} has written nothing so far", "{server} 尚未输出任何内容"),
     "config_bad": ("{path}: {count} mistakes", "{path}：{count} 处错误"),
     "runs": ("{server}: {program}", "{server}：{program}"),
     "off": ("{server}: disabled", "{server}：已禁用"),

@@ -27,7 +27,7 @@ MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (``unix(7)``)."""
 
 _TCP_WAIT_S = 0.2
-_START = "start one with `mcp-broker serve` or `systemctl start mcp-broker`"
+_START = "start one with `mcp-broker serve`"
 _WHERE = f"say where it listens with the variable {VARIABLE}"
 
 
@@ -146,7 +146,7 @@ def _is_socket(path: str) -> bool:
 def _nobody_listens(endpoint: str, why: str) -> NoBroker:
     return NoBroker(
         f"no broker at {endpoint}: {why}",
-        hint=f"look at `journalctl -u mcp-broker` for why it ended, and {_START}",
+        hint=f"look at its log for why it ended, and {_START}",
         data={"reason": "nobody-listens", "endpoint": endpoint},
     )
 

@@ -94,14 +94,14 @@ def server_error(subject: str, body: bytes) -> errors.CallError:
 def silent(hello_timeout_s: float) -> errors.BrokerSilent:
     return errors.BrokerSilent(
         f"the broker did not answer the greeting within {hello_timeout_s:g} s, though its socket is open",
-        hint="it is starting, stopped or stuck: see `systemctl status mcp-broker` and its log",
+        hint="it is starting, stopped or stuck: see its log",
     )
 
 
 def cut_off(reason: str) -> errors.BrokerLost:
     return errors.BrokerLost(
         f"the connection to the broker was lost ({reason})",
-        hint="see `systemctl status mcp-broker` and its log; the client reconnects by itself",
+        hint="see its log; the client reconnects by itself",
     )
 
 

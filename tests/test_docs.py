@@ -41,8 +41,8 @@ NOT_RUN = {
 """Targets of the Makefile that are shown and not run here, and why."""
 
 RUN_ELSEWHERE = {
-    "pip install 'mcp-broker[daemon]'": "it is not published yet; tests/test_packaging.py installs the wheel",
-    "pip install mcp-broker": "it is not published yet; tests/test_packaging.py installs the wheel",
+    "pip install '.[daemon]'": "the Makefile does so; tests/test_packaging.py installs the wheel",
+    "pip install .": "tests/test_packaging.py installs the wheel",
     "mcp-broker import mcp_servers.json --dry-run": "tests/importing runs it on files of its own",
     "mcp-broker import mcp_servers.json": "tests/importing runs it on files of its own",
     "mcp-broker check": "tests/e2e/test_command.py runs it on a config of its own",

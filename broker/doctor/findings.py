@@ -92,8 +92,8 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "broker_restarted": ("the broker was restarted during the test", "测试期间 broker 被重启过"),
     "broker_restarted.mend": (
-        "Look for the cause in its log (`journalctl -u mcp-broker`), and run the doctor again.",
-        "请在其日志中查找原因（`journalctl -u mcp-broker`），再次运行 doctor。",
+        "Look for the cause in its log, and run the doctor again.",
+        "请在其日志中查找原因，再次运行 doctor。",
     ),
     "crashes": (
         "{server}: it ended while pages used it, {times}×: {error}",

@@ -87,6 +87,20 @@ def test_status_is_a_table_for_people(broker: RunningBroker) -> None:
     assert "\x1b[" not in done.stdout  # no colour where there is no terminal
 
 
+@pytest.mark.parametrize("columns", ["60", "80"])
+@pytest.mark.parametrize("locale", ["C.UTF-8", "zh_CN.UTF-8"])
+def test_status_keeps_names_and_numbers_on_a_narrow_terminal(
+    broker: RunningBroker, columns: str, locale: str
+) -> None:
+    """Fewer columns, each of them whole."""
+    done = command("status", endpoint=broker.endpoint, COLUMNS=columns, LC_ALL=locale)
+    assert "…" not in done.stdout
+    for pid in broker.pids().values():
+        (row,) = [line for line in done.stdout.splitlines() if f" {pid} " in line]
+        assert row.split()[0] in ("one", "two")
+        assert row.rstrip().endswith("M")
+
+
 def test_status_speaks_chinese(broker: RunningBroker) -> None:
     """What a person reads exists in Chinese, chosen by the locale."""
     done = command("status", endpoint=broker.endpoint, LC_ALL="zh_CN.UTF-8")
@@ -263,6 +277,7 @@ def test_check_tells_what_a_server_will_run(tmp_path: Path) -> None:
     assert (done.returncode, f"good: {sys.executable}" in done.stdout) == (0, True)
     path.write_text(toml({"servers.lost": {"command": "no-such-command"}}))
     done = command("check", "--config", str(path))
+    assert "1 of 1 servers cannot be started" in done.stdout
     assert (done.returncode, "lost: there is no command 'no-such-command'" in done.stdout) == (1, True)
 
 
