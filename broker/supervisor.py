@@ -195,7 +195,7 @@ class Supervisor:
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, process, upstream)
-            nursery.start_soon(self._flush, upstream)
+            nursery.start_soon(self._flush, process, upstream)
             nursery.start_soon(self.log.drain, process.stderr, lambda: self._hub.heard(self.name))
             self._upstream = upstream
             self._feed(Event.SPAWNED)
@@ -249,8 +249,11 @@ class Supervisor:
         last = f"; its last line was: {self.log.last}" if status.failure and self.log.last else ""
         return f"{status}{during}{last}"
 
-    async def _flush(self, upstream: Upstream) -> None:
+    async def _flush(self, process: Process, upstream: Upstream) -> None:
         await upstream.flush()
+        with trio.move_on_after(_LAST_WORDS_S):
+            await process.exited()
+            return  # that is why, and `_watch` tells how
         self._feed(Event.EXITED, Ending("it closed its input"))
 
     def _give_slot_back(self) -> None:
