@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import signal
 import socket
@@ -12,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgpack
@@ -561,25 +561,25 @@ def test_a_hello_of_who_is_gone_already_opens_no_session(broker: RunningBroker, 
     broker.wait(lambda status: status["broker"]["clients"] == 1)
 
 
-def test_the_endpoint_keeps_nothing_of_who_is_gone(tmp_path: Path) -> None:
+def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
     """Laws 4 and 6: of a connection, with or without hello or goodbye, no row is left in the endpoint."""
     config = load({"servers": {"s": {"command": "none", "enabled": False}}}, {})
     mux = Multiplexer(config, {"s": lifecycle_of(config.servers["s"])}, instance="i", version="v")
-    hub, address = Hub(mux), f"ipc://{os.path.relpath(tmp_path)}/b"
+    hub = Hub(mux)
 
-    def come_and_go() -> None:
+    def come_and_go(address: str) -> None:
         with closing(Peers(address)) as peers:
             for _ in range(20):
                 refused(peers.connect().ask(wire.Cancel(1, 1, None), b""), Code.MALFORMED)
                 peers.hello()
                 peers.hello().say(wire.Goodbye(0, 0, "done"))
 
-    async def main() -> None:
+    async def main(address: str) -> None:
         endpoint = Endpoint(address, config.limits, hub)
         hub.attach(endpoint, lambda request: None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(endpoint.run)
-            await trio.to_thread.run_sync(come_and_go)
+            await trio.to_thread.run_sync(come_and_go, address)
             with trio.fail_after(PATIENCE_S):
                 while endpoint._key_at:
                     await trio.sleep(0.01)
@@ -588,7 +588,8 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
         endpoint.close()
 
-    trio.run(main)
+    with TemporaryDirectory(prefix="mb-") as folder:
+        trio.run(main, f"ipc://{folder}/b.sock")
 
 
 def test_what_is_sent_to_the_dead_lets_nothing_lie(peers: Peers) -> None:
