@@ -232,10 +232,10 @@ def flood(peers: Peers, number: int) -> None:
 
 
 def noise(peers: Peers, number: int) -> None:
-    """So many peers send 200 bad frames each, at once, and read none of what comes back."""
+    """So many peers send 1000 bad frames each, at once, and read none of what comes back."""
     some = [peers.connect() for _ in range(number)]
     for peer in some:
-        for _ in range(200):
+        for _ in range(1000):
             peer.send(b"")
 
 
