@@ -20,6 +20,7 @@ import msgspec
 import pytest
 import tomli
 
+from broker.cli import cli
 from broker.core.config import Config, load
 from broker.core.lifecycle import State
 from client_shim import wire
@@ -34,24 +35,14 @@ BROKER = [sys.executable, "-m", "broker"]
 PATIENCE_S = 60.0
 """How long the servers may take to be ready; they need two seconds on an idle machine."""
 
-NOT_RUN = {
-    "make run": "it is what the fixture below does; that it parses is tested",
-    "make test": "it is what runs this test; that it parses is tested",
-}
-"""Targets of the Makefile that are shown and not run here, and why."""
+SHOWING = [*PAGES, *sorted(ROOT.glob("examples/*/README.md"))]
+"""The pages whose commands are run."""
 
-RUN_ELSEWHERE = {
-    "pip install '.[daemon]'": "the Makefile does so; tests/test_packaging.py installs the wheel",
-    "pip install .": "tests/test_packaging.py installs the wheel",
-    "mcp-broker import mcp_servers.json --dry-run": "tests/importing runs it on files of its own",
-    "mcp-broker import mcp_servers.json": "tests/importing runs it on files of its own",
-    "mcp-broker check": "tests/e2e/test_command.py runs it on a config of its own",
-    "mcp-broker serve --config broker.toml": "it is what the fixture below does",
-    "mcp-broker doctor": "tests/test_doctor.py runs it on brokers of its own",
-}
-"""Further commands that are shown and not run here, and why."""
+REGISTRY = tomli.loads((ROOT / "tests" / "commands.toml").read_text(encoding="utf-8"))
+"""What is run elsewhere, by which test, and what cannot be run, and why."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+every_page_of_commands = pytest.mark.parametrize("page", SHOWING, ids=lambda page: page.name)
 every_chinese_page = pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
 every_section = pytest.mark.parametrize("section", config.SHAPES)
 
@@ -87,13 +78,18 @@ def prose(page: Path) -> str:
 
 
 def commands(page: Path) -> list[Shown]:
-    """What follows a `$` in the console blocks, with the lines up to the next."""
+    """What follows a `$` in the console blocks, with the lines up to the next; a `\\` joins two lines."""
     shown = []
     for text in fences(page, "console"):
-        for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        for part in re.split(r"^\$ ", re.sub(r"\\\n\s*", "", text), flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
-            shown.append(Shown(command, output))
+            shown.append(Shown(command.strip(), output))
     return shown
+
+
+def listed() -> dict[str, str]:
+    """The commands of the registry, with the test that runs them or the reason why none can."""
+    return {**REGISTRY["run_by"], **REGISTRY["not_run"]}
 
 
 # --- what is generated ---------------------------------------------------------------------------------
@@ -155,7 +151,9 @@ def anchors(page: Path) -> set[str]:
 def test_every_fence_is_looked_at(page: Path) -> None:
     """A block of a language that no test here reads would be believed without a look."""
     known = {"console", "python", "toml", "json", "text", "abnf", "mermaid"}
-    assert {match[1] for match in _FENCE.finditer(read(page))} <= known
+    assert {match[1] for match in _FENCE.finditer(read(page))} <= known, (
+        "commands are `console`, after a `$ `"
+    )
 
 
 @every_page
@@ -301,17 +299,39 @@ def wait_until_ready(place: Place) -> None:
         time.sleep(0.1)
 
 
-@every_page_with("console")
+@every_page_of_commands
+def test_every_command_that_is_shown_is_run_or_has_a_reason(page: Path) -> None:
+    """Issue 6: every documented command is run by a test, or named with the reason why it cannot be."""
+    unknown = [shown.command for shown in commands(page) if not is_ours(shown.command)]
+    lines = [f'{json.dumps(command, ensure_ascii=False)} = "…"' for command in {*unknown} - {*listed()}]
+    head = f"{page.name} shows commands that nothing runs; list them in tests/commands.toml:"
+    assert not lines, "\n".join([head, *lines])
+
+
+def is_ours(command: str) -> bool:
+    """Whether it is one of `mcp-broker`, which can be run here."""
+    return command.split()[0] in ("mcp-broker", ".venv/bin/mcp-broker")
+
+
+@every_page_of_commands
 def test_every_command_does_what_is_shown(page: Path, place: Place) -> None:
     """Each ends with status 0 and prints the words that are shown, but for figures, times and paths."""
     for shown in commands(page):
-        if shown.command in NOT_RUN or shown.command in RUN_ELSEWHERE:
-            continue
-        program, *arguments = shlex.split(shown.command)
-        assert program == ".venv/bin/mcp-broker", f"{shown.command}: run it here, or list it in NOT_RUN"
-        done = place.run(*BROKER, *arguments, language=generate.language_of(page))
-        assert done.returncode == 0, done.stderr
-        assert words(shown.output) == words(done.stdout), shown.command
+        if is_ours(shown.command) and shown.command not in listed():
+            arguments = shlex.split(shown.command)[1:]
+            done = place.run(*BROKER, *arguments, language=generate.language_of(page))
+            assert done.returncode == 0, f"{shown.command}: {done.stderr}"
+            assert not shown.output or words(shown.output) == words(done.stdout), shown.command
+
+
+@every_page
+def test_every_command_that_the_prose_names_parses(page: Path) -> None:
+    """`mcp-broker status --watch` in a sentence: the command and its options exist."""
+    for text in re.findall(r"`mcp-broker ([a-z][^`]*)`", prose(page)):
+        name, *arguments = text.split()
+        assert name in cli.commands, text
+        known = {option for one in cli.commands[name].params for option in one.opts}
+        assert {word.partition("=")[0] for word in arguments if word.startswith("-")} <= known, text
 
 
 _WEEKDAYS = {f'"{day}day"' for day in ("Mon", "Tues", "Wednes", "Thurs", "Fri", "Satur", "Sun")}
@@ -351,17 +371,24 @@ def test_the_status_that_is_shown_has_the_keys_that_it_has(place: Place) -> None
         assert list(shown[rows][0]) == list(seen[rows][0])
 
 
-@pytest.mark.parametrize("command", RUN_ELSEWHERE)
-def test_what_is_run_elsewhere_is_shown(command: str) -> None:
-    """A command that no page shows any more needs no reason."""
-    assert command in [shown.command for page in PAGES for shown in commands(page)]
+@pytest.mark.parametrize("command", listed())
+def test_what_is_listed_is_shown(command: str) -> None:
+    """A command that no page shows any more needs no line in tests/commands.toml."""
+    assert command in [shown.command for page in SHOWING for shown in commands(page)]
 
 
-@pytest.mark.parametrize("command", NOT_RUN)
-def test_what_is_not_run_is_shown_and_parses(command: str) -> None:
-    """The commands of the README that are not run here are targets of the Makefile."""
-    assert command in [shown.command for shown in commands(ROOT / "README.md")]
-    program, target = command.split()
+@pytest.mark.parametrize("command", REGISTRY["run_by"])
+def test_what_is_run_elsewhere_names_its_test(command: str) -> None:
+    """The test that is said to run a command is there."""
+    path, _, name = REGISTRY["run_by"][command].partition("::")
+    source = read(ROOT / path)
+    assert re.search(rf"^(async )?def {name}\(" if name else "^(async )?def test_", source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", [one for one in REGISTRY["not_run"] if one.startswith("make ")])
+def test_a_target_that_is_not_run_parses(command: str) -> None:
+    """The targets of the Makefile that the pages name are there."""
+    program, *targets = command.split()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    done = run(program, "-n", target, cwd=ROOT, environ=environ)
+    done = run(program, "-n", *targets, cwd=ROOT, environ=environ)
     assert done.returncode == 0, done.stderr
