@@ -1,0 +1,64 @@
+"""The systemd that the other tests here boot: it is a real one, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.inside import ROOT, UNDER_SYSTEMD, needs_systemd, under_systemd
+
+SESSION = """
+cat >/etc/systemd/system/proof.service <<UNIT
+[Service]
+Type=notify
+NotifyAccess=all
+User=nobody
+ExecStart=/bin/sh -c 'id -un; systemd-notify --ready --status="it is there"; exec sleep infinity'
+UNIT
+systemctl daemon-reload && systemctl start proof.service || exit 9
+systemctl show --property ActiveState,StatusText proof.service
+journalctl --sync && journalctl --output cat --unit proof.service
+touch tests/systemd/left-behind /run/left-behind
+exit 3
+"""
+
+
+@pytest.fixture(scope="module")
+def booted() -> subprocess.CompletedProcess[str]:
+    needs_systemd()
+    return under_systemd("bash", "-c", SESSION)
+
+
+def test_a_unit_starts_as_another_user_and_says_that_it_is_ready(
+    booted: subprocess.CompletedProcess[str],
+) -> None:
+    """systemctl, the notify protocol and the journal work inside as on a real host."""
+    lines = booted.stdout.splitlines()
+    assert {"ActiveState=active", "StatusText=it is there", "nobody"} <= set(lines), booted.stdout
+
+
+def test_the_exit_status_is_the_commands(booted: subprocess.CompletedProcess[str]) -> None:
+    """A session that fails must be seen to fail."""
+    assert booted.returncode == 3, booted.stdout
+
+
+def test_nothing_is_left_outside(booted: subprocess.CompletedProcess[str]) -> None:
+    """What is written inside, and the folder that it was staged in, are gone."""
+    left = [
+        ROOT / "tests/systemd/left-behind",
+        Path("/run/left-behind"),
+        Path("/etc/systemd/system/proof.service"),
+    ]
+    assert not [path for path in left if path.exists()]
+    assert not list(Path("/var/tmp").glob("under-systemd.*/root"))
+
+
+def test_it_says_what_it_lacks() -> None:
+    """Issue 6: where root is missing, it says that it was skipped and why."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody who is not root")
+    done = subprocess.run([UNDER_SYSTEMD, "-p"], user=65534, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (77, "it needs root\n")
