@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -23,6 +24,11 @@ from client_shim.wire import MANAGEMENT
 
 if TYPE_CHECKING:
     from broker.core.config import Config
+
+logger = logging.getLogger("mcp-broker")
+
+GiveUp = Callable[[str, int], NoReturn]
+"""Ends the command with a message and a status."""
 
 SYSTEM_CONFIG = Path("/etc/mcp-broker/broker.toml")
 
@@ -62,18 +68,31 @@ def cli() -> None:
     show_default=True,
     help="The least level that is logged.",
 )
-def serve(path: Path | None, endpoint: str | None, log_level: str) -> None:
+@click.option(
+    "--log-format",
+    "log_form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Lines for people, or JSON objects for programs.",
+)
+def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Literal["text", "json"]) -> None:
     """Run the broker in the foreground until SIGTERM or Ctrl-C."""
     from broker import daemon, logs
     from broker.place import PlaceError
 
-    path = _config_path(path)
-    config = _read_config(path)
-    logs.set_up(log_level, timed="JOURNAL_STREAM" not in os.environ)
+    journal = logs.under_journal(os.environ)
+    logs.set_up(log_level, log_form, journal=journal)
+    give_up = _log_failure if journal or log_form == "json" else _fail
+    path = _config_path(path, give_up)
+    config = _read_config(path, give_up)
     try:
         daemon.run(config, path, endpoint)
     except PlaceError as error:
-        _fail(str(error), BAD)
+        give_up(str(error), BAD)
+    except Exception:
+        logger.exception("broker.crashed")
+        sys.exit(BAD)
 
 
 @cli.command()
@@ -248,6 +267,18 @@ cli.add_command(doctor)
 cli.add_command(import_)
 
 
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"mcp-broker: {message}", err=True)
+    sys.exit(status)
+
+
+def _log_failure(message: str, status: int) -> NoReturn:
+    """The same where nobody sits in front: a line of the log for each line of the message."""
+    for line in message.splitlines():
+        logger.error("broker.cannot_start", extra={"reason": line.strip()})
+    sys.exit(status)
+
+
 def _progress(progress: float, total: float | None, message: str | None) -> None:
     share = f"{progress:g}" if total is None else f"{progress:g}/{total:g}"
     click.echo(f"{share} {message or ''}".rstrip(), err=True)
@@ -291,14 +322,14 @@ def _client(endpoint: str | None) -> Iterator[BlockingClient]:
         _fail(str(error), BAD)
 
 
-def _config_path(path: Path | None) -> Path:
+def _config_path(path: Path | None, give_up: GiveUp = _fail) -> Path:
     for candidate in (path, Path("broker.toml"), SYSTEM_CONFIG):
         if candidate is not None and (candidate is path or candidate.exists()):
             return candidate
-    _fail(say("no_config", system=SYSTEM_CONFIG), USAGE)
+    give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
 
 
-def _read_config(path: Path) -> Config:
+def _read_config(path: Path, give_up: GiveUp = _fail) -> Config:
     from broker.config_file import read
     from broker.core.config import ConfigError
 
@@ -306,12 +337,7 @@ def _read_config(path: Path) -> Config:
         return read(path, os.environ)
     except ConfigError as error:
         lines = [say("config_bad", path=path, count=len(error.problems)), *map(str, error.problems)]
-        _fail("\n  ".join(lines), USAGE)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"mcp-broker: {message}", err=True)
-    sys.exit(status)
+        give_up("\n  ".join(lines), USAGE)
 
 
 def main() -> int:

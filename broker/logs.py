@@ -1,50 +1,135 @@
-"""Log lines: `level event key=value …`, one fact each, to stderr."""
+"""Log lines: one event with its facts, one line each, to stderr, for people, the journal or a program.
+
+The event is the message of a record, its facts are the record's `extra`. docs/messages.md explains every
+event from `warning` up; what may be in a line, docs/generate.py takes from the calls themselves.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
+from typing import Literal
 
 LOGGER = "mcp-broker"
 
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+Form = Literal["text", "json"]
+
+MAX_VALUE_CHARS = 4096
+"""A longer fact is cut; of a traceback, the end is kept."""
+
+STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+"""What `logging` itself puts into a record: no fact may be called so."""
+
+RESERVED = frozenset({"time", "level", "event", "traceback"})
+"""What a line has anyway: no fact may be called so either."""
+
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@+%,$")
 
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+"""The least level of each of the journal's priorities (sd-daemon(3))."""
 
-class KeyValueFormatter(logging.Formatter):
-    """The event is the message; its facts are the record's `extra`."""
+
+def under_journal(environ: Mapping[str, str], fd: int = 2) -> bool:
+    """Whether this descriptor leads to the journal; the variable alone is inherited by everything."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class LineFormatter(logging.Formatter):
+    """One line for a record, whatever is in it.
+
+    Args:
+        form: `text` is `level event key=value …`, `json` an object with the same keys.
+        journal: whether the line begins with a priority, as the journal wants it, and leaves out the time in
+            `text`, which the journal knows.
+    """
+
+    def __init__(self, form: Form = "text", *, journal: bool = False) -> None:
+        super().__init__()
+        self._line = _object if form == "json" else _text
+        self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        facts = [f"{key}={_value(fact)}" for key, fact in record.__dict__.items() if key not in _STANDARD]
-        line = " ".join([record.levelname.lower(), record.getMessage(), *facts])
+        """The line, without its end."""
+        facts = dict(self._facts(record))
+        line = self._line(record, facts, timed=not self._journal)
+        return f"<{_priority(record.levelno)}>{line}" if self._journal else line
+
+    def _facts(self, record: logging.LogRecord) -> Iterator[tuple[str, object]]:
+        for key, fact in record.__dict__.items():
+            if key not in STANDARD:
+                yield key, clip(fact) if isinstance(fact, str) else fact
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return f"{self.formatTime(record)} {line}" if self._fmt == _TIMED else line
+            yield "traceback", self.formatException(record.exc_info)[-MAX_VALUE_CHARS:]
 
 
-_TIMED = "%(asctime)s %(message)s"
+def clip(text: str) -> str:
+    """Not longer than a fact may be."""
+    return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "…"
 
 
-def _value(fact: object) -> str:
+def _text(record: logging.LogRecord, facts: Mapping[str, object], *, timed: bool) -> str:
+    time = [datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")]
+    words = [record.levelname.lower(), _word(record.getMessage())]
+    return " ".join(
+        [*(time if timed else ()), *words, *(f"{key}={_word(fact)}" for key, fact in facts.items())]
+    )
+
+
+def _object(record: logging.LogRecord, facts: Mapping[str, object], *, timed: bool) -> str:
+    time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+    head = {
+        "time": time.replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "event": record.getMessage(),
+    }
+    return _quoted({**head, **{key: _plain(fact) for key, fact in facts.items()}})
+
+
+def _word(fact: object) -> str:
     if fact is None:
         return "-"
     text = str(fact)
-    if text and _PLAIN.issuperset(text):
-        return text
-    return json.dumps(text, ensure_ascii=False)
+    return text if text and text != "-" and _PLAIN.issuperset(text) else _quoted(text)
 
 
-def set_up(level: str, *, timed: bool) -> None:
+def _plain(fact: object) -> object:
+    """A fact as JSON has it: no infinities, and nothing but scalars."""
+    is_plain = (
+        fact is None or isinstance(fact, (bool, int, str)) or (isinstance(fact, float) and fact - fact == 0)
+    )
+    return fact if is_plain else str(fact)
+
+
+def _quoted(value: object) -> str:
+    """As JSON, with everything escaped that could end a line or move a cursor, which JSON itself allows."""
+    text = json.dumps(value, ensure_ascii=False)
+    return (
+        text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    )
+
+
+def _priority(level: int) -> int:
+    return next((number for least, number in _PRIORITIES if level >= least), 7)
+
+
+def set_up(level: str, form: Form = "text", *, journal: bool = False) -> None:
     """Log to stderr.
 
     Args:
         level: the least level that is shown, by its name.
-        timed: whether lines begin with the time; the journal has a time of its own.
+        form: of the lines.
+        journal: whether they go to the journal.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(KeyValueFormatter(_TIMED if timed else "%(message)s"))
+    handler.setFormatter(LineFormatter(form, journal=journal))
     logger = logging.getLogger(LOGGER)
     logger.handlers = [handler]
     logger.setLevel(level.upper())

@@ -18,6 +18,9 @@ from broker.upstream import LineTooLong, Upstream
 
 logger = logging.getLogger("mcp-broker")
 
+WORRYING = frozenset({State.BACKOFF, State.BROKEN})
+"""The states that somebody may want to look into: they are logged as warnings."""
+
 _ENVELOPE_BYTES = 65_536
 _LAST_WORDS_S = 1.0
 
@@ -140,11 +143,11 @@ class Supervisor:
 
     def _report(self, ending: Ending | None) -> None:
         state = self.lifecycle.state
-        level = logging.WARNING if state in (State.BACKOFF, State.BROKEN) else logging.INFO
+        level = logging.WARNING if state in WORRYING else logging.INFO
         facts: dict[str, object] = {"server": self.name}
         if self.process is not None:
             facts["pid"] = self.process.pid
-        if state in (State.BACKOFF, State.BROKEN) and self.lifecycle.wake_at is not None:
+        if state in WORRYING and self.lifecycle.wake_at is not None:
             facts["again_in_s"] = round(self.lifecycle.wake_at - trio.current_time(), 1)
         if ending is not None or level == logging.WARNING:
             facts["reason"] = ending.reason if ending else self.lifecycle.last_error

@@ -16,7 +16,7 @@ from pathlib import Path
 # Run as a script, Python looks for modules in docs/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from docs.blocks import config, house, messages, protocol
+from docs.blocks import config, events, house, messages, protocol
 from docs.blocks.markdown import DOCS, Block, Language, numbers
 
 ROOT = DOCS.parent
@@ -38,6 +38,8 @@ BLOCKS: dict[str, Block] = {
     "codes": messages.codes,
     "verdicts": messages.verdicts,
     "unavailable": messages.unavailable,
+    "events-grave": events.rows(grave=True),
+    "events": events.rows(grave=False),
     "files-core": house.files("broker/core"),
     "files-shell": house.files("broker"),
     "files-shim": house.files("client_shim"),

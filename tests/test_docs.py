@@ -22,10 +22,9 @@ import tomli
 
 from broker.cli import cli
 from broker.core.config import Config, load
-from broker.core.lifecycle import State
 from client_shim import wire
 from docs import generate
-from docs.blocks import config, messages, protocol
+from docs.blocks import config, events, messages, protocol
 from docs.blocks.markdown import TEXTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +115,7 @@ def test_the_texts_are_those_of_the_code() -> None:
     assert set(TEXTS["unavailable"]) == {kind.default_code for kind in messages.unavailable_kinds()}
     raised = {text["raised"] for text in TEXTS["codes"].values() if "raised" in text}
     assert raised <= {kind.__name__ for kind in messages.unavailable_kinds()}
+    assert set(TEXTS["events"]) == events.catalogue().keys()
     assert set(TEXTS["kinds"]) == {kind.name.lower() for kind in wire.Kind}
     fields = {kind.name.lower(): set(names) for kind in wire.Kind if (names := protocol.fields_of(kind))}
     assert {kind: set(texts) for kind, texts in TEXTS["fields"].items()} == fields
@@ -197,11 +197,11 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
 
 @every_page
 def test_every_event_of_the_log_exists(page: Path) -> None:
-    """The log lines that the documentation explains are lines that the broker writes."""
-    states = {f"server.{state.value}" for state in State} | {"server.stderr"}
-    sources = "".join(read(path) for path in (ROOT / "broker").rglob("*.py"))
-    rows = re.findall(r"^\| `((?:server|broker|client|catalogue|frame)\.\w+)` \|", read(page), re.MULTILINE)
-    assert [row for row in rows if row not in states and f'"{row}"' not in sources] == []
+    """The log lines that the documentation speaks of are lines that the broker writes."""
+    kinds = {event.partition(".")[0] for event in events.catalogue()}
+    named = re.findall(rf"`((?:{'|'.join(kinds)})\.[a-z_.]+)(?= |`)", read(page))
+    files = {"broker.toml", "server.py", "client.py"}
+    assert {*named} - events.catalogue().keys() - files == set()
 
 
 # --- the configuration ---------------------------------------------------------------------------------

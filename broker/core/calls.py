@@ -19,6 +19,7 @@ from broker.core.refusals import Refusal
 from broker.core.routing import Call, Routing
 from broker.core.server import Server
 from broker.core.sessions import Body, Connection, Sessions
+from broker.core.texts import clip
 from client_shim import wire
 from client_shim.wire import Code
 
@@ -56,6 +57,7 @@ class Calls:
         call = Call(
             id=self.routing.new_id(),
             connection=connection.key,
+            client_pid=connection.peer.pid,
             channel=request.channel,
             client_id=request.id,
             server=server.name,
@@ -162,15 +164,22 @@ class Calls:
         connection = self._sessions.get(call.connection)
         if ending is not None and connection is not None:
             self._post(connection, ending, body)
-        outcome = "dropped" if ending is None else type(ending).__name__.lower()
-        took_ms = round((now - call.since) * 1000, 3)
+        outcome = _outcome(ending)
+        self._servers[call.server].outcomes.add(outcome)
         self._effects.note(
-            Level.DEBUG, "call.ended", server=call.server, method=call.method, outcome=outcome, ms=took_ms
+            Level.DEBUG,
+            "call.ended",
+            server=call.server,
+            method=clip(call.method),
+            tool=call.name and clip(call.name),
+            outcome=outcome,
+            ms=round((now - call.since) * 1000, 3),
+            client_pid=call.client_pid,
         )
 
     def cancel(self, call: Call, now: float) -> None:
         """The client takes the call back."""
-        self._cancel_upstream(call, "the client cancelled it", now)
+        self._cancel_upstream(call, "the client cancelled it")
         self.fail(call, refusals.cancelled(), now)
         self.pump(self._servers[call.server], now)
 
@@ -179,15 +188,13 @@ class Calls:
         names = set()
         for call in calls:
             names.add(call.server)
-            self._cancel_upstream(call, "the client is gone", now)
+            self._cancel_upstream(call, "the client is gone")
             self._end(call, None, None, now)
         for name in sorted(names):
             self.pump(self._servers[name], now)
 
-    def _cancel_upstream(self, call: Call, reason: str, now: float) -> None:
-        server = self._servers[call.server]
-        if call.sent and server.opened:
-            server.line.reserve(call.id, now + server.config.timeout)
+    def _cancel_upstream(self, call: Call, reason: str) -> None:
+        if call.sent and self._servers[call.server].opened:
             params = {"requestId": call.id, "reason": reason}
             line = jsonrpc.notification_line("notifications/cancelled", params)
             self._effects.append(Write(call.server, line))
@@ -198,10 +205,10 @@ class Calls:
         for call in self.routing.expired(now):
             server = self._servers[call.server]
             if call.sent or server.lifecycle.state is State.READY:
-                refusal = refusals.deadline(call, server.line.running + server.line.reserved)
+                refusal = refusals.deadline(call, server.line.running)
             else:
                 refusal = refusals.not_ready(call.server, server.lifecycle, now)
-            self._cancel_upstream(call, "its time was up", now)
+            self._cancel_upstream(call, "its time was up")
             self.fail(call, refusal, now)
             names.add(call.server)
         for name in sorted(names):
@@ -218,6 +225,13 @@ class Calls:
         for call in self.routing.of_server(server.name):
             if server.comes_too_late(call.deadline):
                 self.fail(call, refusals.not_ready(server.name, server.lifecycle, now), now)
+
+
+def _outcome(ending: wire.Message | None) -> str:
+    """`result`, `error` of the server, `dropped` where nobody waits any more, or the code of a refusal."""
+    if isinstance(ending, wire.Fault):
+        return ending.code
+    return "dropped" if ending is None else type(ending).__name__.lower()
 
 
 def fault(channel: int, id: int, refusal: Refusal) -> wire.Fault:

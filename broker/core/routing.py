@@ -17,7 +17,7 @@ class Call(Struct, eq=False):
     """One open request of a client.
 
     `id` is the broker's, `client_id` the client's. `name` is the tool or prompt it is about, `token`
-    what the client calls its progress.
+    what the client calls its progress. `client_pid` is the kernel's word on whose call it is.
     """
 
     id: int
@@ -36,6 +36,7 @@ class Call(Struct, eq=False):
     deadline: float
     since: float
     sent: bool = False
+    client_pid: int = -1
 
     @property
     def lane(self) -> tuple[bytes, int]:

@@ -8,7 +8,7 @@ from broker.core.fairness import Line
 from broker.core.lifecycle import Lifecycle, State
 from broker.core.link import Link
 from broker.core.methods import Era
-from broker.core.metrics import Latency
+from broker.core.metrics import Counters, Latency
 
 _RESTING = frozenset({State.STOPPED, State.BROKEN})
 
@@ -30,6 +30,7 @@ class Server:
         self.latency = Latency()
         self.calls = 0
         self.errors = 0
+        self.outcomes = Counters()
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class RunningBroker:
         servers: Mapping[str, Table],
         sections: Mapping[str, Table],
         env: Mapping[str, str],
+        arguments: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.endpoint = f"ipc://{folder}/b.sock"
@@ -83,6 +84,7 @@ class RunningBroker:
         self.config.write_text(toml(tables), encoding="utf-8")
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
         self._env.pop("MCP_BROKER_ENDPOINT", None)
+        self._arguments = arguments
         self.start()
 
     def start(self) -> None:
@@ -96,6 +98,7 @@ class RunningBroker:
             str(self.config),
             "--log-level",
             "debug",
+            *self._arguments,
         ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=log, stderr=log)
@@ -177,11 +180,12 @@ def running(
     *,
     ready: bool = True,
     env: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
     **sections: Table,
 ) -> Iterator[RunningBroker]:
     """A broker for the length of a `with`, after which it must end well and leave no process behind."""
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
-        broker = RunningBroker(Path(folder), servers, sections, env or {})
+        broker = RunningBroker(Path(folder), servers, sections, env or {}, arguments)
         try:
             if ready:
                 broker.wait_ready()
