@@ -109,28 +109,33 @@ async def logs(office: Office, params: Params) -> Answer:
 
 async def stop(office: Office, params: Params) -> Answer:
     """End a server and keep it ended. Its calls may end first; what still waits then is refused."""
-    supervisor = office.supervisor(params)
-    had = office.hub.mux.servers[supervisor.name].line.running
-    cut = await office.hub.drain_server(supervisor.name, office.drain_s)
-    await supervisor.stop()
-    return _moved(office, supervisor, ended=max(0, had - cut), cut=cut)
-
-
-async def start(office: Office, params: Params) -> Answer:
-    """Start a server that is stopped, broken or waiting; one that runs is left alone."""
-    supervisor = office.supervisor(params)
-    supervisor.start()
-    return _moved(office, supervisor, ended=0, cut=0)
+    return await _end(office, office.supervisor(params), Supervisor.stop)
 
 
 async def restart(office: Office, params: Params) -> Answer:
     """End a server and start it again. What waits is served by the new process."""
-    supervisor = office.supervisor(params)
-    line = office.hub.mux.servers[supervisor.name].line
-    had = line.running
+    return await _end(office, office.supervisor(params), Supervisor.restart)
+
+
+async def _end(
+    office: Office, supervisor: Supervisor, end: Callable[[Supervisor], Awaitable[None]]
+) -> Answer:
+    """Give the calls their time, then end the server, unless somebody has wanted something else meanwhile."""
+    word = supervisor.last_word = object()
+    had = office.hub.mux.servers[supervisor.name].line.running
     cut = await office.hub.drain_server(supervisor.name, office.drain_s)
-    await supervisor.restart()
+    if supervisor.last_word is word:
+        await end(supervisor)
     return _moved(office, supervisor, ended=max(0, had - cut), cut=cut)
+
+
+async def start(office: Office, params: Params) -> Answer:
+    """Start a server that is stopped, broken or waiting; one that is about to be stopped goes on."""
+    supervisor = office.supervisor(params)
+    supervisor.last_word = None
+    office.hub.resume(supervisor.name)
+    supervisor.start()
+    return _moved(office, supervisor, ended=0, cut=0)
 
 
 def _moved(office: Office, supervisor: Supervisor, *, ended: int, cut: int) -> Answer:
@@ -180,6 +185,7 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "p99_ms": round(server.latency.quantile_ms(0.99), 3),
         "rss_bytes": tree.rss_bytes if tree else 0,
         "last_error": brief["last_error"],
+        "last_lines": supervisor.last_lines if supervisor else [],
     }
 
 

@@ -245,7 +245,7 @@ def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> 
     goal = "stopped" if command == "stop" else "ready"
     with _client(endpoint) as broker:
         moved = broker.request(MANAGEMENT, command, {"server": server})
-        while moved["state"] not in (goal, "backoff", "broken", "stopped"):
+        while moved["state"] not in ("ready", "backoff", "broken", "stopped"):
             time.sleep(FOLLOW_S)
             known = broker.request(MANAGEMENT, "servers")["servers"]
             moved |= next(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import trio
 
-from broker.core.effects import Closed, Effect, Keep, Manage, Note, Opened, Unfit, Write
+from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Unfit, Write
 from broker.core.multiplexer import Multiplexer
 from broker.core.refusals import Refusal
 from broker.core.sessions import CloseReason, Peer, Post
@@ -44,6 +44,9 @@ class Backend(Protocol):
 
     def unfit(self, reason: str) -> None:
         """Its conversation cannot be opened."""
+
+    def demand(self) -> None:
+        """It is broken, and wanted all the same."""
 
     def keep(self, text: bytes) -> None:
         """It wrote this for people."""
@@ -162,6 +165,8 @@ class Hub:
             self.backends[effect.server].opened()
         elif isinstance(effect, Unfit):
             self.backends[effect.server].unfit(effect.reason)
+        elif isinstance(effect, Demand):
+            self.backends[effect.server].demand()
         elif isinstance(effect, Keep):
             self.backends[effect.server].keep(effect.text)
 
@@ -193,11 +198,19 @@ class Hub:
     async def drain_server(self, name: str, patience_s: float) -> int:
         """Give a server no further calls, and those it has this long to end; how many did not.
 
-        Its next process is given calls again.
+        Its next process is given calls again, and so is this one where the wait is broken off.
         """
         line = self.mux.servers[name].line
         line.paused = True
-        with trio.move_on_after(patience_s):
-            while line.running:
-                await self._watching.park()
+        try:
+            with trio.move_on_after(patience_s):
+                while line.running and line.paused:
+                    await self._watching.park()
+        except BaseException:
+            self.resume(name)
+            raise
         return line.running
+
+    def resume(self, name: str) -> None:
+        """Give a server calls again that is to go on after all."""
+        self._run(self.mux.resume(name, self._clock()))

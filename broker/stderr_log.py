@@ -37,12 +37,14 @@ class StderrLog:
         self.left_out = 0
         self.last: str | None = None
         """The last line of the process that runs now; `None` while it has written nothing."""
+        self._begun = 0
         self._allowance = float(_BURST)
         self._seen_at: float | None = None
 
     async def drain(self, fd: int, heard: Callable[[], None]) -> None:
         """Read a new process's pipe until the end. One that nobody reads fills, and hangs its writer."""
         self.last = None
+        self._begun = self.written
         partial = b""
         while True:
             await trio.lowlevel.wait_readable(fd)
@@ -61,6 +63,11 @@ class StderrLog:
                 partial = b""
         if partial:
             self.keep(partial)
+
+    def tail(self, most: int) -> list[str]:
+        """The last lines of the process that runs now, or of the last one that ran."""
+        own = min(most, self.written - self._begun)
+        return list(self.lines)[-own:] if own else []
 
     def keep(self, line: bytes, stream: str = "stderr") -> None:
         """Keep one line, and log it unless there were too many of late."""

@@ -23,6 +23,7 @@ WORRYING = frozenset({State.BACKOFF, State.BROKEN})
 
 _ENVELOPE_BYTES = 65_536
 _LAST_WORDS_S = 1.0
+_LAST_LINES = 5
 
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
@@ -73,6 +74,10 @@ class Supervisor:
         self._moved = trio.Event()
         self._alarm = trio.CancelScope()
         self._has_slot = False
+        self.last_lines: list[str] = []
+        """The last lines of the process that ended last, where it ended by itself."""
+        self.last_word: object = None
+        """What an operator wanted of it last, for whoever wanted something else before."""
 
     # -- what the hub says ------------------------------------------------------------------------
 
@@ -88,6 +93,10 @@ class Supervisor:
     def unfit(self, reason: str) -> None:
         """The conversation cannot be opened."""
         self._feed(Event.FAILED, Ending(reason))
+
+    def demand(self) -> None:
+        """It is broken, and somebody calls it: one try, now."""
+        self._feed(Event.DEMAND)
 
     def keep(self, text: bytes) -> None:
         """The process wrote this for people."""
@@ -173,6 +182,7 @@ class Supervisor:
             self.process = self._launcher.spawn(self._config)
         except SpawnError as error:
             self._feed(Event.FAILED, Ending(str(error)))
+            self.last_lines = []
             self._feed(Event.GONE)
             return
         try:
@@ -184,6 +194,8 @@ class Supervisor:
         finally:
             self.process.close()
             self.process = None
+        if not self.lifecycle.stopping:
+            self.last_lines = self.log.tail(_LAST_LINES)
         for pid in left:
             logger.error("server.cannot_be_killed", extra={"server": self.name, "pid": pid})
         self._feed(Event.GONE)

@@ -66,11 +66,19 @@ def status(seen: dict[str, Any]) -> RenderableType:
     word = "all_ready" if ready == len(wanted) else "some_ready"
     tail = Text(say(word, ready=ready, count=len(wanted)), "green" if ready == len(wanted) else "yellow")
     errors = [
-        Text(say("last_error", server=server["name"], error=server["last_error"]), "red")
+        text
         for server in wanted
         if server["last_error"] and server["state"] != "ready"
+        for text in _error(server)
     ]
     return Group(Text(head), _servers(servers), *errors, tail)
+
+
+def _error(server: dict[str, Any]) -> Iterator[Text]:
+    """Why a server is not ready, and below the last that it wrote."""
+    yield Text(say("last_error", server=server["name"], error=server["last_error"]), "red")
+    for line in server.get("last_lines", []):
+        yield Text(f"    {line}", "dim")
 
 
 _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {

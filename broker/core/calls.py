@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from broker.core import jsonrpc, refusals
 from broker.core.catalog import LISTS
 from broker.core.config import LimitsConfig
-from broker.core.effects import Effects, Level, Write
+from broker.core.effects import Demand, Effects, Level, Write
 from broker.core.jsonrpc import Params, Reply
 from broker.core.lifecycle import State
 from broker.core.metrics import Counters
@@ -48,11 +48,14 @@ class Calls:
         """Open a call, or say why not."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
-        if not server.opened and server.comes_too_late(now + timeout_s):
+        tried = server.may_be_tried(now)
+        if not server.opened and not tried and server.comes_too_late(now + timeout_s):
             return refusals.not_ready(server.name, server.lifecycle, now)
         full = self._full(connection, request, params)
         if full is not None:
             return full
+        if tried:
+            self._effects.append(Demand(server.name))
         token = request.meta.get("progressToken") if request.meta else None
         call = Call(
             id=self.routing.new_id(),

@@ -49,6 +49,12 @@ class Unfit(Struct, frozen=True, gc=False):
     reason: str
 
 
+class Demand(Struct, frozen=True, gc=False):
+    """A broken server is called: have it tried now."""
+
+    server: str
+
+
 class Closed(Struct, frozen=True, gc=False):
     """A connection ended; nothing may be sent to it any more."""
 
@@ -71,7 +77,7 @@ class Note(Struct, frozen=True):
     facts: dict[str, Fact]
 
 
-Effect = Post | Write | Manage | Opened | Unfit | Closed | Keep | Note
+Effect = Post | Write | Manage | Opened | Unfit | Demand | Closed | Keep | Note
 
 
 def note(level: Level, event: str, **facts: Fact) -> Note:

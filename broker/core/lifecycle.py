@@ -31,6 +31,7 @@ class Event(str, Enum):
 
     START = "start"  # somebody wants it to run
     STOP = "stop"  # somebody wants it to end
+    DEMAND = "demand"  # somebody calls it, and has the time to wait for a try
     SPAWNED = "spawned"  # its process exists
     OPENED = "opened"  # the handshake is done and its lists are read
     FAILED = "failed"  # it could not be spawned, or the handshake went wrong
@@ -106,6 +107,7 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
     _S.BROKEN: {
         _E.START: (_S.STARTING, _A.SPAWN),
         _E.STOP: (_S.STOPPED, _A.REST),
+        _E.DEMAND: (_S.STARTING, _A.SPAWN),
         _E.TIMEOUT: (_S.STARTING, _A.SPAWN),
     },
 }
@@ -154,9 +156,20 @@ class Lifecycle:
         return self.state is State.DRAINING and self._then is Then.RESPAWN
 
     @property
+    def given_up(self) -> bool:
+        """Whether it ended by itself, and `restart` says to leave it at that."""
+        return self.state is State.STOPPED and self._then is Then.FAIL
+
+    @property
     def reason(self) -> str:
         """Why its process is being ended, in words."""
-        return self._ending.reason if self._then is Then.FAIL and self._ending else "it was stopped"
+        if self._then is Then.FAIL and self._ending:
+            return self._ending.reason
+        return "it was restarted" if self._then is Then.RESTART else "it was stopped"
+
+    def demand_at(self) -> float | None:
+        """From when on a call may have it tried; `None` where no call may."""
+        return self.since_s + self._backoff.demand_s if self.state is State.BROKEN else None
 
     def on(self, event: Event, now: float, ending: Ending | None = None) -> Action:
         """Take one event in.
@@ -182,14 +195,12 @@ class Lifecycle:
 
     def _decide(self, before: State, event: Event, ending: Ending | None) -> None:
         """What is to follow, once nothing is left of the process."""
+        if event is Event.START or (event is Event.TIMEOUT and before is State.READY):
+            self._backoff.settled()
         if event is Event.STOP:
             self._then = Then.STOP
         elif event is Event.START and before is State.DRAINING:
             self._then = Then.RESTART
-        elif (event is Event.START and before in _RESTING) or (
-            event is Event.TIMEOUT and before is State.READY
-        ):
-            self._backoff.settled()
         elif event is Event.LEGACY and before is State.HANDSHAKE:
             self._then = Then.RESPAWN
         elif event in _ENDINGS and before in _RUNNING:
@@ -227,6 +238,5 @@ class Lifecycle:
         self.since_s = now
 
 
-_RESTING = frozenset({State.STOPPED, State.BACKOFF, State.BROKEN})
 _RUNNING = frozenset({State.STARTING, State.HANDSHAKE, State.READY})
 _ENDINGS = frozenset({Event.FAILED, Event.EXITED, Event.TIMEOUT})

@@ -265,6 +265,13 @@ class Multiplexer:
         self._servers.congested(name, congested, now)
         return self._done(now)
 
+    def resume(self, name: str, now: float) -> list[Effect]:
+        """The server is not to be stopped after all: it is given calls again."""
+        server = self.servers[name]
+        server.line.paused = False
+        self.calls.pump(server, now)
+        return self._done(now)
+
     def probing(self, name: str) -> bool:
         """Whether an exit of this server now means that it is of the older era."""
         return self._servers.probing(name)

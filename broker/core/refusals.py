@@ -123,22 +123,35 @@ def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
             Blame.SERVER,
             about,
         )
+    reason = f": {clip(lifecycle.last_error, 400)}" if lifecycle.last_error else ""
+    if lifecycle.given_up:
+        message = f"server {server!r} has ended, and its restart setting leaves it at that{reason}"
+        hint = f"`mcp-broker start {server}` starts it; `restart` in its table says when the broker does"
+        return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
     if lifecycle.stopping or lifecycle.state is State.STOPPED:
         message, hint = f"server {server!r} was stopped", f"`mcp-broker start {server}` starts it"
         return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
-    reason = f": {clip(lifecycle.last_error, 400)}" if lifecycle.last_error else ""
+    hint = "it is being started again"
     if lifecycle.wake_at is not None and lifecycle.state in (State.BACKOFF, State.BROKEN):
-        about["retry_after_s"] = round(max(0.0, lifecycle.wake_at - now), 3)
-        hint = f"it is tried again in {about['retry_after_s']:.0f} s; "
-    else:
-        hint = ""
+        hint, about["retry_after_s"] = _next_try(lifecycle, lifecycle.wake_at, now)
     return Refusal(
         Code.SERVER_DOWN,
         f"server {server!r} is down{reason}",
-        f"{hint}`mcp-broker status` shows its state, and the broker's log what it wrote",
+        f"{hint}; `mcp-broker status` shows its state, and the broker's log what it wrote",
         Blame.SERVER,
         about,
     )
+
+
+def _next_try(lifecycle: Lifecycle, wake_at: float, now: float) -> tuple[str, float]:
+    """When a server that rests is tried again, in words, and in how many seconds another call makes sense."""
+    again_s = max(0.0, wake_at - now)
+    demand_at = lifecycle.demand_at()
+    hint = f"it is tried again in {again_s:.0f} s"
+    if demand_at is None or demand_at >= wake_at:
+        return hint, round(again_s, 3)
+    call_s = max(0.0, demand_at - now)
+    return f"{hint}, or by the first call in {call_s:.0f} s", round(call_s, 3)
 
 
 def died(call: Call, reason: str) -> Refusal:

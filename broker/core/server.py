@@ -55,3 +55,8 @@ class Server:
         if lifecycle.state is State.BACKOFF:
             return lifecycle.wake_at is not None and lifecycle.wake_at > deadline
         return lifecycle.stopping or lifecycle.state in _RESTING
+
+    def may_be_tried(self, now: float) -> bool:
+        """Whether it is broken, and a call may have it tried before it is its time."""
+        demand_at = self.lifecycle.demand_at()
+        return demand_at is not None and demand_at <= now

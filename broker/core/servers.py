@@ -51,6 +51,7 @@ class Servers:
     def spawned(self, name: str, now: float) -> None:
         """A new process is there: its conversation begins."""
         server = self._table[name]
+        server.line.paused = False
         new_id = self._calls.routing.new_id
         server.link = Link(server.config, server.remembered, new_id, self._max_bytes, self._client_info)
         self._effects += server.link.greet(now)
@@ -78,7 +79,7 @@ class Servers:
         if server.link is not None and not server.link.opened:
             server.remembered = Era.LEGACY if server.lifecycle.respawning else None
         server.link = None
-        server.line.held = server.line.paused = False
+        server.line.held = False
         self._calls.server_died(server, reason, now)
 
     def rests(self, name: str, now: float) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.backoff import MAX_DELAY_S, RETRY_S, SETTLED_S, Backoff
+from broker.core.backoff import DEMAND_S, MAX_DELAY_S, RETRY_S, SETTLED_S, Backoff
 
 
 def backoff(
@@ -73,13 +73,13 @@ def test_a_burst_of_one_opens_it_at_once() -> None:
     assert backoff(burst=1).failed(5.0) is None
 
 
-def test_a_retry_of_the_breaker_that_fails_is_followed_by_a_delay() -> None:
-    """Section 2: the old failures are out of the interval by then, so the breaker needs a new burst."""
-    server = backoff(burst=2, interval_s=60.0)
-    server.failed(0.0)
-    assert server.failed(1.0) is None
-    assert server.failed(1.0 + RETRY_S) is not None
-    assert server.failed(2.0 + RETRY_S) is None
+def test_an_open_breaker_stays_open_at_every_further_failure() -> None:
+    """Issue 4: one try every five minutes, not a new burst, though the old failures are long ago by then."""
+    server = backoff(burst=3, interval_s=60.0)
+    assert [server.failed(1.0), server.failed(2.0), server.failed(3.0)] == [1.0, 2.0, None]
+    assert [server.failed(3.0 + RETRY_S * number) for number in range(1, 9)] == [None] * 8
+    server.settled()
+    assert server.failed(9999.0) == 1.0
 
 
 def test_settled_forgets_everything() -> None:
@@ -93,4 +93,4 @@ def test_settled_forgets_everything() -> None:
 
 def test_the_times_are_of_a_size_that_makes_sense() -> None:
     """A broken server is left alone for longer than one that is merely restarted."""
-    assert 0 < MAX_DELAY_S < SETTLED_S < RETRY_S
+    assert 0 < MAX_DELAY_S <= DEMAND_S < SETTLED_S < RETRY_S

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 
-from broker.core.backoff import RETRY_S, SETTLED_S, Backoff
+from broker.core.backoff import DEMAND_S, RETRY_S, SETTLED_S, Backoff
 from broker.core.lifecycle import TABLE, Action, Ending, Event, IllegalEvent, Lifecycle, State
 
 START_S = 20.0
@@ -57,15 +57,15 @@ def crash(server: Lifecycle, now: float, ending: Ending = CRASH) -> Action:
 # --- the table ---------------------------------------------------------------------------------------
 
 # What can happen in each state. `.` is what cannot, and is a fault of the broker's if it does.
-#            START     STOP      SPAWNED OPENED  FAILED LEGACY EXITED GONE TIMEOUT
+#            START     STOP   DEMAND SPAWNED OPENED  FAILED LEGACY EXITED GONE TIMEOUT
 ALLOWED = """
-STOPPED      spawn     none      .       .       .      .      .      .    .
-STARTING     none      rest      greet   .       end    .      .      .    .
-HANDSHAKE    none      end       .       serve   end    end    end    .    end
-READY        none      end       .       .       end    .      end    .    none
-DRAINING     none      none      .       none    none   none   none   rest .
-BACKOFF      spawn     rest      .       .       .      .      .      .    spawn
-BROKEN       spawn     rest      .       .       .      .      .      .    spawn
+STOPPED      spawn     none   .      .       .       .      .      .      .    .
+STARTING     none      rest   .      greet   .       end    .      .      .    .
+HANDSHAKE    none      end    .      .       serve   end    end    end    .    end
+READY        none      end    .      .       .       end    .      end    .    none
+DRAINING     none      none   .      .       none    none   none   none   rest .
+BACKOFF      spawn     rest   .      .       .       .      .      .      .    spawn
+BROKEN       spawn     rest   spawn  .       .       .      .      .      .    spawn
 """
 EXPECTED = {
     (State[row.split()[0]], event): word
@@ -225,6 +225,88 @@ def test_restart_policies(
     assert server.state is state
     assert (server.wake_at is None) is (state is State.STOPPED)
     assert server.last_error == ending.reason
+
+
+# --- a broken server -----------------------------------------------------------------------------------
+
+
+def broken(now: float = 0.0) -> Lifecycle:
+    """A server whose breaker has opened, of a burst of three."""
+    server = lifecycle(burst=3)
+    feed(server, [Event.START, Event.SPAWNED], now)
+    for _ in range(2):
+        crash(server, now)
+        feed(server, [Event.TIMEOUT, Event.SPAWNED], now)
+    crash(server, now)
+    assert server.state is State.BROKEN
+    return server
+
+
+@pytest.mark.parametrize("by", [Event.TIMEOUT, Event.DEMAND])
+def test_a_single_try_that_fails_opens_the_breaker_again(by: Event) -> None:
+    """Issue 4: one try every five minutes, whoever had it tried; not a burst of them."""
+    server, now = broken(), 0.0
+    for _ in range(5):
+        now += RETRY_S if by is Event.TIMEOUT else DEMAND_S
+        assert server.on(by, now) is Action.SPAWN
+        feed(server, [Event.SPAWNED], now)
+        crash(server, now)
+        assert (server.state, server.wake_at) == (State.BROKEN, now + RETRY_S)
+
+
+def test_a_try_that_works_closes_the_breaker_once_it_has_settled() -> None:
+    """Issue 4: a server that comes up and falls at once is still broken; one that runs well has healed."""
+    server = broken()
+    feed(server, [Event.DEMAND, Event.SPAWNED, Event.OPENED], DEMAND_S)
+    crash(server, DEMAND_S + 1)
+    assert server.state is State.BROKEN
+    feed(server, [Event.DEMAND, Event.SPAWNED, Event.OPENED], 100.0)
+    server.on(Event.TIMEOUT, 100.0 + SETTLED_S)
+    crash(server, 200.0)
+    assert (server.state, server.wake_at) == (State.BACKOFF, 201.0)
+
+
+def test_a_call_may_have_it_tried_when_the_last_failure_is_a_while_ago() -> None:
+    """Issue 4: a storm of calls must not become a storm of starts."""
+    server = broken(now=5.0)
+    assert server.demand_at() == 5.0 + DEMAND_S
+    server.on(Event.DEMAND, 40.0)
+    assert server.demand_at() is None
+    assert in_state(State.BACKOFF).demand_at() is None
+    assert in_state(State.STOPPED).demand_at() is None
+
+
+@pytest.mark.parametrize("state", [State.STARTING, State.HANDSHAKE, State.DRAINING, State.READY])
+def test_a_start_by_hand_closes_the_breaker_in_every_state(state: State) -> None:
+    """Issue 4: at once, also while a try of the breaker is under way."""
+    server = broken()
+    path = {
+        State.STARTING: [],
+        State.HANDSHAKE: [Event.SPAWNED],
+        State.READY: [Event.SPAWNED, Event.OPENED],
+        State.DRAINING: [Event.SPAWNED, Event.EXITED],
+    }
+    feed(server, [Event.DEMAND, *path[state]], 100.0)
+    feed(server, [Event.START], 100.0)
+    if state is State.DRAINING:
+        server.on(Event.GONE, 101.0)
+    if server.state is State.STARTING:
+        server.on(Event.SPAWNED, 101.0)
+    crash(server, 102.0)
+    assert (server.state, server.wake_at) == (State.BACKOFF, 103.0)
+
+
+@pytest.mark.parametrize(("ending", "given_up"), [(CRASH, False), (CLEAN, True)])
+def test_a_server_that_is_not_restarted_is_told_from_one_that_was_stopped(
+    ending: Ending, given_up: bool
+) -> None:
+    """Law 10: an operator stopped the one; the other ended, and `restart` says to leave it at that."""
+    server = lifecycle("on-failure")
+    feed(server, PATHS[State.READY])
+    crash(server, 0.0, ending)
+    assert server.given_up is given_up
+    server.on(Event.STOP, 1.0)
+    assert (server.state, server.given_up) == (State.STOPPED, False)
 
 
 # --- the era probe -----------------------------------------------------------------------------------

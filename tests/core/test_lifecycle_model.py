@@ -48,6 +48,11 @@ class AnyHistory(RuleBasedStateMachine):
         self.wanted = False
         self.feed(Event.STOP)
 
+    @precondition(lambda self: self.server.state is State.BROKEN)
+    @rule()
+    def demand(self) -> None:
+        self.feed(Event.DEMAND)
+
     @precondition(lambda self: self.wants_spawn)
     @rule(works=st.booleans())
     def spawn(self, works: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from broker.core.backoff import Backoff
 from broker.core.config import Config, load
-from broker.core.effects import Closed, Effect, Keep, Manage, Note, Opened, Unfit, Write
+from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Unfit, Write
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
 from broker.core.multiplexer import Multiplexer
 from broker.core.refusals import Refusal
@@ -196,6 +196,8 @@ class World:
                 self.feed(effect.server, Event.OPENED)
             elif isinstance(effect, Unfit):
                 self.feed(effect.server, Event.FAILED, Ending(effect.reason))
+            elif isinstance(effect, Demand):
+                self.feed(effect.server, Event.DEMAND)
             else:
                 self._record(effect)
         self.settle()

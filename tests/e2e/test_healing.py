@@ -1,0 +1,96 @@
+"""A server that does not help itself: it is tried on demand, replaced, and its calls are sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from client_shim import BrokerClient
+from client_shim.errors import ServerDied, ServerDown
+from tests.e2e.harness import PATIENCE_S, SERVERS, RunningBroker, rogue, running
+from tests.e2e.test_command import command
+
+NEEDS_NETWORK = "test -e network || { echo 'no route to host' >&2; exit 7; }; exec %s -I -S %s"
+
+
+def call(broker: RunningBroker, tool: str, arguments: dict[str, Any] | None = None, **keys: Any) -> str:
+    """One call of the server "server" from a client of its own; the text of the answer."""
+    with broker.client() as client:
+        params = {"name": tool, "arguments": arguments or {}}
+        result = client.request("server", "tools/call", params, **keys)
+    text: str = result["content"][0]["text"]
+    return text
+
+
+def test_a_broken_server_is_healed_by_a_call() -> None:
+    """Issue 4: a screen that booted before its network; `status` says why until then, with what it wrote."""
+    script = NEEDS_NETWORK % (sys.executable, SERVERS / "rogue.py")
+    table = {"command": "sh", "args": ["-c", script]}
+    limits = {"start_limit_burst": 1, "start_limit_interval_sec": 0.3}
+    with running({"server": {**table, **limits}}, ready=False) as broker:
+        row = broker.wait_state("server", "broken")
+        assert "it exited with status 7" in row["last_error"]
+        assert row["last_lines"] == ["no route to host"]
+        assert "\n    no route to host\n" in command("status", endpoint=broker.endpoint).stdout
+        (broker.folder / "network").touch()
+        assert healed(broker) == '{"n":1}'
+        row = broker.server("server")
+        assert (row["state"], row["restarts"], row["processes"]) == ("ready", 1, 1)
+
+
+def healed(broker: RunningBroker) -> str:
+    """Call until the server answers; it is refused until its last failure is a while ago."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            return call(broker, "echo", {"n": 1})
+        except ServerDown as down:
+            time.sleep(down.retry_after_s or 0.01)
+    raise AssertionError(broker.log())
+
+
+@pytest.mark.parametrize("ending", ["start", "death"])
+def test_what_happens_while_a_stop_waits_for_the_calls(ending: str) -> None:
+    """Issue 4: the last word of an operator counts; a death meanwhile does not undo his stop."""
+    with running({"server": rogue(restart_sec=0.05)}, limits={"drain_sec": 600.0}) as broker:
+
+        async def main() -> None:
+            async with BrokerClient("stop", broker.endpoint) as client:
+                hanging = asyncio.create_task(client.call_tool("server", "hang"))
+                await until(client, "in_flight", 1)
+                stopping = asyncio.create_task(client.request("$broker", "stop", {"server": "server"}))
+                waiting = await paused(client)
+                if ending == "start":
+                    await client.request("$broker", "start", {"server": "server"})
+                    assert (await waiting).content[0].text == "{}"
+                    assert (await stopping)["state"] == "ready"
+                    hanging.cancel()
+                    return
+                os.kill(broker.pids()["server"], signal.SIGKILL)
+                assert (await stopping)["state"] == "stopped"
+                for task in (hanging, waiting):
+                    with pytest.raises((ServerDied, ServerDown)):
+                        await task
+
+        asyncio.run(main())
+
+
+async def paused(client: BrokerClient) -> asyncio.Task[Any]:
+    """Call until a call waits, which it does once the server is about to be stopped."""
+    while True:
+        waiting = asyncio.create_task(client.call_tool("server", "echo", timeout=PATIENCE_S))
+        while not waiting.done():
+            if (await client.status())["servers"][0]["queued"]:
+                return waiting
+
+
+async def until(client: BrokerClient, key: str, value: object) -> None:
+    """Wait until the status of the server says so; pytest bounds it."""
+    while (await client.status())["servers"][0][key] != value:
+        await asyncio.sleep(0.01)
