@@ -182,7 +182,7 @@ class Calls:
 
     def cancel(self, call: Call, now: float) -> None:
         """The client takes the call back."""
-        self._cancel_upstream(call, "the client cancelled it")
+        self._cancel_upstream(call, "the client cancelled it", now)
         self.fail(call, refusals.cancelled(), now)
         self.pump(self._servers[call.server], now)
 
@@ -191,13 +191,15 @@ class Calls:
         names = set()
         for call in calls:
             names.add(call.server)
-            self._cancel_upstream(call, "the client is gone")
+            self._cancel_upstream(call, "the client is gone", now)
             self._end(call, None, None, now)
         for name in sorted(names):
             self.pump(self._servers[name], now)
 
-    def _cancel_upstream(self, call: Call, reason: str) -> None:
-        if call.sent and self._servers[call.server].opened:
+    def _cancel_upstream(self, call: Call, reason: str, now: float) -> None:
+        server = self._servers[call.server]
+        if call.sent and server.opened:
+            server.line.reserve(call.id, now + server.config.timeout)
             params = {"requestId": call.id, "reason": reason}
             line = jsonrpc.notification_line("notifications/cancelled", params)
             self._effects.append(Write(call.server, line))
@@ -208,10 +210,10 @@ class Calls:
         for call in self.routing.expired(now):
             server = self._servers[call.server]
             if call.sent or server.lifecycle.state is State.READY:
-                refusal = refusals.deadline(call, server.line.running)
+                refusal = refusals.deadline(call, server.line.running + server.line.reserved)
             else:
                 refusal = refusals.not_ready(call.server, server.lifecycle, now)
-            self._cancel_upstream(call, "its time was up")
+            self._cancel_upstream(call, "its time was up", now)
             self.fail(call, refusal, now)
             names.add(call.server)
         for name in sorted(names):

@@ -12,13 +12,23 @@ Lane = tuple[bytes, int]
 class Line:
     """Calls that wait for one server. It decides who is next; it sends nothing.
 
+    Lanes are served in rounds, one call of each. Who comes while a round is served is the first of the next:
+    so a single call waits for those that run, and for one of each other lane at most.
+
+    Where the server may have one call at once, a call that was given up keeps its place there: the server
+    may still be at it, and another one would then be a second.
+
     Args:
         concurrency: how many calls the server may have at once.
     """
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
-        self._lanes: OrderedDict[Lane, OrderedDict[int, Call]] = OrderedDict()
+        self._lanes: dict[Lane, OrderedDict[int, Call]] = {}
+        self._round: OrderedDict[Lane, None] = OrderedDict()
+        self._new: OrderedDict[Lane, None] = OrderedDict()
+        self._served: OrderedDict[Lane, None] = OrderedDict()
+        self._reserved: dict[int, float] = {}
         self.waiting = 0
         self.running = 0
         self.held = False
@@ -29,22 +39,34 @@ class Line:
     def __repr__(self) -> str:
         return f"<Line waiting={self.waiting} running={self.running}/{self._concurrency}>"
 
+    @property
+    def reserved(self) -> int:
+        """How many calls were given up and keep their place."""
+        return len(self._reserved)
+
     def join(self, call: Call) -> None:
         """Put a call at the end of its channel's lane."""
         lane = self._lanes.get(call.lane)
         if lane is None:
             lane = self._lanes[call.lane] = OrderedDict()
+            self._new[call.lane] = None
         lane[call.id] = call
         self.waiting += 1
 
     def next(self) -> Call | None:
         """The call whose turn it is, now counted as running; `None` if all wait or nobody does."""
-        if self.held or self.paused or self.running >= self._concurrency or not self._lanes:
+        full = self.running + len(self._reserved) >= self._concurrency
+        if self.held or self.paused or full or not self.waiting:
             return None
-        key, lane = next(iter(self._lanes.items()))
+        if not self._round:
+            self._round = OrderedDict.fromkeys([*self._new, *self._served])
+            self._new.clear()
+            self._served.clear()
+        key, _ = self._round.popitem(last=False)
+        lane = self._lanes[key]
         _, call = lane.popitem(last=False)
         if lane:
-            self._lanes.move_to_end(key)
+            self._served[key] = None
         else:
             del self._lanes[key]
         self.waiting -= 1
@@ -61,3 +83,32 @@ class Line:
         self.waiting -= 1
         if not lane:
             del self._lanes[call.lane]
+            for order in (self._round, self._new, self._served):
+                order.pop(call.lane, None)
+
+    # -- calls that were given up -----------------------------------------------------------------
+
+    def reserve(self, id: int, until: float) -> None:
+        """A running call is given up while its server may still be at it."""
+        if self._concurrency == 1:
+            self._reserved[id] = until
+
+    def release(self, id: object) -> bool:
+        """The late reply to a call has come; whether it had kept its place."""
+        return type(id) is int and self._reserved.pop(id, None) is not None
+
+    def release_all(self) -> None:
+        """The process that was at them is gone."""
+        self._reserved.clear()
+
+    @property
+    def wake_at(self) -> float | None:
+        """When a place is free again even without a late reply."""
+        return min(self._reserved.values(), default=None)
+
+    def tick(self, now: float) -> bool:
+        """Time has passed; whether a place has become free."""
+        over = [id for id, until in self._reserved.items() if until <= now]
+        for id in over:
+            del self._reserved[id]
+        return bool(over)

@@ -80,6 +80,7 @@ class Servers:
             server.remembered = Era.LEGACY if server.lifecycle.respawning else None
         server.link = None
         server.line.held = False
+        server.line.release_all()
         self._calls.server_died(server, reason, now)
 
     def rests(self, name: str, now: float) -> None:
@@ -89,6 +90,7 @@ class Servers:
     def wake_at(self) -> float | None:
         """When `tick` is due for one of them."""
         times = [server.link.wake_at for server in self._table.values() if server.link]
+        times += [server.line.wake_at for server in self._table.values()]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -96,6 +98,9 @@ class Servers:
         for server in self._table.values():
             if server.link is not None:
                 self._link_did(server, server.link, server.link.tick(now), now)
+            if server.line.tick(now):
+                self._drop(server, "never.replied")
+                self._calls.pump(server, now)
 
     def line(self, name: str, line: bytes, now: float) -> None:
         """It wrote this line to its stdout."""
@@ -131,8 +136,14 @@ class Servers:
         effects = link.reply(reply.id, reply, now)
         if effects is None:
             self._drop(server, "late.reply", id=_shown(reply.id))
+            self._release(server, reply.id, now)
         else:
             self._link_did(server, link, effects, now)
+
+    def _release(self, server: Server, id: Id | None, now: float) -> None:
+        """Nobody waits for this reply any more, but perhaps for the place in line of its call."""
+        if server.line.release(id):
+            self._calls.pump(server, now)
 
     def _broken(self, server: Server, link: Link, broken: Broken, now: float) -> None:
         call = self._open_call(server, broken.id)
@@ -144,6 +155,7 @@ class Servers:
         effects = link.broken(broken.id, broken.reason)
         if effects is None:
             self._drop(server, "broken.line", reason=clip(broken.reason))
+            self._release(server, broken.id, now)
         else:
             self._link_did(server, link, effects, now)
 

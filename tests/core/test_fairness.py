@@ -100,29 +100,104 @@ def test_who_leaves_before_his_turn_is_not_called() -> None:
     assert repr(line) == "<Line waiting=0 running=0/1>"
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([b"a", b"b"]), st.integers(1, 4)), max_size=40),
-    st.integers(1, 5),
-    st.integers(0, 40),
-)
+LANES = st.tuples(st.sampled_from([b"a", b"b"]), st.integers(1, 4))
+
+
+@given(st.integers(1, 1000), st.integers(1, 40), st.integers(0, 1200))
+def test_a_single_call_waits_for_what_runs_and_for_no_more(flood: int, concurrency: int, served: int) -> None:
+    """Issue 5: behind 1,000 calls of one channel, it waits for at most `max_in_flight` others."""
+    line = Line(concurrency)
+    for id in range(flood):
+        line.join(call(id))
+    running = send(line)
+    for _ in range(min(served, flood - 1)):
+        line.leave(running.pop(0))
+        running += send(line)
+    line.join(mine := call(9999, connection=b"mine"))
+    others = 0
+    while mine not in running:
+        running += send(line)
+        if mine not in running:
+            others += 1
+            line.leave(running.pop(0))
+    assert others + running.index(mine) <= concurrency
+
+
+@given(st.lists(LANES, max_size=40), st.integers(1, 5), st.integers(0, 40), st.integers(0, 40))
 def test_a_single_call_waits_for_each_other_lane_once(
-    lanes: list[tuple[bytes, int]], concurrency: int, place: int
+    lanes: list[tuple[bytes, int]], concurrency: int, place: int, served: int
 ) -> None:
-    """Law 5: behind a flood on other channels a call waits for what runs, and for one of each lane."""
+    """Law 5: whoever else waits, and whenever it comes, it waits for what runs and for one of each lane."""
     line = Line(concurrency)
     mine = call(999, connection=b"mine")
-    for id, (connection, channel) in enumerate(lanes):
-        if id == place:
-            line.join(mine)
+    for id, (connection, channel) in enumerate(lanes[:place]):
         line.join(call(id, channel, connection))
-    if place >= len(lanes):
-        line.join(mine)
+    running = send(line)
+    for _ in range(min(served, len(running))):
+        line.leave(running.pop(0))
+        running += send(line)
+    line.join(mine)
+    for id, (connection, channel) in enumerate(lanes[place:], place):
+        line.join(call(id, channel, connection))
     others = 0
-    for done in serve(line):
-        if done is mine:
-            break
+    while mine not in running:
         others += 1
+        if running:
+            line.leave(running.pop(0))
+        running += send(line)
     assert others <= concurrency + len(set(lanes))
+
+
+@given(st.lists(LANES | st.none(), max_size=80), st.integers(1, 4))
+def test_nobody_has_three_turns_while_another_waits_for_one(
+    steps: list[tuple[bytes, int] | None], concurrency: int
+) -> None:
+    """Law 5: not even who comes with ever new channels, or joins again whenever its lane is empty."""
+    line = Line(concurrency)
+    turns: dict[tuple[bytes, int], list[tuple[bytes, int]]] = {}
+    running: list[Call] = []
+    for id, lane in enumerate([*steps, *[None] * 80]):
+        if lane is not None:
+            line.join(call(id, lane[1], lane[0]))
+            turns.setdefault(lane, [])
+        elif running:
+            line.leave(running.pop(0))
+        for sent in send(line):
+            running.append(sent)
+            del turns[sent.lane]
+            if sent.lane in line._lanes:
+                turns[sent.lane] = []
+            for lane_that_waits, since in turns.items():
+                since += [sent.lane] if lane_that_waits != sent.lane else []
+                assert since.count(sent.lane) <= 2
+    assert not turns
+
+
+def test_a_call_that_was_given_up_keeps_its_place_on_a_serialized_server() -> None:
+    """Issue 5: until its late reply, the end of the process, or a stated time."""
+    for freed_by in ("reply", "process", "time"):
+        line = Line(1)
+        line.join(call(1))
+        (given_up,) = send(line)
+        line.leave(given_up)
+        line.reserve(1, 30.0)
+        line.join(call(2))
+        assert (line.next(), line.reserved, line.wake_at) == (None, 1, 30.0)
+        assert (line.release(2), line.release("1"), line.release(None), line.tick(29.9)) == (False,) * 4
+        if freed_by == "reply":
+            assert line.release(1)
+        elif freed_by == "process":
+            line.release_all()
+        else:
+            assert line.tick(30.0)
+        assert (line.reserved, line.wake_at, len(send(line))) == (0, None, 1)
+
+
+def test_no_place_is_kept_where_the_server_may_have_several_calls() -> None:
+    """Law 6: a server that takes calls side by side need not be spared, and its table would grow."""
+    line = Line(2)
+    line.reserve(1, 30.0)
+    assert (line.reserved, line.wake_at) == (0, None)
 
 
 class AnyLine(RuleBasedStateMachine):

@@ -35,12 +35,12 @@ def test_a_cancelled_call_ends_at_once_and_is_cancelled_upstream() -> None:
 
 def test_a_cancelled_call_makes_room_for_the_next() -> None:
     """Section 2: its answer, if one comes, is nobody's; nobody waits for it."""
-    world = ready(serialized=True)
+    world = ready(max_in_flight=2)
     process, client = world.processes["time"], world.client()
-    first, second = client.call(), client.call()
+    first, _, third = client.call(), client.call(), client.call()
     client.say(wire.Cancel(1, first, None))
-    process.reply(process.calls[1], "ok")
-    assert client.result(second) == "ok"
+    process.reply(process.calls[2], "ok")
+    assert client.result(third) == "ok"
 
 
 def test_a_call_that_is_cancelled_in_line_never_gets_to_the_server() -> None:
@@ -102,6 +102,8 @@ def test_a_call_whose_time_is_up_in_line_never_gets_to_the_server() -> None:
     world.wait(30.0)
     assert {client.fault(id).code for id in ids} == {Code.DEADLINE.value}
     assert "waited" in client.fault(ids[1]).message
+    assert len(process.calls) == 1
+    process.reply(process.calls[0], "late")
     assert len(process.calls) == 2
     process.reply(process.calls[1], "ok")
     assert client.result(last) == "ok"

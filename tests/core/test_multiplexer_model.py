@@ -346,7 +346,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         assert len(calls) == sum(line.waiting + line.running for line in lines)
         for name, server in self.world.mux.servers.items():
             sent = [call for call in calls.of_server(name) if call.sent]
-            assert len(sent) == server.line.running <= server.config.concurrency
+            assert len(sent) == server.line.running <= server.config.concurrency - server.line.reserved
             assert not sent or name in self.world.processes
         living = {page.client.key for page in self.living()}
         assert {connection.key for connection in self.world.mux.sessions.all()} == living

@@ -258,8 +258,9 @@ class World:
         assert routing.next_deadline() is None
         assert not self.mux._managing
         for server in self.mux.servers.values():
-            assert (server.line.waiting, server.line.running) == (0, 0)
-            assert not server.line._lanes
+            line = server.line
+            assert (line.waiting, line.running, line.reserved) == (0, 0, 0)
+            assert [*line._lanes, *line._round, *line._new, *line._served] == []
 
 
 def ready(**table: object) -> World:
