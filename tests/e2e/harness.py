@@ -71,8 +71,10 @@ class RunningBroker:
         sections: Mapping[str, Table],
         env: Mapping[str, str],
         arguments: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "broker"),
     ) -> None:
         self.folder = folder
+        self._program = program
         self.endpoint = f"ipc://{folder}/b.sock"
         self.config = folder / "broker.toml"
         self.log_path = folder / "log"
@@ -91,8 +93,7 @@ class RunningBroker:
         """Start the process; a second time after it ended."""
         command = [
             sys.executable,
-            "-m",
-            "broker",
+            *self._program,
             "serve",
             "--config",
             str(self.config),
@@ -181,11 +182,12 @@ def running(
     ready: bool = True,
     env: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "broker"),
     **sections: Table,
 ) -> Iterator[RunningBroker]:
     """A broker for the length of a `with`, after which it must end well and leave no process behind."""
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
-        broker = RunningBroker(Path(folder), servers, sections, env or {}, arguments)
+        broker = RunningBroker(Path(folder), servers, sections, env or {}, arguments, program)
         try:
             if ready:
                 broker.wait_ready()
