@@ -310,7 +310,8 @@ _HANDLERS: dict[type[Any], Callable[[ClientState, Any, Any], list[Event]]] = {
 
 
 def _request(channel: int, id: int, instance: str, ask: Ask) -> wire.Request:
-    timeout_ms = None if ask.timeout_s is None else max(1, math.ceil(ask.timeout_s * 1000))
+    # What is left of 30 s may be 30.000000000001 s in floating point: that is no millisecond more.
+    timeout_ms = None if ask.timeout_s is None else max(1, math.ceil(round(ask.timeout_s * 1000, 3)))
     return wire.Request(channel, id, instance, ask.service, ask.method, timeout_ms, ask.flags, ask.meta)
 
 
