@@ -79,15 +79,21 @@ def cli() -> None:
 def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Literal["text", "json"]) -> None:
     """Run the broker in the foreground until SIGTERM or Ctrl-C."""
     from broker import daemon, logs
+    from broker.notify import Manager
     from broker.place import PlaceError
 
     journal = logs.under_journal(os.environ)
     logs.set_up(log_level, log_form, journal=journal)
-    give_up = _log_failure if journal or log_form == "json" else _fail
+    manager = Manager.of(os.environ)
+
+    def give_up(message: str, status: int) -> NoReturn:
+        manager.status(message)
+        (_log_failure if journal or log_form == "json" else _fail)(message, status)
+
     path = _config_path(path, give_up)
     config = _read_config(path, give_up)
     try:
-        daemon.run(config, path, endpoint)
+        daemon.run(config, path, endpoint, manager)
     except PlaceError as error:
         give_up(str(error), BAD)
     except Exception:

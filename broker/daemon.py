@@ -9,6 +9,7 @@ What clients and servers say goes through the hub to the multiplexer, which deci
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import secrets
@@ -26,54 +27,63 @@ from broker.core.config import Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
 from broker.hub import Hub
-from broker.place import claim, closed_umask, endpoint_of, open_to
+from broker.notify import Manager, summary
+from broker.place import Place, claim, closed_umask, open_to, place_of
 from broker.process import Launcher, end_leftovers, raise_descriptor_limit
 from broker.supervisor import Supervisor, lifecycle_of
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LAST_STEPS_S = 10.0
+"""What the end takes beside its waits for calls and servers: the kill of what does not go."""
 
 logger = logging.getLogger("mcp-broker")
 
 
-def run(config: Config, path: Path, endpoint: str | None = None) -> None:
+def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> None:
     """Run a broker until SIGTERM or SIGINT, or until its terminal closes.
 
     Args:
         config: what `path` says.
         path: the config file; relative paths of servers start at its folder.
         endpoint: where to listen instead of where the config says.
+        manager: who started it.
 
     Raises:
         PlaceError: the endpoint cannot be had.
     """
+    faulthandler.enable()  # where a broker was stuck that the watchdog ends by SIGABRT is then in the log
     for number in ENDINGS:  # before and after `serve`, which has its own way with them
         signal.signal(number, lambda *_: sys.exit(0))
-    endpoint = endpoint or endpoint_of(config.broker, os.environ)
-    with claim(endpoint) as owner:
+    place = place_of(endpoint or config.broker.endpoint, os.environ, manager.sockets)
+    with claim(place) as owner:
         launcher = Launcher(path.resolve().parent, os.environ, owner, raise_descriptor_limit())
         for pid in end_leftovers(owner):
             logger.warning("broker.leftover_killed", extra={"pid": pid})
-        trio.run(serve, config, path.resolve(), endpoint, launcher)
+        trio.run(serve, config, path.resolve(), place, launcher, manager)
 
 
-async def serve(config: Config, path: Path, endpoint: str, launcher: Launcher) -> None:
-    """Put the broker together and run it. The endpoint is claimed, and no earlier broker's process left."""
+async def serve(config: Config, path: Path, place: Place, launcher: Launcher, manager: Manager) -> None:
+    """Put the broker together and run it. The place is claimed, and no earlier broker's process left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     hub = Hub(Multiplexer(config, lifecycles, instance=secrets.token_hex(8), version=__version__))
     supervisors = _supervisors(config, launcher, hub)
-    office = Office(hub, supervisors, endpoint, str(path), trio.current_time(), config.limits.drain_sec)
+    office = Office(hub, supervisors, place.endpoint, str(path), trio.current_time(), config.limits.drain_sec)
+    hub.on_move = lambda: manager.status(summary(hub.mux.servers.values()))
 
-    with trio.open_signal_receiver(*ENDINGS) as signals, _listening(endpoint, config, hub) as transport:
+    with trio.open_signal_receiver(*ENDINGS) as signals, _listening(place, config, hub) as transport:
         async with trio.open_nursery() as nursery:
             hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
             nursery.start_soon(transport.run)
             nursery.start_soon(hub.tick)
             for supervisor in supervisors.values():
                 nursery.start_soon(supervisor.run)
-            logger.info("broker.listening", extra={"endpoint": endpoint, "pid": os.getpid()})
+            nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
+            logger.info("broker.listening", extra={"endpoint": place.endpoint, "pid": os.getpid()})
+            manager.ready()
 
             told = signal.Signals(await anext(signals))
             logger.info("broker.ending", extra={"signal": told.name})
+            manager.stopping(_longest_end(config))
             nursery.start_soon(_be_patient, signals)
             await _end(hub, supervisors, config.limits.drain_sec)
             nursery.cancel_scope.cancel()
@@ -99,11 +109,11 @@ def _supervisors(config: Config, launcher: Launcher, hub: Hub) -> dict[str, Supe
 
 
 @contextmanager
-def _listening(endpoint: str, config: Config, hub: Hub) -> Iterator[Endpoint]:
+def _listening(place: Place, config: Config, hub: Hub) -> Iterator[Endpoint]:
     with closed_umask():
-        transport = Endpoint(endpoint, config.limits, hub)
+        transport = Endpoint(place.endpoint, config.limits, hub, place.listener)
     try:
-        open_to(endpoint, config.broker)
+        open_to(place, config.broker)
         yield transport
     finally:
         transport.close()
@@ -113,6 +123,12 @@ async def _be_patient(signals: AsyncIterator[int]) -> None:
     """A further signal changes nothing: every step of the end is bounded."""
     async for number in signals:
         logger.info("broker.already_ending", extra={"signal": signal.Signals(number).name})
+
+
+def _longest_end(config: Config) -> float:
+    """No end of the broker takes longer than this, in seconds."""
+    patience_s = max((server.timeout_stop_sec for server in config.servers.values()), default=0.0)
+    return config.limits.drain_sec + 2 * patience_s + _LAST_STEPS_S
 
 
 async def _end(hub: Hub, supervisors: dict[str, Supervisor], drain_s: float) -> None:

@@ -44,19 +44,23 @@ class Endpoint:
         address: where to listen; the caller has made sure that it may.
         limits: of the config.
         hub: what comes in goes there.
+        listener: a socket that listens at `address` already. Its file is not removed at the end.
     """
 
-    def __init__(self, address: str, limits: LimitsConfig, hub: Hub) -> None:
+    def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
         self._hub = hub
         self._context = zmq.Context(io_threads=1)
         self._router = self._context.socket(zmq.ROUTER)
         _configure(self._router, limits)
+        if listener is not None:
+            self._router.USE_FD = listener
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._fd_of: dict[bytes, int] = {}
         self._key_at: dict[int, bytes | None] = {}
         self._over: dict[bytes, None] = {}
         self._most = _most_connections(limits)
         self._parked: trio.CancelScope | None = None
+        self._pulsing = trio.lowlevel.ParkingLot()
         try:
             self._router.bind(address)
         except BaseException:
@@ -75,10 +79,18 @@ class Endpoint:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_connections)
             while True:
-                if self._turn():
+                more = self._turn()
+                self._pulsing.unpark_all()
+                if more:
                     await trio.lowlevel.checkpoint()
                 else:
                     await self._park()
+
+    async def pulse(self) -> None:
+        """Come back once the task that owns the socket has had a turn: it lives."""
+        if self._parked is not None:
+            self._parked.cancel()
+        await self._pulsing.park()
 
     def _turn(self) -> bool:
         """Take what is there, up to the limit; whether there may be more."""

@@ -68,6 +68,8 @@ class Hub:
         self._manage: Callable[[Manage], None] | None = None
         self._alarm = trio.CancelScope()
         self._watching = trio.lowlevel.ParkingLot()
+        self._pulsing = trio.lowlevel.ParkingLot()
+        self.on_move: Callable[[], None] = lambda: None
 
     def attach(self, transport: Transport, manage: Callable[[Manage], None]) -> None:
         """From now on messages go out by `transport`, and management requests are `manage`'s to answer."""
@@ -130,6 +132,10 @@ class Hub:
         """A server waits for its next start, or for nothing."""
         self._run(self.mux.rests(name, self._clock()))
 
+    def moved(self) -> None:
+        """A server is in another state."""
+        self.on_move()
+
     def goodbye(self, reason: str) -> None:
         """The broker ends: all calls and connections do first."""
         self._run(self.mux.goodbye(reason, self._clock()))
@@ -182,10 +188,16 @@ class Hub:
     async def tick(self) -> None:
         """Tell the multiplexer the time whenever something is due."""
         while True:
-            due = self.mux.wake_at()
+            due = -math.inf if self._pulsing else self.mux.wake_at()
             with trio.CancelScope(deadline=math.inf if due is None else due) as self._alarm:
                 await trio.sleep_forever()
             self._run(self.mux.tick(self._clock()))
+            self._pulsing.unpark_all()
+
+    async def pulse(self) -> None:
+        """Come back once the multiplexer has been told the time: it and the clock live."""
+        self._alarm.deadline = -math.inf
+        await self._pulsing.park()
 
     async def drain(self, patience_s: float) -> int:
         """Take no new calls, and give the open ones this long to end; how many did not."""

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from broker.core.config import BrokerConfig
 
@@ -23,11 +24,44 @@ class PlaceError(Exception):
     """The endpoint cannot be had; the message says why, and what to do."""
 
 
-def endpoint_of(config: BrokerConfig, environ: Mapping[str, str]) -> str:
-    """The address to listen at. The order is the one in which clients look (docs/protocol.md)."""
-    named = config.endpoint or environ.get("MCP_BROKER_ENDPOINT")
-    if named:
-        return named
+class Place(NamedTuple):
+    """The address to listen at, and the descriptor that listens there already, where systemd made it."""
+
+    endpoint: str
+    listener: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether there is a socket file, and it is this broker's own to make, to open and to remove."""
+        return self.endpoint.startswith("ipc://") and self.listener is None
+
+
+def place_of(named: str | None, environ: Mapping[str, str], sockets: Mapping[str, int]) -> Place:
+    """Where to listen.
+
+    Args:
+        named: the address of the command line, or of the config.
+        environ: the variables of the broker.
+        sockets: what listens already, by its address. It is not guessed which is meant, if any.
+
+    Raises:
+        PlaceError: systemd made another socket than the one that is to be listened at.
+    """
+    named = named or environ.get("MCP_BROKER_ENDPOINT")
+    if not sockets:
+        return Place(named or _usual(environ))
+    made = next(iter(sockets))
+    if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, "", made):
+        raise PlaceError(
+            f"systemd listens at {', '.join(sockets)} for this broker, which is to listen at "
+            f"{named or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in [broker] the "
+            f"same path, or stop the .socket unit"
+        )
+    return Place(made, sockets[made])
+
+
+def _usual(environ: Mapping[str, str]) -> str:
+    """The address that nobody had to name. The order is the one in which clients look (docs/protocol.md)."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if os.access(SYSTEM_FOLDER, os.W_OK):
         folder = SYSTEM_FOLDER
@@ -39,15 +73,16 @@ def endpoint_of(config: BrokerConfig, environ: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def claim(endpoint: str) -> Iterator[str]:
+def claim(place: Place) -> Iterator[str]:
     """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
 
     Gives the mark of this address, the same for every broker that holds it in turn: each finds by it
     what an earlier one left behind.
 
     Raises:
-        PlaceError: another broker holds it, or the folder cannot be used.
+        PlaceError: another broker or systemd holds it, or the folder cannot be used.
     """
+    endpoint = place.endpoint
     if not endpoint.startswith("ipc://"):
         yield secrets.token_hex(8)  # a second bind of a TCP port fails by itself
         return
@@ -56,10 +91,16 @@ def claim(endpoint: str) -> Iterator[str]:
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         mark = _lock(lock, endpoint)
+        if place.is_file and _is_listened_at(path):
+            raise PlaceError(
+                f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects; "
+                f"start that one, or stop its .socket unit first"
+            )
         try:
             yield mark
         finally:
-            path.unlink(missing_ok=True)
+            if place.is_file:
+                path.unlink(missing_ok=True)
     finally:
         os.close(lock)
 
@@ -102,6 +143,15 @@ def _check(path: Path) -> None:
         )
 
 
+def _is_listened_at(path: Path) -> bool:
+    """Whether a socket listens there, by /proc/net/unix: a connection would start what it is to start."""
+    accepts, name = 0x10000, str(path)  # __SO_ACCEPTCON
+    with suppress(OSError), open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        rows = (row.rstrip("\n").split(maxsplit=7) for row in table)
+        return any(len(row) == 8 and row[7] == name and int(row[3], 16) & accepts for row in rows)
+    return False
+
+
 @contextmanager
 def closed_umask() -> Iterator[None]:
     """A socket made in here can be reached by its owner only, until `open_to` opens it."""
@@ -112,15 +162,15 @@ def closed_umask() -> Iterator[None]:
         os.umask(before)
 
 
-def open_to(endpoint: str, config: BrokerConfig) -> None:
-    """Give the socket to the group and the mode that the config names.
+def open_to(place: Place, config: BrokerConfig) -> None:
+    """Give the socket to the group and the mode that the config names; one of systemd's has its unit's.
 
     Raises:
         PlaceError: there is no such group, or this user is not in it.
     """
-    if not endpoint.startswith("ipc://"):
+    if not place.is_file:
         return
-    path = endpoint.removeprefix("ipc://")
+    path = place.endpoint.removeprefix("ipc://")
     if config.socket_group is not None:
         try:
             os.chown(path, -1, grp.getgrnam(config.socket_group).gr_gid)

@@ -137,6 +137,7 @@ class Supervisor:
         action = self.lifecycle.on(event, trio.current_time(), ending)
         if self.lifecycle.state is not before:
             self._report(ending)
+            self._hub.moved()
             self._moved.set()
             self._moved = trio.Event()
         self._alarm.deadline = math.inf if self.lifecycle.wake_at is None else self.lifecycle.wake_at

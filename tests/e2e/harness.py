@@ -72,10 +72,12 @@ class RunningBroker:
         env: Mapping[str, str],
         arguments: Sequence[str] = (),
         program: Sequence[str] = ("-m", "broker"),
+        before: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.folder = folder
         self._program = program
-        self.endpoint = f"ipc://{folder}/b.sock"
+        self.endpoint = str(sections.get("broker", {}).get("endpoint", f"ipc://{folder}/b.sock"))
         self.config = folder / "broker.toml"
         self.log_path = folder / "log"
         tables = {
@@ -87,11 +89,14 @@ class RunningBroker:
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
         self._env.pop("MCP_BROKER_ENDPOINT", None)
         self._arguments = arguments
+        self._before = before
+        self._pass_fds = pass_fds
         self.start()
 
     def start(self) -> None:
         """Start the process; a second time after it ended."""
         command = [
+            *self._before,
             sys.executable,
             *self._program,
             "serve",
@@ -102,7 +107,9 @@ class RunningBroker:
             *self._arguments,
         ]
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=self._env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self._env, stdout=log, stderr=log, pass_fds=self._pass_fds
+            )
 
     @property
     def pid(self) -> int:
@@ -183,11 +190,15 @@ def running(
     env: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
     program: Sequence[str] = ("-m", "broker"),
+    before: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
     **sections: Table,
 ) -> Iterator[RunningBroker]:
     """A broker for the length of a `with`, after which it must end well and leave no process behind."""
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
-        broker = RunningBroker(Path(folder), servers, sections, env or {}, arguments, program)
+        broker = RunningBroker(
+            Path(folder), servers, sections, env or {}, arguments, program, before, pass_fds
+        )
         try:
             if ready:
                 broker.wait_ready()
