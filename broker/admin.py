@@ -20,8 +20,8 @@ from broker.core.server import Server
 from broker.core.sessions import Connection
 from broker.core.texts import clip
 from broker.hub import Hub
-from broker.process import Tree, rss_bytes, trees_of
 from broker.supervisor import Supervisor
+from broker.trees import Tree, rss_bytes, trees_of
 from client_shim.wire import Code
 
 logger = logging.getLogger("mcp-broker")
@@ -75,8 +75,9 @@ async def servers(office: Office, params: Params) -> Answer:
 
 async def status(office: Office, params: Params) -> Answer:
     """Everything that `mcp-broker status` shows."""
-    running = {name: one.process.cookie for name, one in office.supervisors.items() if one.process}
-    trees = await trio.to_thread.run_sync(trees_of, list(running.values()))
+    marks = {name: one.process.mark for name, one in office.supervisors.items() if one.process}
+    found = await trio.to_thread.run_sync(trees_of, list(marks.values()))
+    trees = {name: found[mark.cookie] for name, mark in marks.items()}
     now, mux = trio.current_time(), office.hub.mux
     return {
         "broker": {
@@ -91,7 +92,7 @@ async def status(office: Office, params: Params) -> Answer:
             "counters": dict(sorted(mux.counters.items())),
         },
         "servers": [
-            _full(server, office.supervisors.get(name), trees.get(running.get(name, "")), now)
+            _full(server, office.supervisors.get(name), trees.get(name), now)
             for name, server in mux.servers.items()
         ],
         "clients": [_client(office.hub, connection, now) for connection in mux.sessions.all()],
@@ -171,7 +172,7 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "name": brief["name"],
         "state": brief["state"],
         "pid": process.pid if process else None,
-        "processes": len(tree.pids) if tree else 0,
+        "processes": len(tree.processes) if tree else 0,
         "uptime_s": round(now - server.lifecycle.since_s, 3) if ready else 0.0,
         "restarts": server.lifecycle.restarts,
         "era": brief["era"],
@@ -184,6 +185,7 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "p50_ms": round(server.latency.quantile_ms(0.50), 3),
         "p99_ms": round(server.latency.quantile_ms(0.99), 3),
         "rss_bytes": tree.rss_bytes if tree else 0,
+        "cpu_s": round(tree.cpu_s, 2) if tree else 0.0,
         "last_error": brief["last_error"],
         "last_lines": supervisor.last_lines if supervisor else [],
     }

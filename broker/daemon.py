@@ -1,7 +1,7 @@
 """The broker daemon: what it is made of, how it starts, and in which order it ends.
 
-    claim the endpoint ─► end leftovers ─► listen ─► start the servers ─► serve ─► SIGTERM or SIGINT
-    ─► no new calls ─► a bounded wait for those in flight ─► goodbye ─► end the servers
+    claim endpoint and state directory ─► end leftovers ─► listen ─► start the servers ─► serve
+    ─► SIGTERM or SIGINT ─► no new calls ─► a bounded wait for those in flight ─► goodbye ─► end the servers
 
 One nursery holds everything: the endpoint, the clock of the hub, and a supervisor for each server.
 What clients and servers say goes through the hub to the multiplexer, which decides; see there.
@@ -27,9 +27,11 @@ from broker.core.config import Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
 from broker.hub import Hub
+from broker.leftovers import end_leftovers
 from broker.notify import Manager, summary
 from broker.place import Place, claim, closed_umask, open_to, place_of
-from broker.process import Launcher, end_leftovers, raise_descriptor_limit
+from broker.process import Launcher, raise_descriptor_limit
+from broker.state import held, state_dir_of
 from broker.supervisor import Supervisor, lifecycle_of
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -49,16 +51,17 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         manager: who started it.
 
     Raises:
-        PlaceError: the endpoint cannot be had.
+        PlaceError: the endpoint or the state directory cannot be had.
     """
     faulthandler.enable()  # where a broker was stuck that the watchdog ends by SIGABRT is then in the log
     for number in ENDINGS:  # before and after `serve`, which has its own way with them
         signal.signal(number, lambda *_: sys.exit(0))
     place = place_of(endpoint or config.broker.endpoint, os.environ, manager.sockets)
-    with claim(place) as owner:
-        launcher = Launcher(path.resolve().parent, os.environ, owner, raise_descriptor_limit())
-        for pid in end_leftovers(owner):
-            logger.warning("broker.leftover_killed", extra={"pid": pid})
+    folder = path.resolve().parent
+    state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
+    with claim(place), held(state_dir) as state:
+        launcher = Launcher(folder, os.environ, state, raise_descriptor_limit())
+        end_leftovers(state)
         trio.run(serve, config, path.resolve(), place, launcher, manager)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import grp
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -49,7 +48,7 @@ def place_of(named: str | None, environ: Mapping[str, str], sockets: Mapping[str
     """
     named = named or environ.get("MCP_BROKER_ENDPOINT")
     if not sockets:
-        return Place(named or _usual(environ))
+        return Place(named or f"ipc://{folder_of(environ)}/broker.sock")
     made = next(iter(sockets))
     if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, "", made):
         raise PlaceError(
@@ -60,65 +59,63 @@ def place_of(named: str | None, environ: Mapping[str, str], sockets: Mapping[str
     return Place(made, sockets[made])
 
 
-def _usual(environ: Mapping[str, str]) -> str:
-    """The address that nobody had to name. The order is the one in which clients look (docs/protocol.md)."""
+def folder_of(environ: Mapping[str, str]) -> Path:
+    """The folder for what exists while a broker runs, where nothing else is named. The order is the one in
+    which clients look (docs/protocol.md)."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if os.access(SYSTEM_FOLDER, os.W_OK):
-        folder = SYSTEM_FOLDER
-    elif os.path.isabs(runtime):
-        folder = Path(runtime, "mcp-broker")
-    else:
-        folder = Path(tempfile.gettempdir(), f"mcp-broker-{os.getuid()}")
-    return f"ipc://{folder}/broker.sock"
+        return SYSTEM_FOLDER
+    if os.path.isabs(runtime):
+        return Path(runtime, "mcp-broker")
+    return Path(tempfile.gettempdir(), f"mcp-broker-{os.getuid()}")
 
 
 @contextmanager
-def claim(place: Place) -> Iterator[str]:
+def claim(place: Place) -> Iterator[None]:
     """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
-
-    Gives the mark of this address, the same for every broker that holds it in turn: each finds by it
-    what an earlier one left behind.
 
     Raises:
         PlaceError: another broker or systemd holds it, or the folder cannot be used.
     """
     endpoint = place.endpoint
     if not endpoint.startswith("ipc://"):
-        yield secrets.token_hex(8)  # a second bind of a TCP port fails by itself
+        yield  # a second bind of a TCP port fails by itself
         return
     path = Path(endpoint.removeprefix("ipc://"))
     _check(path)
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        mark = _lock(lock, endpoint)
+    mend = "stop it first, or give this one another endpoint in [broker]"
+    with locked(Path(f"{path}.lock"), f"already listens at {endpoint}; {mend}"):
         if place.is_file and _is_listened_at(path):
             raise PlaceError(
                 f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects; "
                 f"start that one, or stop its .socket unit first"
             )
         try:
-            yield mark
+            yield
         finally:
             if place.is_file:
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, taken: str) -> Iterator[None]:
+    """Hold the lock on this file, in which stands the pid of the broker that does.
+
+    Raises:
+        PlaceError: another broker has it: so and so, which `taken` goes on to say.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        pid = os.pread(lock, 64, 0).decode(errors="replace").strip()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlaceError(f"a broker with pid {pid or 'unknown'} {taken}") from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
     finally:
         os.close(lock)
-
-
-def _lock(lock: int, endpoint: str) -> str:
-    """Lock the file, which has two lines: the pid of the broker that holds it, and the address's mark."""
-    pid, mark, *_ = [*os.pread(lock, 64, 0).decode(errors="replace").split(), "", ""]
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise PlaceError(
-            f"a broker with pid {pid or 'unknown'} already listens at {endpoint}; "
-            f"stop it first, or give this one another endpoint in [broker]"
-        ) from None
-    mark = mark or secrets.token_hex(8)
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n{mark}\n".encode(), 0)
-    return mark
 
 
 def _check(path: Path) -> None:

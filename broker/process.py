@@ -1,7 +1,7 @@
-"""One server's process tree: start it, wait for it, end it, count it.
+"""One server's process: start it, wait for it, end it with all that it started.
 
-A server runs in a session of its own and carries a cookie in its environment, which all its
-descendants inherit: together they name the whole tree, also the parts that detached themselves.
+It runs in a session of its own, with a cookie in its environment: by them, and by its pipes, `trees` finds
+the whole tree, also the parts that detached themselves.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
+from msgspec import structs
 
 from broker import launch
 from broker.core.config import ServerConfig
-
-COOKIE = "MCP_BROKER_COOKIE"
+from broker.state import Record, State, boot
+from broker.trees import COOKIE, Mark, Seen, kill, look_at, trees_of
 
 INHERITED = (
     *("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"),  # what the MCP SDK passes on
@@ -58,23 +57,16 @@ class SpawnError(Exception):
     """The server's process could not be started; the message says why and what to do."""
 
 
-class Tree(NamedTuple):
-    """A process tree at one moment."""
-
-    pids: list[int]
-    rss_bytes: int
-
-
 class Launcher(NamedTuple):
     """What every server is started with.
 
-    `folder` is the config file's, where relative paths start; `owner` marks the processes of every
-    broker at this endpoint; `soft_limit` is how many descriptors a server may have open.
+    `folder` is the config file's, where relative paths start; `state` is where a server is written down
+    while it runs; `soft_limit` is how many descriptors a server may have open.
     """
 
     folder: Path
     environ: Mapping[str, str]
-    owner: str
+    state: State
     soft_limit: int
 
     def spawn(self, config: ServerConfig) -> Process:
@@ -83,16 +75,18 @@ class Launcher(NamedTuple):
         Raises:
             SpawnError: there is no such program or folder, or it may not be run.
         """
-        cookie = f"{self.owner}.{secrets.token_hex(8)}"
         program = program_of(config, folder=self.folder, environ=self.environ)
+        record = Record(server=config.name, cookie=self.state.new_cookie(), boot=boot())
         stub = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(self.soft_limit)]
         with ExitStack() as theirs, ExitStack() as ours:
             stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
+            self.state.keep(record)
+            ours.callback(self.state.forget, record)
             try:
                 child = subprocess.Popen(
                     [*stub, program, *config.args],
                     cwd=self.folder / (config.cwd or ""),
-                    env={**_environment(config, self.environ), COOKIE: cookie},
+                    env={**_environment(config, self.environ), COOKIE: record.cookie},
                     stdin=stdin.theirs,
                     stdout=stdout.theirs,
                     stderr=stderr.theirs,
@@ -101,7 +95,7 @@ class Launcher(NamedTuple):
             except OSError as error:
                 raise SpawnError(f"it could not be started: {error.strerror}") from error
             ours.pop_all()
-        return Process(child, cookie, stdin.ours, stdout.ours, stderr.ours)
+        return Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours)
 
 
 class _Pipe(NamedTuple):
@@ -158,13 +152,26 @@ class Process:
     """
 
     def __init__(
-        self, child: subprocess.Popen[bytes], cookie: str, stdin: int, stdout: int, stderr: int
+        self,
+        child: subprocess.Popen[bytes],
+        state: State,
+        record: Record,
+        stdin: int,
+        stdout: int,
+        stderr: int,
     ) -> None:
         self._child = child
-        self.cookie = cookie
         self.pid = child.pid
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        pipes = tuple(os.fstat(fd).st_ino for fd in (stdin, stdout, stderr))
+        self.mark = Mark(record.cookie, self.pid, frozenset(pipes))
         self._pidfd = os.pidfd_open(child.pid)
+        self._left: list[Seen] = []
+        self._state = state
+        leader = look_at(self.pid)
+        started = leader.started if leader else 0
+        self._record = structs.replace(record, pid=self.pid, started=started, pipes=pipes)
+        state.keep(self._record)
 
     def __repr__(self) -> str:
         return f"<Process pid={self.pid}>"
@@ -213,27 +220,29 @@ class Process:
         A process in the middle of an execve(2) shows no environment for a moment: so nothing has to be
         there twice.
         """
-        nothing, left = 0, list[int]()
+        nothing = 0
         for _ in range(_KILL_ROUNDS):
             _signal_group(self.pid, signal.SIGKILL)
-            await self.exited()
-            trees = await trio.to_thread.run_sync(trees_of, [self.cookie])
-            left = [pid for pid in trees[self.cookie].pids if pid != self.pid]
-            nothing = 0 if left else nothing + 1
+            with trio.move_on_after(_KILL_PAUSE_S):
+                await self.exited()
+            trees = await trio.to_thread.run_sync(trees_of, [self.mark])
+            self._left = trees[self.mark.cookie].processes
+            nothing = 0 if self._left else nothing + 1
             if nothing == 2:
                 break
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            for seen in self._left:
+                kill(seen)
             await trio.sleep(_KILL_PAUSE_S)
-        return left
+        return [seen.pid for seen in self._left]
 
     def close(self) -> None:
-        """Reap the leader, which has ended, and give all descriptors back."""
+        """Reap the leader, unless the kernel keeps it, and give all descriptors back."""
         self.close_stdin()
         for fd in (self.stdout, self.stderr, self._pidfd):
             _close(fd)
-        self._child.wait()
+        self._child.poll()
+        if not self._left:
+            self._state.forget(self._record)
 
 
 class ExitStatus(NamedTuple):
@@ -272,56 +281,6 @@ def _signal_group(leader: int, number: signal.Signals) -> None:
         os.killpg(leader, number)
 
 
-def trees_of(cookies: Iterable[str]) -> dict[str, Tree]:
-    """The process trees that carry these cookies. Reads all of /proc: call it in a thread."""
-    trees = {cookie: Tree([], 0) for cookie in cookies}
-    for pid, cookie in _marked():
-        tree = trees.get(cookie)
-        if tree is not None:
-            trees[cookie] = Tree([*tree.pids, pid], tree.rss_bytes + rss_bytes(pid))
-    return trees
-
-
-def _marked() -> Iterator[tuple[int, str]]:
-    """Every process of ours that carries a cookie, but for zombies, whose environment is gone."""
-    marker = COOKIE.encode() + b"="
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            with suppress(OSError):  # it has ended meanwhile, or is somebody else's
-                environ = Path("/proc", name, "environ").read_bytes()
-                for variable in environ.split(b"\0") if marker in environ else ():
-                    if variable.startswith(marker):
-                        yield int(name), variable[len(marker) :].decode(errors="replace")
-
-
-def end_leftovers(owner: str) -> list[int]:
-    """Kill what an earlier broker at this endpoint left behind; the pids. For the start: it may block.
-
-    The cookie is read again from behind a pidfd, so that the process that is killed is the one that was
-    looked at, whatever became of its number meanwhile.
-    """
-    killed: list[int] = []
-    for _ in range(_KILL_ROUNDS):
-        left = [pid for pid, cookie in _marked() if cookie.startswith(f"{owner}.")]
-        if not left:
-            break
-        for pid in left:
-            with suppress(OSError):  # it has ended meanwhile
-                _kill_if_owned(pid, owner)
-        killed += [pid for pid in left if pid not in killed]
-        time.sleep(_KILL_PAUSE_S)
-    return killed
-
-
-def _kill_if_owned(pid: int, owner: str) -> None:
-    pidfd = os.pidfd_open(pid)
-    try:
-        if f"{COOKIE}={owner}.".encode() in Path("/proc", str(pid), "environ").read_bytes():
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    finally:
-        os.close(pidfd)
-
-
 def raise_descriptor_limit() -> int:
     """Let this process have as many descriptors as it may; the limit before, which is the servers'.
 
@@ -331,12 +290,3 @@ def raise_descriptor_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MAX_DESCRIPTORS), hard))
     return soft
-
-
-def rss_bytes(pid: int) -> int:
-    """The resident memory of one process; 0 where it has ended."""
-    try:
-        pages = int(Path("/proc", str(pid), "statm").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

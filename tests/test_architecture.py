@@ -155,6 +155,18 @@ RULES = [
         broken_by=("broker.hub: import subprocess", "broker.endpoint: from subprocess import Popen"),
     ),
     Rule(
+        "what finds and ends processes needs the standard library only, and starts none",
+        who="broker.trees",
+        only=" ".join(sys.stdlib_module_names - {"subprocess", "multiprocessing", "asyncio"}),
+        broken_by=("broker.trees: import trio", "broker.trees: from broker.process import Process"),
+    ),
+    Rule(
+        "leftovers are ended before anything runs: the state directory knows no event loop and no server",
+        who="broker.state broker.leftovers",
+        never="trio broker.process broker.supervisor broker.hub",
+        broken_by=("broker.state: import trio", "broker.leftovers: from broker.process import Process"),
+    ),
+    Rule(
         "the daemon never pays for the SDK (64 MiB, 1.5 s): nothing of it imports mcp at module level",
         who="broker broker.*",
         never="mcp mcp_types",

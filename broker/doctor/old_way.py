@@ -119,7 +119,7 @@ class _Backend:
         self._children: list[_Child] = []
 
     async def open_page(self, number: int) -> OldPage:
-        from broker.process import rss_bytes
+        from broker.trees import rss_bytes
 
         began = monotonic()
         failed = {}

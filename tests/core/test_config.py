@@ -98,6 +98,7 @@ def test_the_defaults() -> None:
         "endpoint": None,
         "socket_mode": "0600",
         "socket_group": None,
+        "state_dir": None,
     }
     assert plain(LimitsConfig()) == {
         "max_message_bytes": 32 * 2**20,

@@ -171,9 +171,9 @@ def test_every_cause_of_a_failed_start_is_told_in_words() -> None:
             assert words in broker.server(name.replace(" ", "-"))["last_error"], name
 
 
-@pytest.mark.parametrize("how", ["child", "setsid", "double_fork"])
+@pytest.mark.parametrize("how", ["child", "setsid", "double_fork", "bare", "bare_setsid"])
 def test_descendants_end_with_their_server(how: str) -> None:
-    """Law 1: also those that left the session, or were adopted by init."""
+    """Law 1: also those that left the session, were adopted by init, or have no environment."""
     with running({"server": rogue(restart_sec=0.05)}) as broker:
         pid = int(call(broker, "server", "spawn", {"how": how}))
         broker.wait(lambda status: status["servers"][0]["processes"] == 2)

@@ -24,10 +24,14 @@ def record_start(path: str) -> None:
 
 
 def leave(how: str) -> int:
-    """Leave a sleeping descendant and return its pid; only `double_fork` lets go of the server's pipes."""
+    """Leave a sleeping descendant and return its pid; only `double_fork` lets go of the server's pipes.
+
+    A `bare` one has no environment.
+    """
     seconds = f"{WAIT_S:.0f}"
     if how != "double_fork":
-        return os.posix_spawnp("sleep", ["sleep", seconds], os.environ, setsid=how == "setsid")
+        environ = {} if how.startswith("bare") else dict(os.environ)
+        return os.posix_spawnp("sleep", ["sleep", seconds], environ, setsid=how.endswith("setsid"))
     mine, its = os.pipe()
     script = f"sleep {seconds} </dev/null >/dev/null 2>&1 & echo $!"
     actions = [(os.POSIX_SPAWN_DUP2, its, 1)]

@@ -1,0 +1,55 @@
+"""What an earlier broker left behind when it was killed, and its end.
+
+Blocks: it runs before anything is served. A broker starts no server before this is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from broker.state import Record, State, boot
+from broker.trees import Mark, belonging_to, kill
+
+_ROUNDS = 100
+_PAUSE_S = 0.02
+
+logger = logging.getLogger("mcp-broker")
+
+
+def end_leftovers(state: State) -> None:
+    """End every process that is left of brokers with this state directory, and log each."""
+    records = state.records()
+    here = boot()
+    left = _kill_all(state.owner, [record for record in records if record.boot == here])
+    for record in records:
+        if record.cookie not in left:
+            state.forget(record)
+
+
+def _kill_all(owner: str, records: list[Record]) -> set[str]:
+    """Kill until nothing is left; the cookies of what is left all the same.
+
+    A process in the middle of an execve(2) shows no environment for a moment: so nothing has to be there
+    twice.
+    """
+    names = {record.cookie: record.server for record in records}
+    told = set[int]()
+    nothing, left = 0, set[str]()
+    for _ in range(_ROUNDS):
+        marks = [*(record.mark for record in records), Mark(f"{owner}.")]
+        found = list(belonging_to(marks))
+        left = {mark.cookie for mark, _ in found}
+        nothing = 0 if found else nothing + 1
+        if nothing == 2:
+            break
+        for mark, seen in found:
+            kill(seen)
+            if seen.pid not in told:
+                facts = {"pid": seen.pid, "server": names.get(mark.cookie, "unknown")}
+                logger.warning("broker.leftover_killed", extra=facts)
+                told.add(seen.pid)
+        time.sleep(_PAUSE_S)
+    if left:
+        logger.error("broker.leftover_cannot_be_killed", extra={"servers": ",".join(map(str, left))})
+    return left

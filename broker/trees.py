@@ -1,0 +1,133 @@
+"""Process trees: which processes are a server's, what they take, and how a process is ended safely.
+
+A process belongs to a server when it carries the server's cookie in its environment, is in the session that
+the server leads, or has one of the server's three pipes as its stdin, stdout or stderr. Descendants inherit
+all three: it is found as long as it has kept one of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+COOKIE = "MCP_BROKER_COOKIE"
+
+_MARKER = f"{COOKIE}=".encode()
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Mark(NamedTuple):
+    """By what the processes of one server are known.
+
+    `cookie` is what their cookie begins with. `session` is theirs for certain, or `None`: a number that
+    may be another's by now is no mark. `pipes` are the inodes of the server's stdin, stdout and stderr.
+    """
+
+    cookie: str
+    session: int | None = None
+    pipes: frozenset[int] = frozenset()
+
+
+class Seen(NamedTuple):
+    """One process at one moment.
+
+    `started` is in clock ticks since the boot: with the pid it names a process that no other ever was.
+    """
+
+    pid: int
+    started: int
+    session: int
+    cpu_s: float
+
+
+class Tree(NamedTuple):
+    """A process tree at one moment; `cpu_s` is with what its processes' ended children took."""
+
+    processes: list[Seen]
+    rss_bytes: int
+    cpu_s: float
+
+
+def look_at(pid: int) -> Seen | None:
+    """A process that runs; `None` where there is none, or one that has ended and waits for its parent.
+
+    Source: proc_pid_stat(5); the fields are counted from after the name, which may hold anything.
+    """
+    try:
+        fields = Path("/proc", str(pid), "stat").read_bytes().rpartition(b") ")[2].split()
+    except OSError:
+        return None
+    if fields[0] in (b"Z", b"X"):
+        return None
+    ticks = sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
+    return Seen(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S)
+
+
+def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
+    """Every process that one of the marks is true of, but for this one. Reads all of /proc."""
+    sessions = {mark.session: mark for mark in marks if mark.session is not None}
+    pipes = {inode: mark for mark in marks for inode in mark.pipes}
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) == os.getpid():
+            continue
+        seen = look_at(int(name))
+        if seen is not None:
+            mark = sessions.get(seen.session) or _by_cookie(seen.pid, marks) or _by_pipe(seen.pid, pipes)
+            if mark is not None:
+                yield mark, seen
+
+
+def _by_cookie(pid: int, marks: Collection[Mark]) -> Mark | None:
+    try:
+        environ = Path("/proc", str(pid), "environ").read_bytes()
+    except OSError:  # it has ended meanwhile, or is somebody else's
+        return None
+    if _MARKER not in environ:
+        return None
+    carried = next((one for one in environ.split(b"\0") if one.startswith(_MARKER)), _MARKER)
+    cookie = carried[len(_MARKER) :].decode(errors="replace")
+    return next((mark for mark in marks if cookie.startswith(mark.cookie)), None)
+
+
+def _by_pipe(pid: int, pipes: dict[int, Mark]) -> Mark | None:
+    for stream in (0, 1, 2):
+        with suppress(OSError):
+            kind, _, inode = os.readlink(f"/proc/{pid}/fd/{stream}").partition(":")
+            if kind == "pipe" and (mark := pipes.get(int(inode.strip("[]")))) is not None:
+                return mark
+    return None
+
+
+def trees_of(marks: Collection[Mark]) -> dict[str, Tree]:
+    """The process trees of these marks, by their cookies. Reads all of /proc: call it in a thread."""
+    trees = {mark.cookie: Tree([], 0, 0.0) for mark in marks}
+    for mark, seen in belonging_to(marks):
+        processes, rss, cpu_s = trees[mark.cookie]
+        trees[mark.cookie] = Tree([*processes, seen], rss + rss_bytes(seen.pid), cpu_s + seen.cpu_s)
+    return trees
+
+
+def kill(seen: Seen) -> None:
+    """SIGKILL to the very process that was seen, and never to another that has its number by now."""
+    with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+        pidfd = os.pidfd_open(seen.pid)
+        try:
+            now = look_at(seen.pid)
+            if now is not None and now.started == seen.started:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+
+
+def rss_bytes(pid: int) -> int:
+    """The resident memory of one process; 0 where it has ended."""
+    try:
+        pages = int(Path("/proc", str(pid), "statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * _PAGE_BYTES
