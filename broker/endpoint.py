@@ -12,6 +12,7 @@ import re
 import resource
 import socket
 import struct
+from collections import deque
 from contextlib import suppress
 
 import trio
@@ -58,6 +59,8 @@ class Endpoint:
         self._fd_of: dict[bytes, int] = {}
         self._key_at: dict[int, bytes | None] = {}
         self._over: dict[bytes, None] = {}
+        self._lost: deque[bytes] = deque()
+        self._telling = False
         self._most = _most_connections(limits)
         self._parked: trio.CancelScope | None = None
         self._pulsing = trio.lowlevel.ParkingLot()
@@ -141,6 +144,7 @@ class Endpoint:
             if _is_later(other, key):
                 return None
             self._lose(other)
+            self._tell_lost()
         self._key_at[fd] = key
         self._fd_of[key] = fd
         return _peer(frame)
@@ -195,11 +199,23 @@ class Endpoint:
                     self._lose(key)
         while accepted and len(self._key_at) > self._most:
             self._turn_away(accepted.popitem()[0])
+        self._tell_lost()
 
     def _lose(self, key: bytes) -> None:
         self._fd_of.pop(key, None)
         self._note_over(key)
-        self._hub.lost(key)
+        self._lost.append(key)
+
+    def _tell_lost(self) -> None:
+        """Tell the hub of one after the other: in the middle of that it may look here again."""
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._lost:
+                self._hub.lost(self._lost.popleft())
+        finally:
+            self._telling = False
 
     def _note_over(self, key: bytes) -> None:
         self._over[key] = None

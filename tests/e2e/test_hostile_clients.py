@@ -552,6 +552,15 @@ def test_two_hundred_that_vanish_leave_nothing(broker: RunningBroker, peers: Pee
     broker.wait(lambda status: status["broker"]["clients"] == 1)
 
 
+def test_hundreds_that_vanish_at_once_take_nobody_along(broker: RunningBroker, peers: Peers) -> None:
+    """Laws 4 and 5: the end of each is seen while that of another is being dealt with."""
+    mine = peers.hello()
+    with process(broker.endpoint, "idle", 230):
+        broker.wait(lambda status: status["broker"]["clients"] == 230 + 1 + 1)
+    broker.wait(lambda status: status["broker"]["clients"] == 1 + 1)
+    mine.ping()
+
+
 def test_a_hello_of_who_is_gone_already_opens_no_session(broker: RunningBroker, peers: Peers) -> None:
     """Law 4: libzmq hands out what the dead have sent after it has told of their death."""
     for _ in range(300):
