@@ -1,4 +1,4 @@
-# Everything is installed inside this folder: .venv, .venv-mcp1, tests/node/node_modules.
+# Everything is installed inside this folder: .venv, .venv-mcp1, tests/node/node_modules, and in benchmarks/.
 PYTHON ?= python3
 CONFIG ?= broker.toml
 
@@ -7,12 +7,13 @@ STAMP := .installed-$(subst /,_,$(PYTHON))
 VENV  := .venv/$(STAMP)
 MCP1  := .venv-mcp1/$(STAMP)
 NODE  := tests/node/node_modules/.installed
+PEERS := mcp-proxy fastmcp
 BIN   := .venv/bin
 PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check clean node
+.PHONY: help run test bench check clean node
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,8 +31,15 @@ check: $(VENV) ## Check style, format, types and the rules of who may import who
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_architecture.py
 
+bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12 minutes)
+	@.venv/$(PIP) --editable '.[bench]'
+	@for peer in $(PEERS); do $(MAKE) --silent --no-print-directory benchmarks/.venv-$$peer/$(STAMP) || true; done
+	@$(MAKE) --silent --no-print-directory benchmarks/node_modules/.installed || true
+	$(BIN)/python -m benchmarks $(BENCH)
+
 clean: ## Remove all that make installed and all caches
 	rm -rf .venv .venv-mcp1 tests/node/node_modules build dist *.egg-info
+	rm -rf benchmarks/.venv-* benchmarks/node_modules benchmarks/out
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
@@ -60,4 +68,16 @@ node:
 $(NODE): tests/node/package.json tests/node/package-lock.json
 	@echo "Installing server-everything into tests/node"
 	@cd tests/node && npm ci --ignore-scripts --loglevel=error
+	@touch $@
+
+# Gateways to compare with. One that cannot be installed is left out of the report, which says so.
+benchmarks/.venv-%/$(STAMP): benchmarks/peers/%.txt .ci/make-venv
+	@.ci/make-venv benchmarks/.venv-$* "$(PYTHON)"
+	@echo "Installing $* into benchmarks/.venv-$*"
+	@benchmarks/.venv-$*/$(PIP) --requirement $<
+	@touch $@
+
+benchmarks/node_modules/.installed: benchmarks/package.json benchmarks/package-lock.json
+	@echo "Installing mcp-hub and supergateway into benchmarks/node_modules"
+	@cd benchmarks && npm ci --ignore-scripts --loglevel=error
 	@touch $@

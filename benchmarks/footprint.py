@@ -1,0 +1,80 @@
+"""What the broker takes: memory for its connections and channels, time to start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic, perf_counter
+
+from benchmarks.machine import rss_bytes
+from benchmarks.plan import Plan
+from benchmarks.processes import HERE, ROOT, Broker, script, started
+from benchmarks.results import Results
+from client_shim import BrokerClient
+from client_shim.endpoint import probe
+from client_shim.errors import Unavailable
+
+
+def measure_connections(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
+    """Connections that have made a call each, and stay."""
+    for count in plan.connections:
+        with ExitStack() as stack:
+            holder = stack.enter_context(
+                started(
+                    script("holder.py", broker.endpoint, str(count)),
+                    log=folder / "holder.log",
+                    stdout=subprocess.PIPE,
+                )
+            )
+            assert holder.stdout is not None
+            stack.callback(holder.stdout.close)
+            if holder.stdout.readline() != b"ready\n":
+                raise RuntimeError(
+                    f"no {count} connections came about: {(folder / 'holder.log').read_text()}"
+                )
+            results.memory.by_connections[count] = rss_bytes(broker.pid)
+
+
+async def measure_channels(broker: Broker, plan: Plan, results: Results) -> None:
+    """Client objects of one connection that have made a call each, and stay."""
+    memory = results.memory
+    async with BrokerClient("backend", broker.endpoint) as first:
+        await first.list_tools("time")
+        memory.channels, memory.before_channels = plan.channels, rss_bytes(broker.pid)
+        clients = [BrokerClient("page", broker.endpoint) for _ in range(plan.channels)]
+        for client in clients:
+            await client.call_tool("time", "get_current_time", {"timezone": "Asia/Tokyo"})
+        memory.with_channels = rss_bytes(broker.pid)
+
+
+def measure_start_up(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
+    """In turns: the imports alone; until a client would be served; and the command, against a broker."""
+    for _ in range(plan.starts):
+        results.start_up.imports.append(_took("-c", "import broker.cli, broker.daemon, broker.logs"))
+        results.start_up.serving.append(_serving_after(folder))
+        results.start_up.status.append(_took("-m", "broker", "status", "--endpoint", broker.endpoint))
+
+
+def _took(*arguments: str) -> float:
+    began = perf_counter()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return perf_counter() - began
+
+
+def _serving_after(folder: Path) -> float:
+    """Seconds from the start of a broker's process until something listens."""
+    endpoint = f"ipc://{folder}/start.sock"
+    config = folder / "start.toml"
+    config.write_text(f'[servers.bare]\ncommand = "{sys.executable}"\nargs = ["{HERE}/servers/bare.py"]\n')
+    command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--endpoint", endpoint]
+    began = monotonic()
+    with started(command, log=folder / "start.log"):
+        while monotonic() < began + 30:
+            try:
+                probe(endpoint)
+            except Unavailable:
+                continue
+            return monotonic() - began
+    raise RuntimeError("the broker did not start; see start.log")

@@ -1,0 +1,172 @@
+"""(e) Public gateways in front of the same servers, each as its own documentation starts it.
+
+They are installed by `make bench` into folders of their own. One that is not there, or that does not
+come up here, is left out, and the report says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import socket
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.processes import HERE, SERVERS, Command, started
+from benchmarks.results import Results
+from benchmarks.ways import CLIENTS, Sdk, Way
+
+_START_S = 40.0
+_ANSWER_S = 30.0
+
+
+class Peer(NamedTuple):
+    """A gateway: where its version is read, its program, how it is started, and how it is spoken to."""
+
+    name: str
+    package: str
+    program: str
+    arguments: Callable[[Command, int, Path], Command]
+    url: str
+    sse: bool = False
+
+
+def _config(server: Command, folder: Path) -> Path:
+    """An `mcpServers` file with this server in it."""
+    config = folder / "peer.json"
+    config.write_text(json.dumps({"mcpServers": {"s": {"command": server[0], "args": server[1:]}}}))
+    return config
+
+
+PEERS = (
+    Peer(
+        "mcp-proxy",
+        ".venv-mcp-proxy/lib/python3*/site-packages/mcp_proxy-*.dist-info/METADATA",
+        ".venv-mcp-proxy/bin/mcp-proxy",
+        lambda server, port, _: ["--port", str(port), "--", *server],
+        "/mcp",
+    ),
+    Peer(
+        "FastMCP proxy",
+        ".venv-fastmcp/lib/python3*/site-packages/fastmcp-*.dist-info/METADATA",
+        ".venv-fastmcp/bin/fastmcp",
+        lambda server, port, folder: [
+            *("run", str(_config(server, folder)), "--transport", "http", "--port", str(port)),
+            *("--no-banner", "--log-level", "ERROR"),
+        ],
+        "/mcp",
+    ),
+    Peer(
+        "mcp-hub",
+        "node_modules/mcp-hub/package.json",
+        "node_modules/.bin/mcp-hub",
+        lambda server, port, folder: ["--port", str(port), "--config", str(_config(server, folder))],
+        "/mcp",
+        sse=True,
+    ),
+    Peer(
+        "supergateway",
+        "node_modules/supergateway/package.json",
+        "node_modules/.bin/supergateway",
+        lambda server, port, _: [
+            *("--stdio", shlex.join(server), "--outputTransport", "streamableHttp", "--stateful"),
+            *("--port", str(port), "--logLevel", "none"),
+        ],
+        "/mcp",
+    ),
+)
+
+
+async def open_all(stack: AsyncExitStack, server: str, folder: Path, results: Results) -> list[Way]:
+    """Every peer that comes up; the others are noted in the results."""
+    ways = []
+    for peer in PEERS:
+        mine = AsyncExitStack()
+        try:
+            way = await _open(mine, peer, SERVERS[server], folder)
+        except Exception as error:
+            await mine.aclose()
+            results.absent[peer.name] = f"{server}: {_in_words(error)}"
+        else:
+            stack.push_async_callback(mine.aclose)
+            results.peers[peer.name] = _version(peer)
+            ways.append(way)
+    return ways
+
+
+async def _open(stack: AsyncExitStack, peer: Peer, server: Command, folder: Path) -> Way:
+    program = HERE / peer.program
+    if not program.exists():
+        raise FileNotFoundError("it is not installed")
+    port = _free_port()
+    log = folder / f"{peer.name.replace(' ', '-')}.log"
+    command = [str(program), *peer.arguments(server, port, folder)]
+    process = stack.enter_context(started(command, log=log, env=_environ(folder)))
+    await _until_it_listens(port, process.poll, log)
+    url = f"http://127.0.0.1:{port}{peer.url}"
+    callers = [await _session(stack, url, sse=peer.sse) for _ in range(CLIENTS)]
+    return Way(peer.name, list(callers), many=True)
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    """A home of their own. In it mcp-hub finds a catalogue of servers that is fresh, and so fetches none."""
+    cache = folder / "home" / "mcp-hub" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    catalogue = {"registry": {"servers": [{"id": "none"}]}, "lastFetchedAt": int(time.time() * 1000)}
+    (cache / "registry.json").write_text(json.dumps({**catalogue, "serverDocumentation": {}}))
+    home = str(cache.parents[1])
+    return {**os.environ, "XDG_DATA_HOME": home, "XDG_STATE_HOME": home, "XDG_CONFIG_HOME": home}
+
+
+async def _session(stack: AsyncExitStack, url: str, *, sse: bool) -> Sdk:
+    """A session of the SDK with the gateway, and what that calls the two tools."""
+    from mcp import Client
+    from mcp.client.sse import sse_client
+
+    transport: Any = sse_client(url) if sse else url
+    # None of them speaks the newer era well enough yet: two answer its probe, and then know no tool.
+    client: Any = Client(transport, mode="legacy", read_timeout_seconds=_ANSWER_S)
+    entered = await stack.enter_async_context(client)
+    known = [tool.name for tool in (await entered.list_tools()).tools]
+    names = {tool: next(name for name in known if name.endswith(tool)) for tool in ("echo", "blob")}
+    return Sdk(entered, names.__getitem__)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _until_it_listens(port: int, poll: Callable[[], int | None], log: Path) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _START_S
+    while loop.time() < deadline and poll() is None:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.1)
+        else:
+            writer.close()
+            return
+    last = log.read_text(errors="replace").strip().splitlines()[-1:]
+    raise RuntimeError(f"it did not come up: {' '.join(last)[:200]}")
+
+
+def _in_words(error: BaseException) -> str:
+    while inner := getattr(error, "exceptions", ()):  # of a group
+        error = inner[0]
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _version(peer: Peer) -> str:
+    text = next(HERE.glob(peer.package)).read_text(encoding="utf-8")
+    if peer.package.endswith(".json"):
+        return str(json.loads(text)["version"])
+    return next(line.partition(": ")[2] for line in text.splitlines() if line.startswith("Version:"))

@@ -1,0 +1,67 @@
+"""From "a page opens" to "the tools of five servers are known", the new way and the old one; and ten
+thousand clients that are opened, used once, and dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.calls import ECHO
+from benchmarks.plan import Plan
+from benchmarks.processes import PAGE_SERVERS, ROOT, Broker, Command
+from benchmarks.results import Results
+from client_shim import BrokerClient
+
+
+async def measure_pages(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
+    """Pages of a backend whose connection is open, and pages that start every server."""
+    async with BrokerClient("backend", broker.endpoint):
+        for _ in range(plan.pages * plan.rounds):
+            began = perf_counter()
+            await _new_page(broker.endpoint)
+            results.pages.append(perf_counter() - began)
+    for _ in range(plan.old_pages):
+        results.old_pages.append(await _old_page(folder / "old.log"))
+
+
+async def _new_page(endpoint: str) -> None:
+    async with BrokerClient("page", endpoint) as client:
+        await asyncio.gather(*map(client.list_tools, PAGE_SERVERS))
+
+
+async def _old_page(log: Path) -> float:
+    """All five at once, which is kinder than backends are; ending them is not counted."""
+    from mcp import Client, StdioServerParameters, stdio_client
+
+    async def open_one(command: Command) -> None:
+        parameters = StdioServerParameters(command=command[0], args=command[1:], cwd=ROOT)
+        async with Client(stdio_client(parameters, errlog=errors)) as client:
+            await client.list_tools()
+            known.release()
+            await over.wait()
+
+    with log.open("a", encoding="utf-8") as errors:
+        known, over = asyncio.Semaphore(0), asyncio.Event()
+        began = perf_counter()
+        pages = [asyncio.create_task(open_one(command)) for command in PAGE_SERVERS.values()]
+        for _ in pages:
+            await known.acquire()
+        took = perf_counter() - began
+        over.set()
+        await asyncio.gather(*pages)
+    return took
+
+
+async def measure_cycles(broker: Broker, plan: Plan, results: Results) -> None:
+    """Open, call, drop: never closed, as the backends do it that leak."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(BrokerClient("backend", broker.endpoint))
+        for _ in range(plan.cycles):
+            began = perf_counter()
+            client = BrokerClient("page", broker.endpoint)
+            await client.call_tool("bare", "echo", ECHO)
+            del client
+            results.cycles.append(perf_counter() - began)

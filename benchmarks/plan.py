@@ -1,0 +1,74 @@
+"""How much is measured: the run that is published, a short one, and one that only shows that it works."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """Counts of one run. Every measurement is taken in `rounds`, and in each the ways take turns.
+
+    Args:
+        calls: one at a time, in each round and of each way.
+        burst_calls: with several in flight, in each round and of each way.
+        bodies: size in bytes → results of that size in each round and of each way.
+        pages: page opens in each round; `old_pages` of the old way, in all.
+        connections: how many connections the broker's memory is looked at with.
+        channels: how many channels of one connection, the same.
+        cycles: open, call, drop.
+        starts: of the broker and of the command.
+        peers: whether public gateways are measured too.
+    """
+
+    rounds: int
+    calls: int
+    burst_calls: int
+    bodies: dict[int, int]
+    pages: int
+    old_pages: int
+    connections: tuple[int, ...]
+    channels: int
+    cycles: int
+    starts: int
+    peers: bool = True
+
+
+SMALL, LARGE = 64 * 1024, 5 * 1024 * 1024
+
+FULL = Plan(
+    rounds=10,
+    calls=300,
+    burst_calls=1000,
+    bodies={SMALL: 50, LARGE: 4},
+    pages=20,
+    old_pages=3,
+    connections=(1, 100, 1000),
+    channels=1000,
+    cycles=10_000,
+    starts=9,
+)
+QUICK = Plan(
+    rounds=3,
+    calls=150,
+    burst_calls=400,
+    bodies={SMALL: 20, LARGE: 3},
+    pages=10,
+    old_pages=1,
+    connections=(1, 100, 1000),
+    channels=1000,
+    cycles=2000,
+    starts=5,
+)
+SMOKE = Plan(
+    rounds=1,
+    calls=3,
+    burst_calls=8,
+    bodies={SMALL: 1, LARGE: 1},
+    pages=1,
+    old_pages=1,
+    connections=(1, 100, 101),
+    channels=3,
+    cycles=10,
+    starts=1,
+    peers=False,
+)

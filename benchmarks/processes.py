@@ -1,0 +1,104 @@
+"""Starting what is measured: programs that are ended by their pid, and a broker of our own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from client_shim.blocking import BlockingClient
+from client_shim.errors import Unavailable
+from client_shim.wire import MANAGEMENT
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+READY_S = 90.0
+"""How long something may take to start."""
+
+_END_S = 10.0
+
+Command = list[str]
+
+
+def script(name: str, *args: str) -> Command:
+    """A script of this folder, run by this Python."""
+    return [sys.executable, str(HERE / name), *args]
+
+
+SERVERS: dict[str, Command] = {"bare": script("servers/bare.py"), "sdk": script("servers/sdk.py")}
+"""What is called: the same two tools without an SDK and with it."""
+
+PAGE_SERVERS: dict[str, Command] = {
+    "advertisement-server": [sys.executable, "examples/led_screen/advertisement.py"],
+    "fukuoka-transit": [sys.executable, "examples/led_screen/transit.py"],
+    "laundry-assistant": [sys.executable, "examples/led_screen/laundry.py"],
+    "time": [sys.executable, "-m", "mcp_server_time", "--local-timezone", "Asia/Tokyo"],
+    "weather-server": [sys.executable, "examples/led_screen/weather.py"],
+}
+"""The five servers of the repository's broker.toml, which a page wants the tools of."""
+
+
+@contextmanager
+def started(
+    command: Command, *, log: Path, stdout: int | IO[bytes] | None = None, **keys: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, in a session of its own; it and what it started are ended with the `with`."""
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            command, stdout=stdout or errors, stderr=errors, start_new_session=True, cwd=ROOT, **keys
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_S)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Broker(NamedTuple):
+    """A broker that runs and whose servers are ready."""
+
+    endpoint: str
+    pid: int
+
+
+@contextmanager
+def running_broker(folder: Path, name: str, servers: Mapping[str, Command]) -> Iterator[Broker]:
+    """A broker with these servers and the defaults of its config."""
+    endpoint = f"ipc://{folder}/{name}.sock"
+    config = folder / f"{name}.toml"
+    config.write_text(_toml(endpoint, servers), encoding="utf-8")
+    command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--log-level", "warning"]
+    with started(command, log=folder / f"{name}.log") as process:
+        _wait_ready(endpoint, process)
+        yield Broker(endpoint, process.pid)
+
+
+def _toml(endpoint: str, servers: Mapping[str, Command]) -> str:
+    tables = [f"[broker]\nendpoint = {json.dumps(endpoint)}"]
+    for name, (program, *args) in servers.items():
+        table = f"[servers.{name}]\ncommand = {json.dumps(program)}\nargs = {json.dumps(args)}"
+        tables.append(f"{table}\ncwd = {json.dumps(str(ROOT))}")
+    return "\n".join(tables) + "\n"
+
+
+def _wait_ready(endpoint: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(Unavailable), BlockingClient(endpoint) as client:
+            known = client.request(MANAGEMENT, "servers")["servers"]
+            if all(server["state"] == "ready" for server in known):
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"the broker at {endpoint} did not get its servers ready; see its log")

@@ -1,0 +1,165 @@
+"""A run as Markdown: first whether the targets are met, then everything that was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from benchmarks.plan import LARGE, SMALL
+from benchmarks.results import OnServer, Results
+from benchmarks.summary import FLOOR, SDK, Summary
+from benchmarks.targets import TARGETS
+from benchmarks.timing import quantile
+from docs.blocks.markdown import table
+
+_ABOUT = """\
+Written by `make bench` (plan `{plan}`, {date}, {minutes:.1f} minutes, load before it {load:.2f}). All ways
+were measured in turns in one run; a figure is the median over {rounds} rounds, a p99 the median of the
+rounds' p99. What the ways are, and where the time goes, is in [docs/performance.md](../docs/performance.md).
+"""
+
+
+def report(results: Results) -> str:
+    """The whole page."""
+    return "\n\n".join(_parts(Summary(results))) + "\n"
+
+
+def _parts(run: Summary) -> Iterator[str]:
+    results = run.results
+    yield "# Benchmarks"
+    rounds = len(run.bare.latency[SDK])
+    yield _ABOUT.format(
+        plan=results.plan,
+        date=results.date,
+        minutes=results.took_s / 60,
+        load=results.load_before,
+        rounds=rounds,
+    ).strip()
+    yield table(("machine and versions", ""), _machine(results))
+    yield "## Targets"
+    yield targets(run)
+    yield "## One call at a time"
+    yield "![Latency of one call at a time](latency.svg)"
+    for server, seen in results.servers.items():
+        yield f"On the server `{server}`:"
+        yield latency(run, seen)
+    yield "## Many calls at once"
+    yield "8 clients share what is in flight.\n\n![Calls per second with 64 in flight](rates.svg)"
+    for server, seen in results.servers.items():
+        yield f"Calls per second on the server `{server}`:"
+        yield _rates(run, seen)
+    yield "## Large results"
+    for server, seen in results.servers.items():
+        yield f"On the server `{server}`, in ms. The SDK's HTTP client takes no answer above 1 MiB."
+        yield _bodies(run, seen)
+    yield "## A page opens"
+    yield _pages(run)
+    yield "## Ten thousand clients that are never closed"
+    yield "![Open, call, drop](cycles.svg)"
+    yield _cycles(run)
+    yield "## Beside a flood"
+    yield _neighbour(run)
+    yield "## What the broker takes"
+    yield _footprint(run)
+    if results.absent:
+        yield "## Not measured"
+        yield table(("gateway", "why"), results.absent.items())
+
+
+def _machine(results: Results) -> list[tuple[str, str]]:
+    return [*results.machine.items(), *results.peers.items()]
+
+
+def targets(run: Summary) -> str:
+    """Each target, what was measured, and whether that is good enough."""
+    rows = []
+    for target in TARGETS:
+        measured = target.measure(run)
+        limit = f"{'≥' if target.least else '≤'} {target.show(target.limit)}"
+        verdict = "met" if target.met(measured) else "**missed**"
+        rows.append((target.text, limit, target.show(measured), verdict))
+    return table(("what", "target", "measured", ""), rows)
+
+
+def latency(run: Summary, seen: OnServer) -> str:
+    """p50 and p99 of every way, and how they compare."""
+    floor = run.latency(FLOOR, 0.5, seen) if FLOOR in seen.latency else None
+    sdk = run.latency(SDK, 0.5, seen)
+    rows = []
+    for way in seen.latency:
+        p50, p99 = run.latency(way, 0.5, seen), run.latency(way, 0.99, seen)
+        to_floor = f"{p50 / floor:.2f}" if floor else "-"
+        rows.append((way, f"{p50 * 1e6:.0f}", f"{p99 * 1e6:.0f}", to_floor, f"{p50 / sdk:.2f}"))
+    return table(("way", "p50 µs", "p99 µs", "p50 × floor", "p50 × SDK"), rows)
+
+
+def _rates(run: Summary, seen: OnServer) -> str:
+    rows = []
+    for way in seen.rates:
+        few, many = run.rate(way, 8, seen), run.rate(way, 64, seen)
+        rows.append((way, f"{few:.0f}", f"{many:.0f}", f"{many / run.rate(SDK, 64, seen):.2f}"))
+    return table(("way", "8 in flight", "64 in flight", "64 × SDK"), rows)
+
+
+def _bodies(run: Summary, seen: OnServer) -> str:
+    columns = [(size, share) for size in (SMALL, LARGE) for share in (0.5, 0.99)]
+    rows = [
+        (
+            way,
+            *(
+                f"{run.body(way, size, share, seen) * 1e3:.2f}" if size in sizes else "-"
+                for size, share in columns
+            ),
+        )
+        for way, sizes in seen.bodies.items()
+    ]
+    return table(("way", "64 KiB p50", "64 KiB p99", "5 MiB p50", "5 MiB p99"), rows)
+
+
+def _pages(run: Summary) -> str:
+    pages, old = run.results.pages, run.results.old_pages
+    new_row = ("a client on an open connection", _ms(quantile(pages, 0.5)), _ms(quantile(pages, 0.99)))
+    rows = [new_row]
+    if old:
+        rows.append(("spawn and initialize five servers", _ms(statistics.median(old)), _ms(max(old))))
+    return table(("from the page's opening to the tools of five servers, in ms", "p50", "p99"), rows)
+
+
+def _cycles(run: Summary) -> str:
+    count = len(run.results.cycles)
+    rows = [
+        ("the first tenth", f"{run.cycle(first=True) * 1e6:.0f}"),
+        ("the last tenth", f"{run.cycle(first=False) * 1e6:.0f}"),
+    ]
+    return table((f"open, call, drop: {count} times", "p50 µs"), rows)
+
+
+def _neighbour(run: Summary) -> str:
+    rows = [
+        (label, *(f"{run.beside(label, share) * 1e6:.0f}" for share in (0.5, 0.99)))
+        for label in run.results.neighbour
+    ]
+    return table(("one client, one call at a time", "p50 µs", "p99 µs"), rows)
+
+
+def _footprint(run: Summary) -> str:
+    results = run.results
+    rows = [
+        (f"memory with {count} connections", f"{size / 1024**2:.1f} MiB")
+        for count, size in results.memory.by_connections.items()
+    ]
+    rows.append(("each further connection", f"{run.bytes_per_connection / 1024:.1f} KiB"))
+    rows.append((f"each of {results.memory.channels} channels", f"{run.bytes_per_channel / 1024:.2f} KiB"))
+    for label, spent in results.cpu_per_1000.items():
+        rows.append((f"CPU for 1,000 calls, {label}", f"{statistics.median(spent):.3f} s"))
+    for label, took in (
+        ("its imports", results.start_up.imports),
+        ("until it serves", results.start_up.serving),
+        ("`mcp-broker status`", results.start_up.status),
+    ):
+        rows.append((label, f"{statistics.median(took) * 1e3:.0f} ms"))
+    return table(("with five servers", ""), rows)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}"

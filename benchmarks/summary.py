@@ -1,0 +1,69 @@
+"""The figures of a run: what the report, the plots and the targets read out of its samples."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.plan import LARGE
+from benchmarks.results import OnServer, Results, Rounds
+from benchmarks.timing import median_of_rounds, quantile
+
+FLOOR, FLOOR_ON_LOOP, FLOOR_ON_TRIO = "floor (poll)", "floor, caller on asyncio", "floor (trio)"
+PIPE, SDK, BROKER = "raw pipe", "SDK over stdio", "mcp-broker"
+
+
+class Summary:
+    """Medians and quantiles of one run; times in seconds."""
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.bare = results.servers["bare"]
+
+    def latency(self, way: str, share: float, on: OnServer | None = None) -> float:
+        """One call at a time: the median of the rounds' quantiles."""
+        return median_of_rounds((on or self.bare).latency[way], share)
+
+    def rate(self, way: str, in_flight: int, on: OnServer | None = None) -> float:
+        """Calls per second with so many in flight: the median of the rounds."""
+        return statistics.median((on or self.bare).rates[way][in_flight])
+
+    def body(self, way: str, size: int, share: float = 0.5, on: OnServer | None = None) -> float:
+        """A result of this size."""
+        return quantile(_flat((on or self.bare).bodies[way][size]), share)
+
+    @property
+    def large_to_pipe(self) -> float:
+        """How much longer 5 MiB take than over the raw pipe."""
+        return self.body(BROKER, LARGE) / self.body(PIPE, LARGE)
+
+    def cycle(self, *, first: bool) -> float:
+        """The median of the first tenth of the cycles, or of the last."""
+        cycles = self.results.cycles
+        tenth = max(1, len(cycles) // 10)
+        return statistics.median(cycles[:tenth] if first else cycles[-tenth:])
+
+    @property
+    def bytes_per_connection(self) -> float:
+        """What each connection takes beyond the second smallest count that was looked at."""
+        (few, base), *_, (many, full) = sorted(self.results.memory.by_connections.items())[-2:]
+        return (full - base) / (many - few)
+
+    @property
+    def bytes_per_channel(self) -> float:
+        """What each channel takes."""
+        memory = self.results.memory
+        return (memory.with_channels - memory.before_channels) / memory.channels
+
+    @property
+    def start_ratio(self) -> float:
+        """Until the broker serves, over what its imports take."""
+        start_up = self.results.start_up
+        return statistics.median(start_up.serving) / statistics.median(start_up.imports)
+
+    def beside(self, label: str, share: float) -> float:
+        """What the quiet client sees: the median of the rounds' quantiles."""
+        return median_of_rounds(self.results.neighbour[label], share)
+
+
+def _flat(rounds: Rounds) -> list[float]:
+    return [sample for samples in rounds for sample in samples]

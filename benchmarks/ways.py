@@ -1,0 +1,216 @@
+"""The ways from a caller to a tool that are compared, behind one interface.
+
+What each gives is the text of the tool's answer: all of them encode the arguments and decode the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import select
+import subprocess
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import zmq
+
+from benchmarks.processes import Broker, Command, script, started
+from client_shim import BrokerClient
+
+CLIENTS = 8
+"""So many clients share the calls that are in flight."""
+
+_READ_BYTES = 1 << 16
+
+
+class Caller(Protocol):
+    """One client of one server."""
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """Call a tool; the text that it answers."""
+
+
+class Way(NamedTuple):
+    """One way to a server, and its clients. `many`: whether they may call at the same time."""
+
+    name: str
+    callers: list[Caller]
+    many: bool
+
+
+def _line(id: int, tool: str, arguments: dict[str, Any]) -> bytes:
+    params = {"name": tool, "arguments": arguments}
+    message = {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}
+    return json.dumps(message).encode() + b"\n"
+
+
+def _text(line: bytes, id: int) -> str:
+    message = json.loads(line)
+    if message["id"] != id:
+        raise RuntimeError(f"the answer to call {message['id']} came where that to {id} was due")
+    text: str = message["result"]["content"][0]["text"]
+    return text
+
+
+class Pipe:
+    """(a) The server's own pipes, with nothing in between. It blocks: nothing is faster."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin, self._stdout = process.stdin.fileno(), process.stdout.fileno()
+        self._ids = itertools.count(1)
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """One at a time."""
+        id = next(self._ids)
+        os.write(self._stdin, _line(id, tool, arguments))
+        chunks = [os.read(self._stdout, _READ_BYTES)]
+        while not chunks[-1].endswith(b"\n"):
+            chunks.append(os.read(self._stdout, _READ_BYTES))
+        return _text(b"".join(chunks), id)
+
+
+class Floor:
+    """(b) A bare DEALER in front of `forwarder`. It blocks too."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(endpoint)
+        self._ids = itertools.count(1)
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """One at a time."""
+        id = next(self._ids)
+        self._socket.send(_line(id, tool, arguments))
+        return _text(self._socket.recv(), id)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._socket.close(0)
+
+
+class FloorOnLoop:
+    """The same DEALER on asyncio: what the caller's own event loop costs."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(endpoint)
+        self._ids = itertools.count(1)
+        self._fd = int(self._socket.getsockopt(zmq.FD))
+        self._waiter: asyncio.Future[bytes] | None = None
+        asyncio.get_running_loop().add_reader(self._fd, self._look)
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """One at a time."""
+        id = next(self._ids)
+        self._socket.send(_line(id, tool, arguments))
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._look()
+        return _text(await self._waiter, id)
+
+    def _look(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            waiter.set_result(self._socket.recv())
+
+    def close(self) -> None:
+        """Let go of the loop and the socket."""
+        asyncio.get_running_loop().remove_reader(self._fd)
+        self._socket.close(0)
+
+
+class Sdk:
+    """(c) An open session of the MCP SDK, whatever its transport."""
+
+    def __init__(self, client: Any, rename: Callable[[str], str] = str) -> None:
+        self._client = client
+        self._rename = rename
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """As often at a time as is wanted."""
+        result = await self._client.call_tool(self._rename(tool), arguments)
+        text: str = result.content[0].text
+        return text
+
+
+class Shim:
+    """(d) `BrokerClient`, through a broker."""
+
+    def __init__(self, client: BrokerClient, server: str) -> None:
+        self._client = client
+        self._server = server
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """As often at a time as is wanted."""
+        result = await self._client.call_tool(self._server, tool, arguments)
+        text: str = result.content[0].text
+        return text
+
+
+def open_pipe(stack: AsyncExitStack, command: Command) -> Way:
+    """(a)"""
+    process = stack.enter_context(
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+    )
+    stack.callback(process.kill)
+    _initialize_by_hand(process)
+    return Way("raw pipe", [Pipe(process)], many=False)
+
+
+def _initialize_by_hand(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    params = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "b", "version": "1"},
+    }
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+    process.stdin.write(json.dumps(hello).encode() + b"\n")
+    process.stdout.readline()
+    process.stdin.write(b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n')
+
+
+def open_floor(stack: AsyncExitStack, folder: Path, loop: str, command: Command) -> list[Way]:
+    """(b), with a bare caller and with one on asyncio; from within a loop."""
+    endpoint = f"ipc://{folder}/floor-{loop}.sock"
+    forward = script("forwarder.py", loop, endpoint, *command)
+    log = folder / f"floor-{loop}.log"
+    process = stack.enter_context(started(forward, log=log, stdout=subprocess.PIPE))
+    assert process.stdout is not None
+    stack.callback(process.stdout.close)
+    select.select([process.stdout], [], [])
+    floor = Floor(endpoint)
+    stack.callback(floor.close)
+    ways = [Way(f"floor ({loop})", [floor], many=False)]
+    if loop == "poll":
+        on_loop = FloorOnLoop(endpoint)
+        stack.callback(on_loop.close)
+        ways.append(Way("floor, caller on asyncio", [on_loop], many=False))
+    return ways
+
+
+async def open_sdk(stack: AsyncExitStack, command: Command, log: Path) -> Way:
+    """(c)"""
+    from mcp import Client, StdioServerParameters, stdio_client
+
+    errors = stack.enter_context(log.open("a", encoding="utf-8"))
+    parameters = StdioServerParameters(command=command[0], args=command[1:])
+    client = await stack.enter_async_context(Client(stdio_client(parameters, errlog=errors)))
+    return Way("SDK over stdio", [Sdk(client)] * CLIENTS, many=True)
+
+
+async def open_shim(stack: AsyncExitStack, broker: Broker, server: str) -> Way:
+    """(d)"""
+    clients = [
+        await stack.enter_async_context(BrokerClient(f"bench-{number}", broker.endpoint))
+        for number in range(CLIENTS)
+    ]
+    return Way("mcp-broker", [Shim(client, server) for client in clients], many=True)

@@ -1,0 +1,58 @@
+"""The benchmarks run, with counts of almost nothing, and say of every target whether it is met."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.plan import FULL, QUICK, SMOKE
+from benchmarks.targets import TARGETS, Target
+from benchmarks.timing import median_of_rounds, quantile
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_run_measures_everything(tmp_path: Path) -> None:
+    """Issue 7: one command, every table; without the gateways, which only `make bench` installs."""
+    command = [sys.executable, "-m", "benchmarks", "--smoke", "--out", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    page = (tmp_path / "REPORT.md").read_text(encoding="utf-8")
+    assert [target.text for target in TARGETS if f"| {target.text} |" not in page] == []
+    for way in ("raw pipe", "floor (poll)", "SDK over stdio", "mcp-broker"):
+        assert f"| {way} |" in page
+    assert page.count("![") == 3
+
+
+def test_a_short_run_measures_what_the_long_one_does() -> None:
+    """Otherwise what is developed against is not what is published."""
+    for plan in (QUICK, SMOKE):
+        assert plan.bodies.keys() == FULL.bodies.keys()
+        assert 100 in plan.connections
+        assert plan.old_pages
+
+
+@pytest.mark.parametrize(
+    ("target", "measured", "met"),
+    [
+        (Target("", 1.2, lambda _: 0), 1.2, True),
+        (Target("", 1.2, lambda _: 0), 1.21, False),
+        (Target("", 5, lambda _: 0, least=True), 5, True),
+        (Target("", 5, lambda _: 0, least=True), 4.99, False),
+    ],
+)
+def test_a_target_is_not_bent(target: Target, measured: float, met: bool) -> None:
+    """Issue 7: what is missed is reported."""
+    assert target.met(measured) is met
+
+
+def test_what_is_said_of_samples() -> None:
+    """A p99 is a sample that was seen, and one bad round does not decide."""
+    hundred = [float(number) for number in range(100)]
+    assert quantile(hundred, 0.5) == 50
+    assert quantile(hundred, 0.99) == 99
+    assert quantile([7.0], 0.99) == 7
+    assert median_of_rounds([[1.0], [2.0], [900.0]], 0.99) == 2
