@@ -220,7 +220,7 @@ async def manage(office: Office, request: Manage) -> None:
     """Carry out one management request, and answer it whatever happens."""
     command = COMMANDS.get(request.method)
     if command is None:
-        known = ", ".join(COMMANDS)
+        known = ", ".join((*COMMANDS, "listen"))
         message = f"the broker has no command {clip(request.method)!r}; it has {known}"
         hint = "upgrade the older of client and broker"
         office.hub.managed(request, Refusal(Code.UNKNOWN_METHOD, message, hint, Blame.CALLER))

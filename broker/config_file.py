@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import tomli
 
-from broker.core.config import Config, ConfigError, Problem, load
+from broker.core.config import Config, ConfigError, Problem, ServerConfig, load
 
 
 def read(path: Path, environ: Mapping[str, str]) -> Config:
@@ -24,6 +26,19 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), f"not UTF-8: {error.reason}", "save it as UTF-8")]) from None
     try:
-        return load(tomli.loads(text), environ)
+        config = load(tomli.loads(text), environ)
     except tomli.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
+    folder = path.resolve().parent
+    servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
+    return msgspec.structs.replace(config, servers=servers)
+
+
+def _with_roots(server: ServerConfig, folder: Path) -> ServerConfig:
+    """The same with its roots as URIs, as MCP has them."""
+    uris = (root if root.startswith("file://") else _uri(folder / root) for root in server.roots)
+    return msgspec.structs.replace(server, roots=tuple(uris))
+
+
+def _uri(path: Path) -> str:
+    return Path(os.path.normpath(path)).as_uri()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.core import jsonrpc, refusals
+from broker.core.askers import PATIENCE_S
 from broker.core.catalog import LISTS
 from broker.core.config import LimitsConfig
 from broker.core.effects import Demand, Effects, Level, Write
@@ -18,10 +19,15 @@ from broker.core.metrics import Counters
 from broker.core.refusals import Refusal
 from broker.core.routing import Call, Routing
 from broker.core.server import Server
-from broker.core.sessions import Body, Connection, Sessions
+from broker.core.sessions import Body, Connection, Sessions, Slot
 from broker.core.texts import clip
 from client_shim import wire
 from client_shim.wire import Code
+
+LOG_LEVEL = "io.modelcontextprotocol/logLevel"
+
+MAX_LOG_WAITING = 256
+"""Log messages of one call that may wait for its client; beyond, the oldest gives way."""
 
 
 class Calls:
@@ -43,9 +49,15 @@ class Calls:
         self.routing = Routing()
 
     def accept(
-        self, server: Server, connection: Connection, request: wire.Request, params: Params, now: float
+        self,
+        server: Server,
+        connection: Connection,
+        request: wire.Request,
+        params: Params,
+        now: float,
+        list_by: float | None = None,
     ) -> Refusal | None:
-        """Open a call, or say why not."""
+        """Open a call, or say why not. `list_by`: it is for a list that is being read, until then."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
         tried = server.may_be_tried(now)
@@ -76,9 +88,29 @@ class Calls:
             since=now,
         )
         self.routing.add(call)
-        server.line.join(call)
-        self.pump(server, now)
+        if list_by is not None:
+            server.askers.join(call, list_by)
+        else:
+            server.line.join(call)
+            self.pump(server, now)
         return None
+
+    def reread(self, server: Server, method: str, now: float) -> float | None:
+        """See to a stale list; until when who asks should wait for it, `None` if what there is has to do.
+
+        One reading is for all who ask, and nobody waits for one that takes too long.
+        """
+        if not server.is_stale(method, now):
+            return None
+        assert server.link is not None
+        effects, since = server.link.reread(method, now)
+        self._effects += effects
+        return since + PATIENCE_S if since is not None and since + PATIENCE_S > now else None
+
+    def answer_askers(self, server: Server, method: str | None, now: float) -> None:
+        """A list was read, or will not be: who waits for it gets what there is."""
+        for call in server.askers.of(method):
+            self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
 
     def _full(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
         limits, routing = self._limits, self.routing
@@ -106,7 +138,7 @@ class Calls:
         body, meta = call.body, call.meta
         self.routing.mark_sent(call)
         if call.method in LISTS or call.method == "server/discover":
-            self._list(call, server.catalogue.answer(call.method), now)
+            self._list(call, server.catalogue.answer(call.method, now), now)
         elif call.method == "ping":
             self._answer(call, b"{}", now)
         elif call.method == "tools/call" and not server.catalogue.may_have_tool(call.name):
@@ -116,6 +148,8 @@ class Calls:
         else:
             server.calls += 1
             meta = server.link.meta(meta, call.id if call.wants_progress else None)
+            if meta and LOG_LEVEL in meta:
+                server.log_takers.begin(call)
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
 
     def reply(self, call: Call, reply: Reply, now: float) -> None:
@@ -136,12 +170,20 @@ class Calls:
         message = wire.Notification(call.channel, call.client_id, call.server, "notifications/progress")
         connection = self._sessions.get(call.connection)
         if connection is not None:
-            self._post(connection, message, body, progress_of=call.id)
+            self._post(connection, message, body, slot=("progress", call.id))
 
-    def _post(
-        self, connection: Connection, message: wire.Message, body: Body, *, progress_of: int | None = None
-    ) -> None:
-        post = self._sessions.post(connection, message, body, progress_of=progress_of)
+    def log_message(self, call: Call, body: bytes) -> None:
+        """The server has a log message for the client of this call."""
+        call.logged += 1
+        message = wire.Notification(call.channel, call.client_id, call.server, "notifications/message")
+        connection = self._sessions.get(call.connection)
+        if connection is not None:
+            slot = ("log", call.id, call.logged)
+            oldest = ("log", call.id, call.logged - MAX_LOG_WAITING)
+            self._post(connection, message, body, slot=slot, instead_of=oldest)
+
+    def _post(self, connection: Connection, message: wire.Message, body: Body, **slots: Slot) -> None:
+        post = self._sessions.post(connection, message, body, **slots)
         if post is not None:
             self._effects.append(post)
 
@@ -162,7 +204,7 @@ class Calls:
 
     def _end(self, call: Call, ending: wire.Message | None, body: Body, now: float) -> None:
         """The one way out of a call. `ending` goes to its client, unless that is gone."""
-        self._servers[call.server].line.leave(call)
+        self._servers[call.server].leave(call)
         self.routing.end(call)
         connection = self._sessions.get(call.connection)
         if ending is not None and connection is not None:
@@ -199,7 +241,7 @@ class Calls:
     def _cancel_upstream(self, call: Call, reason: str, now: float) -> None:
         server = self._servers[call.server]
         if call.sent and server.opened:
-            server.line.reserve(call.id, now + server.config.timeout)
+            server.give_up(call, now)
             params = {"requestId": call.id, "reason": reason}
             line = jsonrpc.notification_line("notifications/cancelled", params)
             self._effects.append(Write(call.server, line))
@@ -209,6 +251,9 @@ class Calls:
         names = set()
         for call in self.routing.expired(now):
             server = self._servers[call.server]
+            if call in server.askers:
+                self.answer_askers(server, call.method, now)
+                continue
             if call.sent or server.lifecycle.state is State.READY:
                 refusal = refusals.deadline(call, server.line.running + server.line.reserved)
             else:

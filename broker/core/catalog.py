@@ -6,7 +6,8 @@ client gets one page, in an order that does not depend on the server's mood.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -48,17 +49,42 @@ def changed_lists(notification: str) -> list[str]:
     return [method for method, kind in LISTS.items() if kind.changed == notification]
 
 
-class _Cacheable(Struct):
+class _Page(Struct):
     next_cursor: str | None = msgspec.field(default=None, name="nextCursor")
-    ttl_ms: int = msgspec.field(default=0, name="ttlMs")
-    cache_scope: str = msgspec.field(default="private", name="cacheScope")
+    ttl_ms: Any = msgspec.field(default=None, name="ttlMs")
+    cache_scope: Any = msgspec.field(default=None, name="cacheScope")
 
 
 class Listing(Struct, frozen=True):
-    """One list as it is answered: the names in it, and the result as bytes."""
+    """One list: the names in it, its items as bytes, and how long it is good for.
+
+    `ttl_s` is what the server says, `None` where it says nothing; `fresh_until` counts it from the reading.
+    """
 
     names: frozenset[str]
-    body: bytes
+    items: bytes
+    era: Era = Era.LEGACY
+    scope: Literal["public", "private"] = "private"
+    ttl_s: float | None = None
+    fresh_until: float = math.inf
+
+    def is_stale(self, now: float, heard_of: bool) -> bool:
+        """Whether it must be read again before it is answered.
+
+        A `ttlMs` of 0 says that nothing is known about how long it lasts: then it is good for as long as the
+        server is `heard_of` when it changes.
+        """
+        if self.ttl_s is None or (self.ttl_s == 0 and heard_of):
+            return False
+        return now >= self.fresh_until
+
+    def body(self, now: float) -> bytes:
+        """The result of the list method. What is left of its time is what a client may keep it for."""
+        if self.era is Era.LEGACY:
+            return b"{%b}" % self.items
+        left_ms = 0 if not self.ttl_s else max(0, int((self.fresh_until - now) * 1000))
+        hints = b'{"resultType":"complete","ttlMs":%d,"cacheScope":"%b",%b}'
+        return hints % (left_ms, self.scope.encode(), self.items)
 
 
 class Reading:
@@ -71,21 +97,24 @@ class Reading:
         self._items: dict[str, bytes] = {}
         self._cursors: set[str] = set()
         self._bytes = 0
-        self._ttl_ms: int | None = None
+        self._ttls: list[float | None] = []
+        self._fresh_until = math.inf
         self._scope: Literal["public", "private"] = "public"
         self.repeated = 0
 
-    def page(self, result: memoryview) -> bytes | None:
+    def page(self, result: memoryview, now: float) -> bytes | None:
         """Take one page in; the params of the request for the next, or `None` at the end.
 
         Raises:
             ValueError: the page does not follow the protocol, or the list has no end.
         """
-        hints = msgspec.json.decode(result, type=_Cacheable)
+        hints = msgspec.json.decode(result, type=_Page)
         for item in msgspec.json.decode(result, type=dict[str, Raw]).items():
             if item[0] == self._kind.member:
                 self._take(msgspec.json.decode(item[1], type=list[Raw]))
-        self._ttl_ms = hints.ttl_ms if self._ttl_ms is None else min(self._ttl_ms, hints.ttl_ms)
+        ttl_s = max(0.0, hints.ttl_ms / 1000) if type(hints.ttl_ms) in (int, float) else None
+        self._ttls.append(ttl_s)
+        self._fresh_until = min(self._fresh_until, now + (ttl_s or 0.0))
         if hints.cache_scope != "public":
             self._scope = "private"
         return self._next(hints.next_cursor)
@@ -112,12 +141,13 @@ class Reading:
 
     def listing(self, era: Era) -> Listing:
         """The whole list, sorted by what names its items."""
-        items = b",".join(self._items[key] for key in sorted(self._items))
-        body = b'{"%b":[%b]}' % (self._kind.member.encode(), items)
-        if era is Era.MODERN:
-            hints = b'{"resultType":"complete","ttlMs":%d,"cacheScope":"%b",'
-            body = hints % (max(0, self._ttl_ms or 0), self._scope.encode()) + body[1:]
-        return Listing(frozenset(self._items), body)
+        joined = b",".join(self._items[key] for key in sorted(self._items))
+        items = b'"%b":[%b]' % (self._kind.member.encode(), joined)
+        if era is Era.LEGACY:
+            return Listing(frozenset(self._items), items)
+        known = [ttl_s for ttl_s in self._ttls if ttl_s is not None]
+        ttl_s = min(ttl_s or 0.0 for ttl_s in self._ttls) if known else None
+        return Listing(frozenset(self._items), items, era, self._scope, ttl_s, self._fresh_until)
 
 
 class Catalogue:
@@ -131,7 +161,22 @@ class Catalogue:
         """Set a list; whether it differs from what was there."""
         before = self._listings.get(method)
         self._listings[method] = listing
-        return before is None or before.body != listing.body
+        return before is None or before.items != listing.items
+
+    def changes_since(self, before: Catalogue | None) -> list[str]:
+        """The notifications of the lists that differ from those of an earlier process, each once."""
+        old = before._listings if before else {}
+        methods = [method for method in LISTS if _items(self._listings, method) != _items(old, method)]
+        return list(dict.fromkeys(LISTS[method].changed for method in methods))
+
+    def is_stale(self, method: str, now: float, heard_of: Callable[[str], bool]) -> bool:
+        """Whether a list must be read before it is answered; so must one that could not be read before."""
+        if method not in LISTS:
+            return False
+        listing, capability = self._listings.get(method), LISTS[method].capability
+        if listing is None:
+            return capability in self.agreed.capabilities
+        return listing.is_stale(now, heard_of(capability))
 
     def may_have_tool(self, name: str | None) -> bool:
         """Whether a call of this tool makes sense: it is listed, or the list could not be read."""
@@ -144,12 +189,12 @@ class Catalogue:
         listing = self._listings.get(method)
         return listing.names if listing else frozenset()
 
-    def answer(self, method: str) -> bytes | None:
+    def answer(self, method: str, now: float) -> bytes | None:
         """The result of a list method or of `server/discover`; `None` where the server has no such list."""
         if method == "server/discover":
             return self._discovery()
         listing = self._listings.get(method)
-        return listing.body if listing else None
+        return listing.body(now) if listing else None
 
     def _discovery(self) -> bytes:
         agreed = self.agreed
@@ -164,3 +209,8 @@ class Catalogue:
         if agreed.instructions is not None:
             result["instructions"] = agreed.instructions
         return msgspec.json.encode(result)
+
+
+def _items(listings: Mapping[str, Listing], method: str) -> bytes | None:
+    listing = listings.get(method)
+    return listing.items if listing else None

@@ -39,6 +39,7 @@ Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
 Endpoint = Annotated[str, Meta(pattern=r"^ipc://.|^tcp://(127\.0\.0\.1|\[::1\]):\d+$")]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # the kernel takes no NUL
+Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+$")]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]
 
 
@@ -114,6 +115,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     allow_methods: Annotated[
         tuple[str, ...],
         _about("MCP methods outside the specification that clients may call on it.", _WORDS),
+    ] = ()
+    roots: Annotated[
+        tuple[Root, ...],
+        _about(
+            "The folders it is told of when it asks for `roots/list`: paths, from the config file's own "
+            "folder, or `file://` URIs.",
+            'write a list of folders, such as roots = ["/srv/notes"]',
+        ),
     ] = ()
     restart: Annotated[
         Literal["always", "on-failure", "never"],

@@ -44,6 +44,21 @@ class Agreed(Struct, frozen=True):
     server_info: dict[str, Any]
     instructions: str | None
 
+    def offers(self, capability: str, feature: str) -> bool:
+        """Whether the server has this feature of a capability."""
+        seen = self.capabilities.get(capability)
+        return isinstance(seen, dict) and seen.get(feature) is True
+
+    @property
+    def tells_of_lists(self) -> list[str]:
+        """The capabilities of which it tells when their lists change."""
+        return [name for name in ("tools", "resources", "prompts") if self.offers(name, "listChanged")]
+
+    @property
+    def tells_of_resources(self) -> bool:
+        """Whether it tells when a resource changes that was subscribed to."""
+        return self.offers("resources", "subscribe")
+
 
 class Failed(Struct, frozen=True):
     """It cannot be opened, and why."""
@@ -76,6 +91,15 @@ class RpcError(Struct):
     data: Any = None
 
 
+def reason_of(error: memoryview | bytes | None) -> str:
+    """What a JSON-RPC error says."""
+    try:
+        seen = msgspec.json.decode(error or b"{}", type=RpcError)
+    except msgspec.MsgspecError:
+        return "it answered with an error that does not follow the protocol"
+    return f"{seen.message} ({seen.code})"
+
+
 class Handshake:
     """The handshake with one process.
 
@@ -84,6 +108,7 @@ class Handshake:
         remembered: what an earlier process of this server turned out to be, which saves the probe.
         start_s: the time the server has for its whole start (`timeout_start_sec`).
         client_info: what the broker calls itself.
+        capabilities: what it can do for a server of the older era.
     """
 
     def __init__(
@@ -92,9 +117,11 @@ class Handshake:
         remembered: Era | None,
         start_s: float,
         client_info: dict[str, str],
+        capabilities: dict[str, Any] | None = None,
     ) -> None:
         legacy = protocol == "legacy" or (protocol == "auto" and remembered is Era.LEGACY)
         self._client_info = client_info
+        self._capabilities = capabilities or {}
         self._may_fall_back = protocol == "auto"
         self._start_s = start_s
         self._first = "initialize" if legacy else "server/discover"
@@ -184,5 +211,9 @@ class Handshake:
         self._open.add(method)
         if method == "server/discover":
             return Ask(method, b"{}", True)
-        params = {"protocolVersion": LEGACY_VERSIONS[0], "capabilities": {}, "clientInfo": self._client_info}
+        params = {
+            "protocolVersion": LEGACY_VERSIONS[0],
+            "capabilities": self._capabilities,
+            "clientInfo": self._client_info,
+        }
         return Ask(method, msgspec.json.encode(params), False)

@@ -221,6 +221,18 @@ def read_progress(params: memoryview | None) -> Progress:
     return Progress(rest.pop("progressToken", None), rest)
 
 
+class _Uri(Struct):
+    uri: str
+
+
+def read_uri(params: memoryview | None) -> str | None:
+    """The resource that a notification is about, if it can be read."""
+    try:
+        return msgspec.json.decode(params or b"{}", type=_Uri).uri
+    except msgspec.MsgspecError:
+        return None
+
+
 def progress_body(progress: Progress, token: Id) -> bytes:
     """The same for the client, under the token that the client knows."""
     return _encode({"progressToken": token, **progress.rest})

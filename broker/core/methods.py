@@ -46,9 +46,10 @@ def _nobody(why: str) -> Rule:
 
 
 _TASKS = _nobody("tasks are not passed on: their ids are not bound to the client that started them")
-_SUBSCRIBE = _nobody(
-    "the broker subscribes to changes itself and keeps the lists fresh: ask for the list again"
+_LISTEN = (
+    "the broker subscribes for all its clients: send it `listen` (docs/protocol.md), which tells of changes"
 )
+_SUBSCRIBE = _nobody(_LISTEN)
 _GONE = "the revision 2026-07-28 of the protocol has no such method; "
 
 _EVERY_ERA = {
@@ -84,8 +85,8 @@ METHODS: dict[Era, dict[str, Rule]] = {
         "initialize": _nobody(_GONE + "`server/discover` tells what the server can do"),
         "ping": _nobody(_GONE + "use `server/discover`, or ping the broker"),
         "logging/setLevel": _nobody(_GONE + "put `io.modelcontextprotocol/logLevel` into `_meta`"),
-        "resources/subscribe": _nobody(_GONE + "the broker keeps the lists fresh: ask for the list again"),
-        "resources/unsubscribe": _nobody(_GONE + "the broker keeps the lists fresh: ask for the list again"),
+        "resources/subscribe": _nobody(_GONE + _LISTEN),
+        "resources/unsubscribe": _nobody(_GONE + _LISTEN),
         "tasks/update": _TASKS,
     },
 }

@@ -6,7 +6,10 @@ of what clients may say are here, those of servers in `servers`; the life of a c
 
 from __future__ import annotations
 
+import msgspec
+
 from broker.core import jsonrpc, refusals
+from broker.core.audience import Audience
 from broker.core.calls import Calls, fault
 from broker.core.config import Config
 from broker.core.effects import Closed, Effect, Effects, Level, Manage
@@ -49,14 +52,18 @@ class Multiplexer:
         self._effects = Effects()
         self._managing: dict[tuple[bytes, int], int] = {}
         self.counters = Counters()
-        self.sessions = Sessions(credit_bytes=limits.credit_bytes, outbox_bytes=limits.outbox_bytes)
+        self.sessions = Sessions(
+            credit_bytes=limits.credit_bytes, outbox_bytes=limits.outbox_bytes, counters=self.counters
+        )
         self.servers = {
             name: Server(config.servers[name], lifecycles[name]) for name in sorted(config.servers)
         }
         self.calls = Calls(limits, self.servers, self.sessions, self.counters, self._effects)
+        self.audience = Audience(self.servers, self.sessions, self._effects)
         self._servers = Servers(
             self.servers,
             self.calls,
+            self.audience,
             self.counters,
             self._effects,
             max_bytes=limits.max_message_bytes,
@@ -126,7 +133,7 @@ class Multiplexer:
             else:
                 self.counters.add("late.cancel")
         elif isinstance(message, wire.Goodbye) and message.channel:
-            self.calls.release(self.calls.routing.of_client(connection.key, message.channel), now)
+            self._release(connection.key, message.channel, now)
         elif isinstance(message, wire.Goodbye):
             self._close(connection, CloseReason.GOODBYE, now)
         else:
@@ -163,6 +170,8 @@ class Multiplexer:
         except BodyError as error:
             return refusals.invalid_body(error.code, str(error))
         connection.calls += 1
+        if request.service == wire.MANAGEMENT and request.method == "listen":
+            return self._listen(connection, request, params, now)
         if request.service == wire.MANAGEMENT:
             return self._manage(key, request, params)
         return self._route(connection, request, params, now)
@@ -185,13 +194,28 @@ class Multiplexer:
             return refusals.refused_method(server.name, request.method, rule.why)
         if rule.route is Route.CATALOGUE and params.has_cursor:
             return refusals.invalid_params(request.method)
-        if rule.route is Route.CATALOGUE and server.catalogue is not None:
-            body = server.catalogue.answer(request.method)
-            if body is None:
-                return refusals.no_list(server.name, request.method)
-            self._post(connection, wire.Result(request.channel, request.id), body)
-            return None
-        return self.calls.accept(server, connection, request, params, now)
+        if rule.route is not Route.CATALOGUE or server.catalogue is None:
+            return self.calls.accept(server, connection, request, params, now)
+        list_by = self.calls.reread(server, request.method, now)
+        if list_by is not None:
+            return self.calls.accept(server, connection, request, params, now, list_by)
+        body = server.catalogue.answer(request.method, now)
+        if body is None:
+            return refusals.no_list(server.name, request.method)
+        self._post(connection, wire.Result(request.channel, request.id), body)
+        return None
+
+    def _listen(
+        self, connection: Connection, request: wire.Request, params: Params, now: float
+    ) -> Refusal | None:
+        lane = (connection.key, request.channel)
+        changed = self.audience.listen(lane, params.body)
+        if isinstance(changed, Refusal):
+            return changed
+        heard_of = {"servers": self.audience.heard_of(lane)}
+        self._post(connection, wire.Result(request.channel, request.id), msgspec.json.encode(heard_of))
+        self._servers.want(changed, now)
+        return None
 
     def _manage(self, key: bytes, request: wire.Request, params: Params) -> Refusal | None:
         if len(self._managing) >= MAX_MANAGING:
@@ -224,7 +248,7 @@ class Multiplexer:
     def _close(self, connection: Connection, reason: CloseReason, now: float) -> None:
         """The one way out of a connection."""
         self.sessions.close(connection.key)
-        self.calls.release(self.calls.routing.of_client(connection.key), now)
+        self._release(connection.key, None, now)
         self.counters.add(f"closed.{reason.value}")
         if reason is CloseReason.CREDIT:  # beyond its credit, or it would wait for answers for ever
             text = "the client did not read what it was sent"
@@ -233,6 +257,11 @@ class Multiplexer:
         level = Level.WARNING if reason is CloseReason.CREDIT else Level.DEBUG
         peer, name = connection.peer, connection.name
         self._effects.note(level, "client.closed", client=name, pid=peer.pid, reason=reason.value)
+
+    def _release(self, key: bytes, channel: int | None, now: float) -> None:
+        """A channel is gone, or all of a connection: with its calls, and with what it listened to."""
+        self.calls.release(self.calls.routing.of_client(key, channel), now)
+        self._servers.want(self.audience.subscriptions.drop(key, channel), now)
 
     def goodbye(self, reason: str, now: float) -> list[Effect]:
         """The broker is ending: every call and every connection ends first."""
@@ -299,15 +328,8 @@ class Multiplexer:
 
     # -- doors ------------------------------------------------------------------------------------
 
-    def _post(
-        self,
-        connection: Connection,
-        message: wire.Message,
-        body: Body = None,
-        *,
-        progress_of: int | None = None,
-    ) -> None:
-        post = self.sessions.post(connection, message, body, progress_of=progress_of)
+    def _post(self, connection: Connection, message: wire.Message, body: Body = None) -> None:
+        post = self.sessions.post(connection, message, body)
         if post is not None:
             self._effects.append(post)
 

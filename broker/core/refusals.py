@@ -199,6 +199,35 @@ def management_busy(value: int) -> Refusal:
     )
 
 
+def not_listening(why: str) -> Refusal:
+    """Params of `listen` that are not as the protocol has them."""
+    hint = 'listen takes {"servers": null or a list of names, "resources": {server: a list of uris}}'
+    return Refusal(Code.INVALID_BODY, f"it cannot be listened to this: {why}", hint, Blame.CALLER)
+
+
+def tells_of_no_resources(server: str) -> Refusal:
+    """A subscription to a resource of a server that does not offer that."""
+    return Refusal(
+        Code.METHOD_REFUSED,
+        f"server {server!r} does not tell when its resources change: it lacks the capability "
+        "`resources.subscribe`",
+        "read the resource again when you need it",
+        Blame.SERVER,
+        {"server": server, "method": "resources/subscribe"},
+    )
+
+
+def too_many_listen(limit: str, value: int) -> Refusal:
+    """More is listened to than the broker keeps."""
+    return Refusal(
+        Code.BUSY,
+        f"the broker takes {value} {limit} and has as many",
+        "listen to less, or try again when others have ended",
+        Blame.CALLER,
+        {"limit": limit, "value": value, "retry_after_s": 1.0},
+    )
+
+
 def too_large(size: int, limit: int) -> Refusal:
     """A request above `max_message_bytes`."""
     return Refusal(

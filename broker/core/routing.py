@@ -37,6 +37,7 @@ class Call(Struct, eq=False):
     since: float
     sent: bool = False
     client_pid: int = -1
+    logged: int = 0
 
     @property
     def lane(self) -> tuple[bytes, int]:

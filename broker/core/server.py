@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from broker.core.askers import Askers
 from broker.core.catalog import Catalogue
 from broker.core.config import ServerConfig
 from broker.core.fairness import Line
 from broker.core.lifecycle import Lifecycle, State
 from broker.core.link import Link
+from broker.core.log_takers import LogTakers
 from broker.core.methods import Era
 from broker.core.metrics import Counters, Latency
+from broker.core.routing import Call
 
 _RESTING = frozenset({State.STOPPED, State.BROKEN})
 
@@ -27,10 +30,16 @@ class Server:
         self.link: Link | None = None
         self.catalogue: Catalogue | None = None
         self.remembered: Era | None = None
+        self.askers = Askers()
+        self.log_takers = LogTakers()
         self.latency = Latency()
         self.calls = 0
         self.errors = 0
         self.outcomes = Counters()
+        self.dropped = Counters()
+        """What it said that went nowhere, by kind."""
+        self.questions = 0
+        """What it asked of a client and was refused, for it cannot be known of which."""
 
     @property
     def name(self) -> str:
@@ -48,6 +57,36 @@ class Server:
         if self.catalogue is not None:
             return self.catalogue.agreed.era
         return self.remembered or Era.LEGACY
+
+    def leave(self, call: Call) -> None:
+        """A call has ended: wherever it stood, it stands there no longer."""
+        self.log_takers.end(call)
+        if not self.askers.leave(call):
+            self.line.leave(call)
+
+    def give_up(self, call: Call, now: float) -> None:
+        """A call is given up while the process may still be at it."""
+        until = now + self.config.timeout
+        self.line.reserve(call.id, until)
+        self.log_takers.give_up(call, until)
+
+    def release(self, id: object) -> bool:
+        """The late reply to such a call has come; whether somebody else may have its place in line now."""
+        self.log_takers.release(id)
+        return self.line.release(id)
+
+    def forget_process(self) -> None:
+        """The process is gone, and with it all that it was at."""
+        self.link = None
+        self.line.held = False
+        self.line.release_all()
+        self.log_takers.release_all()
+
+    def is_stale(self, method: str, now: float) -> bool:
+        """Whether a list should be read again before it is answered, and can be."""
+        if self.catalogue is None or self.link is None or not self.link.opened or self.line.held:
+            return False
+        return self.catalogue.is_stale(method, now, self.link.hears_of)
 
     def comes_too_late(self, deadline: float) -> bool:
         """Whether it will certainly not be ready by then."""

@@ -7,13 +7,18 @@ names no open call of that very server goes nowhere, and is counted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
 
 from broker.core import jsonrpc, refusals
+from broker.core.audience import UPDATED, Audience
 from broker.core.calls import Calls
-from broker.core.effects import Effect, Effects, Keep, Level, Opened, Unfit, Write
+from broker.core.catalog import LISTS
+from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
 from broker.core.jsonrpc import Asked, Broken, Id, Reply, Told
-from broker.core.link import Link
+from broker.core.link import Did, Link, Read
+from broker.core.listening import Missed
 from broker.core.methods import Era
 from broker.core.metrics import Counters
 from broker.core.routing import Call
@@ -27,6 +32,7 @@ class Servers:
     Args:
         table: each server by its name.
         calls: the open calls.
+        audience: who listens.
         max_bytes: the largest list that is kept of a server.
         client_info: what the broker calls itself towards servers.
     """
@@ -35,6 +41,7 @@ class Servers:
         self,
         table: Mapping[str, Server],
         calls: Calls,
+        audience: Audience,
         counters: Counters,
         effects: Effects,
         *,
@@ -43,6 +50,7 @@ class Servers:
     ) -> None:
         self._table = table
         self._calls = calls
+        self._audience = audience
         self._counters = counters
         self._effects = effects
         self._max_bytes = max_bytes
@@ -52,9 +60,24 @@ class Servers:
         """A new process is there: its conversation begins."""
         server = self._table[name]
         server.line.paused = False
-        new_id = self._calls.routing.new_id
-        server.link = Link(server.config, server.remembered, new_id, self._max_bytes, self._client_info)
-        self._effects += server.link.greet(now)
+        server.link = Link(
+            server.config,
+            server.remembered,
+            self._calls.routing.new_id,
+            self._max_bytes,
+            self._client_info,
+            uris=self._audience.subscriptions.uris(name),
+            again=server.catalogue is not None,
+        )
+        self._link_did(server, server.link, server.link.greet(now), now)
+
+    def want(self, names: Collection[str], now: float) -> None:
+        """Clients have subscribed to other resources of these servers than before."""
+        for name in sorted(names):
+            link = self._table[name].link
+            if link is not None:
+                did = link.want(self._audience.subscriptions.uris(name), now)
+                self._link_did(self._table[name], link, did, now)
 
     def heard(self, name: str, now: float) -> None:
         """It wrote to its stderr."""
@@ -78,10 +101,9 @@ class Servers:
         server = self._table[name]
         if server.link is not None and not server.link.opened:
             server.remembered = Era.LEGACY if server.lifecycle.respawning else None
-        server.link = None
-        server.line.held = False
-        server.line.release_all()
+        server.forget_process()
         self._calls.server_died(server, reason, now)
+        self._calls.answer_askers(server, None, now)
 
     def rests(self, name: str, now: float) -> None:
         """It has no process, and its lifecycle says when it will have one again."""
@@ -91,6 +113,7 @@ class Servers:
         """When `tick` is due for one of them."""
         times = [server.link.wake_at for server in self._table.values() if server.link]
         times += [server.line.wake_at for server in self._table.values()]
+        times += [server.askers.wake_at for server in self._table.values()]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -98,6 +121,9 @@ class Servers:
         for server in self._table.values():
             if server.link is not None:
                 self._link_did(server, server.link, server.link.tick(now), now)
+            for method in server.askers.overdue(now):
+                self._effects.note(Level.WARNING, "catalogue.stale", server=server.name, list=method)
+                self._calls.answer_askers(server, method, now)
             if server.line.tick(now):
                 self._drop(server, "never.replied")
                 self._calls.pump(server, now)
@@ -116,7 +142,7 @@ class Servers:
         elif isinstance(message, Told):
             self._told(server, link, message, now)
         elif isinstance(message, Asked):
-            self._asked(server, message)
+            self._asked(server, link, message)
         elif isinstance(message, Broken):
             self._broken(server, link, message, now)
         else:
@@ -142,7 +168,7 @@ class Servers:
 
     def _release(self, server: Server, id: Id | None, now: float) -> None:
         """Nobody waits for this reply any more, but perhaps for the place in line of its call."""
-        if server.line.release(id):
+        if server.release(id):
             self._calls.pump(server, now)
 
     def _broken(self, server: Server, link: Link, broken: Broken, now: float) -> None:
@@ -152,7 +178,7 @@ class Servers:
             self._calls.fail(call, refusals.invalid_reply(call, broken.reason), now)
             self._calls.pump(server, now)
             return
-        effects = link.broken(broken.id, broken.reason)
+        effects = link.broken(broken.id, broken.reason, now)
         if effects is None:
             self._drop(server, "broken.line", reason=clip(broken.reason))
             self._release(server, broken.id, now)
@@ -163,14 +189,29 @@ class Servers:
         if told.method == "notifications/progress":
             self._progress(server, told, now)
         elif told.method == "notifications/message":
-            self._drop(server, "message")
-            self._effects.append(Keep(server.name, bytes(told.params or b"")))
-        elif told.method != "notifications/subscriptions/acknowledged":
-            effects = link.changed(told.method, now)
-            if effects is None:
+            self._log_message(server, told, now)
+        elif told.method == UPDATED:
+            self._updated(server, told)
+        else:
+            did = link.told(told, now)
+            if did is None:
                 self._drop(server, "notification", method=clip(told.method))
             else:
-                self._link_did(server, link, effects, now)
+                self._link_did(server, link, did, now)
+
+    def _updated(self, server: Server, told: Told) -> None:
+        uri = jsonrpc.read_uri(told.params)
+        if uri is None or not self._audience.resource_updated(server.name, uri, bytes(told.params or b"")):
+            self._drop(server, "resource.updated")
+
+    def _log_message(self, server: Server, told: Told, now: float) -> None:
+        """It is for the call that asked for it, where it can be only one; else for who reads the logs."""
+        call = server.log_takers.only(now) if server.era is Era.MODERN else None
+        if call is not None:
+            self._calls.log_message(call, bytes(told.params or b"{}"))
+            return
+        self._drop(server, "message")
+        self._effects.append(Keep(server.name, bytes(told.params or b"")))
 
     def _progress(self, server: Server, told: Told, now: float) -> None:
         seen = jsonrpc.read_progress(told.params)
@@ -180,32 +221,71 @@ class Servers:
         else:
             self._calls.progress(call, jsonrpc.progress_body(seen, call.token), now)
 
-    def _asked(self, server: Server, asked: Asked) -> None:
+    def _asked(self, server: Server, link: Link, asked: Asked) -> None:
         if asked.method == "ping":
             self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {})))
-            return
-        # Behind one process there are many clients: whom the question is meant for cannot be known.
-        self._drop(server, "question", method=clip(asked.method))
-        text = "this client is shared by many; it cannot answer for one of them"
-        line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, text)
+        elif asked.method == "roots/list" and server.config.roots:
+            roots = [{"uri": uri} for uri in server.config.roots]
+            self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {"roots": roots})))
+        else:
+            self._refuse(server, link, asked)
+
+    def _refuse(self, server: Server, link: Link, asked: Asked) -> None:
+        """Behind one process there are many clients: whom the question is meant for cannot be known."""
+        server.questions += 1
+        server.dropped.add("question")
+        self._counters.add("dropped.question")
+        level, link.was_refused = Level.DEBUG if link.was_refused else Level.WARNING, True
+        method = clip(asked.method)
+        self._effects.note(level, "server.question", server=server.name, method=method)
+        line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method))
         self._effects.append(Write(server.name, line))
 
-    def _link_did(self, server: Server, link: Link, effects: list[Effect], now: float) -> None:
-        for effect in effects:
-            self._effects.append(effect)
-            if isinstance(effect, Opened):
-                server.catalogue = link.catalogue
-                server.remembered = link.era
-                self._effects += link.catch_up(now)
-                self._calls.pump(server, now)
-            elif isinstance(effect, Unfit):
+    def _link_did(self, server: Server, link: Link, did: Iterable[Did], now: float) -> None:
+        for one in did:
+            if isinstance(one, Read):
+                self._was_read(server, one, now)
+            elif isinstance(one, Missed):
+                for uri in one.uris:
+                    self._audience.resource_updated(server.name, uri, msgspec.json.encode({"uri": uri}))
+            else:
+                self._effects.append(one)
+            if isinstance(one, Opened):
+                self._opened(server, link, now)
+            elif isinstance(one, Unfit):
                 server.remembered = None
+
+    def _opened(self, server: Server, link: Link, now: float) -> None:
+        assert link.catalogue is not None
+        before, server.catalogue = server.catalogue, link.catalogue
+        server.remembered = link.era
+        for notification in link.catalogue.changes_since(before):
+            self._audience.list_changed(server.name, notification)
+        self._effects += link.catch_up(now)
+        self._calls.pump(server, now)
+
+    def _was_read(self, server: Server, read: Read, now: float) -> None:
+        if read.differs:
+            self._audience.list_changed(server.name, LISTS[read.method].changed)
+        self._calls.answer_askers(server, read.method, now)
 
     def _drop(self, server: Server, what: str, **facts: str | int) -> None:
         """Something of a server's that goes nowhere: counted, and said."""
+        server.dropped.add(what)
         self._counters.add(f"dropped.{what}")
         self._effects.note(Level.DEBUG, f"server.{what}", server=server.name, **facts)
 
 
 def _shown(id: Id) -> str:
     return clip(str(id), 40)
+
+
+def no_answer(method: str) -> str:
+    """What a server is told that asks something of a client."""
+    if method == "roots/list":
+        return "this client has no roots; the operator may set `roots` for this server in broker.toml"
+    return (
+        "this client is mcp-broker: many clients share this process, so for which of them the question is "
+        "cannot be known. Ask in the result of a call (`input_required` of MCP 2026-07-28), or take what you "
+        "need as an argument of the tool"
+    )

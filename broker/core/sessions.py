@@ -12,9 +12,13 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
+from broker.core.metrics import Counters
 from client_shim import wire
 
 Body = bytes | memoryview | None
+
+Slot = tuple[object, ...]
+"""The place of a message that waits. Its first element says of what kind it is."""
 
 
 class CloseReason(str, Enum):
@@ -53,7 +57,7 @@ class Connection(Struct, eq=False):
     outbox_bytes: int = 0
     calls: int = 0
     posted: int = 0
-    outbox: OrderedDict[tuple[str, int], tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
+    outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
 
 
 class Sessions:
@@ -62,9 +66,11 @@ class Sessions:
     Args:
         credit_bytes: what may be unread at one connection before messages wait.
         outbox_bytes: what may wait for one connection.
+        counters: where it is counted that a message gave way to a newer one.
     """
 
-    def __init__(self, *, credit_bytes: int, outbox_bytes: int) -> None:
+    def __init__(self, *, credit_bytes: int, outbox_bytes: int, counters: Counters | None = None) -> None:
+        self._counters = Counters() if counters is None else counters
         self._credit_bytes = credit_bytes
         self._outbox_bytes = outbox_bytes
         self._connections: dict[bytes, Connection] = {}
@@ -97,26 +103,33 @@ class Sessions:
         message: wire.Message,
         body: Body = None,
         *,
-        progress_of: int | None = None,
+        slot: Slot | None = None,
+        instead_of: Slot | None = None,
     ) -> Post | None:
         """What to send now if the credit allows; else it is put into the outbox.
 
-        A progress notification that still waits is replaced by the newer one of the same call.
-        A connection whose outbox gets too large shows up in `overflowing`.
+        A message that still waits in the same slot is replaced: newer progress of a call, say. One that waits
+        in the slot `instead_of` is dropped. A connection whose outbox gets too large shows up in
+        `overflowing`.
         """
         header = wire.encode(message)
         if not connection.outbox and connection.unread_bytes < self._credit_bytes:
             connection.unread_bytes += wire.cost(header, body)
             return Post(connection.key, header, body)
-        self._keep(connection, header, body, progress_of)
+        if instead_of is not None:
+            self._discount(connection, connection.outbox.pop(instead_of, None), instead_of)
+        self._keep(connection, header, body, slot)
         return None
 
-    def _keep(self, connection: Connection, header: bytes, body: Body, progress_of: int | None) -> None:
-        connection.posted += 1
-        slot = ("message", connection.posted) if progress_of is None else ("progress", progress_of)
-        replaced = connection.outbox.get(slot)
+    def _discount(self, connection: Connection, replaced: tuple[bytes, Body] | None, slot: Slot) -> None:
         if replaced is not None:
             connection.outbox_bytes -= wire.cost(*replaced)
+            self._counters.add(f"replaced.{slot[0]}")
+
+    def _keep(self, connection: Connection, header: bytes, body: Body, slot: Slot | None) -> None:
+        connection.posted += 1
+        slot = slot or ("message", connection.posted)
+        self._discount(connection, connection.outbox.get(slot), slot)
         kept = bytes(body) if isinstance(body, memoryview) else body
         connection.outbox[slot] = (header, kept)
         connection.outbox_bytes += wire.cost(header, kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_type_hints
 
 from broker.admin import COMMANDS
+from broker.core.audience import Audience
 from client_shim import wire
 from docs.blocks.markdown import TEXTS, Language, code, sentence, table
 
@@ -79,5 +80,6 @@ def examples(_: Language) -> str:
 
 def management(_: Language) -> str:
     """What `$broker` answers."""
-    rows = ([code(name), sentence(command.__doc__)] for name, command in COMMANDS.items())
+    answered = {**COMMANDS, "listen": Audience.listen}
+    rows = ([code(name), sentence(command.__doc__)] for name, command in answered.items())
     return table(("method", "what it does"), rows)

@@ -24,6 +24,7 @@ class Script:
     lists: dict[str, list[str]] = field(default_factory=lambda: {"tools/list": ["echo"]})
     capabilities: Json | None = None
     mute: set[str] = field(default_factory=set)
+    hints: Json = field(default_factory=dict)
 
     def answer(self, request: Json) -> Json | None:
         """The answer it gives at once, if it gives one."""
@@ -39,6 +40,12 @@ class Script:
             return _result(request, seen)
         if method in ("server/discover", "initialize"):
             return _error(request, -32601, "no such method")
+        if method in ("resources/subscribe", "resources/unsubscribe"):
+            return _result(request, {})
+        if method == "subscriptions/listen":
+            meta = {"io.modelcontextprotocol/subscriptionId": request["id"]}
+            params = {"_meta": meta, "notifications": request["params"]["notifications"]}
+            return {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": params}
         return self.listing(request) if method.endswith("/list") else None
 
     def offers(self) -> Json:
@@ -56,7 +63,7 @@ class Script:
             "resources/templates/list": ("resourceTemplates", "uriTemplate"),
         }[request["method"]]
         names = self.lists.get(request["method"], [])
-        return _result(request, {member: [{key: name} for name in names]})
+        return _result(request, {member: [{key: name} for name in names], **self.hints})
 
 
 def _result(request: Json, result: object) -> Json:
@@ -108,6 +115,10 @@ class Process:
     def refuse(self, request: Json, code: int, message: str) -> None:
         """It answers a request with an error."""
         self.say(_error(request, code, message))
+
+    def tell(self, method: str, **params: object) -> None:
+        """It says something unasked."""
+        self.say({"jsonrpc": "2.0", "method": f"notifications/{method}", "params": params})
 
     def progress(self, token: object, progress: float) -> None:
         """It says how far it is."""

@@ -10,8 +10,9 @@ import pytest
 
 from broker.core.config import ServerConfig
 from broker.core.effects import Effect, Note, Opened, Unfit, Write
-from broker.core.jsonrpc import Reply
-from broker.core.link import Link
+from broker.core.jsonrpc import Reply, Told
+from broker.core.link import READ_BURST, READ_EVERY_S, Did, Link, Read
+from broker.core.listening import Missed
 from broker.core.methods import MODERN_VERSION, Era
 
 CLIENT = {"name": "mcp-broker", "version": "0.1.0"}
@@ -34,13 +35,17 @@ class Talk:
         self.link = Link(config, remembered, count(1).__next__, 10_000, CLIENT)
         self.asked: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
+        self.news: list[Read | Missed] = []
 
-    def did(self, effects: list[Effect] | None) -> list[str]:
-        """What was done, in short; requests are kept to be answered."""
+    def did(self, effects: list[Did] | list[Effect] | None) -> list[str]:
+        """What was done, in short; requests are kept to be answered, and news apart from it."""
         assert effects is not None
-        self.effects += effects
         words = []
         for effect in effects:
+            if isinstance(effect, (Read, Missed)):
+                self.news.append(effect)
+                continue
+            self.effects.append(effect)
             if isinstance(effect, Write):
                 message = json.loads(effect.line)
                 words.append(message["method"])
@@ -159,7 +164,7 @@ def test_a_list_that_cannot_be_had_does_not_keep_the_server_from_opening(how: st
     elif how == "garbage":
         did = talk.answer("prompts/list", {"prompts": 5})
     elif how == "broken":
-        did = talk.did(talk.link.broken(talk.last("prompts/list")["id"], "NaN"))
+        did = talk.did(talk.link.broken(talk.last("prompts/list")["id"], "NaN", 0.0))
     else:
         talk.answer("prompts/list", {"prompts": [], "nextCursor": "x"})
         did = talk.answer("prompts/list", {"prompts": [], "nextCursor": "x"})
@@ -168,7 +173,7 @@ def test_a_list_that_cannot_be_had_does_not_keep_the_server_from_opening(how: st
     assert note.facts["list"] == "prompts/list"
     assert note.facts["reason"]
     assert talk.link.catalogue is not None
-    assert talk.link.catalogue.answer("prompts/list") is None
+    assert talk.link.catalogue.answer("prompts/list", 0.0) is None
 
 
 def test_tools_of_one_name_are_told_of() -> None:
@@ -193,7 +198,7 @@ def test_a_broken_reply_makes_it_unfit_at_once() -> None:
     """Section 5: else the start would wait for its deadline."""
     talk = Talk(remembered=Era.LEGACY)
     talk.greet()
-    assert talk.did(talk.link.broken(talk.asked[0]["id"], "NaN")) == ["Unfit"]
+    assert talk.did(talk.link.broken(talk.asked[0]["id"], "NaN", 0.0)) == ["Unfit"]
     assert talk.effects[-1] == Unfit("s", "its reply to initialize cannot be read: NaN")
 
 
@@ -220,7 +225,7 @@ def test_the_reply_to_the_probe_that_comes_after_initialize_is_of_no_account(lat
     if late == "no":
         did = talk.refuse("server/discover")
     elif late == "broken":
-        did = talk.did(talk.link.broken(talk.last("server/discover")["id"], "NaN"))
+        did = talk.did(talk.link.broken(talk.last("server/discover")["id"], "NaN", 0.0))
     else:
         found = {"supportedVersions": [MODERN_VERSION], "capabilities": {}} if late == "yes" else 5
         did = talk.answer("server/discover", found)
@@ -259,8 +264,8 @@ def test_a_reply_to_nothing_is_not_the_links() -> None:
     assert talk.link.reply(999, reply, 0.0) is None
     assert talk.link.reply("1", reply, 0.0) is None
     assert talk.link.reply(talk.asked[0]["id"], reply, 0.0) is None
-    assert talk.link.broken(999, "x") is None
-    assert talk.link.broken(None, "x") is None
+    assert talk.link.broken(999, "x", 0.0) is None
+    assert talk.link.broken(None, "x", 0.0) is None
 
 
 # --- lists that change -------------------------------------------------------------------------------
@@ -269,9 +274,9 @@ def test_a_reply_to_nothing_is_not_the_links() -> None:
 def test_a_changed_list_is_read_again() -> None:
     """Section 2: and the log says so, if it is another one."""
     talk = Talk(tools={}).open()
-    assert talk.did(talk.link.changed(CHANGED, 0.0)) == ["tools/list"]
+    assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == ["tools/list"]
     assert talk.tools("a") == []
-    talk.did(talk.link.changed(CHANGED, 0.0))
+    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
     assert talk.tools("a", "b") == ["catalogue.changed"]
     assert talk.names() == {"a", "b"}
 
@@ -279,9 +284,9 @@ def test_a_changed_list_is_read_again() -> None:
 def test_changes_while_a_list_is_being_read_are_read_once_more() -> None:
     """Law 6: however often the server says so, one reading at a time, and one after it."""
     talk = Talk(tools={}).open()
-    talk.did(talk.link.changed(CHANGED, 0.0))
+    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
     for _ in range(5):
-        assert talk.did(talk.link.changed(CHANGED, 0.0)) == []
+        assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == []
     assert talk.tools("b") == ["catalogue.changed", "tools/list"]
     assert talk.tools("c") == ["catalogue.changed"]
     assert talk.names() == {"c"}
@@ -292,7 +297,7 @@ def test_a_change_while_the_server_is_being_opened_is_caught_up_with() -> None:
     talk = Talk(tools={}, prompts={})
     talk.agree()
     talk.tools("a")
-    assert talk.did(talk.link.changed(CHANGED, 0.0)) == []
+    assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == []
     assert talk.answer("prompts/list", {"prompts": []}) == ["Opened"]
     assert talk.did(talk.link.catch_up(0.0)) == ["tools/list"]
     assert talk.tools("a", "b") == ["catalogue.changed"]
@@ -303,21 +308,21 @@ def test_a_server_whose_lists_change_all_the_time_is_opened_all_the_same() -> No
     """Law 5: what it says about its lists delays nothing that it can do."""
     talk = Talk(tools={})
     talk.agree()
-    talk.did(talk.link.changed(CHANGED, 0.0))
+    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
     assert talk.tools("a") == ["Opened"]
 
 
 def test_a_change_of_another_list_is_none() -> None:
     """Law 8: what is not known to be a change is not taken for one."""
     talk = Talk(tools={}).open()
-    assert talk.link.changed("notifications/resources/updated", 0.0) is None
-    assert talk.link.changed("notifications/prompts/list_changed", 0.0) == []
+    assert talk.link.told(Told("notifications/resources/updated", None), 0.0) is None
+    assert talk.link.told(Told("notifications/prompts/list_changed", None), 0.0) == []
 
 
 def test_a_refresh_that_fails_leaves_the_old_list() -> None:
     """Section 2: a list that was good is better than none."""
     talk = Talk(tools={}).open()
-    talk.did(talk.link.changed(CHANGED, 0.0))
+    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
     assert talk.refuse("tools/list") == ["catalogue.unread"]
     assert talk.names() == {"a"}
 
@@ -326,45 +331,33 @@ def test_a_refresh_without_an_answer_is_given_up() -> None:
     """Law 6: its row goes at its deadline, and the late answer is nobody's."""
     talk = Talk(tools={}).open()
     dues = [talk.link.wake_at]
-    talk.did(talk.link.changed(CHANGED, 100.0))
+    talk.did(talk.link.told(Told(CHANGED, None), 100.0))
     dues.append(talk.link.wake_at)
     assert talk.link.tick(129.0) == []
     assert talk.did(talk.link.tick(130.0)) == ["catalogue.unread"]
     assert [*dues, talk.link.wake_at] == [None, 130.0, None]
     late = Reply(talk.asked[-1]["id"], memoryview(b'{"tools":[]}'), None)
     assert talk.link.reply(late.id, late, 131.0) is None
-    assert talk.did(talk.link.changed(CHANGED, 131.0)) == ["tools/list"]
+    assert talk.did(talk.link.told(Told(CHANGED, None), 131.0)) == ["tools/list"]
+
+
+def test_a_server_that_says_so_after_every_reading_is_not_read_all_the_time() -> None:
+    """Law 5: a few times in a row, then once a second; the log says so."""
+    talk = Talk(tools={}).open()
+    for number in range(READ_BURST):
+        assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == ["tools/list"]
+        talk.tools(str(number))
+    assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == ["catalogue.restless"]
+    assert talk.did(talk.link.told(Told(CHANGED, None), 0.5)) == []
+    dues = [talk.link.wake_at]
+    assert talk.did(talk.link.tick(READ_EVERY_S - 0.1)) == []
+    assert talk.did(talk.link.tick(READ_EVERY_S)) == ["tools/list"]
+    talk.tools("last", now=READ_EVERY_S)
+    assert [*dues, talk.link.wake_at] == [READ_EVERY_S, None]
+    assert talk.names() == {"last"}
 
 
 # --- subscriptions -----------------------------------------------------------------------------------
-
-
-def test_a_modern_server_is_asked_to_tell_of_changes() -> None:
-    """Section 5: `subscriptions/listen` is one request per server that never ends, without a deadline."""
-    talk = Talk(Era.MODERN, tools={"listChanged": True}, prompts={"listChanged": False}, logging={})
-    talk.agree()
-    talk.answer("prompts/list", {"prompts": []})
-    assert talk.tools("a") == ["Opened", "subscriptions/listen"]
-    assert talk.asked[-1]["params"] == {"notifications": {"toolsListChanged": True}, "_meta": OWN_META}
-    assert talk.link.wake_at is None
-    assert talk.link.tick(1e9) == []
-
-
-@pytest.mark.parametrize("era", [Era.LEGACY, Era.MODERN])
-def test_who_tells_nothing_is_not_listened_to(era: Era) -> None:
-    """2026-07-28: only what the server offers; an older one tells without being asked."""
-    offered = {"listChanged": era is Era.LEGACY}
-    talk = Talk(era, tools=offered)
-    talk.agree()
-    assert talk.tools("a") == ["Opened"]
-
-
-def test_the_end_of_the_subscription_is_told() -> None:
-    """Law 9: from then on the list may be old."""
-    talk = Talk(Era.MODERN, tools={"listChanged": True}).open()
-    assert talk.answer("subscriptions/listen", {}) == ["subscription.ended"]
-    id = talk.last("subscriptions/listen")["id"]
-    assert talk.link.reply(id, Reply(id, memoryview(b"{}"), None), 0.0) is None
 
 
 # --- `_meta` of a client's request -------------------------------------------------------------------
@@ -418,6 +411,6 @@ def test_the_meta_of_a_request(era: Era, given: Any, token: int | None, meta: An
 def test_opened_is_said_once() -> None:
     """Section 2: the supervisor hears it once for each process."""
     talk = Talk(tools={}).open()
-    talk.did(talk.link.changed(CHANGED, 0.0))
+    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
     talk.tools("z")
     assert [effect for effect in talk.effects if isinstance(effect, Opened)] == [Opened("s")]

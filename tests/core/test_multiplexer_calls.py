@@ -254,7 +254,7 @@ def test_questions_of_a_server_are_answered_for_nobody() -> None:
     process.say({"jsonrpc": "2.0", "id": 2, "method": "ping"})
     question, ping = process.lines[-2:]
     assert (question["id"], question["error"]["code"]) == ("q1", -32601)
-    assert "shared" in question["error"]["message"]
+    assert "input_required" in question["error"]["message"]
     assert ping == {"jsonrpc": "2.0", "id": 2, "result": {}}
 
 

@@ -92,8 +92,8 @@ def test_newer_progress_takes_the_place_of_older() -> None:
     table, connection = sessions(credit_bytes=1)
     table.post(connection, wire.Result(1, 1), b"")
     for body in (b"1", b"22", b"333"):
-        table.post(connection, PROGRESS, body, progress_of=70)
-    table.post(connection, PROGRESS, b"other", progress_of=71)
+        table.post(connection, PROGRESS, body, slot=("progress", 70))
+    table.post(connection, PROGRESS, b"other", slot=("progress", 71))
     table.post(connection, wire.Result(1, 7), b"end")
     expected = (cost(PROGRESS, b"333"), cost(PROGRESS, b"other"), cost(wire.Result(1, 7), b"end"))
     assert connection.outbox_bytes == sum(expected)
@@ -108,7 +108,7 @@ def test_a_call_and_a_message_of_one_number_do_not_meet() -> None:
     table, connection = sessions(credit_bytes=1)
     table.post(connection, wire.Result(1, 1), b"")
     for number in range(1, 6):
-        table.post(connection, PROGRESS, b"p", progress_of=number)
+        table.post(connection, PROGRESS, b"p", slot=("progress", number))
         table.post(connection, wire.Result(1, number), b"m")
     assert len(connection.outbox) == 10
 
@@ -158,7 +158,9 @@ class AnyTraffic(RuleBasedStateMachine):
         body = str(self.posted).encode().ljust(size)
         message = wire.Result(1, self.posted) if call is None else PROGRESS
         had_outbox = bool(self.connection.outbox)
-        post = self.table.post(self.connection, message, body, progress_of=call)
+        post = self.table.post(
+            self.connection, message, body, slot=None if call is None else ("progress", call)
+        )
         waiting = [slot for slot, _ in self.expected[len(self.sent) :]]
         if post is None and call is not None and call in waiting:
             self.expected[len(self.sent) + waiting.index(call)] = (call, body)

@@ -64,6 +64,17 @@ class Client:
         """Call a tool; the id of the request."""
         return self.request(service, "tools/call", {"name": tool, "arguments": {}}, **fields)
 
+    def listen(self, servers: list[str] | None = None, channel: int = 1, **resources: list[str]) -> int:
+        """Say what a channel wants to hear: the lists of all servers by default; the id of the request."""
+        params = {"servers": servers, "resources": resources}
+        return self.request(wire.MANAGEMENT, "listen", params, channel=channel)
+
+    def news(self) -> list[tuple[int, str, str, Any]]:
+        """What it was told unasked since the last time: channel, server, the end of the method, params."""
+        told = [item for item in self.inbox if isinstance(item[0], wire.Notification) and not item[0].id]
+        self.inbox = [item for item in self.inbox if item not in told]
+        return [_news(message, body) for message, body in told]
+
     def endings(self, id: int) -> list[tuple[wire.Message, bytes | None]]:
         """How often and how a request ended."""
         return [item for item in self.inbox if isinstance(item[0], ENDINGS) and item[0].id == id]
@@ -257,10 +268,17 @@ class World:
         assert not routing._per_channel
         assert routing.next_deadline() is None
         assert not self.mux._managing
+        assert repr(self.mux.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
         for server in self.mux.servers.values():
             line = server.line
             assert (line.waiting, line.running, line.reserved) == (0, 0, 0)
+            assert (len(server.askers), len(server.log_takers)) == (0, 0)
             assert [*line._lanes, *line._round, *line._new, *line._served] == []
+
+
+def _news(message: wire.Message, body: bytes | None) -> tuple[int, str, str, Any]:
+    assert isinstance(message, wire.Notification)
+    return message.channel, message.service, message.method[len("notifications/") :], json.loads(body or b"")
 
 
 def ready(**table: object) -> World:

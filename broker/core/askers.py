@@ -1,0 +1,50 @@
+"""Those who have asked for a list that is read again first."""
+
+from __future__ import annotations
+
+from broker.core.routing import Call
+
+PATIENCE_S = 2.0
+"""How long the reading may take before everybody gets the old list after all."""
+
+
+class Askers:
+    """The calls that wait for the lists of one server, and until when, by list method."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str, dict[int, Call]] = {}
+        self._until: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._calls.values()))
+
+    def __contains__(self, call: Call) -> bool:
+        return call.id in self._calls.get(call.method, {})
+
+    def join(self, call: Call, until: float) -> None:
+        """A call waits for the list that it asks for."""
+        self._calls.setdefault(call.method, {})[call.id] = call
+        self._until[call.method] = until
+
+    def leave(self, call: Call) -> bool:
+        """A call has ended; whether it was waiting here."""
+        waiting = self._calls.get(call.method, {})
+        if waiting.pop(call.id, None) is None:
+            return False
+        if not waiting:
+            del self._calls[call.method], self._until[call.method]
+        return True
+
+    def of(self, method: str | None = None) -> list[Call]:
+        """Who waits for this list, or for any."""
+        methods = self._calls if method is None else [method]
+        return [call for one in methods for call in self._calls.get(one, {}).values()]
+
+    @property
+    def wake_at(self) -> float | None:
+        """When somebody has waited for long enough."""
+        return min(self._until.values(), default=None)
+
+    def overdue(self, now: float) -> list[str]:
+        """The lists that have been waited for for long enough."""
+        return [method for method, until in self._until.items() if until <= now]

@@ -1,0 +1,176 @@
+"""What clients want to hear without asking: a row for each channel that listens, and only while it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, KeysView
+
+import msgspec
+from msgspec import Struct
+
+from broker.core.fairness import Lane
+
+MAX_CHANNELS = 16_384
+"""Channels that may listen at once."""
+
+MAX_CHANNELS_OF_ONE = 4096
+"""Those of one connection, so that it cannot keep the others from it."""
+
+MAX_URIS = 16_384
+"""Subscriptions to a resource that there may be at once: one for each channel and uri."""
+
+MAX_URIS_OF_ONE = 1024
+"""Those of one connection."""
+
+MAX_URI_BYTES = 2048
+"""The longest uri that can be subscribed to."""
+
+_PART = re.compile(r"[/?#]")
+
+
+class Wants(Struct, frozen=True):
+    """What one channel wants to hear: of the lists of servers (`None`: of all), and of their resources."""
+
+    servers: frozenset[str] | None = frozenset()
+    resources: dict[str, frozenset[str]] = {}
+
+    def __bool__(self) -> bool:
+        return self.servers is None or bool(self.servers) or bool(self.resources)
+
+    @property
+    def uris(self) -> int:
+        """How many subscriptions it is."""
+        return sum(map(len, self.resources.values()))
+
+
+class _Params(Struct, forbid_unknown_fields=True):
+    servers: list[str] | None = []
+    resources: dict[str, list[str]] = {}
+
+
+def read_wants(body: bytes) -> Wants:
+    """The params of `listen`.
+
+    Raises:
+        ValueError: they are not as docs/protocol.md has them; the message says why.
+    """
+    seen = msgspec.json.decode(body, type=_Params)
+    for uris in seen.resources.values():
+        if any(not uri or len(uri.encode(errors="replace")) > MAX_URI_BYTES for uri in uris):
+            raise ValueError(f"a uri has 1 to {MAX_URI_BYTES} bytes")
+    resources = {server: frozenset(uris) for server, uris in seen.resources.items() if uris}
+    return Wants(None if seen.servers is None else frozenset(seen.servers), resources)
+
+
+class Limit(Struct, frozen=True):
+    """The limit that a channel would exceed by what it wants: its name, and its value."""
+
+    name: str
+    value: int
+
+
+class Subscriptions:
+    """The table of channels that listen, and by server and uri who hears of it."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, dict[int, Wants]] = {}
+        self._subscribers: dict[str, dict[str, dict[Lane, None]]] = {}
+        self._channels = 0
+        self._uris = 0
+
+    def __len__(self) -> int:
+        return self._channels
+
+    def __repr__(self) -> str:
+        servers = len(self._subscribers)
+        return f"<Subscriptions channels={self._channels} uris={self._uris} servers={servers}>"
+
+    def of(self, lane: Lane) -> Wants:
+        """What a channel wants to hear."""
+        return self._rows.get(lane[0], {}).get(lane[1]) or Wants()
+
+    def exceeded(self, lane: Lane, wants: Wants) -> Limit | None:
+        """The limit that stands against it."""
+        before, mine = self.of(lane), self._rows.get(lane[0], {})
+        new = bool(wants) and not before
+        if new and len(mine) >= MAX_CHANNELS_OF_ONE:
+            return Limit("listening channels of a connection", MAX_CHANNELS_OF_ONE)
+        if new and self._channels >= MAX_CHANNELS:
+            return Limit("listening channels", MAX_CHANNELS)
+        more = wants.uris - before.uris
+        if more > 0 and sum(one.uris for one in mine.values()) + more > MAX_URIS_OF_ONE:
+            return Limit("subscribed resources of a connection", MAX_URIS_OF_ONE)
+        if more > 0 and self._uris + more > MAX_URIS:
+            return Limit("subscribed resources", MAX_URIS)
+        return None
+
+    def want(self, lane: Lane, wants: Wants) -> set[str]:
+        """Replace what a channel wants; the servers of which other resources are subscribed than before."""
+        changed = self._forget(lane)
+        if wants:
+            self._rows.setdefault(lane[0], {})[lane[1]] = wants
+            self._channels += 1
+            self._uris += wants.uris
+        for server, uris in wants.resources.items():
+            table = self._subscribers.setdefault(server, {})
+            for uri in uris:
+                table.setdefault(uri, {})[lane] = None
+        return changed | set(wants.resources)
+
+    def drop(self, connection: bytes, channel: int | None = None) -> set[str]:
+        """A channel, or a whole connection, is gone; the same."""
+        channels = list(self._rows.get(connection, ())) if channel is None else [channel]
+        changed: set[str] = set()
+        for number in channels:
+            changed |= self._forget((connection, number))
+        return changed
+
+    def _forget(self, lane: Lane) -> set[str]:
+        mine = self._rows.get(lane[0], {})
+        wants = mine.pop(lane[1], None)
+        if wants is None:
+            return set()
+        if not mine:
+            del self._rows[lane[0]]
+        self._channels -= 1
+        self._uris -= wants.uris
+        for server, uris in wants.resources.items():
+            for uri in uris:
+                self._leave(server, uri, lane)
+        return set(wants.resources)
+
+    def _leave(self, server: str, uri: str, lane: Lane) -> None:
+        table = self._subscribers[server]
+        del table[uri][lane]
+        if not table[uri]:
+            del table[uri]
+        if not table:
+            del self._subscribers[server]
+
+    def listeners(self, server: str) -> Iterator[Lane]:
+        """Who hears of changed lists of a server."""
+        for connection, channels in self._rows.items():
+            for channel, wants in channels.items():
+                if wants.servers is None or server in wants.servers:
+                    yield (connection, channel)
+
+    def uris(self, server: str) -> KeysView[str]:
+        """The resources of a server that somebody has subscribed to."""
+        return self._subscribers.get(server, {}).keys()
+
+    def subscribers(self, server: str, uri: str) -> list[Lane]:
+        """Who hears of a resource: who subscribed to it, or to one that it is a part of."""
+        table = self._subscribers.get(server, {})
+        lanes: dict[Lane, None] = {}
+        for whole in _wholes(uri) if table else ():
+            lanes.update(table.get(whole, {}))
+        return list(lanes)
+
+
+def _wholes(uri: str) -> Iterator[str]:
+    """A uri and all that it may be a part of: MCP lets a server name a part of what was subscribed to."""
+    yield uri
+    for part in _PART.finditer(uri):
+        yield uri[: part.start()]
+        if part.end() < len(uri):
+            yield uri[: part.end()]
