@@ -54,6 +54,12 @@ class Office(Struct, frozen=True):
             raise Refused(refusals.disabled(name))
         return self.supervisors[name]
 
+    async def trees(self) -> dict[str, Tree]:
+        """The process trees of the servers that have one, by name. /proc is read in a thread."""
+        marks = {name: one.process.mark for name, one in self.supervisors.items() if one.process}
+        found = await trio.to_thread.run_sync(trees_of, list(marks.values()))
+        return {name: found[mark.cookie] for name, mark in marks.items()}
+
 
 class Refused(Exception):
     """A command cannot be carried out, and `refusal` says why."""
@@ -75,9 +81,7 @@ async def servers(office: Office, params: Params) -> Answer:
 
 async def status(office: Office, params: Params) -> Answer:
     """Everything that `mcp-broker status` shows."""
-    marks = {name: one.process.mark for name, one in office.supervisors.items() if one.process}
-    found = await trio.to_thread.run_sync(trees_of, list(marks.values()))
-    trees = {name: found[mark.cookie] for name, mark in marks.items()}
+    trees = await office.trees()
     now, mux = trio.current_time(), office.hub.mux
     return {
         "broker": {

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 import tomli
 
 from broker.core.config import Config, ConfigError, Problem, ServerConfig, load
+
+METRICS_PACKAGES = ("h11", "prometheus_client")
+"""What the extra `metrics` of pyproject.toml brings; a test holds the two together."""
 
 
 def read(path: Path, environ: Mapping[str, str]) -> Config:
@@ -29,6 +33,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
         config = load(tomli.loads(text), environ)
     except tomli.TOMLDecodeError as error:
         raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
+    _check_installed(config)
     folder = path.resolve().parent
     servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
     return msgspec.structs.replace(config, servers=servers)
@@ -42,3 +47,11 @@ def _with_roots(server: ServerConfig, folder: Path) -> ServerConfig:
 
 def _uri(path: Path) -> str:
     return Path(os.path.normpath(path)).as_uri()
+
+
+def _check_installed(config: Config) -> None:
+    """What the config asks for has to be there; only the file's own reader can know."""
+    missing = [name for name in METRICS_PACKAGES if find_spec(name) is None]
+    if config.broker.metrics is not None and missing:
+        mend = "run pip install '.[metrics]' in its checkout, or remove the key"
+        raise ConfigError([Problem("broker.metrics", f"this Python has no {', '.join(missing)}", mend)])

@@ -18,12 +18,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from broker import __version__
 from broker.admin import Office, manage
-from broker.core.config import Config
+from broker.core.config import BrokerConfig, Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
 from broker.hub import Hub
@@ -33,6 +34,9 @@ from broker.place import Place, claim, closed_umask, open_to, place_of
 from broker.process import Launcher, raise_descriptor_limit
 from broker.state import held, state_dir_of
 from broker.supervisor import Supervisor, lifecycle_of
+
+if TYPE_CHECKING:
+    from broker.scraping import Scraping
 
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LAST_STEPS_S = 10.0
@@ -73,11 +77,17 @@ async def serve(config: Config, path: Path, place: Place, launcher: Launcher, ma
     office = Office(hub, supervisors, place.endpoint, str(path), trio.current_time(), config.limits.drain_sec)
     hub.on_move = lambda: manager.status(summary(hub.mux.servers.values()))
 
-    with trio.open_signal_receiver(*ENDINGS) as signals, _listening(place, config, hub) as transport:
+    with (
+        trio.open_signal_receiver(*ENDINGS) as signals,
+        _listening(place, config, hub) as transport,
+        _scraped(config.broker) as scraping,
+    ):
         async with trio.open_nursery() as nursery:
             hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
             nursery.start_soon(transport.run)
             nursery.start_soon(hub.tick)
+            if scraping is not None:
+                nursery.start_soon(scraping.run, office)
             for supervisor in supervisors.values():
                 nursery.start_soon(supervisor.run)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
@@ -120,6 +130,21 @@ def _listening(place: Place, config: Config, hub: Hub) -> Iterator[Endpoint]:
         yield transport
     finally:
         transport.close()
+
+
+@contextmanager
+def _scraped(config: BrokerConfig) -> Iterator[Scraping | None]:
+    """Where the metrics are read, if the config wants that; nobody else pays for it."""
+    if config.metrics is None:
+        yield None
+        return
+    from broker.scraping import Scraping
+
+    scraping = Scraping(config.metrics, config)
+    try:
+        yield scraping
+    finally:
+        scraping.close()
 
 
 async def _be_patient(signals: AsyncIterator[int]) -> None:

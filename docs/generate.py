@@ -16,7 +16,7 @@ from pathlib import Path
 # Run as a script, Python looks for modules in docs/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from docs.blocks import config, events, house, messages, protocol
+from docs.blocks import config, events, house, messages, metrics, protocol
 from docs.blocks.markdown import DOCS, Block, Language, numbers
 
 ROOT = DOCS.parent
@@ -40,6 +40,7 @@ BLOCKS: dict[str, Block] = {
     "unavailable": messages.unavailable,
     "events-grave": events.rows(grave=True),
     "events": events.rows(grave=False),
+    "metrics": metrics.families,
     "files-core": house.files("broker/core"),
     "files-shell": house.files("broker"),
     "files-shim": house.files("client_shim"),

@@ -179,6 +179,22 @@ RULES = [
         never="mcp mcp_types",
         broken_by=("broker.hub: def f(): import mcp", "broker.process: async def f(): import mcp.types"),
     ),
+    # The metrics.
+    Rule(
+        "the figures and their HTTP have a file each: prometheus_client there, h11 here",
+        who="broker broker.*",
+        not_who="broker.exposition broker.scraping",
+        never="prometheus_client h11",
+        broken_by=("broker.hub: import prometheus_client", "broker.admin: def f(): from h11 import Request"),
+    ),
+    Rule(
+        "only who sets `metrics` pays for them, and has to have them installed",
+        who="broker broker.*",
+        not_who="broker.exposition broker.scraping",
+        never="broker.exposition broker.scraping",
+        cost=True,
+        broken_by=("broker.daemon: from broker.scraping import Scraping",),
+    ),
     # The doctor.
     Rule(
         "the doctor sees the broker from outside, as a client: it imports nothing of what it examines",
@@ -350,7 +366,7 @@ def test_what_waits_is_told_from_what_does_not(source: str, deferred: bool) -> N
     ("start", "never"),
     [
         ("broker.core.*", "trio zmq mcp click broker.hub client_shim.client"),
-        ("broker.daemon", "mcp pydantic click rich broker.cli client_shim.client"),
+        ("broker.daemon", "mcp pydantic click rich prometheus_client h11 broker.cli client_shim.client"),
         ("broker.cli", "mcp pydantic trio broker.daemon broker.hub"),
         ("client_shim.*", "broker trio mcp pydantic click msgspec loguru"),
     ],

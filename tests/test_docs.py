@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 import tomli
+import yaml
 
 from broker.cli import cli
 from broker.core.config import Config, load
@@ -150,7 +151,7 @@ def anchors(page: Path) -> set[str]:
 @every_page
 def test_every_fence_is_looked_at(page: Path) -> None:
     """A block of a language that no test here reads would be believed without a look."""
-    known = {"console", "python", "toml", "json", "text", "abnf", "mermaid"}
+    known = {"console", "python", "toml", "json", "yaml", "text", "abnf", "mermaid"}
     assert {match[1] for match in _FENCE.finditer(read(page))} <= known, (
         "commands are `console`, after a `$ `"
     )
@@ -240,6 +241,14 @@ def test_every_config_that_is_shown_is_taken(page: Path) -> None:
     """An example that the broker would refuse."""
     for text in fences(page, "toml"):
         configuration(text)
+
+
+@every_page_with("yaml")
+def test_every_yaml_that_is_shown_parses(page: Path) -> None:
+    """What it has to hold, the tests of its subject say; it is the same in both languages."""
+    texts = fences(page, "yaml")
+    assert all(isinstance(yaml.safe_load(text), dict) for text in texts)
+    assert texts == fences(english_of(page) if page in CHINESE else page, "yaml")
 
 
 # --- commands, with a broker that runs -------------------------------------------------------------------

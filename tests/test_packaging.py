@@ -17,6 +17,7 @@ import pytest
 
 import broker
 from broker.__main__ import DAEMON_PACKAGES
+from broker.config_file import METRICS_PACKAGES
 
 ROOT = Path(__file__).parent.parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
@@ -118,13 +119,19 @@ def test_the_extra_is_what_the_command_looks_for(metadata: Message) -> None:
     assert names_of(daemon) == set(DAEMON_PACKAGES)
 
 
+def test_the_extra_for_metrics_is_what_the_config_asks_for(metadata: Message) -> None:
+    """A config with `metrics` is refused where the extra is not there, by the names of what it brings."""
+    found = [requirement for requirement in requirements(metadata) if "extra == 'metrics'" in requirement]
+    assert {name.replace("-", "_") for name in names_of(found)} == set(METRICS_PACKAGES)
+
+
 def test_the_metadata_says_what_it_is(metadata: Message) -> None:
     """One version, in `broker.__version__`; Python 3.10 or newer; MIT."""
     assert metadata["Name"] == "mcp-broker"
     assert metadata["Version"] == broker.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"daemon", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"daemon", "metrics", "dev"}
 
 
 def requirements(metadata: Message) -> list[str]:

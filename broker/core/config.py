@@ -38,6 +38,7 @@ Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
 Endpoint = Annotated[str, Meta(pattern=r"^ipc://.|^tcp://(127\.0\.0\.1|\[::1\]):\d+$")]
+ScrapeAddress = Annotated[str, Meta(pattern=r"^(127\.0\.0\.1|\[::1\]):[1-9]\d{0,4}$|^unix:/[^\0]+$")]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # the kernel takes no NUL
 Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+$")]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]
@@ -185,6 +186,14 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "killed one left; of one broker at a time. Without it: $STATE_DIRECTORY of systemd, else one "
             "beside the socket.",
             'write a folder as a string, such as state_dir = "/var/lib/mcp-broker"',
+        ),
+    ] = None
+    metrics: Annotated[
+        ScrapeAddress | None,
+        _about(
+            "Where Prometheus reads the metrics: a loopback port, or a Unix socket with the mode and group "
+            "above. Without it they are off.",
+            'write a loopback port or a path, such as "127.0.0.1:9464" or "unix:/run/mcp-broker/m.sock"',
         ),
     ] = None
 

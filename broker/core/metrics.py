@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 _PER_OCTAVE = 8
 _BUCKETS = 30 * _PER_OCTAVE
+_FIRST_BOUND, _LAST_BOUND = 8, 27
 
 
 class Latency:
@@ -25,6 +27,16 @@ class Latency:
         self._buckets[min(bucket, _BUCKETS)] += 1
         self.count += 1
         self.sum_s += seconds
+
+    def cumulative(self) -> Iterator[tuple[float, int]]:
+        """Bounds in seconds, each twice the one before, with how many durations were below it.
+
+        The bounds are those of buckets, so that nothing is guessed: 2⁸ µs to 2²⁷ µs.
+        """
+        below = sum(self._buckets[: _FIRST_BOUND * _PER_OCTAVE])
+        for octave in range(_FIRST_BOUND, _LAST_BOUND + 1):
+            yield 2**octave / 1e6, below
+            below += sum(self._buckets[octave * _PER_OCTAVE : (octave + 1) * _PER_OCTAVE])
 
     def quantile_ms(self, share: float) -> float:
         """The duration, in milliseconds, that `share` of the calls did not exceed; 0 without calls."""

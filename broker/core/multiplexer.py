@@ -11,7 +11,7 @@ import msgspec
 from broker.core import jsonrpc, refusals
 from broker.core.audience import Audience
 from broker.core.calls import Calls, fault
-from broker.core.config import Config
+from broker.core.config import Config, LimitsConfig
 from broker.core.effects import Closed, Effect, Effects, Level, Manage
 from broker.core.jsonrpc import BodyError, Params
 from broker.core.lifecycle import Lifecycle
@@ -69,6 +69,11 @@ class Multiplexer:
             max_bytes=limits.max_message_bytes,
             client_info={"name": "mcp-broker", "version": version},
         )
+
+    @property
+    def limits(self) -> LimitsConfig:
+        """What bounds it."""
+        return self._limits
 
     # -- clients ----------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ SHAPES: dict[str, type[Struct]] = {
 _NO_KEYS = {("servers", "name"), ("servers", "doctor")}
 """What the structs have and nobody writes as a key: a table's name, a table in the table."""
 
-_WITH_MEND = {"endpoint", "socket_mode"}
+_WITH_MEND = {"endpoint", "socket_mode", "metrics"}
 """The keys whose form is not plain from type and bounds."""
 
 _HEAD = {"en": ("key", "value", "default", "meaning"), "zh": ("键", "取值", "默认值", "含义")}

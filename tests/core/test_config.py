@@ -100,6 +100,7 @@ def test_the_defaults() -> None:
         "socket_mode": "0600",
         "socket_group": None,
         "state_dir": None,
+        "metrics": None,
     }
     assert plain(LimitsConfig()) == {
         "max_message_bytes": 32 * 2**20,

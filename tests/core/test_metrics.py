@@ -47,3 +47,20 @@ def test_counters_count() -> None:
     counters.add("late.reply")
     counters.add("late.reply", 2)
     assert counters == {"late.reply": 3}
+
+
+@given(st.lists(st.floats(0.0, 1000.0), max_size=50))
+def test_the_bounds_of_a_histogram_hold_what_is_below_them(durations: list[float]) -> None:
+    """Issue 6: what Prometheus is given is exact at its bounds, not interpolated."""
+    latency = Latency()
+    for seconds in durations:
+        latency.add(seconds)
+    for bound, count in latency.cumulative():
+        assert count == sum(seconds * 1e6 < round(bound * 1e6) for seconds in durations)
+
+
+def test_the_bounds_of_a_histogram_double_from_a_quarter_millisecond_to_two_minutes() -> None:
+    """Issue 6: enough of them for a cached answer and for a slow tool, and always the same."""
+    bounds = [bound for bound, _ in Latency().cumulative()]
+    assert (bounds[0], bounds[-1], len(bounds)) == (0.000256, 134.217728, 20)
+    assert bounds == [bounds[0] * 2**octave for octave in range(20)]
