@@ -186,6 +186,8 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "queued": server.line.waiting,
         "calls": server.calls,
         "errors": server.errors,
+        "questions": server.questions,
+        "dropped": dict(sorted(server.dropped.items())),
         "p50_ms": round(server.latency.quantile_ms(0.50), 3),
         "p99_ms": round(server.latency.quantile_ms(0.99), 3),
         "rss_bytes": tree.rss_bytes if tree else 0,

@@ -45,6 +45,7 @@ class LogTakers:
 
     def release_all(self) -> None:
         """The process that was at them is gone."""
+        self._open.clear()
         self._given_up.clear()
 
     def only(self, now: float) -> Call | None:

@@ -47,7 +47,8 @@ def broker() -> Iterator[RunningBroker]:
 
 SERVER_KEYS = {
     *("name", "state", "pid", "processes", "uptime_s", "restarts", "era", "protocol", "tools", "in_flight"),
-    *("queued", "calls", "errors", "p50_ms", "p99_ms", "rss_bytes", "cpu_s", "last_error"),
+    *("queued", "calls", "errors", "questions", "dropped", "p50_ms", "p99_ms", "rss_bytes", "cpu_s"),
+    "last_error",
 }
 
 
