@@ -24,6 +24,7 @@ import trio
 
 from broker import __version__
 from broker.admin import Office, manage
+from broker.cgroup import Delegation, delegation
 from broker.core.config import BrokerConfig, Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
@@ -64,9 +65,22 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     folder = path.resolve().parent
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
     with claim(place), held(state_dir) as state:
-        launcher = Launcher(folder, os.environ, state, raise_descriptor_limit())
-        end_leftovers(state)
+        delegation = _delegation()
+        end_leftovers(state, delegation)
+        launcher = Launcher(folder, os.environ, state, delegation, raise_descriptor_limit())
         trio.run(serve, config, path.resolve(), place, launcher, manager)
+
+
+def _delegation() -> Delegation | None:
+    """Where the servers' cgroups are made; without, their processes are found one by one."""
+    try:
+        found = delegation()
+    except OSError as error:
+        logger.warning("broker.no_cgroups", extra={"reason": str(error)})
+        return None
+    if found is not None:
+        logger.info("broker.cgroups", extra={"path": str(found.path)})
+    return found
 
 
 async def serve(config: Config, path: Path, place: Place, launcher: Launcher, manager: Manager) -> None:

@@ -1,8 +1,9 @@
 """The stub between the broker and a server: asks to die with the broker, then becomes the server.
 
-Run as ``python -I -S launch.py BROKER_PID SOFT_LIMIT PROGRAM [ARG ...]``. It exists because the request to be
-killed with the parent (PR_SET_PDEATHSIG, prctl(2)) must be made in the child, and a `preexec_fn`
-is not safe in a process with threads. It imports as little as it can: every start waits for it.
+Run as ``python -I -S launch.py BROKER_PID SOFT_LIMIT CGROUP_PROCS PROGRAM [ARG ...]``, where CGROUP_PROCS
+is the file by which it enters its cgroup, or empty. It exists because the request to be killed with the
+parent (PR_SET_PDEATHSIG, prctl(2)) must be made in the child, and a `preexec_fn` is not safe in a process
+with threads. It imports as little as it can: every start waits for it.
 """
 
 import ctypes
@@ -15,11 +16,13 @@ PR_SET_PDEATHSIG = 1
 CANNOT_RUN = 126
 
 
-def main(broker_pid: int, soft_limit: int, program: str, args: list[str]) -> None:
+def main(broker_pid: int, soft_limit: int, cgroup_procs: str, program: str, args: list[str]) -> None:
     """Become `program`. Returns only by exiting."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != broker_pid:  # it died before the request was made
         os._exit(CANNOT_RUN)
+    if cgroup_procs:
+        enter(cgroup_procs)
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard_limit))
     for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -31,5 +34,15 @@ def main(broker_pid: int, soft_limit: int, program: str, args: list[str]) -> Non
         os._exit(CANNOT_RUN)
 
 
+def enter(cgroup_procs: str) -> None:
+    """Move into a cgroup, with all that will be started."""
+    try:
+        with open(cgroup_procs, "w") as procs:
+            procs.write("0")
+    except OSError as error:
+        print(f"{cgroup_procs}: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(CANNOT_RUN)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4:])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5:])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
+from broker.cgroup import Delegation
 from broker.state import Record, State, boot
 from broker.trees import Mark, belonging_to, kill
 
@@ -17,12 +18,19 @@ _PAUSE_S = 0.02
 logger = logging.getLogger("mcp-broker")
 
 
-def end_leftovers(state: State) -> None:
-    """End every process that is left of brokers with this state directory, and log each."""
-    records = state.records()
-    here = boot()
-    left = _kill_all(state.owner, [record for record in records if record.boot == here])
-    for record in records:
+def end_leftovers(state: State, delegation: Delegation | None) -> None:
+    """End every process that is left of brokers with this state directory, and log each.
+
+    Args:
+        delegation: where they may have made cgroups, also some that no record tells of.
+    """
+    here, written = boot(), state.records()
+    records = {record.cookie: record for record in written if record.boot == here}
+    for server, cookie, cgroup in delegation.left(state.owner) if delegation else ():
+        found = Record(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
+        records.setdefault(cookie, found)
+    left = _kill_all(state.owner, list(records.values()))
+    for record in [*records.values(), *written]:
         if record.cookie not in left:
             state.forget(record)
 
@@ -45,6 +53,8 @@ def _kill_all(owner: str, records: list[Record]) -> set[str]:
             break
         for mark, seen in found:
             kill(seen)
+            if mark.cgroup:
+                mark.cgroup.kill()
             if seen.pid not in told:
                 facts = {"pid": seen.pid, "server": names.get(mark.cookie, "unknown")}
                 logger.warning("broker.leftover_killed", extra=facts)

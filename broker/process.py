@@ -7,6 +7,7 @@ the whole tree, also the parts that detached themselves.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import resource
 import shutil
@@ -22,6 +23,7 @@ import trio
 from msgspec import structs
 
 from broker import launch
+from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
 from broker.state import Record, State, boot
 from broker.trees import COOKIE, Mark, Seen, kill, look_at, trees_of
@@ -52,6 +54,8 @@ _MAX_DESCRIPTORS = 65_536
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
 
+logger = logging.getLogger("mcp-broker")
+
 
 class SpawnError(Exception):
     """The server's process could not be started; the message says why and what to do."""
@@ -61,12 +65,14 @@ class Launcher(NamedTuple):
     """What every server is started with.
 
     `folder` is the config file's, where relative paths start; `state` is where a server is written down
-    while it runs; `soft_limit` is how many descriptors a server may have open.
+    while it runs; `delegation` is where its cgroup is made, if anywhere; `soft_limit` is how many descriptors
+    it may have open.
     """
 
     folder: Path
     environ: Mapping[str, str]
     state: State
+    delegation: Delegation | None
     soft_limit: int
 
     def spawn(self, config: ServerConfig) -> Process:
@@ -76,11 +82,11 @@ class Launcher(NamedTuple):
             SpawnError: there is no such program or folder, or it may not be run.
         """
         program = program_of(config, folder=self.folder, environ=self.environ)
-        record = Record(server=config.name, cookie=self.state.new_cookie(), boot=boot())
-        stub = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(self.soft_limit)]
+        record = self._recorded(config.name)
+        procs = str(record.mark.cgroup.procs) if record.mark.cgroup else ""
+        stub = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(self.soft_limit), procs]
         with ExitStack() as theirs, ExitStack() as ours:
             stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
-            self.state.keep(record)
             ours.callback(self.state.forget, record)
             try:
                 child = subprocess.Popen(
@@ -96,6 +102,19 @@ class Launcher(NamedTuple):
                 raise SpawnError(f"it could not be started: {error.strerror}") from error
             ours.pop_all()
         return Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours)
+
+    def _recorded(self, server: str) -> Record:
+        """The record of a process that is about to be started, and of the cgroup that is made for it."""
+        record = Record(server=server, cookie=self.state.new_cookie(), boot=boot())
+        if self.delegation is not None:
+            try:
+                cgroup = self.delegation.make(server, record.cookie)
+                record = structs.replace(record, cgroup=str(cgroup.path))
+            except OSError as error:  # it is found by its other marks
+                facts = {"server": server, "reason": error.strerror}
+                logger.warning("server.cgroup_not_made", extra=facts)
+        self.state.keep(record)
+        return record
 
 
 class _Pipe(NamedTuple):
@@ -164,7 +183,7 @@ class Process:
         self.pid = child.pid
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         pipes = tuple(os.fstat(fd).st_ino for fd in (stdin, stdout, stderr))
-        self.mark = Mark(record.cookie, self.pid, frozenset(pipes))
+        self.mark = Mark(record.cookie, self.pid, frozenset(pipes), record.mark.cgroup)
         self._pidfd = os.pidfd_open(child.pid)
         self._left: list[Seen] = []
         self._state = state
@@ -222,6 +241,8 @@ class Process:
         """
         nothing = 0
         for _ in range(_KILL_ROUNDS):
+            if self.mark.cgroup:
+                self.mark.cgroup.kill()
             _signal_group(self.pid, signal.SIGKILL)
             with trio.move_on_after(_KILL_PAUSE_S):
                 await self.exited()

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from broker.cgroup import Cgroup
 from broker.core.config import BrokerConfig
 from broker.place import PlaceError, folder_of, locked
 from broker.trees import Mark, look_at
@@ -30,7 +31,8 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One running server.
 
     `boot` is the boot and the pid namespace that its numbers are of. `pid` and `started` are its leader's
-    (see `trees.Seen`), 0 for one that is being started. `pipes` are the inodes of its three pipes.
+    (see `trees.Seen`), 0 for one that is being started. `pipes` are the inodes of its three pipes,
+    `cgroup` is the path of its cgroup, which ends in its cookie.
     """
 
     server: str
@@ -39,13 +41,15 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     pid: int = 0
     started: int = 0
     pipes: tuple[int, ...] = ()
+    cgroup: str | None = None
 
     @property
     def mark(self) -> Mark:
         """By what its processes are known now, when its leader may have ended and its number be another's."""
         leader = look_at(self.pid) if self.pid else None
         is_it = leader is not None and leader.started == self.started
-        return Mark(self.cookie, self.pid if is_it else None, frozenset(self.pipes))
+        cgroup = Cgroup(Path(self.cgroup)) if self.cgroup and self.cgroup.endswith(self.cookie) else None
+        return Mark(self.cookie, self.pid if is_it else None, frozenset(self.pipes), cgroup)
 
 
 def boot() -> str:
@@ -85,7 +89,9 @@ class State:
             logger.warning("state.not_written", extra=facts)
 
     def forget(self, record: Record) -> None:
-        """Remove the record of a process tree that is gone."""
+        """Remove the record of a process tree that is gone, and its cgroup."""
+        if cgroup := record.mark.cgroup:
+            cgroup.remove()
         with suppress(OSError):
             self._path(record).unlink(missing_ok=True)
 
@@ -107,7 +113,7 @@ class State:
 
 
 def state_dir_of(config: BrokerConfig, endpoint: str, environ: Mapping[str, str], folder: Path) -> Path:
-    """The state directory: the config's, else systemd's, else one beside the socket.
+    """The state directory: the config's, else one in systemd's, else one beside the socket.
 
     Args:
         folder: the config file's, where a relative `state_dir` starts.
@@ -116,7 +122,7 @@ def state_dir_of(config: BrokerConfig, endpoint: str, environ: Mapping[str, str]
         return folder / config.state_dir
     of_unit = environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if os.path.isabs(of_unit):
-        return Path(of_unit)
+        return Path(of_unit, "processes")
     if endpoint.startswith("ipc://"):
         return Path(endpoint.removeprefix("ipc://") + ".state")
     return folder_of(environ) / (endpoint.replace("://", "-") + ".state")

@@ -1,8 +1,8 @@
 """Process trees: which processes are a server's, what they take, and how a process is ended safely.
 
-A process belongs to a server when it carries the server's cookie in its environment, is in the session that
-the server leads, or has one of the server's three pipes as its stdin, stdout or stderr. Descendants inherit
-all three: it is found as long as it has kept one of them.
+A process belongs to a server when it is in the server's cgroup, carries its cookie in its environment, is in
+the session that it leads, or has one of its three pipes as stdin, stdout or stderr. Descendants inherit all
+of these: a process is found as long as it has kept one of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from broker.cgroup import Cgroup
 
 COOKIE = "MCP_BROKER_COOKIE"
 
@@ -26,11 +28,13 @@ class Mark(NamedTuple):
 
     `cookie` is what their cookie begins with. `session` is theirs for certain, or `None`: a number that
     may be another's by now is no mark. `pipes` are the inodes of the server's stdin, stdout and stderr.
+    `cgroup` is its own, where it has one.
     """
 
     cookie: str
     session: int | None = None
     pipes: frozenset[int] = frozenset()
+    cgroup: Cgroup | None = None
 
 
 class Seen(NamedTuple):
@@ -72,12 +76,18 @@ def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
     """Every process that one of the marks is true of, but for this one. Reads all of /proc."""
     sessions = {mark.session: mark for mark in marks if mark.session is not None}
     pipes = {inode: mark for mark in marks for inode in mark.pipes}
+    inside = {pid: mark for mark in marks if mark.cgroup for pid in mark.cgroup.pids()}
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == os.getpid():
             continue
         seen = look_at(int(name))
         if seen is not None:
-            mark = sessions.get(seen.session) or _by_cookie(seen.pid, marks) or _by_pipe(seen.pid, pipes)
+            mark = (
+                inside.get(seen.pid)
+                or sessions.get(seen.session)
+                or _by_cookie(seen.pid, marks)
+                or _by_pipe(seen.pid, pipes)
+            )
             if mark is not None:
                 yield mark, seen
 
@@ -105,11 +115,17 @@ def _by_pipe(pid: int, pipes: dict[int, Mark]) -> Mark | None:
 
 def trees_of(marks: Collection[Mark]) -> dict[str, Tree]:
     """The process trees of these marks, by their cookies. Reads all of /proc: call it in a thread."""
-    trees = {mark.cookie: Tree([], 0, 0.0) for mark in marks}
+    found: dict[str, list[Seen]] = {mark.cookie: [] for mark in marks}
     for mark, seen in belonging_to(marks):
-        processes, rss, cpu_s = trees[mark.cookie]
-        trees[mark.cookie] = Tree([*processes, seen], rss + rss_bytes(seen.pid), cpu_s + seen.cpu_s)
-    return trees
+        found[mark.cookie].append(seen)
+    return {mark.cookie: _tree(mark, found[mark.cookie]) for mark in marks}
+
+
+def _tree(mark: Mark, processes: list[Seen]) -> Tree:
+    """What the processes take. The memory is theirs also where a cgroup has its own figure, which is with the
+    files that the kernel keeps in memory: one server more or less would hardly show in it."""
+    cpu_s = mark.cgroup.cpu_s() if mark.cgroup else sum(seen.cpu_s for seen in processes)
+    return Tree(processes, sum(rss_bytes(seen.pid) for seen in processes), cpu_s)
 
 
 def kill(seen: Seen) -> None:

@@ -183,8 +183,8 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Text | None,
         _about(
             "The folder in which it is written down which processes run, so that the next broker ends what a "
-            "killed one left; of one broker at a time. Without it: $STATE_DIRECTORY of systemd, else one "
-            "beside the socket.",
+            "killed one left; of one broker at a time. Without it: `processes` in $STATE_DIRECTORY of "
+            "systemd, else one beside the socket.",
             'write a folder as a string, such as state_dir = "/var/lib/mcp-broker"',
         ),
     ] = None

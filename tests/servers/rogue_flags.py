@@ -55,7 +55,7 @@ class Flags(argparse.Namespace):
 CHOICES = {
     "era": ("legacy", "modern", "dual"),
     "cache_scope": ("public", "private"),
-    "fork_at_start": ("", "child", "setsid", "double_fork", "bare", "bare_setsid"),
+    "fork_at_start": ("", "child", "setsid", "double_fork", "bare", "bare_setsid", "bare_double_fork"),
 }
 
 

@@ -24,18 +24,18 @@ def record_start(path: str) -> None:
 
 
 def leave(how: str) -> int:
-    """Leave a sleeping descendant and return its pid; only `double_fork` lets go of the server's pipes.
+    """Leave a sleeping descendant and return its pid; only a `double_fork` lets go of the server's pipes.
 
     A `bare` one has no environment.
     """
     seconds = f"{WAIT_S:.0f}"
-    if how != "double_fork":
-        environ = {} if how.startswith("bare") else dict(os.environ)
+    environ = {} if how.startswith("bare") else dict(os.environ)
+    if not how.endswith("double_fork"):
         return os.posix_spawnp("sleep", ["sleep", seconds], environ, setsid=how.endswith("setsid"))
     mine, its = os.pipe()
     script = f"sleep {seconds} </dev/null >/dev/null 2>&1 & echo $!"
     actions = [(os.POSIX_SPAWN_DUP2, its, 1)]
-    shell = os.posix_spawnp("sh", ["sh", "-c", script], os.environ, setsid=True, file_actions=actions)
+    shell = os.posix_spawnp("sh", ["sh", "-c", script], environ, setsid=True, file_actions=actions)
     os.close(its)
     with open(mine, "rb") as pipe:
         pid = int(pipe.readline())

@@ -329,7 +329,7 @@ TABLE: dict[str, Row] = {
     "fds": ("Counts the open file descriptors.", {}, fds),
     "spawn": (
         "Leaves a sleeping process and returns its pid.",
-        {"how": one_of("child", "setsid", "double_fork")},
+        {"how": one_of("child", "setsid", "double_fork", "bare", "bare_setsid", "bare_double_fork")},
         spawn,
     ),
 }
