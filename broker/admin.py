@@ -127,11 +127,12 @@ async def _end(
 ) -> Answer:
     """Give the calls their time, then end the server, unless somebody has wanted something else meanwhile."""
     word = supervisor.last_word = object()
-    had = office.hub.mux.servers[supervisor.name].line.running
-    cut = await office.hub.drain_server(supervisor.name, office.drain_s)
+    server = office.hub.mux.servers[supervisor.name]
+    had, lost, again = server.line.running, server.lost, server.again
+    await office.hub.drain_server(supervisor.name, office.drain_s)
     if supervisor.last_word is word:
         await end(supervisor)
-    return _moved(office, supervisor, ended=max(0, had - cut), cut=cut)
+    return _moved(server, had=had, cut=server.lost - lost, again=server.again - again)
 
 
 async def start(office: Office, params: Params) -> Answer:
@@ -140,14 +141,19 @@ async def start(office: Office, params: Params) -> Answer:
     supervisor.last_word = None
     office.hub.resume(supervisor.name)
     supervisor.start()
-    return _moved(office, supervisor, ended=0, cut=0)
+    return _moved(office.hub.mux.servers[supervisor.name])
 
 
-def _moved(office: Office, supervisor: Supervisor, *, ended: int, cut: int) -> Answer:
-    """What became of a server and its calls: those that ended by themselves, those that were cut off."""
-    server = office.hub.mux.servers[supervisor.name]
-    state, waiting = server.lifecycle.state.value, server.line.waiting
-    return {"server": server.name, "state": state, "ended": ended, "cut": cut, "waiting": waiting}
+def _moved(server: Server, *, had: int = 0, cut: int = 0, again: int = 0) -> Answer:
+    """What became of a server, and of the calls that it had and that wait for it."""
+    return {
+        "server": server.name,
+        "state": server.lifecycle.state.value,
+        "ended": max(0, had - cut - again),
+        "again": again,
+        "cut": cut,
+        "waiting": max(0, server.line.waiting - again),
+    }
 
 
 def _brief(server: Server) -> Answer:

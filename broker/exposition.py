@@ -108,7 +108,11 @@ def _limits(seen: Seen) -> Samples:
 
 _of_broker("connections", "Connections of clients; a client process has one.", lambda mux: len(mux.sessions))
 _of_broker("calls_open", "Calls that wait or run, on all servers.", lambda mux: len(mux.calls.routing))
-_of_broker("queue_bytes", "Params of the calls that wait.", lambda mux: mux.calls.routing.waiting_bytes)
+_of_broker(
+    "queue_bytes",
+    "Params of the calls that wait, or may have to be sent again.",
+    lambda mux: mux.calls.routing.body_bytes,
+)
 _of_broker(
     "unread_bytes",
     "Sent to clients, and not given back as credit yet.",
@@ -197,6 +201,12 @@ _of_server(
 )
 _of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.line.running)
 _of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.line.waiting)
+_of_server(
+    "calls_sent_again",
+    "counter",
+    "Calls that their server died with, and that its next process gets.",
+    lambda one: one.again,
+)
 _of_tree("server_processes", "gauge", "Processes of the server's tree.", lambda tree: len(tree.processes))
 _of_tree(
     "server_cpu_seconds",

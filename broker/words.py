@@ -51,8 +51,8 @@ WORDS: dict[str, tuple[str, str]] = {
         '参数不是 JSON 对象：{problem}；请写成 \'{{"name": "value"}}\' 的形式',
     ),
     "moved": (
-        "{server}: {state}; calls: {ended} ended, {cut} cut off, {waiting} waiting",
-        "{server}：{state}；调用：{ended} 个已结束，{cut} 个被中断，{waiting} 个在等待",
+        "{server}: {state}; calls: {ended} ended, {again} sent again, {cut} cut off, {waiting} waiting",
+        "{server}：{state}；调用：{ended} 个已结束，{again} 个重新发送，{cut} 个被中断，{waiting} 个在等待",
     ),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
     "no_config": (

@@ -16,7 +16,7 @@ from pathlib import Path
 # Run as a script, Python looks for modules in docs/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from docs.blocks import config, events, house, messages, metrics, protocol
+from docs.blocks import config, events, house, messages, metrics, protocol, servers
 from docs.blocks.markdown import DOCS, Block, Language, numbers
 
 ROOT = DOCS.parent
@@ -46,6 +46,8 @@ BLOCKS: dict[str, Block] = {
     "files-shim": house.files("client_shim"),
     "methods": house.methods,
     "lifecycle": house.lifecycle,
+    "states": servers.states,
+    "fates": servers.fates,
     "numbers-lifecycle": numbers("lifecycle"),
 }
 """name → what stands in the block."""

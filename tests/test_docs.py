@@ -23,6 +23,8 @@ import yaml
 
 from broker.cli import cli
 from broker.core.config import Config, load
+from broker.core.lifecycle import State
+from broker.core.repeating import Once
 from client_shim import wire
 from docs import generate
 from docs.blocks import config, events, messages, protocol
@@ -118,6 +120,14 @@ def test_the_texts_are_those_of_the_code() -> None:
     assert raised <= {kind.__name__ for kind in messages.unavailable_kinds()}
     assert set(TEXTS["events"]) == events.catalogue().keys()
     assert set(TEXTS["kinds"]) == {kind.name.lower() for kind in wire.Kind}
+    assert set(TEXTS["states"]) == {state.value for state in State}
+    assert set(TEXTS["fates"]) == {why.value for why in Once} | {
+        "line",
+        "memory",
+        "again",
+        "ends",
+        "tool_again",
+    }
     fields = {kind.name.lower(): set(names) for kind in wire.Kind if (names := protocol.fields_of(kind))}
     assert {kind: set(texts) for kind, texts in TEXTS["fields"].items()} == fields
 

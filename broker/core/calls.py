@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.core import jsonrpc, refusals
+from broker.core import jsonrpc, refusals, repeating
 from broker.core.askers import PATIENCE_S
 from broker.core.catalog import LISTS
 from broker.core.config import LimitsConfig
@@ -17,6 +17,7 @@ from broker.core.jsonrpc import Params, Reply
 from broker.core.lifecycle import State
 from broker.core.metrics import Counters
 from broker.core.refusals import Refusal
+from broker.core.repeating import Once
 from broker.core.routing import Call, Routing
 from broker.core.server import Server
 from broker.core.sessions import Body, Connection, Sessions, Slot
@@ -86,6 +87,7 @@ class Calls:
             timeout_s=timeout_s,
             deadline=now + timeout_s,
             since=now,
+            answers=params.answers,
         )
         self.routing.add(call)
         if list_by is not None:
@@ -120,7 +122,7 @@ class Calls:
             return refusals.busy("calls_per_connection", limits.calls_per_connection)
         if len(routing) >= limits.calls:
             return refusals.busy("calls", limits.calls)
-        if routing.waiting_bytes + len(params.body) > limits.queue_bytes:
+        if routing.body_bytes + len(params.body) > limits.queue_bytes:
             return refusals.busy("queue_bytes", limits.queue_bytes)
         return None
 
@@ -136,6 +138,12 @@ class Calls:
         assert server.link is not None
         assert server.catalogue is not None
         body, meta = call.body, call.meta
+        call.once = repeating.once(
+            call.method,
+            repeatable_tool=server.catalogue.may_repeat_tool(call.name),
+            answers=call.answers,
+            stateful=server.config.stateful,
+        )
         self.routing.mark_sent(call)
         if call.method in LISTS or call.method == "server/discover":
             self._list(call, server.catalogue.answer(call.method, now), now)
@@ -146,7 +154,7 @@ class Calls:
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
             self._effects += server.link.refresh("tools/list", now)  # it may have changed without a word
         else:
-            server.calls += 1
+            server.calls += not call.deaths
             meta = server.link.meta(meta, call.id if call.wants_progress else None)
             if meta and LOG_LEVEL in meta:
                 server.log_takers.begin(call)
@@ -254,10 +262,10 @@ class Calls:
             if call in server.askers:
                 self.answer_askers(server, call.method, now)
                 continue
-            if call.sent or server.lifecycle.state is State.READY:
+            if call.sent or (server.lifecycle.state is State.READY and not call.begun):
                 refusal = refusals.deadline(call, server.line.running + server.line.reserved)
             else:
-                refusal = refusals.not_ready(call.server, server.lifecycle, now)
+                refusal = self._not_served(call, server, now)
             self._cancel_upstream(call, "its time was up", now)
             self.fail(call, refusal, now)
             names.add(call.server)
@@ -265,16 +273,41 @@ class Calls:
             self.pump(self._servers[name], now)
 
     def server_died(self, server: Server, reason: str, now: float) -> None:
-        """The process is gone: what it had is answered now, what waits goes on waiting."""
-        for call in self.routing.of_server(server.name):
-            if call.sent:
-                self.fail(call, refusals.died(call, reason), now)
+        """The process is gone: what it had is answered now, or is to be sent again; what waits goes on."""
+        had = [call for call in self.routing.of_server(server.name) if call.sent]
+        again = []
+        for call in had:
+            call.deaths, call.death = call.deaths + 1, reason
+            why = repeating.at_death(call.once, call.deaths, stopping=server.lifecycle.stopping)
+            if why is None:
+                again.append(call)
+            else:
+                self.fail(call, refusals.died(call, why), now)
+        for call in reversed(again):  # each goes to the front
+            server.log_takers.end(call)
+            self.routing.mark_lost(call)
+            server.line.rejoin(call)
+        self._account(server, lost=len(had) - len(again), again=len(again))
+
+    def _account(self, server: Server, *, lost: int, again: int) -> None:
+        server.lost += lost
+        server.again += again
+        if lost or again:
+            self._counters.add("calls.again", again)
+            level = Level.WARNING if lost else Level.INFO
+            self._effects.note(level, "server.had_calls", server=server.name, lost=lost, again=again)
 
     def server_rests(self, server: Server, now: float) -> None:
         """The server will not be back for a while: what cannot wait so long is answered now."""
         for call in self.routing.of_server(server.name):
             if server.comes_too_late(call.deadline):
-                self.fail(call, refusals.not_ready(server.name, server.lifecycle, now), now)
+                self.fail(call, self._not_served(call, server, now), now)
+
+    def _not_served(self, call: Call, server: Server, now: float) -> Refusal:
+        """Why a call that waits for its server does so in vain."""
+        if not call.begun:
+            return refusals.not_ready(server.name, server.lifecycle, now)
+        return refusals.died(call, Once.STOPPED if server.lifecycle.stopped else Once.LATE)
 
 
 def _outcome(ending: wire.Message | None) -> str:

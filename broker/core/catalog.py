@@ -55,10 +55,16 @@ class _Page(Struct):
     cache_scope: Any = msgspec.field(default=None, name="cacheScope")
 
 
+class _Annotations(Struct):
+    read_only: bool = msgspec.field(default=False, name="readOnlyHint")
+    idempotent: bool = msgspec.field(default=False, name="idempotentHint")
+
+
 class Listing(Struct, frozen=True):
     """One list: the names in it, its items as bytes, and how long it is good for.
 
-    `ttl_s` is what the server says, `None` where it says nothing; `fresh_until` counts it from the reading.
+    `repeatable` are the tools among them that say of themselves that a second call does no harm. `ttl_s` is
+    what the server says, `None` where it says nothing; `fresh_until` counts it from the reading.
     """
 
     names: frozenset[str]
@@ -67,6 +73,7 @@ class Listing(Struct, frozen=True):
     scope: Literal["public", "private"] = "private"
     ttl_s: float | None = None
     fresh_until: float = math.inf
+    repeatable: frozenset[str] = frozenset()
 
     def is_stale(self, now: float, heard_of: bool) -> bool:
         """Whether it must be read again before it is answered.
@@ -95,6 +102,7 @@ class Reading:
         self._kind = LISTS[method]
         self._max_bytes = max_bytes
         self._items: dict[str, bytes] = {}
+        self._repeatable: set[str] = set()
         self._cursors: set[str] = set()
         self._bytes = 0
         self._ttls: list[float | None] = []
@@ -121,12 +129,16 @@ class Reading:
 
     def _take(self, items: Iterable[Raw]) -> None:
         for raw in items:
-            name = msgspec.json.decode(raw, type=dict[str, Raw]).get(self._kind.key)
+            item = msgspec.json.decode(raw, type=dict[str, Raw])
+            name = item.get(self._kind.key)
             if name is None:
                 raise ValueError(f"an item has no `{self._kind.key}`")
             key = msgspec.json.decode(name, type=str)
-            self.repeated += key in self._items
-            self._items.setdefault(key, bytes(raw))
+            if key in self._items:
+                self.repeated += 1
+            else:
+                self._items[key] = bytes(raw)
+                self._repeatable |= {key} if _may_be_repeated(item.get("annotations")) else set()
             self._bytes += len(bytes(raw))
         if self._bytes > self._max_bytes:
             raise ValueError(f"the list is above {self._max_bytes} bytes (limits.max_message_bytes)")
@@ -143,11 +155,21 @@ class Reading:
         """The whole list, sorted by what names its items."""
         joined = b",".join(self._items[key] for key in sorted(self._items))
         items = b'"%b":[%b]' % (self._kind.member.encode(), joined)
+        names, repeatable = frozenset(self._items), frozenset(self._repeatable)
         if era is Era.LEGACY:
-            return Listing(frozenset(self._items), items)
+            return Listing(names, items, repeatable=repeatable)
         known = [ttl_s for ttl_s in self._ttls if ttl_s is not None]
         ttl_s = min(ttl_s or 0.0 for ttl_s in self._ttls) if known else None
-        return Listing(frozenset(self._items), items, era, self._scope, ttl_s, self._fresh_until)
+        return Listing(names, items, era, self._scope, ttl_s, self._fresh_until, repeatable)
+
+
+def _may_be_repeated(annotations: Raw | None) -> bool:
+    """Whether a second call of a tool with these annotations does no harm. What cannot be read says no."""
+    try:
+        hints = msgspec.json.decode(annotations or b"{}", type=_Annotations)
+    except msgspec.MsgspecError:
+        return False
+    return hints.read_only or hints.idempotent
 
 
 class Catalogue:
@@ -183,6 +205,11 @@ class Catalogue:
         listing = self._listings.get("tools/list")
         unread = listing is None and "tools" in self.agreed.capabilities
         return unread or (listing is not None and name in listing.names)
+
+    def may_repeat_tool(self, name: str | None) -> bool:
+        """Whether the list says of this tool that a second call of it does no harm."""
+        listing = self._listings.get("tools/list")
+        return listing is not None and name in listing.repeatable
 
     def names(self, method: str) -> frozenset[str]:
         """The names in one list; none where the server has no such list."""

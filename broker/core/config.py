@@ -109,6 +109,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             'write "auto", "legacy" or "2026-07-28"',
         ),
     ] = "auto"
+    stateful: Annotated[
+        bool,
+        _about(
+            "Whether its process keeps what earlier calls did, such as a login or an open page. Then no call "
+            "is sent again to a new process when the old one died; its caller is told instead.",
+            _SWITCH,
+        ),
+    ] = False
     serialized: Annotated[bool, _about("Whether it can only take one call at a time.", _SWITCH)] = False
     max_in_flight: Annotated[
         Count, _about("How many calls it is given at once; further ones wait in line.", _WHOLE)
@@ -230,7 +238,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 16384
     queue_bytes: Annotated[
         Bytes,
-        _about("What all the params of waiting calls may take together.", _SIZE),
+        _about("What the params of calls that wait, or may have to be sent again, may take together.", _SIZE),
     ] = 134_217_728
     connections: Annotated[Count, _about("Connections at once.", _WHOLE)] = 4096
     starts_at_once: Annotated[Count, _about("Servers that are being started at the same time.", _WHOLE)] = 4

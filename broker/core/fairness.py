@@ -53,6 +53,18 @@ class Line:
         lane[call.id] = call
         self.waiting += 1
 
+    def rejoin(self, call: Call) -> None:
+        """A call that ran is to be sent again, under its new id: its turn is before all others'."""
+        lane = self._lanes.setdefault(call.lane, OrderedDict())
+        lane[call.id] = call
+        lane.move_to_end(call.id, last=False)
+        self._new.pop(call.lane, None)
+        self._served.pop(call.lane, None)
+        self._round[call.lane] = None
+        self._round.move_to_end(call.lane, last=False)
+        self.running -= 1
+        self.waiting += 1
+
     def next(self) -> Call | None:
         """The call whose turn it is, now counted as running; `None` if all wait or nobody does."""
         full = self.running + len(self._reserved) >= self._concurrency

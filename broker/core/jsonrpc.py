@@ -37,11 +37,15 @@ class BodyError(Exception):
 
 
 class Params(Struct, frozen=True, gc=False):
-    """What the broker needs to know of a request's params: `name` of a tool or prompt, if there is one."""
+    """What the broker needs to know of a request's params.
+
+    `name` is that of a tool or prompt, if there is one; `answers`: it carries on where a server asked back.
+    """
 
     body: bytes
     name: str | None
     has_cursor: bool
+    answers: bool = False
 
 
 class Reply(Struct, frozen=True):
@@ -94,6 +98,8 @@ class _Params(Struct, gc=False):
     name: Raw | UnsetType = UNSET
     cursor: Raw | UnsetType = UNSET
     meta: Raw | UnsetType = field(default=UNSET, name="_meta")
+    responses: Raw | UnsetType = field(default=UNSET, name="inputResponses")
+    state: Raw | UnsetType = field(default=UNSET, name="requestState")
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
@@ -186,7 +192,8 @@ def check_params(body: bytes | None) -> Params:
             Code.META_IN_BODY, "the params have a `_meta`; it travels in the header of the request"
         )
     name = None if seen.name is UNSET else _text(seen.name)
-    return Params(body.strip(b" \t"), name, seen.cursor is not UNSET)
+    answers = seen.responses is not UNSET or seen.state is not UNSET
+    return Params(body.strip(b" \t"), name, seen.cursor is not UNSET, answers)
 
 
 def check_meta(meta: Mapping[str, Any] | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from broker.core.lifecycle import Lifecycle, State
+from broker.core.repeating import Once
 from broker.core.routing import Call
 from broker.core.texts import clip
 from client_shim.wire import VERSION, Code
@@ -128,7 +129,7 @@ def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
         message = f"server {server!r} has ended, and its restart setting leaves it at that{reason}"
         hint = f"`mcp-broker start {server}` starts it; `restart` in its table says when the broker does"
         return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
-    if lifecycle.stopping or lifecycle.state is State.STOPPED:
+    if lifecycle.stopped:
         message, hint = f"server {server!r} was stopped", f"`mcp-broker start {server}` starts it"
         return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
     hint = "it is being started again"
@@ -154,15 +155,20 @@ def _next_try(lifecycle: Lifecycle, wake_at: float, now: float) -> tuple[str, fl
     return f"{hint}, or by the first call in {call_s:.0f} s", round(call_s, 3)
 
 
-def died(call: Call, reason: str) -> Refusal:
-    """The server ended while it had the call."""
+def died(call: Call, why: Once) -> Refusal:
+    """The server ended while it had the call, and the call is not sent again."""
+    harmless = call.once is None and why is not Once.TWICE
+    outcome = "it is safe to repeat" if harmless else _UNKNOWN
     return Refusal(
         Code.SERVER_DIED,
-        f"server {call.server!r} ended during {call.method}: {clip(reason, 400)}",
-        "whether the call took effect is unknown: look before you repeat it",
+        f"server {call.server!r} ended during {call.method}: {clip(call.death, 400)}",
+        f"the call was not sent again, because {why.words}; {outcome}",
         Blame.SERVER,
-        {"server": call.server, "method": call.method, "outcome": "unknown"},
+        {"server": call.server, "method": call.method, "outcome": "unknown", "not_sent_again": why.value},
     )
+
+
+_UNKNOWN = "whether the call took effect is unknown: look before you repeat it"
 
 
 def deadline(call: Call, running: int) -> Refusal:
@@ -278,11 +284,10 @@ def shutting_down() -> Refusal:
 
 def cut(call: Call) -> Refusal:
     """The broker is ending, and the call did not in the time that was left."""
-    if not call.sent:
+    if not call.begun:
         return shutting_down()
     message = f"the broker is shutting down, and server {call.server!r} did not answer {call.method} before"
-    hint = "whether the call took effect is unknown: look before you repeat it"
-    return Refusal(Code.SHUTTING_DOWN, message, hint, Blame.OPERATOR, {"outcome": "unknown"})
+    return Refusal(Code.SHUTTING_DOWN, message, _UNKNOWN, Blame.OPERATOR, {"outcome": "unknown"})
 
 
 def wrong_instance(theirs: str, ours: str) -> Refusal:

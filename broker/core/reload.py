@@ -32,7 +32,7 @@ _NOTHING: dict[str, frozenset[str]] = {
     ),
     "servers": frozenset(
         (
-            *("timeout", "serialized", "max_in_flight", "allow_methods", "doctor"),
+            *("timeout", "stateful", "serialized", "max_in_flight", "allow_methods", "doctor"),
             *("restart", "restart_sec", "start_limit_burst", "start_limit_interval_sec"),
             *("timeout_start_sec", "timeout_stop_sec"),
         )

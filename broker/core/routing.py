@@ -12,12 +12,18 @@ from typing import Any
 
 from msgspec import Struct
 
+from broker.core.repeating import Once
+
 
 class Call(Struct, eq=False):
     """One open request of a client.
 
     `id` is the broker's, `client_id` the client's. `name` is the tool or prompt it is about, `token`
     what the client calls its progress. `client_pid` is the kernel's word on whose call it is.
+    `answers`: it carries on with what the server asked back.
+
+    `once` is known when the call is sent: why it must not be sent a second time. `deaths` is how often its
+    server died while it had the call, `death` how it did the last time.
     """
 
     id: int
@@ -38,11 +44,20 @@ class Call(Struct, eq=False):
     sent: bool = False
     client_pid: int = -1
     logged: int = 0
+    answers: bool = False
+    once: Once | None = None
+    deaths: int = 0
+    death: str = ""
 
     @property
     def lane(self) -> tuple[bytes, int]:
         """The channel it came from."""
         return (self.connection, self.channel)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a server has it, or had it: then it may have been carried out."""
+        return self.sent or self.deaths > 0
 
 
 class Routing:
@@ -54,7 +69,7 @@ class Routing:
         self._by_client: dict[bytes, dict[int, Call]] = {}
         self._per_channel: dict[tuple[bytes, int], int] = {}
         self._deadlines: list[tuple[float, int]] = []
-        self.waiting_bytes = 0
+        self.body_bytes = 0
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -72,21 +87,29 @@ class Routing:
         self._calls[call.id] = call
         self._by_client.setdefault(call.connection, {})[call.client_id] = call
         self._per_channel[call.lane] = self._per_channel.get(call.lane, 0) + 1
-        self.waiting_bytes += len(call.body)
+        self.body_bytes += len(call.body)
         self._watch(call)
 
     def mark_sent(self, call: Call) -> None:
-        """The call was written to its server; its params need not be kept any longer."""
+        """The call is written to its server; its params are only kept where it may be sent again."""
         call.sent = True
-        self.waiting_bytes -= len(call.body)
-        call.body = b""
-        call.meta = None
+        if call.once is not None:
+            self.body_bytes -= len(call.body)
+            call.body = b""
+            call.meta = None
+
+    def mark_lost(self, call: Call) -> None:
+        """The server has died with it, and it is to be sent again: under a new id, as no id is used twice."""
+        del self._calls[call.id]
+        call.id = self.new_id()
+        call.sent = False
+        self._calls[call.id] = call
+        self._watch(call)
 
     def end(self, call: Call) -> None:
         """Close a call, whatever its ending was."""
         del self._calls[call.id]
-        if not call.sent:
-            self.waiting_bytes -= len(call.body)
+        self.body_bytes -= len(call.body)
         mine = self._by_client[call.connection]
         del mine[call.client_id]
         if not mine:

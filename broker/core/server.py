@@ -35,6 +35,10 @@ class Server:
         self.latency = Latency()
         self.calls = 0
         self.errors = 0
+        self.lost = 0
+        """Calls that ended because the server did."""
+        self.again = 0
+        """Calls that were sent again to its next process, or are to be."""
         self.outcomes = Counters()
         self.dropped = Counters()
         """What it said that went nowhere, by kind."""

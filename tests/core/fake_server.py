@@ -25,6 +25,7 @@ class Script:
     capabilities: Json | None = None
     mute: set[str] = field(default_factory=set)
     hints: Json = field(default_factory=dict)
+    annotations: dict[str, Json] = field(default_factory=dict)
 
     def answer(self, request: Json) -> Json | None:
         """The answer it gives at once, if it gives one."""
@@ -63,7 +64,11 @@ class Script:
             "resources/templates/list": ("resourceTemplates", "uriTemplate"),
         }[request["method"]]
         names = self.lists.get(request["method"], [])
-        return _result(request, {member: [{key: name} for name in names], **self.hints})
+        items: list[Json] = [{key: name} for name in names]
+        for item in items:
+            if item[key] in self.annotations:
+                item["annotations"] = self.annotations[item[key]]
+        return _result(request, {member: items, **self.hints})
 
 
 def _result(request: Json, result: object) -> Json:

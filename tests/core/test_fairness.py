@@ -200,6 +200,20 @@ def test_no_place_is_kept_where_the_server_may_have_several_calls() -> None:
     assert (line.reserved, line.wake_at) == (0, None)
 
 
+def test_what_is_to_be_sent_again_is_sent_first_and_in_its_order() -> None:
+    """Issue 4: those calls had had their turn, and have waited for the longest."""
+    line = Line(3)
+    for id, channel in enumerate([1, 2, 1, 3, 3, 1]):
+        line.join(call(id, channel))
+    lost = send(line)
+    assert [one.id for one in lost] == [0, 1, 3]
+    for again in reversed(lost):
+        again.id, again.sent = again.id + 100, False
+        line.rejoin(again)
+    assert (line.waiting, line.running) == (6, 0)
+    assert [done.id for done in serve(line)] == [100, 101, 103, 2, 4, 5]
+
+
 class AnyLine(RuleBasedStateMachine):
     """Calls join, are served, and leave at any time."""
 
@@ -226,6 +240,17 @@ class AnyLine(RuleBasedStateMachine):
             self.waiting.remove(following)
             following.sent = True
             self.running.append(following)
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def lose(self) -> None:
+        """The server died: all that ran is to be sent again, in the order it was sent in."""
+        for lost in reversed(self.running):
+            self.ids += 1
+            lost.id, lost.sent = self.ids, False
+            self.line.rejoin(lost)
+        self.waiting = self.running + self.waiting
+        self.running = []
 
     @rule(held=st.booleans())
     def hold(self, held: bool) -> None:

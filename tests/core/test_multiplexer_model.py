@@ -22,7 +22,14 @@ from client_shim.wire import Code
 from tests.core.fake_server import Json, Process
 from tests.core.world import INSTANCE, Client, World
 
-SERVERS: dict[str, Json] = {"legacy": {"max_in_flight": 2}, "modern": {"serialized": True}}
+SERVERS: dict[str, Json] = {
+    "legacy": {"max_in_flight": 2, "start_limit_burst": 100},
+    "modern": {"serialized": True},
+    "stateful": {"stateful": True},
+}
+TOOLS = ["echo", "read"]
+"""The second one is annotated as read-only."""
+
 IDS = st.integers(1, 9)
 CHANNELS = st.integers(1, 3)
 MARGIN_S = 1e-6
@@ -39,7 +46,7 @@ requests = st.tuples(
         flags=st.sampled_from([0, wire.WANTS_PROGRESS, wire.WANTS_PROGRESS | wire.PROGRESS_EXTENDS]),
         meta=st.sampled_from([None, {"progressToken": "t"}, {"progressToken": 1}]),
     ),
-    st.sampled_from(["echo"] * 7 + ["other"]),
+    st.sampled_from([*TOOLS * 4, "other"]),
 )
 replies = st.sampled_from(["result", "result", "result", "big", "huge", "error", "broken", "text id"])
 
@@ -78,6 +85,9 @@ class AnyInterleaving(RuleBasedStateMachine):
             SERVERS, credit_bytes=65_536, outbox_bytes=65_536, calls_per_channel=2, calls_per_connection=5
         )
         self.world.scripts["modern"].era = Era.MODERN
+        for script in self.world.scripts.values():
+            script.lists = {"tools/list": TOOLS}
+            script.annotations = {"read": {"readOnlyHint": True}}
         self.pages: list[Page] = []
         self.secrets = 0
         self.connections = 0
@@ -246,7 +256,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from([*SERVERS]),
         what=st.sampled_from(
-            ["crash", "crash slowly", "stop", "start", "start in silence", "full", "not full"]
+            ["crash", "crash slowly", "stop", "restart", "start", "start in silence", "full", "not full"]
         ),
     )
     def upset(self, name: str, what: str) -> None:
@@ -258,6 +268,8 @@ class AnyInterleaving(RuleBasedStateMachine):
         elif what.startswith("crash") and has_process:
             world.slow_to_end |= {name} if what == "crash slowly" else set()
             world.exit(name)
+        elif what == "restart" and has_process and not draining:
+            world.restart(name)
         elif what == "stop":
             world.stop(name)
         elif what.startswith("start"):
@@ -323,7 +335,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         elif asked.method == "ping":
             assert result == {}
         else:
-            assert [tool["name"] for tool in result["tools"]] == ["echo"]
+            assert [tool["name"] for tool in result["tools"]] == TOOLS
 
     @invariant()
     def nobody_waits_for_longer_than_his_deadline(self) -> None:
@@ -338,6 +350,24 @@ class AnyInterleaving(RuleBasedStateMachine):
                     )
 
     @invariant()
+    def a_call_is_sent_again_once_and_only_where_that_does_no_harm(self) -> None:
+        sent: dict[int, list[tuple[Process, str]]] = {}
+        for process in self.world.ever:
+            for request in process.calls:
+                arguments, tool = request["params"]["arguments"], request["params"]["name"]
+                sent.setdefault(arguments["secret"], []).append((process, tool))
+        for times in sent.values():
+            (process, tool), *again = times
+            assert len(again) <= (tool == "read" and process.name != "stateful")
+            assert all(other is not process and other.name == process.name for other, _ in again)
+
+    @invariant()
+    def nothing_that_was_begun_waits_for_a_server_that_was_stopped(self) -> None:
+        for name, server in self.world.mux.servers.items():
+            if server.lifecycle.state is State.STOPPED:
+                assert not [call for call in self.world.mux.calls.routing.of_server(name) if call.begun]
+
+    @invariant()
     def the_tables_agree(self) -> None:
         calls, lines = (
             self.world.mux.calls.routing,
@@ -348,6 +378,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             sent = [call for call in calls.of_server(name) if call.sent]
             assert len(sent) == server.line.running <= server.config.concurrency - server.line.reserved
             assert not sent or name in self.world.processes
+        assert calls.body_bytes == sum(len(call.body) for name in SERVERS for call in calls.of_server(name))
         living = {page.client.key for page in self.living()}
         assert {connection.key for connection in self.world.mux.sessions.all()} == living
         assert set(calls._by_client) <= living

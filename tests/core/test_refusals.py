@@ -10,6 +10,7 @@ from broker.core.backoff import Backoff
 from broker.core.calls import fault
 from broker.core.lifecycle import Ending, Event, Lifecycle, State
 from broker.core.refusals import Blame, Refusal
+from broker.core.repeating import Once
 from broker.core.routing import Call
 from client_shim import wire
 from client_shim.wire import Code
@@ -18,7 +19,7 @@ NASTY = "\x1b[31m\r\nx\0" * 20_000
 """What a client or server may put into any text that the broker quotes."""
 
 
-def call(*, sent: bool = True) -> Call:
+def call(*, sent: bool = True, death: str = "it exited with status 1", once: Once | None = None) -> Call:
     """A call on server "time"."""
     return Call(
         id=9,
@@ -37,6 +38,8 @@ def call(*, sent: bool = True) -> Call:
         deadline=2.5,
         since=0.0,
         sent=sent,
+        death=death,
+        once=once,
     )
 
 
@@ -76,7 +79,7 @@ ALL: dict[str, tuple[Refusal, Code, Blame]] = {
         Blame.SERVER,
     ),
     "stopped": (refusals.not_ready("time", lifecycle(), 1.0), Code.SERVER_DOWN, Blame.OPERATOR),
-    "died": (refusals.died(call(), NASTY), Code.SERVER_DIED, Blame.SERVER),
+    "died": (refusals.died(call(death=NASTY), Once.TOOL), Code.SERVER_DIED, Blame.SERVER),
     "deadline": (refusals.deadline(call(), 1), Code.DEADLINE, Blame.SERVER),
     "deadline in line": (refusals.deadline(call(sent=False), 32), Code.DEADLINE, Blame.SERVER),
     "busy": (refusals.busy("calls", 5), Code.BUSY, Blame.CALLER),
@@ -156,9 +159,19 @@ def test_a_server_that_starts_anew_after_a_crash_is_down() -> None:
 
 def test_a_server_that_died_leaves_the_outcome_open() -> None:
     """Law 8: whether the call took effect cannot be known, so it is not said."""
-    refusal = refusals.died(call(), "it exited with status 1")
+    refusal = refusals.died(call(once=Once.TOOL), Once.TOOL)
     assert refusal.about["outcome"] == "unknown"
     assert "unknown" in refusal.hint
+
+
+@pytest.mark.parametrize("why", Once)
+def test_a_call_that_is_not_sent_again_says_why(why: Once) -> None:
+    """Law 10: and that it may be repeated, where that does no harm and will not end the server once more."""
+    harmless = why in (Once.STOPPED, Once.LATE)
+    refusal = refusals.died(call(once=None if harmless or why is Once.TWICE else why), why)
+    assert f"not sent again, because {why.words}; " in refusal.hint
+    assert ("safe to repeat" in refusal.hint) is harmless
+    assert refusal.about["not_sent_again"] == why.value
 
 
 def test_a_deadline_in_line_is_another_than_one_at_the_server() -> None:

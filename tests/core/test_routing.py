@@ -6,6 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.core.repeating import Once
 from broker.core.routing import Call, Routing
 
 
@@ -71,15 +72,33 @@ def test_only_an_integer_names_a_call(id: object) -> None:
     assert routing.by_id(1) is not None
 
 
-def test_what_was_sent_is_not_kept() -> None:
+def test_what_was_sent_and_may_not_be_sent_again_is_not_kept() -> None:
     """Law 6: a body is in memory until it is written, and no longer."""
     routing = Routing()
     call = add(routing, body=b"x" * 1000)
-    assert routing.waiting_bytes == 1000
+    call.once = Once.TOOL
+    assert routing.body_bytes == 1000
     routing.mark_sent(call)
-    assert (routing.waiting_bytes, call.body, call.meta, call.sent) == (0, b"", None, True)
+    assert (routing.body_bytes, call.body, call.meta, call.sent) == (0, b"", None, True)
     routing.end(call)
-    assert routing.waiting_bytes == 0
+    assert routing.body_bytes == 0
+
+
+def test_what_may_be_sent_again_is_kept_and_counted_until_it_ends() -> None:
+    """Law 6: also while it runs, and under the new id that it gets when its server has died."""
+    routing = Routing()
+    call = add(routing, body=b"x" * 1000)
+    routing.mark_sent(call)
+    assert (routing.body_bytes, len(call.body), call.begun) == (1000, 1000, True)
+    before = call.id
+    call.deaths += 1
+    routing.mark_lost(call)
+    assert (routing.by_id(before), routing.by_id(call.id)) == (None, call)
+    assert (routing.body_bytes, call.sent, call.begun) == (1000, False, True)
+    assert routing.next_deadline() == call.deadline
+    assert list(routing.expired(call.deadline - 1)) == []
+    routing.end(call)
+    assert (routing.body_bytes, routing.next_deadline()) == (0, None)
 
 
 def test_the_calls_of_a_client_and_of_its_channel() -> None:
@@ -172,7 +191,7 @@ class AnyTable(RuleBasedStateMachine):
         )
 
     @precondition(lambda self: self.calls)
-    @rule(data=st.data(), what=st.sampled_from(["send", "extend", "end"]))
+    @rule(data=st.data(), what=st.sampled_from(["send", "send once", "lose", "extend", "end"]))
     def change(self, data: st.DataObject, what: str) -> None:
         call = data.draw(st.sampled_from(self.calls))
         if what == "end":
@@ -180,7 +199,11 @@ class AnyTable(RuleBasedStateMachine):
             self.calls.remove(call)
         elif what == "extend":
             self.routing.extend(call, self.now)
-        elif not call.sent:
+        elif what == "lose" and call.sent and call.once is None:
+            self.routing.mark_lost(call)
+            self.calls.sort(key=lambda one: one.id)
+        elif what.startswith("send") and not call.sent:
+            call.once = Once.TOOL if what == "send once" else None
             self.routing.mark_sent(call)
 
     @rule(seconds=st.floats(0, 60))
@@ -198,12 +221,13 @@ class AnyTable(RuleBasedStateMachine):
     def every_view_is_that_of_the_list(self) -> None:
         routing, calls = self.routing, self.calls
         assert len(routing) == len(calls)
-        assert routing.waiting_bytes == sum(len(call.body) for call in calls if not call.sent)
+        assert routing.body_bytes == sum(len(call.body) for call in calls)
+        assert not any(call.body for call in calls if call.sent and call.once)
         assert routing.next_deadline() == min((call.deadline for call in calls), default=None)
         assert all(routing.by_id(call.id) is call for call in calls)
         for connection in (b"a", b"b"):
             mine = [call for call in calls if call.connection == connection]
-            assert routing.of_client(connection) == mine
+            assert sorted(routing.of_client(connection), key=lambda call: call.id) == mine
             assert routing.count_of(connection) == len(mine)
             for channel in (1, 2):
                 assert routing.count_of(connection, channel) == len(routing.of_client(connection, channel))
@@ -215,7 +239,7 @@ class AnyTable(RuleBasedStateMachine):
         for call in self.calls:
             self.routing.end(call)
         assert repr(self.routing) == "<Routing calls=0 clients=0>"
-        assert (self.routing.waiting_bytes, self.routing._per_channel) == (0, {})
+        assert (self.routing.body_bytes, self.routing._per_channel) == (0, {})
         assert self.routing.next_deadline() is None
         assert not self.routing._deadlines
 

@@ -116,6 +116,8 @@ class World:
         self.mux = Multiplexer(self.config, self.lifecycles, instance=INSTANCE, version="0.1.0")
         self.scripts = {name: Script() for name in tables}
         self.processes: dict[str, Process] = {}
+        self.ever: list[Process] = []
+        """Every process that there ever was, with all that it was sent."""
         self.spawned: dict[str, int] = dict.fromkeys(tables, 0)
         self.clients: dict[bytes, Client] = {}
         self.closed: dict[bytes, CloseReason] = {}
@@ -167,6 +169,15 @@ class World:
         """An operator stops a server."""
         self.feed(name, Event.STOP)
 
+    def restart(self, name: str = "time") -> None:
+        """An operator restarts a server that has a process: a stop and a start in one."""
+        lifecycle = self.lifecycles[name]
+        assert lifecycle.on(Event.STOP, self.now) is Action.END
+        lifecycle.on(Event.START, self.now)
+        self.run(self.mux.gone(name, lifecycle.reason, self.now))
+        if name not in self.slow_to_end:
+            self.bury(name)
+
     def exit(self, name: str = "time", reason: str = "it exited with status 1") -> None:
         """Its process ends by itself."""
         probing = self.lifecycles[name].state is State.HANDSHAKE and self.mux.probing(name)
@@ -184,6 +195,7 @@ class World:
         if action is Action.SPAWN:
             assert name not in self.processes, "a second process"
             self.processes[name] = Process(self, name, self.scripts[name])
+            self.ever.append(self.processes[name])
             self.spawned[name] += 1
             self.feed(name, Event.SPAWNED)
             self.run(self.mux.spawned(name, self.now))
@@ -263,7 +275,7 @@ class World:
         """No call, line, or management request has left anything behind."""
         routing = self.mux.calls.routing
         assert len(routing) == 0
-        assert routing.waiting_bytes == 0
+        assert routing.body_bytes == 0
         assert repr(routing) == "<Routing calls=0 clients=0>"
         assert not routing._per_channel
         assert routing.next_deadline() is None

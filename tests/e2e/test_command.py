@@ -189,7 +189,10 @@ def test_stop_start_and_restart_say_what_became_of_the_calls() -> None:
     with running({"one": rogue(max_in_flight=1), "off": rogue(enabled=False)}) as broker:
         before = broker.pids()["one"]
         done = command("restart", "one", endpoint=broker.endpoint)
-        assert (done.returncode, done.stdout) == (0, "one: ready; calls: 0 ended, 0 cut off, 0 waiting\n")
+        assert (done.returncode, done.stdout) == (
+            0,
+            "one: ready; calls: 0 ended, 0 sent again, 0 cut off, 0 waiting\n",
+        )
         assert broker.pids()["one"] != before
         done = command("stop", "one", endpoint=broker.endpoint)
         assert (done.returncode, broker.pids()) == (0, {})

@@ -94,3 +94,34 @@ async def until(client: BrokerClient, key: str, value: object) -> None:
     """Wait until the status of the server says so; pytest bounds it."""
     while (await client.status())["servers"][0][key] != value:
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "restart"])
+def test_a_call_that_does_no_harm_survives_its_server(how: str) -> None:
+    """Issue 4: it is sent again to the new process, and its client sees nothing but the answer."""
+    with running({"server": rogue(restart_sec=0.05)}, limits={"drain_sec": 0.1}) as broker:
+        before = broker.pids()["server"]
+
+        async def main() -> None:
+            async with BrokerClient("patient", broker.endpoint) as client:
+                file = broker.folder / "first"
+                arguments = {"file": str(file)}
+                once = asyncio.create_task(
+                    client.call_tool("server", "hang_once", arguments, timeout=PATIENCE_S)
+                )
+                other = asyncio.create_task(client.call_tool("server", "hang", timeout=PATIENCE_S))
+                await until(client, "in_flight", 2)
+                while not file.exists():
+                    await asyncio.sleep(0.01)
+                if how == "restart":
+                    moved = await client.request("$broker", "restart", {"server": "server"})
+                    assert [moved[key] for key in ("ended", "again", "cut", "waiting")] == [0, 1, 1, 0]
+                else:
+                    os.kill(before, signal.SIGKILL)
+                with pytest.raises(ServerDied, match="annotated neither readOnlyHint nor") as caught:
+                    await other
+                assert caught.value.outcome_unknown
+                assert caught.value.data["not_sent_again"] == "tool"
+                assert int((await once).content[0].text) == broker.pids()["server"] != before
+
+        asyncio.run(main())

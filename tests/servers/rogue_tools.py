@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Row = tuple[str, Object, Handler]  # what it does, what it takes, and the code
 
 GREETING = {"role": "user", "content": {"type": "text", "text": "Capital of France?"}}
+ANNOTATIONS: dict[str, Object] = {"hang_once": {"idempotentHint": True}}
 FORM = {"type": "object", "properties": {"name": {"type": "string"}}}
 QUESTIONS: dict[str, tuple[str, Object]] = {
     "sampling/createMessage": ("sampling", {"messages": [GREETING], "maxTokens": 9}),
@@ -52,7 +53,8 @@ def text(value: object, *, error: bool = False) -> Object:
 def described(name: str, description: str, properties: Object) -> Object:
     """A tool as `tools/list` has it."""
     schema = {"type": "object", "properties": properties}
-    return {"name": name, "description": description, "inputSchema": schema}
+    tool = {"name": name, "description": description, "inputSchema": schema}
+    return {**tool, "annotations": ANNOTATIONS[name]} if name in ANNOTATIONS else tool
 
 
 # How it answers
@@ -101,6 +103,15 @@ def hang(call: Request) -> None:
     call.cancelled.wait(WAIT_S)
     if call.arguments.get("late"):
         call.reply(text("too late"))
+
+
+def hang_once(call: Request) -> Object | None:
+    try:
+        open(call.arguments["file"], "x").close()
+    except FileExistsError:
+        return text(os.getpid())
+    hang(call)
+    return None
 
 
 def progress(call: Request) -> Object | None:
@@ -284,6 +295,11 @@ TABLE: dict[str, Row] = {
     # When it answers
     "sleep": ("Answers after so many seconds; not at all if cancelled.", {"seconds": NUMBER}, sleep),
     "hang": ("Never answers; `late`: once it was cancelled, which it must not.", {"late": BOOLEAN}, hang),
+    "hang_once": (
+        "Never answers the first call with this file, which it makes; later ones with its pid.",
+        {"file": STRING},
+        hang_once,
+    ),
     "progress": (
         "Reports steps, under the request's token or this one; `late`: once more after the answer.",
         {"steps": INTEGER, "delay": NUMBER, "token": ANY, "late": BOOLEAN},

@@ -1,0 +1,59 @@
+"""The life of a server for who runs it: its states, and what becomes of its calls when it dies."""
+
+from __future__ import annotations
+
+from broker.core import repeating
+from broker.core.lifecycle import State
+from broker.core.methods import METHODS, Era, Route
+from broker.core.repeating import Once
+from broker.words import WORDS
+from docs.blocks.markdown import TEXTS, Language, code, table
+
+
+def states(language: Language) -> str:
+    """Each state, by its name in `--json` and by the word of the command."""
+    head = {
+        "en": ("`state`", "shown as", "what it means", "a call that comes now"),
+        "zh": ("`state`", "显示为", "含义", "此时到来的调用"),
+    }
+    word = 0 if language == "en" else 1
+    rows = [
+        [code(state.value), WORDS[state.value][word], text[language], text[f"{language}_call"]]
+        for state, text in ((state, TEXTS["states"][state.value]) for state in State)
+    ]
+    return table(head[language], rows)
+
+
+def fates(language: Language) -> str:
+    """What becomes of a call when its server dies: first what does no harm, then why the others end."""
+    head = {"en": ("the call", "what becomes of it"), "zh": ("调用", "结果")}
+    said = TEXTS["fates"]
+    again, ends = said["again"][language], said["ends"][language]
+    rows = [[said["line"][language], said["line"][f"{language}_fate"]]]
+    rows.append([_names(_answered()), said["memory"][language]])
+    rows.append([_names(_reading()), again])
+    rows.append([said["tool_again"][language], again])
+    rows += [[said[one.value][language], ends.format(code=code(one.value))] for one in Once]
+    return table(head[language], rows)
+
+
+def _names(methods: list[str]) -> str:
+    return ", ".join(code(method) for method in methods)
+
+
+def _answered() -> list[str]:
+    """What the broker answers itself: no death touches it."""
+    routes = (Route.CATALOGUE, Route.BROKER)
+    return list(
+        dict.fromkeys(name for era in Era for name, rule in METHODS[era].items() if rule.route in routes)
+    )
+
+
+def _reading() -> list[str]:
+    """The methods of the specification that are sent again, as the core itself says."""
+    methods = [name for name, rule in METHODS[Era.MODERN].items() if rule.route is Route.SERVER]
+    return [
+        name
+        for name in methods
+        if repeating.once(name, repeatable_tool=False, answers=False, stateful=False) is None
+    ]
