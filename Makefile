@@ -1,6 +1,8 @@
 # Everything is installed inside this folder: .venv, .venv-mcp1, tests/node/node_modules, and in benchmarks/.
 PYTHON ?= python3
 CONFIG ?= broker.toml
+# The service is for other users too: without a PYTHON that is named, the system's own.
+INSTALL_PYTHON := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 
 # An environment is made anew for another PYTHON, and installed into again when pyproject.toml changes.
 STAMP := .installed-$(subst /,_,$(PYTHON))
@@ -13,10 +15,10 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench check clean node
+.PHONY: help run test bench check install uninstall purge clean node
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "With PYTHON=python3.12 another Python is used, with CONFIG=my.toml another configuration."
 
 run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
@@ -36,6 +38,15 @@ bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12
 	@for peer in $(PEERS); do $(MAKE) --silent --no-print-directory benchmarks/.venv-$$peer/$(STAMP) || true; done
 	@$(MAKE) --silent --no-print-directory benchmarks/node_modules/.installed || true
 	$(BIN)/python -m benchmarks $(BENCH)
+
+install: ## Install the service of this machine, or upgrade it (as root; see docs/service.md)
+	@PYTHON="$(INSTALL_PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" WHEELS="$(WHEELS)" systemd/install install
+
+uninstall: ## Remove the service, but neither its config nor its user (as root)
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install uninstall
+
+purge: ## Remove the service with its config, its state and its user (as root)
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install purge
 
 clean: ## Remove all that make installed and all caches
 	rm -rf .venv .venv-mcp1 tests/node/node_modules build dist *.egg-info
