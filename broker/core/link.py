@@ -264,13 +264,14 @@ class Link:
     def _agreed(self, agreed: Agreed, now: float) -> list[Did]:
         self.catalogue = Catalogue(agreed)
         kind = Stream if agreed.era is Era.MODERN else Each
-        self._listening = kind(self._config.name, agreed, self._ask_to_hear, self._config.timeout)
+        self._listening = kind(self._config.name, agreed, self.ask, self._config.timeout)
         did = self._heard(self._listening.start(self._uris, self._was_there, now), now)
         for method in lists_for(agreed.capabilities):  # after that: what changes meanwhile is heard of
             did.append(self._ask_page(Reading(method, self._max_bytes), b"{}", now))
         return did + self._finish()
 
-    def _ask_to_hear(self, method: str, body: bytes) -> tuple[int, Write]:
+    def ask(self, method: str, body: bytes) -> tuple[int, Write]:
+        """A request of the broker's own, whose reply another one waits for: its id, and the line to write."""
         id, meta = self._new_id(), self._own_meta() if self.era is Era.MODERN else None
         return id, Write(self._config.name, jsonrpc.request_line(id, method, body, meta))
 

@@ -6,6 +6,7 @@ from broker.core.askers import Askers
 from broker.core.catalog import Catalogue
 from broker.core.config import ServerConfig
 from broker.core.fairness import Line
+from broker.core.health import Health
 from broker.core.lifecycle import Lifecycle, State
 from broker.core.link import Link
 from broker.core.log_takers import LogTakers
@@ -28,6 +29,7 @@ class Server:
         self.lifecycle = lifecycle
         self.line = Line(config.concurrency)
         self.link: Link | None = None
+        self.health: Health | None = None
         self.catalogue: Catalogue | None = None
         self.remembered: Era | None = None
         self.askers = Askers()
@@ -81,7 +83,7 @@ class Server:
 
     def forget_process(self) -> None:
         """The process is gone, and with it all that it was at."""
-        self.link = None
+        self.link = self.health = None
         self.line.held = False
         self.line.release_all()
         self.log_takers.release_all()

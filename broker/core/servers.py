@@ -16,6 +16,7 @@ from broker.core.audience import UPDATED, Audience
 from broker.core.calls import Calls
 from broker.core.catalog import LISTS
 from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
+from broker.core.health import Health, Verdict
 from broker.core.jsonrpc import Asked, Broken, Id, Reply, Told
 from broker.core.link import Did, Link, Read
 from broker.core.listening import Missed
@@ -114,6 +115,7 @@ class Servers:
         times = [server.link.wake_at for server in self._table.values() if server.link]
         times += [server.line.wake_at for server in self._table.values()]
         times += [server.askers.wake_at for server in self._table.values()]
+        times += [server.health.wake_at for server in self._table.values() if server.health]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> None:
@@ -127,6 +129,22 @@ class Servers:
             if server.line.tick(now):
                 self._drop(server, "never.replied")
                 self._calls.pump(server, now)
+            if server.health is not None and server.link is not None:
+                self._look_after(server, server.link, server.health, now)
+
+    def _look_after(self, server: Server, link: Link, health: Health, now: float) -> None:
+        """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
+        verdict = health.look(now, lambda before: self._calls.busy_until(server, before, now))
+        if verdict is Verdict.ASK:
+            id, line = link.ask("server/discover" if link.era is Era.MODERN else "ping", b"{}")
+            health.asked(id)
+            self._effects.append(line)
+            self._effects.note(
+                Level.DEBUG, "server.asked", server=server.name, silent_s=round(health.silent_s(now), 3)
+            )
+        elif verdict is Verdict.HUNG:
+            reason = f"it answered neither calls nor health checks for {health.silent_s(now):.0f} s"
+            self._effects.append(Unfit(server.name, reason))
 
     def line(self, name: str, line: bytes, now: float) -> None:
         """It wrote this line to its stdout."""
@@ -136,6 +154,8 @@ class Servers:
             self._counters.add("dropped.late.line")
             return
         link.heard(now)
+        if server.health is not None:
+            server.health.heard(now)
         message = jsonrpc.read(line)
         if isinstance(message, Reply):
             self._replied(server, link, message, now)
@@ -160,6 +180,8 @@ class Servers:
             self._calls.reply(call, reply, now)
             return
         effects = link.reply(reply.id, reply, now)
+        if effects is None and server.health is not None and server.health.answered(reply.id):
+            return  # that it came is all that it says
         if effects is None:
             self._drop(server, "late.reply", id=_shown(reply.id))
             self._release(server, reply.id, now)
@@ -259,6 +281,7 @@ class Servers:
         assert link.catalogue is not None
         before, server.catalogue = server.catalogue, link.catalogue
         server.remembered = link.era
+        server.health = Health(server.config.watchdog_sec, now)
         for notification in link.catalogue.changes_since(before):
             self._audience.list_changed(server.name, notification)
         self._effects += link.catch_up(now)

@@ -39,7 +39,9 @@ class Script:
         if method == "initialize" and self.era is Era.LEGACY:
             seen = {"protocolVersion": LEGACY_VERSION, "capabilities": self.offers(), "serverInfo": {}}
             return _result(request, seen)
-        if method in ("server/discover", "initialize"):
+        if method == "ping" and self.era is Era.LEGACY:
+            return _result(request, {})
+        if method in ("server/discover", "initialize", "ping"):
             return _error(request, -32601, "no such method")
         if method in ("resources/subscribe", "resources/unsubscribe"):
             return _result(request, {})

@@ -256,7 +256,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from([*SERVERS]),
         what=st.sampled_from(
-            ["crash", "crash slowly", "stop", "restart", "start", "start in silence", "full", "not full"]
+            ["crash", "crash slowly", "hang", "stop", "restart", "start", "start in silence", "full", "free"]
         ),
     )
     def upset(self, name: str, what: str) -> None:
@@ -270,12 +270,14 @@ class AnyInterleaving(RuleBasedStateMachine):
             world.exit(name)
         elif what == "restart" and has_process and not draining:
             world.restart(name)
+        elif what == "hang":
+            world.scripts[name].mute = {"ping", "server/discover"}
         elif what == "stop":
             world.stop(name)
         elif what.startswith("start"):
             world.scripts[name].mute = {"initialize", "server/discover"} if "silence" in what else set()
             world.feed(name, Event.START)
-        elif "full" in what and has_process and not draining:
+        elif what in ("full", "free") and has_process and not draining:
             world.run(world.mux.congested(name, what == "full", world.now))
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, 40.0]))
