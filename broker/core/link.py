@@ -20,7 +20,7 @@ from broker.core.handshake import Agreed, Ask, Handshake, Step, Tell, reason_of
 from broker.core.jsonrpc import Reply, Told
 from broker.core.listening import Each, Heard, Listening, Missed, Stream
 from broker.core.methods import MODERN_VERSION, Era
-from broker.core.pace import Pace
+from broker.core.pace import Pace, soonest
 from broker.core.texts import clip
 
 READ_BURST = 4
@@ -208,13 +208,12 @@ class Link:
     @property
     def wake_at(self) -> float | None:
         """When `tick` is due."""
-        times: list[float | None] = [self._handshake.wake_at]
-        if self.opened:
+        times = [self._handshake.wake_at, self._listening.wake_at if self._listening else None]
+        if self.opened and self._pending:
             times += [pending.deadline for pending in self._pending.values()]
+        if self.opened and self._again:
             times += [self._pace(method).at() for method in self._again - self._since.keys()]
-        if self._listening is not None:
-            times.append(self._listening.wake_at)
-        return min((time for time in times if time is not None), default=None)
+        return soonest(times)
 
     def tick(self, now: float) -> list[Did]:
         """Time has passed: fall back from the probe, give up on a list, or read it again."""

@@ -12,6 +12,7 @@ from broker.core.link import Link
 from broker.core.log_takers import LogTakers
 from broker.core.methods import Era
 from broker.core.metrics import Counters, Latency
+from broker.core.pace import soonest
 from broker.core.routing import Call
 
 _RESTING = frozenset({State.STOPPED, State.BROKEN})
@@ -63,6 +64,13 @@ class Server:
         if self.catalogue is not None:
             return self.catalogue.agreed.era
         return self.remembered or Era.LEGACY
+
+    @property
+    def wake_at(self) -> float | None:
+        """When something of it is due, its lifecycle aside."""
+        link = self.link.wake_at if self.link is not None else None
+        health = self.health.wake_at if self.health is not None else None
+        return soonest((link, health, self.line.wake_at, self.askers.wake_at, self.log_takers.wake_at))
 
     def leave(self, call: Call) -> None:
         """A call has ended: wherever it stood, it stands there no longer."""

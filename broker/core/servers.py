@@ -22,6 +22,7 @@ from broker.core.link import Did, Link, Read
 from broker.core.listening import Missed
 from broker.core.methods import Era
 from broker.core.metrics import Counters
+from broker.core.pace import soonest
 from broker.core.routing import Call
 from broker.core.server import Server
 from broker.core.texts import clip
@@ -112,11 +113,7 @@ class Servers:
 
     def wake_at(self) -> float | None:
         """When `tick` is due for one of them."""
-        times = [server.link.wake_at for server in self._table.values() if server.link]
-        times += [server.line.wake_at for server in self._table.values()]
-        times += [server.askers.wake_at for server in self._table.values()]
-        times += [server.health.wake_at for server in self._table.values() if server.health]
-        return min((time for time in times if time is not None), default=None)
+        return soonest([server.wake_at for server in self._table.values()])
 
     def tick(self, now: float) -> None:
         """Time has passed."""
@@ -126,6 +123,7 @@ class Servers:
             for method in server.askers.overdue(now):
                 self._effects.note(Level.WARNING, "catalogue.stale", server=server.name, list=method)
                 self._calls.answer_askers(server, method, now)
+            server.log_takers.tick(now)
             if server.line.tick(now):
                 self._drop(server, "never.replied")
                 self._calls.pump(server, now)

@@ -88,6 +88,7 @@ class Process:
         self.name = name
         self.script = script
         self.lines: list[Json] = []
+        self.at: dict[int, float] = {}
         self._world = world
 
     def take(self, line: bytes) -> None:
@@ -96,6 +97,8 @@ class Process:
         assert len(line.splitlines()) == 1
         message = json.loads(line)
         self.lines.append(message)
+        if "id" in message:
+            self.at[message["id"]] = self._world.now
         answer = self.script.answer(message) if "method" in message else None
         if answer is not None:
             self._world.lines.append((self, json.dumps(answer).encode()))

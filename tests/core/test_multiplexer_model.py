@@ -371,11 +371,8 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @invariant()
     def the_tables_agree(self) -> None:
-        calls, lines = (
-            self.world.mux.calls.routing,
-            [server.line for server in self.world.mux.servers.values()],
-        )
-        assert len(calls) == sum(line.waiting + line.running for line in lines)
+        calls, servers = self.world.mux.calls.routing, self.world.mux.servers.values()
+        assert len(calls) == sum(one.line.waiting + one.line.running + len(one.askers) for one in servers)
         for name, server in self.world.mux.servers.items():
             sent = [call for call in calls.of_server(name) if call.sent]
             assert len(sent) == server.line.running <= server.config.concurrency - server.line.reserved
