@@ -266,6 +266,8 @@ class Calls:
                 refusal = refusals.deadline(call, server.line.running + server.line.reserved)
             else:
                 refusal = self._not_served(call, server, now)
+            if call.sent and server.health is not None:
+                server.health.missed()
             self._cancel_upstream(call, "its time was up", now)
             self.fail(call, refusal, now)
             names.add(call.server)

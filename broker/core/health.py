@@ -5,6 +5,9 @@ writes is a sign of life, an error too. It is hung when it has answered neither,
 before the doubt arose has time left: one that is at work for long, on a call that has the time, is left
 alone. Calls that it was given later are no excuse: the question came to it first. Else a hung server that
 is called all the time would never be found.
+
+Some servers do not know the question and say nothing, or even end at it. So one that was never heard to
+answer it is only hung when a call has run out of time as well; and one that ended at it is not asked again.
 """
 
 from __future__ import annotations
@@ -38,14 +41,18 @@ class Health:
 
     Args:
         patience_s: `watchdog_sec`; 0 asks for nothing and finds nothing.
+        answers: whether the server is known to answer the question.
         now: when it became ready.
     """
 
-    def __init__(self, patience_s: float, now: float) -> None:
+    def __init__(self, patience_s: float, *, answers: bool, now: float) -> None:
         self._patience_s = patience_s
+        self.answers = answers
+        self.hung = False
         self._heard_at = now
         self._doubt_at: float | None = None
         self._asked = 0
+        self._missed = False
         self._open: deque[int] = deque(maxlen=QUESTIONS)
         self.wake_at = now + patience_s if patience_s else None
 
@@ -57,6 +64,12 @@ class Health:
         self._heard_at = now
         self._doubt_at = None
         self._asked = 0
+        self._missed = False
+
+    def missed(self) -> None:
+        """A call that it had ran out of time. What it was asked before that, it is asked again."""
+        if not self._missed:
+            self._missed, self._asked = True, 0
 
     def silent_s(self, now: float) -> float:
         """For how long it has written nothing."""
@@ -71,7 +84,13 @@ class Health:
         if id not in self._open or type(id) is not int:
             return False
         self._open.remove(id)
+        self.answers = True
         return True
+
+    @property
+    def ended_at_it(self) -> bool:
+        """Whether a process that ends by itself now may have done so because it was asked."""
+        return self._asked > 0 and not self.answers and not self.hung
 
     def look(self, now: float, busy_until: Callable[[float], float | None]) -> Verdict:
         """`wake_at` may have come: what is to be done?
@@ -94,14 +113,17 @@ class Health:
 
     def _doubt(self, now: float) -> Verdict:
         """It is silent and has no excuse."""
-        self._asked += 1
-        if self._asked <= QUESTIONS:
-            self.wake_at = now + self._patience_s
+        self.wake_at = now + self._patience_s
+        if self._asked < QUESTIONS:
+            self._asked += 1
             return Verdict.ASK
-        if self._asked == QUESTIONS + 1:
+        if not self.answers and not self._missed:
+            return Verdict.WAIT  # it may not know the question
+        if self._asked == QUESTIONS:
+            self._asked += 1
             self.wake_at = now + GRACE_S
             return Verdict.WAIT
-        self.wake_at = None
+        self.wake_at, self.hung = None, True
         return Verdict.HUNG
 
 

@@ -33,6 +33,8 @@ class Server:
         self.health: Health | None = None
         self.catalogue: Catalogue | None = None
         self.remembered: Era | None = None
+        self.answers_checks: bool | None = None
+        """Whether it is known to answer health checks; False where an earlier process ended at one."""
         self.askers = Askers()
         self.log_takers = LogTakers()
         self.latency = Latency()
@@ -56,7 +58,8 @@ class Server:
     @property
     def opened(self) -> bool:
         """Whether calls can be written to it now."""
-        return self.link is not None and self.link.opened
+        ending = self.lifecycle.state is State.DRAINING
+        return self.link is not None and self.link.opened and not ending
 
     @property
     def era(self) -> Era:
@@ -89,8 +92,18 @@ class Server:
         self.log_takers.release(id)
         return self.line.release(id)
 
+    def watch(self, now: float) -> None:
+        """The process is ready: from now on its silence is noticed."""
+        patience_s = 0.0 if self.answers_checks is False else self.config.watchdog_sec
+        answers = self.answers_checks is True or self.era is Era.MODERN  # the handshake was the question
+        self.health = Health(patience_s, answers=answers, now=now)
+
     def forget_process(self) -> None:
         """The process is gone, and with it all that it was at."""
+        if self.health is not None and self.health.answers:
+            self.answers_checks = True
+        elif self.health is not None and self.health.ended_at_it and self.lifecycle.failing:
+            self.answers_checks = False
         self.link = self.health = None
         self.line.held = False
         self.line.release_all()

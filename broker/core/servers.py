@@ -279,7 +279,7 @@ class Servers:
         assert link.catalogue is not None
         before, server.catalogue = server.catalogue, link.catalogue
         server.remembered = link.era
-        server.health = Health(server.config.watchdog_sec, now)
+        server.watch(now)
         for notification in link.catalogue.changes_since(before):
             self._audience.list_changed(server.name, notification)
         self._effects += link.catch_up(now)

@@ -25,11 +25,13 @@ ERAS = pytest.mark.parametrize("era", Era)
 
 
 def at_rest(era: Era = Era.LEGACY, *, mute: bool = True, **table: object) -> World:
-    """A server that is ready, and from then on mute, even when it is asked."""
+    """A server that is ready and known to answer when it is asked; if it is mute, it does not any more."""
     world = World({"time": {"watchdog_sec": WATCH_S, **table}})
     world.scripts["time"].era = era
     world.start()
     if mute:
+        world.mux.servers["time"].answers_checks = True
+        world.mux.servers["time"].watch(world.now)
         world.scripts["time"].mute = set(MUTE)
     return world
 
@@ -248,6 +250,94 @@ def test_a_server_that_is_being_ended_is_not_asked() -> None:
     assert world.mux.wake_at() is None
 
 
+# --- servers that do not know the question -------------------------------------------------------------
+
+
+def untried(**table: object) -> World:
+    """A server of the older era that is mute when it is asked, and was never heard to answer."""
+    world = World({"time": {"watchdog_sec": WATCH_S, **table}})
+    world.scripts["time"].mute = {"ping"}
+    world.start()
+    return world
+
+
+def test_a_server_that_ignores_the_question_is_not_taken_for_hung() -> None:
+    """Issue 4: a check that kills the healthy would be worse than none. Nor is it asked without an end."""
+    world = untried()
+    client = world.client()
+    for _ in range(5):
+        world.wait(1000.0)
+        assert (questions(world), state(world)) == (QUESTIONS, State.READY)
+        client.call()
+        process(world).reply(process(world).calls[-1], "ok")
+        process(world).lines.clear()
+    assert world.spawned["time"] == 1
+
+
+def test_it_is_hung_when_a_call_has_run_out_of_time_too() -> None:
+    """Issue 4: it answers neither calls nor checks; it has the time of two questions after that call."""
+    world = untried(restart_sec=600.0)
+    client = world.client()
+    world.wait(1000.0)
+    id = client.call()
+    world.wait(30.0)
+    assert client.fault(id).code == Code.DEADLINE
+    world.wait(2 * WATCH_S)
+    assert state(world) is State.READY
+    world.wait(WATCH_S + GRACE_S)
+    assert (state(world), questions_ever(world)) == (State.BACKOFF, 2 * QUESTIONS)
+
+
+def questions_ever(world: World) -> int:
+    """How often any process was asked."""
+    return sum(len(one.got("ping")) for one in world.ever)
+
+
+def test_a_line_after_that_call_clears_the_server() -> None:
+    """Issue 4: it was slow once; it lives."""
+    world = untried()
+    client = world.client()
+    client.call()
+    world.wait(45.0)
+    process(world).reply(process(world).calls[0], "late")
+    world.wait(10_000.0)
+    assert (state(world), world.spawned["time"]) == (State.READY, 1)
+
+
+def test_one_answer_is_enough_for_all_later_processes() -> None:
+    """Issue 4: the server is known to answer; a process of it that hangs from the start is found."""
+    world = untried(restart_sec=600.0)
+    world.wait(WATCH_S)
+    process(world).reply(process(world).got("ping")[0], {})
+    world.exit()
+    world.start()
+    world.wait(HUNG_S)
+    assert state(world) is State.BACKOFF
+
+
+def test_a_server_that_ends_at_the_question_is_not_asked_again() -> None:
+    """Issue 4: else it would die of its health checks, every `watchdog_sec`."""
+    world = untried()
+    world.wait(WATCH_S)
+    assert questions(world) == 1
+    world.exit()
+    world.wait(10_000.0)
+    assert (questions(world), state(world), world.spawned["time"]) == (0, State.READY, 2)
+
+
+@pytest.mark.parametrize("end", ["stop", "restart", "hung"])
+def test_an_end_that_the_broker_made_teaches_nothing(end: str) -> None:
+    """Law 8: it did not end at the question."""
+    world = untried()
+    if end == "hung":
+        world.client().call(timeout_ms=1000)
+        world.wait(HUNG_S)
+    else:
+        world.wait(WATCH_S + 1)
+        world.stop() if end == "stop" else world.restart()
+    assert world.mux.servers["time"].answers_checks is None
+
+
 # --- the automaton alone -----------------------------------------------------------------------------
 
 
@@ -259,7 +349,7 @@ def test_whoever_speaks_within_the_watch_is_never_doubted(
     steps: list[tuple[float, str]], patience_s: float
 ) -> None:
     """Law 8: however late the broker looks, a server is hung only after two questions, each with its time."""
-    health, now = Health(patience_s, 0.0), 0.0
+    health, now = Health(patience_s, answers=True, now=0.0), 0.0
     asked: list[float] = []
     for pause_s, what in steps:
         now += pause_s
@@ -280,7 +370,7 @@ def test_whoever_speaks_within_the_watch_is_never_doubted(
 @given(st.floats(0.1, 1000), st.floats(0, 5000))
 def test_a_hung_server_is_found_within_a_stated_time(patience_s: float, busy_s: float) -> None:
     """Issue 4: three times `watchdog_sec` after its last line, or two after its last excuse."""
-    health, now = Health(patience_s, 0.0), 0.0
+    health, now = Health(patience_s, answers=True, now=0.0), 0.0
     while health.wake_at is not None:
         now = health.wake_at
         health.look(now, lambda _: busy_s if busy_s > now else None)  # noqa: B023 - called at once
@@ -289,7 +379,7 @@ def test_a_hung_server_is_found_within_a_stated_time(patience_s: float, busy_s: 
 
 def test_answers_are_known_by_their_ids_and_only_the_last_are_waited_for() -> None:
     """Law 6: one that talks, but never answers what it is asked, leaves no row behind for each question."""
-    health = Health(1.0, 0.0)
+    health = Health(1.0, answers=False, now=0.0)
     for id in range(1, 100):
         health.asked(id)
     assert [id for id in range(100) if health.answered(id)] == [98, 99]

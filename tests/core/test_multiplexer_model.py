@@ -63,6 +63,8 @@ class Asked:
     extends: bool
     token: object
     released: bool = False
+    tool: str = "echo"
+    service: str = ""
 
 
 @dataclass
@@ -142,6 +144,8 @@ class AnyInterleaving(RuleBasedStateMachine):
             deadline=self.world.now + timeout_s,
             extends=bool(message.flags & wire.PROGRESS_EXTENDS),
             token=(message.meta or {}).get("progressToken", message.id),
+            tool=tool,
+            service=message.service,
         )
         params = {"name": tool, "arguments": {"secret": self.secrets}}
         page.client.say(message, json.dumps(params).encode())
@@ -323,6 +327,14 @@ class AnyInterleaving(RuleBasedStateMachine):
         else:
             assert isinstance(message, wire.Fault)
             assert message.code not in (Code.INTERNAL, Code.MALFORMED, Code.DUPLICATE_ID)
+            if message.code == Code.SERVER_DIED:
+                assert message.data["not_sent_again"] in self.reasons(asked)
+
+    def reasons(self, asked: Asked) -> set[str]:
+        """Why a call may not have been sent again."""
+        if asked.service == "stateful":
+            return {"stateful"}
+        return {"twice", "stopped", "late"} if asked.tool == "read" else {"tool"}
 
     def hear_progress(self, asked: Asked, params: Json) -> None:
         assert params == {"progressToken": asked.token, "progress": asked.secret}

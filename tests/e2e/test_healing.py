@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from client_shim import BrokerClient
-from client_shim.errors import ServerDied, ServerDown
+from client_shim.errors import DeadlineExceeded, ServerDied, ServerDown
 from tests.e2e.harness import PATIENCE_S, SERVERS, RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command
 
@@ -165,6 +165,8 @@ def test_a_server_that_hangs_behind_a_wrapper_is_replaced() -> None:
         wrapper = broker.pids()["server"]
         assert child != wrapper
         os.kill(child, signal.SIGSTOP)
+        with pytest.raises((DeadlineExceeded, ServerDied)):
+            call(broker, "echo", timeout_s=0.5)
         broker.wait(lambda status: status["servers"][0]["pid"] not in (None, wrapper))
         row = broker.wait_state("server", "ready")
         assert "it answered neither calls nor health checks for" in row["last_error"]
