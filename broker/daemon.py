@@ -103,6 +103,7 @@ async def serve(config: Config, path: Path, place: Place, launcher: Launcher, ma
             if scraping is not None:
                 nursery.start_soon(scraping.run, office)
             for supervisor in supervisors.values():
+                supervisor.start()  # before the first client, who may have waited for it, is heard
                 nursery.start_soon(supervisor.run)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
             logger.info("broker.listening", extra={"endpoint": place.endpoint, "pid": os.getpid()})

@@ -1,0 +1,114 @@
+"""Checks of what does not start, of servers that need a runtime, and of the end of it all."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from client_shim.blocking import BlockingClient
+from client_shim.errors import BrokerError
+from tests.systemd.host import (
+    CONFIG,
+    ENDPOINT,
+    PREFIX,
+    ROGUE,
+    ROOT,
+    UNITS,
+    Skipped,
+    configure,
+    journal,
+    last_words,
+    main_pid,
+    processes_of,
+    sh,
+    show,
+    status,
+    until,
+    until_ready,
+)
+
+
+def a_broken_config_is_said_once_and_not_tried_again() -> None:
+    """A broken config at boot: clear status and journal, and no storm of restarts, though clients knock."""
+    sh("systemctl stop mcp-broker.socket mcp-broker.service")
+    whole = CONFIG.read_text(encoding="utf-8")
+    CONFIG.write_text('[servers.fine]\ncomand = "typo"\n', encoding="utf-8")
+    before = journal().count(": 2 mistakes")
+    sh("systemctl start mcp-broker.socket")
+    for _ in range(10):  # they connect while nobody is there to read
+        try:
+            with BlockingClient(ENDPOINT, timeout_s=0.5):
+                raise AssertionError("it answered")
+        except BrokerError:
+            time.sleep(0.1)
+    until(lambda: show("ActiveState") == "failed")
+    until(lambda: show("ActiveState", "mcp-broker.socket") == "inactive")
+    assert show("Result") == "exit-code"
+    assert show("ExecMainStatus") == "2"
+    assert "comand" in show("StatusText"), show("StatusText")
+    assert "servers.fine.comand: there is no such key; did you mean command?" in journal(), last_words()
+    assert journal().count(": 2 mistakes") == before + 1, last_words()
+    CONFIG.write_text(whole, encoding="utf-8")
+    sh("systemctl start mcp-broker")
+    until_ready()
+    assert show("ActiveState", "mcp-broker.socket") == "active"
+
+
+def an_npx_server_runs_under_the_service() -> None:
+    """An `npx` server, as the service's user, with its cache in the service's home."""
+    package = ROOT / "tests/node/node_modules"
+    if shutil.which("npx") is None or not package.is_dir():
+        raise Skipped("there is no npx here, or no server-everything in tests/node (make node)")
+    sh(f"mkdir /opt/everything && cp -r {ROOT}/tests/node/. /opt/everything && chmod -R a+rX /opt/everything")
+    everything = {
+        "command": "npx",
+        "args": ["--no-install", "mcp-server-everything"],
+        "cwd": "/opt/everything",
+    }
+    configure({"everything": everything})
+    sh("systemctl restart mcp-broker")
+    until_ready()
+    assert status()["servers"][0]["tools"] > 5
+
+
+def a_uvx_server_runs_under_the_service() -> None:
+    """A `uvx` server, as the service's user."""
+    if shutil.which("uvx") is None:
+        raise Skipped("there is no uvx here")
+    wheels = next(Path("/wheels").glob("mcp_server_time-*.whl"))
+    args = ["--offline", "--find-links", "/wheels", "--from", str(wheels), "mcp-server-time"]
+    configure({"clock": {"command": "uvx", "args": args}})
+    sh("systemctl restart mcp-broker")
+    until_ready()
+
+
+def uninstall_keeps_what_is_yours() -> None:
+    """`make uninstall` removes what install made, keeps the config, and says so."""
+    configure({"fine": ROGUE})
+    said = sh(f"make -C {ROOT} uninstall")
+    assert "/etc/mcp-broker" in said, said
+    assert CONFIG.exists()
+    assert main_pid() == 0
+    assert processes_of("mcp-broker") == []
+    gone = [PREFIX, Path("/usr/local/bin/mcp-broker"), Path("/run/mcp-broker"), *UNITS.glob("*/mcp-broker*")]
+    gone += [*Path("/etc/systemd/system").glob("*.wants/mcp-broker*")]
+    assert not [path for path in gone if path.is_symlink() or path.exists()]
+
+
+def purge_leaves_nothing() -> None:
+    """`make purge` removes config, state and user too, and a second one finds nothing to do."""
+    sh(f"make -C {ROOT} purge")
+    sh(f"make -C {ROOT} purge")
+    assert not CONFIG.parent.exists()
+    assert not Path("/var/lib/mcp-broker").exists()
+    assert sh("getent passwd mcp-broker; getent group mcp-broker", status=2) == ""
+
+
+CHECKS = (
+    a_broken_config_is_said_once_and_not_tried_again,
+    an_npx_server_runs_under_the_service,
+    a_uvx_server_runs_under_the_service,
+    uninstall_keeps_what_is_yours,
+    purge_leaves_nothing,
+)

@@ -1,0 +1,169 @@
+"""Checks of what is installed: the units, the user, the socket and who may open it."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+
+from tests.systemd.host import (
+    CONFIG,
+    ENDPOINT,
+    PREFIX,
+    PYTHON,
+    ROOT,
+    SOCKET,
+    UNITS,
+    as_user,
+    call,
+    journal,
+    main_pid,
+    server_pids,
+    sh,
+    show,
+    until_ready,
+)
+
+WHEELS = ""
+"""A folder with everything to install from: there is no network."""
+
+CONNECT = f"""
+import time
+from client_shim.blocking import BlockingClient
+began = time.monotonic()
+try:
+    with BlockingClient({ENDPOINT!r}) as broker:
+        params = {{"name": "get_current_time", "arguments": {{"timezone": "UTC"}}}}
+        print(broker.request("time", "tools/call", params)["content"][0]["text"])
+except Exception as error:
+    print(type(error).__name__, error)
+print("seconds", time.monotonic() - began)
+"""
+
+
+def install(language: str) -> str:
+    return sh(f"make -C {ROOT} install WHEELS={WHEELS}", env=f"MCP_BROKER_LANG={language}")
+
+
+def install_says_what_a_backend_has_to_do() -> None:
+    """`make install` prints what a backend's user must do to reach the socket."""
+    said = install("en")
+    assert "sudo usermod -aG mcp-broker USER" in said, said
+    assert ENDPOINT in said, said
+
+
+def it_has_started_and_says_how_its_servers_are() -> None:
+    """Ready once clients are served; `STATUS=` follows the servers until all five are ready."""
+    assert show("ActiveState") == "active"
+    assert re.fullmatch(r"[0-5] of 5 servers ready.*", show("StatusText"))
+    assert show("ActiveState", "mcp-broker.socket") == "active"
+    until_ready()
+    assert show("StatusText") == "5 of 5 servers ready"
+
+
+def five_servers_run_as_the_services_own_user() -> None:
+    """The installed service, as its own user, runs all five servers of the default config."""
+    pids = server_pids()
+    assert len(pids) == 5, pids
+    assert {sh(f"ps -o user= -p {pid}").strip() for pid in (main_pid(), *pids.values())} == {"mcp-broker"}
+    answer = json.loads(call("time", "get_current_time", {"timezone": "Asia/Tokyo"}))
+    assert answer["timezone"] == "Asia/Tokyo"
+
+
+def the_files_are_what_they_should_be() -> None:
+    """Config for root and the service; secrets for root; what runs can be written by nobody else."""
+    modes = {CONFIG: (0o640, "root:mcp-broker"), CONFIG.with_name("environment"): (0o600, "root:root")}
+    modes |= {SOCKET: (0o660, "mcp-broker:mcp-broker"), PREFIX: (0o755, "root:root")}
+    for path, (mode, owner) in modes.items():
+        about = path.stat()
+        assert stat.S_IMODE(about.st_mode) == mode, (path, oct(about.st_mode))
+        assert sh(f"stat -c %U:%G {path}").strip() == owner, path
+    assert sh(f"find {PREFIX} -perm /022 ! -type l") == ""
+
+
+def verify_finds_nothing() -> None:
+    """`systemd-analyze verify` is clean, for the system's units and for a user's."""
+    for name in ("mcp-broker.service", "mcp-broker.socket"):
+        assert sh(f"systemd-analyze verify {UNITS}/system/{name}") == ""
+        assert sh(f"systemd-analyze --user verify {UNITS}/user/{name}", env="XDG_RUNTIME_DIR=/run") == ""
+
+
+def the_exposure_is_small() -> None:
+    """`systemd-analyze security --offline=yes`: 3.0 at most."""
+    unit = f"{UNITS}/system/mcp-broker.service"
+    said = sh(f"systemd-analyze security --offline=yes --no-pager --threshold=30 {unit}")
+    assert re.search(r"Overall exposure level for mcp-broker.service: [0-2]\.\d", said), said
+
+
+def another_user_of_the_group_is_served() -> None:
+    """Another user than the broker's, in the socket's group, can use it."""
+    sh("useradd --no-create-home --groups mcp-broker backend")
+    said = as_user("backend", PYTHON, "-c", CONNECT)
+    assert '"timezone": "UTC"' in said, said
+
+
+def one_outside_the_group_is_told_what_to_do() -> None:
+    """One outside the group gets the shim's "not allowed" with what to do, within a second."""
+    sh("useradd --no-create-home stranger")
+    said = as_user("stranger", PYTHON, "-c", CONNECT)
+    assert said.startswith("NotAllowed"), said
+    assert "sudo usermod -aG mcp-broker stranger" in said, said
+    assert float(said.rpartition("seconds ")[2]) < 1.0, said
+    told = as_user("stranger", "/usr/local/bin/mcp-broker", "status", status=3)
+    assert "sudo usermod -aG mcp-broker stranger" in told, told
+
+
+def a_second_broker_cannot_take_the_socket() -> None:
+    """The socket of one broker cannot be taken by another, whoever starts it."""
+    inode, pid = SOCKET.stat().st_ino, main_pid()
+    serve = (f"{PREFIX}/bin/mcp-broker", "serve", "--config", str(PREFIX / "share/broker.toml"))
+    said = as_user("mcp-broker", *serve, "--endpoint", ENDPOINT, status=1)
+    assert f"a broker with pid {pid} already listens at {ENDPOINT}" in said, said
+    said = as_user("stranger", *serve, "--endpoint", ENDPOINT, status=1)
+    assert "/run/mcp-broker does not exist or may not be written to" in said, said
+    assert (SOCKET.stat().st_ino, main_pid()) == (inode, pid)
+
+
+def to_install_again_is_to_upgrade() -> None:
+    """`make install` again: the config is never overwritten, a running broker is started anew."""
+    CONFIG.write_text("# mine\n" + CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+    before = main_pid()
+    said = install("zh")
+    assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
+    assert "已存在，保持不变" in said, said
+    assert "sudo usermod -aG mcp-broker USER" in said, said
+    assert main_pid() not in (0, before)
+    until_ready()
+
+
+def what_was_stopped_on_purpose_stays_so_over_an_upgrade() -> None:
+    """An upgrade starts nothing that somebody stopped, and enables nothing that somebody disabled."""
+    sh("systemctl disable --now mcp-broker.service mcp-broker.socket")
+    install("en")
+    assert show("ActiveState") == "inactive"
+    assert show("UnitFileState") == "disabled"
+    sh("systemctl enable --now mcp-broker.socket mcp-broker.service")
+    until_ready()
+
+
+def the_journal_has_a_priority_for_each_line() -> None:
+    """Key=value lines with priorities, so that `journalctl -p warning` is short."""
+    assert "broker.listening" in journal()
+    warnings = sh("journalctl --quiet --output cat --unit mcp-broker --priority warning")
+    assert "broker.listening" not in warnings, warnings
+
+
+CHECKS = (
+    install_says_what_a_backend_has_to_do,
+    it_has_started_and_says_how_its_servers_are,
+    five_servers_run_as_the_services_own_user,
+    the_files_are_what_they_should_be,
+    verify_finds_nothing,
+    the_exposure_is_small,
+    another_user_of_the_group_is_served,
+    one_outside_the_group_is_told_what_to_do,
+    a_second_broker_cannot_take_the_socket,
+    the_journal_has_a_priority_for_each_line,
+    to_install_again_is_to_upgrade,
+    what_was_stopped_on_purpose_stays_so_over_an_upgrade,
+)
