@@ -14,6 +14,7 @@ import socket
 import struct
 from collections import deque
 from contextlib import suppress
+from time import perf_counter
 
 import trio
 import zmq
@@ -25,6 +26,9 @@ from client_shim import wire
 
 MESSAGES_A_TURN = 64
 """After so many messages other tasks get their turn, so that a flooding client stops nobody."""
+
+TURN_S = 0.001
+"""After so many seconds too: a request that is refused costs more than a body that passes."""
 
 REMEMBERED = 4096
 """So many connections that are over are known by name, for what of theirs is still to be read."""
@@ -96,13 +100,16 @@ class Endpoint:
         await self._pulsing.park()
 
     def _turn(self) -> bool:
-        """Take what is there, up to the limit; whether there may be more."""
+        """Take what is there, up to the limits; whether there may be more."""
+        until = perf_counter() + TURN_S
         for _ in range(MESSAGES_A_TURN):
             try:
                 key = self._router.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return _has_input(self._router)
             self._receive(key)
+            if perf_counter() > until:
+                break
         return True
 
     async def _park(self) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 
 import trio
 
 LINES_A_TURN = 64
 """After so many lines other tasks get their turn, so that a flooding server stops nobody."""
+
+TURN_S = 0.001
+"""After so many seconds too."""
 
 CONGESTED_BYTES = 1024 * 1024
 """With more than this waiting for a server's stdin, it is given no further calls."""
@@ -90,6 +95,14 @@ class Upstream:
                 self._queue.popleft()
             self._note_congestion()
 
+    async def watch(self) -> None:
+        """Notice that the server closes its stdin although nothing is written to it: `flush` returns then."""
+        with select.epoll() as closed:
+            closed.register(self._stdin, 0)  # an error is told unasked, epoll_ctl(2)
+            await trio.lowlevel.wait_readable(closed.fileno())
+        self.broken = True
+        self._work.set()
+
     async def read(self, on_line: Callable[[bytes], None]) -> None:
         """Hand over every line until the server closes its stdout.
 
@@ -120,7 +133,9 @@ class Upstream:
                 partial, size = [last], len(last)
 
     async def _hand_over(self, lines: list[bytes], on_line: Callable[[bytes], None]) -> None:
+        until = perf_counter() + TURN_S
         for number, line in enumerate(lines, 1):
             on_line(line)
-            if number % LINES_A_TURN == 0:
+            if number % LINES_A_TURN == 0 or perf_counter() > until:
                 await trio.lowlevel.checkpoint()
+                until = perf_counter() + TURN_S
