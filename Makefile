@@ -15,7 +15,7 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench check install uninstall purge clean node
+.PHONY: help run test bench soak check install uninstall purge clean node
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12
 	@for peer in $(PEERS); do $(MAKE) --silent --no-print-directory benchmarks/.venv-$$peer/$(STAMP) || true; done
 	@$(MAKE) --silent --no-print-directory benchmarks/node_modules/.installed || true
 	$(BIN)/python -m benchmarks $(BENCH)
+
+soak: $(VENV) node ## Try for long what must always hold: docs/soak.md (15 minutes; PARTS="restarts kills" for some)
+	$(BIN)/python -m tests.soak $(PARTS)
 
 install: ## Install the service of this machine, or upgrade it (as root; see docs/service.md)
 	@PYTHON="$(INSTALL_PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" WHEELS="$(WHEELS)" systemd/install install

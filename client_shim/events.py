@@ -21,15 +21,8 @@ class Progressed(NamedTuple):
     body: bytes
 
 
-class Logged(NamedTuple):
-    """The server has a log message for call `id`; the body is the params of the notification."""
-
-    id: int
-    body: bytes
-
-
 class Notified(NamedTuple):
-    """A notification about no call, for one channel (or all of them: 0)."""
+    """A notification that is not progress, for one channel (or all of them: 0)."""
 
     channel: int
     service: str
@@ -68,4 +61,4 @@ class Dropped(NamedTuple):
     what: str
 
 
-Event = Welcomed | Progressed | Logged | Notified | Asked | Ended | Lost | Dropped
+Event = Welcomed | Progressed | Notified | Asked | Ended | Lost | Dropped

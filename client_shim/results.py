@@ -133,25 +133,10 @@ class PromptMessage(Data):
         return Content(self.raw["content"])
 
 
-class Result(Data):
-    """What came of a call, or what the server must be told before it can go on.
-
-    A server of 2026-07-28 may answer with `input_required`: then `inputRequests` has its questions by name,
-    and the same call is made again, with `input_responses` by the same names and with `request_state`.
-    """
-
-    known = frozenset({"resultType", "inputRequests", "requestState"})
-
-    @property
-    def input_required(self) -> bool:
-        """Whether the server asks something first."""
-        return bool(self.raw.get("resultType") == "input_required")
-
-
-class CallResult(Result):
+class CallResult(Data):
     """What a tool call came to. A tool that failed says so in `isError`; that is no exception."""
 
-    known = Result.known | {"structuredContent"}
+    known = frozenset({"structuredContent"})
 
     @property
     def content(self) -> list[Content]:
@@ -166,7 +151,7 @@ class CallResult(Result):
     is_error = isError
 
 
-class ReadResult(Result):
+class ReadResult(Data):
     """What reading a resource came to."""
 
     @property
@@ -174,10 +159,10 @@ class ReadResult(Result):
         return [ResourceContents(item) for item in self.raw.get("contents") or []]
 
 
-class PromptResult(Result):
+class PromptResult(Data):
     """A prompt, filled in."""
 
-    known = Result.known | {"description"}
+    known = frozenset({"description"})
 
     @property
     def messages(self) -> list[PromptMessage]:

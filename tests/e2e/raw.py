@@ -220,6 +220,12 @@ def results(peers: Peers, number: int) -> None:
         peer.call("s", b'{"name":"big","arguments":{"bytes":32768}}')
 
 
+def requests(peers: Peers, number: int) -> None:
+    """One peer makes so many calls that are never answered, as fast as it can, and reads nothing."""
+    peer = peers.hello()  # a libzmq that has stopped reading would not learn that it is cut off
+    peer.flood([wire.encode(peer.request("s")), b'{"name":"hang"}'] for _ in range(number))
+
+
 def flood(peers: Peers, number: int) -> None:
     """One peer calls without end, so many ahead of what it has read; `done` comes before."""
     peer = peers.hello()
@@ -240,7 +246,7 @@ def noise(peers: Peers, number: int) -> None:
 
 
 ROLES: dict[str, Callable[[Peers, int], None]] = {
-    role.__name__: role for role in (silent, idle, hang, steps, results, flood, noise)
+    role.__name__: role for role in (silent, idle, hang, steps, results, requests, flood, noise)
 }
 
 

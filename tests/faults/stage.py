@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,10 +14,11 @@ from typing import Any, NamedTuple
 
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError, DeadlineExceeded, ServerDied
-from tests.e2e.harness import PATIENCE_S, ROOT, SERVERS, RunningBroker, is_alive, rogue, running
+from tests.e2e.harness import PATIENCE_S, RunningBroker, is_alive, rogue, running
 from tests.faults.counted import tasks_in
 from tests.faults.neighbour import Answered, Neighbour, neighbour
-from tests.faults.table import Call, Cell, End, Means, Moment
+from tests.faults.props import MARK, mend, spoil, table_of
+from tests.faults.table import Call, Cell, End, Means, Moment, Seen
 
 HEALTHY = "healthy"
 LIMITS = {"starts_at_once": 8, "drain_sec": 0.5}
@@ -28,25 +27,6 @@ OVERDUE_S = 1.5
 
 SETTLE_S = 5.0
 """How long descriptors of clients that are gone may take to be given back."""
-
-MARK = "FAULTS_CELL"
-"""In the environment of a cell's processes, so that they are found without asking the broker."""
-
-_PROGRAM = '#!/bin/sh\nexec {command} "$@"\n'
-
-
-class Seen(NamedTuple):
-    """What became of one cell."""
-
-    end: End
-    call: Call | None
-    safe_call: Call | None
-    cause: str | None
-    processes: int
-    beside: list[str]
-    """Starts that found an earlier process of the server still there."""
-    seconds: float
-    """From the fault until there was what there should be."""
 
 
 class Residue(NamedTuple):
@@ -312,44 +292,3 @@ def marked(name: str) -> list[int]:
             if mark in environ.split(b"\0") and is_alive(int(entry)):
                 found.append(int(entry))
     return found
-
-
-def table_of(cell: Cell, folder: Path) -> dict[str, Any]:
-    """The server of a cell, as the config has it; its program is written to `folder`."""
-    folder.mkdir()
-    fault, program = cell.fault, folder / "program"
-    python = [sys.executable, "-I", "-S", str(SERVERS / "faulty.py")]
-    given = [str(folder / "starts"), fault.fault, str(cell.faulty_start), *fault.flags]
-    program.write_text(_PROGRAM.format(command=shlex.join(python)))
-    program.chmod(0o755)
-    whole = shlex.join([*python, *given])
-    command: dict[str, Any] = {"command": str(program), "args": given, "cwd": str(folder / "cwd")}
-    if fault.wrapper == "sh":
-        command = {"command": "sh", "args": ["-c", f"{whole}; exit"]}
-    elif fault.wrapper == "npx":
-        command = {"command": "npx", "args": ["--offline", "-c", whole], "cwd": str(ROOT / "tests/node")}
-    (folder / "cwd").mkdir()
-    if fault.means is Means.DISK and cell.moment is Moment.START:
-        spoil(cell, folder)
-    often = {"restart_sec": 0.05, "start_limit_burst": 1000, "timeout_stop_sec": 0.3}
-    return {**command, **often, **fault.keys, "env": {MARK: cell.name}}
-
-
-def spoil(cell: Cell, folder: Path) -> None:
-    """Take away what the server is started from."""
-    if cell.fault.name == "no such command":
-        (folder / "program").rename(folder / "away")
-    elif cell.fault.name == "no permission":
-        (folder / "program").chmod(0o644)
-    else:
-        (folder / "cwd").rmdir()
-
-
-def mend(cell: Cell, folder: Path) -> None:
-    """Give it back."""
-    if cell.fault.name == "no such command":
-        (folder / "away").rename(folder / "program")
-    elif cell.fault.name == "no permission":
-        (folder / "program").chmod(0o755)
-    else:
-        (folder / "cwd").mkdir()

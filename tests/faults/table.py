@@ -117,6 +117,16 @@ FAULTS = (
     Fault("SIGKILL", Means.SIGNAL, dies("it was killed by SIGKILL"), "sigkill", keys=LEGACY),
     Fault("closes stdout only", Means.SIGNAL, dies("it closed its output"), "closes-stdout", keys=LEGACY),
     Fault(
+        "closes stdin only",
+        Means.SIGNAL,
+        {
+            **dies("it closed its input"),
+            Moment.CALLS: Expected(End.REPLACED, Call.ANSWERED, Call.ANSWERED, "it closed its input"),
+        },
+        "closes-stdin",
+        keys=LEGACY,
+    ),
+    Fault(
         "ignores SIGTERM and end of input",
         Means.STOP,
         {
@@ -197,6 +207,20 @@ FAULTS = (
 )
 
 
+class Seen(NamedTuple):
+    """What became of one cell."""
+
+    end: End
+    call: Call | None
+    safe_call: Call | None
+    cause: str | None
+    processes: int
+    beside: list[str]
+    """Starts that found an earlier process of the server still there."""
+    seconds: float
+    """From the fault until there was what there should be."""
+
+
 class Cell(NamedTuple):
     """One fault at one moment: a server of its own."""
 
@@ -217,6 +241,21 @@ class Cell(NamedTuple):
     def expected(self) -> Expected:
         """What must be seen."""
         return self.fault.expected[self.moment]
+
+    def is_as_expected(self, seen: Seen) -> bool:
+        """Whether that is what must be seen: one whole tree, never two at once, and the cause in words."""
+        said = self.expected.cause
+        return (
+            seen[:3] == self.expected[:3]
+            and seen.beside == []
+            and seen.processes in self.fault.whole
+            and (said is None) == (seen.cause is None)
+            and (said or "") in (seen.cause or "")
+        )
+
+    def in_general(self, cause: str) -> str:
+        """A cause as it would be for any server."""
+        return re.sub(f"/[^']*?/{self.name}", "/srv", cause).replace(self.name, "NAME")
 
     @property
     def faulty_start(self) -> int:

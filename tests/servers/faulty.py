@@ -150,6 +150,26 @@ def until_fault(request: Request) -> Object:
     return text(os.getpid())
 
 
+def chant(request: Request) -> Object | None:
+    """Reports this secret so many times, and answers with it."""
+    said, steps = request.arguments["secret"], int(request.arguments.get("steps", 3))
+    token = request.meta.get("progressToken")
+    for step in range(1, steps + 1):
+        if request.cancelled.wait(float(request.arguments.get("delay", 0))):
+            return None
+        if token is not None:
+            params = {"progressToken": token, "progress": step, "total": steps, "message": said}
+            request.server.notify("notifications/progress", params)
+    return text(said)
+
+
+def turn(request: Request) -> Object:
+    """Answers once the fault has happened: the how-manieth request it was."""
+    number = request.server.requests
+    until_fault(request)
+    return text(number)
+
+
 def _waiting(name: str, **annotations: bool) -> Object:
     about = described(name, "Answers once the fault has happened: the pid.", {})
     return {**about, "annotations": annotations} if annotations else about
@@ -158,6 +178,8 @@ def _waiting(name: str, **annotations: bool) -> Object:
 WAITING: Tools = {
     "until_fault": (_waiting("until_fault"), until_fault),
     "until_fault_safe": (_waiting("until_fault_safe", readOnlyHint=True), until_fault),
+    "turn": (described("turn", "Answers once the fault has happened: the number of the request.", {}), turn),
+    "chant": (described("chant", "Reports a secret in steps, and answers with it.", {}), chant),
 }
 
 

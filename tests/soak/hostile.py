@@ -1,0 +1,131 @@
+"""Clients that do not read, call without end, or vanish: bounded memory, and the others hardly notice.
+
+Quiet and disturbed rounds take turns, so that their figures are of the same minutes of the same machine. A
+third kind of round tells what of it is the processor's: beside a process that only takes one.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.e2e.harness import RunningBroker, rogue
+from tests.e2e.raw import process
+from tests.faults.neighbour import Answered, Neighbour, neighbour, quantile_ms
+from tests.soak.ground import MIB, Line, Progress, counted, vitals
+
+ROUNDS = 10
+SLACK_MIB = 24.0
+"""What malloc and libzmq keep beside what the limits allow."""
+
+LIMITS = {"credit_bytes": 8 * MIB, "outbox_bytes": 16 * MIB}
+BOUND_MIB = (8 + 2 * 16) + SLACK_MIB
+"""What one connection may hold: its credit in libzmq, its outbox in the broker and on the way there."""
+
+TWICE = 2.0
+
+
+class Plan(NamedTuple):
+    """How many rounds, of how many seconds."""
+
+    rounds: int
+    round_s: float
+
+    @classmethod
+    def of(cls, count: int, stated: int) -> Plan:
+        """Enough for a p99 at the stated count, and one to see that it works below it."""
+        return cls(ROUNDS, 1.5) if count >= stated else cls(1, 0.3)
+
+
+class Nuisance(NamedTuple):
+    """A client in one of the roles of `tests/e2e/raw.py`, how big it is, and whether it is stopped."""
+
+    role: str
+    number: int
+    is_stopped: bool = False
+
+
+STOPPED_READER = Nuisance("steps", 4, is_stopped=True)
+CALLER = Nuisance("requests", 100_000)
+VANISHING = Nuisance("idle", 500)
+
+
+def stopped_reader(count: int, progress: Progress) -> list[Line]:
+    """`count` times a client is stopped under a flood of progress."""
+    return rounds(STOPPED_READER, Plan.of(count, ROUNDS), progress)
+
+
+def caller(count: int, progress: Progress) -> list[Line]:
+    """A client sends `count` requests and reads nothing."""
+    return rounds(CALLER._replace(number=count), Plan.of(count, CALLER.number), progress)
+
+
+def vanishing(count: int, progress: Progress) -> list[Line]:
+    """`count` clients connect and vanish."""
+    return rounds(VANISHING._replace(number=count), Plan.of(count, VANISHING.number), progress)
+
+
+def rounds(nuisance: Nuisance, plan: Plan, progress: Progress) -> list[Line]:
+    """Quiet and disturbed rounds in turn: what the broker took, and how much slower the others were."""
+    with tempfile.TemporaryDirectory(prefix="mb-") as name:
+        folder = Path(name)
+        with counted({"s": rogue(max_in_flight=8), "h": rogue()}, folder, limits=LIMITS) as broker:
+            disturbed(broker, nuisance, plan.round_s)
+            before = vitals(broker, folder)
+            with neighbour(broker.endpoint, "h") as other:
+                quiet, busy, noisy = list[Answered](), list[Answered](), list[Answered]()
+                most = 0.0
+                for number in range(plan.rounds):
+                    quiet += during(other, lambda: time.sleep(plan.round_s))
+                    busy += during(other, lambda: occupied(plan.round_s))
+                    noisy += during(other, lambda: disturbed(broker, nuisance, plan.round_s))
+                    most = max(most, peak_mib(broker))
+                    progress(number + 1)
+                other.finish()
+            broker.wait(lambda status: status["broker"]["clients"] == 1)
+            after = vitals(broker, folder, like=before)
+        p99, p99_busy, p99_noisy = (quantile_ms(answers, 0.99) for answers in (quiet, busy, noisy))
+        return [
+            Line("hostile.memory-peak", round(most - before.memory_mib, 1), BOUND_MIB, "MiB"),
+            Line("hostile.p99-quiet", round(p99, 2), None, "ms", timed=True),
+            Line("hostile.p99-busy", round(p99_busy, 2), None, "ms", timed=True),
+            Line("hostile.p99-disturbed", round(p99_noisy, 2), None, "ms", timed=True),
+            Line("hostile.p99-ratio", round(p99_noisy / p99, 2), TWICE, timed=True),
+            *after.more_than(before),
+        ]
+
+
+def during(other: Neighbour, what: Callable[[], None]) -> list[Answered]:
+    """The neighbour's calls that were made while this was going on."""
+    begin = time.monotonic()
+    what()
+    return other.answers(begin, time.monotonic())
+
+
+def disturbed(broker: RunningBroker, nuisance: Nuisance, round_s: float) -> None:
+    """One round of it, from the connection to the SIGKILL."""
+    begin = time.monotonic()
+    with process(broker.endpoint, nuisance.role, nuisance.number) as child:
+        if nuisance.is_stopped:
+            child.send_signal(signal.SIGSTOP)
+        while time.monotonic() - begin < round_s:
+            time.sleep(0.05)
+
+
+def occupied(round_s: float) -> None:
+    """One round beside a process that takes a processor, as a client that calls without end does."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
+        time.sleep(round_s)
+        child.kill()
+
+
+def peak_mib(broker: RunningBroker) -> float:
+    """The most memory that the broker has had so far."""
+    status = Path("/proc", str(broker.pid), "status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024

@@ -1,0 +1,33 @@
+"""The parts of the soak, in the order in which they run, with their counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tests.soak import churn, hostile, kills, matrix, queues, restarts, strangers, vanish
+from tests.soak.ground import Line, Progress
+
+
+class Part(NamedTuple):
+    """One part: its function, the stated count, the one for the tests, and what is counted."""
+
+    run: Callable[[int, Progress], list[Line]]
+    stated: int
+    few: int
+    unit: str
+
+
+PARTS = {
+    "faults": Part(matrix.run, 1, 0, "rounds"),
+    "restarts": Part(restarts.run, 1000, 12, "restarts"),
+    "kills": Part(kills.run, 50, 5, "kills"),
+    "strangers": Part(strangers.run, 60, 4, "seconds"),
+    "queues": Part(queues.run, 1000, 100, "calls"),
+    "stopped": Part(hostile.stopped_reader, 10, 1, "rounds"),
+    "caller": Part(hostile.caller, 100_000, 10_000, "requests"),
+    "vanishing": Part(hostile.vanishing, 500, 100, "clients"),
+    "churn": Part(churn.run, 10_000, 200, "cycles"),
+    "vanish": Part(vanish.run, 200, 10, "kills"),
+}
+"""`few` is 0 where another test has it."""
