@@ -1,0 +1,11 @@
+# A backend with the thin shim in it: pyzmq and msgpack, no MCP server and no runtime for one.
+# 装有客户端 shim 的后端：只需 pyzmq 与 msgpack，不含 MCP 服务器及其运行环境。
+FROM python:3.12-slim-trixie
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY broker broker
+COPY client_shim client_shim
+RUN pip install --no-cache-dir .
+COPY examples/docker/backend.py /app/backend.py
+USER 1000:1000
+CMD ["python", "/app/backend.py"]

@@ -1,0 +1,18 @@
+"""What stands for a backend in compose.yaml: it asks the broker beside it for the time, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+from client_shim import BrokerClient
+
+
+async def main() -> None:
+    """List the tools of one server and call one."""
+    async with BrokerClient("compose backend") as broker:
+        print("tools:", ", ".join(tool.name for tool in await broker.list_tools("time")))
+        result = await broker.call_tool("time", "get_current_time", {"timezone": "Asia/Tokyo"})
+        print(result.content[0].text)
+
+
+asyncio.run(main())

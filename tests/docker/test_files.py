@@ -1,0 +1,180 @@
+"""Dockerfile, compose.yaml and what they name: what can be known of them without a Docker engine."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+import yaml
+
+from broker.core.config import load
+from tests.docker import dockerfile
+from tests.docker.dockerfile import Instruction
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILES = [ROOT / "Dockerfile", ROOT / "examples/docker/backend.Dockerfile"]
+every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+
+CONFIG = load(tomli.loads((ROOT / "examples/docker/broker.toml").read_text(encoding="utf-8")), {})
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+BROKER, BACKEND = COMPOSE["services"]["mcp-broker"], COMPOSE["services"]["backend"]
+
+SERVICE_KEYS = {
+    *(
+        "build",
+        "command",
+        "depends_on",
+        "environment",
+        "healthcheck",
+        "image",
+        "logging",
+        "restart",
+        "volumes",
+    ),
+    *(
+        "cap_drop",
+        "group_add",
+        "init",
+        "mem_limit",
+        "pids_limit",
+        "read_only",
+        "security_opt",
+        "tmpfs",
+        "user",
+    ),
+    "stop_grace_period",
+}
+"""Those keys of a service, as the Compose specification has them, that a service here may have."""
+
+
+def image() -> list[Instruction]:
+    """The last stage of the broker's Dockerfile, with what stands before all stages."""
+    stages = dockerfile.read(ROOT / "Dockerfile")
+    return stages[0] + stages[-1]
+
+
+# --- the images --------------------------------------------------------------------------------------------
+
+
+@every_dockerfile
+def test_every_instruction_is_one(path: Path) -> None:
+    """Issue 6: linted as far as it can be: known words, a FROM before all but ARG, exec forms that parse."""
+    before, *stages = dockerfile.read(path)
+    assert {one.word for one in before} <= {"ARG"}
+    assert stages
+    for one in (one for stage in stages for one in stage):
+        assert one.word in dockerfile.KNOWN, one
+        assert one.rest, one
+        if one.word in ("ENTRYPOINT", "CMD", "VOLUME", "HEALTHCHECK"):
+            assert all(isinstance(word, str) for word in one.command)
+
+
+@every_dockerfile
+def test_every_base_is_slim_debian_of_a_named_release(path: Path) -> None:
+    """A build of next year is one of this year: no `latest`, and no Python that the project does not know."""
+    before, *stages = dockerfile.read(path)
+    for stage in stages:
+        base = stage[0].rest.split()[0].replace("${PYTHON}", dockerfile.arguments(before).get("PYTHON", ""))
+        assert re.fullmatch(r"python:3\.1[0-3]-slim-trixie", base)
+
+
+@every_dockerfile
+def test_nothing_runs_as_root_and_no_secret_is_in_a_layer(path: Path) -> None:
+    """Issue 6: a user with a number, and no variable that would hold a key."""
+    last = dockerfile.read(path)[-1]
+    given = dockerfile.arguments(last)
+    user = re.sub(r"\$\{(\w+)\}", lambda match: given[match[1]], dockerfile.only(last, "USER").rest)
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
+    names = [*given, *dockerfile.variables(last)]
+    assert not [name for name in names if re.search("KEY|TOKEN|SECRET|PASSWORD", name)]
+
+
+@every_dockerfile
+def test_what_is_copied_is_there_and_gets_past_dockerignore(path: Path) -> None:
+    """A build that fails at its first COPY; and a context with nothing in it that no COPY takes."""
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    for one in (one for stage in dockerfile.read(path) for one in stage if one.word == "COPY"):
+        if not one.rest.startswith("--from="):
+            for source in one.rest.split()[:-1]:
+                assert (ROOT / source).exists(), source
+                assert any(
+                    fnmatchcase(f"{source}/", f"{rule[1:]}/*") or f"!{source}" == rule for rule in rules
+                )
+
+
+def test_the_image_has_what_a_service_needs() -> None:
+    """Issue 6: an init that reaps and passes signals on, a health check, the folder as a volume."""
+    stage = image()
+    assert dockerfile.only(stage, "ENTRYPOINT").command == ["tini", "--", "mcp-broker"]
+    assert "tini" in next(one.rest for one in stage if one.word == "RUN" and "apt-get" in one.rest)
+    assert dockerfile.only(stage, "HEALTHCHECK").command == ["mcp-broker", "status"]
+    folders = dockerfile.only(stage, "VOLUME").command
+    assert f"{CONFIG.broker.endpoint}".removeprefix("ipc://").startswith(f"{folders[0]}/")
+    assert dockerfile.variables(stage)["MCP_BROKER_ENDPOINT"] == CONFIG.broker.endpoint
+
+
+def test_every_runtime_that_the_config_names_is_in_the_image() -> None:
+    """Issue 6: where the servers' runtimes come from: `UV=yes` has uv and uvx."""
+    runtimes = {"uv", "uvx"} if dockerfile.arguments(image())["UV"] == "yes" else set()
+    assert {server.command for server in CONFIG.servers.values()} <= runtimes
+
+
+# --- compose -----------------------------------------------------------------------------------------------
+
+
+def test_the_compose_file_is_one() -> None:
+    """The essentials of the Compose specification: known keys, volumes and services that are declared."""
+    assert set(COMPOSE) <= {"name", "services", "volumes"}
+    for name, service in COMPOSE["services"].items():
+        assert set(service) <= SERVICE_KEYS, name
+        assert service["restart"] in ("no", "always", "on-failure", "unless-stopped")
+        for volume in service["volumes"]:
+            source, target, *mode = volume.split(":")
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], (
+                volume
+            )
+            assert target.startswith("/")
+            assert mode in ([], ["ro"])
+        for other, wanted in service.get("depends_on", {}).items():
+            assert other in COMPOSE["services"]
+            assert wanted["condition"] in (
+                "service_started",
+                "service_healthy",
+                "service_completed_successfully",
+            )
+        assert all(isinstance(value, str) for value in service.get("environment", {}).values())
+
+
+@pytest.mark.parametrize("service", [BROKER, BACKEND], ids=["mcp-broker", "backend"])
+def test_what_is_built_is_there(service: dict[str, Any]) -> None:
+    """A Dockerfile that exists, and build arguments that it has."""
+    path = ROOT / service["build"]["context"] / service["build"].get("dockerfile", "Dockerfile")
+    given = dockerfile.arguments(dockerfile.read(path)[-1])
+    assert service["build"].get("args", {}).keys() <= given.keys()
+    assert all(isinstance(value, str) for value in service["build"].get("args", {}).values())
+
+
+def test_the_numbers_and_the_folder_match_on_both_sides() -> None:
+    """Issue 6: ids that must match, the folder that is shared, and who waits for whom."""
+    assert BACKEND["group_add"] == [dockerfile.arguments(image())["GID"]]
+    assert CONFIG.broker.socket_mode == "0660"
+    assert BACKEND["user"].split(":")[0] != dockerfile.arguments(image())["UID"]
+    assert BACKEND["environment"]["MCP_BROKER_ENDPOINT"] == CONFIG.broker.endpoint
+    assert "mcp-socket:/run/mcp-broker" in BROKER["volumes"]
+    assert "mcp-socket:/run/mcp-broker:ro" in BACKEND["volumes"]
+    assert BACKEND["depends_on"]["mcp-broker"]["condition"] == "service_healthy"
+
+
+def test_the_broker_is_bounded_and_restarted() -> None:
+    """Issue 6: a memory limit, a restart policy, no privileges, and a log that does not fill the disk."""
+    assert {"mem_limit", "pids_limit", "restart", "read_only", "logging"} <= BROKER.keys()
+    assert BROKER["cap_drop"] == ["ALL"]
+    seconds = int(BROKER["stop_grace_period"].removesuffix("s"))
+    stop_s = max(server.timeout_stop_sec for server in CONFIG.servers.values())
+    assert seconds > CONFIG.limits.drain_sec + 2 * stop_s, "Docker would kill it while it ends its servers"
