@@ -210,6 +210,11 @@ class Process:
             return None
         return ExitStatus(seen.si_status, by_signal=seen.si_code != os.CLD_EXITED)
 
+    def is_stopped(self) -> bool:
+        """Whether the leader was stopped, by SIGSTOP or the like: it does nothing until it is let go on."""
+        seen = look_at(self.pid)
+        return seen is not None and seen.stopped
+
     def close_stdin(self) -> None:
         """Tell the server, in the way the protocol has it, that it should end."""
         if self.stdin >= 0:
@@ -219,12 +224,17 @@ class Process:
     async def end(self, patience_s: float) -> list[int]:
         """End the whole tree: stdin closed, SIGTERM, SIGKILL, with `patience_s` seconds between them.
 
+        One that is stopped gets SIGKILL at once: it hears of nothing else, and if it were let go on it would
+        first do what was asked of it before, which nobody waits for any more.
+
         Gives the pids of what is there all the same: the kernel keeps it, in uninterruptible sleep say.
 
         Source: 2026-07-28 basic/transports/stdio, *Shutdown*.
         """
         self.close_stdin()
         for signal_next in (signal.SIGTERM, None):
+            if self.is_stopped():
+                break
             with trio.move_on_after(patience_s):
                 await self.exited()
             if self.exit_status() is not None:

@@ -10,6 +10,7 @@ import trio
 
 from broker.core.backoff import Backoff
 from broker.core.config import ServerConfig
+from broker.core.health import Looks
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
 from broker.hub import Hub
 from broker.process import ExitStatus, Launcher, Process, SpawnError
@@ -24,6 +25,8 @@ WORRYING = frozenset({State.BACKOFF, State.BROKEN})
 _ENVELOPE_BYTES = 65_536
 _LAST_WORDS_S = 1.0
 _LAST_LINES = 5
+_LOOKS_A_WATCH = 3
+"""How often a process is looked at within `watchdog_sec`."""
 
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
@@ -212,6 +215,7 @@ class Supervisor:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, process, upstream)
             nursery.start_soon(self._flush, process, upstream)
+            nursery.start_soon(self._look_at, process)
             nursery.start_soon(upstream.watch)
             nursery.start_soon(self.log.drain, process.stderr, lambda: self._hub.heard(self.name))
             self._upstream = upstream
@@ -265,6 +269,15 @@ class Supervisor:
         during = " before it was ready" if self.lifecycle.state is State.HANDSHAKE else ""
         last = f"; its last line was: {self.log.last}" if status.failure and self.log.last else ""
         return f"{status}{during}{last}"
+
+    async def _look_at(self, process: Process) -> None:
+        """See to it that a process which was stopped is replaced, whatever it was at."""
+        every_s, looks = self._config.watchdog_sec / _LOOKS_A_WATCH, Looks()
+        while every_s:
+            await trio.sleep(every_s)
+            if looks.saw(stopped=process.is_stopped()):
+                self._feed(Event.FAILED, Ending("it was stopped by SIGSTOP or the like, and did not go on"))
+                return
 
     async def _flush(self, process: Process, upstream: Upstream) -> None:
         await upstream.flush()

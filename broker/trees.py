@@ -41,12 +41,14 @@ class Seen(NamedTuple):
     """One process at one moment.
 
     `started` is in clock ticks since the boot: with the pid it names a process that no other ever was.
+    `stopped`: by SIGSTOP or the like; not by a debugger, who lets it go on.
     """
 
     pid: int
     started: int
     session: int
     cpu_s: float
+    stopped: bool = False
 
 
 class Tree(NamedTuple):
@@ -69,7 +71,7 @@ def look_at(pid: int) -> Seen | None:
     if fields[0] in (b"Z", b"X"):
         return None
     ticks = sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
-    return Seen(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S)
+    return Seen(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S, fields[0] == b"T")
 
 
 def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:

@@ -19,6 +19,7 @@ from client_shim.errors import ClientClosed
 from client_shim.events import Asked, Ended, Event, Lost, Progressed
 from client_shim.link import FAREWELL_MS, Link
 from client_shim.state import ClientState, Phase
+from client_shim.wire import WANTS_PROGRESS
 
 OnProgress = Callable[[float, "float | None", "str | None"], object]
 _CHANNEL = 1
@@ -111,7 +112,7 @@ class BlockingClient:
             method,
             params,
             timeout_s=self.timeout_s if timeout_s is None else timeout_s,
-            wants_progress=on_progress is not None,
+            flags=WANTS_PROGRESS if on_progress is not None else 0,
             meta=meta,
         )
         link = self._open_link()

@@ -11,28 +11,30 @@ from client_shim import log, payload
 from client_shim.errors import BrokerError
 
 OnProgress = Callable[[float, "float | None", "str | None"], "Awaitable[object] | object"]
+OnLog = Callable[[str, Any, "str | None"], "Awaitable[object] | object"]
 
-MAX_PROGRESS = 256
-"""Progress that waits for a slow callback. Beyond it the oldest is dropped: the newest says more."""
+MAX_SAID = 256
+"""Progress and log messages that wait for a slow callback. Beyond it the oldest is dropped."""
 
 
 class Call:
-    """The reader puts progress and the end in; the caller's own task takes them out, in this order."""
+    """The reader puts in what is said and the end; the caller's own task takes it out, in this order."""
 
-    __slots__ = ("_progress", "_waiter", "id", "outcome", "subject")
+    __slots__ = ("_said", "_waiter", "id", "outcome", "subject")
 
     def __init__(self, id: int, subject: str) -> None:
         self.id = id
         self.subject = subject
         self.outcome: bytes | BrokerError | None = None
-        self._progress: deque[bytes] = deque(maxlen=MAX_PROGRESS)
+        self._said: deque[payload.Progress | payload.LogMessage] = deque(maxlen=MAX_SAID)
         self._waiter: asyncio.Future[None] | None = None
 
-    def add_progress(self, body: bytes) -> bool:
-        """Take a progress notification in; false where an older one had to make room."""
-        room = len(self._progress) < MAX_PROGRESS
-        self._progress.append(body)
-        self._wake()
+    def add(self, said: payload.Progress | payload.LogMessage | None) -> bool:
+        """Take in what the server said about it; false where an older word had to make room."""
+        room = len(self._said) < MAX_SAID
+        if said is not None:
+            self._said.append(said)
+            self._wake()
         return room
 
     def end(self, outcome: bytes | BrokerError) -> None:
@@ -44,14 +46,15 @@ class Call:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def follow(self, on_progress: OnProgress | None) -> bytes:
-        """Report progress until the end comes; return the result or raise the error that it is.
+    async def follow(self, on_progress: OnProgress | None, on_log: OnLog | None = None) -> bytes:
+        """Report what is said until the end comes; return the result or raise the error that it is.
 
-        The callback runs in the caller's task: in order, before the result, and with nobody else waiting.
+        The callbacks run in the caller's task: in order, before the result, and with nobody else waiting.
         """
         while True:
-            while self._progress:
-                await self._report(self._progress.popleft(), on_progress)
+            while self._said:
+                said = self._said.popleft()
+                await self._report(said, on_progress if isinstance(said, payload.Progress) else on_log)
             if isinstance(self.outcome, bytes):
                 return self.outcome
             if self.outcome is not None:
@@ -64,13 +67,13 @@ class Call:
         self.outcome = None
         return error
 
-    async def _report(self, body: bytes, on_progress: OnProgress | None) -> None:
-        progress = payload.progress(body)
-        if on_progress is None or progress is None:
+    async def _report(self, said: tuple[Any, ...], callback: Callable[..., object] | None) -> None:
+        if callback is None:
             return
         try:
-            result: Any = on_progress(*progress)
+            result: Any = callback(*said)
             if hasattr(result, "__await__"):
                 await result
         except Exception as error:
-            log.warn(f"{self.subject}: the progress callback failed: {error}", error)
+            what = "progress" if isinstance(said, payload.Progress) else "log"
+            log.warn(f"{self.subject}: the {what} callback failed: {error}", error)

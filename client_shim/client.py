@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from client_shim import __version__, log, payload
-from client_shim.call import OnProgress
-from client_shim.connection import Channel, Listener
-from client_shim.endpoint import default_endpoint, probe
-from client_shim.errors import ClientClosed, InvalidReply, Unavailable
-from client_shim.payload import Ask
-from client_shim.registry import registry
+from client_shim import payload
+from client_shim.call import OnLog, OnProgress
+from client_shim.errors import InvalidReply
 from client_shim.results import (
     CallResult,
     Completion,
@@ -27,10 +20,27 @@ from client_shim.results import (
     ResourceTemplate,
     Tool,
 )
-from client_shim.wire import MANAGEMENT
+from client_shim.seat import OnListChanged, OnNotification, OnResourceUpdated, Seat
+from client_shim.wire import MANAGEMENT, PROGRESS_EXTENDS, WANTS_PROGRESS
 
-OnNotification = Callable[[str, str, Any], object]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 D = TypeVar("D", bound=Data)
+
+_META = "io.modelcontextprotocol/"
+
+
+class Options(TypedDict, total=False):
+    """What every request takes; `BrokerClient.request` says what each is."""
+
+    timeout: float | None
+    on_progress: OnProgress | None
+    on_log: OnLog | None
+    progress_extends: bool
+    input_responses: Mapping[str, Any] | None
+    request_state: str | None
+    meta: Mapping[str, Any] | None
 
 
 class BrokerClient:
@@ -43,7 +53,7 @@ class BrokerClient:
     Make as many as is convenient: all clients of an event loop share one connection, and one that is
     forgotten without being closed is released when it is collected. One may be made anywhere, also before a
     fork; it belongs to the loop it is first used in, and finds a new connection in another process or after
-    that loop.
+    that loop. docs/client.md tells all of it with examples.
 
     Args:
         name: what the broker's `status` calls this program.
@@ -52,7 +62,14 @@ class BrokerClient:
         hello_timeout_s: how long a broker may take to greet.
         reconnect_s: how long a call waits for a broker that was there and is gone, within its own deadline.
             One that is gone for longer, and still is, is not waited for.
-        on_notification: called with server, method and params of what a server says unasked.
+        capabilities: what this program can do for servers of 2026-07-28, such as ``{"elicitation": {}}``; it
+            goes with every request that has none of its own in `meta`.
+        on_list_changed: called with server and "tools", "resources" or "prompts" when a list is another one.
+        on_resource_updated: called with server and uri when a resource changed that was subscribed to.
+        on_notification: called with server, method and params of both, and of whatever else there may be.
+
+    These three are called in the loop, one at a time; what they raise is logged. After a reconnection they
+    are called for everything that was listened to, for it cannot be known what changed meanwhile.
 
     Every method that talks to the broker connects where that has not been done, and raises:
 
@@ -68,21 +85,20 @@ class BrokerClient:
         timeout: float | None = None,
         hello_timeout_s: float = 5.0,
         reconnect_s: float = 5.0,
+        capabilities: Mapping[str, Any] | None = None,
+        on_list_changed: OnListChanged | None = None,
+        on_resource_updated: OnResourceUpdated | None = None,
         on_notification: OnNotification | None = None,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
         self.timeout = timeout
-        self._hello_timeout_s = hello_timeout_s
-        self._reconnect_s = reconnect_s
-        self._on_notification = on_notification
-        self._channel: Channel | None = None
-        self._release: weakref.finalize[Any, Any] | None = None
-        self._closed = False
+        self._capabilities = capabilities
+        callbacks = (on_list_changed, on_resource_updated, on_notification)
+        self._seat = Seat(name, endpoint, hello_timeout_s, reconnect_s, *callbacks)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else self._channel and self._channel.connection
-        return f"<BrokerClient {self.name!r} {state}>"
+        return f"<BrokerClient {self.name!r} {self._seat}>"
 
     async def __aenter__(self) -> BrokerClient:
         await self.connect()
@@ -96,20 +112,15 @@ class BrokerClient:
     @property
     def connected(self) -> bool:
         """Whether a call could be sent this moment."""
-        return (
-            self._channel is not None
-            and self._channel.connection.is_ours
-            and self._channel.connection.is_open
-        )
+        return self._seat.connected
 
     async def connect(self) -> None:
         """Connect now, and raise `Unavailable` now where that does not work. Calls do it by themselves."""
-        await self._connected(self.timeout)
+        await self._seat.join(self.timeout)
 
     async def aclose(self) -> None:
         """Release what this client holds; its calls end. From any task, and as often as you like."""
-        self._closed = True
-        self._leave("closed")
+        self._seat.close()
 
     # --- calls -----------------------------------------------------------------------------------------
 
@@ -121,6 +132,10 @@ class BrokerClient:
         *,
         timeout: float | None = None,
         on_progress: OnProgress | None = None,
+        on_log: OnLog | None = None,
+        progress_extends: bool = False,
+        input_responses: Mapping[str, Any] | None = None,
+        request_state: str | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> Any:
         """Make any MCP request and return its result as plain data.
@@ -129,33 +144,41 @@ class BrokerClient:
             timeout: in seconds. The broker ends the call then; this side does so itself 2 s later.
             on_progress: called, and awaited where it is asynchronous, with progress, total and message.
                 What it raises is logged.
+            on_log: the same with level, data and logger of what a server of 2026-07-28 logs during the call,
+                from "info" up; `meta` may name another level.
+            progress_extends: each progress starts the time anew.
+            input_responses, request_state: the answers to a result that was `input_required`, and its state.
             meta: the `_meta` of the request. Progress tokens and protocol versions are the broker's own.
         """
+        answers = {"inputResponses": input_responses, "requestState": request_state}
+        given = {key: value for key, value in answers.items() if value is not None}
+        wants_progress = on_progress is not None or progress_extends
         ask = payload.ask(
             server,
             method,
-            params,
+            {**(params or {}), **given} if given else params,
             timeout_s=self.timeout if timeout is None else timeout,
-            wants_progress=on_progress is not None,
-            meta=meta,
+            flags=WANTS_PROGRESS * wants_progress | PROGRESS_EXTENDS * progress_extends,
+            meta=self._meta(server, meta, on_log is not None),
         )
-        return payload.decode(ask.subject, await self._call(ask, on_progress))
+        return payload.decode(ask.subject, await self._seat.call(ask, on_progress, on_log))
+
+    def _meta(self, server: str, given: Mapping[str, Any] | None, logs: bool) -> Mapping[str, Any] | None:
+        ours: dict[str, Any] = {_META + "logLevel": "info"} if logs else {}
+        if self._capabilities is not None and server != MANAGEMENT:
+            ours[_META + "clientCapabilities"] = self._capabilities
+        return {**ours, **(given or {})} if ours else given
 
     async def call_tool(
         self,
         server: str,
         tool: str,
         arguments: dict[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-        on_progress: OnProgress | None = None,
-        meta: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
     ) -> CallResult:
-        """Call a tool. A tool that fails returns a result with `isError`; see `request` for the rest."""
+        """Call a tool. A tool that fails returns a result with `isError`; see `request` for the options."""
         params = {"name": tool, "arguments": {} if arguments is None else arguments}
-        method = "tools/call"
-        raw = await self.request(server, method, params, timeout=timeout, on_progress=on_progress, meta=meta)
-        return _wrap(CallResult, raw, server, method)
+        return await self._get(CallResult, server, "tools/call", params, options)
 
     async def list_tools(self, server: str, *, timeout: float | None = None) -> list[Tool]:
         """The tools of a server, all of them, from the broker's catalogue where that is fresh."""
@@ -176,25 +199,20 @@ class BrokerClient:
         """The prompts of a server."""
         return await self._list(Prompt, server, "prompts/list", "prompts", timeout)
 
-    async def read_resource(self, server: str, uri: str, *, timeout: float | None = None) -> ReadResult:
+    async def read_resource(self, server: str, uri: str, **options: Unpack[Options]) -> ReadResult:
         """What is in a resource."""
-        method = "resources/read"
-        raw = await self.request(server, method, {"uri": str(uri)}, timeout=timeout)
-        return _wrap(ReadResult, raw, server, method)
+        return await self._get(ReadResult, server, "resources/read", {"uri": str(uri)}, options)
 
     async def get_prompt(
         self,
         server: str,
         name: str,
         arguments: dict[str, str] | None = None,
-        *,
-        timeout: float | None = None,
+        **options: Unpack[Options],
     ) -> PromptResult:
         """A prompt, filled in with the arguments."""
-        method, params = "prompts/get", {"name": name, "arguments": {} if arguments is None else arguments}
-        return _wrap(
-            PromptResult, await self.request(server, method, params, timeout=timeout), server, method
-        )
+        params = {"name": name, "arguments": {} if arguments is None else arguments}
+        return await self._get(PromptResult, server, "prompts/get", params, options)
 
     async def complete(
         self,
@@ -202,17 +220,32 @@ class BrokerClient:
         ref: dict[str, Any],
         argument: dict[str, str],
         *,
-        timeout: float | None = None,
+        context: dict[str, Any] | None = None,
+        **options: Unpack[Options],
     ) -> Completion:
         """Proposals for an argument of a prompt or a resource template.
 
         Args:
             ref: ``{"type": "ref/prompt", "name": …}`` or ``{"type": "ref/resource", "uri": …}``.
             argument: ``{"name": …, "value": what is typed so far}``.
+            context: ``{"arguments": {name: value}}``, those that are filled in already.
         """
         method, params = "completion/complete", {"ref": ref, "argument": argument}
-        raw = await self.request(server, method, params, timeout=timeout)
+        if context is not None:
+            params["context"] = context
+        raw = await self.request(server, method, params, **options)
         return _wrap(Completion, _field(raw, "completion", server, method), server, method)
+
+    async def subscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
+        """Hear of it when this resource changes, also across restarts of server and broker.
+
+        Raises `MethodRefused` where the server does not tell of its resources.
+        """
+        await self._seat.subscribe(server, str(uri), True, self.timeout if timeout is None else timeout)
+
+    async def unsubscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
+        """Hear of it no longer."""
+        await self._seat.subscribe(server, str(uri), False, self.timeout if timeout is None else timeout)
 
     async def ping(self, *, timeout: float | None = None) -> None:
         """Return if the broker answers."""
@@ -237,84 +270,10 @@ class BrokerClient:
             raise _unusable(server, method, f"`{field}` is no list")
         return [_wrap(kind, entry, server, method) for entry in entries]
 
-    # --- the channel -----------------------------------------------------------------------------------
-
-    async def _call(self, ask: Ask, on_progress: OnProgress | None) -> bytes:
-        loop = asyncio.get_running_loop()
-        expires = None if ask.timeout_s is None else loop.time() + ask.timeout_s
-        channel = await self._connected(ask.timeout_s)
-        if expires is not None:
-            ask = ask._replace(timeout_s=max(expires - loop.time(), 0.001))
-        connection = channel.connection
-        call = connection.call(channel, ask)
-        try:
-            return await call.follow(on_progress)
-        finally:
-            connection.drop(call, "cancelled by the caller")
-
-    async def _connected(self, timeout_s: float | None) -> Channel:
-        channel = self._join()
-        connection = channel.connection
-        if connection.is_open:
-            return channel
-        if connection.loop.time() - connection.lost_at > self._reconnect_s:
-            probe(connection.endpoint)  # not every call has to wait again for a broker that stays away
-        patience_s = self._reconnect_s if connection.came_up else self._reconnect_s + self._hello_timeout_s
-        until = connection.loop.time() + (patience_s if timeout_s is None else min(patience_s, timeout_s))
-        try:
-            await connection.ready(channel, until)
-        except Unavailable:
-            if not connection.came_up and self._channel is channel:
-                self._leave("no broker")  # so that the next try looks for the endpoint again
-            raise
-        return channel
-
-    def _join(self) -> Channel:
-        """The channel of this client in the running loop of this process."""
-        if self._closed:
-            raise ClientClosed(f"the client {self.name!r} was closed", hint="make another one")
-        loop = asyncio.get_running_loop()
-        if self._channel is not None and self._channel.connection.is_ours:
-            if self._channel.connection.loop is loop:
-                return self._channel
-            if not self._channel.connection.loop.is_closed():
-                raise RuntimeError(
-                    f"the client {self.name!r} belongs to another event loop; make one for each loop"
-                )
-        who = {"name": self.name, "version": __version__, "pid": os.getpid()}
-        endpoint = self.endpoint or default_endpoint()
-        connection = registry().connection(loop, endpoint, who, self._hello_timeout_s)
-        self._channel = channel = connection.join(_listener(self))
-        self._release = weakref.finalize(self, connection.leave_soon, channel, "forgotten")
-        self._release.atexit = False
-        return channel
-
-    def _leave(self, reason: str) -> None:
-        channel, self._channel = self._channel, None
-        if self._release is not None:
-            self._release.detach()
-        if channel is None:
-            return
-        try:
-            here = asyncio.get_running_loop() is channel.connection.loop
-        except RuntimeError:
-            here = False
-        leave = channel.connection.leave if here else channel.connection.leave_soon
-        leave(channel, reason)
-
-    def _hear(self, server: str, method: str, body: bytes) -> None:
-        if self._on_notification is None:
-            return
-        try:
-            self._on_notification(server, method, payload.decode(f"`{method}` of server {server!r}", body))
-        except Exception as error:
-            log.warn(f"the notification callback of {self.name!r} failed: {error}", error)
-
-
-def _listener(client: BrokerClient) -> Callable[[], Listener | None]:
-    """The connection must not keep its clients alive: that is how it learns that one was forgotten."""
-    method = weakref.WeakMethod(client._hear)
-    return lambda: method()
+    async def _get(
+        self, kind: type[D], server: str, method: str, params: dict[str, Any], options: Options
+    ) -> D:
+        return _wrap(kind, await self.request(server, method, params, **options), server, method)
 
 
 def _field(raw: Any, field: str, server: str, method: str) -> Any:

@@ -16,11 +16,12 @@ from typing import Any
 
 import zmq
 
-from client_shim import log, reasons
+from client_shim import log, payload, reasons
 from client_shim.call import Call
+from client_shim.channel import Channel, Listener, Listening, Wants
 from client_shim.endpoint import probe
-from client_shim.errors import ClientClosed, InvalidEndpoint, Unavailable, WrongWireVersion
-from client_shim.events import Asked, Dropped, Ended, Event, Lost, Notified, Progressed, Welcomed
+from client_shim.errors import CallError, ClientClosed, InvalidEndpoint, Unavailable, WrongWireVersion
+from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed, Welcomed
 from client_shim.link import FAREWELL_MS
 from client_shim.loop_link import LoopLink
 from client_shim.payload import Ask
@@ -32,28 +33,13 @@ SETTLED_S = 10.0
 HASTE_S = 0.1
 """How soon after a failed attempt the next one is made while a call waits for it."""
 
+NOTHING = Wants()
+
 _HOPELESS = (WrongWireVersion, InvalidEndpoint)
 """What waiting does not mend."""
 
 _ORDINARY = ("late", "cancelled")
 """What a broker says about calls that this side has given up. It is counted and no cause for worry."""
-
-Listener = Callable[[str, str, bytes], None]
-
-
-class Channel:
-    """The place of one client object in its connection.
-
-    Args:
-        listener: gives what hears the channel's notifications (service, method, params), while it lives.
-    """
-
-    __slots__ = ("connection", "listener", "number")
-
-    def __init__(self, connection: Connection, number: int, listener: Callable[[], Listener | None]) -> None:
-        self.connection = connection
-        self.number = number
-        self.listener = listener
 
 
 class Connection:
@@ -85,7 +71,7 @@ class Connection:
         self._on_close = on_close
         self._channels: dict[int, Channel] = {}
         self._last_channel = 0
-        self._calls: dict[int, Call] = {}
+        self._calls: dict[int, Call | Listening] = {}
         self._waiters: dict[asyncio.Future[None], Channel] = {}
         self._link: LoopLink | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -113,11 +99,24 @@ class Connection:
 
     # --- channels and calls ------------------------------------------------------------------------
 
-    def join(self, listener: Callable[[], Listener | None]) -> Channel:
-        """A new channel."""
+    def join(self, listener: Callable[[], Listener | None], wants: Wants = NOTHING) -> Channel:
+        """A new channel, which listens before it does anything else."""
         self._last_channel += 1
-        channel = self._channels[self._last_channel] = Channel(self, self._last_channel, listener)
+        channel = Channel(self, self._last_channel, listener, wants)
+        self._channels[self._last_channel] = channel
+        self._listen(channel)
         return channel
+
+    def _listen(self, channel: Channel) -> None:
+        if self._link is None or not self.is_open or not channel.wants:
+            return
+        try:
+            id = self._link.state.request(channel.number, channel.wants.ask(), self.loop.time())
+        except CallError as error:
+            log.warn(f"the broker is not asked to tell of changes: {error}")
+            return
+        self._calls[id] = Listening(channel, self._deliver)
+        self._link.settle()
 
     def leave(self, channel: Channel, reason: str) -> None:
         """The end of a channel and its calls; the last one closes the connection. Leaving twice is fine."""
@@ -171,7 +170,7 @@ class Connection:
             raise RuntimeError("no call can be made while there is no link")
         now = self.loop.time()
         id = self._link.state.request(channel.number, ask, now)
-        call = self._calls[id] = Call(id, ask.subject)
+        self._calls[id] = call = Call(id, ask.subject)
         self._link.settle()
         if ask.timeout_s is not None:
             self._link.wake_by(now + ask.timeout_s + GRACE_S)
@@ -294,21 +293,31 @@ class Connection:
         _REACTIONS[type(event)](self, event)
 
     def _on_welcomed(self, _: Welcomed) -> None:
+        for channel in list(self._channels.values()):  # before any call: what it hears is never older
+            self._listen(channel)
         self._rose()
 
     def _on_ended(self, event: Ended) -> None:
         self._calls.pop(event.id).end(event.outcome)
 
     def _on_progressed(self, event: Progressed) -> None:
-        if not self._calls[event.id].add_progress(event.body):
+        if not self._calls[event.id].add(payload.progress(event.body)):
             self._count("progress dropped")
 
+    def _on_logged(self, event: Logged) -> None:
+        if not self._calls[event.id].add(payload.log_message(event.body)):
+            self._count("log message dropped")
+
     def _on_notified(self, event: Notified) -> None:
-        """Listeners are called a little later: what they do must not come in between two events."""
         for channel in list(self._channels.values()):
-            listen = channel.listener() if event.channel in (0, channel.number) else None
-            if listen is not None:
-                self.loop.call_soon(listen, event.service, event.method, event.body, context=self._context)
+            if event.channel in (0, channel.number):
+                self._deliver(channel, event.service, event.method, event.body)
+
+    def _deliver(self, channel: Channel, service: str, method: str, body: bytes) -> None:
+        """Listeners are called a little later: what they do must not come in between two events."""
+        listen = channel.listener()
+        if listen is not None:
+            self.loop.call_soon(listen, service, method, body, context=self._context)
 
     def _on_asked(self, event: Asked) -> None:
         if self._link is not None:
@@ -330,6 +339,7 @@ _REACTIONS: dict[type[Any], Callable[[Connection, Any], None]] = {
     Welcomed: Connection._on_welcomed,
     Ended: Connection._on_ended,
     Progressed: Connection._on_progressed,
+    Logged: Connection._on_logged,
     Notified: Connection._on_notified,
     Asked: Connection._on_asked,
     Dropped: Connection._on_dropped,

@@ -21,8 +21,15 @@ class Progressed(NamedTuple):
     body: bytes
 
 
+class Logged(NamedTuple):
+    """The server has a log message for call `id`; the body is the params of the notification."""
+
+    id: int
+    body: bytes
+
+
 class Notified(NamedTuple):
-    """A notification that is not progress, for one channel (or all of them: 0)."""
+    """A notification about no call, for one channel (or all of them: 0)."""
 
     channel: int
     service: str
@@ -61,4 +68,4 @@ class Dropped(NamedTuple):
     what: str
 
 
-Event = Welcomed | Progressed | Notified | Asked | Ended | Lost | Dropped
+Event = Welcomed | Progressed | Logged | Notified | Asked | Ended | Lost | Dropped

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from client_shim.errors import InvalidReply, InvalidRequest
-from client_shim.wire import MANAGEMENT, WANTS_PROGRESS
+from client_shim.wire import MANAGEMENT
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _THEIRS = "this is the server's mistake: report it to its authors"
@@ -20,6 +20,14 @@ class Progress(NamedTuple):
     progress: float
     total: float | None
     message: str | None
+
+
+class LogMessage(NamedTuple):
+    """What a server logs while it works on a call."""
+
+    level: str
+    data: Any
+    logger: str | None
 
 
 class Ask(NamedTuple):
@@ -40,7 +48,7 @@ def ask(
     params: Mapping[str, Any] | None,
     *,
     timeout_s: float | None = None,
-    wants_progress: bool = False,
+    flags: int = 0,
     meta: Mapping[str, Any] | None = None,
 ) -> Ask:
     """Make an `Ask` of plain data.
@@ -57,7 +65,7 @@ def ask(
             hint="give a positive number of seconds, or None for the broker's own",
         )
     body, meta = _encode(subject, params, meta)
-    return Ask(subject, server, method, body, timeout_s, WANTS_PROGRESS if wants_progress else 0, meta)
+    return Ask(subject, server, method, body, timeout_s, flags, meta)
 
 
 def _subject(server: str, method: str, params: Mapping[str, Any] | None) -> str:
@@ -155,6 +163,16 @@ def progress(body: bytes) -> Progress | None:
     if not _is_number(done):
         return None
     return Progress(done, total if _is_number(total) else None, message if isinstance(message, str) else None)
+
+
+def log_message(body: bytes) -> LogMessage | None:
+    """What a log message says, or `None` where that cannot be read."""
+    try:
+        params = json.loads(str(body, "utf-8"))
+        level, data, logger = params["level"], params.get("data"), params.get("logger")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    return LogMessage(str(level), data, logger if isinstance(logger, str) else None)
 
 
 def _is_number(value: object) -> bool:

@@ -133,10 +133,25 @@ class PromptMessage(Data):
         return Content(self.raw["content"])
 
 
-class CallResult(Data):
+class Result(Data):
+    """What came of a call, or what the server must be told before it can go on.
+
+    A server of 2026-07-28 may answer with `input_required`: then `inputRequests` has its questions by name,
+    and the same call is made again, with `input_responses` by the same names and with `request_state`.
+    """
+
+    known = frozenset({"resultType", "inputRequests", "requestState"})
+
+    @property
+    def input_required(self) -> bool:
+        """Whether the server asks something first."""
+        return bool(self.raw.get("resultType") == "input_required")
+
+
+class CallResult(Result):
     """What a tool call came to. A tool that failed says so in `isError`; that is no exception."""
 
-    known = frozenset({"structuredContent"})
+    known = Result.known | {"structuredContent"}
 
     @property
     def content(self) -> list[Content]:
@@ -151,7 +166,7 @@ class CallResult(Data):
     is_error = isError
 
 
-class ReadResult(Data):
+class ReadResult(Result):
     """What reading a resource came to."""
 
     @property
@@ -159,10 +174,10 @@ class ReadResult(Data):
         return [ResourceContents(item) for item in self.raw.get("contents") or []]
 
 
-class PromptResult(Data):
+class PromptResult(Result):
     """A prompt, filled in."""
 
-    known = frozenset({"description"})
+    known = Result.known | {"description"}
 
     @property
     def messages(self) -> list[PromptMessage]:

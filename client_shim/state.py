@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from client_shim import errors, reasons, wire
-from client_shim.events import Asked, Dropped, Ended, Event, Lost, Notified, Progressed, Welcomed
+from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed, Welcomed
 from client_shim.outbox import Frames, Outbox
 from client_shim.payload import Ask
 
@@ -26,6 +26,7 @@ GRACE_S = 2.0
 
 MAX_DELAY_S = 30.0
 PROGRESS = "notifications/progress"
+MESSAGE = "notifications/message"
 
 
 class Phase(Enum):
@@ -37,10 +38,14 @@ class Phase(Enum):
 
 
 class _Call(NamedTuple):
+    """`moved`: progress that starts its time anew has come since `expires` was set."""
+
     channel: int
     subject: str
     timeout_s: float | None
     expires: float | None
+    extends: bool
+    moved: bool = False
 
 
 class ClientState:
@@ -109,7 +114,8 @@ class ClientState:
             raise reasons.outbox_full(ask.subject, self._outbox.requests, self._outbox.requests_bytes)
         self._last_id = id
         expires = None if ask.timeout_s is None else now + ask.timeout_s + GRACE_S
-        self._calls[id] = _Call(channel, ask.subject, ask.timeout_s, expires)
+        extends = bool(ask.flags & wire.PROGRESS_EXTENDS)
+        self._calls[id] = _Call(channel, ask.subject, ask.timeout_s, expires, extends)
         return id
 
     def cancel(self, id: int, reason: str | None = None) -> None:
@@ -159,10 +165,13 @@ class ClientState:
         if self.phase is Phase.GREETING:
             return self._lose(reasons.silent(self._hello_timeout_s)) if now >= self._hello_expires else []
         overdue = [i for i, call in self._calls.items() if call.expires is not None and now >= call.expires]
-        return [self._expire(id) for id in overdue]
+        return [ended for id in overdue if (ended := self._expire(id, now)) is not None]
 
-    def _expire(self, id: int) -> Ended:
+    def _expire(self, id: int, now: float) -> Ended | None:
         call = self._calls[id]
+        if call.moved and call.timeout_s is not None:
+            self._calls[id] = call._replace(moved=False, expires=now + call.timeout_s + GRACE_S)
+            return None
         self.cancel(id, "deadline")
         return Ended(id, reasons.overdue(call.subject, call.timeout_s or 0.0, GRACE_S))
 
@@ -281,10 +290,15 @@ class ClientState:
         ]
 
     def _on_notification(self, message: wire.Notification, body: bytes) -> list[Event]:
-        if message.id == 0 or message.method != PROGRESS:
+        if message.id == 0 or message.method not in (PROGRESS, MESSAGE):
             return [Notified(message.channel, message.service, message.method, body)]
-        if self._find(message.channel, message.id) is None:
+        call = self._find(message.channel, message.id)
+        if call is None:
             return self._not_under_way(message)
+        if message.method == MESSAGE:
+            return [Logged(message.id, body)]
+        if call.extends:
+            self._calls[message.id] = call._replace(moved=True)
         return [Progressed(message.id, body)]
 
     def _on_question(self, message: wire.Question, body: bytes) -> list[Event]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client_shim import errors, outbox, wire
-from client_shim.events import Asked, Dropped, Ended, Event, Lost, Notified, Progressed
+from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed
 from client_shim.payload import ask
 from client_shim.state import GRACE_S, MAX_DELAY_S, Phase, delays
 from tests.client.talk import ECHO, LIMITS, WINDOW, flush, greeting, hear, opened
@@ -257,8 +257,29 @@ def test_progress_belongs_to_a_call_and_other_news_to_a_channel() -> None:
     id = state.request(1, ECHO, 0.0)
     progress = wire.Notification(1, id, "s", "notifications/progress")
     assert hear(state, progress, b'{"progress":1}') == [Progressed(id, b'{"progress":1}')]
+    message = wire.Notification(1, id, "s", "notifications/message")
+    assert hear(state, message, b'{"level":"info"}') == [Logged(id, b'{"level":"info"}')]
     changed = wire.Notification(3, 0, "s", "notifications/tools/list_changed")
     assert hear(state, changed, b"{}") == [Notified(3, "s", changed.method, b"{}")]
+
+
+@pytest.mark.parametrize("extends", [False, True])
+def test_progress_holds_off_the_deadline_of_this_side_where_it_was_asked_to(extends: bool) -> None:
+    """Issue 5: the broker's word counts; without progress this side ends the call as ever."""
+    state = opened()
+    flags = wire.WANTS_PROGRESS | wire.PROGRESS_EXTENDS * extends
+    id = state.request(1, ECHO._replace(timeout_s=10.0, flags=flags), 0.0)
+    progress = wire.Notification(1, id, "s", "notifications/progress")
+    for due in (10.0 + GRACE_S, 20.0 + 2 * GRACE_S):
+        hear(state, progress, b'{"progress":1}')
+        assert state.expire(due - 0.1) == []
+        assert state.next_deadline() == due
+        events = state.expire(due)
+        if not extends:
+            assert isinstance(only_error(events), errors.DeadlineExceeded)
+            return
+        assert events == []
+    assert isinstance(only_error(state.expire(30.0 + 3 * GRACE_S)), errors.DeadlineExceeded)
 
 
 def test_a_question_can_be_declined() -> None:

@@ -43,7 +43,7 @@ class Askers:
     @property
     def wake_at(self) -> float | None:
         """When somebody has waited for long enough."""
-        return min(self._until.values(), default=None)
+        return min(self._until.values()) if self._until else None
 
     def overdue(self, now: float) -> list[str]:
         """The lists that have been waited for for long enough."""

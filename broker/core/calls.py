@@ -144,7 +144,7 @@ class Calls:
             answers=call.answers,
             stateful=server.config.stateful,
         )
-        self.routing.mark_sent(call)
+        self.routing.mark_sent(call, now)
         if call.method in LISTS or call.method == "server/discover":
             self._list(call, server.catalogue.answer(call.method, now), now)
         elif call.method == "ping":
@@ -266,11 +266,22 @@ class Calls:
                 refusal = refusals.deadline(call, server.line.running + server.line.reserved)
             else:
                 refusal = self._not_served(call, server, now)
+            if call.sent and server.health is not None:
+                server.health.missed()
             self._cancel_upstream(call, "its time was up", now)
             self.fail(call, refusal, now)
             names.add(call.server)
         for name in sorted(names):
             self.pump(self._servers[name], now)
+
+    def busy_until(self, server: Server, before: float, now: float) -> float | None:
+        """When the last of the calls runs out of time that the server was given before a moment, and has."""
+        deadlines = [
+            call.deadline
+            for call in self.routing.of_server(server.name)
+            if call.sent and call.sent_at <= before and call.deadline > now
+        ]
+        return max(deadlines, default=None)
 
     def server_died(self, server: Server, reason: str, now: float) -> None:
         """The process is gone: what it had is answered now, or is to be sent again; what waits goes on."""

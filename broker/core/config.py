@@ -157,6 +157,16 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _about("Seconds it has to end after its input was closed, and again after SIGTERM.", _SECONDS),
     ] = 5.0
 
+    watchdog_sec: Annotated[
+        float,
+        Meta(ge=0, le=31_536_000),
+        _about(
+            "Seconds of silence after which it is asked whether it lives, unless it is busy. It is replaced "
+            "when it answers neither that nor a second time. 0 never asks.",
+            "write a number of seconds, such as 30, or 0",
+        ),
+    ] = 30.0
+
     doctor: DoctorConfig | None = None
 
     @property

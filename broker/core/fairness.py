@@ -116,7 +116,7 @@ class Line:
     @property
     def wake_at(self) -> float | None:
         """When a place is free again even without a late reply."""
-        return min(self._reserved.values(), default=None)
+        return min(self._reserved.values()) if self._reserved else None
 
     def tick(self, now: float) -> bool:
         """Time has passed; whether a place has become free."""

@@ -156,6 +156,11 @@ class Lifecycle:
         return self.state is State.DRAINING and self._then is Then.RESPAWN
 
     @property
+    def failing(self) -> bool:
+        """Whether it is on its way out because of a failure."""
+        return self.state is State.DRAINING and self._then is Then.FAIL
+
+    @property
     def stopped(self) -> bool:
         """Whether somebody has stopped it: it rests, or soon will, and is not started again by itself."""
         return self.stopping or (self.state is State.STOPPED and not self.given_up)

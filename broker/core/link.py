@@ -20,7 +20,7 @@ from broker.core.handshake import Agreed, Ask, Handshake, Step, Tell, reason_of
 from broker.core.jsonrpc import Reply, Told
 from broker.core.listening import Each, Heard, Listening, Missed, Stream
 from broker.core.methods import MODERN_VERSION, Era
-from broker.core.pace import Pace
+from broker.core.pace import Pace, soonest
 from broker.core.texts import clip
 
 READ_BURST = 4
@@ -208,13 +208,12 @@ class Link:
     @property
     def wake_at(self) -> float | None:
         """When `tick` is due."""
-        times: list[float | None] = [self._handshake.wake_at]
-        if self.opened:
+        times = [self._handshake.wake_at, self._listening.wake_at if self._listening else None]
+        if self.opened and self._pending:
             times += [pending.deadline for pending in self._pending.values()]
+        if self.opened and self._again:
             times += [self._pace(method).at() for method in self._again - self._since.keys()]
-        if self._listening is not None:
-            times.append(self._listening.wake_at)
-        return min((time for time in times if time is not None), default=None)
+        return soonest(times)
 
     def tick(self, now: float) -> list[Did]:
         """Time has passed: fall back from the probe, give up on a list, or read it again."""
@@ -264,13 +263,14 @@ class Link:
     def _agreed(self, agreed: Agreed, now: float) -> list[Did]:
         self.catalogue = Catalogue(agreed)
         kind = Stream if agreed.era is Era.MODERN else Each
-        self._listening = kind(self._config.name, agreed, self._ask_to_hear, self._config.timeout)
+        self._listening = kind(self._config.name, agreed, self.ask, self._config.timeout)
         did = self._heard(self._listening.start(self._uris, self._was_there, now), now)
         for method in lists_for(agreed.capabilities):  # after that: what changes meanwhile is heard of
             did.append(self._ask_page(Reading(method, self._max_bytes), b"{}", now))
         return did + self._finish()
 
-    def _ask_to_hear(self, method: str, body: bytes) -> tuple[int, Write]:
+    def ask(self, method: str, body: bytes) -> tuple[int, Write]:
+        """A request of the broker's own, whose reply another one waits for: its id, and the line to write."""
         id, meta = self._new_id(), self._own_meta() if self.era is Era.MODERN else None
         return id, Write(self._config.name, jsonrpc.request_line(id, method, body, meta))
 

@@ -186,6 +186,7 @@ class Stream(Listening):
     def __init__(self, server: str, agreed: Agreed, ask: Asks, timeout_s: float) -> None:
         super().__init__(server, agreed, ask, timeout_s)
         self._uris: frozenset[str] = frozenset()
+        self._wanted = self._filter()
         self._open: _Stream | None = None
         self._next: _Stream | None = None
         self._honoured: dict[str, Any] = {}
@@ -198,6 +199,7 @@ class Stream(Listening):
 
     def want(self, uris: Collection[str], now: float) -> list[Heard]:
         self._uris = frozenset(uris) if self._agreed.tells_of_resources else frozenset()
+        self._wanted = self._filter()
         return self._go_on(now)
 
     def _filter(self) -> dict[str, Any]:
@@ -206,13 +208,12 @@ class Stream(Listening):
 
     @property
     def _is_due(self) -> bool:
-        wanted = self._filter()
-        if self._next is not None or wanted == self._refused:
+        if self._next is not None or self._wanted == self._refused:
             return False
-        return wanted != (self._open.filter if self._open else {})
+        return self._wanted != (self._open.filter if self._open else {})
 
     def _go_on(self, now: float) -> list[Heard]:
-        wanted = self._filter()
+        wanted = self._wanted
         if self._is_due and not wanted and self._open is not None:
             ended, self._open = self._open, None
             return [self._take_back(ended)]

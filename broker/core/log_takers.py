@@ -50,8 +50,17 @@ class LogTakers:
 
     def only(self, now: float) -> Call | None:
         """The one that a message is for, where there is exactly one that it can be for."""
-        if self._given_up:
-            self._given_up = {id: until for id, until in self._given_up.items() if until > now}
+        self.tick(now)
         if len(self._open) != 1 or self._given_up:
             return None
         return next(iter(self._open.values()))
+
+    @property
+    def wake_at(self) -> float | None:
+        """When one that was given up cannot be meant any more."""
+        return min(self._given_up.values()) if self._given_up else None
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        if self._given_up:
+            self._given_up = {id: until for id, until in self._given_up.items() if until > now}

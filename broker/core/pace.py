@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class Pace:
     """So many times at once, and one more with every further interval.
@@ -26,3 +28,9 @@ class Pace:
             return False
         self._due = max(self._due, now) + self._every_s
         return True
+
+
+def soonest(times: Iterable[float | None]) -> float | None:
+    """The first of these times; `None` is never."""
+    known = [time for time in times if time is not None]
+    return min(known) if known else None

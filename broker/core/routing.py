@@ -42,6 +42,7 @@ class Call(Struct, eq=False):
     deadline: float
     since: float
     sent: bool = False
+    sent_at: float = 0.0
     client_pid: int = -1
     logged: int = 0
     answers: bool = False
@@ -90,9 +91,9 @@ class Routing:
         self.body_bytes += len(call.body)
         self._watch(call)
 
-    def mark_sent(self, call: Call) -> None:
+    def mark_sent(self, call: Call, now: float) -> None:
         """The call is written to its server; its params are only kept where it may be sent again."""
-        call.sent = True
+        call.sent, call.sent_at = True, now
         if call.once is not None:
             self.body_bytes -= len(call.body)
             call.body = b""

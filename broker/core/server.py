@@ -6,11 +6,13 @@ from broker.core.askers import Askers
 from broker.core.catalog import Catalogue
 from broker.core.config import ServerConfig
 from broker.core.fairness import Line
+from broker.core.health import Health
 from broker.core.lifecycle import Lifecycle, State
 from broker.core.link import Link
 from broker.core.log_takers import LogTakers
 from broker.core.methods import Era
 from broker.core.metrics import Counters, Latency
+from broker.core.pace import soonest
 from broker.core.routing import Call
 
 _RESTING = frozenset({State.STOPPED, State.BROKEN})
@@ -28,8 +30,11 @@ class Server:
         self.lifecycle = lifecycle
         self.line = Line(config.concurrency)
         self.link: Link | None = None
+        self.health: Health | None = None
         self.catalogue: Catalogue | None = None
         self.remembered: Era | None = None
+        self.answers_checks: bool | None = None
+        """Whether it is known to answer health checks; False where an earlier process ended at one."""
         self.askers = Askers()
         self.log_takers = LogTakers()
         self.latency = Latency()
@@ -53,7 +58,8 @@ class Server:
     @property
     def opened(self) -> bool:
         """Whether calls can be written to it now."""
-        return self.link is not None and self.link.opened
+        ending = self.lifecycle.state is State.DRAINING
+        return self.link is not None and self.link.opened and not ending
 
     @property
     def era(self) -> Era:
@@ -61,6 +67,13 @@ class Server:
         if self.catalogue is not None:
             return self.catalogue.agreed.era
         return self.remembered or Era.LEGACY
+
+    @property
+    def wake_at(self) -> float | None:
+        """When something of it is due, its lifecycle aside."""
+        link = self.link.wake_at if self.link is not None else None
+        health = self.health.wake_at if self.health is not None else None
+        return soonest((link, health, self.line.wake_at, self.askers.wake_at, self.log_takers.wake_at))
 
     def leave(self, call: Call) -> None:
         """A call has ended: wherever it stood, it stands there no longer."""
@@ -79,9 +92,19 @@ class Server:
         self.log_takers.release(id)
         return self.line.release(id)
 
+    def watch(self, now: float) -> None:
+        """The process is ready: from now on its silence is noticed."""
+        patience_s = 0.0 if self.answers_checks is False else self.config.watchdog_sec
+        answers = self.answers_checks is True or self.era is Era.MODERN  # the handshake was the question
+        self.health = Health(patience_s, answers=answers, now=now)
+
     def forget_process(self) -> None:
         """The process is gone, and with it all that it was at."""
-        self.link = None
+        if self.health is not None and self.health.answers:
+            self.answers_checks = True
+        elif self.health is not None and self.health.ended_at_it and self.lifecycle.failing:
+            self.answers_checks = False
+        self.link = self.health = None
         self.line.held = False
         self.line.release_all()
         self.log_takers.release_all()

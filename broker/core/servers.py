@@ -16,11 +16,13 @@ from broker.core.audience import UPDATED, Audience
 from broker.core.calls import Calls
 from broker.core.catalog import LISTS
 from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
+from broker.core.health import Health, Verdict
 from broker.core.jsonrpc import Asked, Broken, Id, Reply, Told
 from broker.core.link import Did, Link, Read
 from broker.core.listening import Missed
 from broker.core.methods import Era
 from broker.core.metrics import Counters
+from broker.core.pace import soonest
 from broker.core.routing import Call
 from broker.core.server import Server
 from broker.core.texts import clip
@@ -111,10 +113,7 @@ class Servers:
 
     def wake_at(self) -> float | None:
         """When `tick` is due for one of them."""
-        times = [server.link.wake_at for server in self._table.values() if server.link]
-        times += [server.line.wake_at for server in self._table.values()]
-        times += [server.askers.wake_at for server in self._table.values()]
-        return min((time for time in times if time is not None), default=None)
+        return soonest([server.wake_at for server in self._table.values()])
 
     def tick(self, now: float) -> None:
         """Time has passed."""
@@ -124,9 +123,26 @@ class Servers:
             for method in server.askers.overdue(now):
                 self._effects.note(Level.WARNING, "catalogue.stale", server=server.name, list=method)
                 self._calls.answer_askers(server, method, now)
+            server.log_takers.tick(now)
             if server.line.tick(now):
                 self._drop(server, "never.replied")
                 self._calls.pump(server, now)
+            if server.health is not None and server.link is not None:
+                self._look_after(server, server.link, server.health, now)
+
+    def _look_after(self, server: Server, link: Link, health: Health, now: float) -> None:
+        """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
+        verdict = health.look(now, lambda before: self._calls.busy_until(server, before, now))
+        if verdict is Verdict.ASK:
+            id, line = link.ask("server/discover" if link.era is Era.MODERN else "ping", b"{}")
+            health.asked(id)
+            self._effects.append(line)
+            self._effects.note(
+                Level.DEBUG, "server.asked", server=server.name, silent_s=round(health.silent_s(now), 3)
+            )
+        elif verdict is Verdict.HUNG:
+            reason = f"it answered neither calls nor health checks for {health.silent_s(now):.0f} s"
+            self._effects.append(Unfit(server.name, reason))
 
     def line(self, name: str, line: bytes, now: float) -> None:
         """It wrote this line to its stdout."""
@@ -136,6 +152,8 @@ class Servers:
             self._counters.add("dropped.late.line")
             return
         link.heard(now)
+        if server.health is not None:
+            server.health.heard(now)
         message = jsonrpc.read(line)
         if isinstance(message, Reply):
             self._replied(server, link, message, now)
@@ -160,6 +178,8 @@ class Servers:
             self._calls.reply(call, reply, now)
             return
         effects = link.reply(reply.id, reply, now)
+        if effects is None and server.health is not None and server.health.answered(reply.id):
+            return  # that it came is all that it says
         if effects is None:
             self._drop(server, "late.reply", id=_shown(reply.id))
             self._release(server, reply.id, now)
@@ -259,6 +279,7 @@ class Servers:
         assert link.catalogue is not None
         before, server.catalogue = server.catalogue, link.catalogue
         server.remembered = link.era
+        server.watch(now)
         for notification in link.catalogue.changes_since(before):
             self._audience.list_changed(server.name, notification)
         self._effects += link.catch_up(now)

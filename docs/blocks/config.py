@@ -106,6 +106,8 @@ def _bounds(kind: inspect.Type, language: Language) -> str:
     match kind:
         case inspect.BoolType():
             return _say(language, "or").join(("`true`", "`false`"))
+        case inspect.FloatType(gt=None, ge=least):
+            return _say(language, "number") + _say(language, "from", f"{least:g}")
         case inspect.FloatType(gt=above):
             return _say(language, "number") + _say(language, "above", f"{above:g}")
         case inspect.IntType(ge=least, le=most):

@@ -44,7 +44,7 @@ def test_no_params_have_no_body() -> None:
 def test_meta_is_lifted_out_of_the_params() -> None:
     """Law 7: it travels in the header. A body with a top-level `_meta` would be refused."""
     params = {"_meta": {"k": 1}, "inner": {"_meta": 2}}
-    ask = payload.ask("s", "m", params, wants_progress=True)
+    ask = payload.ask("s", "m", params, flags=WANTS_PROGRESS)
     assert (ask.meta, ask.body, ask.flags) == ({"k": 1}, b'{"inner":{"_meta":2}}', WANTS_PROGRESS)
     assert "_meta" in params, "the caller's own dict is left alone"
     with pytest.raises(errors.InvalidRequest, match="twice"):

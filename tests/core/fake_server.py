@@ -39,7 +39,9 @@ class Script:
         if method == "initialize" and self.era is Era.LEGACY:
             seen = {"protocolVersion": LEGACY_VERSION, "capabilities": self.offers(), "serverInfo": {}}
             return _result(request, seen)
-        if method in ("server/discover", "initialize"):
+        if method == "ping" and self.era is Era.LEGACY:
+            return _result(request, {})
+        if method in ("server/discover", "initialize", "ping"):
             return _error(request, -32601, "no such method")
         if method in ("resources/subscribe", "resources/unsubscribe"):
             return _result(request, {})
@@ -86,6 +88,7 @@ class Process:
         self.name = name
         self.script = script
         self.lines: list[Json] = []
+        self.at: dict[int, float] = {}
         self._world = world
 
     def take(self, line: bytes) -> None:
@@ -94,6 +97,8 @@ class Process:
         assert len(line.splitlines()) == 1
         message = json.loads(line)
         self.lines.append(message)
+        if "id" in message:
+            self.at[message["id"]] = self._world.now
         answer = self.script.answer(message) if "method" in message else None
         if answer is not None:
             self._world.lines.append((self, json.dumps(answer).encode()))

@@ -94,6 +94,7 @@ def test_the_defaults() -> None:
         "start_limit_interval_sec": 60.0,
         "timeout_start_sec": 90.0,
         "timeout_stop_sec": 5.0,
+        "watchdog_sec": 30.0,
         "doctor": None,
     }
     assert plain(BrokerConfig()) == {
@@ -139,6 +140,7 @@ def test_every_key_can_be_set() -> None:
         "start_limit_interval_sec": 1,
         "timeout_start_sec": 2,
         "timeout_stop_sec": 3,
+        "watchdog_sec": 0,
         "doctor": {"tool": "list", "arguments": {"city": "福岡"}},
     }
     assert plain(server(**keys)) == {"name": "a", **keys, "env": {}}  # it is not run

@@ -15,7 +15,7 @@ from tests.core.world import Client, World
 
 def there(ttl_ms: int | None, era: Era = Era.MODERN, *, tells: bool = False, **keys: object) -> World:
     """A broker with one server whose lists have this `ttlMs`; it tells of changes or does not."""
-    world = World({"time": keys})
+    world = World({"time": {"watchdog_sec": 0, **keys}})
     script = world.scripts["time"]
     script.era, script.capabilities = era, {"tools": {"listChanged": tells}}
     script.hints = {} if ttl_ms is None else {"ttlMs": ttl_ms, "cacheScope": "public"}

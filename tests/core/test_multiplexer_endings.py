@@ -111,7 +111,7 @@ def test_a_call_whose_time_is_up_in_line_never_gets_to_the_server() -> None:
 
 def test_wake_at_is_the_next_deadline_of_all() -> None:
     """Section 2: the shell sleeps until then, and no longer."""
-    world = ready()
+    world = ready(watchdog_sec=0)
     assert world.mux.wake_at() is None
     client = world.client()
     client.call(timeout_ms=9000)

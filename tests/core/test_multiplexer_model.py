@@ -63,6 +63,8 @@ class Asked:
     extends: bool
     token: object
     released: bool = False
+    tool: str = "echo"
+    service: str = ""
 
 
 @dataclass
@@ -142,6 +144,8 @@ class AnyInterleaving(RuleBasedStateMachine):
             deadline=self.world.now + timeout_s,
             extends=bool(message.flags & wire.PROGRESS_EXTENDS),
             token=(message.meta or {}).get("progressToken", message.id),
+            tool=tool,
+            service=message.service,
         )
         params = {"name": tool, "arguments": {"secret": self.secrets}}
         page.client.say(message, json.dumps(params).encode())
@@ -256,7 +260,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from([*SERVERS]),
         what=st.sampled_from(
-            ["crash", "crash slowly", "stop", "restart", "start", "start in silence", "full", "not full"]
+            ["crash", "crash slowly", "hang", "stop", "restart", "start", "start in silence", "full", "free"]
         ),
     )
     def upset(self, name: str, what: str) -> None:
@@ -270,12 +274,14 @@ class AnyInterleaving(RuleBasedStateMachine):
             world.exit(name)
         elif what == "restart" and has_process and not draining:
             world.restart(name)
+        elif what == "hang":
+            world.scripts[name].mute = {"ping", "server/discover"}
         elif what == "stop":
             world.stop(name)
         elif what.startswith("start"):
             world.scripts[name].mute = {"initialize", "server/discover"} if "silence" in what else set()
             world.feed(name, Event.START)
-        elif "full" in what and has_process and not draining:
+        elif what in ("full", "free") and has_process and not draining:
             world.run(world.mux.congested(name, what == "full", world.now))
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, 40.0]))
@@ -321,6 +327,14 @@ class AnyInterleaving(RuleBasedStateMachine):
         else:
             assert isinstance(message, wire.Fault)
             assert message.code not in (Code.INTERNAL, Code.MALFORMED, Code.DUPLICATE_ID)
+            if message.code == Code.SERVER_DIED:
+                assert message.data["not_sent_again"] in self.reasons(asked)
+
+    def reasons(self, asked: Asked) -> set[str]:
+        """Why a call may not have been sent again."""
+        if asked.service == "stateful":
+            return {"stateful"}
+        return {"twice", "stopped", "late"} if asked.tool == "read" else {"tool"}
 
     def hear_progress(self, asked: Asked, params: Json) -> None:
         assert params == {"progressToken": asked.token, "progress": asked.secret}
@@ -369,11 +383,8 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @invariant()
     def the_tables_agree(self) -> None:
-        calls, lines = (
-            self.world.mux.calls.routing,
-            [server.line for server in self.world.mux.servers.values()],
-        )
-        assert len(calls) == sum(line.waiting + line.running for line in lines)
+        calls, servers = self.world.mux.calls.routing, self.world.mux.servers.values()
+        assert len(calls) == sum(one.line.waiting + one.line.running + len(one.askers) for one in servers)
         for name, server in self.world.mux.servers.items():
             sent = [call for call in calls.of_server(name) if call.sent]
             assert len(sent) == server.line.running <= server.config.concurrency - server.line.reserved

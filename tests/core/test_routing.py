@@ -78,7 +78,7 @@ def test_what_was_sent_and_may_not_be_sent_again_is_not_kept() -> None:
     call = add(routing, body=b"x" * 1000)
     call.once = Once.TOOL
     assert routing.body_bytes == 1000
-    routing.mark_sent(call)
+    routing.mark_sent(call, 0.0)
     assert (routing.body_bytes, call.body, call.meta, call.sent) == (0, b"", None, True)
     routing.end(call)
     assert routing.body_bytes == 0
@@ -88,7 +88,7 @@ def test_what_may_be_sent_again_is_kept_and_counted_until_it_ends() -> None:
     """Law 6: also while it runs, and under the new id that it gets when its server has died."""
     routing = Routing()
     call = add(routing, body=b"x" * 1000)
-    routing.mark_sent(call)
+    routing.mark_sent(call, 0.0)
     assert (routing.body_bytes, len(call.body), call.begun) == (1000, 1000, True)
     before = call.id
     call.deaths += 1
@@ -204,7 +204,7 @@ class AnyTable(RuleBasedStateMachine):
             self.calls.sort(key=lambda one: one.id)
         elif what.startswith("send") and not call.sent:
             call.once = Once.TOOL if what == "send once" else None
-            self.routing.mark_sent(call)
+            self.routing.mark_sent(call, 0.0)
 
     @rule(seconds=st.floats(0, 60))
     def wait(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from client_shim import BrokerClient
-from client_shim.errors import ServerDied, ServerDown
-from tests.e2e.harness import PATIENCE_S, SERVERS, RunningBroker, rogue, running
+from client_shim.errors import DeadlineExceeded, ServerDied, ServerDown
+from tests.e2e.harness import PATIENCE_S, SERVERS, RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command
 
 NEEDS_NETWORK = "test -e network || { echo 'no route to host' >&2; exit 7; }; exec %s -I -S %s"
@@ -90,9 +91,9 @@ async def paused(client: BrokerClient) -> asyncio.Task[Any]:
                 return waiting
 
 
-async def until(client: BrokerClient, key: str, value: object) -> None:
+async def until(client: BrokerClient, key: str, value: object, name: str = "server") -> None:
     """Wait until the status of the server says so; pytest bounds it."""
-    while (await client.status())["servers"][0][key] != value:
+    while next(row for row in (await client.status())["servers"] if row["name"] == name)[key] != value:
         await asyncio.sleep(0.01)
 
 
@@ -125,3 +126,58 @@ def test_a_call_that_does_no_harm_survives_its_server(how: str) -> None:
                 assert int((await once).content[0].text) == broker.pids()["server"] != before
 
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_stopped_server_is_replaced_busy_or_not(calls: int) -> None:
+    """Issue 4: SIGSTOP is found by looking; its call ends at once, and the other server notices nothing."""
+    table = rogue(watchdog_sec=0.3, restart_sec=0.05, timeout_stop_sec=600.0)
+    with running({"server": table, "other": rogue()}) as broker:
+        before = broker.pids()
+
+        async def main() -> None:
+            async with BrokerClient("patient", broker.endpoint) as client:
+                hanging = [
+                    asyncio.create_task(client.call_tool("server", "hang", timeout=600)) for _ in range(calls)
+                ]
+                await until(client, "in_flight", calls)
+                os.kill(before["server"], signal.SIGSTOP)
+                for call in hanging:
+                    with pytest.raises(ServerDied, match="SIGSTOP"):
+                        await call
+                while broker.pids().get("server") in (None, before["server"]):
+                    await asyncio.sleep(0.02)
+                echoed = client.call_tool("server", "echo", {"n": 1}, timeout=PATIENCE_S)
+                assert (await echoed).content[0].text == '{"n":1}'
+
+        asyncio.run(main())
+        assert not is_alive(before["server"])
+        assert broker.pids()["other"] == before["other"] != broker.pids()["server"]
+        assert "SIGSTOP" in broker.server("server")["last_error"]
+
+
+def test_a_server_that_hangs_behind_a_wrapper_is_replaced() -> None:
+    """Issue 4: the wrapper lives, its child answers no health check; afterwards there is one tree again."""
+    script = f"{sys.executable} -I -S {SERVERS / 'rogue.py'}; exit 9"
+    keys = {"watchdog_sec": 0.5, "restart_sec": 0.05, "timeout_stop_sec": 0.2}
+    with running({"server": {"command": "sh", "args": ["-c", script], **keys}}) as broker:
+        child = json.loads(call(broker, "whoami"))["pid"]
+        wrapper = broker.pids()["server"]
+        assert child != wrapper
+        os.kill(child, signal.SIGSTOP)
+        with pytest.raises((DeadlineExceeded, ServerDied)):
+            call(broker, "echo", timeout_s=0.5)
+        broker.wait(lambda status: status["servers"][0]["pid"] not in (None, wrapper))
+        row = broker.wait_state("server", "ready")
+        assert "it answered neither calls nor health checks for" in row["last_error"]
+        assert not is_alive(child)
+        broker.wait(lambda status: status["servers"][0]["processes"] == 2)
+
+
+def test_a_stopped_server_is_ended_at_once() -> None:
+    """It hears neither the end of its input nor SIGTERM: nobody waits `timeout_stop_sec` twice for it."""
+    with running({"server": rogue(watchdog_sec=0, timeout_stop_sec=600.0)}) as broker:
+        pid = broker.pids()["server"]
+        os.kill(pid, signal.SIGSTOP)
+        assert command("stop", "server", endpoint=broker.endpoint).returncode == 0
+        assert not is_alive(pid)
