@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -106,6 +109,21 @@ def test_what_is_copied_is_there_and_gets_past_dockerignore(path: Path) -> None:
                 assert any(
                     fnmatchcase(f"{source}/", f"{rule[1:]}/*") or f"!{source}" == rule for rule in rules
                 )
+
+
+@every_dockerfile
+def test_what_is_copied_is_enough_to_build_the_wheel(path: Path, tmp_path: Path) -> None:
+    """The build stage has these files and no others: the command that it runs there goes well."""
+    stage = next(stage for stage in dockerfile.read(path) if any("pip install" in one.rest for one in stage))
+    for one in stage:
+        if one.word == "COPY" and one.rest.split()[-1] in ("./", "broker", "client_shim"):
+            *sources, target = one.rest.split()
+            for source in sources:
+                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+                copy(ROOT / source, tmp_path / target)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", "wheel", "."], cwd=tmp_path, check=True)
+    assert len(list((tmp_path / "wheel").glob("mcp_broker-*.whl"))) == 1
 
 
 def test_the_image_has_what_a_service_needs() -> None:
