@@ -155,6 +155,19 @@ for _word, (_name, _label, _help) in _EVENTS.items():
     _metric(_name, "counter", _help, _label)(_counted(_word))
 
 
+@_metric(
+    "server_dropped",
+    "counter",
+    "What a server wrote and nobody could be given, by server, where it is known.",
+    "server",
+    "what",
+)
+def _dropped(seen: Seen) -> Samples:
+    for server in seen.mux.servers.values():
+        for what, count in sorted(server.dropped.items()):
+            yield (server.name, what), count
+
+
 @_metric("events", "counter", "Whatever else the broker counts, by its name there.", "event")
 def _others(seen: Seen) -> Samples:
     for name, count in sorted(seen.mux.counters.items()):
@@ -199,6 +212,7 @@ def _calls(seen: Seen) -> Samples:
 _of_server(
     "server_restarts", "counter", "Further starts after the first.", lambda one: one.lifecycle.restarts
 )
+_of_server("calls_lost", "counter", "Calls that ended because the server did.", lambda one: one.lost)
 _of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.line.running)
 _of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.line.waiting)
 _of_server(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import re
 import shutil
@@ -12,9 +13,10 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import trio
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,8 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from broker import config_file, scraping
-from broker.core.config import ConfigError
+from broker.admin import Office
+from broker.core.config import BrokerConfig, ConfigError
 from broker.exposition import CALL_SECONDS, METRICS, STATES, Family, Seen, exposed
 from broker.trees import Seen as OneProcess
 from broker.trees import Tree
@@ -106,6 +109,33 @@ def test_every_counter_of_the_core_is_in_some_metric() -> None:
     assert seen["mcp_broker_late_total"] == {("frame",): 3}
     assert seen["mcp_broker_connections_closed_total"] == {("credit",): 3}
     assert seen["mcp_broker_events_total"] == {("new.thing",): 3, ("turned-away",): 3}
+
+
+def test_a_scrape_that_fails_is_an_error_in_the_log_and_ends_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Law 5: a fault in the metrics takes nobody's calls with it."""
+
+    async def broken(office: Office, accept: str) -> tuple[str, bytes]:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        path = tmp_path / "m.sock"
+        listening = scraping.Scraping(f"unix:{path}", BrokerConfig())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listening.run, cast(Office, None))
+            for _ in range(2):
+                client = await trio.open_unix_socket(path)
+                await client.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert await client.receive_some() == b""
+                await client.aclose()
+            nursery.cancel_scope.cancel()
+        listening.close()
+
+    monkeypatch.setattr(scraping, "render", broken)
+    monkeypatch.setattr(logging.getLogger("mcp-broker"), "propagate", True)
+    trio.run(main)
+    assert [one.message for one in caplog.records if one.levelname == "ERROR"] == ["metrics.failed"] * 2
 
 
 @settings(max_examples=25, deadline=None)
