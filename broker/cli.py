@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -103,27 +103,33 @@ def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Lit
 
 @cli.command()
 @config_option
-def check(path: Path | None) -> None:
-    """Check the config, and that every server's command can be found."""
-    from broker.process import SpawnError, program_of
+@click.option(
+    "--service",
+    "as_service",
+    is_flag=True,
+    help=f"As the installed service would: with its PATH, variables and user. So is {SYSTEM_CONFIG} anyway.",
+)
+def check(path: Path | None, as_service: bool) -> None:
+    """Check the config, and that every server's command can be found and run."""
+    from broker import checking, unit
 
-    path = _config_path(path)
-    config = _read_config(path)
-    missing = 0
-    for name, server in config.servers.items():
-        if not server.enabled:
-            click.echo(say("off", server=name))
-            continue
-        try:
-            program = program_of(server, folder=path.resolve().parent, environ=os.environ)
-            click.echo(say("runs", server=name, program=program))
-        except SpawnError as error:
-            missing += 1
-            click.echo(click.style(say("runs", server=name, program=error), fg="red"))
-    if missing:
-        click.echo(say("config_missing", path=path, missing=missing, count=len(config.servers)))
-        sys.exit(BAD)
-    click.echo(say("config_fine", path=path, count=len(config.servers)))
+    path = SYSTEM_CONFIG if as_service and path is None else _config_path(path)
+    service = unit.installed() if as_service or path == SYSTEM_CONFIG else None
+    if service is not None:
+        environ = service.environ
+        click.echo(say("check_as", unit=service.path, user=service.user.name, path=environ.get("PATH")))
+    elif as_service:
+        _fail(say("check_no_unit", unit=unit.NAME), USAGE)
+    else:
+        environ = dict(os.environ)
+    config = _read_config(path, environ=environ)
+    bad = 0
+    for finding in checking.findings(path, config, environ, service):
+        bad += finding.bad
+        click.echo(click.style(finding.text, fg="red") if finding.bad else finding.text)
+    word = "config_missing" if bad else "config_fine"
+    click.echo(say(word, path=path, missing=bad, count=len(config.servers)))
+    sys.exit(BAD if bad else 0)
 
 
 @cli.command()
@@ -335,12 +341,12 @@ def _config_path(path: Path | None, give_up: GiveUp = _fail) -> Path:
     give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
 
 
-def _read_config(path: Path, give_up: GiveUp = _fail) -> Config:
+def _read_config(path: Path, give_up: GiveUp = _fail, environ: Mapping[str, str] = os.environ) -> Config:
     from broker.config_file import read
     from broker.core.config import ConfigError
 
     try:
-        return read(path, os.environ)
+        return read(path, environ)
     except ConfigError as error:
         lines = [say("config_bad", path=path, count=len(error.problems)), *map(str, error.problems)]
         give_up("\n  ".join(lines), USAGE)

@@ -45,6 +45,39 @@ WORDS: dict[str, tuple[str, str]] = {
     "config_bad": ("{path}: {count} mistakes", "{path}：{count} 处错误"),
     "runs": ("{server}: {program}", "{server}：{program}"),
     "off": ("{server}: disabled", "{server}：已禁用"),
+    "check_as": (
+        "as the service of {unit} sees it: user {user}, PATH {path}",
+        "按服务 {unit} 的视角检查：用户 {user}，PATH {path}",
+    ),
+    "check_no_unit": (
+        "there is no {unit} here; `sudo make install` in the checkout installs it",
+        "此处没有 {unit}；在源码目录中执行 `sudo make install` 可安装",
+    ),
+    "check_closed": (
+        "{server}: {program} cannot run: {path} is closed to user {user}; change its mode, or move it",
+        "{server}：{program} 无法运行：用户 {user} 无权访问 {path}；请修改其权限，或移到别处",
+    ),
+    "check_elsewhere": ("it is here: {places}", "它在这里：{places}"),
+    "check_for_all": (
+        "which is closed to user {user}: install {command} for all users (in /usr/local/bin)",
+        "但用户 {user} 无权访问：请为所有用户安装 {command}（放在 /usr/local/bin）",
+    ),
+    "check_path": (
+        "write the whole path as command, or `systemctl edit mcp-broker`: [Service] Environment=PATH={path}",
+        "请把完整路径写为 command，或在 `systemctl edit mcp-broker` 中写入 [Service] Environment=PATH={path}",
+    ),
+    "check_unread": (
+        "{path} is closed to you: the variables in it are taken to be missing; run this as root",
+        "你无权读取 {path}：其中的变量按缺失处理；请以 root 身份运行",
+    ),
+    "check_config_closed": (
+        "{path}: the service cannot read it, {closed} is closed to user {user}; chgrp {user}, and chmod 0640",
+        "{path}：服务无法读取，用户 {user} 无权访问 {closed}；请执行 chgrp {user} 和 chmod 0640",
+    ),
+    "check_secrets": (
+        "{path}: everybody can read it, and these look like secrets: {names}; chmod o-r, or write ${{NAME}}",
+        "{path}：所有人可读，而以下各项像是密钥：{names}；请执行 chmod o-r，或改写为 ${{NAME}}",
+    ),
     "no_tools": ("{server}: no tools", "{server}：没有工具"),
     "not_json": (
         'the arguments are not a JSON object: {problem}; write them as \'{{"name": "value"}}\'',
