@@ -22,6 +22,9 @@ LIST_CHANGED = {f"notifications/{kind}/list_changed": kind for kind in ("tools",
 
 UPDATED = "notifications/resources/updated"
 
+NOT_SUBSCRIBED = "$broker/not_subscribed"
+"""The broker's own word for a resource that the server will not tell of."""
+
 
 class Wants(NamedTuple):
     """What a channel wants to hear: of the lists of all servers, and of resources, each with its server."""

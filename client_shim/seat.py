@@ -10,7 +10,7 @@ from typing import Any
 
 from client_shim import __version__, log, payload
 from client_shim.call import OnLog, OnProgress
-from client_shim.channel import LIST_CHANGED, UPDATED, Channel, Listener, Wants
+from client_shim.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, Listener, Wants
 from client_shim.endpoint import default_endpoint, probe
 from client_shim.errors import ClientClosed, InvalidReply, Unavailable
 from client_shim.payload import Ask
@@ -159,6 +159,9 @@ class Seat:
             self._tell(self._on_list_changed, server, LIST_CHANGED[method])
         elif method == UPDATED and isinstance(params, dict):
             self._tell(self._on_resource_updated, server, params.get("uri"))
+        elif method == NOT_SUBSCRIBED and isinstance(params, dict):
+            why = f"{params.get('uri')!r:.200}: {params.get('reason')!s:.200}"
+            log.warn(f"server {server!r} does not tell of the resource {why}")
         self._tell(self._on_notification, server, method, params)
 
     def _tell(self, callback: Callable[..., object] | None, *news: Any) -> None:

@@ -13,9 +13,13 @@ from broker.core.refusals import Refusal
 from broker.core.server import Server
 from broker.core.sessions import Sessions
 from broker.core.subscriptions import Subscriptions, Wants, read_wants
+from broker.core.texts import clip
 from client_shim import wire
 
 UPDATED = "notifications/resources/updated"
+
+UNHEARD = "$broker/not_subscribed"
+"""No method of MCP, which has none for it."""
 
 
 class Audience:
@@ -68,6 +72,12 @@ class Audience:
         lanes = self.subscriptions.subscribers(server, uri)
         self._tell(lanes, server, UPDATED, body, uri)
         return bool(lanes)
+
+    def unheard(self, server: str, uris: Iterable[str], reason: str) -> None:
+        """The server will not tell of these resources, and who waits for that should know."""
+        for uri in uris:
+            body = msgspec.json.encode({"uri": uri, "reason": clip(reason)})
+            self._tell(self.subscriptions.subscribers(server, uri), server, UNHEARD, body, uri)
 
     def _tell(self, lanes: Iterable[Lane], server: str, method: str, body: bytes, uri: str) -> None:
         for key, channel in lanes:

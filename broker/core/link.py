@@ -18,7 +18,7 @@ from broker.core.config import ServerConfig
 from broker.core.effects import Effect, Level, Opened, Unfit, Write, note
 from broker.core.handshake import Agreed, Ask, Handshake, Step, Tell, reason_of
 from broker.core.jsonrpc import Reply, Told
-from broker.core.listening import Each, Heard, Listening, Missed, Stream
+from broker.core.listening import Each, Heard, Listening, Missed, Stream, Unheard
 from broker.core.methods import MODERN_VERSION, Era
 from broker.core.pace import Pace, soonest
 from broker.core.texts import clip
@@ -47,7 +47,7 @@ class Read(Struct, frozen=True):
     differs: bool
 
 
-Did = Effect | Read | Missed
+Did = Effect | Read | Missed | Unheard
 """What is to be done, and what there is to be told."""
 
 

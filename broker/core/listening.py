@@ -40,7 +40,14 @@ class Missed(Struct, frozen=True):
     uris: tuple[str, ...]
 
 
-Heard = Effect | Missed
+class Unheard(Struct, frozen=True):
+    """The server will not tell of these resources, though it was asked to."""
+
+    uris: tuple[str, ...]
+    reason: str
+
+
+Heard = Effect | Missed | Unheard
 Asks = Callable[[str, bytes], tuple[int, Write]]
 """Makes a request of the broker's own: its id, and the line to write."""
 
@@ -71,7 +78,8 @@ class Listening:
         self._missed = set(uris) if missed else set()
         if uris and not self._agreed.tells_of_resources:
             reason = f"it does not offer to tell of resources, and {len(uris)} are subscribed"
-            return [note(Level.WARNING, "resource.not_subscribed", server=self._server, reason=reason)]
+            warning = note(Level.WARNING, "resource.not_subscribed", server=self._server, reason=reason)
+            return [warning, Unheard(tuple(sorted(uris)), reason)]
         return self.want(uris, now)
 
     def want(self, uris: Collection[str], now: float) -> list[Heard]:
@@ -139,8 +147,10 @@ class Each(Listening):
     def _settled(self, asked: _Asked, reply: Reply | None, now: float) -> list[Heard]:
         effects: list[Heard] = []
         if reply is None or reply.result is None:
-            facts = {"server": self._server, "uri": clip(asked.uri), "reason": _reason(reply)}
+            reason = _reason(reply)
+            facts = {"server": self._server, "uri": clip(asked.uri), "reason": reason}
             effects.append(note(Level.WARNING, "resource.not_subscribed", **facts))
+            effects += [Unheard((asked.uri,), reason)] if asked.on else []
         elif asked.on:
             self._has.add(asked.uri)
         if not asked.on:
@@ -169,6 +179,11 @@ class _Stream(Struct, frozen=True):
     id: int
     filter: dict[str, Any]
     deadline: float
+
+    @property
+    def uris(self) -> frozenset[str]:
+        """The resources that it asks for."""
+        return frozenset(self.filter.get("resourceSubscriptions", ()))
 
 
 class _Acknowledged(Struct):
@@ -238,7 +253,13 @@ class Stream(Listening):
         self._refused, self._next = stream.filter, None
         reason = _reason(reply)
         warning = note(Level.WARNING, "subscription.refused", server=self._server, reason=reason)
-        return [warning, *self._go_on(now)]
+        return [warning, *self._unheard(self._open, reason), *self._go_on(now)]
+
+    def _unheard(self, stream: _Stream | None, reason: str) -> list[Heard]:
+        """Of which of the wanted resources the server will not tell, as long as this stream is the one."""
+        told_of = self._honoured.get("resourceSubscriptions", ()) if stream is not None else ()
+        lacking = self._uris.difference(told_of if isinstance(told_of, list) else ())
+        return [Unheard(tuple(sorted(lacking)), reason)] if lacking else []
 
     def _ended(self, now: float) -> list[Heard]:
         self._open, self._deaf = None, True
@@ -270,13 +291,14 @@ class Stream(Listening):
 
     def _check(self, stream: _Stream) -> list[Heard]:
         """What the server agrees to may be less than what it offers."""
-        honoured = self._honoured.get("resourceSubscriptions")
         lacking = sorted(set(stream.filter) - set(self._honoured))
-        few = len(self._uris) - len(honoured) if isinstance(honoured, list) else 0
-        if not lacking and few <= 0:
+        unheard = (
+            self._unheard(stream, "it does not agree to tell of it") if self._uris == stream.uris else []
+        )
+        if not lacking and not unheard:
             return []
-        reason = f"it does not tell of {', '.join(lacking) or f'{few} of the resources'}"
-        return [note(Level.WARNING, "subscription.partial", server=self._server, reason=reason)]
+        reason = f"it does not tell of {', '.join(lacking) or 'some of the resources'}"
+        return [note(Level.WARNING, "subscription.partial", server=self._server, reason=reason), *unheard]
 
     def _cancelled(self, told: Told, now: float) -> list[Heard] | None:
         """A server says so, too, when it tears a subscription down."""

@@ -19,7 +19,7 @@ from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
 from broker.core.health import Health, Verdict
 from broker.core.jsonrpc import Asked, Broken, Id, Reply, Told
 from broker.core.link import Did, Link, Read
-from broker.core.listening import Missed
+from broker.core.listening import Missed, Unheard
 from broker.core.methods import Era
 from broker.core.metrics import Counters
 from broker.core.pace import soonest
@@ -268,6 +268,8 @@ class Servers:
             elif isinstance(one, Missed):
                 for uri in one.uris:
                     self._audience.resource_updated(server.name, uri, msgspec.json.encode({"uri": uri}))
+            elif isinstance(one, Unheard):
+                self._audience.unheard(server.name, one.uris, one.reason)
             else:
                 self._effects.append(one)
             if isinstance(one, Opened):

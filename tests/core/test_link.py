@@ -12,7 +12,7 @@ from broker.core.config import ServerConfig
 from broker.core.effects import Effect, Note, Opened, Unfit, Write
 from broker.core.jsonrpc import Reply, Told
 from broker.core.link import READ_BURST, READ_EVERY_S, Did, Link, Read
-from broker.core.listening import Missed
+from broker.core.listening import Missed, Unheard
 from broker.core.methods import MODERN_VERSION, Era
 
 CLIENT = {"name": "mcp-broker", "version": "0.1.0"}
@@ -35,14 +35,14 @@ class Talk:
         self.link = Link(config, remembered, count(1).__next__, 10_000, CLIENT)
         self.asked: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
-        self.news: list[Read | Missed] = []
+        self.news: list[Read | Missed | Unheard] = []
 
     def did(self, effects: list[Did] | list[Effect] | None) -> list[str]:
         """What was done, in short; requests are kept to be answered, and news apart from it."""
         assert effects is not None
         words = []
         for effect in effects:
-            if isinstance(effect, (Read, Missed)):
+            if isinstance(effect, (Read, Missed, Unheard)):
                 self.news.append(effect)
                 continue
             self.effects.append(effect)

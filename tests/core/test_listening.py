@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core import subscriptions
-from broker.core.audience import UPDATED
+from broker.core.audience import UNHEARD, UPDATED
 from broker.core.listening import LISTEN_BURST, MAX_ASKING
 from broker.core.methods import Era
 from client_shim import wire
@@ -287,15 +287,20 @@ def test_a_subscription_that_the_server_refuses_is_told_in_the_log(how: str) -> 
     (note,) = [note for note in world.notes if note.event == "resource.not_subscribed"]
     assert note.facts["uri"] == "u"
     assert len(process.got("resources/subscribe")) == 1
+    ((channel, server, method, params),) = page.told()
+    assert (channel, server, method, params["uri"]) == (1, "time", UNHEARD, "u")
+    assert params["reason"]
 
 
 def test_a_server_that_lost_the_ability_is_told_of_in_the_log() -> None:
     """Law 9: after an upgrade, say; it was subscribed to while it was not there."""
     world = World()
-    world.client().listen([], time=["u"])
+    page = world.client()
+    page.listen([], time=["u"])
     world.scripts["time"].lists = dict(LISTS)
     world.start()
     assert "resource.not_subscribed" in [note.event for note in world.notes]
+    assert [method for _, _, method, _ in page.told()] == [UNHEARD]
 
 
 # --- the one stream of a server of 2026-07-28 ---------------------------------------------------------
@@ -380,6 +385,19 @@ def test_a_stream_that_always_ends_is_opened_at_a_steady_pace() -> None:
     assert len(listens(world)) == LISTEN_BURST + 1
 
 
+def test_a_stream_that_cannot_be_replaced_leaves_the_old_one_and_who_waits_knows() -> None:
+    """Law 8: what was heard before still is; of the new resource nothing will be."""
+    world = there(Era.MODERN)
+    process, page = world.processes["time"], world.client()
+    page.listen(time=["u"])
+    process.script.mute = {"subscriptions/listen"}
+    page.listen(time=["u", "v"])
+    process.refuse(process.got("subscriptions/listen")[-1], -32603, "too many")
+    assert [(method, params["uri"]) for _, _, method, params in page.told()] == [(UNHEARD, "v")]
+    process.tell(U, uri="u")
+    assert page.news() == [(1, "time", U, {"uri": "u"})]
+
+
 @pytest.mark.parametrize("how", ["error", "silence"])
 def test_a_stream_that_is_refused_is_told_of_and_not_asked_for_again(how: str) -> None:
     """Law 9: from then on the lists are read when they are asked for."""
@@ -401,9 +419,11 @@ def test_a_stream_that_does_less_than_was_asked_is_told_of() -> None:
     world = there(Era.MODERN)
     process = world.processes["time"]
     process.script.mute = {"subscriptions/listen"}
-    world.client().listen(time=["u"])
+    page = world.client()
+    page.listen(time=["u"])
     new = process.got("subscriptions/listen")[-1]["id"]
     process.tell("subscriptions/acknowledged", _meta={META: new}, notifications={"toolsListChanged": True})
+    assert [(method, params["uri"]) for _, _, method, params in page.told()] == [(UNHEARD, "u")]
     (note,) = [note for note in world.notes if note.event == "subscription.partial"]
     assert "resourcesListChanged" in str(note.facts["reason"])
 

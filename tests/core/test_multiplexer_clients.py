@@ -12,6 +12,7 @@ from broker.core.multiplexer import MAX_MANAGING, MAX_MANAGING_OF_ONE
 from broker.core.sessions import CloseReason
 from client_shim import wire
 from client_shim.wire import Code
+from tests.core.fake_server import Json
 from tests.core.world import World
 
 # --- lists -------------------------------------------------------------------------------------------
@@ -138,6 +139,26 @@ def test_a_flood_is_refused_with_the_name_of_the_limit(
         process.reply(request, "ok")
     assert [client.result(id) for id in taken] == ["ok"] * 3
     assert client.endings(client.call()) == []
+
+
+@pytest.mark.parametrize("keys", [{}, {"max_in_flight": 3}, {"serialized": True}])
+@pytest.mark.parametrize("connections", [1, 2])
+def test_behind_a_thousand_calls_a_single_one_waits_for_what_runs(keys: Json, connections: int) -> None:
+    """Issue 5: for at most `max_in_flight` others, on another channel as well as on another connection."""
+    world = World({"time": keys})
+    process = world.start()
+    clients = [world.client(str(number).encode()) for number in range(connections)]
+    for _ in range(1000):
+        clients[0].call(channel=1)
+    at_once = world.config.servers["time"].concurrency
+    for done in range(100):
+        process.reply(process.calls[done], "ok")
+    id = clients[-1].call(channel=2)
+    others = 0
+    while not clients[-1].endings(id):
+        process.reply(process.calls[100 + others], "ok")
+        others += 1
+    assert others <= at_once + 1  # the last one is its own
 
 
 def test_another_channel_has_its_own_limit() -> None:

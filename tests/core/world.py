@@ -69,11 +69,16 @@ class Client:
         params = {"servers": servers, "resources": resources}
         return self.request(wire.MANAGEMENT, "listen", params, channel=channel)
 
-    def news(self) -> list[tuple[int, str, str, Any]]:
-        """What it was told unasked since the last time: channel, server, the end of the method, params."""
+    def told(self) -> list[tuple[int, str, str, Any]]:
+        """What it was told unasked since the last time: channel, server, method, params."""
         told = [item for item in self.inbox if isinstance(item[0], wire.Notification) and not item[0].id]
         self.inbox = [item for item in self.inbox if item not in told]
         return [_news(message, body) for message, body in told]
+
+    def news(self) -> list[tuple[int, str, str, Any]]:
+        """The same with the end of each method only, which is that of a notification of MCP."""
+        cut = len("notifications/")
+        return [(channel, server, method[cut:], params) for channel, server, method, params in self.told()]
 
     def endings(self, id: int) -> list[tuple[wire.Message, bytes | None]]:
         """How often and how a request ended."""
@@ -290,7 +295,7 @@ class World:
 
 def _news(message: wire.Message, body: bytes | None) -> tuple[int, str, str, Any]:
     assert isinstance(message, wire.Notification)
-    return message.channel, message.service, message.method[len("notifications/") :], json.loads(body or b"")
+    return message.channel, message.service, message.method, json.loads(body or b"")
 
 
 def ready(**table: object) -> World:
