@@ -116,9 +116,10 @@ class FloorOnLoop:
         return _text(await self._waiter, id)
 
     def _look(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done() and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            waiter.set_result(self._socket.recv())
+        """Asked each time it is woken: until then the descriptor stays readable, and the loop would spin."""
+        readable = int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
+        if readable and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._socket.recv())
 
     def close(self) -> None:
         """Let go of the loop and the socket."""
