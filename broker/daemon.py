@@ -86,7 +86,8 @@ def _delegation() -> Delegation | None:
 async def serve(config: Config, path: Path, place: Place, launcher: Launcher, manager: Manager) -> None:
     """Put the broker together and run it. The place is claimed, and no earlier broker's process left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
-    hub = Hub(Multiplexer(config, lifecycles, instance=secrets.token_hex(8), version=__version__))
+    instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
+    hub = Hub(Multiplexer(config, lifecycles, instance=instance, version=__version__, least=least))
     supervisors = _supervisors(config, launcher, hub)
     office = Office(hub, supervisors, place.endpoint, str(path), trio.current_time(), config.limits.drain_sec)
     hub.on_move = lambda: manager.status(summary(hub.mux.servers.values()))

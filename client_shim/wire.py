@@ -305,7 +305,7 @@ def _shape(fields: list[Any]) -> Message:
         raise WireError(Code.UNKNOWN_KIND, f"there is no kind {_shown(kind)}", channel=channel, id=id)
     shape, types = known
     values = fields[4:]
-    if len(values) != len(types) or any(type(v) not in t for v, t in zip(values, types, strict=True)):
+    if len(values) != len(types) or not all(map(_is_one_of, values, types)):
         raise WireError(
             Code.MALFORMED,
             f"the fields of {shape.__name__.lower()} do not fit {_signature(shape)}",
@@ -314,6 +314,10 @@ def _shape(fields: list[Any]) -> Message:
         )
     message: Message = shape(channel, id, *values)
     return message
+
+
+def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
+    return type(value) in types
 
 
 def _is_number(value: object) -> bool:

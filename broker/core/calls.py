@@ -219,16 +219,17 @@ class Calls:
             self._post(connection, ending, body)
         outcome = _outcome(ending)
         self._servers[call.server].outcomes.add(outcome)
-        self._effects.note(
-            Level.DEBUG,
-            "call.ended",
-            server=call.server,
-            method=clip(call.method),
-            tool=call.name and clip(call.name),
-            outcome=outcome,
-            ms=round((now - call.since) * 1000, 3),
-            client_pid=call.client_pid,
-        )
+        if self._effects.logs(Level.DEBUG):
+            self._effects.note(
+                Level.DEBUG,
+                "call.ended",
+                server=call.server,
+                method=clip(call.method),
+                tool=call.name and clip(call.name),
+                outcome=outcome,
+                ms=round((now - call.since) * 1000, 3),
+                client_pid=call.client_pid,
+            )
 
     def cancel(self, call: Call, now: float) -> None:
         """The client takes the call back."""

@@ -86,11 +86,24 @@ def note(level: Level, event: str, **facts: Fact) -> Note:
 
 
 class Effects(list[Effect]):
-    """What one step of the core wants done, in order."""
+    """What one step of the core wants done, in order.
+
+    Args:
+        least: what matters less than this is not logged, and need not be said.
+    """
+
+    def __init__(self, least: int = Level.DEBUG) -> None:
+        super().__init__()
+        self._least = least
+
+    def logs(self, level: Level) -> bool:
+        """Whether a line of this level is wanted: to be asked before facts are gathered at every call."""
+        return level >= self._least
 
     def note(self, level: Level, event: str, **facts: Fact) -> None:
         """Want a line in the log."""
-        self.append(Note(level, event, facts))
+        if level >= self._least:
+            self.append(Note(level, event, facts))
 
     def take(self) -> list[Effect]:
         """Everything so far, which is then no longer here."""

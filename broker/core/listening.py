@@ -162,7 +162,7 @@ class Each(Listening):
 
     @property
     def wake_at(self) -> float | None:
-        return min((asked.deadline for asked in self._asked.values()), default=None)
+        return min(asked.deadline for asked in self._asked.values()) if self._asked else None
 
     def tick(self, now: float) -> list[Heard]:
         effects: list[Heard] = []

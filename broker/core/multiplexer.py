@@ -40,16 +40,23 @@ class Multiplexer:
         lifecycles: every configured server's automaton, to read its state.
         instance: the id of this broker process, new at every start.
         version: the broker's version, for clients and servers to see.
+        least: the least level that is logged.
     """
 
     def __init__(
-        self, config: Config, lifecycles: dict[str, Lifecycle], *, instance: str, version: str
+        self,
+        config: Config,
+        lifecycles: dict[str, Lifecycle],
+        *,
+        instance: str,
+        version: str,
+        least: int = Level.DEBUG,
     ) -> None:
         self.instance = instance
         self.closing = False
         self._version = version
         self._limits = limits = config.limits
-        self._effects = Effects()
+        self._effects = Effects(least)
         self._managing: dict[tuple[bytes, int], int] = {}
         self.counters = Counters()
         self.sessions = Sessions(
