@@ -37,6 +37,10 @@ _ZERO_COPY_BYTES = 65_536
 _RECEIVE_HWM = 128
 _FRAMES = 3
 _KEY_BYTES = 5
+# As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
+_EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+_KNOWN = Peer()
 _CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)$")
 
 logger = logging.getLogger("mcp-broker")
@@ -66,7 +70,8 @@ class Endpoint:
         self._lost: deque[bytes] = deque()
         self._telling = False
         self._most = _most_connections(limits)
-        self._parked: trio.CancelScope | None = None
+        self._fd = _fd(self._router)
+        self._parked = False
         self._pulsing = trio.lowlevel.ParkingLot()
         try:
             self._router.bind(address)
@@ -95,44 +100,61 @@ class Endpoint:
 
     async def pulse(self) -> None:
         """Come back once the task that owns the socket has had a turn: it lives."""
-        if self._parked is not None:
-            self._parked.cancel()
+        self._wake()
         await self._pulsing.park()
 
     def _turn(self) -> bool:
         """Take what is there, up to the limits; whether there may be more."""
         until = perf_counter() + TURN_S
         for _ in range(MESSAGES_A_TURN):
-            try:
-                key = self._router.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return _has_input(self._router)
-            self._receive(key)
+            if not _has_input(self._router):
+                return False
+            self._receive()
             if perf_counter() > until:
                 break
         return True
 
     async def _park(self) -> None:
-        with trio.CancelScope() as self._parked:
-            await trio.lowlevel.wait_readable(_fd(self._router))
-        self._parked = None
+        self._parked = True
+        try:
+            await trio.lowlevel.wait_readable(self._fd)
+        except trio.ClosedResourceError:
+            pass  # nothing was closed: `_wake` said so, which costs nothing while it is not needed
+        finally:
+            self._parked = False
 
-    def _receive(self, key: bytes) -> None:
-        first = self._router.recv(zmq.NOBLOCK, copy=False)
-        frames = [first.bytes]
-        while self._router.getsockopt(zmq.RCVMORE):
-            frame = self._router.recv(zmq.NOBLOCK)
-            if len(frames) < _FRAMES:
-                frames.append(frame)
-        fd = _descriptor(first)
-        peer = Peer() if key in self._fd_of else self._greet(key, fd, first)
+    def _wake(self) -> None:
+        if self._parked:
+            trio.lowlevel.notify_closing(self._fd)
+
+    def _receive(self) -> None:
+        key = self._router.recv(_NOBLOCK)
+        if key in self._fd_of:
+            self._pass_on(key, _KNOWN, self._frames_after(self._router.recv(_NOBLOCK)))
+            return
+        first = self._router.recv(_NOBLOCK, copy=False)
+        frames, fd = self._frames_after(first.bytes), _descriptor(first)
+        peer = self._greet(key, fd, first)
         if not _is_routers_own(key):
             self._hub.malformed(key, "a client must not set a routing id, the broker gives it one")
         elif fd is None:
             self._hub.malformed(key, "a client must speak version 3 of ZMTP, as libzmq does from 4.0 on")
         elif peer is None:
             self._hub.late()
-        elif len(frames) >= _FRAMES:
+        else:
+            self._pass_on(key, peer, frames)
+
+    def _frames_after(self, first: bytes) -> list[bytes]:
+        """A message's frames, but no more of them than tell that there are too many."""
+        frames = [first]
+        while self._router.getsockopt(_RCVMORE):
+            frame = self._router.recv(_NOBLOCK)
+            if len(frames) < _FRAMES:
+                frames.append(frame)
+        return frames
+
+    def _pass_on(self, key: bytes, peer: Peer, frames: list[bytes]) -> None:
+        if len(frames) >= _FRAMES:
             self._hub.malformed(key, "a message has one frame or two, and this one has more")
         else:
             self._hub.received(key, peer, *frames)
@@ -161,8 +183,8 @@ class Endpoint:
     def send(self, post: Post) -> bool:
         """Send a message; False where its connection is gone."""
         sent = _send(self._router, post)
-        if self._parked is not None and _has_input(self._router):
-            self._parked.cancel()  # the send took the edge that the wait was for
+        if self._parked and _has_input(self._router):
+            self._wake()  # the send took the edge that the wait was for
         return sent
 
     def forget(self, connection: bytes) -> None:
@@ -238,16 +260,16 @@ class Endpoint:
 
 def _send(router: zmq.SyncSocket, post: Post) -> bool:
     try:
-        router.send(post.connection, zmq.SNDMORE | zmq.NOBLOCK)
+        router.send(post.connection, _SNDMORE)
     except zmq.ZMQError as error:
         if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
             raise
         return False
     if post.body is None:
-        router.send(post.header, zmq.NOBLOCK)
+        router.send(post.header, _NOBLOCK)
     else:
-        router.send(post.header, zmq.SNDMORE | zmq.NOBLOCK)
-        router.send(post.body, zmq.NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
+        router.send(post.header, _SNDMORE)
+        router.send(post.body, _NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
     return True
 
 
@@ -294,7 +316,7 @@ def _shut(fd: int) -> None:
 
 
 def _has_input(socket: zmq.SyncSocket) -> bool:
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
 
 
 def _fd(socket: zmq.SyncSocket) -> int:
