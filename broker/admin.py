@@ -204,13 +204,14 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
 
 
 def _client(hub: Hub, connection: Connection, now: float) -> Answer:
-    calls = hub.mux.calls.routing.of_client(connection.key)
+    key = connection.key
+    calls = hub.mux.calls.routing.of_client(key)
     return {
-        "id": connection.key.hex(),
+        "id": key.hex(),
         "name": connection.name,
         "pid": connection.peer.pid,
         "uid": connection.peer.uid,
-        "channels": len({call.channel for call in calls}),
+        "channels": len({call.channel for call in calls} | {*hub.mux.audience.subscriptions.channels(key)}),
         "since_s": round(now - connection.since, 3),
         "in_flight": len(calls),
         "calls": connection.calls,

@@ -90,8 +90,6 @@ class BrokerClient:
         on_resource_updated: OnResourceUpdated | None = None,
         on_notification: OnNotification | None = None,
     ) -> None:
-        self.name = name
-        self.endpoint = endpoint
         self.timeout = timeout
         self._capabilities = capabilities
         callbacks = (on_list_changed, on_resource_updated, on_notification)
@@ -108,6 +106,11 @@ class BrokerClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    @property
+    def name(self) -> str:
+        """What the broker's `status` calls this program."""
+        return self._seat.name
 
     @property
     def connected(self) -> bool:

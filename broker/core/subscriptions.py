@@ -25,6 +25,9 @@ MAX_URIS_OF_ONE = 1024
 MAX_URI_BYTES = 2048
 """The longest uri that can be subscribed to."""
 
+MAX_PARAMS_BYTES = 4 * 1024 * 1024
+"""The largest params: more cannot be wanted, and to read them takes everybody's time."""
+
 _PART = re.compile(r"[/?#]")
 
 
@@ -54,6 +57,8 @@ def read_wants(body: bytes) -> Wants:
     Raises:
         ValueError: they are not as docs/protocol.md has them; the message says why.
     """
+    if len(body) > MAX_PARAMS_BYTES:
+        raise ValueError(f"its params may be {MAX_PARAMS_BYTES} bytes, and are {len(body)}")
     seen = msgspec.json.decode(body, type=_Params)
     for uris in seen.resources.values():
         if any(not uri or len(uri.encode(errors="replace")) > MAX_URI_BYTES for uri in uris):
@@ -88,6 +93,10 @@ class Subscriptions:
     def of(self, lane: Lane) -> Wants:
         """What a channel wants to hear."""
         return self._rows.get(lane[0], {}).get(lane[1]) or Wants()
+
+    def channels(self, connection: bytes) -> list[int]:
+        """The channels of a connection that listen."""
+        return list(self._rows.get(connection, ()))
 
     def exceeded(self, lane: Lane, wants: Wants) -> Limit | None:
         """The limit that stands against it."""

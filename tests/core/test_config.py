@@ -407,3 +407,26 @@ def test_no_message_has_a_value_in_it(keys: dict[str, object]) -> None:
         server({"X": SECRET}, **keys)
     assert SECRET not in str(caught.value)
     assert SECRET not in repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("root", "is_one"),
+    [
+        ("notes", True),
+        ("/srv/notes", True),
+        ("../notes", True),
+        ("file:///srv/notes", True),
+        ("file://host/notes", False),
+        ("https://example.org", False),
+        ("C:notes", False),
+        ("", False),
+        ("a\0b", False),
+    ],
+)
+def test_a_root_is_a_path_or_a_file_uri(root: str, is_one: bool) -> None:
+    """2025-11-25: a root "MUST be a `file://` URI"; what cannot become one is told at once."""
+    if is_one:
+        assert server(roots=[root]).roots == (root,)
+    else:
+        with pytest.raises(ConfigError, match=r"servers.a.roots"):
+            server(roots=[root])

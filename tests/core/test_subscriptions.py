@@ -40,6 +40,7 @@ def test_the_params_of_listen(body: bytes, what: Wants) -> None:
         b'{"resources":["u"]}',
         b'{"resources":{"s":[""]}}',
         b'{"resources":{"s":["%b"]}}' % (b"x" * (subscriptions.MAX_URI_BYTES + 1)),
+        b'{"servers":[%b]}' % b",".join([b'"s"'] * (subscriptions.MAX_PARAMS_BYTES // 4)),
     ],
 )
 def test_params_that_are_none_are_refused(body: bytes) -> None:
@@ -55,6 +56,7 @@ def test_who_listens_hears() -> None:
     table.want(B, wants("s"))
     table.want(C, wants("t"))
     assert (list(table.listeners("s")), list(table.listeners("u"))) == ([A, B], [A])
+    assert (table.channels(b"a"), table.channels(b"x")) == ([1, 2], [])
     table.want(A, wants("t"))
     assert (list(table.listeners("s")), sorted(table.listeners("t"))) == ([B], [A, C])
 
