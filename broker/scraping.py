@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import socket
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import h11
@@ -21,6 +20,8 @@ from broker.exposition import render
 from broker.place import Place, PlaceError, closed_umask, open_to
 
 MAX_CONNECTIONS = 8
+"""So many are attended to at once."""
+
 MAX_REQUEST_BYTES = 8192
 PATIENCE_S = 5.0
 """For the whole of one connection."""
@@ -44,7 +45,7 @@ class Scraping:
 
     def __init__(self, address: str, config: BrokerConfig) -> None:
         self._address = address
-        self._connections = 0
+        self._free = trio.Semaphore(MAX_CONNECTIONS)
         self._socket = _bound(address, config)
 
     def close(self) -> None:
@@ -54,30 +55,38 @@ class Scraping:
             Path(self._address.removeprefix(_UNIX)).unlink(missing_ok=True)
 
     async def run(self, office: Office) -> None:
-        """Answer until cancelled."""
+        """Answer until cancelled. Who comes while there are enough waits in the kernel's line."""
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._socket))
         logger.info("metrics.listening", extra={"address": self._address})
-        await trio.serve_listeners(partial(self._attend, office), [listener])
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._free.acquire()
+                nursery.start_soon(self._attend, office, await _accepted(listener))
 
     async def _attend(self, office: Office, stream: trio.SocketStream) -> None:
         """One connection. Whatever its client does, it ends soon."""
-        self._connections += 1
         try:
             async with stream:
                 with trio.move_on_after(PATIENCE_S), suppress(trio.BrokenResourceError):
-                    await _answer(stream, office, too_many=self._connections > MAX_CONNECTIONS)
+                    await _answer(stream, office)
         except Exception:  # a scrape that fails must not take the calls of everybody with it
             logger.exception("metrics.failed")
         finally:
-            self._connections -= 1
+            self._free.release()
 
 
-async def _answer(stream: trio.SocketStream, office: Office, *, too_many: bool) -> None:
+async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
+    """The next connection. That it cannot be had for now, for want of descriptors say, is waited out."""
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            logger.warning("metrics.not_accepted", extra={"reason": error.strerror})
+            await trio.sleep(PATIENCE_S)
+
+
+async def _answer(stream: trio.SocketStream, office: Office) -> None:
     http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
-    if too_many:
-        office.hub.mux.counters.add("scrape.turned-away")
-        await _send(http, stream, 503, "too many ask at once")
-        return
     try:
         request = await _request(http, stream)
     except h11.RemoteProtocolError as error:
