@@ -20,6 +20,7 @@ from broker.core.server import Server
 from broker.core.sessions import Connection
 from broker.core.texts import clip
 from broker.hub import Hub
+from broker.reloader import Reloader
 from broker.supervisor import Supervisor
 from broker.trees import Tree, rss_bytes, trees_of
 from client_shim.wire import Code
@@ -31,14 +32,14 @@ Params = dict[str, Any]
 
 
 class Office(Struct, frozen=True):
-    """What the commands may look at and lay hands on. `drain_s` is what calls get before a server stops."""
+    """What the commands may look at and lay hands on."""
 
     hub: Hub
     supervisors: dict[str, Supervisor]
+    reloader: Reloader
     endpoint: str
     config_path: str
     started_at: float
-    drain_s: float
 
     def supervisor(self, params: Params) -> Supervisor:
         """The supervisor of the server that a command is about.
@@ -47,9 +48,9 @@ class Office(Struct, frozen=True):
             Refused: there is no such server, or it is disabled.
         """
         name = params.get("server")
-        servers = self.hub.mux.servers
-        if not isinstance(name, str) or name not in servers:
-            raise Refused(refusals.unknown_server(str(name), servers))
+        names = self.hub.mux.names
+        if not isinstance(name, str) or name not in names:
+            raise Refused(refusals.unknown_server(str(name), names))
         if name not in self.supervisors:
             raise Refused(refusals.disabled(name))
         return self.supervisors[name]
@@ -91,6 +92,7 @@ async def status(office: Office, params: Params) -> Answer:
             "uptime_s": round(now - office.started_at, 3),
             "endpoint": office.endpoint,
             "config": office.config_path,
+            **_reloads(office.reloader, now),
             "rss_bytes": rss_bytes(os.getpid()),
             "clients": len(mux.sessions),
             "counters": dict(sorted(mux.counters.items())),
@@ -112,6 +114,14 @@ async def logs(office: Office, params: Params) -> Answer:
     return {"server": params["server"], "written": log.written, "lines": list(log.lines)[skipped:]}
 
 
+async def reload(office: Office, params: Params) -> Answer:
+    """Read the config file again, and carry out what has changed; `problems` if the file is wrong."""
+    outcome = await office.reloader.reload("command")
+    if isinstance(outcome, Refusal):
+        raise Refused(outcome)
+    return {"config": office.config_path, **msgspec.to_builtins(outcome)}
+
+
 async def stop(office: Office, params: Params) -> Answer:
     """End a server and keep it ended. Its calls may end first; what still waits then is refused."""
     return await _end(office, office.supervisor(params), Supervisor.stop)
@@ -129,7 +139,7 @@ async def _end(
     word = supervisor.last_word = object()
     server = office.hub.mux.servers[supervisor.name]
     had, lost, again = server.line.running, server.lost, server.again
-    await office.hub.drain_server(supervisor.name, office.drain_s)
+    await office.hub.drain_server(supervisor.name, office.hub.config.limits.drain_sec)
     if supervisor.last_word is word:
         await end(supervisor)
     return _moved(server, had=had, cut=server.lost - lost, again=server.again - again)
@@ -165,6 +175,23 @@ def _brief(server: Server) -> Answer:
         "protocol": agreed.version if agreed else None,
         "tools": len(server.catalogue.names("tools/list")) if server.catalogue else 0,
         "last_error": server.lifecycle.last_error,
+    }
+
+
+def _reloads(reloader: Reloader, now: float) -> Answer:
+    """Since when the config holds, what is wrong with the file, and what came of the last reload."""
+    error = last = None
+    if reloader.last is not None:
+        at, outcome = reloader.last
+        since_s = round(now - at, 3)
+        changed = {one.name: one.what for one in outcome.servers if one.what != "unchanged"}
+        last = {"since_s": since_s, "by": outcome.by, "refused": bool(outcome.problems), "servers": changed}
+        error = {"since_s": since_s, "problems": list(outcome.problems)} if outcome.problems else None
+    return {
+        "config_since_s": round(now - reloader.loaded_at, 3),
+        "config_error": error,
+        "restart_needed": [pending.path for pending in reloader.restart_needed],
+        "reload": last,
     }
 
 
@@ -226,6 +253,7 @@ COMMANDS: dict[str, Callable[[Office, Params], Awaitable[Answer]]] = {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "reload": reload,
 }
 
 

@@ -3,8 +3,9 @@
     claim endpoint and state directory ─► end leftovers ─► listen ─► start the servers ─► serve
     ─► SIGTERM or SIGINT ─► no new calls ─► a bounded wait for those in flight ─► goodbye ─► end the servers
 
-One nursery holds everything: the endpoint, the clock of the hub, and a supervisor for each server.
-What clients and servers say goes through the hub to the multiplexer, which decides; see there.
+One nursery holds everything: the endpoint, the clock of the hub, and a supervisor for each server, which
+the fleet takes on and lets go as the config has it. What clients and servers say goes through the hub to
+the multiplexer, which decides; see there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,18 +30,20 @@ from broker.cgroup import Delegation, delegation
 from broker.core.config import BrokerConfig, Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
+from broker.fleet import Fleet
 from broker.hub import Hub
 from broker.leftovers import end_leftovers
 from broker.notify import Manager, summary
 from broker.place import Place, claim, closed_umask, open_to, place_of
 from broker.process import Launcher, raise_descriptor_limit
+from broker.reloader import Reloader
+from broker.signals import HANDLED, Signals
 from broker.state import held, state_dir_of
-from broker.supervisor import Supervisor, lifecycle_of
+from broker.supervisor import lifecycle_of
 
 if TYPE_CHECKING:
     from broker.scraping import Scraping
 
-ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LAST_STEPS_S = 10.0
 """What the end takes beside its waits for calls and servers: the kill of what does not go."""
 
@@ -47,7 +51,7 @@ logger = logging.getLogger("mcp-broker")
 
 
 def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> None:
-    """Run a broker until SIGTERM or SIGINT, or until its terminal closes.
+    """Run a broker until SIGTERM or SIGINT, or until its terminal closes. Another SIGHUP reloads the config.
 
     Args:
         config: what `path` says.
@@ -59,8 +63,9 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         PlaceError: the endpoint or the state directory cannot be had.
     """
     faulthandler.enable()  # where a broker was stuck that the watchdog ends by SIGABRT is then in the log
-    for number in ENDINGS:  # before and after `serve`, which has its own way with them
-        signal.signal(number, lambda *_: sys.exit(0))
+    meaning = Signals()
+    for number in HANDLED:  # before and after `serve`, which has its own way with them
+        signal.signal(number, lambda number, _: sys.exit(0) if meaning.ends(number) else None)
     place = place_of(endpoint or config.broker.endpoint, os.environ, manager.sockets)
     folder = path.resolve().parent
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
@@ -68,7 +73,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         delegation = _delegation()
         end_leftovers(state, delegation)
         launcher = Launcher(folder, os.environ, state, delegation, raise_descriptor_limit())
-        trio.run(serve, config, path.resolve(), place, launcher, manager)
+        trio.run(serve, config, path.absolute(), place, launcher, manager, meaning)
 
 
 def _delegation() -> Delegation | None:
@@ -83,58 +88,47 @@ def _delegation() -> Delegation | None:
     return found
 
 
-async def serve(config: Config, path: Path, place: Place, launcher: Launcher, manager: Manager) -> None:
+async def serve(
+    config: Config, path: Path, place: Place, launcher: Launcher, manager: Manager, meaning: Signals
+) -> None:
     """Put the broker together and run it. The place is claimed, and no earlier broker's process left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
-    hub = Hub(Multiplexer(config, lifecycles, instance=instance, version=__version__, least=least))
-    supervisors = _supervisors(config, launcher, hub)
-    office = Office(hub, supervisors, place.endpoint, str(path), trio.current_time(), config.limits.drain_sec)
-    hub.on_move = lambda: manager.status(summary(hub.mux.servers.values()))
+    mux = Multiplexer(config, lifecycles, instance=instance, version=__version__, least=least)
+    hub = Hub(config, mux)
+    hub.on_move = lambda: manager.status(summary(mux.servers.values()))
 
     with (
-        trio.open_signal_receiver(*ENDINGS) as signals,
+        trio.open_signal_receiver(*HANDLED) as signals,
         _listening(place, config, hub) as transport,
         _scraped(config.broker) as scraping,
     ):
         async with trio.open_nursery() as nursery:
+            fleet = Fleet(hub, launcher, nursery)
+            reloader = Reloader(hub, fleet, path, partial(open_to, place), manager)
+            office = Office(hub, fleet.supervisors, reloader, place.endpoint, str(path), trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
             nursery.start_soon(transport.run)
             nursery.start_soon(hub.tick)
             if scraping is not None:
                 nursery.start_soon(scraping.run, office)
-            for supervisor in supervisors.values():
-                supervisor.start()  # before the first client, who may have waited for it, is heard
-                nursery.start_soon(supervisor.run)
+            for server in config.servers.values():
+                if server.enabled:
+                    fleet.add(server)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
             logger.info("broker.listening", extra={"endpoint": place.endpoint, "pid": os.getpid()})
             manager.ready()
 
-            told = signal.Signals(await anext(signals))
-            logger.info("broker.ending", extra={"signal": told.name})
-            manager.stopping(_longest_end(config))
+            async for number in signals:
+                if meaning.ends(number):
+                    break
+                nursery.start_soon(reloader.hangup)
+            logger.info("broker.ending", extra={"signal": signal.Signals(number).name})
+            manager.stopping(_longest_end(hub.config))
             nursery.start_soon(_be_patient, signals)
-            await _end(hub, supervisors, config.limits.drain_sec)
+            await _end(hub, fleet)
             nursery.cancel_scope.cancel()
     logger.info("broker.ended", extra={"pid": os.getpid()})
-
-
-def _supervisors(config: Config, launcher: Launcher, hub: Hub) -> dict[str, Supervisor]:
-    starts = trio.CapacityLimiter(config.limits.starts_at_once)
-    supervisors = {
-        name: Supervisor(
-            server,
-            hub.mux.servers[name].lifecycle,
-            hub,
-            launcher=launcher,
-            starts=starts,
-            max_message_bytes=config.limits.max_message_bytes,
-        )
-        for name, server in config.servers.items()
-        if server.enabled
-    }
-    hub.backends.update(supervisors)
-    return supervisors
 
 
 @contextmanager
@@ -175,12 +169,11 @@ def _longest_end(config: Config) -> float:
     return config.limits.drain_sec + 2 * patience_s + _LAST_STEPS_S
 
 
-async def _end(hub: Hub, supervisors: dict[str, Supervisor], drain_s: float) -> None:
+async def _end(hub: Hub, fleet: Fleet) -> None:
     """Calls first, then connections, then servers: nobody loses what could still be had."""
+    drain_s = hub.config.limits.drain_sec
     left = await hub.drain(drain_s)
     if left:
         logger.warning("broker.calls_cut", extra={"calls": left, "after_s": drain_s})
     hub.goodbye("the broker is shutting down")
-    async with trio.open_nursery() as ending:
-        for supervisor in supervisors.values():
-            ending.start_soon(supervisor.stop)
+    await fleet.stop()

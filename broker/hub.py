@@ -12,6 +12,7 @@ from typing import Protocol
 
 import trio
 
+from broker.core.config import Config, ServerConfig
 from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Unfit, Write
 from broker.core.multiplexer import Multiplexer
 from broker.core.refusals import Refusal
@@ -62,11 +63,15 @@ class Hub:
     """Runs the effects of one multiplexer.
 
     Args:
+        config: what the broker runs on; a reload replaces it as a whole.
         mux: the multiplexer; nobody else calls it.
         clock: seconds that only go forward.
     """
 
-    def __init__(self, mux: Multiplexer, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self, config: Config, mux: Multiplexer, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        self.config = config
         self.mux = mux
         self.backends: dict[str, Backend] = {}
         self._clock = clock
@@ -142,6 +147,19 @@ class Hub:
     def moved(self) -> None:
         """A server is in another state."""
         self.on_move()
+
+    def retune(self, server: ServerConfig, *, renewed: bool = False) -> None:
+        """A server's table in the config has changed."""
+        self._run(self.mux.retune(server, self._clock(), renewed=renewed))
+
+    def withdraw(self, name: str) -> None:
+        """A server is no longer configured."""
+        self._run(self.mux.withdraw(name, self._clock()))
+
+    def remove(self, name: str) -> None:
+        """The process of a server is gone that is no longer configured."""
+        self._run(self.mux.remove(name, self._clock()))
+        self.moved()
 
     def goodbye(self, reason: str) -> None:
         """The broker ends: all calls and connections do first."""

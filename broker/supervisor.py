@@ -31,13 +31,16 @@ _LOOKS_A_WATCH = 3
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
     """The automaton that this server's config asks for."""
-    backoff = Backoff(
+    return Lifecycle(restart=config.restart, start_s=config.timeout_start_sec, backoff=_backoff_of(config))
+
+
+def _backoff_of(config: ServerConfig) -> Backoff:
+    return Backoff(
         first_delay_s=config.restart_sec,
         burst=config.start_limit_burst,
         interval_s=config.start_limit_interval_sec,
         rng=random.random,
     )
-    return Lifecycle(restart=config.restart, start_s=config.timeout_start_sec, backoff=backoff)
 
 
 class Supervisor:
@@ -120,6 +123,20 @@ class Supervisor:
     def start(self) -> None:
         """Start it at once, whatever made it rest."""
         self._feed(Event.START)
+
+    def retune(self, config: ServerConfig) -> None:
+        """The server's table has changed: its next process follows it. One that is down is tried at once."""
+        self._config = config
+        self.lifecycle.retune(
+            restart=config.restart, start_s=config.timeout_start_sec, backoff=_backoff_of(config)
+        )
+        if self.lifecycle.state in (State.BACKOFF, State.BROKEN):
+            self._feed(Event.START)
+
+    async def replace(self) -> None:
+        """Like `restart`, but what was stopped on purpose, or has ended for good, stays as it is."""
+        if self.lifecycle.state is not State.STOPPED and not self.lifecycle.stopping:
+            await self.restart()
 
     async def restart(self) -> None:
         """End the process and start another. What waits for the server goes on waiting meanwhile."""

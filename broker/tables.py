@@ -71,7 +71,18 @@ def status(seen: dict[str, Any]) -> RenderableType:
         if server["last_error"] and server["state"] != "ready"
         for text in _error(server)
     ]
-    return Group(Text(head), _servers(servers), *errors, tail)
+    return Group(Text(head), _servers(servers), *errors, *_config(broker), tail)
+
+
+def _config(broker: dict[str, Any]) -> list[Text]:
+    """What is wrong with the config file, or has no effect yet."""
+    lines, error = [], broker["config_error"]
+    if error is not None:
+        refused = say("config_refused", path=broker["config"], since=duration(error["since_s"]))
+        lines.append(Text("\n  ".join([refused, *error["problems"]]), "red"))
+    if broker["restart_needed"]:
+        lines.append(Text(say("waits_for_restart", keys=", ".join(broker["restart_needed"])), "yellow"))
+    return lines
 
 
 def _error(server: dict[str, Any]) -> Iterator[Text]:

@@ -87,6 +87,40 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}: {state}; calls: {ended} ended, {again} sent again, {cut} cut off, {waiting} waiting",
         "{server}：{state}；调用：{ended} 个已结束，{again} 个重新发送，{cut} 个被中断，{waiting} 个在等待",
     ),
+    "reload_unchanged": ("{server}: unchanged", "{server}：未变化"),
+    "reload_added": ("{server}: added", "{server}：已添加"),
+    "reload_removed": ("{server}: removed", "{server}：已移除"),
+    "reload_enabled": ("{server}: enabled", "{server}：已启用"),
+    "reload_disabled": ("{server}: disabled", "{server}：已禁用"),
+    "reload_restarted": ("{server}: restarted, for {keys} changed", "{server}：{keys} 有变化，已重启"),
+    "reload_changed": (
+        "{server}: {keys} changed; it is stopped, and follows at its next start",
+        "{server}：{keys} 有变化；它已停止，下次启动时生效",
+    ),
+    "reload_retuned": (
+        "{server}: {keys} changed, in the same process",
+        "{server}：{keys} 有变化，进程未重启",
+    ),
+    "reload_cut": (", calls cut off: {cut}", "，被中断的调用：{cut} 个"),
+    "reload_state": (", {state}", "，{state}"),
+    "reload_adjusted": ("changed at once: {keys}", "已立即生效：{keys}"),
+    "reload_refused": (
+        "nothing was changed: the broker goes on with the config it has",
+        "未作任何更改：broker 继续使用现有配置",
+    ),
+    "reloaded": ("{path}: reloaded, {count} servers", "{path}：已重新加载，共 {count} 个服务器"),
+    "restart_needed": (
+        "{key}: has no effect until the broker is restarted, for {why}",
+        "{key}：重启 broker 之后才生效（{why}）",
+    ),
+    "config_refused": (
+        "{path} was refused {since} ago, and the broker goes on with the config it had:",
+        "{path} 在 {since} 前被拒绝，broker 继续使用原有配置：",
+    ),
+    "waits_for_restart": (
+        "without effect until the broker is restarted: {keys}",
+        "重启 broker 之后才生效：{keys}",
+    ),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
     "no_config": (
         "there is no broker.toml here and no {system}; name one with --config",

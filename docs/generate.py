@@ -28,6 +28,7 @@ BLOCKS: dict[str, Block] = {
     "config-limits": config.keys("limits"),
     "config-servers": config.keys("servers"),
     "config-doctor": config.keys("doctor"),
+    "reloads": config.reloads,
     "inherited": config.inherited,
     "kinds": protocol.kinds,
     "fields": protocol.fields,

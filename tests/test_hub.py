@@ -39,7 +39,7 @@ def with_a_call() -> tuple[World, Hub, Pipe]:
     """A server that has a call, and a hub around its multiplexer."""
     world = ready()
     world.client().call(timeout_ms=600_000)
-    hub, pipe = Hub(world.mux, lambda: world.now), Pipe()
+    hub, pipe = Hub(world.config, world.mux, lambda: world.now), Pipe()
     hub.backends["time"] = pipe
     return world, hub, pipe
 

@@ -42,7 +42,7 @@ class Calls:
         counters: Counters,
         effects: Effects,
     ) -> None:
-        self._limits = limits
+        self.limits = limits
         self._servers = servers
         self._sessions = sessions
         self._counters = counters
@@ -115,7 +115,7 @@ class Calls:
             self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
 
     def _full(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
-        limits, routing = self._limits, self.routing
+        limits, routing = self.limits, self.routing
         if routing.count_of(connection.key, request.channel) >= limits.calls_per_channel:
             return refusals.busy("calls_per_channel", limits.calls_per_channel)
         if routing.count_of(connection.key) >= limits.calls_per_connection:
@@ -290,7 +290,8 @@ class Calls:
         again = []
         for call in had:
             call.deaths, call.death = call.deaths + 1, reason
-            why = repeating.at_death(call.once, call.deaths, stopping=server.lifecycle.stopping)
+            stopping = server.lifecycle.stopping or server.withdrawn
+            why = repeating.at_death(call.once, call.deaths, stopping=stopping)
             if why is None:
                 again.append(call)
             else:
@@ -308,6 +309,12 @@ class Calls:
             self._counters.add("calls.again", again)
             level = Level.WARNING if lost else Level.INFO
             self._effects.note(level, "server.had_calls", server=server.name, lost=lost, again=again)
+
+    def refuse_waiting(self, server: Server, refusal: Refusal, now: float) -> None:
+        """The server takes no further calls: those in line end, those that it has do not."""
+        for call in self.routing.of_server(server.name):
+            if not call.sent:
+                self.fail(call, refusals.died(call, Once.STOPPED) if call.begun else refusal, now)
 
     def server_rests(self, server: Server, now: float) -> None:
         """The server will not be back for a while: what cannot wait so long is answered now."""

@@ -23,7 +23,7 @@ class Line:
     """
 
     def __init__(self, concurrency: int) -> None:
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._lanes: dict[Lane, OrderedDict[int, Call]] = {}
         self._round: OrderedDict[Lane, None] = OrderedDict()
         self._new: OrderedDict[Lane, None] = OrderedDict()
@@ -37,7 +37,7 @@ class Line:
         """The same, because the server is about to be stopped on purpose."""
 
     def __repr__(self) -> str:
-        return f"<Line waiting={self.waiting} running={self.running}/{self._concurrency}>"
+        return f"<Line waiting={self.waiting} running={self.running}/{self.concurrency}>"
 
     @property
     def reserved(self) -> int:
@@ -67,7 +67,7 @@ class Line:
 
     def next(self) -> Call | None:
         """The call whose turn it is, now counted as running; `None` if all wait or nobody does."""
-        full = self.running + len(self._reserved) >= self._concurrency
+        full = self.running + len(self._reserved) >= self.concurrency
         if self.held or self.paused or full or not self.waiting:
             return None
         if not self._round:
@@ -102,7 +102,7 @@ class Line:
 
     def reserve(self, id: int, until: float) -> None:
         """A running call is given up while its server may still be at it."""
-        if self._concurrency == 1:
+        if self.concurrency == 1:
             self._reserved[id] = until
 
     def release(self, id: object) -> bool:

@@ -142,6 +142,14 @@ class Lifecycle:
         self.restarts = 0
         self.last_error: str | None = None
 
+    def retune(
+        self, *, restart: Literal["always", "on-failure", "never"], start_s: float, backoff: Backoff
+    ) -> None:
+        """Its table in the config has changed: from now on these hold. Earlier failures are forgotten."""
+        self._restart = restart
+        self._start_s = start_s
+        self._backoff = backoff
+
     def __repr__(self) -> str:
         return f"<Lifecycle {self.state.value} wake_at={self.wake_at} last_error={self.last_error!r}>"
 

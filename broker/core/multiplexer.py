@@ -11,7 +11,7 @@ import msgspec
 from broker.core import jsonrpc, refusals
 from broker.core.audience import Audience
 from broker.core.calls import Calls, fault
-from broker.core.config import Config, LimitsConfig
+from broker.core.config import Config, LimitsConfig, ServerConfig
 from broker.core.effects import Closed, Effect, Effects, Level, Manage
 from broker.core.jsonrpc import BodyError, Params
 from broker.core.lifecycle import Lifecycle
@@ -196,7 +196,9 @@ class Multiplexer:
     ) -> Refusal | None:
         server = self.servers.get(request.service)
         if server is None:
-            return refusals.unknown_server(request.service, self.servers)
+            return refusals.unknown_server(request.service, self.names)
+        if server.withdrawn:
+            return refusals.removed(server.name)
         if not server.config.enabled:
             return refusals.disabled(server.name)
         rule = rule_for(request.method, server.era, server.config.allow_methods)
@@ -283,6 +285,36 @@ class Multiplexer:
                 self.calls.fail(call, refusals.cut(call), now)
             self._post(connection, wire.Goodbye(0, 0, reason))
             self._close(connection, CloseReason.SHUTDOWN, now)
+        return self._done(now)
+
+    # -- the config -------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """What the configured servers are called."""
+        return [name for name, server in self.servers.items() if not server.withdrawn]
+
+    def adjust(self, limits: LimitsConfig) -> None:
+        """The limits have changed, but for what clients were told of them."""
+        self._limits = self.calls.limits = limits
+
+    def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
+        """A server is configured that was not."""
+        self._servers.add(config, lifecycle)
+
+    def retune(self, config: ServerConfig, now: float, *, renewed: bool = False) -> list[Effect]:
+        """A server's table has changed; `renewed`: its next process will be of another kind."""
+        self._servers.retune(config, now, renewed=renewed)
+        return self._done(now)
+
+    def withdraw(self, name: str, now: float) -> list[Effect]:
+        """A server is no longer configured: it takes no further calls."""
+        self._servers.withdraw(name, now)
+        return self._done(now)
+
+    def remove(self, name: str, now: float) -> list[Effect]:
+        """The process of a server is gone that is no longer configured."""
+        self._servers.remove(name, now)
         return self._done(now)
 
     # -- servers, and time ------------------------------------------------------------------------

@@ -56,9 +56,24 @@ def unknown_server(name: str, names: Iterable[str]) -> Refusal:
     return Refusal(
         Code.UNKNOWN_SERVER,
         f"there is no server {clip(name)!r}; the broker has {_some(known)}",
-        f"{_close(name, known)}add a [servers.NAME] table for it to broker.toml, then restart the broker",
+        f"{_close(name, known)}add a [servers.NAME] table for it to broker.toml, then `mcp-broker reload`",
         Blame.CALLER,
         {"server": clip(name)},
+    )
+
+
+REMOVED = "it was removed from the config"
+"""Why a server ends that a reload has taken away."""
+
+
+def removed(server: str) -> Refusal:
+    """The server was taken out of the config while the call waited for it, or just before."""
+    return Refusal(
+        Code.UNKNOWN_SERVER,
+        f"server {server!r} was removed from the config; the call was not passed on",
+        "if that was a mistake, put its table back into broker.toml, then `mcp-broker reload`",
+        Blame.OPERATOR,
+        {"server": server},
     )
 
 
@@ -107,7 +122,7 @@ def disabled(server: str) -> Refusal:
     return Refusal(
         Code.SERVER_DISABLED,
         f"server {server!r} is switched off in broker.toml",
-        f"set enabled = true in [servers.{server}] and restart the broker",
+        f"set enabled = true in [servers.{server}], then `mcp-broker reload`",
         Blame.OPERATOR,
         {"server": server},
     )

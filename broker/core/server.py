@@ -49,6 +49,12 @@ class Server:
         """What it said that went nowhere, by kind."""
         self.questions = 0
         """What it asked of a client and was refused, for it cannot be known of which."""
+        self.former: Catalogue | None = None
+        """The catalogue of a process of another kind, to tell what the next one has changed."""
+        self.withdrawn = False
+        """Whether it is no longer configured; what is at it may still end."""
+        self.outdated = False
+        """Whether its process, or its last one, is not what the config describes any more."""
 
     @property
     def name(self) -> str:
@@ -114,6 +120,22 @@ class Server:
         if self.catalogue is None or self.link is None or not self.link.opened or self.line.held:
             return False
         return self.catalogue.is_stale(method, now, self.link.hears_of)
+
+    def retune(self, config: ServerConfig) -> None:
+        """Its table in the config has changed."""
+        self.config = config
+        self.line.concurrency = config.concurrency
+
+    def forget(self) -> None:
+        """What was learned from its processes is not true of the next one."""
+        self.outdated = False
+        self.former, self.catalogue = self.known, None
+        self.remembered = None
+
+    @property
+    def known(self) -> Catalogue | None:
+        """The last catalogue, though it may be too old to be answered from."""
+        return self.catalogue or self.former
 
     def comes_too_late(self, deadline: float) -> bool:
         """Whether it will certainly not be ready by then."""

@@ -7,7 +7,7 @@ names no open call of that very server goes nowhere, and is counted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -15,9 +15,11 @@ from broker.core import jsonrpc, refusals
 from broker.core.audience import UPDATED, Audience
 from broker.core.calls import Calls
 from broker.core.catalog import LISTS
+from broker.core.config import ServerConfig
 from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
 from broker.core.health import Health, Verdict
 from broker.core.jsonrpc import Asked, Broken, Id, Reply, Told
+from broker.core.lifecycle import Lifecycle
 from broker.core.link import Did, Link, Read
 from broker.core.listening import Missed, Unheard
 from broker.core.methods import Era
@@ -32,7 +34,7 @@ class Servers:
     """The configured servers, as their supervisors and their lines tell of them.
 
     Args:
-        table: each server by its name.
+        table: each server by its name; it is changed here and nowhere else.
         calls: the open calls.
         audience: who listens.
         max_bytes: the largest list that is kept of a server.
@@ -41,7 +43,7 @@ class Servers:
 
     def __init__(
         self,
-        table: Mapping[str, Server],
+        table: dict[str, Server],
         calls: Calls,
         audience: Audience,
         counters: Counters,
@@ -58,6 +60,43 @@ class Servers:
         self._max_bytes = max_bytes
         self._client_info = client_info
 
+    # -- what the config says ---------------------------------------------------------------------
+
+    def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
+        """A server is configured that was not."""
+        rows = sorted({**self._table, config.name: Server(config, lifecycle)}.items())
+        self._table.clear()
+        self._table.update(rows)
+
+    def retune(self, config: ServerConfig, now: float, *, renewed: bool) -> None:
+        """Its table has changed; `renewed`: so much that its next process is of another kind."""
+        server = self._table[config.name]
+        server.retune(config)
+        server.outdated |= renewed
+        if server.outdated and server.link is None:
+            server.forget()
+        if not config.enabled:
+            self._calls.refuse_waiting(server, refusals.disabled(server.name), now)
+        self._calls.pump(server, now)
+
+    def withdraw(self, name: str, now: float) -> None:
+        """It is no longer configured: what waits for it ends now, what it has may go on."""
+        server = self._table[name]
+        server.withdrawn = True
+        self._calls.refuse_waiting(server, refusals.removed(name), now)
+
+    def remove(self, name: str, now: float) -> None:
+        """Its process is gone, and so is all that was known of it."""
+        server = self._table[name]
+        self._calls.server_died(server, _why(server, "it was stopped"), now)
+        self._calls.refuse_waiting(server, refusals.removed(name), now)
+        del self._table[name]
+        if server.known is not None:
+            for notification in server.known.changes_since(None):
+                self._audience.list_changed(name, notification)
+
+    # -- what happens to it -----------------------------------------------------------------------
+
     def spawned(self, name: str, now: float) -> None:
         """A new process is there: its conversation begins."""
         server = self._table[name]
@@ -69,17 +108,17 @@ class Servers:
             self._max_bytes,
             self._client_info,
             uris=self._audience.subscriptions.uris(name),
-            again=server.catalogue is not None,
+            again=server.known is not None,
         )
         self._link_did(server, server.link, server.link.greet(now), now)
 
     def want(self, names: Collection[str], now: float) -> None:
         """Clients have subscribed to other resources of these servers than before."""
         for name in sorted(names):
-            link = self._table[name].link
-            if link is not None:
-                did = link.want(self._audience.subscriptions.uris(name), now)
-                self._link_did(self._table[name], link, did, now)
+            server = self._table.get(name)  # it may have been removed since they subscribed
+            if server is not None and server.link is not None:
+                did = server.link.want(self._audience.subscriptions.uris(name), now)
+                self._link_did(server, server.link, did, now)
 
     def heard(self, name: str, now: float) -> None:
         """It wrote to its stderr."""
@@ -104,8 +143,10 @@ class Servers:
         if server.link is not None and not server.link.opened:
             server.remembered = Era.LEGACY if server.lifecycle.respawning else None
         server.forget_process()
-        self._calls.server_died(server, reason, now)
+        self._calls.server_died(server, _why(server, reason), now)
         self._calls.answer_askers(server, None, now)
+        if server.outdated:
+            server.forget()
 
     def rests(self, name: str, now: float) -> None:
         """It has no process, and its lifecycle says when it will have one again."""
@@ -279,7 +320,7 @@ class Servers:
 
     def _opened(self, server: Server, link: Link, now: float) -> None:
         assert link.catalogue is not None
-        before, server.catalogue = server.catalogue, link.catalogue
+        before, server.catalogue = server.known, link.catalogue
         server.remembered = link.era
         server.watch(now)
         for notification in link.catalogue.changes_since(before):
@@ -297,6 +338,10 @@ class Servers:
         server.dropped.add(what)
         self._counters.add(f"dropped.{what}")
         self._effects.note(Level.DEBUG, f"server.{what}", server=server.name, **facts)
+
+
+def _why(server: Server, reason: str) -> str:
+    return refusals.REMOVED if server.withdrawn else reason
 
 
 def _shown(id: Id) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct, inspect
 
 from broker.core.config import BrokerConfig, DoctorConfig, LimitsConfig, ServerConfig, mend_of, metas
+from broker.core.reload import Takes, takes
 from broker.process import INHERITED
 from docs.blocks.markdown import TEXTS, Block, Language, code, table
 
@@ -27,6 +28,11 @@ _NO_KEYS = {("servers", "name"), ("servers", "doctor")}
 _WITH_MEND = {"endpoint", "socket_mode", "metrics"}
 """The keys whose form is not plain from type and bounds."""
 
+_RELOAD_HEAD = {
+    "en": ("key", "what a reload does about a change"),
+    "zh": ("键", "有变化时，重新加载会做什么"),
+}
+
 _HEAD = {"en": ("key", "value", "default", "meaning"), "zh": ("键", "取值", "默认值", "含义")}
 
 _WORDS = {
@@ -42,6 +48,20 @@ _WORDS = {
     "above": (" above {}", "，大于 {}"),
     "from": (" from {}", "，不小于 {}"),
     "to": (" to {}", "，不大于 {}"),
+    "reload_process": (
+        "The server is restarted. Its calls have `drain_sec` to end; what waits is for the new process.",
+        "重启该服务器：执行中的调用有 `drain_sec` 秒可以完成，排队的调用由新进程处理。",
+    ),
+    "reload_enabled": ("The server is started, or ended.", "启动或结束该服务器。"),
+    "reload_server": (
+        "It holds at once, or from the next start or stop of the server on. The process stays.",
+        "立即生效，或从服务器下次启动、停止时起生效；进程不变。",
+    ),
+    "reload_broker": ("It holds at once.", "立即生效。"),
+    "reload_restart": (
+        "Nothing, until the broker is restarted. `reload` and `status` say so.",
+        "重启 broker 之前不生效；`reload` 和 `status` 会提示。",
+    ),
 }
 """word → English, Chinese."""
 
@@ -138,6 +158,28 @@ def default_of(field: msgspec.structs.FieldInfo) -> object:
     if field.default_factory is not msgspec.NODEFAULT:
         return field.default_factory()
     return field.default
+
+
+def reloads(language: Language) -> str:
+    """What a reload does about each key."""
+    rows = [
+        [", ".join(_paths(*sections, taking=need)), _say(language, word)]
+        for need, sections, word in (
+            (Takes.PROCESS, ("servers",), "reload_process"),
+            (Takes.NOTHING, ("servers",), "reload_server"),
+            (Takes.NOTHING, ("broker", "limits"), "reload_broker"),
+            (Takes.RESTART, ("broker", "limits"), "reload_restart"),
+        )
+    ]
+    rows.insert(1, [code("enabled"), _say(language, "reload_enabled")])
+    return table(_RELOAD_HEAD[language], rows)
+
+
+def _paths(*sections: str, taking: Takes) -> Iterator[str]:
+    for section in sections:
+        for key in [*keys_of(section), *(["doctor"] if section == "servers" else [])]:
+            if key != "enabled" and takes(section, key) is taking:
+                yield code(key)
 
 
 def inherited(_: Language) -> str:

@@ -80,12 +80,7 @@ class RunningBroker:
         self.endpoint = str(sections.get("broker", {}).get("endpoint", f"ipc://{folder}/b.sock"))
         self.config = folder / "broker.toml"
         self.log_path = folder / "log"
-        tables = {
-            **sections,
-            "broker": {"endpoint": self.endpoint, **sections.get("broker", {})},
-            **{f"servers.{name}": table for name, table in servers.items()},
-        }
-        self.config.write_text(toml(tables), encoding="utf-8")
+        self.write(servers, **sections)
         self._env = {**os.environ, "PYTHONPATH": str(ROOT), **env}
         self._env.pop("MCP_BROKER_ENDPOINT", None)
         self._arguments = arguments
@@ -93,10 +88,22 @@ class RunningBroker:
         self._pass_fds = pass_fds
         self.start()
 
-    def start(self) -> None:
-        """Start the process; a second time after it ended."""
+    def write(self, servers: Mapping[str, Table], **sections: Table) -> None:
+        """Write the config, as an editor does that puts a new file in the place of the old one."""
+        tables = {
+            **sections,
+            "broker": {"endpoint": self.endpoint, **sections.get("broker", {})},
+            **{f"servers.{name}": table for name, table in servers.items()},
+        }
+        new = self.config.with_suffix(".new")
+        new.write_text(toml(tables), encoding="utf-8")
+        new.replace(self.config)
+
+    def start(self, *before: str, stdin: int | None = None) -> None:
+        """Start the process; a second time after it ended. `before` is a command that becomes it."""
         command = [
             *self._before,
+            *before,
             sys.executable,
             *self._program,
             "serve",
@@ -108,7 +115,7 @@ class RunningBroker:
         ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self._env, stdout=log, stderr=log, pass_fds=self._pass_fds
+                command, cwd=ROOT, env=self._env, stdin=stdin, stdout=log, stderr=log, pass_fds=self._pass_fds
             )
 
     @property
