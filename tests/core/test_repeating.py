@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core import repeating
-from broker.core.lifecycle import State
+from broker.core.lifecycle import Event, State
 from broker.core.methods import Era
 from broker.core.repeating import Once
 from client_shim import wire
@@ -226,6 +226,19 @@ def test_after_a_stop_nothing_is_sent_again(when: str) -> None:
     world.scripts["time"].mute = set()
     assert world.start().calls == []
     world.assert_empty()
+
+
+def test_a_stop_answers_at_once_and_a_start_thereafter_does_not_take_it_back() -> None:
+    """Issue 4: nobody waits for the end of the process; what was refused is over."""
+    world = begin()
+    client = world.client()
+    id = client.call(timeout_ms=600_000)
+    world.slow_to_end.add("time")
+    world.stop()
+    assert not_sent_again(client, id) == "stopped"
+    world.feed("time", Event.START)
+    world.bury("time")
+    assert now(world).calls == []
 
 
 def test_a_restart_sends_again_what_does_no_harm() -> None:
