@@ -25,26 +25,29 @@ from msgspec import structs
 from broker import launch
 from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
+from broker.core.secrets import Mask, is_secret, secrets_among
 from broker.state import Record, State, boot
 from broker.trees import COOKIE, Mark, Seen, kill, look_at, trees_of
 
 INHERITED = (
     *("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"),  # what the MCP SDK passes on
     *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_TIME", "TZ", "TMPDIR"),
-    *(
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-        "NO_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "no_proxy",
-    ),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
-    *("PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "NPM_CONFIG_REGISTRY", "npm_config_registry"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CACHE_DIR"),
+    *("UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_CACHE_DIR", "UV_TOOL_DIR"),
+    *("UV_PYTHON_INSTALL_DIR", "UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_PREFERENCE", "UV_NATIVE_TLS"),
+    *("UV_OFFLINE", "UV_HTTP_TIMEOUT"),
+    *("NPM_CONFIG_REGISTRY", "npm_config_registry", "NPM_CONFIG_CACHE", "npm_config_cache"),
+    *("NPM_CONFIG_USERCONFIG", "npm_config_userconfig", "NPM_CONFIG_OFFLINE", "npm_config_offline"),
+    *("GOPROXY", "HF_ENDPOINT", "PLAYWRIGHT_BROWSERS_PATH", "PLAYWRIGHT_DOWNLOAD_HOST"),
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+    *("CONTAINER_HOST",),  # podman
 )
-"""The variables of the broker's environment that a server gets without being named in `env_inherit`."""
+"""The variables of the broker's environment that a server gets without being named in `env_inherit`: where
+`uvx`, `npx` and `docker` look for their caches, mirrors, proxies, certificates and engine."""
 
 _F_SETPIPE_SZ = 1031
 """From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
@@ -103,6 +106,16 @@ class Launcher(NamedTuple):
             ours.pop_all()
         return Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours)
 
+    def mask(self, config: ServerConfig) -> Mask:
+        """Of what is in the environment and the arguments of a server, that which nobody else is to read.
+
+        A variable that `env` was filled from is a secret, but for those that every server gets.
+        """
+        environment = _environment(config, self.environ)
+        named = [value for name, value in environment.items() if is_secret(name, value)]
+        filled = [self.environ.get(name, "") for name in config.variables if name not in INHERITED]
+        return Mask([*named, *filled, *secrets_among(config.args)])
+
     def _recorded(self, server: str) -> Record:
         """The record of a process that is about to be started, and of the cgroup that is made for it."""
         record = Record(server=server, cookie=self.state.new_cookie(), boot=boot())
@@ -160,8 +173,11 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
 
 
 def _environment(config: ServerConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    names = (*INHERITED, *config.env_inherit)
-    return {**{name: environ[name] for name in names if name in environ}, **config.env}
+    inherited = {name: environ[name] for name in INHERITED if name in environ}
+    # Functions of a shell are left out, as the MCP SDK does it.
+    plain = {name: value for name, value in inherited.items() if not value.startswith("()")}
+    named = {name: environ[name] for name in config.env_inherit if name in environ}
+    return {**plain, **named, **config.env}
 
 
 class Process:

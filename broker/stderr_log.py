@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 from collections import deque
 from collections.abc import Callable
 
 import trio
 
+from broker.core.secrets import Mask
+from broker.core.severity import severity
 from broker.core.texts import clip
 
 LINES = 200
@@ -16,6 +20,12 @@ LINE_BYTES = 4096
 _READ_BYTES = 65_536
 _BURST = 200
 _PER_S = 20.0
+_TOLD_EVERY_S = 1.0
+"""How long it takes until it is told how many lines were left out: while more are, and after the last."""
+
+_LINE_END = re.compile(rb"[\r\n]")
+_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+"""What moves a cursor, sets a colour or a title (ECMA-48)."""
 
 logger = logging.getLogger("mcp-broker")
 
@@ -37,6 +47,10 @@ class StderrLog:
         self.left_out = 0
         self.last: str | None = None
         """The last line of the process that runs now; `None` while it has written nothing."""
+        self.mask = Mask()
+        """What takes out the secrets of the process that runs now."""
+        self._level = logging.INFO
+        self._told_at = -math.inf
         self._begun = 0
         self._allowance = float(_BURST)
         self._seen_at: float | None = None
@@ -45,24 +59,28 @@ class StderrLog:
         """Read a new process's pipe until the end. One that nobody reads fills, and hangs its writer."""
         self.last = None
         self._begun = self.written
-        partial = b""
+        self._level = logging.INFO
+        lines = _Lines(self.keep)
+        try:
+            while chunk := await self._read(fd):
+                heard()
+                lines.take(chunk, LINE_BYTES + self.mask.reach)
+            lines.end()
+        finally:
+            self._tell_left_out(at_once=True)
+
+    async def _read(self, fd: int) -> bytes:
+        """What is there, or nothing at the end. Meanwhile it is told what was left out, once that is over."""
         while True:
-            await trio.lowlevel.wait_readable(fd)
+            with trio.move_on_after(_TOLD_EVERY_S if self.left_out else math.inf) as patience:
+                await trio.lowlevel.wait_readable(fd)
+            if patience.cancelled_caught:
+                self._tell_left_out(at_once=True)
+                continue
             try:
-                chunk = os.read(fd, _READ_BYTES)
+                return os.read(fd, _READ_BYTES)
             except BlockingIOError:
                 continue
-            if not chunk:
-                break
-            heard()
-            *lines, partial = (partial + chunk).split(b"\n")
-            for line in lines:
-                self.keep(line)
-            if len(partial) > LINE_BYTES:
-                self.keep(partial)
-                partial = b""
-        if partial:
-            self.keep(partial)
 
     def tail(self, most: int) -> list[str]:
         """The last lines of the process that runs now, or of the last one that ran."""
@@ -71,19 +89,42 @@ class StderrLog:
 
     def keep(self, line: bytes, stream: str = "stderr") -> None:
         """Keep one line, and log it unless there were too many of late."""
-        text = clip(line[:LINE_BYTES].decode(errors="replace").strip(), LINE_BYTES)
-        if not text:
+        cut = self.mask.reach if len(line) > LINE_BYTES + self.mask.reach else 0
+        whole = line[: LINE_BYTES + 1 + cut]  # beyond the limit, so much as tells a secret from half a one
+        shown = self.mask(_SEQUENCE.sub("", whole.decode(errors="replace")).expandtabs(4))
+        level, text = severity((shown[:-cut] if cut else shown).rstrip())
+        if not text.strip():
             return
+        if level is not None or not text.startswith(" "):  # what is indented goes on with what was before it
+            self._level = level or logging.INFO
+        text = clip(text, LINE_BYTES)
         self.lines.append(text)
         self.written += 1
-        self.last = text
+        self.last = text.strip()
         if not self._allowed():
             self.left_out += 1
+            self._tell_left_out()
             return
-        if self.left_out:
+        self._tell_left_out()
+        self._log(stream, text)
+
+    def _log(self, stream: str, text: str) -> None:
+        facts = {"server": self._server, "text": text}
+        if self._level >= logging.ERROR:
+            logger.error(f"server.{stream}", extra=facts)
+        elif self._level == logging.WARNING:
+            logger.warning(f"server.{stream}", extra=facts)
+        elif self._level == logging.DEBUG:
+            logger.debug(f"server.{stream}", extra=facts)
+        else:
+            logger.info(f"server.{stream}", extra=facts)
+
+    def _tell_left_out(self, *, at_once: bool = False) -> None:
+        now = self._clock()
+        if self.left_out and (at_once or now - self._told_at >= _TOLD_EVERY_S):
             logger.warning("server.lines_left_out", extra={"server": self._server, "lines": self.left_out})
             self.left_out = 0
-        logger.info(f"server.{stream}", extra={"server": self._server, "text": text})
+            self._told_at = now
 
     def _allowed(self) -> bool:
         now = self._clock()
@@ -94,3 +135,30 @@ class StderrLog:
             return False
         self._allowance -= 1
         return True
+
+
+class _Lines:
+    """Lines out of chunks. Of one that is too long the beginning is handed over, and the rest passed over."""
+
+    def __init__(self, keep: Callable[[bytes], None]) -> None:
+        self._keep = keep
+        self._partial = b""
+        self._passing_over = False
+
+    def take(self, chunk: bytes, longest: int) -> None:
+        """Take what was read; of a line above `longest` bytes nobody wants the rest."""
+        *lines, self._partial = _LINE_END.split(self._partial + chunk)
+        for line in lines:
+            self._hand_over(line)
+            self._passing_over = False
+        if len(self._partial) > longest:
+            self.end()
+            self._partial, self._passing_over = b"", True
+
+    def end(self) -> None:
+        """Hand over what has no end."""
+        self._hand_over(self._partial)
+
+    def _hand_over(self, line: bytes) -> None:
+        if not self._passing_over:
+            self._keep(line)

@@ -7,6 +7,7 @@ import math
 import random
 
 import trio
+from msgspec import structs
 
 from broker.core.backoff import Backoff
 from broker.core.config import ServerConfig
@@ -154,6 +155,8 @@ class Supervisor:
 
     def _feed(self, event: Event, ending: Ending | None = None) -> Action:
         before = self.lifecycle.state
+        if ending is not None:  # words of the server's own may be in it
+            ending = structs.replace(ending, reason=self.log.mask(ending.reason))
         action = self.lifecycle.on(event, trio.current_time(), ending)
         if self.lifecycle.state is not before:
             self._report(ending)
@@ -199,6 +202,7 @@ class Supervisor:
             self._give_slot_back()  # it was stopped while it waited for its turn
             return
         self._ended = trio.Event()
+        self.log.mask = self._launcher.mask(self._config)
         try:
             self.process = self._launcher.spawn(self._config)
         except SpawnError as error:

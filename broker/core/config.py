@@ -14,10 +14,13 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import msgspec
 from msgspec import Meta, Struct
 
+from broker.core.secrets import PLACEHOLDER
+
+NO_KEYS = frozenset({("servers", "name"), ("servers", "doctor"), ("servers", "variables")})
+"""What the structs have and nobody writes as a key: name of and table in a table, what follows from `env`."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a server may be called. It leaves out `$`, so that no server can take a reserved name."""
-
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 _TOML_WORDS = {
     "str": "a string",
@@ -168,6 +171,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 30.0
 
     doctor: DoctorConfig | None = None
+    variables: tuple[str, ...] = ()
+    """The names of the variables that `env` was filled from: their values are likely secrets."""
 
     @property
     def concurrency(self) -> int:
@@ -316,12 +321,20 @@ def _servers(
             problems.append(Problem(path, "a server cannot have this name", mend))
         env = table.get("env") if isinstance(table, Mapping) and table.get("enabled") is not False else None
         filled = dict(_fill(env, f"{path}.env", environ, problems)) if isinstance(env, Mapping) else {}
-        server = _section(ServerConfig, path, _without(table, "doctor"), problems, name=name)
+        variables = _variables(env) if filled else ()
+        server = _section(
+            ServerConfig, path, _without(table, "doctor"), problems, name=name, variables=variables
+        )
         if isinstance(table, Mapping) and "doctor" in table:
             doctor = _section(DoctorConfig, f"{path}.doctor", table["doctor"], problems)
             server = server and msgspec.structs.replace(server, doctor=doctor)
         if server is not None:
             yield name, msgspec.structs.replace(server, env=filled)
+
+
+def _variables(env: object) -> tuple[str, ...]:
+    values = [value for value in env.values() if isinstance(value, str)] if isinstance(env, Mapping) else []
+    return tuple(sorted({name for value in values for name in PLACEHOLDER.findall(value)}))
 
 
 def _without(table: object, key: str) -> object:
@@ -339,19 +352,19 @@ def _fill(
             continue  # the field's own type says so
         if "\0" in value:
             problems.append(Problem(f"{path}.{key}", "the value has a NUL character", "remove it"))
-        for variable in _VARIABLE.findall(value):
+        for variable in PLACEHOLDER.findall(value):
             if variable not in environ:
                 message = f"${{{variable}}} is not in the broker's environment"
                 mend = f"set {variable} where the broker is started, or write the value here"
                 problems.append(Problem(f"{path}.{key}", message, mend))
-        yield key, _VARIABLE.sub(lambda match: environ.get(match[1], ""), value)
+        yield key, PLACEHOLDER.sub(lambda match: environ.get(match[1], ""), value)
 
 
 _Section = TypeVar("_Section", ServerConfig, DoctorConfig, BrokerConfig, LimitsConfig)
 
 
 def _section(
-    shape: type[_Section], path: str, table: object, problems: list[Problem], **given: str
+    shape: type[_Section], path: str, table: object, problems: list[Problem], **given: Any
 ) -> _Section | None:
     """One table, converted field by field, so that one mistake does not hide the next."""
     if not isinstance(table, Mapping):

@@ -182,4 +182,5 @@ def _server(old: ServerConfig | None, new: ServerConfig | None) -> Iterator[Serv
 
 def _changed(old: Struct, new: Struct) -> tuple[str, ...]:
     names = (field.name for field in msgspec.structs.fields(new))
-    return tuple(name for name in names if getattr(old, name) != getattr(new, name))
+    changed = (name for name in names if getattr(old, name) != getattr(new, name))
+    return tuple(name for name in changed if name != "variables")  # it follows from `env`

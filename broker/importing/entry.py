@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from broker.core.config import ConfigError, ServerConfig, load
-from broker.importing.secrets import PLACEHOLDER, env_of, has_secret_args, variable, variables_of
+from broker.core.secrets import PLACEHOLDER
+from broker.importing.secrets import env_of, has_secret_args, variable, variables_of
 
 Table = dict[str, object]
 Level = Literal["note", "warning", "fault"]

@@ -18,9 +18,9 @@ from typing import Any
 import tomli
 
 from broker.core.config import ConfigError, load
+from broker.core.secrets import PLACEHOLDER
 from broker.importing.entry import Table
 from broker.importing.plan import KEYS, SECTIONS, Imported, Source, sections_of
-from broker.importing.secrets import PLACEHOLDER
 from broker.words import say
 
 Pairs = Iterable[tuple[str, object]]

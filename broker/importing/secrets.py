@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
-PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
-
-_SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSW(OR)?D|PASSPHRASE|API_?KEY|"
-    r"(^|_)(KEYS?|PASS|PWD|PAT|AUTH|DSN|COOKIE|BEARER|CREDENTIALS?|WEBHOOK)(_|$)"
-)
-_PLAIN_NAME = re.compile(r"^PWD$|_(PATH|FILE|DIR|FOLDER|SOCK|HOST|PORT|NAME|TYPE|MODE)$")
-_SECRET_VALUE = re.compile(
-    r"://[^/@\s:]*:[^/@\s]+@"  # a password in an address
-    r"|^(sk-|sk_|ghp_|gho_|github_pat_|glpat-|xox[a-z]-|AKIA|AIza|hf_|eyJ[\w-]+\.|Bearer )"
-)
-_PLAIN_VALUE = re.compile(r"\s*|true|false|yes|no|on|off|\d{1,5}", re.IGNORECASE)
-_OPTION = re.compile(r"-{0,2}([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+from broker.core.secrets import PLACEHOLDER, is_secret, secrets_among
 
 
 def variable(*parts: str) -> str:
@@ -41,31 +29,13 @@ def env_of(table: object) -> dict[str, str]:
 
 def secrets_in(table: object) -> list[str]:
     """The names in `env` whose values look secret and stand there in plain text."""
-    return [key for key, value in env_of(table).items() if _is_secret(key, value)]
+    return [key for key, value in env_of(table).items() if is_secret(key, value)]
 
 
 def has_secret_args(args: object) -> bool:
-    """Whether an argument looks like a secret: `--token x`, `API_KEY=x`, a password in an address."""
+    """Whether an argument looks like a secret."""
     words = [word for word in args if isinstance(word, str)] if isinstance(args, list) else []
-    return any(_is_secret(name, value) for name, value in _options(words))
-
-
-def _options(words: list[str]) -> Iterator[tuple[str, str]]:
-    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
-        yield "", word
-        option = _OPTION.fullmatch(word)
-        if option and option[2] is not None:
-            yield option[1], option[2]
-        elif option and word.startswith("-") and not following.startswith("-"):
-            yield option[1], following
-
-
-def _is_secret(name: str, value: str) -> bool:
-    if PLACEHOLDER.search(value) or _PLAIN_VALUE.fullmatch(value):
-        return False
-    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").upper()
-    named = _SECRET_NAME.search(name) and not _PLAIN_NAME.search(name)
-    return bool(named or _SECRET_VALUE.search(value))
+    return bool(secrets_among(words))
 
 
 class Variables:

@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import msgspec
 from msgspec import Struct, inspect
 
-from broker.core.config import BrokerConfig, DoctorConfig, LimitsConfig, ServerConfig, mend_of, metas
+from broker.core.config import NO_KEYS, BrokerConfig, DoctorConfig, LimitsConfig, ServerConfig, mend_of, metas
 from broker.core.reload import Takes, takes
 from broker.process import INHERITED
 from docs.blocks.markdown import TEXTS, Block, Language, code, table
@@ -21,9 +21,6 @@ SHAPES: dict[str, type[Struct]] = {
     "doctor": DoctorConfig,
 }
 """section → struct; `doctor` is the table in a server's table."""
-
-_NO_KEYS = {("servers", "name"), ("servers", "doctor")}
-"""What the structs have and nobody writes as a key: a table's name, a table in the table."""
 
 _WITH_MEND = {"endpoint", "socket_mode", "metrics"}
 """The keys whose form is not plain from type and bounds."""
@@ -73,7 +70,7 @@ def _say(language: Language, word: str, *facts: object) -> str:
 def keys_of(section: str) -> list[str]:
     """The keys that may be written in this section."""
     fields = msgspec.structs.fields(SHAPES[section])
-    return [field.name for field in fields if (section, field.name) not in _NO_KEYS]
+    return [field.name for field in fields if (section, field.name) not in NO_KEYS]
 
 
 def keys(section: str) -> Block:

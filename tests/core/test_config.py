@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.config import (
+    NO_KEYS,
     BrokerConfig,
     Config,
     ConfigError,
@@ -26,7 +27,7 @@ FIELDS = [
     pytest.param(shape, field.name, id=f"{shape.__name__}.{field.name}")
     for shape in (ServerConfig, DoctorConfig, BrokerConfig, LimitsConfig)
     for field in msgspec.structs.fields(shape)
-    if (shape, field.name) not in {(ServerConfig, "name"), (ServerConfig, "doctor")}  # tables of their own
+    if shape is not ServerConfig or ("servers", field.name) not in NO_KEYS
 ]
 SECRET = "sk-8f3a-hunter2"
 
@@ -96,6 +97,7 @@ def test_the_defaults() -> None:
         "timeout_stop_sec": 5.0,
         "watchdog_sec": 30.0,
         "doctor": None,
+        "variables": [],
     }
     assert plain(BrokerConfig()) == {
         "endpoint": None,
@@ -143,7 +145,7 @@ def test_every_key_can_be_set() -> None:
         "watchdog_sec": 0,
         "doctor": {"tool": "list", "arguments": {"city": "福岡"}},
     }
-    assert plain(server(**keys)) == {"name": "a", **keys, "env": {}}  # it is not run
+    assert plain(server(**keys)) == {"name": "a", **keys, "env": {}, "variables": []}  # it is not run
     assert server(**keys | {"enabled": True}).env == {"A": "b"}
 
 

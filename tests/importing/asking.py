@@ -11,7 +11,7 @@ import tomli
 from click.testing import Result
 
 from broker.core.config import load
-from broker.importing.secrets import PLACEHOLDER
+from broker.core.secrets import PLACEHOLDER
 
 Run = Callable[..., Result]
 Write = Callable[[str, object], Path]
