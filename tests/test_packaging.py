@@ -131,7 +131,7 @@ def test_the_metadata_says_what_it_is(metadata: Message) -> None:
     assert metadata["Version"] == broker.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"daemon", "metrics", "examples", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "daemon", "metrics", "examples", "dev"}
 
 
 def requirements(metadata: Message) -> list[str]:
