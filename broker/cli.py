@@ -7,19 +7,21 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from broker import __version__
+from broker.asking import ASK_S, BAD, USAGE, GiveUp, client, endpoint_option, fail, json_option
 from broker.doctor.command import doctor
 from broker.import_command import import_
+from broker.moving import reload, restart, start, stop
 from broker.words import say
 from client_shim.blocking import BlockingClient
-from client_shim.errors import BrokerError, InvalidRequest, Unavailable
+from client_shim.errors import Unavailable
 from client_shim.wire import MANAGEMENT
 
 if TYPE_CHECKING:
@@ -27,26 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mcp-broker")
 
-GiveUp = Callable[[str, int], NoReturn]
-"""Ends the command with a message and a status."""
-
 SYSTEM_CONFIG = Path("/etc/mcp-broker/broker.toml")
 
-BAD, USAGE, NO_BROKER = 1, 2, 3
-"""Exit statuses beside 0: it ran and the answer is bad; usage or config; no broker answers."""
-
-_SETTLED = ("ready", "backoff", "broken", "stopped", "disabled")
-"""The states that a server leaves by itself after a while, or never."""
-
 WATCH_S = 1.0
-FOLLOW_S = 0.2
 
-endpoint_option = click.option(
-    "--endpoint",
-    metavar="ADDRESS",
-    help="Where the broker listens, such as ipc:///run/mcp-broker/broker.sock.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 config_option = click.option(
     "--config",
     "path",
@@ -91,7 +77,7 @@ def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Lit
 
     def give_up(message: str, status: int) -> NoReturn:
         manager.status(message)
-        (_log_failure if journal or log_form == "json" else _fail)(message, status)
+        (_log_failure if journal or log_form == "json" else fail)(message, status)
 
     path = _config_path(path, give_up)
     config = _read_config(path, give_up)
@@ -122,7 +108,7 @@ def check(path: Path | None, as_service: bool) -> None:
         environ = service.environ
         click.echo(say("check_as", unit=service.path, user=service.user.name, path=environ.get("PATH")))
     elif as_service:
-        _fail(say("check_no_unit", unit=unit.NAME), USAGE)
+        fail(say("check_no_unit", unit=unit.NAME), USAGE)
     else:
         environ = dict(os.environ)
     config = _read_config(path, environ=environ)
@@ -144,7 +130,7 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
     if watch:
         _watch(endpoint)
         return
-    with _client(endpoint) as broker:
+    with client(endpoint) as broker:
         seen = broker.request(MANAGEMENT, "status")
     if as_json:
         click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
@@ -162,7 +148,7 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
 @json_option
 def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
     """List the tools of one SERVER, or of all that are ready."""
-    with _client(endpoint) as broker:
+    with client(endpoint) as broker:
         if server is not None:
             names = [server]
         else:
@@ -192,7 +178,7 @@ def call(
 ) -> None:
     """Call a TOOL of a SERVER with ARGUMENTS, a JSON object, and print its result."""
     params = {"name": tool, "arguments": _json_object(arguments)}
-    with _client(endpoint) as broker:
+    with client(endpoint) as broker:
         result = broker.request(
             server, "tools/call", params, timeout_s=timeout_s, on_progress=None if as_json else _progress
         )
@@ -212,7 +198,7 @@ def call(
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None:
     """Print the last lines that a SERVER wrote to its stderr."""
-    with _client(endpoint) as broker, suppress(KeyboardInterrupt):
+    with client(endpoint) as broker, suppress(KeyboardInterrupt):
         seen = broker.request(MANAGEMENT, "logs", {"server": server})
         if as_json:
             click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
@@ -224,115 +210,12 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
                 click.echo(line)
             if not follow:
                 return
-            time.sleep(FOLLOW_S)
+            time.sleep(ASK_S)
             seen = broker.request(MANAGEMENT, "logs", {"server": server, "after": seen["written"]})
 
 
-@cli.command()
-@click.argument("server")
-@endpoint_option
-@json_option
-def stop(server: str, endpoint: str | None, as_json: bool) -> None:
-    """End a SERVER, and keep it ended until `start` or `restart`."""
-    _move("stop", server, endpoint, as_json=as_json)
-
-
-@cli.command()
-@click.argument("server")
-@endpoint_option
-@json_option
-def start(server: str, endpoint: str | None, as_json: bool) -> None:
-    """Start a SERVER that is stopped, broken, or waiting for its next try."""
-    _move("start", server, endpoint, as_json=as_json)
-
-
-@cli.command()
-@click.argument("server")
-@endpoint_option
-@json_option
-def restart(server: str, endpoint: str | None, as_json: bool) -> None:
-    """End a SERVER and start it again; what waits for it is served then."""
-    _move("restart", server, endpoint, as_json=as_json)
-
-
-@cli.command()
-@endpoint_option
-@json_option
-def reload(endpoint: str | None, as_json: bool) -> None:
-    """Carry out what has changed in the config file; all the rest goes on.
-
-    Exit status 1 if the file has a mistake, for then nothing changes, or if a server is not ready that was
-    started by this.
-    """
-    with _client(endpoint) as broker:
-        done = broker.request(MANAGEMENT, "reload")
-        started = [one["name"] for one in done["servers"] if one["what"] in ("added", "enabled", "restarted")]
-        states = _settled(broker, started)
-    for one in done["servers"]:
-        one |= states.get(one["name"], {})
-    if as_json:
-        click.echo(json.dumps(done, ensure_ascii=False, indent=2))
-    else:
-        _show_reload(done)
-    if done["problems"] or any(about["state"] not in ("ready", "disabled") for about in states.values()):
-        sys.exit(BAD)
-
-
-def _settled(broker: BlockingClient, names: list[str]) -> dict[str, dict[str, Any]]:
-    """State and last error of these servers, once none of them is on its way to another state."""
-    while True:
-        known = broker.request(MANAGEMENT, "servers")["servers"] if names else []
-        seen = {one["name"]: {key: one[key] for key in ("state", "last_error")} for one in known}
-        states = {name: seen[name] for name in names if name in seen}
-        if all(about["state"] in _SETTLED for about in states.values()):
-            return states
-        time.sleep(FOLLOW_S)
-
-
-def _show_reload(done: dict[str, Any]) -> None:
-    if done["problems"]:
-        count = len(done["problems"])
-        lines = [say("config_bad", path=done["config"], count=count), *done["problems"]]
-        click.echo("\n  ".join(lines), err=True)
-        click.echo(say("reload_refused"), err=True)
-        return
-    for one in done["servers"]:
-        line = say(f"reload_{one['what']}", server=one["name"], keys=", ".join(one["keys"]))
-        line += say("reload_cut", cut=one["cut"]) if one["cut"] else ""
-        click.echo(line + (say("reload_state", state=say(one["state"])) if "state" in one else ""))
-        if one.get("last_error") and one["state"] != "ready":
-            click.echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
-    if done["adjusted"]:
-        click.echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
-    for waits in done["restart_needed"]:
-        click.echo(say("restart_needed", key=waits["path"], why=waits["why"]))
-    count = sum(one["what"] != "removed" for one in done["servers"])
-    click.echo(say("reloaded", path=done["config"], count=count))
-
-
-def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> None:
-    """Carry out one of the three, and wait until the server is where it was to go. Exit status 1 if not."""
-    goal = "stopped" if command == "stop" else "ready"
-    with _client(endpoint) as broker:
-        moved = broker.request(MANAGEMENT, command, {"server": server})
-        moved |= _settled(broker, [server]).get(server, {"state": "stopped"})
-    if as_json:
-        click.echo(json.dumps(moved, ensure_ascii=False, indent=2))
-    else:
-        click.echo(say("moved", **{**moved, "state": say(moved["state"])}))
-    if moved["state"] != goal:
-        if moved.get("last_error"):
-            click.echo(say("last_error", server=server, error=moved["last_error"]), err=True)
-        sys.exit(BAD)
-
-
-cli.add_command(doctor)
-cli.add_command(import_)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"mcp-broker: {message}", err=True)
-    sys.exit(status)
+for _command in (stop, start, restart, reload, doctor, import_):
+    cli.add_command(_command)
 
 
 def _log_failure(message: str, status: int) -> NoReturn:
@@ -351,9 +234,9 @@ def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        _fail(say("not_json", problem=error), USAGE)
+        fail(say("not_json", problem=error), USAGE)
     if not isinstance(value, dict):
-        _fail(say("not_json", problem=type(value).__name__), USAGE)
+        fail(say("not_json", problem=type(value).__name__), USAGE)
     return value
 
 
@@ -371,30 +254,16 @@ def _watch(endpoint: str | None) -> None:
             time.sleep(WATCH_S)
 
 
-@contextmanager
-def _client(endpoint: str | None) -> Iterator[BlockingClient]:
-    """A connected client; what goes wrong with it ends the command with the right status."""
-    try:
-        with BlockingClient(endpoint) as broker:
-            yield broker
-    except Unavailable as error:
-        _fail(str(error), NO_BROKER)
-    except InvalidRequest as error:
-        _fail(str(error), USAGE)
-    except BrokerError as error:
-        _fail(str(error), BAD)
-
-
-def _config_path(path: Path | None, give_up: GiveUp = _fail) -> Path:
+def _config_path(path: Path | None, give_up: GiveUp = fail) -> Path:
     for candidate in (path, Path("broker.toml"), SYSTEM_CONFIG):
         if candidate is not None and (candidate is path or candidate.exists()):
             return candidate
     give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
 
 
-def _read_config(path: Path, give_up: GiveUp = _fail, environ: Mapping[str, str] = os.environ) -> Config:
+def _read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] = os.environ) -> Config:
     from broker.config_file import read
-    from broker.core.config import ConfigError
+    from broker.core.loading import ConfigError
 
     try:
         return read(path, environ)

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import tomli
 
-from broker.core.config import Config, ConfigError, Problem, ServerConfig, load
+from broker.core.config import Config, ServerConfig
+from broker.core.loading import ConfigError, Problem, load
 
 METRICS_PACKAGES = ("h11", "prometheus_client")
 """What the extra `metrics` of pyproject.toml brings; a test holds the two together."""

@@ -6,19 +6,17 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
+from broker.asking import BAD, USAGE, fail
 from broker.words import say
 
 if TYPE_CHECKING:
     from broker.core.config import ServerConfig
     from broker.importing.entry import Remark, Table
     from broker.importing.plan import Imported, Plan, Prefer, Source
-
-BAD, USAGE = 1, 2
-"""Exit statuses beside 0: something could not be imported; wrong use, or a file that cannot be used."""
 
 UNIT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH of a systemd unit that sets none: systemd.exec(5), $PATH."""
@@ -82,7 +80,7 @@ def import_(
         else:
             click.echo(say("import_nothing", path=output), err=True)
     except FileProblem as problem:
-        _fail(str(problem))
+        fail(str(problem), USAGE)
     nothing = not plan.servers and not there
     if nothing or any(remark.level == "fault" for remark in plan.remarks):
         sys.exit(BAD)
@@ -120,13 +118,13 @@ class Here:
 def _refuse(output: Path, *, dry_run: bool, force: bool, merge: bool) -> None:
     """End the command where it would lose a file."""
     if force and merge:
-        _fail(say("import_force_or_merge"))
+        fail(say("import_force_or_merge"), USAGE)
     if not os.path.exists(output):
         return
     if not os.path.isfile(output):
-        _fail(say("import_no_file", path=output))
+        fail(say("import_no_file", path=output), USAGE)
     if not (dry_run or force or merge):
-        _fail(say("import_exists", path=output))
+        fail(say("import_exists", path=output), USAGE)
 
 
 def _sources(files: Iterable[Path]) -> list[Source]:
@@ -154,7 +152,7 @@ def _plan(
         return plan(sources, here, existing=there, prefer=prefer, secrets_as_variables=secrets_as_variables)
     except Clash as clash:
         _tell(clash.remarks)
-        _fail(say("import_refused"))
+        fail(say("import_refused"), USAGE)
 
 
 def _finish(output: Path, text: str, servers: Mapping[str, Table], *, dry_run: bool) -> None:
@@ -197,8 +195,3 @@ def _tell(remarks: Iterable[Remark]) -> None:
 
 def _echo(level: str, text: str) -> None:
     click.secho(text, err=True, fg=_COLOURS[level])
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"mcp-broker: {message}", err=True)
-    sys.exit(USAGE)

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from broker.config_file import read
 from broker.core import refusals
-from broker.core.config import BrokerConfig, ConfigError, LimitsConfig, ServerConfig
+from broker.core.config import BrokerConfig, LimitsConfig, ServerConfig
 from broker.core.lifecycle import State
+from broker.core.loading import ConfigError
 from broker.core.refusals import Refusal
 from broker.core.reload import (
     Add,

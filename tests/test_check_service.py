@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from broker import checking, unit
 from broker.cli import cli
-from broker.core.config import load
+from broker.core.loading import load
 from broker.unit import FOLDERS, Unit, User, installed
 from tests.e2e.harness import ROOT, Table, toml
 

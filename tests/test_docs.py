@@ -22,8 +22,9 @@ import tomli
 import yaml
 
 from broker.cli import cli
-from broker.core.config import Config, load
+from broker.core.config import Config
 from broker.core.lifecycle import State
+from broker.core.loading import load
 from broker.core.repeating import Once
 from client_shim import wire
 from docs import generate

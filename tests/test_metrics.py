@@ -25,7 +25,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker import config_file, scraping
 from broker.admin import Office
-from broker.core.config import BrokerConfig, ConfigError
+from broker.core.config import BrokerConfig
+from broker.core.loading import ConfigError
 from broker.exposition import CALL_SECONDS, METRICS, STATES, Family, Seen, exposed
 from broker.trees import Seen as OneProcess
 from broker.trees import Tree

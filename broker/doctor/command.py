@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
+from broker.asking import BAD, NO_BROKER, fail
 from broker.words import language
 from client_shim.errors import BrokerError, Unavailable
 
@@ -21,7 +22,7 @@ COMPARED_PAGES = 5
 """At most so many pages are opened the old way: it starts every server once for each of them."""
 
 _LANGUAGES = ("en", "zh")
-_BAD, _NO_BROKER, _TERMINATED = 1, 3, 143
+_TERMINATED = 143
 
 
 @click.command()
@@ -54,7 +55,7 @@ def doctor(
     report = _examine(endpoint, cycles, COMPARED_PAGES if compare else 0, say)
     _print(report, say, as_json=as_json, as_markdown=as_markdown)
     if report.verdict.grade != "A":
-        sys.exit(_BAD)
+        sys.exit(BAD)
 
 
 def _print(report: Report, say: Say, *, as_json: bool, as_markdown: bool) -> None:
@@ -82,9 +83,9 @@ def _examine(endpoint: str | None, cycles: int, compared: int, say: Say) -> Repo
     except asyncio.CancelledError:
         sys.exit(_TERMINATED)
     except Unavailable as error:
-        _fail(error, _NO_BROKER)
+        fail(str(error), NO_BROKER)
     except BrokerError as error:
-        _fail(error, _BAD)
+        fail(str(error), BAD)
 
 
 async def _course(broker: Examination, cycles: int, compared: int, say: Say, tell: Tell) -> Report:
@@ -127,8 +128,3 @@ def _end_well_on_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if task is not None:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-
-
-def _fail(error: BrokerError, status: int) -> NoReturn:
-    click.echo(f"mcp-broker: {error}", err=True)
-    sys.exit(status)

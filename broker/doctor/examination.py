@@ -156,7 +156,7 @@ class Examination:
             Unreadable: the config cannot be read from here.
         """
         from broker.config_file import read
-        from broker.core.config import ConfigError
+        from broker.core.loading import ConfigError
 
         status = await self.status()
         if not is_here(status):

@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
-from broker.core.config import ConfigError, ServerConfig, load
+from broker.core.config import ServerConfig
+from broker.core.loading import ConfigError, load
 from broker.core.secrets import PLACEHOLDER
 from broker.importing.secrets import env_of, has_secret_args, variable, variables_of
 

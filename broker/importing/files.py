@@ -17,7 +17,7 @@ from typing import Any
 
 import tomli
 
-from broker.core.config import ConfigError, load
+from broker.core.loading import ConfigError, load
 from broker.core.secrets import PLACEHOLDER
 from broker.importing.entry import Table
 from broker.importing.plan import KEYS, SECTIONS, Imported, Source, sections_of

@@ -13,15 +13,13 @@ from broker.core.config import (
     NO_KEYS,
     BrokerConfig,
     Config,
-    ConfigError,
     DoctorConfig,
     LimitsConfig,
-    Problem,
     ServerConfig,
-    load,
     mend_of,
     metas,
 )
+from broker.core.loading import ConfigError, Problem, load
 
 FIELDS = [
     pytest.param(shape, field.name, id=f"{shape.__name__}.{field.name}")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import reload
-from broker.core.config import BrokerConfig, Config, LimitsConfig, ServerConfig, load
+from broker.core.config import BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.core.loading import load
 from broker.core.reload import (
     Add,
     Adjust,

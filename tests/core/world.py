@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.core.backoff import Backoff
-from broker.core.config import Config, load
+from broker.core.config import Config
 from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Unfit, Write
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
+from broker.core.loading import load
 from broker.core.multiplexer import Multiplexer
 from broker.core.refusals import Refusal
 from broker.core.sessions import CloseReason, Peer, Post

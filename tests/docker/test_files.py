@@ -14,7 +14,7 @@ import pytest
 import tomli
 import yaml
 
-from broker.core.config import load
+from broker.core.loading import load
 from tests.docker import dockerfile
 from tests.docker.dockerfile import Instruction
 

@@ -18,7 +18,7 @@ import msgpack
 import pytest
 import trio
 
-from broker.core.config import load
+from broker.core.loading import load
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
 from broker.hub import Hub

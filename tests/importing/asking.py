@@ -10,7 +10,7 @@ from typing import Any
 import tomli
 from click.testing import Result
 
-from broker.core.config import load
+from broker.core.loading import load
 from broker.core.secrets import PLACEHOLDER
 
 Run = Callable[..., Result]
