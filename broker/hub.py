@@ -237,7 +237,7 @@ class Hub:
 
     async def drain(self, patience_s: float) -> int:
         """Take no new calls, and give the open ones this long to end; how many did not."""
-        self.mux.closing = True
+        self.mux.refuse_new()
         with trio.move_on_after(patience_s):
             while len(self.mux.calls.routing):
                 await self._watching.park()

@@ -60,6 +60,11 @@ class Servers:
         self._max_bytes = max_bytes
         self._client_info = client_info
 
+    @property
+    def names(self) -> list[str]:
+        """What the configured servers are called."""
+        return [name for name, server in self._table.items() if not server.withdrawn]
+
     # -- what the config says ---------------------------------------------------------------------
 
     def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:

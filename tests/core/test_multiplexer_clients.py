@@ -7,8 +7,8 @@ import json
 import pytest
 
 from broker.core import refusals
+from broker.core.clients import MAX_MANAGING, MAX_MANAGING_OF_ONE
 from broker.core.lifecycle import State
-from broker.core.multiplexer import MAX_MANAGING, MAX_MANAGING_OF_ONE
 from broker.core.sessions import CloseReason
 from client_shim import wire
 from client_shim.wire import Code
@@ -356,7 +356,7 @@ def test_a_broker_that_drains_takes_nothing_new_and_finishes_what_it_has() -> No
     process = world.start()
     client = world.client()
     running = client.call()
-    world.mux.closing = True
+    world.mux.refuse_new()
     assert client.fault(client.call()).code == Code.SHUTTING_DOWN
     assert client.fault(client.request(wire.MANAGEMENT, "status")).code == Code.SHUTTING_DOWN
     late = world.stranger(b"late").hello()

@@ -285,7 +285,7 @@ class World:
         assert repr(routing) == "<Routing calls=0 clients=0>"
         assert not routing._per_channel
         assert routing.next_deadline() is None
-        assert not self.mux._managing
+        assert not self.mux._clients._managing
         assert repr(self.mux.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
         for server in self.mux.servers.values():
             line = server.line
