@@ -16,7 +16,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker import __version__
+from broker import __version__, containers
 from broker.admin import Office, manage
 from broker.cgroup import Delegation, delegation
 from broker.core.config import BrokerConfig, Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
+from broker.environment import common, environment
 from broker.fleet import Fleet
 from broker.hub import Hub
 from broker.leftovers import end_leftovers
@@ -71,9 +72,15 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
     with claim(place), held(state_dir) as state:
         delegation = _delegation()
-        end_leftovers(state, delegation)
         launcher = Launcher(folder, os.environ, state, delegation, raise_descriptor_limit())
+        end_leftovers(state, delegation, partial(_environ_of, config))
         trio.run(serve, config, path.absolute(), place, launcher, manager, meaning)
+
+
+def _environ_of(config: Config, server: str) -> Mapping[str, str]:
+    """What a server's commands are run with; of one that is no longer configured, what is common to all."""
+    known = config.servers.get(server)
+    return common(os.environ) if known is None else environment(known, os.environ)
 
 
 def _delegation() -> Delegation | None:
@@ -166,7 +173,8 @@ async def _be_patient(signals: AsyncIterator[int]) -> None:
 def _longest_end(config: Config) -> float:
     """No end of the broker takes longer than this, in seconds."""
     patience_s = max((server.timeout_stop_sec for server in config.servers.values()), default=0.0)
-    return config.limits.drain_sec + 2 * patience_s + _LAST_STEPS_S
+    engine_s = containers.END_S if any(map(containers.is_one, config.servers.values())) else 0.0
+    return config.limits.drain_sec + 2 * patience_s + engine_s + _LAST_STEPS_S
 
 
 async def _end(hub: Hub, fleet: Fleet) -> None:

@@ -144,6 +144,10 @@ class Hub:
         """A server waits for its next start, or for nothing."""
         self._run(self.mux.rests(name, self._clock()))
 
+    def left_behind(self, what: str) -> None:
+        """Something of a server's could not be ended."""
+        self.mux.counters.add(f"left-behind.{what}")
+
     def moved(self) -> None:
         """A server is in another state."""
         self.on_move()

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
+from broker import containers
 from broker.cgroup import Delegation
 from broker.state import Record, State, boot
 from broker.trees import Mark, belonging_to, kill
@@ -18,11 +21,16 @@ _PAUSE_S = 0.02
 logger = logging.getLogger("mcp-broker")
 
 
-def end_leftovers(state: State, delegation: Delegation | None) -> None:
-    """End every process that is left of brokers with this state directory, and log each.
+def end_leftovers(
+    state: State, delegation: Delegation | None, environ_of: Callable[[str], Mapping[str, str]]
+) -> None:
+    """End every process and container that is left of brokers with this state directory, and log each.
+
+    What an engine does not remove now, the server's own start has it remove first.
 
     Args:
         delegation: where they may have made cgroups, also some that no record tells of.
+        environ_of: with which environment a server's engine is to be spoken to.
     """
     here, written = boot(), state.records()
     records = {record.cookie: record for record in written if record.boot == here}
@@ -30,9 +38,30 @@ def end_leftovers(state: State, delegation: Delegation | None) -> None:
         found = Record(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
         records.setdefault(cookie, found)
     left = _kill_all(state.owner, list(records.values()))
+    left |= _end_containers(state, written, environ_of)
     for record in [*records.values(), *written]:
         if record.cookie not in left:
             state.forget(record)
+
+
+def _end_containers(
+    state: State, records: list[Record], environ_of: Callable[[str], Mapping[str, str]]
+) -> set[str]:
+    """Remove all their containers at once, also those of another boot, which the engine may have started
+    again; the cookies of what may be left all the same."""
+    owed = [(record, record.container) for record in records if record.container is not None]
+    left = set[str]()
+    if not owed:
+        return left
+    with ThreadPoolExecutor(len(owed)) as threads:
+        ends = threads.map(lambda one: containers.end(one[1], environ_of(one[0].server)), owed)
+    for (record, container), why in zip(owed, ends, strict=True):
+        if why is not None:
+            facts = {"server": record.server, "reason": why, "cidfile": container.cidfile}
+            logger.error("broker.leftover_container", extra=facts)
+            state.owe(record, container)
+            left.add(record.cookie)
+    return left
 
 
 def _kill_all(owner: str, records: list[Record]) -> set[str]:

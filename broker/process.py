@@ -22,32 +22,13 @@ from typing import NamedTuple
 import trio
 from msgspec import structs
 
-from broker import launch
+from broker import containers, launch
 from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
-from broker.core.secrets import Mask, is_secret, secrets_among
+from broker.core.containers import Container
+from broker.environment import environment, mask
 from broker.state import Record, State, boot
 from broker.trees import COOKIE, Mark, Seen, kill, look_at, trees_of
-
-INHERITED = (
-    *("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"),  # what the MCP SDK passes on
-    *("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_TIME", "TZ", "TMPDIR"),
-    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
-    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
-    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
-    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CACHE_DIR"),
-    *("UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_CACHE_DIR", "UV_TOOL_DIR"),
-    *("UV_PYTHON_INSTALL_DIR", "UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_PREFERENCE", "UV_NATIVE_TLS"),
-    *("UV_OFFLINE", "UV_HTTP_TIMEOUT"),
-    *("NPM_CONFIG_REGISTRY", "npm_config_registry", "NPM_CONFIG_CACHE", "npm_config_cache"),
-    *("NPM_CONFIG_USERCONFIG", "npm_config_userconfig", "NPM_CONFIG_OFFLINE", "npm_config_offline"),
-    *("GOPROXY", "HF_ENDPOINT", "PLAYWRIGHT_BROWSERS_PATH", "PLAYWRIGHT_DOWNLOAD_HOST"),
-    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
-    *("CONTAINER_HOST",),  # podman
-)
-"""The variables of the broker's environment that a server gets without being named in `env_inherit`: where
-`uvx`, `npx` and `docker` look for their caches, mirrors, proxies, certificates and engine."""
 
 _F_SETPIPE_SZ = 1031
 """From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
@@ -85,7 +66,12 @@ class Launcher(NamedTuple):
             SpawnError: there is no such program or folder, or it may not be run.
         """
         program = program_of(config, folder=self.folder, environ=self.environ)
-        record = self._recorded(config.name)
+        folder, environ = self.folder / (config.cwd or ""), environment(config, self.environ)
+        record = self._begun(config)
+        container, args = containers.told(config, program, folder, self.state.cidfile(record))
+        if container is not None:
+            record = structs.replace(record, container=container.masked(mask(config, self.environ)))
+        self.state.keep(record)
         procs = str(record.mark.cgroup.procs) if record.mark.cgroup else ""
         stub = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(self.soft_limit), procs]
         with ExitStack() as theirs, ExitStack() as ours:
@@ -93,9 +79,9 @@ class Launcher(NamedTuple):
             ours.callback(self.state.forget, record)
             try:
                 child = subprocess.Popen(
-                    [*stub, program, *config.args],
-                    cwd=self.folder / (config.cwd or ""),
-                    env={**_environment(config, self.environ), COOKIE: record.cookie},
+                    [*stub, program, *args],
+                    cwd=folder,
+                    env={**environ, COOKIE: record.cookie},
                     stdin=stdin.theirs,
                     stdout=stdout.theirs,
                     stderr=stderr.theirs,
@@ -104,30 +90,45 @@ class Launcher(NamedTuple):
             except OSError as error:
                 raise SpawnError(f"it could not be started: {error.strerror}") from error
             ours.pop_all()
-        return Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours)
+        ending = Ending(container, environ) if container else None
+        return Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours, ending)
 
-    def mask(self, config: ServerConfig) -> Mask:
-        """Of what is in the environment and the arguments of a server, that which nobody else is to read.
+    async def end_owed(self, config: ServerConfig) -> None:
+        """Remove what is left of the server's earlier containers: it is not started beside them.
 
-        A variable that `env` was filled from is a secret, but for those that every server gets.
+        Raises:
+            SpawnError: their engine does not do it.
         """
-        environment = _environment(config, self.environ)
-        named = [value for name, value in environment.items() if is_secret(name, value)]
-        filled = [self.environ.get(name, "") for name in config.variables if name not in INHERITED]
-        return Mask([*named, *filled, *secrets_among(config.args)])
+        for record, container in self.state.owed_by(config.name):
+            why = await Ending(container, environment(config, self.environ)).carry_out()
+            if why is not None:
+                mend = f"see that it answers; or remove the container by hand, and {container.cidfile}"
+                raise SpawnError(f"its last container may run still, and was not removed: {why}; {mend}")
+            self.state.forget(record)
 
-    def _recorded(self, server: str) -> Record:
-        """The record of a process that is about to be started, and of the cgroup that is made for it."""
-        record = Record(server=server, cookie=self.state.new_cookie(), boot=boot())
+    def _begun(self, config: ServerConfig) -> Record:
+        """The record of a process that is about to be started; its cgroup is made for it here."""
+        record = Record(server=config.name, cookie=self.state.new_cookie(), boot=boot())
         if self.delegation is not None:
             try:
-                cgroup = self.delegation.make(server, record.cookie)
+                cgroup = self.delegation.make(config.name, record.cookie)
                 record = structs.replace(record, cgroup=str(cgroup.path))
             except OSError as error:  # it is found by its other marks
-                facts = {"server": server, "reason": error.strerror}
+                facts = {"server": config.name, "reason": error.strerror}
                 logger.warning("server.cgroup_not_made", extra=facts)
-        self.state.keep(record)
         return record
+
+
+class Ending(NamedTuple):
+    """How the container of a process tree is ended: with the environment of the command that ran it."""
+
+    container: Container
+    environ: Mapping[str, str]
+
+    async def carry_out(self) -> str | None:
+        """Remove it, in a thread of its own; why there may be something left of it."""
+        alone = trio.CapacityLimiter(1)  # an engine that does not answer keeps no other thread waiting
+        return await trio.to_thread.run_sync(containers.end, *self, limiter=alone)
 
 
 class _Pipe(NamedTuple):
@@ -158,7 +159,7 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
     if not cwd.is_dir():
         raise SpawnError(f"cwd {str(cwd)!r} is not a folder; correct cwd in {table}")
     if "/" not in config.command:
-        path = _environment(config, environ).get("PATH", os.defpath)
+        path = environment(config, environ).get("PATH", os.defpath)
         found = shutil.which(config.command, path=path)
         if found is None:
             mend = f"install it, or write its whole path as command in {table}"
@@ -170,14 +171,6 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
     if os.path.isdir(program) or not os.access(program, os.X_OK):
         raise SpawnError(f"{program!r} may not be run; `chmod +x` it, or correct command in {table}")
     return program
-
-
-def _environment(config: ServerConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    inherited = {name: environ[name] for name in INHERITED if name in environ}
-    # Functions of a shell are left out, as the MCP SDK does it.
-    plain = {name: value for name, value in inherited.items() if not value.startswith("()")}
-    named = {name: environ[name] for name in config.env_inherit if name in environ}
-    return {**plain, **named, **config.env}
 
 
 class Process:
@@ -194,8 +187,12 @@ class Process:
         stdin: int,
         stdout: int,
         stderr: int,
+        ending: Ending | None = None,
     ) -> None:
         self._child = child
+        self._ending = ending
+        self.container_left: str | None = None
+        """Why its container may be there after `end`."""
         self.pid = child.pid
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         pipes = tuple(os.fstat(fd).st_ino for fd in (stdin, stdout, stderr))
@@ -257,7 +254,10 @@ class Process:
                 break
             if signal_next is not None:
                 _signal_group(self.pid, signal_next)
-        return await self._kill_rest()
+        left = await self._kill_rest()
+        if self._ending is not None:
+            self.container_left = await self._ending.carry_out()
+        return left
 
     async def _kill_rest(self) -> list[int]:
         """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
@@ -288,7 +288,9 @@ class Process:
         for fd in (self.stdout, self.stderr, self._pidfd):
             _close(fd)
         self._child.poll()
-        if not self._left:
+        if self._ending is not None and self.container_left is not None:
+            self._state.owe(self._record, self._ending.container)
+        elif not self._left:
             self._state.forget(self._record)
 
 

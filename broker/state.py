@@ -18,10 +18,11 @@ from msgspec import Struct
 
 from broker.cgroup import Cgroup
 from broker.core.config import BrokerConfig
+from broker.core.containers import Container
 from broker.place import PlaceError, folder_of, locked
 from broker.trees import Mark, look_at
 
-_SUFFIX, _HALF_WRITTEN = ".json", ".new"
+_SUFFIX, _HALF_WRITTEN, _CIDFILE = ".json", ".new", ".cid"
 _MEND = "name another by state_dir in [broker]"
 
 logger = logging.getLogger("mcp-broker")
@@ -32,7 +33,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `boot` is the boot and the pid namespace that its numbers are of. `pid` and `started` are its leader's
     (see `trees.Seen`), 0 for one that is being started. `pipes` are the inodes of its three pipes,
-    `cgroup` is the path of its cgroup, which ends in its cookie.
+    `cgroup` is the path of its cgroup, which ends in its cookie. `container` is its own, where it is one.
     """
 
     server: str
@@ -42,6 +43,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     started: int = 0
     pipes: tuple[int, ...] = ()
     cgroup: str | None = None
+    container: Container | None = None
 
     @property
     def mark(self) -> Mark:
@@ -69,6 +71,7 @@ class State:
     def __init__(self, folder: Path, owner: str) -> None:
         self.folder = folder
         self.owner = owner
+        self._owed: dict[str, tuple[Record, Container]] = {}
 
     def new_cookie(self) -> str:
         """A cookie for a process that is about to be started."""
@@ -88,8 +91,21 @@ class State:
             facts = {"server": record.server, "path": str(path), "reason": error.strerror}
             logger.warning("state.not_written", extra=facts)
 
+    def cidfile(self, record: Record) -> Path:
+        """Where the id of its container is written to, if it is one."""
+        return self._path(record).with_suffix(_CIDFILE)
+
+    def owe(self, record: Record, container: Container) -> None:
+        """Its processes are gone; of its container that is not certain."""
+        self._owed[record.cookie] = (record, container)
+
+    def owed_by(self, server: str) -> list[tuple[Record, Container]]:
+        """What may be left of a server's containers; it is not to be started beside them."""
+        return [owed for owed in self._owed.values() if owed[0].server == server]
+
     def forget(self, record: Record) -> None:
         """Remove the record of a process tree that is gone, and its cgroup."""
+        self._owed.pop(record.cookie, None)
         if cgroup := record.mark.cgroup:
             cgroup.remove()
         with suppress(OSError):

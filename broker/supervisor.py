@@ -13,6 +13,7 @@ from broker.core.backoff import Backoff
 from broker.core.config import ServerConfig
 from broker.core.health import Looks
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
+from broker.environment import mask
 from broker.hub import Hub
 from broker.process import ExitStatus, Launcher, Process, SpawnError
 from broker.stderr_log import StderrLog
@@ -198,32 +199,43 @@ class Supervisor:
         """One process, from its start until nothing is left of it."""
         await self._starts.acquire_on_behalf_of(self)
         self._has_slot = True
-        if self.lifecycle.state is not State.STARTING:
-            self._give_slot_back()  # it was stopped while it waited for its turn
-            return
-        self._ended = trio.Event()
-        self.log.mask = self._launcher.mask(self._config)
+        self.log.mask = mask(self._config, self._launcher.environ)
         try:
+            await self._launcher.end_owed(self._config)
+            if self.lifecycle.state is not State.STARTING:
+                self._give_slot_back()  # it was stopped while it waited for its turn
+                return
+            self._ended = trio.Event()
             self.process = self._launcher.spawn(self._config)
         except SpawnError as error:
-            self._feed(Event.FAILED, Ending(str(error)))
-            self.last_lines = []
-            self._feed(Event.GONE)
+            if self.lifecycle.state is State.STARTING:
+                self._feed(Event.FAILED, Ending(str(error)))
+                self.last_lines = []
+                self._feed(Event.GONE)
             return
+        process = self.process
         try:
-            left = await self._attend(self.process)
+            left = await self._attend(process)
         except BaseException:  # cancelled, or a fault of the broker's own: no process stays behind
             with trio.CancelScope(shield=True):
-                await self.process.end(0)
+                await process.end(0)
             raise
         finally:
-            self.process.close()
+            process.close()
             self.process = None
+            self._tell_container_left(process)
         if not self.lifecycle.stopping:
             self.last_lines = self.log.tail(_LAST_LINES)
         for pid in left:
             logger.error("server.cannot_be_killed", extra={"server": self.name, "pid": pid})
+            self._hub.left_behind("process")
         self._feed(Event.GONE)
+
+    def _tell_container_left(self, process: Process) -> None:
+        if process.container_left is not None:
+            facts = {"server": self.name, "reason": process.container_left}
+            logger.error("server.container_left", extra=facts)
+            self._hub.left_behind("container")
 
     async def _attend(self, process: Process) -> list[int]:
         """Serve until the process is to end, and end it; the pids of what cannot be ended."""

@@ -148,11 +148,18 @@ RULES = [
         ),
     ),
     Rule(
-        "one file starts processes: `process` imports subprocess, and the doctor to compare with",
+        "one file starts servers: `process` imports subprocess; `containers` does to remove them, and the "
+        "doctor to compare with",
         who="broker broker.*",
-        not_who="broker.process broker.doctor.old_way",
+        not_who="broker.process broker.containers broker.doctor.old_way",
         never="subprocess multiprocessing asyncio.subprocess pty",
         broken_by=("broker.hub: import subprocess", "broker.endpoint: from subprocess import Popen"),
+    ),
+    Rule(
+        "what removes containers blocks: it knows no event loop, and runs in a thread or before it",
+        who="broker.containers",
+        never="trio broker.process broker.supervisor broker.hub",
+        broken_by=("broker.containers: import trio", "broker.containers: from broker.process import Process"),
     ),
     Rule(
         "what finds and ends processes needs the standard library only, and starts none",

@@ -68,7 +68,7 @@ def test_what_overwrote_its_environment_is_found_by_pid_and_start(state: State) 
     """Issue 4: pid and start time are compared, for a server that shows no cookie any more."""
     with sleeper() as (process, record):
         state.keep(structs.replace(record, pipes=()))
-        end_leftovers(state, None)
+        end_leftovers(state, None, lambda server: {})
         assert is_killed(process)
     assert state.records() == []
 
@@ -77,7 +77,7 @@ def test_a_reused_pid_is_never_touched(state: State) -> None:
     """Issue 4: the same pid with another start time is somebody else, with its whole session."""
     with sleeper() as (process, record):
         state.keep(structs.replace(record, started=record.started - 1, pipes=()))
-        end_leftovers(state, None)
+        end_leftovers(state, None, lambda server: {})
         assert process.poll() is None
     assert state.records() == []
 
@@ -86,7 +86,7 @@ def test_numbers_of_another_boot_mean_nothing(state: State) -> None:
     """Pids begin anew at a boot, and so do the numbers of pipes."""
     with sleeper() as (process, record):
         state.keep(structs.replace(record, boot="another"))
-        end_leftovers(state, None)
+        end_leftovers(state, None, lambda server: {})
         assert process.poll() is None
     assert state.records() == []
 
@@ -95,14 +95,14 @@ def test_what_left_the_session_is_found_by_its_pipe(state: State) -> None:
     """A descendant without environment, whose leader is gone, still holds what it inherited."""
     with sleeper() as (process, record):
         state.keep(structs.replace(record, pid=2**22 + 1, started=1))
-        end_leftovers(state, None)
+        end_leftovers(state, None, lambda server: {})
         assert is_killed(process)
 
 
 def test_what_carries_the_owner_s_cookie_needs_no_record(state: State) -> None:
     """A broker may be killed between the start of a process and its record."""
     with sleeper({COOKIE: f"{state.owner}.ab"}) as (mine, _), sleeper({COOKIE: "other.ab"}) as (others, _):
-        end_leftovers(state, None)
+        end_leftovers(state, None, lambda server: {})
         assert is_killed(mine)
         assert others.poll() is None
 
@@ -111,7 +111,7 @@ def test_each_that_is_killed_is_logged(state: State, caplog: pytest.LogCaptureFi
     """Law 9: with its pid, and the server that it belonged to."""
     with sleeper() as (process, record), caplog.at_level(logging.WARNING, "mcp-broker"):
         state.keep(record)
-        end_leftovers(state, None)
+        end_leftovers(state, None, lambda server: {})
         (line,) = caplog.records
         assert line.getMessage() == "broker.leftover_killed"
         assert (vars(line)["pid"], vars(line)["server"]) == (process.pid, "s")
@@ -124,7 +124,7 @@ def test_a_record_that_cannot_be_read_is_told_and_removed(
     """A power cut may leave half a file: no broker stays down for that."""
     (state.folder / "s.1.json").write_bytes(content)
     (state.folder / "s.2.new").write_bytes(content)
-    end_leftovers(state, None)
+    end_leftovers(state, None, lambda server: {})
     assert {path.name for path in state.folder.iterdir()} == {"lock", "owner"}
     assert [line.getMessage() for line in caplog.records] == ["state.unreadable"]
 

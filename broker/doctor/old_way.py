@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from broker.core.containers import ENGINES
 from broker.doctor import machine
 from broker.doctor.texts import Tell
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from broker.core.config import ServerConfig
 
 MARK = "MCP_BROKER_DOCTOR"
-
-CONTAINERS = ("docker", "podman")
-"""What these start outlives them: it is left out."""
 
 _ANSWER_TIMEOUT_S = 60.0
 _LINE_LIMIT_BYTES = 64 * 1024**2
@@ -87,7 +85,7 @@ async def open_pages(
         folder: the config file's, where relative paths start.
         environ: the broker's, which its servers inherit from.
     """
-    skipped = [name for name, config in configs.items() if os.path.basename(config.command) in CONTAINERS]
+    skipped = [name for name, config in configs.items() if os.path.basename(config.command) in ENGINES]
     kept = {name: config for name, config in configs.items() if name not in skipped}
     backend = _Backend(kept, folder, environ)
     opened: list[OldPage] = []
@@ -154,11 +152,9 @@ class _Backend:
             return str(error)
 
     def _env(self, config: ServerConfig) -> dict[str, str]:
-        from broker.process import INHERITED
+        from broker.environment import environment
 
-        names = (*INHERITED, *config.env_inherit)
-        passed = {name: self._environ[name] for name in names if name in self._environ}
-        return {**passed, **config.env, MARK: self._token}
+        return {**environment(config, self._environ), MARK: self._token}
 
     async def end(self) -> int:
         """End all of it, politely and then not; how many processes are left nevertheless."""

@@ -11,7 +11,7 @@ from msgspec import Struct, inspect
 
 from broker.core.config import NO_KEYS, BrokerConfig, DoctorConfig, LimitsConfig, ServerConfig, mend_of, metas
 from broker.core.reload import Takes, takes
-from broker.process import INHERITED
+from broker.environment import INHERITED
 from docs.blocks.markdown import TEXTS, Block, Language, code, table
 
 SHAPES: dict[str, type[Struct]] = {

@@ -1,0 +1,62 @@
+"""What a server gets of the broker's environment, and what of it nobody else is to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from broker.core.config import ServerConfig
+from broker.core.secrets import Mask, is_secret, secrets_among
+
+INHERITED = (
+    *("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"),  # what the MCP SDK passes on
+    *("LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC"),
+    *("LC_TIME", "TZ", "TMPDIR"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CACHE_DIR", "PIP_CONFIG_FILE"),
+    *("PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CERT"),
+    *("UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_CACHE_DIR", "UV_TOOL_DIR"),
+    *("UV_PYTHON_INSTALL_DIR", "UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_PREFERENCE", "UV_NATIVE_TLS"),
+    *("UV_OFFLINE", "UV_HTTP_TIMEOUT", "UV_CONFIG_FILE", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
+    *("UV_INSECURE_HOST", "UV_PYTHON_DOWNLOADS"),
+    *("NPM_CONFIG_REGISTRY", "npm_config_registry", "NPM_CONFIG_CACHE", "npm_config_cache"),
+    *("NPM_CONFIG_USERCONFIG", "npm_config_userconfig", "NPM_CONFIG_OFFLINE", "npm_config_offline"),
+    *("NPM_CONFIG_CAFILE", "npm_config_cafile", "NPM_CONFIG_STRICT_SSL", "npm_config_strict_ssl"),
+    *("NPM_CONFIG_PROXY", "npm_config_proxy", "NPM_CONFIG_HTTPS_PROXY", "npm_config_https_proxy"),
+    *("COREPACK_NPM_REGISTRY", "YARN_NPM_REGISTRY_SERVER"),
+    *("GOPROXY", "HF_ENDPOINT", "PLAYWRIGHT_BROWSERS_PATH", "PLAYWRIGHT_DOWNLOAD_HOST"),
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+    *("CONTAINER_HOST",),  # podman
+)
+"""The variables of the broker's environment that a server gets without being named in `env_inherit`: where
+`uvx`, `npx` and `docker` look for their caches, mirrors, proxies, certificates and engine."""
+
+
+def environment(config: ServerConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a server: what all get, what `env_inherit` names, and what `env` sets.
+
+    Args:
+        environ: the broker's own.
+    """
+    # Functions of a shell are left out, as the MCP SDK does it.
+    plain = {name: value for name, value in common(environ).items() if not value.startswith("()")}
+    named = {name: environ[name] for name in config.env_inherit if name in environ}
+    return {**plain, **named, **config.env}
+
+
+def common(environ: Mapping[str, str]) -> dict[str, str]:
+    """What every server gets."""
+    return {name: environ[name] for name in INHERITED if name in environ}
+
+
+def mask(config: ServerConfig, environ: Mapping[str, str]) -> Mask:
+    """Of what is in the environment and the arguments of a server, that which nobody else is to read.
+
+    A variable that `env` was filled from is a secret, but for those that every server gets.
+    """
+    mine = environment(config, environ).items()
+    named = [value for name, value in mine if is_secret(name, value)]
+    filled = [environ.get(name, "") for name in config.variables if name not in INHERITED]
+    return Mask([*named, *filled, *secrets_among(config.args)])
