@@ -11,6 +11,7 @@ the multiplexer, which decides; see there.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import secrets
@@ -74,6 +75,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         delegation = _delegation()
         launcher = Launcher(folder, os.environ, state, delegation, raise_descriptor_limit())
         end_leftovers(state, delegation, partial(_environ_of, config))
+        gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
         trio.run(serve, config, path.absolute(), place, launcher, manager, meaning)
 
 

@@ -1,8 +1,7 @@
 """The ROUTER socket on trio: the only place where ZeroMQ is spoken.
 
-One task owns the socket. Its file descriptor is edge-triggered, and any send or receive may take the
-edge away: so the socket's EVENTS are asked again after each, and the descriptor is only waited for
-when they say that nothing is there (zmq_getsockopt(3), ZMQ_FD).
+One task owns the socket. Its file descriptor is edge-triggered, and any send or receive may take the edge
+away: it is only waited for when nothing is there and nothing was sent since (zmq_getsockopt(3), ZMQ_FD).
 """
 
 from __future__ import annotations
@@ -72,6 +71,8 @@ class Endpoint:
         self._most = _most_connections(limits)
         self._fd = _fd(self._router)
         self._parked = False
+        self._quiet = False
+        """Whether nothing was there at the last look, and nothing was sent since."""
         self._pulsing = trio.lowlevel.ParkingLot()
         try:
             self._router.bind(address)
@@ -92,7 +93,8 @@ class Endpoint:
             nursery.start_soon(self._watch_connections)
             while True:
                 more = self._turn()
-                self._pulsing.unpark_all()
+                if self._pulsing:
+                    self._pulsing.unpark_all()
                 if more:
                     await trio.lowlevel.checkpoint()
                 else:
@@ -106,13 +108,18 @@ class Endpoint:
     def _turn(self) -> bool:
         """Take what is there, up to the limits; whether there may be more."""
         until = perf_counter() + TURN_S
+        self._quiet = False
         for _ in range(MESSAGES_A_TURN):
-            if not _has_input(self._router):
-                return False
-            self._receive()
+            try:
+                key = self._router.recv(_NOBLOCK)
+            except zmq.Again:
+                self._quiet = True
+                break
+            self._receive(key)
             if perf_counter() > until:
                 break
-        return True
+        self._hub.settle()
+        return not self._quiet
 
     async def _park(self) -> None:
         self._parked = True
@@ -127,8 +134,7 @@ class Endpoint:
         if self._parked:
             trio.lowlevel.notify_closing(self._fd)
 
-    def _receive(self) -> None:
-        key = self._router.recv(_NOBLOCK)
+    def _receive(self, key: bytes) -> None:
         if key in self._fd_of:
             self._pass_on(key, _KNOWN, self._frames_after(self._router.recv(_NOBLOCK)))
             return
@@ -181,11 +187,16 @@ class Endpoint:
     # -- the hub's transport ----------------------------------------------------------------------
 
     def send(self, post: Post) -> bool:
-        """Send a message; False where its connection is gone."""
-        sent = _send(self._router, post)
-        if self._parked and _has_input(self._router):
-            self._wake()  # the send took the edge that the wait was for
-        return sent
+        """Send a message; False where its connection is gone. `settle` must follow the last of several."""
+        self._quiet = False
+        return _send(self._router, post)
+
+    def settle(self) -> None:
+        """Wake the task that waits where a send took the edge that it waits for."""
+        if self._parked and not self._quiet:
+            self._quiet = not _has_input(self._router)
+            if not self._quiet:
+                self._wake()
 
     def forget(self, connection: bytes) -> None:
         """This connection is closed as far as the broker is concerned."""

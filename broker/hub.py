@@ -1,6 +1,7 @@
 """The shell around the multiplexer: brings it what happens, and does what it wants done.
 
-Nothing here waits: a reply is on its way to the client in the task that read it from the server.
+Nothing here waits: a reply is on its way to the client in the task that read it from the server. What is done
+once for all that is there, and not for each message, `settle` does.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Transport(Protocol):
     def send(self, post: Post) -> bool:
         """Send a message; False where its connection is gone."""
 
+    def settle(self) -> None:
+        """Nothing more is sent for now."""
+
     def forget(self, connection: bytes) -> None:
         """Nothing more comes from or goes to this connection."""
 
@@ -44,7 +48,7 @@ class Backend(Protocol):
     """One server, as its `supervisor` has it."""
 
     def write(self, line: bytes) -> None:
-        """Write a line to its process."""
+        """Write a line to its process, or several."""
 
     def opened(self) -> None:
         """Its conversation is open."""
@@ -79,6 +83,7 @@ class Hub:
         self._manage: Callable[[Manage], None] | None = None
         self._alarm = trio.CancelScope()
         self._look_at = -math.inf
+        self._unwritten: dict[str, list[bytes]] = {}
         self._watching = trio.lowlevel.ParkingLot()
         self._pulsing = trio.lowlevel.ParkingLot()
         self.on_move: Callable[[], None] = lambda: None
@@ -91,8 +96,8 @@ class Hub:
     # -- what happens -----------------------------------------------------------------------------
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None = None) -> None:
-        """A message came in from a client."""
-        self._run(self.mux.received(key, peer, header, body, self._clock()))
+        """A message came in from a client. `settle` must follow, when others that are there are taken in."""
+        self._do(self.mux.received(key, peer, header, body, self._clock()))
 
     def malformed(self, key: bytes, why: str) -> None:
         """A message came in that is none of the protocol."""
@@ -120,13 +125,13 @@ class Hub:
         self._run(self.mux.spawned(name, self._clock()))
 
     def line(self, name: str, line: bytes) -> None:
-        """A server wrote a line."""
-        self._run(self.mux.line(name, line, self._clock()))
+        """A server wrote a line. `settle` must follow, when others that are there are taken in."""
+        self._do(self.mux.line(name, line, self._clock()))
 
     def heard(self, name: str) -> None:
         """A server wrote to its stderr."""
         self.mux.heard(name, self._clock())
-        self._set_alarm()
+        self.settle()
 
     def congested(self, name: str, congested: bool) -> None:
         """A server stopped or began to read."""
@@ -172,13 +177,26 @@ class Hub:
     # -- what is to be done -----------------------------------------------------------------------
 
     def _run(self, effects: list[Effect]) -> None:
+        self._do(effects)
+        self.settle()
+
+    def settle(self) -> None:
+        """Write to each server what has come together for it, and see to the alarm."""
+        while self._unwritten:
+            name, lines = self._unwritten.popitem()
+            self.backends[name].write(lines[0] if len(lines) == 1 else b"".join(lines))
+        if self._transport is not None:
+            self._transport.settle()
+        self._set_alarm()
+
+    def _do(self, effects: list[Effect]) -> None:
         broken = []
         for effect in effects:
             if isinstance(effect, Post):
                 if self._transport is not None and not self._transport.send(effect):
                     broken.append(effect.connection)
             elif isinstance(effect, Write):
-                self.backends[effect.server].write(effect.line)
+                self._unwritten.setdefault(effect.server, []).append(effect.line)
             elif isinstance(effect, Note):
                 if logger.isEnabledFor(effect.level):
                     logger.log(effect.level, effect.event, extra=effect.facts)
@@ -186,7 +204,6 @@ class Hub:
                 self._run_rare(effect)
         for key in broken:  # not before: what cancels a call must not overtake the call itself
             self.lost(key)
-        self._set_alarm()
 
     def _run_rare(self, effect: Effect) -> None:
         if isinstance(effect, Manage):
@@ -208,27 +225,29 @@ class Hub:
     # -- time -------------------------------------------------------------------------------------
 
     def _set_alarm(self) -> None:
-        due = self._due()
-        if due < self._alarm.deadline:
-            self._alarm.deadline = due
+        """While messages pass it is put off time and again: to be woken by it costs as much as a call."""
+        now = self._clock()
+        if now >= self._look_at and not self._pulsing:
+            self._alarm.deadline = self._look(now)
+        else:
+            due = self.mux.calls.routing.next_deadline()
+            latest = self._look_at + LATE_S / 2
+            due = latest if due is None or due > latest else due
+            if due < self._alarm.deadline:
+                self._alarm.deadline = due
         if self._watching:
             self._watching.unpark_all()
 
-    def _due(self) -> float:
-        """When the multiplexer wants to know the time, or a moment to ask it again when that is."""
-        now = self._clock()
-        if now < self._look_at:
-            deadline = self.mux.calls.routing.next_deadline()
-            return self._look_at if deadline is None else min(deadline, self._look_at)
-        self._look_at = now + LATE_S
+    def _look(self, now: float) -> float:
+        """When the multiplexer wants to know the time."""
+        self._look_at = now + LATE_S / 2
         due = self.mux.wake_at()
         return math.inf if due is None else due
 
     async def tick(self) -> None:
         """Tell the multiplexer the time whenever something is due."""
         while True:
-            self._look_at = -math.inf
-            due = -math.inf if self._pulsing else self._due()
+            due = -math.inf if self._pulsing else self._look(self._clock())
             with trio.CancelScope(deadline=due) as self._alarm:
                 await trio.sleep_forever()
             self._run(self.mux.tick(self._clock()))

@@ -268,7 +268,7 @@ class Supervisor:
 
             async def read() -> None:
                 try:
-                    await upstream.read(lambda line: self._hub.line(self.name, line))
+                    await upstream.read(lambda line: self._hub.line(self.name, line), self._hub.settle)
                 except LineTooLong as error:
                     self._feed(Event.FAILED, Ending(str(error)))
                 over.set()

@@ -103,8 +103,12 @@ class Upstream:
         self.broken = True
         self._work.set()
 
-    async def read(self, on_line: Callable[[bytes], None]) -> None:
+    async def read(self, on_line: Callable[[bytes], None], settle: Callable[[], None]) -> None:
         """Hand over every line until the server closes its stdout.
+
+        Args:
+            on_line: is given each of them.
+            settle: is called after the last of those that were there, and before others get their turn.
 
         Raises:
             LineTooLong: a line above `max_line_bytes`.
@@ -129,13 +133,18 @@ class Upstream:
             if newline:
                 on_line(b"".join(partial))
                 *lines, last = rest.split(b"\n")
-                await self._hand_over(lines, on_line)
+                if lines:
+                    await self._hand_over(lines, on_line, settle)
+                settle()
                 partial, size = [last], len(last)
 
-    async def _hand_over(self, lines: list[bytes], on_line: Callable[[bytes], None]) -> None:
+    async def _hand_over(
+        self, lines: list[bytes], on_line: Callable[[bytes], None], settle: Callable[[], None]
+    ) -> None:
         until = perf_counter() + TURN_S
         for number, line in enumerate(lines, 1):
             on_line(line)
             if number % LINES_A_TURN == 0 or perf_counter() > until:
+                settle()
                 await trio.lowlevel.checkpoint()
                 until = perf_counter() + TURN_S

@@ -20,6 +20,7 @@ import zmq
 
 from client_shim.errors import InvalidEndpoint
 from client_shim.events import Event
+from client_shim.outbox import Frames
 from client_shim.state import ClientState, Phase
 
 AT_MOST = 64
@@ -42,6 +43,10 @@ _LOSSES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what listens there does not speak ZeroMQ as a broker does",
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "what listens there wants a login",
 }
+
+# As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
+_EVENTS, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.POLLOUT)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 
@@ -69,6 +74,8 @@ class Link:
     def __init__(self, endpoint: str, state: ClientState) -> None:
         self.state = state
         self._loss: str | None = None
+        self._quiet = False
+        """Whether there was nothing to read when that was tried last, and nothing was sent since."""
         self._socket = _dealer()
         self._monitor = _watch(self._socket)
         try:
@@ -96,8 +103,9 @@ class Link:
         events: list[Event] = []
         for _ in range(AT_MOST):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                frames = self._socket.recv_multipart(_NOBLOCK)
             except zmq.Again:
+                self._quiet = True
                 if self._loss is not None:
                     events += self.state.lose(self._loss)
                 break
@@ -108,19 +116,27 @@ class Link:
     def flush(self) -> None:
         """Send what waits to be sent, as far as libzmq takes it."""
         while (frames := self.state.next_message()) is not None:
+            self._quiet = False
             try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK)
+                _send(self._socket, frames)
             except zmq.Again:
                 return
             self.state.sent()
 
     def has_work(self) -> bool:
         """Whether `receive` would find something to do now."""
-        if self.state.phase is Phase.ENDED:
+        lost = self._loss is not None or bool(_events(self._monitor) & _POLLIN)
+        return self.swallowed() or (lost and self.state.phase is not Phase.ENDED)
+
+    def swallowed(self) -> bool:
+        """Whether a send may have swallowed the edge of something that is there.
+
+        Nothing is ever sent on the monitor: its FD tells of everything, and it need not be asked.
+        """
+        if self._quiet or self.state.phase is Phase.ENDED:
             return False
         ready = _events(self._socket)
-        waiting = ready & zmq.POLLOUT and self.state.next_message() is not None
-        return bool(waiting or ready & zmq.POLLIN or self._loss or _events(self._monitor) & zmq.POLLIN)
+        return bool(ready & _POLLIN or (ready & _POLLOUT and self.state.next_message() is not None))
 
     def close(self, linger_ms: int = 0) -> None:
         """Let go of the sockets, at once; libzmq may go on sending what it has for `linger_ms`."""
@@ -130,16 +146,20 @@ class Link:
             self._socket.close(linger_ms)
 
     def _read_monitor(self) -> None:
-        while self._loss is None:
-            try:
-                event, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        while self._loss is None and _events(self._monitor) & _POLLIN:
+            event, _ = self._monitor.recv_multipart(_NOBLOCK)
             self._loss = _LOSSES.get(struct.unpack_from("=H", event)[0])
 
 
 def _events(socket: zmq.Socket[bytes]) -> int:
-    return int(socket.getsockopt(zmq.EVENTS))
+    return int(socket.getsockopt(_EVENTS))
+
+
+def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
+    *before, last = frames
+    for frame in before:
+        socket.send(frame, _SNDMORE)
+    socket.send(last, _NOBLOCK)
 
 
 def _dealer() -> zmq.Socket[bytes]:

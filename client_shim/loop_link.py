@@ -67,7 +67,7 @@ class LoopLink:
         if self._link is None:
             return
         self._link.flush()
-        if not self._again and self._link.has_work():
+        if not self._again and self._link.swallowed():
             self._again = True
             self.loop.call_soon(self._work, context=self._context)
 

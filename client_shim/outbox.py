@@ -14,8 +14,11 @@ Frames = tuple[bytes, ...]
 
 
 class _Parcel(NamedTuple):
+    """`id` and `size` are of a request; both are 0 for other messages."""
+
     id: int
     frames: Frames
+    size: int = 0
 
 
 class Outbox:
@@ -43,12 +46,12 @@ class Outbox:
 
     def add_request(self, id: int, frames: Frames) -> bool:
         """Queue the request of call `id` (from 1), or return false where there is no room."""
-        size = _size(frames)
+        size = sum(map(len, frames))
         if self.requests >= MAX_MESSAGES or (self.requests and self.requests_bytes + size > MAX_BYTES):
             return False
         self.requests += 1
         self.requests_bytes += size
-        self._parcels.append(_Parcel(id, frames))
+        self._parcels.append(_Parcel(id, frames, size))
         return True
 
     def take_back(self, ids: set[int]) -> set[int]:
@@ -68,8 +71,4 @@ class Outbox:
     def _discount(self, parcel: _Parcel) -> None:
         if parcel.id:
             self.requests -= 1
-            self.requests_bytes -= _size(parcel.frames)
-
-
-def _size(frames: Frames) -> int:
-    return sum(map(len, frames))
+            self.requests_bytes -= parcel.size

@@ -25,11 +25,13 @@ class Data:
         if name.startswith("__") or name == "raw":
             raise AttributeError(name)
         raw = self.raw
-        for spelling in (name, _camel(name)):
-            if spelling in raw:
-                return raw[spelling]
-            if spelling in self.known:
-                return None
+        if name in raw:
+            return raw[name]
+        spelling = _camel(name)
+        if spelling in raw:
+            return raw[spelling]
+        if name in self.known or spelling in self.known:
+            return None
         if name == "meta":
             return raw.get("_meta")
         raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {', '.join(sorted(raw))}")

@@ -11,6 +11,7 @@ The module is shared by both ends. It imports msgpack and nothing else.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from itertools import product
 from typing import Any, NamedTuple
 
 import msgpack
@@ -213,24 +214,29 @@ class WireError(Exception):
         self.id = id
 
 
+def _fields(*types: tuple[type, ...]) -> frozenset[tuple[type, ...]]:
+    """Every series of types that the fields of a kind may have; a number of fields is part of that."""
+    return frozenset(product(*types))
+
+
 _STR, _INT, _MAP, _LIST, _BOOL = (str,), (int,), (dict,), (list,), (bool,)
 _MAYBE_STR, _MAYBE_INT, _MAYBE_MAP = (str, type(None)), (int, type(None)), (dict, type(None))
 
-_SHAPES: dict[int, tuple[type[Any], tuple[tuple[type, ...], ...]]] = {
-    Kind.HELLO: (Hello, (_LIST, _MAP)),
-    Kind.WELCOME: (Welcome, (_STR, _STR, _MAP)),
-    Kind.REQUEST: (Request, (_STR, _STR, _STR, _MAYBE_INT, _INT, _MAYBE_MAP)),
-    Kind.RESULT: (Result, ()),
-    Kind.ERROR: (Error, ()),
-    Kind.FAULT: (Fault, (_STR, _STR, _MAP)),
-    Kind.NOTIFICATION: (Notification, (_STR, _STR)),
-    Kind.CANCEL: (Cancel, (_MAYBE_STR,)),
-    Kind.CREDIT: (Credit, (_INT,)),
-    Kind.QUESTION: (Question, (_INT, _STR, _STR)),
-    Kind.ANSWER: (Answer, (_BOOL,)),
-    Kind.GOODBYE: (Goodbye, (_STR,)),
+_SHAPES: dict[int, tuple[type[Any], frozenset[tuple[type, ...]]]] = {
+    Kind.HELLO: (Hello, _fields(_LIST, _MAP)),
+    Kind.WELCOME: (Welcome, _fields(_STR, _STR, _MAP)),
+    Kind.REQUEST: (Request, _fields(_STR, _STR, _STR, _MAYBE_INT, _INT, _MAYBE_MAP)),
+    Kind.RESULT: (Result, _fields()),
+    Kind.ERROR: (Error, _fields()),
+    Kind.FAULT: (Fault, _fields(_STR, _STR, _MAP)),
+    Kind.NOTIFICATION: (Notification, _fields(_STR, _STR)),
+    Kind.CANCEL: (Cancel, _fields(_MAYBE_STR)),
+    Kind.CREDIT: (Credit, _fields(_INT)),
+    Kind.QUESTION: (Question, _fields(_INT, _STR, _STR)),
+    Kind.ANSWER: (Answer, _fields(_BOOL)),
+    Kind.GOODBYE: (Goodbye, _fields(_STR)),
 }
-"""What each kind decodes to, and the type of each field after channel and id."""
+"""What each kind decodes to, and the types that its fields after channel and id may have."""
 
 WITHOUT_BODY = frozenset({Hello, Welcome, Fault, Cancel, Credit, Goodbye})
 """The messages of one frame. A `Request` may have a body (its params); every other message has one."""
@@ -304,20 +310,15 @@ def _shape(fields: list[Any]) -> Message:
     if known is None:
         raise WireError(Code.UNKNOWN_KIND, f"there is no kind {_shown(kind)}", channel=channel, id=id)
     shape, types = known
-    values = fields[4:]
-    if len(values) != len(types) or not all(map(_is_one_of, values, types)):
+    if tuple(map(type, fields[4:])) not in types:
         raise WireError(
             Code.MALFORMED,
             f"the fields of {shape.__name__.lower()} do not fit {_signature(shape)}",
             channel=channel,
             id=id,
         )
-    message: Message = shape(channel, id, *values)
+    message: Message = shape._make(fields[2:])
     return message
-
-
-def _is_one_of(value: object, types: tuple[type, ...]) -> bool:
-    return type(value) in types
 
 
 def _is_number(value: object) -> bool:

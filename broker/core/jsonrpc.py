@@ -104,6 +104,7 @@ class _Params(Struct, gc=False):
 
 _envelope = msgspec.json.Decoder(_Envelope)
 _params = msgspec.json.Decoder(_Params)
+_string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 
 # A string without an end takes the rest: else each escaped quote in it would be tried as a start.
@@ -247,7 +248,7 @@ def progress_body(progress: Progress, token: Id) -> bytes:
 
 def _text(raw: Raw) -> str | None:
     is_text = bytes(raw).startswith(b'"')  # to decode a number can fail: it may be out of range
-    return msgspec.json.decode(raw, type=str) if is_text else None
+    return _string.decode(raw) if is_text else None
 
 
 def _is_deep(text: bytes) -> bool:
