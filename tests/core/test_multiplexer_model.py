@@ -30,6 +30,8 @@ SERVERS: dict[str, Json] = {
 TOOLS = ["echo", "read"]
 """The second one is annotated as read-only."""
 
+UPSETS = ["crash", "crash slowly", "hang", "stop", "restart", "start", "start in silence", "full", "free"]
+
 IDS = st.integers(1, 9)
 CHANNELS = st.integers(1, 3)
 MARGIN_S = 1e-6
@@ -257,12 +259,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         else:
             process.progress("t" if what == "token" else id, -1)
 
-    @rule(
-        name=st.sampled_from([*SERVERS]),
-        what=st.sampled_from(
-            ["crash", "crash slowly", "hang", "stop", "restart", "start", "start in silence", "full", "free"]
-        ),
-    )
+    @rule(name=st.sampled_from([*SERVERS]), what=st.sampled_from(UPSETS))
     def upset(self, name: str, what: str) -> None:
         world = self.world
         has_process = name in world.processes
@@ -387,12 +384,17 @@ class AnyInterleaving(RuleBasedStateMachine):
         assert len(calls) == sum(one.line.waiting + one.line.running + len(one.askers) for one in servers)
         for name, server in self.world.mux.servers.items():
             sent = [call for call in calls.of_server(name) if call.sent]
-            assert len(sent) == server.line.running <= server.config.concurrency - server.line.reserved
+            assert len(sent) == server.line.running <= self.room(name)
             assert not sent or name in self.world.processes
         assert calls.body_bytes == sum(len(call.body) for name in SERVERS for call in calls.of_server(name))
         living = {page.client.key for page in self.living()}
         assert {connection.key for connection in self.world.mux.sessions.all()} == living
         assert set(calls._by_client) <= living
+
+    def room(self, name: str) -> int:
+        """How many calls a server may have."""
+        server = self.world.mux.servers[name]
+        return server.config.concurrency - server.line.reserved
 
     def teardown(self) -> None:
         """In the end everybody has heard the end of everything, and nothing is left."""

@@ -73,10 +73,14 @@ class AnyNews(AnyInterleaving):
             return
         page.open[id] = Asked(channel, "listen", 0, 0.0, self.world.now, False, id)
         lane = (page.client.key, channel)
-        self.ears.pop(lane, None)
-        if servers is None or servers or any(resources.values()):
-            names = frozenset(SERVERS if servers is None else servers)
-            self.ears[lane] = Ears(names, resources, {name: self.tools(name) for name in SERVERS})
+        if {
+            *(servers or ()),
+            *(name for name in resources if resources[name]),
+        } <= self.world.mux.servers.keys():
+            self.ears.pop(lane, None)
+            if servers is None or servers or any(resources.values()):
+                names = frozenset(SERVERS if servers is None else servers)
+                self.ears[lane] = Ears(names, resources, {name: self.tools(name) for name in SERVERS})
         request = wire.Request(channel, id, INSTANCE, wire.MANAGEMENT, "listen", None, 0, None)
         page.client.say(request, json.dumps({"servers": servers, "resources": resources}).encode())
 
@@ -143,8 +147,9 @@ class AnyNews(AnyInterleaving):
 
     def tools(self, name: str) -> Names:
         """The tools of a server that who asks would get."""
-        catalogue = self.world.mux.servers[name].catalogue
-        return None if catalogue is None else catalogue.names("tools/list")
+        server = self.world.mux.servers.get(name)
+        known = None if server is None else server.known
+        return None if known is None else known.names("tools/list")
 
     def hear(self, page: Page, message: wire.Message, body: bytes | None) -> None:
         if not isinstance(message, wire.Notification) or (message.id and message.method != MESSAGE):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.core.backoff import Backoff
-from broker.core.config import Config
+from broker.core.config import Config, ServerConfig
 from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Unfit, Write
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
 from broker.core.loading import load
@@ -21,6 +21,7 @@ from broker.core.refusals import Refusal
 from broker.core.sessions import CloseReason, Peer, Post
 from client_shim import wire
 from tests.core.fake_server import Json, Process, Script
+from tests.core.residue import residue
 
 INSTANCE = "i-1"
 ENDINGS = (wire.Result, wire.Error, wire.Fault)
@@ -118,7 +119,7 @@ class World:
         tables = {name: {"command": "x", **table} for name, table in (servers or {"time": {}}).items()}
         self.config: Config = load({"servers": tables, "limits": limits}, {})
         self.now = 1000.0
-        self.lifecycles = {name: self._lifecycle(name) for name in tables}
+        self.lifecycles = {name: self.lifecycle_of(self.config.servers[name]) for name in tables}
         self.mux = Multiplexer(self.config, self.lifecycles, instance=INSTANCE, version="0.1.0")
         self.scripts = {name: Script() for name in tables}
         self.processes: dict[str, Process] = {}
@@ -133,15 +134,9 @@ class World:
         self.lines: deque[tuple[Process, bytes]] = deque()
         self.slow_to_end: set[str] = set()
 
-    def _lifecycle(self, name: str) -> Lifecycle:
-        config = self.config.servers[name]
-        backoff = Backoff(
-            first_delay_s=config.restart_sec,
-            burst=config.start_limit_burst,
-            interval_s=config.start_limit_interval_sec,
-            rng=lambda: 0.5,
-        )
-        return Lifecycle(restart=config.restart, start_s=config.timeout_start_sec, backoff=backoff)
+    def lifecycle_of(self, config: ServerConfig) -> Lifecycle:
+        """The automaton of a server in its first state."""
+        return Lifecycle(restart=config.restart, start_s=config.timeout_start_sec, backoff=backoff_of(config))
 
     # -- clients ----------------------------------------------------------------------------------
 
@@ -278,20 +273,26 @@ class World:
         return min((time for time in times if time is not None), default=None)
 
     def assert_empty(self) -> None:
-        """No call, line, or management request has left anything behind."""
-        routing = self.mux.calls.routing
-        assert len(routing) == 0
-        assert routing.body_bytes == 0
-        assert repr(routing) == "<Routing calls=0 clients=0>"
-        assert not routing._per_channel
-        assert routing.next_deadline() is None
-        assert not self.mux._clients._managing
-        assert repr(self.mux.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
-        for server in self.mux.servers.values():
-            line = server.line
-            assert (line.waiting, line.running, line.reserved) == (0, 0, 0)
-            assert (len(server.askers), len(server.log_takers)) == (0, 0)
-            assert [*line._lanes, *line._round, *line._new, *line._served] == []
+        """No call, line, channel or request has left anything behind, in whatever table there is."""
+        mux = self.mux
+        assert mux.calls.routing.next_deadline() is None  # and so the deadlines that were are forgotten
+        connected = {"Sessions._connections": len(mux.sessions)} if len(mux.sessions) else {}
+        left = residue(mux)
+        assert left == connected, left
+        assert mux.calls.routing.body_bytes == 0
+        assert repr(mux.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
+        for server in mux.servers.values():
+            assert (server.line.waiting, server.line.running, server.line.reserved) == (0, 0, 0)
+
+
+def backoff_of(config: ServerConfig) -> Backoff:
+    """Its restart delays, without chance."""
+    return Backoff(
+        first_delay_s=config.restart_sec,
+        burst=config.start_limit_burst,
+        interval_s=config.start_limit_interval_sec,
+        rng=lambda: 0.5,
+    )
 
 
 def _news(message: wire.Message, body: bytes | None) -> tuple[int, str, str, Any]:

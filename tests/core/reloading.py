@@ -1,0 +1,135 @@
+"""Reloads in a world without I/O: what `Reloader` and `Fleet` do with the steps of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from broker.core.config import ServerConfig
+from broker.core.loading import load
+from broker.core.lifecycle import Event, State
+from broker.core.reload import (
+    Add,
+    Adjust,
+    Remove,
+    Replace,
+    Retune,
+    ServerStep,
+    SwitchOff,
+    SwitchOn,
+    plan,
+    taken,
+)
+from tests.core.fake_server import Json, Process, Script
+from tests.core.world import World, backoff_of
+
+
+class Reloads:
+    """Carries out one reload at a time. What ends a process takes a while: until `go_on` says so."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.under_way: dict[str, ServerStep] = {}
+        self._process: dict[str, Process | None] = {}
+        self._ending: set[str] = set()
+
+    def runs(self, name: str) -> bool:
+        """Whether the server has a supervisor."""
+        server = self.world.config.servers.get(name)
+        return server is not None and server.enabled and name in self.world.lifecycles
+
+    def reload(self, tables: Mapping[str, Json], **limits: int) -> None:
+        """The file says this now."""
+        assert not self.under_way
+        world = self.world
+        named = {name: {"command": "x", **table} for name, table in tables.items()}
+        made = plan(world.config, load({"servers": named, "limits": limits}, {}))
+        for step in made.steps:
+            if isinstance(step, Adjust):
+                assert step.section == "limits"
+                world.mux.adjust(made.config.limits)
+                world.config = taken(world.config, step)
+            elif isinstance(step, (Remove, SwitchOff, Replace)):
+                self._begin_to_end(step)
+            else:
+                self._begin(step)
+
+    def _begin(self, step: Add | SwitchOn | Retune) -> None:
+        world, server = self.world, step.server
+        if isinstance(step, Retune):
+            self._retune(server, renewed=False)
+        elif isinstance(step, SwitchOn):
+            world.run(world.mux.remove(server.name, world.now))
+        world.config = taken(world.config, step)
+        if not isinstance(step, Retune):
+            self._add(server)
+
+    def _add(self, server: ServerConfig) -> None:
+        world, name = self.world, server.name
+        world.scripts.setdefault(name, Script())
+        world.spawned.setdefault(name, 0)
+        world.lifecycles[name] = world.lifecycle_of(server)
+        world.mux.add(server, world.lifecycles[name])
+        if server.enabled:
+            world.feed(name, Event.START)
+
+    def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
+        world, lifecycle = self.world, self.world.lifecycles[server.name]
+        world.run(world.mux.retune(server, world.now, renewed=renewed))
+        start_s = server.timeout_start_sec
+        lifecycle.retune(restart=server.restart, start_s=start_s, backoff=backoff_of(server))
+        if server.enabled and lifecycle.state in (State.BACKOFF, State.BROKEN):
+            world.feed(server.name, Event.START)
+
+    def _begin_to_end(self, step: Remove | SwitchOff | Replace) -> None:
+        world = self.world
+        name = step.name if isinstance(step, Remove) else step.server.name
+        self.under_way[name] = step
+        self._process[name] = world.processes.get(name)
+        if isinstance(step, Remove):
+            world.run(world.mux.withdraw(name, world.now))
+        elif isinstance(step, SwitchOff):
+            world.run(world.mux.retune(step.server, world.now))
+        else:
+            self._retune(step.server, renewed=True)
+            world.config = taken(world.config, step)
+        if self._process[name] is not None:
+            world.mux.servers[name].line.paused = True
+
+    def go_on(self, name: str) -> None:
+        """Its calls have had their time."""
+        step = self.under_way[name]
+        if isinstance(step, Replace):
+            self._replace(name)
+        else:
+            self._ending.add(name)
+            if self.runs(name):
+                self.world.feed(name, Event.STOP)
+            self.finish()
+
+    def finish(self) -> None:
+        """Go on where a process had to be waited for, unless that has to go on."""
+        for name in sorted(self._ending):
+            if not self.world.lifecycles[name].stopping:
+                self._let_go(name, self.under_way[name])
+
+    def _let_go(self, name: str, step: ServerStep) -> None:
+        """Its supervisor is cancelled. A process that somebody has started meanwhile is killed by that."""
+        world = self.world
+        world.processes.pop(name, None)
+        world.slow_to_end.discard(name)
+        world.run(world.mux.remove(name, world.now))
+        self._ending.discard(name)
+        del world.lifecycles[name], self.under_way[name]
+        world.config = taken(world.config, step)
+        if isinstance(step, SwitchOff):
+            self._add(step.server)
+
+    def _replace(self, name: str) -> None:
+        world, lifecycle = self.world, self.world.lifecycles[name]
+        del self.under_way[name]
+        same = world.processes.get(name) is self._process[name]
+        if same and lifecycle.state is not State.STOPPED and not lifecycle.stopping:
+            if lifecycle.state in (State.HANDSHAKE, State.READY):
+                world.restart(name)
+            else:
+                world.feed(name, Event.START)
