@@ -24,7 +24,7 @@ class Askers:
     def join(self, call: Call, until: float) -> None:
         """A call waits for the list that it asks for."""
         self._calls.setdefault(call.method, {})[call.id] = call
-        self._until[call.method] = until
+        self._until.setdefault(call.method, until)  # nobody waits for longer because others came
 
     def leave(self, call: Call) -> bool:
         """A call has ended; whether it was waiting here."""

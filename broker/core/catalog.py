@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from broker.core.handshake import Agreed
-from broker.core.methods import Era
+from broker.core.methods import Era, in_effect
 
 MAX_PAGES = 1000
 """A list that goes on for longer is cut: its cursors lead nowhere."""
@@ -53,6 +53,7 @@ class _Page(Struct):
     next_cursor: str | None = msgspec.field(default=None, name="nextCursor")
     ttl_ms: Any = msgspec.field(default=None, name="ttlMs")
     cache_scope: Any = msgspec.field(default=None, name="cacheScope")
+    result_type: Any = msgspec.field(default="complete", name="resultType")
 
 
 class _Annotations(Struct):
@@ -117,6 +118,8 @@ class Reading:
             ValueError: the page does not follow the protocol, or the list has no end.
         """
         hints = msgspec.json.decode(result, type=_Page)
+        if hints.result_type != "complete":
+            raise ValueError(f"a list cannot be a result of the type {hints.result_type!r:.40}")
         for item in msgspec.json.decode(result, type=dict[str, Raw]).items():
             if item[0] == self._kind.member:
                 self._take(msgspec.json.decode(item[1], type=list[Raw]))
@@ -228,7 +231,7 @@ class Catalogue:
         result: dict[str, Any] = {
             "resultType": "complete",
             "supportedVersions": [agreed.version],
-            "capabilities": agreed.capabilities,
+            "capabilities": in_effect(agreed.capabilities),
             "ttlMs": 0,
             "cacheScope": "private",
             "_meta": {"io.modelcontextprotocol/serverInfo": agreed.server_info},

@@ -14,7 +14,7 @@ from broker.core.calls import Calls, fault
 from broker.core.config import LimitsConfig
 from broker.core.effects import Closed, Effects, Level, Manage
 from broker.core.jsonrpc import BodyError, Params
-from broker.core.methods import Route, rule_for
+from broker.core.methods import NO_TASKS, Era, Route, rule_for
 from broker.core.metrics import Counters
 from broker.core.refusals import Refusal
 from broker.core.server import Server
@@ -189,6 +189,8 @@ class Clients:
             return refusals.unknown_method(server.name, request.method)
         if rule.route is Route.NOBODY:
             return refusals.refused_method(server.name, request.method, rule.why)
+        if params.is_task and request.method == "tools/call" and server.era is Era.LEGACY:
+            return refusals.refused_method(server.name, "tools/call", NO_TASKS)
         if rule.route is Route.CATALOGUE and params.has_cursor:
             return refusals.invalid_params(request.method)
         if rule.route is not Route.CATALOGUE or server.catalogue is None:

@@ -12,15 +12,18 @@ import re
 from array import array
 from collections.abc import Mapping
 from itertools import accumulate
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from client_shim.wire import Code
 
 MAX_DEPTH = 512
 """How deep arrays and objects may nest. Parsers along the way give up between 200 and 1,000."""
+
+MAX_BATCH = 1000
+"""Messages in one batch. Each is a step of its own, and nobody else has a turn in between."""
 
 Id = int | str
 
@@ -40,12 +43,14 @@ class Params(Struct, frozen=True, gc=False):
     """What the broker needs to know of a request's params.
 
     `name` is that of a tool or prompt, if there is one; `answers`: it carries on where a server asked back.
+    `is_task`: it is to become a task of 2025-11-25.
     """
 
     body: bytes
     name: str | None
     has_cursor: bool
     answers: bool = False
+    is_task: bool = False
 
 
 class Reply(Struct, frozen=True):
@@ -82,7 +87,11 @@ class Noise(Struct, frozen=True):
     """A line that is no message at all: a banner, a debug print."""
 
 
-Incoming = Reply | Asked | Told | Broken | Noise
+Message = Reply | Asked | Told | Broken
+Incoming = Message | Noise
+
+
+_Batch = Annotated[list[Raw], Meta(max_length=MAX_BATCH)]
 
 
 class _Envelope(Struct, gc=False):
@@ -100,6 +109,7 @@ class _Params(Struct, gc=False):
     meta: Raw | UnsetType = field(default=UNSET, name="_meta")
     responses: Raw | UnsetType = field(default=UNSET, name="inputResponses")
     state: Raw | UnsetType = field(default=UNSET, name="requestState")
+    task: Raw | UnsetType = UNSET
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
@@ -126,6 +136,16 @@ def read(line: bytes) -> Incoming:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _unreadable(line, error)
     return _classify(seen)
+
+
+def read_batch(line: bytes) -> list[Message]:
+    """The messages of a batch: 2025-03-26 lets a server write several as an array. None if it is not one."""
+    try:
+        parts = msgspec.json.decode(line, type=_Batch) if line.lstrip().startswith(b"[") else []
+    except (msgspec.DecodeError, RecursionError):
+        return []
+    messages = [message for part in parts if not isinstance(message := read(bytes(part)), Noise)]
+    return messages if len(messages) == len(parts) else []
 
 
 def _classify(seen: _Envelope) -> Incoming:
@@ -194,7 +214,8 @@ def check_params(body: bytes | None) -> Params:
         )
     name = None if seen.name is UNSET else _text(seen.name)
     answers = seen.responses is not UNSET or seen.state is not UNSET
-    return Params(body.strip(b" \t"), name, seen.cursor is not UNSET, answers)
+    has_cursor = seen.cursor is not UNSET and bytes(seen.cursor) != b"null"
+    return Params(body.strip(b" \t"), name, has_cursor, answers, seen.task is not UNSET)
 
 
 def check_meta(meta: Mapping[str, Any] | None) -> None:

@@ -19,7 +19,7 @@ from broker.core.effects import Effect, Level, Opened, Unfit, Write, note
 from broker.core.handshake import Agreed, Ask, Handshake, Step, Tell, reason_of
 from broker.core.jsonrpc import Reply, Told
 from broker.core.listening import Each, Heard, Listening, Missed, Stream, Unheard
-from broker.core.methods import MODERN_VERSION, Era
+from broker.core.methods import MODERN_VERSION, Era, in_effect
 from broker.core.pace import Pace, soonest
 from broker.core.texts import clip
 
@@ -28,8 +28,9 @@ READ_EVERY_S = 1.0
 """A list is read so often in a row, and then once in this time, however often the server says it changed."""
 
 _META = "io.modelcontextprotocol/"
+CAPABILITIES = _META + "clientCapabilities"
 _RESERVED = frozenset({"progressToken", _META + "protocolVersion", _META + "subscriptionId"})
-_MODERN_ONLY = frozenset({_META + "clientInfo", _META + "clientCapabilities", _META + "logLevel"})
+_MODERN_ONLY = frozenset({_META + "clientInfo", CAPABILITIES, _META + "logLevel"})
 
 
 class _Pending(Struct):
@@ -200,6 +201,10 @@ class Link:
         did = self.refresh(method, now) if may and method not in self._since else []
         return did, self._since.get(method)
 
+    def is_reading(self, method: str) -> bool:
+        """Whether the list is being read, so that what is known of it may be old."""
+        return method in self._since
+
     def _pace(self, method: str) -> Pace:
         return self._paces.setdefault(method, Pace(READ_BURST, READ_EVERY_S))
 
@@ -238,9 +243,11 @@ class Link:
         dropped = _RESERVED if modern else _RESERVED | _MODERN_ONLY
         meta = {key: value for key, value in given.items() if key not in dropped} if given else {}
         if modern:
+            if CAPABILITIES in meta:
+                meta[CAPABILITIES] = in_effect(meta[CAPABILITIES])
             meta[_META + "protocolVersion"] = MODERN_VERSION
             meta.setdefault(_META + "clientInfo", self._client_info)
-            meta.setdefault(_META + "clientCapabilities", {})
+            meta.setdefault(CAPABILITIES, {})
         if token is not None:
             meta["progressToken"] = token
         return meta or None
@@ -338,5 +345,5 @@ class Link:
         return {
             _META + "protocolVersion": MODERN_VERSION,
             _META + "clientInfo": self._client_info,
-            _META + "clientCapabilities": {},
+            CAPABILITIES: {},
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import Enum
+from typing import Any
 
 from msgspec import Struct
 
@@ -45,7 +46,8 @@ def _nobody(why: str) -> Rule:
     return Rule(Route.NOBODY, why)
 
 
-_TASKS = _nobody("tasks are not passed on: their ids are not bound to the client that started them")
+NO_TASKS = "tasks are not passed on: their ids are not bound to the client that started them"
+_TASKS = _nobody(NO_TASKS)
 _LISTEN = (
     "the broker subscribes for all its clients: send it `listen` (docs/protocol.md), which tells of changes"
 )
@@ -68,6 +70,20 @@ _EVERY_ERA = {
     "tasks/list": _TASKS,
     "tasks/cancel": _TASKS,
 }
+
+TASK_EXTENSION = "io.modelcontextprotocol/tasks"
+
+
+def in_effect(capabilities: Any) -> Any:
+    """What a client or server can do, less what the broker does not pass on: tasks, in either era."""
+    if not isinstance(capabilities, dict):
+        return capabilities
+    rest = {name: value for name, value in capabilities.items() if name != "tasks"}
+    extensions = rest.get("extensions")
+    if isinstance(extensions, dict) and TASK_EXTENSION in extensions:
+        rest["extensions"] = {name: one for name, one in extensions.items() if name != TASK_EXTENSION}
+    return rest
+
 
 METHODS: dict[Era, dict[str, Rule]] = {
     Era.LEGACY: {

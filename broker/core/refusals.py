@@ -188,9 +188,9 @@ _UNKNOWN = "whether the call took effect is unknown: look before you repeat it"
 
 def deadline(call: Call, running: int) -> Refusal:
     """The call's time is up, in line or at the server."""
-    about = {"server": call.server, "method": call.method, "timeout_s": call.timeout_s}
+    about = {"server": call.server, "method": call.method, "timeout_s": call.given_s}
     if call.sent:
-        message = f"server {call.server!r} did not answer {call.method} within {call.timeout_s:g} s"
+        message = f"server {call.server!r} did not answer {call.method} within {call.given_s:g} s"
         hint = f"give the call more time, or raise timeout in [servers.{call.server}]; it was cancelled there"
         return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
     message = f"{call.method} waited {call.timeout_s:g} s behind {running} other calls of {call.server!r}"

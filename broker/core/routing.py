@@ -14,6 +14,9 @@ from msgspec import Struct
 
 from broker.core.repeating import Once
 
+MAX_EXTENDED_S = 86_400.0
+"""A call ends this long after it began, in seconds, however much progress is made: MCP wants such a limit."""
+
 
 class Call(Struct, eq=False):
     """One open request of a client.
@@ -54,6 +57,12 @@ class Call(Struct, eq=False):
     def lane(self) -> tuple[bytes, int]:
         """The channel it came from."""
         return (self.connection, self.channel)
+
+    @property
+    def given_s(self) -> float:
+        """How long it was given in the end, in seconds: its timeout, or all that progress can make of it."""
+        extended = self.extends and self.deadline >= self.since + MAX_EXTENDED_S
+        return max(self.timeout_s, MAX_EXTENDED_S) if extended else self.timeout_s
 
     @property
     def begun(self) -> bool:
@@ -145,8 +154,8 @@ class Routing:
         return self._per_channel.get((connection, channel), 0)
 
     def extend(self, call: Call, now: float) -> None:
-        """Progress was made: the call's time starts anew."""
-        call.deadline = now + call.timeout_s
+        """Progress was made: the call's time starts anew, up to a limit."""
+        call.deadline = max(call.deadline, min(now + call.timeout_s, call.since + MAX_EXTENDED_S))
         self._watch(call)
 
     def _watch(self, call: Call) -> None:

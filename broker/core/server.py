@@ -119,7 +119,8 @@ class Server:
         """Whether a list should be read again before it is answered, and can be."""
         if self.catalogue is None or self.link is None or not self.link.opened or self.line.held:
             return False
-        return self.catalogue.is_stale(method, now, self.link.hears_of)
+        being_read = self.link.is_reading(method)  # it is said to have changed, or is known to be too old
+        return being_read or self.catalogue.is_stale(method, now, self.link.hears_of)
 
     def retune(self, config: ServerConfig) -> None:
         """Its table in the config has changed."""

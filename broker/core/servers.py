@@ -18,7 +18,7 @@ from broker.core.catalog import LISTS
 from broker.core.config import ServerConfig
 from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
 from broker.core.health import Health, Verdict
-from broker.core.jsonrpc import Asked, Broken, Id, Reply, Told
+from broker.core.jsonrpc import Asked, Id, Message, Noise, Reply, Told
 from broker.core.lifecycle import Lifecycle
 from broker.core.link import Did, Link, Read
 from broker.core.listening import Missed, Unheard
@@ -201,17 +201,24 @@ class Servers:
         if server.health is not None:
             server.health.heard(now)
         message = jsonrpc.read(line)
+        if not isinstance(message, Noise):
+            self._message(server, link, message, now)
+        elif (batch := jsonrpc.read_batch(line)) and link.era is not Era.MODERN:
+            for message in batch:
+                self._message(server, link, message, now)
+        else:
+            self._drop(server, "noise", bytes=len(line))
+            self._effects.append(Keep(name, line))
+
+    def _message(self, server: Server, link: Link, message: Message, now: float) -> None:
         if isinstance(message, Reply):
             self._replied(server, link, message, now)
         elif isinstance(message, Told):
             self._told(server, link, message, now)
         elif isinstance(message, Asked):
             self._asked(server, link, message)
-        elif isinstance(message, Broken):
-            self._broken(server, link, message, now)
         else:
-            self._drop(server, "noise", bytes=len(line))
-            self._effects.append(Keep(name, line))
+            self._broken(server, link, message, now)
 
     def _open_call(self, server: Server, id: Id | None) -> Call | None:
         """The call that this id of the broker's names, if that server has it."""
@@ -237,7 +244,7 @@ class Servers:
         if server.release(id):
             self._calls.pump(server, now)
 
-    def _broken(self, server: Server, link: Link, broken: Broken, now: float) -> None:
+    def _broken(self, server: Server, link: Link, broken: jsonrpc.Broken, now: float) -> None:
         call = self._open_call(server, broken.id)
         if call is not None:
             self._drop(server, "broken.reply", method=call.method, reason=clip(broken.reason))
@@ -288,15 +295,20 @@ class Servers:
             self._calls.progress(call, jsonrpc.progress_body(seen, call.token), now)
 
     def _asked(self, server: Server, link: Link, asked: Asked) -> None:
-        if asked.method == "ping":
+        """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""
+        if link.era is Era.MODERN:
+            self._was_asked(server, link, asked)
+        elif asked.method == "ping":
             self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {})))
         elif asked.method == "roots/list" and server.config.roots:
             roots = [{"uri": uri} for uri in server.config.roots]
             self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {"roots": roots})))
         else:
-            self._refuse(server, link, asked)
+            self._was_asked(server, link, asked)
+            line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method))
+            self._effects.append(Write(server.name, line))
 
-    def _refuse(self, server: Server, link: Link, asked: Asked) -> None:
+    def _was_asked(self, server: Server, link: Link, asked: Asked) -> None:
         """Behind one process there are many clients: whom the question is meant for cannot be known."""
         server.questions += 1
         server.dropped.add("question")
@@ -304,8 +316,6 @@ class Servers:
         level, link.was_refused = Level.DEBUG if link.was_refused else Level.WARNING, True
         method = clip(asked.method)
         self._effects.note(level, "server.question", server=server.name, method=method)
-        line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method))
-        self._effects.append(Write(server.name, line))
 
     def _link_did(self, server: Server, link: Link, did: Iterable[Did], now: float) -> None:
         for one in did:
@@ -336,7 +346,8 @@ class Servers:
     def _was_read(self, server: Server, read: Read, now: float) -> None:
         if read.differs:
             self._audience.list_changed(server.name, LISTS[read.method].changed)
-        self._calls.answer_askers(server, read.method, now)
+        if server.link is None or not server.link.is_reading(read.method):  # it may have changed meanwhile
+            self._calls.answer_askers(server, read.method, now)
 
     def _drop(self, server: Server, what: str, **facts: str | int) -> None:
         """Something of a server's that goes nowhere: counted, and said."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from broker.core.config import ServerConfig
-from broker.core.loading import load
 from broker.core.lifecycle import Event, State
+from broker.core.loading import load
 from broker.core.reload import (
     Add,
     Adjust,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from broker.core.catalog import LISTS, MAX_PAGES, Catalogue, Listing, Reading, changed_lists, lists_for
 from broker.core.handshake import Agreed
 from broker.core.methods import MODERN_VERSION, Era
+from tests.core.fake_server import Json
 
 MAX_BYTES = 100_000
 
@@ -106,6 +107,8 @@ def test_items_that_repeat_count_against_the_limit() -> None:
         b'{"tools":[{"name":5}]}',
         b'{"tools":[{"title":"a"}]}',
         b'{"tools":[],"nextCursor":5}',
+        b'{"resultType":"input_required","inputRequests":{}}',
+        b'{"resultType":"of a kind that is new","tools":[]}',
     ],
 )
 def test_a_page_that_is_none_is_refused(result: bytes) -> None:
@@ -257,6 +260,17 @@ def test_the_discovery_is_what_was_agreed(instructions: str | None) -> None:
     assert json.loads(answer) == expected | ({} if instructions is None else {"instructions": instructions})
     modern = Catalogue(agreed(era=Era.MODERN, version=MODERN_VERSION)).answer("server/discover", 0.0)
     assert json.loads(modern or b"")["supportedVersions"] == [MODERN_VERSION]
+
+
+def test_the_discovery_offers_no_tasks() -> None:
+    """Law 8: they are not passed on, so who asks what there is must not be told of them."""
+    extensions: Json = {"io.modelcontextprotocol/tasks": {}, "io.modelcontextprotocol/ui": {}}
+    offered: Json = {"tools": {}, "tasks": {"list": {}}, "extensions": extensions}
+    answer = Catalogue(agreed(capabilities=offered)).answer("server/discover", 0.0)
+    left: Json = {"tools": {}, "extensions": {"io.modelcontextprotocol/ui": {}}}
+    assert json.loads(answer or b"")["capabilities"] == left
+    assert offered["extensions"] is extensions
+    assert len(extensions) == 2
 
 
 def test_which_lists_a_server_has() -> None:

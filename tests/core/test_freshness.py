@@ -226,6 +226,36 @@ def test_a_change_that_is_told_while_who_asks_waits_is_read_once_more() -> None:
     id = ask(client)
     process.tell("tools/list_changed")
     process.reply(last(process), {"tools": [{"name": "a"}], "ttlMs": 1000})
+    assert client.endings(id) == []
     process.reply(last(process), {"tools": [{"name": "b"}], "ttlMs": 1000})
-    assert client.result(id)
-    assert client.result(ask(client))["tools"] == [{"name": "b"}]
+    assert client.result(id)["tools"] == [{"name": "b"}]
+
+
+@pytest.mark.parametrize("era", list(Era))
+def test_a_list_that_is_said_to_have_changed_is_not_answered_before_it_is_read(era: Era) -> None:
+    """2026-07-28: it is "immediately stale". Who adds a tool by a call, and then asks, has it in the list."""
+    world = there(None, era, tells=True)
+    process, client = world.processes["time"], world.client()
+    process.script.mute = {"tools/list"}
+    process.tell("tools/list_changed")
+    id = ask(client)
+    assert client.endings(id) == []
+    assert reads(world) == 1
+    process.reply(last(process), {"tools": [{"name": "new"}]})
+    assert client.result(id)["tools"] == [{"name": "new"}]
+    world.assert_empty()
+
+
+def test_nobody_waits_for_longer_because_others_came() -> None:
+    """Law 5: nor because the server says again and again that the list is another one now."""
+    world = there(None, tells=True)
+    process, client = world.processes["time"], world.client()
+    process.script.mute = {"tools/list"}
+    process.tell("tools/list_changed")
+    first = ask(client)
+    world.wait(PATIENCE_S / 2)
+    process.tell("tools/list_changed")
+    process.reply(last(process), {"tools": [{"name": "new"}]})
+    second = ask(client)
+    world.wait(PATIENCE_S / 2)
+    assert client.result(first)["tools"] == client.result(second)["tools"] == [{"name": "new"}]

@@ -156,6 +156,7 @@ def test_a_cursor_is_seen_whatever_it_is() -> None:
     """The broker gives no cursors: every one of them is somebody else's."""
     assert not jsonrpc.check_params(None).has_cursor
     assert not jsonrpc.check_params(b'{"a":{"cursor":1}}').has_cursor
+    assert not jsonrpc.check_params(b'{"cursor": null}').has_cursor  # "whether a non-null value was provided"
     assert jsonrpc.check_params(b'{"cursor":""}').has_cursor
     assert jsonrpc.check_params(b'{"cursor":1e999}').has_cursor
 

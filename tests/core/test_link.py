@@ -398,6 +398,18 @@ GIVEN = {
                 "progressToken": 7,
             },
         ),
+        (
+            Era.MODERN,
+            {META + "clientCapabilities": {"roots": {}, "extensions": {META + "tasks": {}, META + "ui": {}}}},
+            None,
+            {**OWN_META, META + "clientCapabilities": {"roots": {}, "extensions": {META + "ui": {}}}},
+        ),
+        (
+            Era.MODERN,
+            {META + "clientCapabilities": "none"},
+            None,
+            {**OWN_META, META + "clientCapabilities": "none"},
+        ),
     ],
 )
 def test_the_meta_of_a_request(era: Era, given: Any, token: int | None, meta: Any) -> None:

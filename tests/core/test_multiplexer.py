@@ -254,6 +254,7 @@ def test_the_five_ways_a_server_may_not_be_there_are_told_apart() -> None:
         ("tools/call", [], Code.INVALID_BODY),
         ("tools/call", {}, Code.UNKNOWN_TOOL),
         ("tools/call", {"name": 5}, Code.UNKNOWN_TOOL),
+        ("tools/call", {"name": "echo", "task": {"ttl": 1}}, Code.METHOD_REFUSED),
     ],
 )
 @pytest.mark.parametrize("early", [False, True], ids=["ready", "starting"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.jsonrpc import MAX_BATCH
 from broker.core.methods import MODERN_VERSION, Era
 from client_shim import wire
 from client_shim.wire import Code
@@ -204,10 +205,35 @@ def test_a_broken_reply_makes_room_for_the_next_call() -> None:
     assert len(process.calls) == 2
 
 
+def test_a_batch_is_its_messages() -> None:
+    """2025-03-26: "implementations MUST support receiving JSON-RPC batches"."""
+    world = ready()
+    process, client = world.processes["time"], world.client()
+    first, second = client.call(flags=WANTED), client.call()
+    one, two = (request["id"] for request in process.calls)
+    process.say(
+        b'[{"method":"notifications/progress","params":{"progressToken":%d,"progress":1}},'
+        b'{"id":%d,"result":"one"}, {"id":%d,"result":NaN},{"id":%d,"result":"two"}]' % (one, one, 9999, two)
+    )
+    assert client.inbox == []  # NaN is no JSON: nothing of it can be told apart
+    process.say(
+        b'[{"method":"notifications/progress","params":{"progressToken":%d,"progress":1}},'
+        b'{"id":%d,"result":"one"}, {"id":%d,"result":"two"}]' % (one, one, two)
+    )
+    assert [type(message) for message, _ in client.inbox] == [wire.Notification, wire.Result, wire.Result]
+    assert (client.result(first), client.result(second)) == ("one", "two")
+    assert world.mux.counters["dropped.noise"] == 1
+
+
 @pytest.mark.parametrize(
     ("line", "counter"),
     [
         (b"Listening on stdio", "dropped.noise"),
+        (b"[info] listening", "dropped.noise"),
+        (b"[]", "dropped.noise"),
+        (b"[1, 2]", "dropped.noise"),
+        (b'[{"id":12345,"result":1}]', "dropped.late.reply"),
+        (b"[" + b",".join([b"{}"] * (MAX_BATCH + 1)) + b"]", "dropped.noise"),
         (b"", "dropped.noise"),
         (b"{", "dropped.broken.line"),
         (b'{"id":12345,"result":NaN}', "dropped.broken.line"),

@@ -57,6 +57,7 @@ class AnyReload(AnyNews):
         for name, change in changes:
             self.edit(name, change)
         self.calls_per_channel = calls_per_channel
+        self.ran = {name: server.line.running for name, server in self.world.mux.servers.items()}
         self.reloads.reload(self.tables, **LIMITS, calls_per_channel=calls_per_channel)
 
     def edit(self, name: str, change: str) -> None:

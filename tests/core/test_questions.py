@@ -63,6 +63,19 @@ def test_without_roots_in_the_config_it_is_told_of_the_key() -> None:
     assert process.got("initialize")[0]["params"]["capabilities"] == {}
 
 
+@pytest.mark.parametrize("method", ["sampling/createMessage", "roots/list", "ping"])
+def test_a_question_of_a_server_that_may_not_ask_gets_no_response(method: str) -> None:
+    """2026-07-28, stdio: "The client MUST NOT write JSON-RPC responses". Law 9: it is counted."""
+    world = World({"time": {"roots": ROOTS}})
+    world.scripts["time"].era = Era.MODERN
+    process = world.start()
+    before = len(process.lines)
+    process.say({"jsonrpc": "2.0", "id": "q", "method": method, "params": {}})
+    assert process.lines[before:] == []
+    assert world.mux.servers["time"].questions == 1
+    assert [note.facts["method"] for note in world.notes if note.event == "server.question"] == [method]
+
+
 def test_a_question_in_a_result_passes_untouched_and_so_does_the_retry() -> None:
     """Law 7: the broker neither reads nor keeps anything of it."""
     world = World()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.repeating import Once
-from broker.core.routing import Call, Routing
+from broker.core.routing import MAX_EXTENDED_S, Call, Routing
 
 
 def add(
@@ -132,6 +132,18 @@ def test_progress_starts_the_time_anew() -> None:
     routing.extend(call, 25.0)
     assert (call.deadline, routing.next_deadline()) == (55.0, 55.0)
     assert list(routing.expired(54.9)) == []
+
+
+def test_progress_does_not_extend_a_call_for_ever() -> None:
+    """MCP: a maximum "regardless of progress notifications". A call that was given more keeps what it had."""
+    routing = Routing()
+    call, patient = add(routing, deadline=30.0), add(routing, 2, deadline=2 * MAX_EXTENDED_S)
+    call.extends = True
+    for now in range(0, int(MAX_EXTENDED_S) + 1000, 20):
+        routing.extend(call, float(now))
+    assert (call.deadline, call.given_s) == (MAX_EXTENDED_S, MAX_EXTENDED_S)
+    routing.extend(patient, 10.0)
+    assert (patient.deadline, patient.given_s) == (2 * MAX_EXTENDED_S, 30.0)
 
 
 def test_the_deadlines_do_not_grow_with_progress() -> None:

@@ -1,0 +1,74 @@
+"""What a call is told whose server a reload takes away, and when: laws 2 and 10."""
+
+from __future__ import annotations
+
+import msgspec
+
+from client_shim.wire import Code
+from tests.core.world import Client, World, ready
+
+
+def two_calls(world: World) -> tuple[Client, int, int]:
+    """A client with a call at the server, and one in line for it."""
+    client = world.client()
+    return client, client.call(), client.call()
+
+
+def test_who_waits_for_a_server_that_is_removed_is_told_at_once() -> None:
+    """Issue 6: what is at it may still end; what is not sent yet never will be."""
+    world = ready(serialized=True)
+    client, sent, waiting = two_calls(world)
+    world.run(world.mux.withdraw("time", world.now))
+    assert client.fault(waiting).code == Code.UNKNOWN_SERVER
+    assert client.fault(client.call()).code == Code.UNKNOWN_SERVER
+    assert client.endings(sent) == []
+    world.processes["time"].reply(world.processes["time"].calls[0], "ok")
+    assert client.result(sent) == "ok"
+    world.assert_empty()
+
+
+def test_who_waits_for_a_server_that_is_switched_off_is_told_at_once() -> None:
+    """Issue 6: and by which key."""
+    world = ready(serialized=True)
+    client, sent, waiting = two_calls(world)
+    off = msgspec.structs.replace(world.config.servers["time"], enabled=False)
+    world.run(world.mux.retune(off, world.now))
+    assert client.fault(waiting).code == Code.SERVER_DISABLED
+    assert client.endings(sent) == []
+
+
+def test_no_call_outlives_the_row_of_its_server() -> None:
+    """Law 4: whatever was at it or in line for it when the row goes, ends."""
+    world = ready(serialized=True)
+    client, sent, waiting = two_calls(world)
+    world.processes.clear()
+    world.run(world.mux.remove("time", world.now))
+    assert client.fault(sent).code == Code.SERVER_DIED
+    assert client.fault(waiting).code == Code.UNKNOWN_SERVER
+    world.assert_empty()
+
+
+def test_a_limit_that_is_lowered_ends_nothing() -> None:
+    """Issue 6: what is above it may end by itself, and nothing further is given before."""
+    world = ready(max_in_flight=2)
+    client, process = world.client(), world.processes["time"]
+    ids = [client.call() for _ in range(3)]
+    lower = msgspec.structs.replace(world.config.servers["time"], max_in_flight=1)
+    world.run(world.mux.retune(lower, world.now))
+    process.reply(process.calls[0], "a")
+    assert len(process.calls) == 2
+    process.reply(process.calls[1], "b")
+    process.reply(process.calls[2], "c")
+    assert [client.result(id) for id in ids] == ["a", "b", "c"]
+
+
+def test_a_limit_that_is_raised_lets_in_who_waits() -> None:
+    """Issue 6: at once, without a call that has to end first."""
+    world = ready(max_in_flight=1)
+    client, process = world.client(), world.processes["time"]
+    client.call()
+    client.call()
+    world.run(
+        world.mux.retune(msgspec.structs.replace(world.config.servers["time"], max_in_flight=2), world.now)
+    )
+    assert len(process.calls) == 2
