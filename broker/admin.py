@@ -190,7 +190,7 @@ def _reloads(reloader: Reloader, now: float) -> Answer:
     return {
         "config_since_s": round(now - reloader.loaded_at, 3),
         "config_error": error,
-        "restart_needed": [pending.path for pending in reloader.restart_needed],
+        "restart_needed": list(reloader.waiting),
         "reload": last,
     }
 

@@ -12,7 +12,7 @@ import tomli
 
 from broker.core.config import Config, ServerConfig
 from broker.importing.secrets import has_secret_args, secrets_in
-from broker.process import SpawnError, program_of
+from broker.program import SpawnError, program_of
 from broker.unit import Unit, User
 from broker.words import say
 

@@ -36,7 +36,7 @@ WATCH_S = 1.0
 config_option = click.option(
     "--config",
     "path",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # what is wrong with it, its reader says
     help=f"The config file; without it ./broker.toml, else {SYSTEM_CONFIG}.",
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,8 +27,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        mend = "name another file with --config, or create it; `make run` has an example"
-        raise ConfigError([Problem(str(path), error.strerror or str(error), mend)]) from None
+        raise ConfigError([Problem(str(path), error.strerror or str(error), _mend(error))]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), f"not UTF-8: {error.reason}", "save it as UTF-8")]) from None
     try:
@@ -38,6 +38,14 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     folder = path.resolve().parent
     servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
     return msgspec.structs.replace(config, servers=servers)
+
+
+def _mend(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"let this user (uid {os.geteuid()}) read it: chgrp it to a group of the user, and chmod 0640"
+    example = Path(sys.prefix, "share", "broker.toml")  # of an installed service
+    begin = f"begin with a copy of {example}" if example.exists() else "create it; `make run` has an example"
+    return f"name another file with --config, or {begin}"
 
 
 def _with_roots(server: ServerConfig, folder: Path) -> ServerConfig:

@@ -105,7 +105,6 @@ async def serve(
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     mux = Multiplexer(config, lifecycles, instance=instance, version=__version__, least=least)
     hub = Hub(config, mux)
-    hub.on_move = lambda: manager.status(summary(mux.servers.values()))
 
     with (
         trio.open_signal_receiver(*HANDLED) as signals,
@@ -115,6 +114,9 @@ async def serve(
         async with trio.open_nursery() as nursery:
             fleet = Fleet(hub, launcher, nursery)
             reloader = Reloader(hub, fleet, path, partial(open_to, place), manager)
+            hub.on_move = lambda: manager.status(
+                summary(mux.servers.values(), reloader.problems, reloader.waiting)
+            )
             office = Office(hub, fleet.supervisors, reloader, place.endpoint, str(path), trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
             nursery.start_soon(transport.run)

@@ -105,7 +105,7 @@ class Here:
             NotFoundHere: it would not run it.
         """
         from broker.importing.entry import NotFoundHere
-        from broker.process import SpawnError, program_of
+        from broker.program import SpawnError, program_of
 
         try:
             return program_of(server, folder=Path(folder), environ={"PATH": self.path})

@@ -7,6 +7,7 @@ with threads. It imports as little as it can: every start waits for it.
 """
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -30,7 +31,8 @@ def main(broker_pid: int, soft_limit: int, cgroup_procs: str, program: str, args
     try:
         os.execv(program, [program, *args])
     except OSError as error:
-        print(f"{program}: {error.strerror}", file=sys.stderr, flush=True)
+        mend = "; install what its first line names" if error.errno == errno.ENOENT else ""
+        print(f"{program}: {error.strerror}{mend}", file=sys.stderr, flush=True)
         os._exit(CANNOT_RUN)
 
 

@@ -48,7 +48,8 @@ def restart(server: str, endpoint: str | None, as_json: bool) -> None:
 @click.command()
 @endpoint_option
 @json_option
-def reload(endpoint: str | None, as_json: bool) -> None:
+@click.option("--no-wait", is_flag=True, help="Do not wait until the servers are ready that were started.")
+def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
     """Carry out what has changed in the config file; all the rest goes on.
 
     Exit status 1 if the file has a mistake, for then nothing changes, or if a server is not ready that was
@@ -57,7 +58,7 @@ def reload(endpoint: str | None, as_json: bool) -> None:
     with client(endpoint) as broker:
         done = broker.request(MANAGEMENT, "reload")
         started = [one["name"] for one in done["servers"] if one["what"] in ("added", "enabled", "restarted")]
-        states = _settled(broker, started)
+        states = _settled(broker, [] if no_wait else started)
     for one in done["servers"]:
         one |= states.get(one["name"], {})
     if as_json:

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
 import trio
 
@@ -82,7 +82,8 @@ class Manager:
 
     def status(self, text: str) -> None:
         """One line for people, as `systemctl status` shows it."""
-        text = " ".join(text.split())  # a further line would be a further message
+        lines = (" ".join(line.split()) for line in text.splitlines())
+        text = "; ".join(filter(None, lines))  # a further line would be a further message
         if text != self._status:
             self._status = text
             self._tell(f"STATUS={text}")
@@ -120,15 +121,26 @@ def _listeners(fds: Iterable[int]) -> Iterator[tuple[str, int]]:
         yield f"ipc://{name}" if plain else f"descriptor {fd}", fd
 
 
-def summary(servers: Iterable[Server]) -> str:
-    """How the servers are, in one line: how many are ready, and what is the matter with the others."""
+def summary(servers: Iterable[Server], problems: Sequence[str] = (), waiting: Sequence[str] = ()) -> str:
+    """How it is, in one line: how many servers are ready, what is the matter with the others and the config.
+
+    Args:
+        servers: all that are configured.
+        problems: what is wrong with the config file that a reload has refused.
+        waiting: the keys that have no effect before a restart.
+    """
     wanted = [server for server in servers if server.config.enabled]
     others = [server for server in wanted if server.lifecycle.state is not State.READY]
-    if not others:
-        return f"{len(wanted)} of {len(wanted)} servers ready"
-    named = [_in_words(server) for server in others[:_NAMED]]
-    more = [f"and {len(others) - _NAMED} more"] if len(others) > _NAMED else []
-    return "; ".join([f"{len(wanted) - len(others)} of {len(wanted)} servers ready", *named, *more])
+    said = [f"{len(wanted) - len(others)} of {len(wanted)} servers ready"]
+    said += [_in_words(server) for server in others[:_NAMED]]
+    if len(others) > _NAMED:
+        said.append(f"and {len(others) - _NAMED} more")
+    if problems:
+        further = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        said.append(f"config not reloaded: {clip(problems[0], _REASON_CHARS)}{further}")
+    if waiting:
+        said.append(f"without effect until a restart: {clip(', '.join(waiting), _REASON_CHARS)}")
+    return "; ".join(said)
 
 
 def _in_words(server: Server) -> str:

@@ -111,8 +111,8 @@ def locked(path: Path, taken: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PlaceError(f"a broker with pid {pid or 'unknown'} {taken}") from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk it holds all the same; nobody is told the pid then
+            os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)  # in place: no new block is needed
         yield
     finally:
         os.close(lock)

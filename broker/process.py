@@ -6,11 +6,11 @@ the whole tree, also the parts that detached themselves.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +27,7 @@ from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
 from broker.core.containers import Container
 from broker.environment import environment, mask
+from broker.program import SpawnError, program_of
 from broker.state import Record, State, boot
 from broker.trees import COOKIE, Mark, Seen, kill, look_at, trees_of
 
@@ -38,11 +39,16 @@ _MAX_DESCRIPTORS = 65_536
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
 
+_MENDS = {
+    errno.EMFILE: "; raise the limit of open files, LimitNOFILE= of the service",
+    errno.ENFILE: "; all files of this machine are open: find out who has them, with lsof",
+    errno.EAGAIN: "; there are too many processes, look with ps; TasksMax= of the service is the limit",
+    errno.ENOMEM: "; there is no memory left, look with free; MemoryMax= of the service is the limit",
+    errno.E2BIG: "; its args and env are too long",
+}
+"""What to do about a process that the kernel does not give."""
+
 logger = logging.getLogger("mcp-broker")
-
-
-class SpawnError(Exception):
-    """The server's process could not be started; the message says why and what to do."""
 
 
 class Launcher(NamedTuple):
@@ -66,6 +72,13 @@ class Launcher(NamedTuple):
             SpawnError: there is no such program or folder, or it may not be run.
         """
         program = program_of(config, folder=self.folder, environ=self.environ)
+        try:
+            return self._start(config, program)
+        except OSError as error:
+            mend = _MENDS.get(error.errno or 0, "")
+            raise SpawnError(f"it could not be started: {error.strerror}{mend}") from error
+
+    def _start(self, config: ServerConfig, program: str) -> Process:
         folder, environ = self.folder / (config.cwd or ""), environment(config, self.environ)
         record = self._begun(config)
         container, args = containers.told(config, program, folder, self.state.cidfile(record))
@@ -75,23 +88,22 @@ class Launcher(NamedTuple):
         procs = str(record.mark.cgroup.procs) if record.mark.cgroup else ""
         stub = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(self.soft_limit), procs]
         with ExitStack() as theirs, ExitStack() as ours:
-            stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
             ours.callback(self.state.forget, record)
-            try:
-                child = subprocess.Popen(
-                    [*stub, program, *args],
-                    cwd=folder,
-                    env={**environ, COOKIE: record.cookie},
-                    stdin=stdin.theirs,
-                    stdout=stdout.theirs,
-                    stderr=stderr.theirs,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise SpawnError(f"it could not be started: {error.strerror}") from error
+            stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
+            child = subprocess.Popen(
+                [*stub, program, *args],
+                cwd=folder,
+                env={**environ, COOKIE: record.cookie},
+                stdin=stdin.theirs,
+                stdout=stdout.theirs,
+                stderr=stderr.theirs,
+                start_new_session=True,
+            )
+            ours.callback(_take_back, child)
+            ending = Ending(container, environ) if container else None
+            process = Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours, ending)
             ours.pop_all()
-        ending = Ending(container, environ) if container else None
-        return Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours, ending)
+        return process
 
     async def end_owed(self, config: ServerConfig) -> None:
         """Remove what is left of the server's earlier containers: it is not started beside them.
@@ -148,31 +160,6 @@ def _pipe(theirs: ExitStack, ours: ExitStack, *, writes: bool) -> _Pipe:
     return _Pipe(mine, other)
 
 
-def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]) -> str:
-    """The program that a server is, as an absolute path, found as the server's own PATH has it.
-
-    Raises:
-        SpawnError: there is none, it may not be run, or its folder is not there.
-    """
-    table = f"[servers.{config.name}]"
-    cwd = folder / (config.cwd or "")
-    if not cwd.is_dir():
-        raise SpawnError(f"cwd {str(cwd)!r} is not a folder; correct cwd in {table}")
-    if "/" not in config.command:
-        path = environment(config, environ).get("PATH", os.defpath)
-        found = shutil.which(config.command, path=path)
-        if found is None:
-            mend = f"install it, or write its whole path as command in {table}"
-            raise SpawnError(f"there is no command {config.command!r} in PATH ({path}); {mend}")
-        return os.path.abspath(found)
-    program = os.path.abspath(cwd / config.command)
-    if not os.path.exists(program):
-        raise SpawnError(f"there is no file {program!r}; correct command in {table}")
-    if os.path.isdir(program) or not os.access(program, os.X_OK):
-        raise SpawnError(f"{program!r} may not be run; `chmod +x` it, or correct command in {table}")
-    return program
-
-
 class Process:
     """A running server. Its three pipes are non-blocking descriptors; `close` gives everything back.
 
@@ -210,7 +197,12 @@ class Process:
 
     async def exited(self) -> None:
         """Wait for the leader's end. Several tasks may; trio lets only one wait on a descriptor."""
-        fd = os.dup(self._pidfd)
+        try:
+            fd = os.dup(self._pidfd)
+        except OSError:  # none is left
+            while self.exit_status() is None:
+                await trio.sleep(_KILL_PAUSE_S)
+            return
         try:
             await trio.lowlevel.wait_readable(fd)
         finally:
@@ -318,6 +310,12 @@ class ExitStatus(NamedTuple):
 
 
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
+
+
+def _take_back(child: subprocess.Popen[bytes]) -> None:
+    """End what was started and cannot be watched."""
+    _signal_group(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _close(fd: int) -> None:

@@ -96,8 +96,19 @@ class Reloader:
             if isinstance(outcome, Outcome):
                 self.last = trio.current_time(), outcome
                 _report(outcome)
+                self._hub.moved()
                 self._manager.ready()
             return outcome
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the file, since it was last read."""
+        return self.last[1].problems if self.last else ()
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The keys whose new value has no effect before the broker is restarted."""
+        return tuple(pending.path for pending in self.restart_needed)
 
     async def hangup(self) -> None:
         """Reload because of a SIGHUP; one that waits for its turn will do for this one too."""

@@ -6,6 +6,7 @@ environment.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -24,6 +25,7 @@ from broker.trees import Mark, look_at
 
 _SUFFIX, _HALF_WRITTEN, _CIDFILE = ".json", ".new", ".cid"
 _MEND = "name another by state_dir in [broker]"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger("mcp-broker")
 
@@ -165,7 +167,8 @@ def _told_as_place_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise PlaceError(f"the state directory {folder} cannot be used: {error.strerror}; {_MEND}") from error
+        mend = f"free some space there, or {_MEND}" if error.errno in _FULL else _MEND
+        raise PlaceError(f"the state directory {folder} cannot be used: {error.strerror}; {mend}") from error
 
 
 def _make(folder: Path) -> None:

@@ -27,7 +27,6 @@ MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (``unix(7)``)."""
 
 _TCP_WAIT_S = 0.2
-_START = "start one with `mcp-broker serve`"
 _WHERE = f"say where it listens with the variable {VARIABLE}"
 
 
@@ -124,7 +123,7 @@ def _explain_ipc(endpoint: str, path: str, failure: int) -> None:
     if failure in (errno.ENOENT, errno.ENOTDIR):
         raise NoBroker(
             f"no broker at {endpoint}: there is no such file",
-            hint=f"{_START}, or, if one runs, {_WHERE}",
+            hint=f"{_start(endpoint)}, or, if one runs, {_WHERE}",
             data={"reason": "no-such-file", "endpoint": endpoint},
         )
     if failure == errno.EPROTOTYPE or not _is_socket(path):
@@ -143,10 +142,23 @@ def _is_socket(path: str) -> bool:
         return True  # gone in this moment: what `connect` said stands
 
 
+def _start(endpoint: str) -> str:
+    service = "with `sudo systemctl restart mcp-broker.socket mcp-broker`"
+    if endpoint == f"ipc://{SYSTEM_SOCKET}":
+        return f"start it {service}"
+    installed = _exists(os.path.dirname(SYSTEM_SOCKET))
+    return "start one with `mcp-broker serve`" + (f", or the installed one {service}" if installed else "")
+
+
+def _see_why(endpoint: str) -> str:
+    is_service = endpoint == f"ipc://{SYSTEM_SOCKET}"
+    return "see in `systemctl status mcp-broker`" if is_service else "see in its log"
+
+
 def _nobody_listens(endpoint: str, why: str) -> NoBroker:
     return NoBroker(
         f"no broker at {endpoint}: {why}",
-        hint=f"look at its log for why it ended, and {_START}",
+        hint=f"{_see_why(endpoint)} why it ended, and {_start(endpoint)}",
         data={"reason": "nobody-listens", "endpoint": endpoint},
     )
 

@@ -94,7 +94,7 @@ def server_error(subject: str, body: bytes) -> errors.CallError:
 def silent(hello_timeout_s: float) -> errors.BrokerSilent:
     return errors.BrokerSilent(
         f"the broker did not answer the greeting within {hello_timeout_s:g} s, though its socket is open",
-        hint="it is starting, stopped or stuck: see its log",
+        hint="it is starting, stopped or stuck: see its log, the service's by `journalctl -u mcp-broker`",
     )
 
 

@@ -28,7 +28,7 @@ from broker.core.loading import load
 from broker.core.repeating import Once
 from client_shim import wire
 from docs import generate
-from docs.blocks import config, events, messages, protocol
+from docs.blocks import config, events, messages, protocol, service
 from docs.blocks.markdown import TEXTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,6 +124,9 @@ def test_the_texts_are_those_of_the_code() -> None:
     raised = {text["raised"] for text in TEXTS["codes"].values() if "raised" in text}
     assert raised <= {kind.__name__ for kind in messages.unavailable_kinds()}
     assert set(TEXTS["events"]) == events.catalogue().keys()
+    everything, hardening = service.keys()
+    assert hardening <= set(TEXTS["unit"]) <= everything
+    assert set(TEXTS["left_out"]) == set(service.left_out())
     assert set(TEXTS["kinds"]) == {kind.name.lower() for kind in wire.Kind}
     assert set(TEXTS["states"]) == {state.value for state in State}
     assert set(TEXTS["fates"]) == {why.value for why in Once} | {

@@ -72,9 +72,9 @@ def test_a_status_is_told_once_and_stays_one_line(address: str, listener: Listen
     """What a server wrote may be part of it: a second line would be a message of its own."""
     manager = Manager(address)
     manager.status("4 of 5\nREADY=1")
-    manager.status("4 of 5 READY=1")
-    manager.status("5 of 5")
-    assert listener.heard() == ["STATUS=4 of 5 READY=1", "STATUS=5 of 5"]
+    manager.status("4 of 5; READY=1")
+    manager.status("5 of\t5")
+    assert listener.heard() == ["STATUS=4 of 5; READY=1", "STATUS=5 of 5"]
 
 
 def test_a_manager_that_does_not_listen_is_not_waited_for(
@@ -171,6 +171,22 @@ def test_the_status_says_how_many_are_ready_and_which_are_not(servers: list[Serv
     assert summary(servers) == text
 
 
+def test_the_status_says_what_is_wrong_with_the_config() -> None:
+    """Issue 6: a bad config says why in `STATUS=`, and what needs a restart is said."""
+    said = summary([_server("a", *READY)], ["servers.a.x: mistake", "another"], ["limits.connections"])
+    assert said == (
+        "1 of 1 servers ready; config not reloaded: servers.a.x: mistake (and 1 more); "
+        "without effect until a restart: limits.connections"
+    )
+
+
 def test_a_long_reason_is_clipped() -> None:
-    """Law 6: the last line of a server may be of any length."""
+    """Law 6: the last line of a server may be of any length, and so may the name of a key."""
     assert len(summary([_server("a", *CRASHED, reason="x" * 10_000)])) < 300
+    assert len(summary([], ["x" * 10_000] * 9, ["y" * 10_000])) < 500
+
+
+def test_a_message_of_several_lines_is_one_status(address: str, listener: Listener) -> None:
+    """Every mistake of a config is in it."""
+    Manager(address).status("broker.toml: 2 mistakes\n  one\n  two")
+    assert listener.heard() == ["STATUS=broker.toml: 2 mistakes; one; two"]

@@ -137,7 +137,7 @@ class _Backend:
 
     async def _open_server(self, config: ServerConfig) -> str | None:
         """Start a server and list its tools, as a client does that knows it from a file only."""
-        from broker.process import SpawnError, program_of
+        from broker.program import SpawnError, program_of
 
         try:
             program = program_of(config, folder=self._folder, environ=self._environ)

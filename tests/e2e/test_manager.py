@@ -65,6 +65,24 @@ def test_ready_comes_before_the_servers_are_and_status_follows_them(heard: Heard
         heard.until("STOPPING=1")
 
 
+def test_what_a_reload_could_not_do_is_in_the_status_line(heard: Heard, tmp_path: Path) -> None:
+    """Issue 6: a bad config says why in `STATUS=` too, until a good one is there; and so what waits."""
+    with running({"fine": rogue()}, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as broker:
+        heard.until("STATUS=1 of 1 servers ready")
+        broker.write({"fine": rogue(timout=3), "new": rogue(cwd=3)})
+        broker.process.send_signal(signal.SIGHUP)
+        mistake = "servers.fine.timout: there is no such key; did you mean timeout?"
+        heard.until(f"STATUS=1 of 1 servers ready; config not reloaded: {mistake} (and 1 more)")
+        heard.until("READY=1")
+        broker.write({"fine": rogue()}, limits={"connections": 9})
+        broker.process.send_signal(signal.SIGHUP)
+        heard.until("STATUS=1 of 1 servers ready; without effect until a restart: limits.connections")
+        broker.write({"fine": rogue()})
+        heard.messages.clear()
+        broker.process.send_signal(signal.SIGHUP)
+        heard.until("STATUS=1 of 1 servers ready")
+
+
 def test_an_idle_broker_feeds_the_watchdog(heard: Heard, tmp_path: Path) -> None:
     """Issue 6: a loop that has nothing to do is not stuck; its parts are asked, and come back."""
     env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}

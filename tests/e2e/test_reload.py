@@ -225,6 +225,17 @@ def test_a_server_that_cannot_be_started_is_told_and_the_reload_fails() -> None:
         assert what(reload(broker)) == {"s": "unchanged", "t": "removed"}
 
 
+def test_who_does_not_want_to_wait_does_not() -> None:
+    """`--no-wait`, as the service's unit has it: done is that the config was taken."""
+    with running({"s": rogue()}) as broker:
+        broker.write({"s": rogue(), "t": {"command": "no-such-command"}})
+        done = command("reload", "--no-wait", endpoint=broker.endpoint)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "t: added" in done.stdout
+        broker.write({"s": rogue(timout=3)})
+        assert command("reload", "--no-wait", endpoint=broker.endpoint).returncode == 1
+
+
 def test_sighup_reloads_and_reloads_take_turns() -> None:
     """`systemctl reload` sends it. Two at once are one after the other, and the last file counts."""
     with running({"s": rogue(), "t": rogue()}) as broker:

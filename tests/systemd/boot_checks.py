@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from pathlib import Path
 
 from client_shim.blocking import BlockingClient
 from client_shim.errors import BrokerError
+from tests.systemd import host
 from tests.systemd.host import (
     CONFIG,
     ENDPOINT,
     PREFIX,
+    PYTHON,
     ROGUE,
     ROOT,
     UNITS,
     Skipped,
+    call,
     configure,
     journal,
     last_words,
@@ -73,14 +77,18 @@ def an_npx_server_runs_under_the_service() -> None:
 
 
 def a_uvx_server_runs_under_the_service() -> None:
-    """A `uvx` server, as the service's user."""
-    if shutil.which("uvx") is None:
-        raise Skipped("there is no uvx here")
-    wheels = next(Path("/wheels").glob("mcp_server_time-*.whl"))
-    args = ["--offline", "--find-links", "/wheels", "--from", str(wheels), "mcp-server-time"]
-    configure({"clock": {"command": "uvx", "args": args}})
+    """A `uvx` server, as the service's user, with its cache in the service's home."""
+    beside = Path(sys.executable).parent
+    if not (beside / "uvx").exists():
+        raise Skipped("there is no uvx beside the Python of the tests (pip install uv)")
+    sh(f"install -m 0755 {beside}/uv {beside}/uvx /usr/local/bin")
+    sh(f"cp -r {host.WHEELS} /opt/service-wheels && chmod -R a+rX /opt/service-wheels")
+    offline = ["--offline", "--no-index", "--find-links", "/opt/service-wheels", "--python", PYTHON]
+    configure({"clock": {"command": "uvx", "args": [*offline, "mcp-server-time"]}})
     sh("systemctl restart mcp-broker")
     until_ready()
+    assert status()["servers"][0]["tools"] == 2
+    assert call("clock", "get_current_time", {"timezone": "UTC"})
 
 
 def uninstall_keeps_what_is_yours() -> None:

@@ -27,6 +27,10 @@ ROGUE: dict[str, Any] = {"command": PYTHON, "args": ["-I", "-S", "/opt/rogue/tes
 """The hand-written server of tests/servers, where the service's user can read it."""
 
 
+WHEELS = ""
+"""A folder with everything to install from: there is no network."""
+
+
 class Skipped(Exception):
     """This cannot be looked at here, and why."""
 

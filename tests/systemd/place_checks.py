@@ -6,6 +6,7 @@ import json
 import re
 import stat
 
+from tests.systemd import host
 from tests.systemd.host import (
     CONFIG,
     ENDPOINT,
@@ -24,9 +25,6 @@ from tests.systemd.host import (
     until_ready,
 )
 
-WHEELS = ""
-"""A folder with everything to install from: there is no network."""
-
 CONNECT = f"""
 import time
 from client_shim.blocking import BlockingClient
@@ -42,7 +40,7 @@ print("seconds", time.monotonic() - began)
 
 
 def install(language: str) -> str:
-    return sh(f"make -C {ROOT} install WHEELS={WHEELS}", env=f"MCP_BROKER_LANG={language}")
+    return sh(f"make -C {ROOT} install WHEELS={host.WHEELS}", env=f"MCP_BROKER_LANG={language}")
 
 
 def install_says_what_a_backend_has_to_do() -> None:

@@ -1,6 +1,6 @@
 """What is done to the installed service inside a booted systemd; `test_service.py` reads what it says.
 
-    python -m tests.systemd.session WHEELS
+    python -m tests.systemd.session WHEELS [CHECK ...]      with names: only these, after the installation
 
 Every check is a function whose docstring says what it guards. They run in their order, each on what the one
 before has left, and each gives a line of JSON: its name, how long it took, and what was wrong, if anything.
@@ -14,11 +14,13 @@ import time
 import traceback
 from collections.abc import Callable
 
-from tests.systemd import boot_checks, life_checks, place_checks
+from tests.systemd import boot_checks, host, life_checks, place_checks, reload_checks
 from tests.systemd.host import Skipped
 
+MODULES = (place_checks, life_checks, reload_checks, boot_checks)
+
 CHECKS: dict[str, Callable[[], None]] = {
-    check.__name__: check for module in (place_checks, life_checks, boot_checks) for check in module.CHECKS
+    check.__name__: check for module in MODULES for check in module.CHECKS
 }
 
 
@@ -36,6 +38,7 @@ def run(check: Callable[[], None]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    place_checks.WHEELS = sys.argv[1]
-    for one in CHECKS.values():
-        print(json.dumps(run(one)), flush=True)
+    host.WHEELS = sys.argv[1]
+    first, *others = CHECKS
+    for name in (first, *(sys.argv[2:] or others)):
+        print(json.dumps(run(CHECKS[name])), flush=True)

@@ -1,0 +1,66 @@
+"""Starting a server where there is not enough of something."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.config import ServerConfig
+from broker.process import Launcher
+from broker.program import SpawnError
+from broker.state import State
+from tests.e2e.harness import descendants, rogue
+
+ENOUGH = 12
+"""Descriptors that a start needs at most, with those that it gives back."""
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """So many more can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = max(map(int, os.listdir("/proc/self/fd"))) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    filled = []
+    try:
+        with suppress(OSError):
+            while True:  # below the limit there are holes
+                filled.append(os.open("/dev/null", os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most + count, hard))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in filled:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("left", range(ENOUGH + 1))
+def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_path: Path) -> None:
+    """Law 5: a broker that is out of descriptors does not end of it; the server is tried again later."""
+    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    table = rogue()
+    config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
+    before = os.listdir("/proc/self/fd")
+
+    async def started_and_ended() -> str:
+        with descriptors_left(left):
+            try:
+                process = launcher.spawn(config)
+            except SpawnError as error:
+                return str(error)
+            assert await process.end(5.0) == []
+        process.close()
+        return "fine"
+
+    said = trio.run(started_and_ended)
+    short = "it could not be started: Too many open files; raise the limit of open files"
+    assert said == "fine" if left == ENOUGH else said == "fine" or said.startswith(short)
+    assert os.listdir("/proc/self/fd") == before
+    assert descendants(os.getpid()) == []
+    assert list(tmp_path.iterdir()) == []
