@@ -21,7 +21,8 @@ SOCKET = Path("/run/mcp-broker/broker.sock")
 PREFIX = Path("/opt/mcp-broker")
 PYTHON = f"{PREFIX}/bin/python"
 UNITS = Path("/usr/local/lib/systemd")
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0
+"""The machine may be loaded."""
 
 ROGUE: dict[str, Any] = {"command": PYTHON, "args": ["-I", "-S", "/opt/rogue/tests/servers/rogue.py"]}
 """The hand-written server of tests/servers, where the service's user can read it."""

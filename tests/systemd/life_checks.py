@@ -186,8 +186,9 @@ def who_connects_while_none_runs_starts_one() -> None:
 
 
 def both_stopped_is_stopped() -> None:
-    """`systemctl stop` of both: nobody listens, and a client is told so at once."""
-    sh("systemctl stop mcp-broker.socket mcp-broker.service")
+    """Who stops the socket stops both: nobody listens, and a client is told so at once."""
+    sh("systemctl stop mcp-broker.socket")
+    assert show("ActiveState") == "inactive"
     assert processes_of("mcp-broker") == []
     began = time.monotonic()
     with pytest.raises(NoBroker, match="the broker that made it has ended"), BlockingClient(ENDPOINT):
@@ -197,6 +198,18 @@ def both_stopped_is_stopped() -> None:
     sh("systemctl start mcp-broker")
     until_ready()
     assert show("ActiveState", "mcp-broker.socket") == "active"
+
+
+def a_socket_whose_file_was_removed_comes_back() -> None:
+    """As the message that a client gets says: both are started again, and the file is there."""
+    SOCKET.unlink()
+    with pytest.raises(NoBroker) as told, BlockingClient(ENDPOINT):
+        pass
+    mend = "sudo systemctl restart mcp-broker.socket mcp-broker"
+    assert f"`{mend}`" in str(told.value)
+    sh(mend.removeprefix("sudo "))
+    until_ready()
+    assert json.loads(call("fine", "echo", {"text": "back"})) == {"text": "back"}
 
 
 def what_a_server_left_detached_is_ended_by_its_cgroup() -> None:
@@ -228,5 +241,6 @@ CHECKS = (
     a_restart_loses_nothing_that_can_be_kept,
     who_connects_while_none_runs_starts_one,
     both_stopped_is_stopped,
+    a_socket_whose_file_was_removed_comes_back,
     what_a_server_left_detached_is_ended_by_its_cgroup,
 )

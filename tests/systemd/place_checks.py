@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+from pathlib import Path
 
 from tests.systemd import host
 from tests.systemd.host import (
@@ -17,6 +18,7 @@ from tests.systemd.host import (
     UNITS,
     as_user,
     call,
+    configure,
     journal,
     main_pid,
     server_pids,
@@ -54,6 +56,7 @@ def it_has_started_and_says_how_its_servers_are() -> None:
     """Ready once clients are served; `STATUS=` follows the servers until all five are ready."""
     assert show("ActiveState") == "active"
     assert re.fullmatch(r"[0-5] of 5 servers ready.*", show("StatusText"))
+    assert "servers ready" in sh("systemctl status --no-pager mcp-broker")
     assert show("ActiveState", "mcp-broker.socket") == "active"
     until_ready()
     assert show("StatusText") == "5 of 5 servers ready"
@@ -79,6 +82,26 @@ def the_files_are_what_they_should_be() -> None:
     assert sh(f"find {PREFIX} -perm /022 ! -type l") == ""
 
 
+def check_looks_as_the_service_does() -> None:
+    """As the service sees it: a command that only root can run, a secret that everybody can read."""
+    said = sh("mcp-broker check --service")
+    assert "user mcp-broker, PATH /var/lib/mcp-broker/.local/bin:" in said, said
+    assert "/etc/mcp-broker/broker.toml: fine, 5 servers" in said, said
+    whole, tool = CONFIG.read_text(encoding="utf-8"), Path("/root/.local/bin/only-roots")
+    tool.parent.mkdir(parents=True, exist_ok=True)
+    tool.write_text("#!/bin/sh\n", encoding="utf-8")
+    tool.chmod(0o755)
+    sh("chmod 700 /root")
+    configure({"clock": {"command": "only-roots", "env": {"TOKEN": "s3cr3t-t0ken-in-the-file"}}})
+    sh(f"chmod o+r {CONFIG}")
+    said = sh("mcp-broker check --service", status=1)
+    assert f"it is here: {tool}" in said, said
+    assert "closed to user mcp-broker" in said, said
+    assert "these look like secrets: servers.clock.env.TOKEN" in said, said
+    sh(f"chmod o-r {CONFIG}")
+    CONFIG.write_text(whole, encoding="utf-8")
+
+
 def verify_finds_nothing() -> None:
     """`systemd-analyze verify` is clean, for the system's units and for a user's."""
     for name in ("mcp-broker.service", "mcp-broker.socket"):
@@ -90,12 +113,18 @@ def the_exposure_is_small() -> None:
     """`systemd-analyze security --offline=yes`: 3.0 at most."""
     unit = f"{UNITS}/system/mcp-broker.service"
     said = sh(f"systemd-analyze security --offline=yes --no-pager --threshold=30 {unit}")
-    assert re.search(r"Overall exposure level for mcp-broker.service: [0-2]\.\d", said), said
+    measured = re.search(r"Overall exposure level for mcp-broker.service: ([0-2]\.\d)", said)
+    assert measured is not None, said
+    page = (ROOT / "docs/service.md").read_text(encoding="utf-8")
+    told = re.search(r"of systemd (\d+) gives the unit an exposure of (\d\.\d)", page)
+    assert told is not None, "the page says what was measured"
+    if sh("systemctl --version").split()[1] == told[1]:
+        assert measured[1] == told[2]
 
 
 def another_user_of_the_group_is_served() -> None:
     """Another user than the broker's, in the socket's group, can use it."""
-    sh("useradd --no-create-home --groups mcp-broker backend")
+    sh("useradd --no-create-home backend && usermod -aG mcp-broker backend")
     said = as_user("backend", PYTHON, "-c", CONNECT)
     assert '"timezone": "UTC"' in said, said
 
@@ -147,7 +176,7 @@ def what_was_stopped_on_purpose_stays_so_over_an_upgrade() -> None:
 def the_journal_has_a_priority_for_each_line() -> None:
     """Key=value lines with priorities, so that `journalctl -p warning` is short."""
     assert "broker.listening" in journal()
-    warnings = sh("journalctl --quiet --output cat --unit mcp-broker --priority warning")
+    warnings = sh("journalctl --quiet --output cat -u mcp-broker -p warning")
     assert "broker.listening" not in warnings, warnings
 
 
@@ -156,6 +185,7 @@ CHECKS = (
     it_has_started_and_says_how_its_servers_are,
     five_servers_run_as_the_services_own_user,
     the_files_are_what_they_should_be,
+    check_looks_as_the_service_does,
     verify_finds_nothing,
     the_exposure_is_small,
     another_user_of_the_group_is_served,
