@@ -1,7 +1,8 @@
 """The stub between the broker and a server: asks to die with the broker, then becomes the server.
 
-Run as ``python -I -S launch.py BROKER_PID SOFT_LIMIT CGROUP_PROCS PROGRAM [ARG ...]``, where CGROUP_PROCS
-is the file by which it enters its cgroup, or empty. It exists because the request to be killed with the
+Run as ``python -I -S launch.py BROKER_PID SOFT_LIMIT NUMBER CGROUP_PROCS PROGRAM [ARG ...]``, where NUMBER is
+the mark of its tree (`trees.number_of`), and CGROUP_PROCS is the file by which it enters its cgroup, or
+empty. It exists because the request to be killed with the
 parent (PR_SET_PDEATHSIG, prctl(2)) must be made in the child, and a `preexec_fn` is not safe in a process
 with threads. It imports as little as it can: every start waits for it.
 """
@@ -14,10 +15,13 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+RLIMIT_LOCKS = 10  # <sys/resource.h>; see `trees`
 CANNOT_RUN = 126
 
 
-def main(broker_pid: int, soft_limit: int, cgroup_procs: str, program: str, args: list[str]) -> None:
+def main(
+    broker_pid: int, soft_limit: int, number: int, cgroup_procs: str, program: str, args: list[str]
+) -> None:
     """Become `program`. Returns only by exiting."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != broker_pid:  # it died before the request was made
@@ -26,6 +30,10 @@ def main(broker_pid: int, soft_limit: int, cgroup_procs: str, program: str, args
         enter(cgroup_procs)
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard_limit))
+    try:  # noqa: SIM105 - contextlib would be one more import
+        resource.setrlimit(RLIMIT_LOCKS, (number, number))
+    except (OSError, ValueError):
+        pass  # the broker itself has a lower one, as a server of another broker: other marks remain
     for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored_by_python, signal.SIG_DFL)
     try:
@@ -47,4 +55,4 @@ def enter(cgroup_procs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5:])
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5], sys.argv[6:])

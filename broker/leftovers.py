@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from broker import containers
 from broker.cgroup import Delegation
 from broker.state import Record, State, boot
-from broker.trees import Mark, belonging_to, kill
+from broker.trees import Hunt, Mark
 
 _ROUNDS = 100
 _PAUSE_S = 0.02
@@ -65,23 +65,18 @@ def _end_containers(
 
 
 def _kill_all(owner: str, records: list[Record]) -> set[str]:
-    """Kill until nothing is left; the cookies of what is left all the same.
-
-    A process in the middle of an execve(2) shows no environment for a moment: so nothing has to be there
-    twice.
-    """
+    """Kill until nothing is left; the cookies of what is left all the same."""
     names = {record.cookie: record.server for record in records}
     told = set[int]()
     nothing, left = 0, set[str]()
+    hunt = Hunt([*(record.mark for record in records), Mark(f"{owner}.")])
     for _ in range(_ROUNDS):
-        marks = [*(record.mark for record in records), Mark(f"{owner}.")]
-        found = list(belonging_to(marks))
+        found = hunt.go_round()
         left = {mark.cookie for mark, _ in found}
         nothing = 0 if found else nothing + 1
         if nothing == 2:
             break
         for mark, seen in found:
-            kill(seen)
             if mark.cgroup:
                 mark.cgroup.kill()
             if seen.pid not in told:

@@ -29,7 +29,7 @@ from broker.core.containers import Container
 from broker.environment import environment, mask
 from broker.program import SpawnError, program_of
 from broker.state import Record, State, boot
-from broker.trees import COOKIE, Mark, Seen, kill, look_at, trees_of
+from broker.trees import COOKIE, Hunt, Mark, Seen, look_at, number_of
 
 _F_SETPIPE_SZ = 1031
 """From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
@@ -86,7 +86,8 @@ class Launcher(NamedTuple):
             record = structs.replace(record, container=container.masked(mask(config, self.environ)))
         self.state.keep(record)
         procs = str(record.mark.cgroup.procs) if record.mark.cgroup else ""
-        stub = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(self.soft_limit), procs]
+        numbers = map(str, (os.getpid(), self.soft_limit, number_of(record.cookie)))
+        stub = [sys.executable, "-I", "-S", launch.__file__, *numbers, procs]
         with ExitStack() as theirs, ExitStack() as ours:
             ours.callback(self.state.forget, record)
             stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
@@ -252,25 +253,18 @@ class Process:
         return left
 
     async def _kill_rest(self) -> list[int]:
-        """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
-
-        A process in the middle of an execve(2) shows no environment for a moment: so nothing has to be
-        there twice.
-        """
-        nothing = 0
+        """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed."""
+        nothing, hunt = 0, Hunt([self.mark])
         for _ in range(_KILL_ROUNDS):
             if self.mark.cgroup:
                 self.mark.cgroup.kill()
             _signal_group(self.pid, signal.SIGKILL)
             with trio.move_on_after(_KILL_PAUSE_S):
                 await self.exited()
-            trees = await trio.to_thread.run_sync(trees_of, [self.mark])
-            self._left = trees[self.mark.cookie].processes
+            self._left = [seen for _, seen in await trio.to_thread.run_sync(hunt.go_round)]
             nothing = 0 if self._left else nothing + 1
             if nothing == 2:
                 break
-            for seen in self._left:
-                kill(seen)
             await trio.sleep(_KILL_PAUSE_S)
         return [seen.pid for seen in self._left]
 

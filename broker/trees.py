@@ -1,12 +1,13 @@
 """Process trees: which processes are a server's, what they take, and how a process is ended safely.
 
-A process belongs to a server when it is in the server's cgroup, carries its cookie in its environment, is in
-the session that it leads, or has one of its three pipes as stdin, stdout or stderr. Descendants inherit all
-of these: a process is found as long as it has kept one of them.
+A process belongs to a server when it is in the server's cgroup, carries its cookie in its environment or its
+number in a resource limit, is in the session that it leads, or has one of its three pipes as stdin, stdout or
+stderr. Descendants inherit all of these: a process is found as long as it has kept one of them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Collection, Iterator
@@ -19,6 +20,13 @@ from broker.cgroup import Cgroup
 COOKIE = "MCP_BROKER_COOKIE"
 
 _MARKER = f"{COOKIE}=".encode()
+_LOCKS = b"Max file locks"
+"""RLIMIT_LOCKS. Linux has limited nothing by it since 2.4.25 (getrlimit(2)), but every process inherits it,
+through every fork(2) and execve(2), and everybody can read it. So it is a mark that stays where a program
+clears its environment, leaves its session and closes its pipes."""
+
+_HALF_BITS = 31
+_STOPPING_ROUNDS = 20
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,6 +43,17 @@ class Mark(NamedTuple):
     session: int | None = None
     pipes: frozenset[int] = frozenset()
     cgroup: Cgroup | None = None
+
+
+def number_of(cookie: str) -> int:
+    """The cookie as a resource limit: its owner's half above, its own below."""
+    owner, _, own = cookie.partition(".")
+    return _half(owner) << _HALF_BITS | _half(own)
+
+
+def _half(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") & ((1 << _HALF_BITS) - 1)
 
 
 class Seen(NamedTuple):
@@ -68,7 +87,7 @@ def look_at(pid: int) -> Seen | None:
         fields = Path("/proc", str(pid), "stat").read_bytes().rpartition(b") ")[2].split()
     except OSError:
         return None
-    if fields[0] in (b"Z", b"X"):
+    if fields[0] in (b"Z", b"X") and int(fields[17]) < 2:  # else its first thread has ended, and others live
         return None
     ticks = sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
     return Seen(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S, fields[0] == b"T")
@@ -78,6 +97,8 @@ def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
     """Every process that one of the marks is true of, but for this one. Reads all of /proc."""
     sessions = {mark.session: mark for mark in marks if mark.session is not None}
     pipes = {inode: mark for mark in marks for inode in mark.pipes}
+    numbers = {number_of(mark.cookie): mark for mark in marks}
+    owners = {one >> _HALF_BITS: mark for one, mark in numbers.items() if mark.cookie.endswith(".")}
     inside = {pid: mark for mark in marks if mark.cgroup for pid in mark.cgroup.pids()}
     for name in os.listdir("/proc"):
         if not name.isdecimal() or int(name) == os.getpid():
@@ -88,6 +109,7 @@ def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
                 inside.get(seen.pid)
                 or sessions.get(seen.session)
                 or _by_cookie(seen.pid, marks)
+                or _by_number(seen.pid, numbers, owners)
                 or _by_pipe(seen.pid, pipes)
             )
             if mark is not None:
@@ -104,6 +126,18 @@ def _by_cookie(pid: int, marks: Collection[Mark]) -> Mark | None:
     carried = next((one for one in environ.split(b"\0") if one.startswith(_MARKER)), _MARKER)
     cookie = carried[len(_MARKER) :].decode(errors="replace")
     return next((mark for mark in marks if cookie.startswith(mark.cookie)), None)
+
+
+def _by_number(pid: int, numbers: dict[int, Mark], owners: dict[int, Mark]) -> Mark | None:
+    try:
+        limits = Path("/proc", str(pid), "limits").read_bytes()
+    except OSError:
+        return None
+    hard = limits.partition(_LOCKS)[2].split(None, 2)[1:2]
+    if not hard or not hard[0].isdigit():  # unlimited, as it is everywhere else
+        return None
+    number = int(hard[0])
+    return numbers.get(number) or owners.get(number >> _HALF_BITS)
 
 
 def _by_pipe(pid: int, pipes: dict[int, Mark]) -> Mark | None:
@@ -130,14 +164,46 @@ def _tree(mark: Mark, processes: list[Seen]) -> Tree:
     return Tree(processes, sum(rss_bytes(seen.pid) for seen in processes), cpu_s)
 
 
-def kill(seen: Seen) -> None:
-    """SIGKILL to the very process that was seen, and never to another that has its number by now."""
+class Hunt:
+    """The end of every process that one of the marks is true of, round by round.
+
+    All are stopped before the first is killed: else one that looks after others would start them again
+    meanwhile, as process managers do.
+    """
+
+    def __init__(self, marks: Collection[Mark]) -> None:
+        self._marks = marks
+        self._rounds = 0
+        self._stopped: set[tuple[int, int]] = set()
+
+    def go_round(self) -> list[tuple[Mark, Seen]]:
+        """What is there. It is killed where nothing has come to it since the last round. Reads all of /proc.
+
+        A process in the middle of an execve(2) shows no environment for a moment: so nothing is there only
+        after two rounds without any.
+        """
+        found, new = [], False
+        self._rounds += 1
+        for mark, seen in belonging_to(self._marks):
+            found.append((mark, seen))
+            if (seen.pid, seen.started) not in self._stopped:
+                new = True
+                _signal(seen, signal.SIGSTOP)
+                self._stopped.add((seen.pid, seen.started))
+        if not new or self._rounds > _STOPPING_ROUNDS:  # what always has new ones is killed as it comes
+            for _, seen in found:
+                _signal(seen, signal.SIGKILL)
+        return found
+
+
+def _signal(seen: Seen, number: signal.Signals) -> None:
+    """A signal to the very process that was seen, and never to another that has its number by now."""
     with suppress(OSError):  # it has ended meanwhile, or is somebody else's
         pidfd = os.pidfd_open(seen.pid)
         try:
             now = look_at(seen.pid)
             if now is not None and now.started == seen.started:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
 
