@@ -106,12 +106,18 @@ async def status(office: Office, params: Params) -> Answer:
 
 
 async def logs(office: Office, params: Params) -> Answer:
-    """The last lines that a server wrote; with `after`, those since that number."""
+    """The last lines that a server wrote; with `after`, those since that number, less `missing`."""
     log = office.supervisor(params).log
-    after = params.get("after")
     first = log.written - len(log.lines)
-    skipped = max(0, after - first) if isinstance(after, int) else 0
-    return {"server": params["server"], "written": log.written, "lines": list(log.lines)[skipped:]}
+    since = params.get("after")
+    if not isinstance(since, int) or since > log.written:  # a number of the log of an earlier life
+        since = first
+    return {
+        "server": params["server"],
+        "written": log.written,
+        "missing": max(0, first - since),
+        "lines": list(log.lines)[max(0, since - first) :],
+    }
 
 
 async def reload(office: Office, params: Params) -> Answer:

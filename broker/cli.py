@@ -206,6 +206,8 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
         if not seen["written"]:
             click.echo(say("nothing_written", server=server), err=True)
         while True:
+            if missing := seen.get("missing"):
+                click.echo(say("lines_missing", server=server, count=missing), err=True)
             for line in seen["lines"]:
                 click.echo(line)
             if not follow:

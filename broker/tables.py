@@ -71,7 +71,7 @@ def status(seen: dict[str, Any]) -> RenderableType:
         if server["last_error"] and server["state"] != "ready"
         for text in _error(server)
     ]
-    return Group(Text(head), _servers(servers), *errors, *_config(broker), tail)
+    return Group(Text(head), Text(), _servers(servers), Text(), *errors, *_config(broker), tail)
 
 
 def _config(broker: dict[str, Any]) -> list[Text]:
@@ -98,21 +98,38 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "uptime": lambda server: duration(server["uptime_s"]) if server["state"] == "ready" else "-",
     "restarts": lambda server: str(server["restarts"]),
     "tools": lambda server: str(server["tools"]),
-    "calls": lambda server: str(server["calls"]),
-    "errors": lambda server: str(server["errors"]),
-    "latency": lambda server: f"{server['p50_ms']:.1f}/{server['p99_ms']:.1f}" if server["calls"] else "-",
+    "calls": lambda server: _count(server["calls"]),
+    "errors": lambda server: _count(server["errors"]),
+    "latency": lambda server: f"{_ms(server['p50_ms'])}/{_ms(server['p99_ms'])}" if server["calls"] else "-",
+    "cpu": lambda server: _cpu(server["cpu_s"]) if server["pid"] else "-",
     "memory": lambda server: size(server["rss_bytes"]) if server["rss_bytes"] else "-",
 }
 """word → the cell of a server."""
+
+
+def _cpu(seconds: float) -> str:
+    """Processor time: a server that does nothing for a day takes a few seconds."""
+    return duration(seconds) if seconds >= 60 else f"{seconds:.1f}s"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds < 100 else f"{milliseconds:.0f}"
+
+
+def _count(number: int) -> str:
+    """Whole up to a hundred thousand, then in thousands."""
+    return str(number) if number < 100_000 else f"{number // 1000}k"
+
 
 _NARROW = ("pid", "processes", "calls", "memory")
 """The columns that a terminal below `WIDTH` gets: better these whole than all of them cut."""
 
 
 def _servers(servers: list[dict[str, Any]]) -> Table:
-    words = tuple(_COLUMNS) if _console().width >= WIDTH else _NARROW
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(say("server"), overflow="fold", min_width=20, max_width=24)
+    wide = _console().width >= WIDTH
+    words = tuple(_COLUMNS) if wide else _NARROW
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0 if wide else (0, 1, 0, 0))
+    table.add_column(say("server"), overflow="fold", min_width=16, max_width=24)
     table.add_column(say("state"), no_wrap=True)
     for word in words:
         table.add_column(say(word), justify="right", no_wrap=True)

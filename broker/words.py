@@ -16,6 +16,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "calls": ("calls", "调用"),
     "errors": ("errors", "错误"),
     "latency": ("p50/p99\nms", "p50/p99\n毫秒"),
+    "cpu": ("cpu", "CPU"),
     "memory": ("memory", "内存"),
     "ready": ("ready", "就绪"),
     "starting": ("starting", "启动中"),
@@ -42,6 +43,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "还没有服务器就绪；原因见 `mcp-broker status`",
     ),
     "nothing_written": ("{server} has written nothing so far", "{server} 尚未输出任何内容"),
+    "lines_missing": (
+        "{server}: {count} lines are missing here: it wrote more at once than the broker keeps",
+        "{server}：此处缺少 {count} 行：它一次写出的行数超过 broker 保留的数目",
+    ),
     "config_bad": ("{path}: {count} mistakes", "{path}：{count} 处错误"),
     "runs": ("{server}: {program}", "{server}：{program}"),
     "off": ("{server}: disabled", "{server}：已禁用"),

@@ -85,6 +85,9 @@ def test_status_is_a_table_for_people(broker: RunningBroker) -> None:
     assert "All 2 servers are ready." in done.stdout
     for word in ("one", "two", "off", "disabled", "p50/p99", "memory"):
         assert word in done.stdout
+    (row,) = [line for line in done.stdout.splitlines() if line.startswith("one ")]
+    processes, cpu, memory = (row.split()[column] for column in (3, -2, -1))
+    assert (processes, cpu[-1], memory[-1]) == ("1", "s", "M")  # issue 4: of the whole tree
     assert "\x1b[" not in done.stdout  # no colour where there is no terminal
 
 
