@@ -47,6 +47,7 @@ BLOCKS: dict[str, Block] = {
     "files-shim": house.files("client_shim"),
     "methods": house.methods,
     "lifecycle": house.lifecycle,
+    "lifecycle-table": house.lifecycle_table,
     "states": servers.states,
     "fates": servers.fates,
     "unit": service.unit,

@@ -70,6 +70,23 @@ def lifecycle(_: Language) -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> stopped", *lines, "```"])
 
 
+def lifecycle_table(language: Language) -> str:
+    """Every event in every state: where it leads, or that it cannot happen."""
+    stays, either = {"en": ("stays", " or "), "zh": ("不变", " 或 ")}[language]
+    ends = either.join(dict.fromkeys(code(state.value) for _, state in _after_draining()))
+
+    def cell(state: State, event: Event) -> str:
+        if event not in TABLE[state]:
+            return "–"
+        after = TABLE[state][event][0]
+        if (state, event) == (State.DRAINING, Event.GONE):
+            return ends
+        return stays if after is state else code(after.value)
+
+    head = ({"en": "event", "zh": "事件"}[language], *(code(state.value) for state in State))
+    return table(head, ([code(event.value), *(cell(state, event) for state in State)] for event in Event))
+
+
 def _after_draining() -> Iterator[tuple[str, State]]:
     """Where a server goes that is gone depends on why it was ended: so a real automaton is asked."""
     run = (Event.START, Event.SPAWNED)
