@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from client_shim import log, payload
-from client_shim.errors import BrokerError, CallError
+from client_shim.errors import BrokerError, CallError, ShuttingDown
 from client_shim.payload import Ask
 from client_shim.wire import MANAGEMENT
 
@@ -85,6 +85,8 @@ class Listening:
 
     def end(self, outcome: bytes | BrokerError) -> None:
         """The broker has answered."""
+        if isinstance(outcome, ShuttingDown):
+            return  # the next broker is asked, once this connection is back
         if isinstance(outcome, CallError):
             log.warn(f"the broker does not tell of changes: {outcome}")
         elif isinstance(outcome, bytes) and self._again:

@@ -10,6 +10,7 @@ from client_shim import payload
 from client_shim.call import OnLog, OnProgress
 from client_shim.errors import InvalidReply
 from client_shim.results import (
+    RESULT_TYPES,
     CallResult,
     Completion,
     Data,
@@ -276,7 +277,10 @@ class BrokerClient:
     async def _get(
         self, kind: type[D], server: str, method: str, params: dict[str, Any], options: Options
     ) -> D:
-        return _wrap(kind, await self.request(server, method, params, **options), server, method)
+        raw = await self.request(server, method, params, **options)
+        if isinstance(raw, dict) and (type_ := raw.get("resultType", "complete")) not in RESULT_TYPES:
+            raise _unusable(server, method, f"it is of the type {type_!r:.100}, which is none of MCP")
+        return _wrap(kind, raw, server, method)
 
 
 def _field(raw: Any, field: str, server: str, method: str) -> Any:

@@ -135,6 +135,10 @@ class PromptMessage(Data):
         return Content(self.raw["content"])
 
 
+RESULT_TYPES = ("complete", "input_required")
+"""What `resultType` may say; without one it is complete. MCP: any other "MUST be considered invalid"."""
+
+
 class Result(Data):
     """What came of a call, or what the server must be told before it can go on.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import json
 import socket
 import tempfile
 import time
@@ -176,6 +177,84 @@ def test_a_cancelled_call_is_cancelled_at_the_broker(on_loop: Run, endpoint: str
     on_loop(main())
 
 
+def test_a_call_that_is_cancelled_while_its_caller_hears_of_progress_is_cancelled_too(
+    on_loop: Run, endpoint: str
+) -> None:
+    """Law 4: the callback runs in the caller's task, and what cancels that cancels the call."""
+
+    async def main() -> None:
+        hearing = asyncio.Event()
+
+        async def on_progress(*_: object) -> None:
+            hearing.set()
+            await asyncio.sleep(PATIENCE_S)
+
+        with Peer(endpoint) as peer:
+            client = BrokerClient("test", endpoint)
+            await while_greeting(peer, client.connect())
+            call = asyncio.ensure_future(client.request("s", "slow", on_progress=on_progress))
+            heard = await peer.heard()
+            note = wire.Notification(1, heard.message.id, "s", "notifications/progress")
+            peer.send(heard.who, note, b'{"progress":1}')
+            await hearing.wait()
+            call.cancel()
+            assert isinstance((await peer.heard()).message, wire.Cancel)
+            assert call.cancelled()
+            await client.aclose()
+
+    on_loop(main())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_call_that_is_cancelled_as_its_end_arrives_has_one_of_the_two(
+    on_loop: Run, endpoint: str, turns: int
+) -> None:
+    """Law 2: however the two meet, and the connection goes on."""
+
+    async def main() -> None:
+        with Peer(endpoint) as peer:
+            client = BrokerClient("test", endpoint)
+            await while_greeting(peer, client.connect())
+            call = asyncio.ensure_future(client.request("s", "slow"))
+            peer.result(await peer.heard(), b'"the end"')
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+            assert call.cancelled() or call.result() == "the end"
+            again = asyncio.ensure_future(client.request("s", "quick"))
+            heard = await peer.heard()
+            while isinstance(heard.message, wire.Cancel):
+                heard = await peer.heard()
+            peer.result(heard, b'"in time"')
+            assert await again == "in time"
+            await client.aclose()
+
+    on_loop(main())
+
+
+@pytest.mark.parametrize("kind", ["task", 5, None])
+def test_a_result_of_a_type_that_there_is_not_is_the_server_s_mistake(
+    on_loop: Run, endpoint: str, kind: object
+) -> None:
+    """2026-07-28: it "MUST be considered invalid". `request` gives plain data, whatever it is."""
+
+    async def main() -> None:
+        body = json.dumps({"resultType": kind, "content": []}).encode()
+        with Peer(endpoint) as peer:
+            client = BrokerClient("test", endpoint)
+            await while_greeting(peer, client.connect())
+            call = asyncio.ensure_future(fails(client.call_tool("s", "t"), errors.InvalidReply))
+            peer.result(await peer.heard(), body)
+            assert repr(kind) in str(await call)
+            raw = asyncio.ensure_future(client.request("s", "tools/call"))
+            peer.result(await peer.heard(), body)
+            assert (await raw)["resultType"] == kind
+            await client.aclose()
+
+    on_loop(main())
+
+
 def test_closing_ends_the_calls_from_any_task_and_twice(on_loop: Run, endpoint: str) -> None:
     """Design, section 4: closed sometimes twice, sometimes from another task than the one that opened it."""
 
@@ -330,6 +409,29 @@ def test_a_loop_that_is_just_closed_is_cleared_up_by_the_next_client(endpoint: s
         end = time.monotonic() + PATIENCE_S
         while peer.reaches(who):
             assert time.monotonic() < end
+
+
+def test_a_loop_that_is_closed_with_calls_pending_leaves_no_complaint(
+    endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody can be told any more; what was left is let go by the next client, without a word on stderr."""
+    with Peer(endpoint) as peer:
+        lost, left = asyncio.new_event_loop(), BrokerClient("left", endpoint)
+        who = lost.run_until_complete(while_greeting(peer, left.connect()))
+        call = lost.create_task(left.request("s", "slow"))
+        lost.run_until_complete(peer.heard())
+        lost.close()
+        pending: Any = call
+        pending._log_destroy_pending = False  # that it is dropped is the test's own fault
+        del call, left, pending
+        gc.collect()
+        another = BrokerClient("another", endpoint)
+        run(while_greeting(peer, another.connect()), asyncio.new_event_loop)
+        gc.collect()
+        end = time.monotonic() + PATIENCE_S
+        while peer.reaches(who):
+            assert time.monotonic() < end
+    assert capsys.readouterr().err == ""
 
 
 def test_a_client_of_another_running_loop_is_refused(endpoint: str) -> None:
