@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.soak import churn, hostile, kills, matrix, queues, restarts, strangers, vanish
+from tests.soak import churn, hostile, kills, matrix, queues, reloads, restarts, strangers, vanish
 from tests.soak.ground import Line, Progress
 
 
@@ -21,6 +21,7 @@ class Part(NamedTuple):
 PARTS = {
     "faults": Part(matrix.run, 1, 0, "rounds"),
     "restarts": Part(restarts.run, 1000, 12, "restarts"),
+    "reloads": Part(reloads.run, 100, 6, "reloads"),
     "kills": Part(kills.run, 50, 5, "kills"),
     "strangers": Part(strangers.run, 60, 4, "seconds"),
     "queues": Part(queues.run, 1000, 100, "calls"),

@@ -53,6 +53,10 @@ def a_broken_config_is_said_once_and_not_tried_again() -> None:
     assert "comand" in show("StatusText"), show("StatusText")
     assert "servers.fine.comand: there is no such key; did you mean command?" in journal(), last_words()
     assert journal().count(": 2 mistakes") == before + 1, last_words()
+    said = sh("systemctl restart mcp-broker", status=1)
+    assert "Job for mcp-broker.service failed" in said, said
+    until(lambda: show("ActiveState", "mcp-broker.socket") == "inactive")
+    assert show("ActiveState") == "failed"
     CONFIG.write_text(whole, encoding="utf-8")
     sh("systemctl start mcp-broker")
     until_ready()
