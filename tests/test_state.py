@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -159,6 +160,29 @@ def test_the_owner_outlives_the_broker(tmp_path: Path) -> None:
     with held(tmp_path / "state") as second:
         assert second.owner == first.owner
         assert second.new_cookie().startswith(f"{first.owner}.")
+
+
+def test_a_full_disk_does_not_keep_the_next_broker_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 6: what is there already is enough; and the lock holds, though its pid cannot be written."""
+    with held(tmp_path / "s"):
+        pass
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "ftruncate", full)
+    with (
+        held(tmp_path / "s"),
+        pytest.raises(PlaceError, match=r"a broker with pid .* uses the state"),
+        held(tmp_path / "s"),
+    ):
+        pass
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(PlaceError, match="No space left on device; free some space there"), held(tmp_path):
+        pass
 
 
 def test_a_full_disk_stops_no_server(state: State, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
+import subprocess
 from pathlib import Path
 
 from tests.systemd import host
@@ -24,6 +25,7 @@ from tests.systemd.host import (
     server_pids,
     sh,
     show,
+    until,
     until_ready,
 )
 
@@ -151,6 +153,27 @@ def a_second_broker_cannot_take_the_socket() -> None:
     assert (SOCKET.stat().st_ino, main_pid()) == (inode, pid)
 
 
+def systemd_does_not_take_the_socket_of_a_broker_either() -> None:
+    """Nor does systemd, which would take over the path without a word, take it from a broker by hand."""
+    sh("systemctl stop mcp-broker.socket && rm -f /run/mcp-broker/broker.sock")
+    user = "setpriv --reuid=mcp-broker --regid=mcp-broker --init-groups env HOME=/var/lib/mcp-broker"
+    serve = f"{user} {PREFIX}/bin/mcp-broker serve --config {CONFIG}"
+    by_hand = subprocess.Popen(serve.split(), cwd="/", stderr=subprocess.DEVNULL)
+    try:
+        until(SOCKET.exists)
+        inode = SOCKET.stat().st_ino
+        said = sh("systemctl start mcp-broker", status=1)
+        assert "dependency job for mcp-broker.service failed" in said, said
+        said = sh("journalctl --quiet --output cat -u mcp-broker.socket")
+        assert "a broker that this service did not start listens at" in said, said
+        assert SOCKET.stat().st_ino == inode
+    finally:
+        by_hand.terminate()
+        by_hand.wait()
+    sh("systemctl start mcp-broker")
+    until_ready()
+
+
 def to_install_again_is_to_upgrade() -> None:
     """`make install` again: the config is never overwritten, a running broker is started anew."""
     CONFIG.write_text("# mine\n" + CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
@@ -191,6 +214,7 @@ CHECKS = (
     another_user_of_the_group_is_served,
     one_outside_the_group_is_told_what_to_do,
     a_second_broker_cannot_take_the_socket,
+    systemd_does_not_take_the_socket_of_a_broker_either,
     the_journal_has_a_priority_for_each_line,
     to_install_again_is_to_upgrade,
     what_was_stopped_on_purpose_stays_so_over_an_upgrade,
