@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from benchmarks import calls, footprint, machine, neighbours, pages
+from benchmarks import calls, footprint, machine, neighbours, pages, steps
+from benchmarks.figures import figures
 from benchmarks.plan import FULL, QUICK, SMOKE, Plan
 from benchmarks.processes import HERE, PAGE_SERVERS, SERVERS, running_broker
 from benchmarks.report import report, targets
@@ -43,6 +44,7 @@ def main(plan: str | None, again: bool, out: Path) -> None:
         raw.write_bytes(msgspec.json.encode(results))
     folder = HERE if name == "full" else out
     (folder / "REPORT.md").write_text(report(results), encoding="utf-8")
+    (folder / "figures.json").write_bytes(figures(Summary(results)))
     if name != "smoke":
         from benchmarks import plots
 
@@ -61,6 +63,8 @@ def measure(name: str) -> Results:
         load_before=os.getloadavg()[0],
     )
     with tempfile.TemporaryDirectory(prefix="mb-", ignore_cleanup_errors=True) as folder:
+        with _step("steps"):
+            results.steps = steps.measure(Path(folder), plan.steps)
         asyncio.run(_measure(plan, Path(folder), results))
     results.took_s = time.monotonic() - began
     return results

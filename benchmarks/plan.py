@@ -17,6 +17,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         channels: how many channels of one connection, the same.
         cycles: open, call, drop.
         starts: of the broker and of the command.
+        steps: calls that are looked at step by step.
         peers: whether public gateways are measured too.
     """
 
@@ -30,6 +31,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     channels: int
     cycles: int
     starts: int
+    steps: int
     peers: bool = True
 
 
@@ -46,6 +48,7 @@ FULL = Plan(
     channels=1000,
     cycles=10_000,
     starts=9,
+    steps=2000,
 )
 QUICK = Plan(
     rounds=3,
@@ -58,6 +61,7 @@ QUICK = Plan(
     channels=1000,
     cycles=2000,
     starts=5,
+    steps=500,
 )
 SMOKE = Plan(
     rounds=1,
@@ -70,5 +74,6 @@ SMOKE = Plan(
     channels=3,
     cycles=10,
     starts=1,
+    steps=3,
     peers=False,
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
+from benchmarks import steps
+from benchmarks.figures import PARTS
 from benchmarks.plan import LARGE, SMALL
 from benchmarks.results import OnServer, Results
 from benchmarks.summary import FLOOR, SDK, Summary
@@ -17,6 +19,11 @@ Written by `make bench` (plan `{plan}`, {date}, {minutes:.1f} minutes, load befo
 were measured in turns in one run; a figure is the median over {rounds} rounds, a p99 the median of the
 rounds' p99. What the ways are, and where the time goes, is in [docs/performance.md](../docs/performance.md).
 """
+
+
+_ABOUT_STEPS = """\
+Our own code in it, step by step, with client, broker and server in one thread (`python -m benchmarks.steps`
+measures it alone):"""
 
 
 def report(results: Results) -> str:
@@ -38,11 +45,16 @@ def _parts(run: Summary) -> Iterator[str]:
     yield table(("machine and versions", ""), _machine(results))
     yield "## Targets"
     yield targets(run)
+    yield from _missed(run)
     yield "## One call at a time"
     yield "![Latency of one call at a time](latency.svg)"
     for server, seen in results.servers.items():
         yield f"On the server `{server}`:"
         yield latency(run, seen)
+    yield "What a call through the broker is made of, from one way to the next, on the server `bare`:"
+    yield _parts_of_a_call(run)
+    yield _ABOUT_STEPS
+    yield steps.rows(results.steps)
     yield "## Many calls at once"
     yield "8 clients share what is in flight.\n\n![Calls per second with 64 in flight](rates.svg)"
     for server, seen in results.servers.items():
@@ -75,10 +87,21 @@ def targets(run: Summary) -> str:
     rows = []
     for target in TARGETS:
         measured = target.measure(run)
-        limit = f"{'≥' if target.least else '≤'} {target.show(target.limit)}"
         verdict = "met" if target.met(measured) else "**missed**"
-        rows.append((target.text, limit, target.show(measured), verdict))
+        rows.append((target.text, target.wanted, target.show(measured), verdict))
     return table(("what", "target", "measured", ""), rows)
+
+
+def _missed(run: Summary) -> Iterator[str]:
+    """Where the time or the memory goes, of each target that is missed."""
+    missed = [target for target in TARGETS if not target.met(target.measure(run))]
+    if missed:
+        yield "Missed, and where it goes:"
+        yield "\n".join(f"- **{target.text}**: {target.cost}" for target in missed)
+
+
+def _parts_of_a_call(run: Summary) -> str:
+    return table(("part", "µs"), ((PARTS[name], f"{took * 1e6:.0f}") for name, took in run.parts().items()))
 
 
 def latency(run: Summary, seen: OnServer) -> str:

@@ -52,5 +52,6 @@ class Results(Struct):
     neighbour: dict[str, Rounds] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     start_up: StartUp = field(default_factory=StartUp)
+    steps: dict[str, float] = field(default_factory=dict)
     peers: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)

@@ -8,7 +8,8 @@ from benchmarks.plan import LARGE
 from benchmarks.results import OnServer, Results, Rounds
 from benchmarks.timing import median_of_rounds, quantile
 
-FLOOR, FLOOR_ON_LOOP, FLOOR_ON_TRIO = "floor (poll)", "floor, caller on asyncio", "floor (trio)"
+FLOOR, FLOOR_ON_LOOP = "floor", "floor, caller on asyncio"
+FLOOR_ON_TRIO, FLOOR_ON_BOTH = "floor on trio", "floor on both loops"
 PIPE, SDK, BROKER = "raw pipe", "SDK over stdio", "mcp-broker"
 
 
@@ -30,6 +31,12 @@ class Summary:
     def body(self, way: str, size: int, share: float = 0.5, on: OnServer | None = None) -> float:
         """A result of this size."""
         return quantile(_flat((on or self.bare).bodies[way][size]), share)
+
+    def parts(self) -> dict[str, float]:
+        """What one call at a time takes, taken apart: the differences between the ways, in seconds."""
+        pipe, floor = self.latency(PIPE, 0.5), self.latency(FLOOR, 0.5)
+        loops, whole = self.latency(FLOOR_ON_BOTH, 0.5), self.latency(BROKER, 0.5)
+        return {"pipe": pipe, "zmq": floor - pipe, "loops": loops - floor, "ours": whole - loops}
 
     @property
     def large_to_pipe(self) -> float:

@@ -49,7 +49,7 @@ def _line(id: int, tool: str, arguments: dict[str, Any]) -> bytes:
 
 
 def _text(line: bytes, id: int) -> str:
-    message = json.loads(line)
+    message = json.loads(str(line, "utf-8"))  # as the shim decodes: `loads` of bytes takes twice as long
     if message["id"] != id:
         raise RuntimeError(f"the answer to call {message['id']} came where that to {id} was due")
     text: str = message["result"]["content"][0]["text"]
@@ -188,14 +188,12 @@ def open_floor(stack: AsyncExitStack, folder: Path, loop: str, command: Command)
     assert process.stdout is not None
     stack.callback(process.stdout.close)
     select.select([process.stdout], [], [])
-    floor = Floor(endpoint)
+    floor, on_loop = Floor(endpoint), FloorOnLoop(endpoint)
     stack.callback(floor.close)
-    ways = [Way(f"floor ({loop})", [floor], many=False)]
-    if loop == "poll":
-        on_loop = FloorOnLoop(endpoint)
-        stack.callback(on_loop.close)
-        ways.append(Way("floor, caller on asyncio", [on_loop], many=False))
-    return ways
+    stack.callback(on_loop.close)
+    named = {"poll": ("floor", "floor, caller on asyncio"), "trio": ("floor on trio", "floor on both loops")}
+    blocking, looping = named[loop]
+    return [Way(blocking, [floor], many=False), Way(looping, [on_loop], many=False)]
 
 
 async def open_sdk(stack: AsyncExitStack, command: Command, log: Path) -> Way:

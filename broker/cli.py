@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from broker import __version__
+from broker import __version__, overview
 from broker.asking import ASK_S, BAD, USAGE, GiveUp, client, endpoint_option, fail, json_option
 from broker.doctor.command import doctor
 from broker.import_command import import_
@@ -135,9 +135,7 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
     if as_json:
         click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
     else:
-        from broker import tables
-
-        tables.show(tables.status(seen))
+        overview.show(overview.status(seen))
     if any(server["state"] not in ("ready", "disabled") for server in seen["servers"]):
         sys.exit(BAD)
 
@@ -158,12 +156,10 @@ def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:
-        from broker import tables
-
         if not found:
             click.echo(say("no_lists"), err=True)
         for name, listed in found.items():
-            tables.show(tables.tools(name, listed))
+            overview.show(overview.tools(name, listed))
 
 
 @cli.command()
@@ -244,15 +240,13 @@ def _json_object(text: str) -> dict[str, Any]:
 
 def _watch(endpoint: str | None) -> None:
     """Draw the status again and again, also while there is no broker, until Ctrl-C."""
-    from broker import tables
-
-    with suppress(KeyboardInterrupt), tables.live() as draw:
+    with suppress(KeyboardInterrupt), overview.live() as draw:
         while True:
             with suppress(Unavailable), BlockingClient(endpoint) as broker:
                 while True:
-                    draw(tables.status(broker.request(MANAGEMENT, "status")))
+                    draw(overview.status(broker.request(MANAGEMENT, "status")))
                     time.sleep(WATCH_S)
-            draw(say("no_broker"))
+            draw([overview.Line(say("no_broker"))])
             time.sleep(WATCH_S)
 
 

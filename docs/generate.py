@@ -16,7 +16,7 @@ from pathlib import Path
 # Run as a script, Python looks for modules in docs/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from docs.blocks import config, events, house, messages, metrics, protocol, servers, service
+from docs.blocks import config, events, house, messages, metrics, performance, protocol, servers, service
 from docs.blocks.markdown import DOCS, Block, Language, numbers
 
 ROOT = DOCS.parent
@@ -54,6 +54,9 @@ BLOCKS: dict[str, Block] = {
     "hardening": service.hardening,
     "hardening-left-out": service.not_used,
     "numbers-lifecycle": numbers("lifecycle"),
+    "targets": performance.targets,
+    "parts": performance.parts,
+    "steps": performance.steps,
 }
 """name → what stands in the block."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker import tables
+from broker import overview, tables
 
 ROW: dict[str, Any] = {
     "name": "advertisement-server",
@@ -43,7 +43,7 @@ def test_no_figure_is_cut(
     """Issue 4: processes, memory and CPU of a tree, whole, in 100 columns; a long name is folded instead."""
     monkeypatch.setenv("LC_ALL", locale)
     monkeypatch.setenv("COLUMNS", "100")
-    tables.show(tables.status({"broker": BROKER, "servers": [ROW]}))
+    tables.show(overview.status({"broker": BROKER, "servers": [ROW]}))
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if " 4194304 " in line]
     assert row.split()[3:] == [
@@ -64,5 +64,5 @@ def test_no_figure_is_cut(
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0.0s"), (59.94, "59.9s"), (3600.0, "1h0m")])
 def test_processor_time(seconds: float, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An idle server takes tenths of a second, a busy one hours."""
-    tables.show(tables.status({"broker": BROKER, "servers": [{**ROW, "cpu_s": seconds}]}))
+    tables.show(overview.status({"broker": BROKER, "servers": [{**ROW, "cpu_s": seconds}]}))
     assert f" {shown} 1177.4M" in capsys.readouterr().out.replace("\n", " ")

@@ -92,6 +92,8 @@ class Calls:
         self.routing.add(call)
         if list_by is not None:
             server.askers.join(call, list_by)
+        elif server.opened and server.line.enter():
+            self._serve(server, call, now)
         else:
             server.line.join(call)
             self.pump(server, now)
@@ -128,7 +130,7 @@ class Calls:
 
     def pump(self, server: Server, now: float) -> None:
         """Give the server what it may have next."""
-        while server.opened:
+        while server.line.waiting and server.opened:
             call = server.line.next()
             if call is None:
                 return

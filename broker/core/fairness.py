@@ -44,6 +44,19 @@ class Line:
         """How many calls were given up and keep their place."""
         return len(self._reserved)
 
+    @property
+    def _takes(self) -> bool:
+        """Whether the server is to be given a further call."""
+        full = self.running + len(self._reserved) >= self.concurrency
+        return not (full or self.held or self.paused)
+
+    def enter(self) -> bool:
+        """Whether a call need not `join`: nobody waits and there is room. It then counts as running."""
+        if self.waiting or not self._takes:
+            return False
+        self.running += 1
+        return True
+
     def join(self, call: Call) -> None:
         """Put a call at the end of its channel's lane."""
         lane = self._lanes.get(call.lane)
@@ -67,8 +80,7 @@ class Line:
 
     def next(self) -> Call | None:
         """The call whose turn it is, now counted as running; `None` if all wait or nobody does."""
-        full = self.running + len(self._reserved) >= self.concurrency
-        if self.held or self.paused or full or not self.waiting:
+        if not self.waiting or not self._takes:
             return None
         if not self._round:
             self._round = OrderedDict.fromkeys([*self._new, *self._served])

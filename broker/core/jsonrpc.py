@@ -278,11 +278,16 @@ def _is_deep(text: bytes) -> bool:
     What is inside of strings goes first: without escaped quotes, every second piece between quotes
     is a string. What is left are steps of +1 and -1.
     """
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+    if _openings(text, b"[") + _openings(text, b"{") <= MAX_DEPTH:
         return False
     plain = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE)
     brackets = b"".join(plain.split(b'"')[::2])
     return max(accumulate(array("b", brackets.translate(_STEPS))), default=0) > MAX_DEPTH
+
+
+def _openings(text: bytes, bracket: bytes) -> int:
+    """How many there are, as far as that matters. On a long text `split` is ten times as fast as `count`."""
+    return len(text.split(bracket, MAX_DEPTH + 1)) - 1
 
 
 def request_line(id: int, method: str, body: bytes = b"{}", meta: Mapping[str, Any] | None = None) -> bytes:

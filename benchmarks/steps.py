@@ -1,0 +1,225 @@
+"""One call through the code, and what each step of ours costs, without anybody's waiting.
+
+    python -m benchmarks.steps
+
+Client, broker and server stand in one thread here, with real sockets and pipes between them, and each has
+its turn when its input is there. So what is measured is our own code and its system calls. What a call takes
+beyond that are the event loops and the wake-ups of threads and processes.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import click
+import trio
+
+from benchmarks.calls import ECHO
+from benchmarks.servers import bare
+from broker.core.effects import Level
+from broker.core.loading import load
+from broker.core.multiplexer import Multiplexer
+from broker.endpoint import Endpoint
+from broker.hub import Hub
+from broker.supervisor import lifecycle_of
+from broker.upstream import Upstream
+from client_shim import payload
+from client_shim.events import Ended
+from client_shim.link import Link
+from client_shim.state import ClientState, Phase
+from docs.blocks.markdown import table
+
+COUNT = 2000
+
+STEPS = {
+    "ask": ("client: encode the params", "client_shim/payload.py"),
+    "request": ("client: number the call, encode the header", "client_shim/state.py"),
+    "flush": ("client: hand two frames to libzmq, wake its thread", "client_shim/link.py"),
+    "take": ("broker: take three frames from libzmq", "broker/endpoint.py"),
+    "received": ("broker: check, queue, route, build the line", "broker/core/multiplexer.py"),
+    "write": ("broker: write the line to the server's pipe", "broker/upstream.py"),
+    "line": ("broker: read the envelope of the answer, find its call, end it", "broker/core/servers.py"),
+    "send": ("broker: hand three frames to libzmq, wake its thread", "broker/endpoint.py"),
+    "settle": ("broker: look at the socket again, set the alarm, twice", "broker/hub.py"),
+    "receive": ("client: take two frames from libzmq, find the call", "client_shim/link.py"),
+    "decode": ("client: decode the result", "client_shim/payload.py"),
+}
+"""name → what is done, and where. In the order of a call."""
+
+_SERVER = "bare"
+_WARM_UP = 100
+
+
+class Watch:
+    """What each step took at each call. A step that runs within another one is no part of that one."""
+
+    def __init__(self) -> None:
+        self.took = dict.fromkeys(STEPS, 0.0)
+        self._inner = [0.0]
+
+    def step(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, watched."""
+
+        def watched(*arguments: Any) -> Any:
+            self._inner.append(0.0)
+            began = perf_counter()
+            try:
+                return work(*arguments)
+            finally:
+                took = perf_counter() - began
+                self.took[name] += took - self._inner.pop()
+                self._inner[-1] += took
+
+        return watched
+
+    def over(self) -> dict[str, float]:
+        """A call is over: the seconds of its steps."""
+        took, self.took = self.took, dict.fromkeys(STEPS, 0.0)
+        return took
+
+
+class Server:
+    """The bare server behind two pipes, in the thread of all others."""
+
+    def __init__(self) -> None:
+        self._requests, self.stdin = os.pipe()
+        self.stdout, self._answers = os.pipe()
+        self._ends = (self._requests, self.stdin, self.stdout, self._answers)
+        for end in self._ends:
+            os.set_blocking(end, False)
+
+    async def serve(self) -> None:
+        """Answer every line."""
+        while True:
+            await trio.lowlevel.wait_readable(self._requests)
+            for line in os.read(self._requests, 65_536).splitlines():
+                os.write(self._answers, bare.answer(line))
+
+    def close(self) -> None:
+        """Close both pipes."""
+        for end in self._ends:
+            os.close(end)
+
+
+class Backend:
+    """What the hub needs of a supervisor."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+
+    def opened(self) -> None:
+        """Nobody waits for it."""
+
+
+class Stage:
+    """The three of them."""
+
+    def __init__(self, endpoint: str) -> None:
+        config = load({"servers": {_SERVER: {"command": _SERVER}}}, {})
+        lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
+        self.mux = Multiplexer(config, lifecycles, instance="1" * 16, version="1", least=Level.INFO)
+        self.hub, self.server = Hub(config, self.mux), Server()
+        self.router = Endpoint(endpoint, config.limits, self.hub)
+        self.hub.attach(self.router, lambda _: None)
+        pipes = self.server.stdin, self.server.stdout
+        self.upstream = Upstream(*pipes, max_line_bytes=1 << 20, congested=lambda _: None)
+        self.backend = Backend(self.upstream.write)
+        self.hub.backends[_SERVER] = self.backend  # type: ignore[assignment]
+        self.state = ClientState({"name": "steps", "version": "1", "pid": os.getpid()}, monotonic())
+        self.link = Link(endpoint, self.state)
+        self.ask: Callable[..., payload.Ask] = payload.ask
+        self.decode: Callable[..., Any] = payload.decode
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.link.close()
+        self.router.close()
+        self.server.close()
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Start broker and server, and greet."""
+        nursery.start_soon(self.server.serve)
+        nursery.start_soon(self.upstream.read, lambda line: self.hub.line(_SERVER, line), self.hub.settle)
+        nursery.start_soon(self.router.run)
+        nursery.start_soon(self.hub.tick)
+        self.hub.spawned(_SERVER)
+        self.link.flush()
+        while not (self.mux.servers[_SERVER].opened and self.state.phase is Phase.OPEN):
+            self.link.receive()
+            await trio.sleep(0.01)
+
+    def watch(self, watch: Watch) -> None:
+        """From now on every step is watched."""
+        for owner, method, step in (
+            (self, "ask", "ask"),
+            (self.state, "request", "request"),
+            (self.link, "flush", "flush"),
+            (self.router, "_turn", "take"),
+            (self.mux, "received", "received"),
+            (self.backend, "write", "write"),
+            (self.mux, "line", "line"),
+            (self.router, "send", "send"),
+            (self.hub, "settle", "settle"),
+            (self.link, "receive", "receive"),
+            (self, "decode", "decode"),
+        ):
+            setattr(owner, method, watch.step(step, getattr(owner, method)))
+
+    async def call(self) -> None:
+        """One call, from the params to the result."""
+        ask = self.ask(_SERVER, "tools/call", {"name": "echo", "arguments": ECHO})
+        self.state.request(1, ask, monotonic())
+        self.link.flush()
+        while True:
+            while not self.link.has_work():
+                await trio.lowlevel.wait_readable(self.link.filenos[0])
+            for event in self.link.receive():
+                if isinstance(event, Ended):
+                    self.decode(ask.subject, event.outcome)
+                    return
+
+
+async def _measure(endpoint: str, count: int) -> list[dict[str, float]]:
+    stage, watch, calls = Stage(endpoint), Watch(), []
+    try:
+        async with trio.open_nursery() as nursery:
+            await stage.run(nursery)
+            for _ in range(_WARM_UP):
+                await stage.call()
+            stage.watch(watch)
+            for _ in range(count):
+                await stage.call()
+                calls.append(watch.over())
+            nursery.cancel_scope.cancel()
+    finally:
+        stage.close()
+    return calls
+
+
+def measure(folder: Path, count: int = COUNT) -> dict[str, float]:
+    """Seconds for each step: the median of so many calls."""
+    calls = trio.run(_measure, f"ipc://{folder}/steps.sock", count)
+    return {step: statistics.median(call[step] for call in calls) for step in STEPS}
+
+
+def rows(took: dict[str, float]) -> str:
+    """The steps as a table."""
+    lines = [(what, f"`{where}`", f"{took[step] * 1e6:.1f}") for step, (what, where) in STEPS.items()]
+    lines.append(("together", "", f"{sum(took.values()) * 1e6:.1f}"))
+    return table(("step", "where", "µs"), lines)
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    with tempfile.TemporaryDirectory(prefix="mb-") as folder:
+        click.echo(rows(measure(Path(folder))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""What `status` and `tools` tell people: lines and tables, drawn by rich on a terminal and plain elsewhere.
+
+A pipe or a file has no use for rich, and to import it takes as long as all else that the command does.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from broker.words import say
+
+WIDTH = 100
+"""Nothing is drawn wider than this, so that a report pastes well."""
+
+
+_MANY = 8
+
+
+class Line(NamedTuple):
+    """Some text, and how it looks where that can be shown."""
+
+    text: str
+    style: str = ""
+
+
+class Column(NamedTuple):
+    """A column: figures stand at its right, long text is folded, to this width where one is given."""
+
+    name: str
+    right: bool = False
+    folds: bool = False
+    width: int | None = None
+
+
+class Grid(NamedTuple):
+    """A table."""
+
+    columns: list[Column]
+    rows: list[list[Line]]
+    title: str = ""
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether it has so many columns that there is hardly room between them."""
+        return len(self.columns) > _MANY
+
+
+Part = Line | Grid
+
+_COLOURS = {
+    "ready": "green",
+    "disabled": "dim",
+    "stopped": "dim",
+    "backoff": "red",
+    "broken": "bold red",
+}
+_QUIET = "yellow"
+
+_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "pid": lambda server: str(server["pid"] or "-"),
+    "processes": lambda server: str(server["processes"]),
+    "uptime": lambda server: duration(server["uptime_s"]) if server["state"] == "ready" else "-",
+    "restarts": lambda server: str(server["restarts"]),
+    "tools": lambda server: str(server["tools"]),
+    "calls": lambda server: _count(server["calls"]),
+    "errors": lambda server: _count(server["errors"]),
+    "latency": lambda server: f"{_ms(server['p50_ms'])}/{_ms(server['p99_ms'])}" if server["calls"] else "-",
+    "cpu": lambda server: _cpu(server["cpu_s"]) if server["pid"] else "-",
+    "memory": lambda server: size(server["rss_bytes"]) if server["rss_bytes"] else "-",
+}
+"""word → the cell of a server."""
+
+
+def _cpu(seconds: float) -> str:
+    """Processor time: a server that does nothing for a day takes a few seconds."""
+    return duration(seconds) if seconds >= 60 else f"{seconds:.1f}s"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.1f}" if milliseconds < 100 else f"{milliseconds:.0f}"
+
+
+def _count(number: int) -> str:
+    """Whole up to a hundred thousand, then in thousands."""
+    return str(number) if number < 100_000 else f"{number // 1000}k"
+
+
+_NARROW = ("pid", "processes", "calls", "memory")
+"""The columns that a terminal below `WIDTH` gets: better these whole than all of them cut."""
+
+
+def status(seen: dict[str, Any]) -> list[Part]:
+    """The broker in a line, its servers in a table, and below what is wrong."""
+    broker, servers = seen["broker"], seen["servers"]
+    head = say(
+        "broker_line",
+        version=broker["version"],
+        pid=broker["pid"],
+        uptime=duration(broker["uptime_s"]),
+        memory=size(broker["rss_bytes"]),
+        clients=broker["clients"],
+        endpoint=broker["endpoint"],
+    )
+    wanted = [server for server in servers if server["state"] != "disabled"]
+    ready = sum(server["state"] == "ready" for server in wanted)
+    word = "all_ready" if ready == len(wanted) else "some_ready"
+    tail = Line(say(word, ready=ready, count=len(wanted)), "green" if ready == len(wanted) else "yellow")
+    errors = [
+        line
+        for server in wanted
+        if server["last_error"] and server["state"] != "ready"
+        for line in _error(server)
+    ]
+    return [Line(head), Line(""), _servers(servers), Line(""), *errors, *_config(broker), tail]
+
+
+def _config(broker: dict[str, Any]) -> list[Line]:
+    """What is wrong with the config file, or has no effect yet."""
+    lines, error = [], broker["config_error"]
+    if error is not None:
+        refused = say("config_refused", path=broker["config"], since=duration(error["since_s"]))
+        lines.append(Line("\n  ".join([refused, *error["problems"]]), "red"))
+    if broker["restart_needed"]:
+        lines.append(Line(say("waits_for_restart", keys=", ".join(broker["restart_needed"])), "yellow"))
+    return lines
+
+
+def _error(server: dict[str, Any]) -> Iterator[Line]:
+    """Why a server is not ready, and below the last that it wrote."""
+    yield Line(say("last_error", server=server["name"], error=server["last_error"]), "red")
+    for line in server.get("last_lines", []):
+        yield Line(f"    {line}", "dim")
+
+
+def _servers(servers: list[dict[str, Any]]) -> Grid:
+    words = tuple(_COLUMNS) if width() >= WIDTH else _NARROW
+    columns = [Column(say("server"), folds=True, width=24), Column(say("state"))]
+    columns += [Column(say(word), right=True) for word in words]
+    rows = [
+        [
+            Line(server["name"]),
+            Line(say(server["state"]), _COLOURS.get(server["state"], _QUIET)),
+            *(Line(_COLUMNS[word](server)) for word in words),
+        ]
+        for server in servers
+    ]
+    return Grid(columns, rows)
+
+
+def tools(server: str, listed: list[dict[str, Any]]) -> list[Part]:
+    """One server's tools, their arguments, and what they are for."""
+    if not listed:
+        return [Line(say("no_tools", server=server))]
+    rows = [
+        [Line(f"{tool['name']}({_arguments(tool)})"), Line(str(tool.get("description") or "").strip())]
+        for tool in listed
+    ]
+    return [Grid([Column(say("tools")), Column("", folds=True)], rows, title=server)]
+
+
+def _arguments(tool: dict[str, Any]) -> str:
+    schema = tool.get("inputSchema") or {}
+    required = schema.get("required", [])
+    return ", ".join(name if name in required else f"{name}?" for name in schema.get("properties", {}))
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units, as people say it."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, length)
+        if count or parts or unit == "s":
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:2])
+
+
+def size(count: int) -> str:
+    """A number of bytes in MiB."""
+    return f"{count / 1024**2:.1f}M"
+
+
+# -- showing it -----------------------------------------------------------------------------------
+
+
+def width() -> int:
+    """How wide it may be drawn."""
+    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+
+
+def show(parts: Iterable[Part]) -> None:
+    """Print it: with colour and fitted in where that is a terminal, line by line elsewhere."""
+    if sys.stdout.isatty():
+        from broker import tables
+
+        tables.show(parts)
+        return
+    for part in parts:
+        for line in [part.text] if isinstance(part, Line) else _plain(part):
+            print(line)
+    sys.stdout.flush()
+
+
+@contextmanager
+def live() -> Iterator[Callable[[Iterable[Part]], None]]:
+    """A place on the screen that can be drawn again; without a screen each is printed below the last."""
+    if not sys.stdout.isatty():
+        yield show
+        return
+    from broker import tables
+
+    with tables.live() as draw:
+        yield draw
+
+
+def _plain(grid: Grid) -> Iterator[str]:
+    """A table whose columns are as wide as they need to be."""
+    if grid.title:
+        yield grid.title
+    texts = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
+    cells = [[" ".join(text.split()) for text in row] for row in texts]
+    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (
+            " " * (widest - _columns(cell)) + cell if column.right else cell + " " * (widest - _columns(cell))
+            for cell, column, widest in zip(row, grid.columns, widths, strict=True)
+        )
+        yield (" " if grid.is_tight else "  ").join(padded).rstrip()
+    if grid.title:
+        yield ""
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal it takes: Chinese characters take two each."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,0 +1,45 @@
+"""The figures of the last published run of the benchmarks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from docs.blocks.markdown import DOCS, TEXTS, Language, code, table
+
+_FIGURES = DOCS.parent / "benchmarks" / "figures.json"
+
+
+def _read() -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads(_FIGURES.read_text(encoding="utf-8"))
+    return figures
+
+
+def _said(text: str, language: Language) -> str:
+    return text if language == "en" else TEXTS["performance"][text]
+
+
+def targets(language: Language) -> str:
+    """Each target, and what was reached."""
+    head = {"en": ("what", "target", "reached", ""), "zh": ("指标", "目标", "实测", "")}
+    met = {"en": ("**missed**", "met"), "zh": ("**未达到**", "达到")}
+    rows = (
+        (_said(row["what"], language), row["limit"], row["reached"], met[language][row["met"]])
+        for row in _read()["targets"]
+    )
+    return table(head[language], rows)
+
+
+def parts(language: Language) -> str:
+    """What one call at a time is made of."""
+    head = {"en": ("part of a call", "µs"), "zh": ("一次调用的组成", "µs")}
+    return table(head[language], ((_said(row["what"], language), f"{row['us']}") for row in _read()["parts"]))
+
+
+def steps(language: Language) -> str:
+    """What each step of our own code costs."""
+    head = {"en": ("step", "where", "µs"), "zh": ("步骤", "位置", "µs")}
+    found = _read()["steps"]
+    rows = [(_said(row["what"], language), code(row["where"]), f"{row['us']:.1f}") for row in found]
+    together = {"en": "together", "zh": "合计"}[language]
+    return table(head[language], [*rows, (together, "", f"{sum(row['us'] for row in found):.1f}")])
