@@ -216,7 +216,7 @@ def management_busy(value: int) -> Refusal:
         f"the broker is answering {value} management requests, as many as it takes at once",
         "try again in a moment",
         Blame.CALLER,
-        {"value": value, "retry_after_s": 1.0},
+        {"limit": "management requests", "value": value, "retry_after_s": 1.0},
     )
 
 

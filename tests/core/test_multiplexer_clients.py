@@ -207,7 +207,8 @@ def test_only_so_much_management_is_under_way() -> None:
     world = World()
     client, other = world.client(b"a"), world.client(b"b")
     ids = [client.request(wire.MANAGEMENT, "status") for _ in range(MAX_MANAGING_OF_ONE + 1)]
-    assert client.fault(ids[-1]).code == Code.BUSY
+    busy = client.fault(ids[-1])
+    assert (busy.code, busy.data["limit"]) == (Code.BUSY, "management requests")
     assert other.endings(other.request(wire.MANAGEMENT, "status")) == []
     assert len(world.managing) == MAX_MANAGING_OF_ONE + 1
     for number in range(MAX_MANAGING // MAX_MANAGING_OF_ONE + 1):
