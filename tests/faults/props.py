@@ -9,14 +9,15 @@ from typing import Any
 
 from tests.e2e.harness import ROOT, SERVERS
 from tests.faults.table import Cell, Means, Moment
+from tests.servers.faulty import MARK
 
-MARK = "FAULTS_CELL"
-"""In the environment of a cell's processes, so that they are found without asking the broker."""
+FLOOD_LINES = 20_000
+"""What floods writes so many lines."""
 
 _PROGRAM = '#!/bin/sh\nexec {command} "$@"\n'
 
 
-def table_of(cell: Cell, folder: Path) -> dict[str, Any]:
+def table_of(cell: Cell, folder: Path, flood_lines: int = FLOOD_LINES) -> dict[str, Any]:
     """The server of a cell, as the config has it; its program is written to `folder`."""
     folder.mkdir()
     fault, program = cell.fault, folder / "program"
@@ -34,7 +35,7 @@ def table_of(cell: Cell, folder: Path) -> dict[str, Any]:
     if fault.means is Means.DISK and cell.moment is Moment.START:
         spoil(cell, folder)
     often = {"restart_sec": 0.05, "start_limit_burst": 1000, "timeout_stop_sec": 0.3}
-    return {**command, **often, **fault.keys, "env": {MARK: cell.name}}
+    return {**command, **often, **fault.keys, "env": {MARK: str(folder), "FAULTS_LINES": str(flood_lines)}}
 
 
 def spoil(cell: Cell, folder: Path) -> None:

@@ -17,13 +17,17 @@ from client_shim.errors import BrokerError, DeadlineExceeded, ServerDied
 from tests.e2e.harness import PATIENCE_S, RunningBroker, is_alive, rogue, running
 from tests.faults.counted import tasks_in
 from tests.faults.neighbour import Answered, Neighbour, neighbour
-from tests.faults.props import MARK, mend, spoil, table_of
+from tests.faults.props import FLOOD_LINES, mend, spoil, table_of
 from tests.faults.table import Call, Cell, End, Means, Moment, Seen
+from tests.servers.faulty import MARK
 
 HEALTHY = "healthy"
 LIMITS = {"starts_at_once": 8, "drain_sec": 0.5}
-OVERDUE_S = 1.5
-"""The deadline of a call that will not be answered."""
+OVERDUE_S = 4.0
+"""The deadline of a call that will not be answered; it must be at the server before the fault is."""
+
+LOOK_S = 0.25
+"""Between two looks at the status, for all cells: each look reads all of /proc."""
 
 SETTLE_S = 5.0
 """How long descriptors of clients that are gone may take to be given back."""
@@ -43,10 +47,17 @@ class Played(NamedTuple):
     answers: list[Answered]
     before: Residue
     after: Residue
+    counters: dict[str, int]
+    """What the broker has counted."""
+
+    def meanwhile(self, name: str) -> list[Answered]:
+        """The neighbour's calls while this cell was not as it should be."""
+        begin, seconds = self.seen[name].begun, self.seen[name].seconds
+        return [one for one in self.answers if one.at > begin and one.at - one.took_s < begin + seconds]
 
 
-def play(cells: Iterable[Cell]) -> Played:
-    """Play all cells at the same time.
+def play(cells: Iterable[Cell], flood_lines: int = FLOOD_LINES) -> Played:
+    """Play all cells at the same time; what floods writes so many lines.
 
     Raises:
         AssertionError: what was expected did not come, in the words of the first cells that say so.
@@ -54,7 +65,7 @@ def play(cells: Iterable[Cell]) -> Played:
     cells = list(cells)
     with tempfile.TemporaryDirectory(prefix="mb-") as name:
         folder = Path(name)
-        servers = {cell.name: table_of(cell, folder / cell.name) for cell in cells}
+        servers = {cell.name: table_of(cell, folder / cell.name, flood_lines) for cell in cells}
         nothing = {name: {"command": "/no/such", "restart": "never"} for name in [*servers, HEALTHY]}
         with observed(nothing, folder) as broker:
             before = residue(broker, folder)
@@ -62,8 +73,9 @@ def play(cells: Iterable[Cell]) -> Played:
             broker.wait_state(HEALTHY, "ready")
             with neighbour(broker.endpoint, HEALTHY) as beside:
                 seen, answers = asyncio.run(perform(cells, folder, broker.endpoint, beside))
+            counters = broker.status()["broker"]["counters"]
             after = residue(broker, folder, before)
-        return Played(seen, answers, before, after)
+        return Played(seen, answers, before, after, counters)
 
 
 def observed(servers: Mapping[str, Any], folder: Path) -> AbstractContextManager[RunningBroker]:
@@ -117,7 +129,7 @@ class Stage:
             self.rows = {row["name"]: row for row in status["servers"]}
             self._seen.set()
             self._seen = asyncio.Event()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(LOOK_S)
 
     async def until(self, name: str, what: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The row of this server, once it is so."""
@@ -246,7 +258,16 @@ class Act:
         row = await self.stage.until(self.name, lambda row: row["processes"] in self.cell.fault.whole)
         processes = self._processes()
         assert {pid, row["pid"]} <= set(processes)
-        return Seen(end, call, safe_call, cause or row["last_error"], len(processes), self._beside(), seconds)
+        return Seen(
+            end=end,
+            call=call,
+            safe_call=safe_call,
+            cause=cause or row["last_error"],
+            processes=len(processes),
+            beside=self._beside(),
+            begun=self.struck_at,
+            seconds=seconds,
+        )
 
     def _is_over(self, before: int) -> Callable[[dict[str, Any]], bool]:
         if self.cell.expected.end is End.STAYS:
@@ -277,18 +298,18 @@ class Act:
         return [" ".join(line) for line in self._record() if len(line) > 2]
 
     def _processes(self) -> list[int]:
-        return marked(self.name)
+        return marked(str(self.folder))
 
 
-def marked(name: str) -> list[int]:
-    """The living processes of a cell."""
-    found, mark = [], f"{MARK}={name}".encode()
+def marked(mark: str) -> list[int]:
+    """The living processes that carry this mark."""
+    found, wanted = [], f"{MARK}={mark}".encode()
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             try:
                 environ = Path("/proc", entry, "environ").read_bytes()
             except OSError:
                 continue
-            if mark in environ.split(b"\0") and is_alive(int(entry)):
+            if wanted in environ.split(b"\0") and is_alive(int(entry)):
                 found.append(int(entry))
     return found

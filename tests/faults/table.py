@@ -115,6 +115,9 @@ FAULTS = (
     Fault("exit 1", Means.SIGNAL, dies("it exited with status 1"), "exit-1", keys=LEGACY),
     Fault("SIGSEGV", Means.SIGNAL, dies("it was killed by SIGSEGV"), "sigsegv", keys=LEGACY),
     Fault("SIGKILL", Means.SIGNAL, dies("it was killed by SIGKILL"), "sigkill", keys=LEGACY),
+    Fault(
+        "SIGSTOP", Means.SIGNAL, dies("it was stopped by SIGSTOP"), "sigstop", keys={**LEGACY, "watchdog_sec": 1.5}
+    ),
     Fault("closes stdout only", Means.SIGNAL, dies("it closed its output"), "closes-stdout", keys=LEGACY),
     Fault(
         "closes stdin only",
@@ -217,8 +220,10 @@ class Seen(NamedTuple):
     processes: int
     beside: list[str]
     """Starts that found an earlier process of the server still there."""
+    begun: float
+    """When the fault came, by `time.monotonic`."""
     seconds: float
-    """From the fault until there was what there should be."""
+    """From then until there was what there should be."""
 
 
 class Cell(NamedTuple):

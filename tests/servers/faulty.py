@@ -2,8 +2,9 @@
 
     python -I -S tests/servers/faulty.py RECORD FAULT START [--flag ...]
 
-RECORD is a file that gets a line for each start: its pid, its start time, and the pids of earlier starts
-that are still there. START is the number of the start, from 1, in whose handshake FAULT happens; 0 is none of
+RECORD is a file that gets a line for each start: its pid, its start time, and the pids of what is still there
+of earlier starts: those very processes, and whatever carries the same mark and is none of its own wrappers.
+START is the number of the start, from 1, in whose handshake FAULT happens; 0 is none of
 them. The flags are those of `rogue.py`.
 """
 
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from tests.servers.rogue_json import Object
     from tests.servers.rogue_server import Tools
 
-FLOOD_LINES = 20_000
+MARK = "FAULTS_CELL"
+"""In the environment, where it has a value of its own for this server: so its processes are known."""
+
+FLOOD_LINES = int(os.environ.get("FAULTS_LINES", "20000"))
 LINE_BYTES = 200 * 1024 * 1024
 HANDSHAKE = ("initialize", "server/discover")
 
@@ -81,7 +85,7 @@ def in_background(write: Callable[[], None]) -> None:
 
 
 def flood_stderr(server: Faulty) -> None:
-    """As many lines as the test counts."""
+    """As many lines as the test has it."""
     in_background(lambda: write_all(2, b"flood\n" * FLOOD_LINES))
 
 
@@ -191,11 +195,31 @@ def record_start(path: str) -> int:
     with open(path, "a+", encoding="ascii") as record:
         record.seek(0)
         before = [written.split()[:2] for written in record]
-    still = [pid for pid, ticks in before if is_there(pid, ticks)]
+    still = dict.fromkeys([pid for pid, ticks in before if is_there(pid, ticks)] + marked_alike())
     fd = os.open(path, os.O_WRONLY | os.O_APPEND)
     os.write(fd, " ".join([str(os.getpid()), stat_of("self")[19], *still]).encode() + b"\n")
     os.close(fd)
     return len(before) + 1
+
+
+def marked_alike() -> list[str]:
+    """Who else carries the mark of this process, but for those that it was started by."""
+    mark = f"{MARK}={os.environ[MARK]}".encode() if MARK in os.environ else b""
+    return [pid for pid in os.listdir("/proc") if mark and pid.isdecimal() and carries(pid, mark)]
+
+
+def carries(pid: str, mark: bytes) -> bool:
+    """Whether that process lives, carries the mark, and is neither this one nor above it."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environ:
+            if mark not in environ.read().split(b"\0"):
+                return False
+        above = "self"
+        while above not in ("0", "1", pid):
+            above = stat_of(above)[1]
+        return above != pid and stat_of(pid)[0] not in ("Z", "X") and int(pid) != os.getpid()
+    except OSError:
+        return False
 
 
 def stat_of(pid: str) -> list[str]:

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from tests.e2e.harness import wait_until
-from tests.faults.props import MARK
 from tests.faults.stage import marked
+from tests.servers.faulty import MARK
 from tests.soak.ground import Line, Progress, beside, counted, faulty
 
 LONGEST_S = 1.2
@@ -25,26 +25,29 @@ def run(count: int, progress: Progress) -> list[Line]:
     """`count` SIGKILLs to the broker, at random moments between its start and its servers' calm."""
     dice = random.Random(count)
     with tempfile.TemporaryDirectory(prefix="mb-") as name:
-        folder, mark = Path(name), f"kills-{os.getpid()}"
+        folder = Path(name)
         records = {server: folder / server for server in DESCENDANTS}
+        marks = {server: f"{server}-{os.getpid()}" for server in DESCENDANTS}
         servers = {
-            server: with_flags(faulty(records[server], env={MARK: mark}, protocol="legacy"), descendants)
+            server: with_flags(
+                faulty(records[server], env={MARK: marks[server]}, protocol="legacy"), descendants
+            )
             for server, descendants in DESCENDANTS.items()
         }
         not_back = 0
         with counted(servers, folder) as broker:
-            whole = len(marked(mark))
+            whole = trees(marks)
             for number in range(count):
                 broker.stop(signal.SIGKILL)
                 broker.start()
                 if number % 5 == 4:  # now and then it comes to rest, and everything is there once
                     broker.wait_ready()
-                    not_back += not came_to(mark, whole)
+                    not_back += not came_to(marks, whole)
                 else:
                     time.sleep(dice.uniform(0, LONGEST_S))
                 progress(number + 1)
             broker.wait_ready()
-        left = len(marked(mark))
+        left = sum(trees(marks).values())
         return [
             Line("two-at-once", sum(beside(record) for record in records.values()), 0),
             Line("kills.not-whole-again", not_back, 0),
@@ -59,10 +62,15 @@ def with_flags(table: dict[str, object], descendants: tuple[str, ...]) -> dict[s
     return {**table, "args": [*args, *(f"--fork-at-start={how}" for how in descendants)]}
 
 
-def came_to(mark: str, whole: int) -> bool:
-    """Whether there were once exactly so many processes."""
+def trees(marks: dict[str, str]) -> dict[str, int]:
+    """How many processes each server has, whoever started them."""
+    return {server: len(marked(mark)) for server, mark in marks.items()}
+
+
+def came_to(marks: dict[str, str], whole: dict[str, int]) -> bool:
+    """Whether there was once exactly one tree of each."""
     try:
-        wait_until(lambda: len(marked(mark)) == whole)
+        wait_until(lambda: trees(marks) == whole)
     except AssertionError:
         return False
     return True
