@@ -76,6 +76,7 @@ class Fault(NamedTuple):
 
 
 LEGACY = {"protocol": "legacy"}
+WATCHED = {"protocol": "legacy", "watchdog_sec": 1.5}
 IMPATIENT = {"protocol": "legacy", "timeout_start_sec": 3.0}
 
 
@@ -115,9 +116,7 @@ FAULTS = (
     Fault("exit 1", Means.SIGNAL, dies("it exited with status 1"), "exit-1", keys=LEGACY),
     Fault("SIGSEGV", Means.SIGNAL, dies("it was killed by SIGSEGV"), "sigsegv", keys=LEGACY),
     Fault("SIGKILL", Means.SIGNAL, dies("it was killed by SIGKILL"), "sigkill", keys=LEGACY),
-    Fault(
-        "SIGSTOP", Means.SIGNAL, dies("it was stopped by SIGSTOP"), "sigstop", keys={**LEGACY, "watchdog_sec": 1.5}
-    ),
+    Fault("SIGSTOP", Means.SIGNAL, dies("it was stopped by SIGSTOP"), "sigstop", keys=WATCHED),
     Fault("closes stdout only", Means.SIGNAL, dies("it closed its output"), "closes-stdout", keys=LEGACY),
     Fault(
         "closes stdin only",

@@ -43,7 +43,7 @@ def test_what_becomes_of_a_server(played: Played, cell: Cell) -> None:
 
 
 def test_the_others_were_served_the_whole_time(played: Played) -> None:
-    """Law 5: each call of a neighbour was answered rightly, some while each fault lasted, and none was stuck."""
+    """Law 5: each call of a neighbour was answered rightly, some during each fault, and none was stuck."""
     assert len(played.answers) > 50
     assert quantile_ms(played.answers, 1) <= STUCK_MS
     assert [name for name in played.seen if not played.meanwhile(name)] == [], "it had no answer meanwhile"
