@@ -16,7 +16,19 @@ from pathlib import Path
 # Run as a script, Python looks for modules in docs/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from docs.blocks import config, events, house, messages, metrics, performance, protocol, servers, service
+from docs.blocks import (
+    config,
+    events,
+    faults,
+    house,
+    messages,
+    metrics,
+    performance,
+    protocol,
+    servers,
+    service,
+    soak,
+)
 from docs.blocks.markdown import DOCS, Block, Language, numbers
 
 ROOT = DOCS.parent
@@ -57,6 +69,16 @@ BLOCKS: dict[str, Block] = {
     "targets": performance.targets,
     "parts": performance.parts,
     "steps": performance.steps,
+    "faults-around": faults.around,
+    "faults-means": faults.means,
+    "faults-idle": faults.seen("idle"),
+    "faults-calls": faults.seen("calls in flight"),
+    "faults-start": faults.seen("during start"),
+    "faults-restart": faults.seen("during restart"),
+    "laws": soak.laws,
+    "soak-machine": soak.machine,
+    "soak-parts": soak.parts,
+    "soak-lines": soak.lines,
 }
 """name → what stands in the block."""
 

@@ -36,7 +36,7 @@ def main(parts: tuple[str, ...], few: bool) -> None:
             missed += not line.holds
         click.echo(f"  {time.monotonic() - begun:.0f} s")
         if not few:
-            report.write(name, count, time.monotonic() - begun, lines)
+            report.write(name, count, part.unit, time.monotonic() - begun, lines)
     generate.main([])
     sys.exit(missed > 0)
 

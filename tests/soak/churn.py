@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from client_shim import BrokerClient
 from client_shim.blocking import BlockingClient
 from tests.e2e.harness import PATIENCE_S, RunningBroker
-from tests.soak.ground import Line, Progress, beside, counted, faulty, starts, vitals
+from tests.soak.ground import Halfway, Line, Progress, beside, counted, faulty, starts, vitals
 
 SERVERS = ("one", "two", "three", "four", "five")
 AT_ONCE = 4
@@ -36,9 +36,10 @@ def run(count: int, progress: Progress) -> list[Line]:
             with cycles(broker, max(20, count // 20)):
                 pass
             before, pids = vitals(broker, folder), broker.pids()
+            halfway = Halfway(broker, count, progress)
             with cycles(broker, count) as done:
                 for line in done:
-                    progress(int(line))
+                    halfway(int(line))
             status = broker.wait(lambda status: status["broker"]["clients"] == 1)
             after = vitals(broker, folder, like=before)
             changed = sum(broker.pids()[server] != pids[server] for server in SERVERS)
@@ -48,6 +49,7 @@ def run(count: int, progress: Progress) -> list[Line]:
             Line("churn.clients-left", status["broker"]["clients"] - 1, 0),
             Line("two-at-once", sum(beside(folder / server) for server in SERVERS), 0),
             *after.more_than(before),
+            halfway.since(after),
         ]
 
 

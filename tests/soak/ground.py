@@ -18,6 +18,9 @@ MIB = 1024 * 1024
 MEMORY_MIB = 16.0
 """What malloc may keep back after much coming and going, whatever the count."""
 
+FLAT_MIB = 3.0
+"""What the second half of a run may add. What malloc keeps back comes early; a leak comes all the time."""
+
 CALM_S = 0.5
 """Nothing has come for so long: it is at rest."""
 
@@ -61,14 +64,18 @@ class Vitals(NamedTuple):
         """Whether it has no more descriptors, threads and tasks."""
         return all(mine <= theirs for mine, theirs in zip(self[:3], other[:3], strict=True))
 
-    def more_than(self, before: Vitals) -> list[Line]:
-        """What has grown."""
+    def left_since(self, before: Vitals) -> list[Line]:
+        """What is still there that was not there before."""
         return [
             Line("descriptors", self.descriptors - before.descriptors, 0),
             Line("threads", self.threads - before.threads, 0),
             Line("tasks", self.tasks - before.tasks, 0),
-            Line("memory", round(self.memory_mib - before.memory_mib, 1), MEMORY_MIB, "MiB"),
         ]
+
+    def more_than(self, before: Vitals) -> list[Line]:
+        """The same, and the memory."""
+        grown = round(self.memory_mib - before.memory_mib, 1)
+        return [*self.left_since(before), Line("memory", grown, MEMORY_MIB, "MiB")]
 
 
 def vitals(broker: RunningBroker, folder: Path, *, like: Vitals | None = None) -> Vitals:
@@ -90,12 +97,37 @@ def vitals(broker: RunningBroker, folder: Path, *, like: Vitals | None = None) -
     return seen
 
 
+class Halfway:
+    """Passes progress on, and weighs the broker when half of the count is done."""
+
+    def __init__(self, broker: RunningBroker, count: int, progress: Progress) -> None:
+        self._pid = broker.pid
+        self._half = count // 2
+        self._progress = progress
+        self.memory_mib = 0.0
+
+    def __call__(self, done: int) -> None:
+        """So much is done."""
+        if done >= self._half and not self.memory_mib:
+            self.memory_mib = _memory_mib(self._pid)
+        self._progress(done)
+
+    def since(self, after: Vitals) -> Line:
+        """How much the second half added."""
+        grown = round(after.memory_mib - self.memory_mib, 1)
+        return Line("memory-second-half", grown, FLAT_MIB, "MiB")
+
+
+def _memory_mib(pid: int) -> float:
+    status = Path("/proc", str(pid), "status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
 def _now(pid: int, tasks: Path) -> Vitals:
     proc = Path("/proc", str(pid))
     status = (proc / "status").read_text()
-    kib = int(status.partition("VmRSS:")[2].split()[0])
     threads = int(status.partition("Threads:")[2].split()[0])
-    return Vitals(len(list((proc / "fd").iterdir())), threads, tasks_in(tasks), kib / 1024)
+    return Vitals(len(list((proc / "fd").iterdir())), threads, tasks_in(tasks), _memory_mib(pid))
 
 
 def faulty(record: Path, **keys: Any) -> dict[str, Any]:

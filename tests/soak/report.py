@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 
-from benchmarks import machine
+from benchmarks.machine import describe
 from tests.e2e.harness import ROOT
 from tests.soak.ground import Line
 
@@ -16,19 +17,39 @@ FOUND = ROOT / "docs" / "soak.toml"
 _ABOUT = "Written by `make soak`: the machine, and what each part measured beside what it may be at most."
 
 
-def write(part: str, count: int, seconds: float, lines: list[Line], path: Path = FOUND) -> None:
+def today() -> str:
+    """The date, as a report has it."""
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores, memory, kernel, versions."""
+    found = describe()
+    system, _, release = found.pop("kernel").partition(" ")
+    kernel = f"{system} {release.partition('-')[0]}"
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": found.pop("processor"),
+        "memory": f"{pages / 1024**3:.0f} GiB",
+        "kernel": kernel,
+        **found,
+    }
+
+
+def write(part: str, count: int, unit: str, seconds: float, lines: list[Line], path: Path = FOUND) -> None:
     """Keep what a part found."""
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else _new()
-    document["machine"] = machine.describe()
+    document["machine"] = machine()
     table: dict[str, Any] = {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": today(),
         "count": count,
+        "unit": unit,
         "seconds": round(seconds),
         "line": tomlkit.aot(),
     }
     for line in lines:
-        kept = {key: value for key, value in line._asdict().items() if value not in (None, "", False)}
-        table["line"].append(tomlkit.item({"measured": 0, **kept}))
+        kept = {key: value for key, value in line._asdict().items() if value is not None and value != ""}
+        table["line"].append(tomlkit.item(kept))
     document.setdefault("parts", tomlkit.table(is_super_table=True))[part] = table
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
 

@@ -1,0 +1,112 @@
+"""What `make soak` measured, as it wrote it to `docs/soak.toml`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tomli
+
+from docs.blocks.faults import about
+from docs.blocks.markdown import DOCS, TEXTS, Language, code, table
+
+
+def found() -> dict[str, Any]:
+    """The file as it is now: `make soak` renews it, and then the pages."""
+    return tomli.loads((DOCS / "soak.toml").read_text(encoding="utf-8"))
+
+
+def machine(language: Language) -> str:
+    """What it ran on."""
+    ours = found()["machine"]
+    packages = [name for name in ours if name not in ("processor", "memory", "kernel", "python")]
+    return f"{about(ours)}; {', '.join(f'{name} {ours[name]}' for name in packages)}."
+
+
+def parts(language: Language) -> str:
+    """Each part: what is done, how often, the laws that it tries, and whether all of it held."""
+    head = {
+        "en": ("command", "what is done", "how often", "laws", "held", "took", "date"),
+        "zh": ("命令", "内容", "次数", "定律", "成立", "用时", "日期"),
+    }
+    rows = []
+    for name, part in found()["parts"].items():
+        said = TEXTS["soak"]["part"][name]
+        missed = sum(not holds(line) for line in part["line"])
+        yes, no = {"en": ("yes", "{} missed"), "zh": ("是", "{} 项未成立")}[language]
+        held = no.format(missed) if missed else yes
+        times = _times(part["count"], part["unit"], language)
+        laws = ", ".join(map(str, said["laws"]))
+        rows.append(
+            [
+                code(f"make soak PARTS={name}"),
+                said[language],
+                times,
+                laws,
+                held,
+                f"{part['seconds']} s",
+                part["date"],
+            ]
+        )
+    return table(head[language], rows)
+
+
+def laws(language: Language) -> str:
+    """What guards each law: tests, and parts of the soak."""
+    head = {
+        "en": ("law", "tests", "parts of [the soak](soak.md)"),
+        "zh": ("定律", "测试", "[长时间试验](soak.zh-CN.md)的部分"),
+    }
+    tried = TEXTS["soak"]["part"].items()
+    rows = (
+        [
+            law,
+            ", ".join(map(code, tests)),
+            ", ".join(code(name) for name, part in tried if int(law) in part["laws"]) or "–",
+        ]
+        for law, tests in TEXTS["soak"]["tests"].items()
+    )
+    return table(head[language], rows)
+
+
+def lines(language: Language) -> str:
+    """Every figure, and the one that it may be at most."""
+    head = {"en": ("part", "figure", "measured", "at most"), "zh": ("部分", "指标", "实测", "上限")}
+    said = TEXTS["soak"]["line"]
+    rows = [
+        [code(name), said[line["what"]][language], _figure(line, "measured"), _mark(line)]
+        for name, part in found()["parts"].items()
+        for line in part["line"]
+    ]
+    return table(head[language], rows)
+
+
+def _times(count: int, unit: str, language: Language) -> str:
+    said = _UNITS.get(unit, {}).get(language, unit)
+    return f"{count:,} {said.rstrip('s') if count == 1 else said}"
+
+
+_UNITS = {
+    "rounds": {"zh": "轮"},
+    "restarts": {"zh": "次重启"},
+    "kills": {"zh": "次强制结束"},
+    "seconds": {"zh": "秒"},
+    "calls": {"zh": "个调用"},
+    "requests": {"zh": "个请求，10 轮", "en": "requests, 10 rounds"},
+    "clients": {"zh": "个客户端，10 轮", "en": "clients, 10 rounds"},
+    "cycles": {"zh": "个循环"},
+}
+
+
+def holds(line: dict[str, Any]) -> bool:
+    """Whether a figure is within its bound."""
+    return "bound" not in line or bool(line["measured"] <= line["bound"])
+
+
+def _figure(line: dict[str, Any], key: str) -> str:
+    return f"{line[key]:,} {line.get('unit', '')}".strip()
+
+
+def _mark(line: dict[str, Any]) -> str:
+    if "bound" not in line:
+        return "–"
+    return _figure(line, "bound") if holds(line) else f"**{_figure(line, 'bound')}**"
