@@ -38,6 +38,7 @@ bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12
 	@for peer in $(PEERS); do $(MAKE) --silent --no-print-directory benchmarks/.venv-$$peer/$(STAMP) || true; done
 	@$(MAKE) --silent --no-print-directory benchmarks/node_modules/.installed || true
 	$(BIN)/python -m benchmarks $(BENCH)
+	@$(BIN)/python docs/generate.py
 
 soak: $(VENV) node ## Try for long what must always hold: docs/soak.md (15 minutes; PARTS="restarts kills" for some)
 	$(BIN)/python -m tests.soak $(PARTS)

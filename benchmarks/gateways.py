@@ -132,9 +132,22 @@ async def _session(stack: AsyncExitStack, url: str, *, sse: bool) -> Sdk:
     # None of them speaks the newer era well enough yet: two answer its probe, and then know no tool.
     client: Any = Client(transport, mode="legacy", read_timeout_seconds=_ANSWER_S)
     entered = await stack.enter_async_context(client)
-    known = [tool.name for tool in (await entered.list_tools()).tools]
-    names = {tool: next(name for name in known if name.endswith(tool)) for tool in ("echo", "blob")}
+    names = await _names(entered)
     return Sdk(entered, names.__getitem__)
+
+
+async def _names(client: Any) -> dict[str, str]:
+    """What the gateway calls the two tools. Some take connections before they know any."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _START_S
+    while True:
+        known = [tool.name for tool in (await client.list_tools()).tools]
+        names = {tool: name for name in known for tool in ("echo", "blob") if name.endswith(tool)}
+        if len(names) == 2:
+            return names
+        if loop.time() > deadline:
+            raise RuntimeError(f"the tools that it offers are {known}")
+        await asyncio.sleep(0.2)
 
 
 def _free_port() -> int:

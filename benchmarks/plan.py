@@ -9,6 +9,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """Counts of one run. Every measurement is taken in `rounds`, and in each the ways take turns.
 
     Args:
+        patience_s: no further round on a server begins after so many seconds on it.
         calls: one at a time, in each round and of each way.
         burst_calls: with several in flight, in each round and of each way.
         bodies: size in bytes → results of that size in each round and of each way.
@@ -22,6 +23,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """
 
     rounds: int
+    patience_s: float
     calls: int
     burst_calls: int
     bodies: dict[int, int]
@@ -39,6 +41,7 @@ SMALL, LARGE = 64 * 1024, 5 * 1024 * 1024
 
 FULL = Plan(
     rounds=10,
+    patience_s=210,
     calls=300,
     burst_calls=1000,
     bodies={SMALL: 50, LARGE: 4},
@@ -52,6 +55,7 @@ FULL = Plan(
 )
 QUICK = Plan(
     rounds=3,
+    patience_s=120,
     calls=150,
     burst_calls=400,
     bodies={SMALL: 20, LARGE: 3},
@@ -65,6 +69,7 @@ QUICK = Plan(
 )
 SMOKE = Plan(
     rounds=1,
+    patience_s=120,
     calls=3,
     burst_calls=8,
     bodies={SMALL: 1, LARGE: 1},

@@ -25,6 +25,8 @@ MAX_DEPTH = 512
 MAX_BATCH = 1000
 """Messages in one batch. Each is a step of its own, and nobody else has a turn in between."""
 
+_LONG = 4096
+
 Id = int | str
 
 METHOD_NOT_FOUND = -32601
@@ -286,8 +288,13 @@ def _is_deep(text: bytes) -> bool:
 
 
 def _openings(text: bytes, bracket: bytes) -> int:
-    """How many there are, as far as that matters. On a long text `split` is ten times as fast as `count`."""
-    return len(text.split(bracket, MAX_DEPTH + 1)) - 1
+    """How many there are, as far as that matters. In a long text `find` is far faster than `count`."""
+    if len(text) < _LONG:
+        return text.count(bracket)
+    found, at = 0, text.find(bracket)
+    while at >= 0 and found <= MAX_DEPTH:
+        found, at = found + 1, text.find(bracket, at + 1)
+    return found
 
 
 def request_line(id: int, method: str, body: bytes = b"{}", meta: Mapping[str, Any] | None = None) -> bytes:
