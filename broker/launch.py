@@ -32,7 +32,7 @@ def main(
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard_limit))
     try:  # noqa: SIM105 - contextlib would be one more import
         resource.setrlimit(RLIMIT_LOCKS, (number, number))
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         pass  # the broker itself has a lower one, as a server of another broker: other marks remain
     for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored_by_python, signal.SIG_DFL)

@@ -14,10 +14,11 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import trio
 from msgspec import structs
@@ -29,7 +30,7 @@ from broker.core.containers import Container
 from broker.environment import environment, mask
 from broker.program import SpawnError, program_of
 from broker.state import Record, State, boot
-from broker.trees import COOKIE, Hunt, Mark, Seen, look_at, number_of
+from broker.trees import COOKIE, Hunt, Mark, Seen, look_at, number_of, trees_of
 
 _F_SETPIPE_SZ = 1031
 """From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
@@ -252,6 +253,11 @@ class Process:
             self.container_left = await self._ending.carry_out()
         return left
 
+    async def processes(self) -> int:
+        """How many of the tree run."""
+        trees = await _in_thread(partial(trees_of, [self.mark]))
+        return len(trees[self.mark.cookie].processes)
+
     async def _kill_rest(self) -> list[int]:
         """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed."""
         nothing, hunt = 0, Hunt([self.mark])
@@ -261,7 +267,7 @@ class Process:
             _signal_group(self.pid, signal.SIGKILL)
             with trio.move_on_after(_KILL_PAUSE_S):
                 await self.exited()
-            self._left = [seen for _, seen in await trio.to_thread.run_sync(hunt.go_round)]
+            self._left = [seen for _, seen in await _in_thread(hunt.go_round)]
             nothing = 0 if self._left else nothing + 1
             if nothing == 2:
                 break
@@ -315,6 +321,17 @@ def _take_back(child: subprocess.Popen[bytes]) -> None:
 def _close(fd: int) -> None:
     trio.lowlevel.notify_closing(fd)
     os.close(fd)
+
+
+T = TypeVar("T")
+
+
+async def _in_thread(read: Callable[[], T]) -> T:
+    """Read all of /proc, and let others run meanwhile, unless a server has taken every thread there is."""
+    try:
+        return await trio.to_thread.run_sync(read)
+    except RuntimeError:
+        return read()
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:

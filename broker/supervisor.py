@@ -283,13 +283,17 @@ class Supervisor:
             await over.wait()
             # The last lines may come after the exit, and the exit after the last line.
             nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
+            if process.exit_status() is not None:
+                await upstream.caught_up(process.stderr)
+                nursery.cancel_scope.cancel()
         status = process.exit_status()
         if status is None:
             self._feed(Event.EXITED, Ending("it closed its output"))
         elif self._is_legacy(status):
             self._feed(Event.LEGACY, Ending(f"{status}, asked for server/discover"))
         else:
-            self._feed(Event.EXITED, Ending(self._in_words(status), failure=status.failure))
+            words = self._in_words(status) + await self._left_running(process, status)
+            self._feed(Event.EXITED, Ending(words, failure=status.failure))
 
     def _is_legacy(self, status: ExitStatus) -> bool:
         """Whether it ended because of the era probe, as some servers of the older era do."""
@@ -303,6 +307,15 @@ class Supervisor:
         during = " before it was ready" if self.lifecycle.state is State.HANDSHAKE else ""
         last = f"; its last line was: {self.log.last}" if status.failure and self.log.last else ""
         return f"{status}{during}{last}"
+
+    async def _left_running(self, process: Process, status: ExitStatus) -> str:
+        """What to tell of a wrapper that is content, and leaves behind what most likely is the server."""
+        if status.failure or not (count := await process.processes()):
+            return ""
+        return (
+            f", and left {count} of its processes running, which were ended with it; "
+            f"let it wait for them, or become the server by `exec`"
+        )
 
     async def _look_at(self, process: Process) -> None:
         """See to it that a process which was stopped is replaced, whatever it was at."""

@@ -23,6 +23,9 @@ _READ_BYTES = 65_536
 _MAX_READ_BYTES = 1024 * 1024
 
 
+_LOOK_S = 0.001
+
+
 class LineTooLong(Exception):
     """A line without an end: the server cannot be understood any more."""
 
@@ -47,6 +50,7 @@ class Upstream:
         self._queue: deque[memoryview] = deque()
         self._queued_bytes = 0
         self._work = trio.Event()
+        self._reading = False
         self.broken = False
 
     def write(self, line: bytes) -> None:
@@ -117,12 +121,15 @@ class Upstream:
         size = 0
         want = _READ_BYTES
         while True:
+            self._reading = False
             await trio.lowlevel.wait_readable(self._stdout)
+            self._reading = True
             try:
                 chunk = os.read(self._stdout, want)
             except BlockingIOError:
                 continue
             if not chunk:
+                self._reading = False
                 return
             want = min(want * 4, _MAX_READ_BYTES) if len(chunk) == want else _READ_BYTES
             first, newline, rest = chunk.partition(b"\n")
@@ -138,6 +145,14 @@ class Upstream:
                 settle()
                 partial, size = [last], len(last)
 
+    async def caught_up(self, *others: int) -> None:
+        """Wait until all is read that was written so far, to stdout and to others that somebody reads.
+
+        The end of a stream is no sign of that: what a process has left behind it may hold it open.
+        """
+        while self._reading or any(map(_has_data, (self._stdout, *others))):
+            await trio.sleep(_LOOK_S)
+
     async def _hand_over(
         self, lines: list[bytes], on_line: Callable[[bytes], None], settle: Callable[[], None]
     ) -> None:
@@ -148,3 +163,10 @@ class Upstream:
                 settle()
                 await trio.lowlevel.checkpoint()
                 until = perf_counter() + TURN_S
+
+
+def _has_data(fd: int) -> bool:
+    """Whether there is something to read; not whether the end has come."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(events & select.POLLIN for _, events in poll.poll(0))

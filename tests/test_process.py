@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,5 +62,31 @@ def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_pat
     short = "it could not be started: Too many open files; raise the limit of open files"
     assert said == "fine" if left == ENOUGH else said == "fine" or said.startswith(short)
     assert os.listdir("/proc/self/fd") == before
+    assert descendants(os.getpid()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_threads_a_tree_is_ended_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 5: a server that forks without an end takes all of `TasksMax=`; the broker ends it, not itself."""
+
+    async def no_thread(read: Callable[[], object]) -> None:
+        raise RuntimeError("can't start new thread")  # as `threading` says it
+
+    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
+    config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
+
+    async def ended() -> list[int]:
+        process = launcher.spawn(config)
+        await trio.lowlevel.wait_readable(process.stdout)
+        monkeypatch.setattr(trio.to_thread, "run_sync", no_thread)
+        assert await process.processes() == 2
+        left = await process.end(5.0)
+        process.close()
+        return left
+
+    assert trio.run(ended) == []
     assert descendants(os.getpid()) == []
     assert list(tmp_path.iterdir()) == []

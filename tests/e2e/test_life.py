@@ -185,6 +185,20 @@ def test_descendants_end_with_their_server(how: str) -> None:
     assert not is_alive(left)
 
 
+def test_a_wrapper_that_does_not_wait_is_told_to() -> None:
+    """Law 1 and 10: the server is over when what the broker started is, though a child of it answers."""
+    python = f"{sys.executable} -I -S {ROOT / 'tests/servers/rogue.py'}"
+    wrapper = {"command": "sh", "args": ["-c", f"exec 3<&0; {python} <&3 & exit 0"]}
+    with running(
+        {"server": {**wrapper, "protocol": "legacy", "start_limit_burst": 1}}, ready=False
+    ) as broker:
+        row = broker.wait_state("server", "broken")
+        assert row["processes"] == 0
+        assert "it exited with status 0" in row["last_error"]
+        assert "and left 1 of its processes running" in row["last_error"]
+        assert "`exec`" in row["last_error"]
+
+
 def test_the_end_is_in_order() -> None:
     """SIGTERM: no new calls, those in flight may end, the stubborn are killed, nothing is left."""
     servers = {

@@ -1,0 +1,87 @@
+"""The pipe of one server: what it wrote before its end is read, whoever holds the pipe open after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from broker.upstream import Upstream
+
+PATIENCE_S = 60.0
+LINES = 20_000
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    """Its two ends, the first of which does not block."""
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    try:
+        yield ours, theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_what_was_written_is_read_though_the_pipe_stays_open() -> None:
+    """Issue 4: calls in flight are answered at once when their server dies. A child that it left holds its
+    stdout; the answers that it wrote before count, the end of the stream is not waited for."""
+
+    async def main(ours: int, theirs: int, errors: int, their_errors: int) -> list[bytes]:
+        upstream = Upstream(-1, ours, max_line_bytes=100, congested=lambda _: None)
+        lines: list[bytes] = []
+        with trio.fail_after(PATIENCE_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(upstream.read, lines.append, lambda: None)
+                await trio.to_thread.run_sync(os.write, theirs, b"x\n" * LINES)
+                await upstream.caught_up(errors)
+                nursery.cancel_scope.cancel()
+        return lines
+
+    with pipe() as out, pipe() as err:
+        assert trio.run(main, *out, *err) == [b"x"] * LINES
+
+
+def test_what_others_read_is_waited_for_too() -> None:
+    """Law 10: the last line on stderr tells the cause, more often than not."""
+
+    async def main(ours: int, theirs: int, errors: int, their_errors: int) -> bytes:
+        upstream = Upstream(-1, ours, max_line_bytes=100, congested=lambda _: None)
+        os.write(their_errors, b"the cause")
+        said = b""
+
+        async def drain() -> None:
+            nonlocal said
+            await trio.sleep(0.05)
+            said = os.read(errors, 100)
+
+        with trio.fail_after(PATIENCE_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drain)
+                await upstream.caught_up(errors)
+                assert said == b"the cause"
+        return said
+
+    with pipe() as out, pipe() as err:
+        trio.run(main, *out, *err)
+
+
+def test_the_end_of_a_stream_is_nothing_to_read() -> None:
+    """Else a process that closed all of its pipes would be waited for."""
+
+    async def main(ours: int, errors: int) -> None:
+        upstream = Upstream(-1, ours, max_line_bytes=100, congested=lambda _: None)
+        with trio.fail_after(PATIENCE_S):
+            await upstream.read(lambda _: None, lambda: None)
+            await upstream.caught_up(errors)
+
+    ends = [os.pipe(), os.pipe()]
+    for ours, theirs in ends:
+        os.set_blocking(ours, False)
+        os.close(theirs)
+    trio.run(main, ends[0][0], ends[1][0])
+    for ours, _ in ends:
+        os.close(ours)
