@@ -57,6 +57,11 @@ class Cgroup(NamedTuple):
         return not self.path.exists()
 
 
+def is_removed(cgroup: Cgroup | None) -> bool:
+    """Whether a process tree that is gone has no cgroup any more; it is removed where that can be."""
+    return cgroup is None or cgroup.remove()
+
+
 class Delegation(NamedTuple):
     """A cgroup in which the broker may make others."""
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from broker import containers
-from broker.cgroup import Delegation
+from broker.cgroup import Delegation, is_removed
 from broker.state import Record, State, boot
 from broker.trees import Hunt, Mark
 
 _ROUNDS = 100
 _PAUSE_S = 0.02
+_REMOVE_ROUNDS = 20
 
 logger = logging.getLogger("mcp-broker")
 
@@ -38,10 +39,19 @@ def end_leftovers(
         found = Record(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
         records.setdefault(cookie, found)
     left = _kill_all(state.owner, list(records.values()))
+    _remove_cgroups([record for record in records.values() if record.cookie not in left])
     left |= _end_containers(state, written, environ_of)
     for record in [*records.values(), *written]:
         if record.cookie not in left:
             state.forget(record)
+
+
+def _remove_cgroups(records: list[Record]) -> None:
+    """The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
+    for _ in range(_REMOVE_ROUNDS):
+        if all(is_removed(record.mark.cgroup) for record in records):
+            break
+        time.sleep(_PAUSE_S)
 
 
 def _end_containers(

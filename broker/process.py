@@ -24,7 +24,7 @@ import trio
 from msgspec import structs
 
 from broker import containers, launch
-from broker.cgroup import Delegation
+from broker.cgroup import Delegation, is_removed
 from broker.core.config import ServerConfig
 from broker.core.containers import Container
 from broker.environment import environment, mask
@@ -39,6 +39,9 @@ _PIPE_BYTES = 1024 * 1024
 _MAX_DESCRIPTORS = 65_536
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
+_REMOVE_ROUNDS = 20
+"""The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
+
 
 _MENDS = {
     errno.EMFILE: "; raise the limit of open files, LimitNOFILE= of the service",
@@ -269,7 +272,7 @@ class Process:
                 await self.exited()
             self._left = [seen for _, seen in await _in_thread(hunt.go_round)]
             nothing = 0 if self._left else nothing + 1
-            if nothing == 2:
+            if nothing >= 2 and (is_removed(self.mark.cgroup) or nothing == _REMOVE_ROUNDS):
                 break
             await trio.sleep(_KILL_PAUSE_S)
         return [seen.pid for seen in self._left]

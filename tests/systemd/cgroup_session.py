@@ -104,6 +104,8 @@ def is_killed() -> None:
     broker = int(systemctl("show", "--property", "MainPID", "--value", "mb.service"))
     systemctl("kill", "--kill-whom", "main", "--signal", "KILL", "mb.service")
     wait_until(lambda: not is_alive(broker))
+    # What systemd takes for running, it does not start.
+    wait_until(lambda: systemctl("show", "--property", "ActiveState", "--value", "mb.service") == "failed")
     tell("alive after the broker was killed", is_alive(left))
     systemctl("start", "mb.service")
     wait_until(is_ready)
