@@ -299,7 +299,6 @@ class Calls:
             else:
                 self.fail(call, refusals.died(call, why), now)
         for call in reversed(again):  # each goes to the front
-            server.log_takers.end(call)
             self.routing.mark_lost(call)
             server.line.rejoin(call)
         self._account(server, lost=len(had) - len(again), again=len(again))

@@ -20,7 +20,7 @@ from broker.core.methods import Era
 from client_shim import wire
 from client_shim.wire import Code
 from tests.core.fake_server import Json, Process
-from tests.core.world import INSTANCE, Client, World
+from tests.core.world import ENDINGS, INSTANCE, Client, World
 
 SERVERS: dict[str, Json] = {
     "legacy": {"max_in_flight": 2, "start_limit_burst": 100},
@@ -396,11 +396,29 @@ class AnyInterleaving(RuleBasedStateMachine):
         server = self.world.mux.servers[name]
         return server.config.concurrency - server.line.reserved
 
+    def shut_down(self) -> None:
+        """The broker ends in order: who reads hears the end of every call, and then a goodbye."""
+        self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+        readers = [page for page in self.living() if not self.waits(page) and page.unread_bytes < 32_768]
+        waits_for = [{id for id, asked in page.open.items() if not asked.released} for page in readers]
+        self.world.run(self.world.mux.goodbye("it is stopped", self.world.now))
+        for page, ids in zip(readers, waits_for, strict=True):
+            said = [message for message, _ in page.client.inbox]
+            assert sorted(message.id for message in said if isinstance(message, ENDINGS)) == sorted(ids)
+            assert isinstance(said[-1], wire.Goodbye)
+        self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+        assert self.living() == []
+        refused = self.world.stranger(b"late").hello()
+        assert isinstance(refused, wire.Fault)
+        assert refused.code == Code.SHUTTING_DOWN
+
     def teardown(self) -> None:
         """In the end everybody has heard the end of everything, and nothing is left."""
         self.managing += self.world.managing
         for request in self.managing:
             self.world.managed(request, request.body)
+        if self.secrets % 2:
+            self.shut_down()
         self.world.wait(1000.0)
         for _ in range(100):
             self.everybody_hears_what_is_for_him_and_hears_its_end_once()
