@@ -29,7 +29,7 @@ def parts(language: Language) -> str:
         "zh": ("命令", "内容", "次数", "定律", "成立", "用时", "日期"),
     }
     rows = []
-    for name, part in found()["parts"].items():
+    for name, part in _in_order():
         said = TEXTS["soak"]["part"][name]
         missed = sum(not holds(line) for line in part["line"])
         yes, no = {"en": ("yes", "{} missed"), "zh": ("是", "{} 项未成立")}[language]
@@ -48,6 +48,12 @@ def parts(language: Language) -> str:
             ]
         )
     return table(head[language], rows)
+
+
+def _in_order() -> list[tuple[str, dict[str, Any]]]:
+    """The parts, in the order in which they run: the file has them in the order in which they first ran."""
+    order = list(TEXTS["soak"]["part"])
+    return sorted(found()["parts"].items(), key=lambda one: order.index(one[0]))
 
 
 def laws(language: Language) -> str:
@@ -74,7 +80,7 @@ def lines(language: Language) -> str:
     said = TEXTS["soak"]["line"]
     rows = [
         [code(name), said[line["what"]][language], _figure(line, "measured"), _mark(line)]
-        for name, part in found()["parts"].items()
+        for name, part in _in_order()
         for line in part["line"]
     ]
     return table(head[language], rows)
@@ -88,6 +94,7 @@ def _times(count: int, unit: str, language: Language) -> str:
 _UNITS = {
     "rounds": {"zh": "轮"},
     "restarts": {"zh": "次重启"},
+    "reloads": {"zh": "次重新加载"},
     "kills": {"zh": "次强制结束"},
     "seconds": {"zh": "秒"},
     "calls": {"zh": "个调用"},
