@@ -1,15 +1,19 @@
-"""The wait for the calls of a server that is about to be stopped: bounded, and its line is opened again."""
+"""The hub: the wait for the calls of a server that is about to be stopped, and what is done once for all."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from broker.hub import Hub
-from tests.core.world import World, ready
+from broker.core.effects import Effect
+from broker.core.sessions import Peer
+from broker.hub import LATE_S, Hub
+from client_shim import wire
+from tests.core.world import INSTANCE, World, ready
 
 
 class Pipe:
@@ -103,3 +107,72 @@ def test_the_wait_ends_with_its_time_or_with_the_server(ending: str) -> None:
     world.exit()
     world.wait(1.0)
     assert (line.paused, len(world.processes["time"].calls)) == (False, 1)
+
+
+# -- what is done once for all that is there --------------------------------------------------------------
+
+
+def ask(hub: Hub, id: int) -> None:
+    """The client sends a call."""
+    request = wire.Request(1, id, INSTANCE, "time", "tools/call", 600_000, 0, None)
+    hub.received(b"a", Peer(), wire.encode(request), b'{"name":"echo","arguments":{}}')
+
+
+def test_what_comes_together_for_a_server_is_written_at_once() -> None:
+    """Issue 7: a server is not woken for each of many calls; and their order is that in which they came."""
+    _, hub, pipe = with_a_call()
+    ask(hub, 2)
+    ask(hub, 3)
+    assert pipe.lines == []
+    hub.settle()
+    (written,) = pipe.lines
+    first, second = map(json.loads, written.splitlines())
+    assert first["id"] < second["id"]
+    hub.settle()
+    assert len(pipe.lines) == 1
+
+
+def ticks_while_messages_pass(due: float | None) -> list[float]:
+    """When the multiplexer is told the time: a message comes every millisecond for a second, then none.
+
+    `due` is when it wants to know the time, but for the deadlines of calls.
+    """
+    told: list[float] = []
+    world, _, pipe = with_a_call()
+
+    def tick(now: float) -> list[Effect]:
+        told.append(now)
+        return []
+
+    def wake_at() -> float | None:
+        return due if not told else None
+
+    async def main() -> None:
+        hub = Hub(world.config, world.mux)
+        hub.backends["time"] = pipe
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.tick)
+            for id in range(2, 1004):
+                await trio.sleep(0.001)
+                ask(hub, id)
+                hub.settle()
+            await trio.sleep(10)
+            nursery.cancel_scope.cancel()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.mux, "tick", tick)
+        patch.setattr(world.mux, "wake_at", wake_at)
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    return told
+
+
+def test_while_messages_pass_the_alarm_is_put_off() -> None:
+    """Issue 7: to be woken by it costs as much as a call. When they stop it rings once, and then no more."""
+    (told,) = ticks_while_messages_pass(None)
+    assert 1.002 < told <= 1.002 + LATE_S
+
+
+def test_what_is_due_while_messages_pass_is_a_little_late_at_most() -> None:
+    """Law 2: what servers have due is seen within `LATE_S`, however many messages pass."""
+    told = ticks_while_messages_pass(0.5)
+    assert 0.5 <= told[0] <= 0.5 + LATE_S
