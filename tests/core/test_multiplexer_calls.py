@@ -357,6 +357,30 @@ def test_progress_extends_the_deadline_for_who_says_so() -> None:
     assert client.fault(extended).code == Code.DEADLINE
 
 
+def test_to_who_does_not_read_only_the_newest_progress_waits_and_before_its_result() -> None:
+    """Issue 5: coalesced, so a flood of it takes no memory; in order, so nobody hears of it after the end."""
+    world = World(credit_bytes=65_536, outbox_bytes=65_536)
+    process, client = world.start(), world.client()
+    large, first, second = client.call(), client.call(flags=WANTED), client.call(flags=WANTED)
+    process.reply(process.calls[0], "x" * 70_000)
+    client.inbox.clear()
+    for done in range(5000):
+        process.progress(process.calls[1]["id"], done)
+        process.progress(process.calls[2]["id"], -done)
+    process.reply(process.calls[1], "done")
+    assert client.inbox == []
+    assert world.closed == {}
+    assert world.mux.counters["replaced.progress"] == 2 * 4999
+    client.say(wire.Credit(0, 0, 70_000))
+    told = [(message.id, json.loads(body or b"")) for message, body in client.inbox]
+    assert told == [
+        (first, {"progressToken": first, "progress": 4999}),
+        (second, {"progressToken": second, "progress": -4999}),
+        (first, "done"),
+    ]
+    assert large not in {id for id, _ in told}
+
+
 # --- `_meta` upstream --------------------------------------------------------------------------------
 
 

@@ -72,3 +72,17 @@ def test_a_limit_that_is_raised_lets_in_who_waits() -> None:
         world.mux.retune(msgspec.structs.replace(world.config.servers["time"], max_in_flight=2), world.now)
     )
     assert len(process.calls) == 2
+
+
+def test_what_could_be_sent_again_is_not_where_its_server_was_removed() -> None:
+    """Issue 6: there is no next process; and whoever waits for one would wait until the reload is over."""
+    world = World()
+    world.scripts["time"].annotations = {"echo": {"readOnlyHint": True}}
+    world.start()
+    client = world.client()
+    id = client.call()
+    world.run(world.mux.withdraw("time", world.now))
+    world.exit()
+    fault = client.fault(id)
+    assert (fault.code, fault.data["not_sent_again"]) == (Code.SERVER_DIED, "stopped")
+    world.assert_empty()
