@@ -27,6 +27,7 @@ clears its environment, leaves its session and closes its pipes."""
 
 _HALF_BITS = 31
 _STOPPING_ROUNDS = 20
+_LISTINGS = 10
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -100,10 +101,8 @@ def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
     numbers = {number_of(mark.cookie): mark for mark in marks}
     owners = {one >> _HALF_BITS: mark for one, mark in numbers.items() if mark.cookie.endswith(".")}
     inside = {pid: mark for mark in marks if mark.cgroup for pid in mark.cgroup.pids()}
-    for name in os.listdir("/proc"):
-        if not name.isdecimal() or int(name) == os.getpid():
-            continue
-        seen = look_at(int(name))
+    for pid in _pids():
+        seen = look_at(pid)
         if seen is not None:
             mark = (
                 inside.get(seen.pid)
@@ -114,6 +113,18 @@ def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
             )
             if mark is not None:
                 yield mark, seen
+
+
+def _pids() -> Iterator[int]:
+    """Every process but this one, and then those that have come meanwhile, and so on for a while: what does
+    nothing but fork and end is never there for long."""
+    known = {os.getpid()}
+    for _ in range(_LISTINGS):
+        new = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - known
+        if not new:
+            return
+        yield from sorted(new)
+        known |= new
 
 
 def _by_cookie(pid: int, marks: Collection[Mark]) -> Mark | None:

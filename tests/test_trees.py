@@ -128,9 +128,35 @@ def test_what_always_starts_others_is_ended_too() -> None:
         assert [process.wait(PATIENCE_S) for process in left] == [-signal.SIGKILL] * 40
 
 
+HOPS = """
+import os, sys, time
+told, until = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT), time.monotonic() + 60
+while time.monotonic() < until:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    os.write(told, b".")
+    time.sleep(0.005)
+"""
+"""Never two looks in a row find the same process."""
+
+
+def test_what_does_nothing_but_fork_and_end_is_ended_too(tmp_path: Path) -> None:
+    """Law 1: /proc is read in an order, and it would always be where it was read a moment ago."""
+    told = tmp_path / "told"
+    with started(sys.executable, "-I", "-S", "-c", HOPS, str(told), limit=number_of(COOKIE)):
+        while not told.exists() or told.stat().st_size < 10:
+            pass
+        end([Mark(COOKIE)])
+        size = told.stat().st_size
+        time.sleep(0.3)
+        assert told.stat().st_size == size
+
+
 def end(marks: list[Mark]) -> None:
     """As the broker ends a tree."""
-    hunt = Hunt(marks)
+    hunt, nothing = Hunt(marks), 0
     until = time.monotonic() + PATIENCE_S
-    while hunt.go_round():
+    while nothing < 2:
+        nothing = 0 if hunt.go_round() else nothing + 1
         assert time.monotonic() < until

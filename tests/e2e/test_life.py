@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import grp
+import json
 import os
 import resource
 import signal
@@ -273,6 +274,24 @@ def test_the_broker_has_more_descriptors_than_its_servers() -> None:
     with running({"server": rogue()}) as broker:
         assert resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)
         assert resource.prlimit(broker.pids()["server"], resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+def test_a_server_gets_what_is_listed_and_no_more() -> None:
+    """Issue 4: the environment is an allow-list: what the SDK passes on, proxies, mirrors, locale; and what
+    the config inherits and sets."""
+    given = {
+        "HTTPS_PROXY": "http://proxy:1",
+        "UV_INDEX_URL": "http://mirror",
+        "LC_ALL": "C",
+        "MINE": "inherited",
+    }
+    broker_only = {"OTHER": "x", "AWS_SECRET_ACCESS_KEY": "x", "LD_PRELOAD": "", "PYTHONPATH": str(ROOT)}
+    table = rogue(env={"SET": "by the config", "LC_ALL": "over"}, env_inherit=["MINE", "MISSING"])
+    with running({"server": table}, env={**given, **broker_only}) as broker:
+        names = [*given, *broker_only, "SET", "MISSING", "PATH", "HOME"]
+        got = json.loads(call(broker, "server", "env", {"names": names}))
+        assert {name for name in got if got[name] is not None} == {*given, "SET", "PATH", "HOME"}
+        assert (got["MINE"], got["SET"], got["LC_ALL"]) == ("inherited", "by the config", "over")
 
 
 def test_a_client_survives_a_new_broker() -> None:
