@@ -116,6 +116,8 @@ def status(seen: dict[str, Any]) -> list[Part]:
         if server["last_error"] and server["state"] != "ready"
         for line in _error(server)
     ]
+    if errors:
+        errors.append(Line(say("what_next")))
     return [Line(head), Line(""), _servers(servers), Line(""), *errors, *_config(broker), tail]
 
 

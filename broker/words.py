@@ -33,6 +33,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "all_ready": ("All {count} servers are ready.", "全部 {count} 个服务器均已就绪。"),
     "some_ready": ("{ready} of {count} servers are ready.", "{count} 个服务器中有 {ready} 个就绪。"),
     "last_error": ("{server}: {error}", "{server}：{error}"),
+    "what_next": (
+        "more: mcp-broker logs SERVER; once it is mended: mcp-broker start SERVER",
+        "更多：mcp-broker logs SERVER；修好之后：mcp-broker start SERVER",
+    ),
     "config_fine": ("{path}: fine, {count} servers", "{path}：配置正确，共 {count} 个服务器"),
     "config_missing": (
         "{path}: {missing} of {count} servers cannot be started",

@@ -119,6 +119,7 @@ def test_status_tells_what_is_wrong_by_its_exit_status() -> None:
         done = command("status", endpoint=broker.endpoint)
         assert done.returncode == 1
         assert "bad: it exited with status 3" in done.stdout
+        assert "mcp-broker logs SERVER" in done.stdout, "law 10: what to do next"
         assert "0 of 1 servers are ready." in done.stdout
 
 

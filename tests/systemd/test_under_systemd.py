@@ -21,6 +21,7 @@ UNIT
 systemctl daemon-reload && systemctl start proof.service || exit 9
 systemctl show --property ActiveState,StatusText proof.service
 journalctl --sync && journalctl --output cat --unit proof.service
+echo "inode of the root of the cgroups: $(stat --format %i /sys/fs/cgroup)"
 touch tests/systemd/left-behind /run/left-behind
 exit 3
 """
@@ -38,6 +39,13 @@ def test_a_unit_starts_as_another_user_and_says_that_it_is_ready(
     """systemctl, the notify protocol and the journal work inside as on a real host."""
     lines = booted.stdout.splitlines()
     assert {"ActiveState=active", "StatusText=it is there", "nobody"} <= set(lines), booted.stdout
+
+
+def test_two_at_once_have_no_cgroup_in_common(booted: subprocess.CompletedProcess[str]) -> None:
+    """Each has a root of its own: with the kernel's (inode 1) they would end each other's services."""
+    roots = [line for line in booted.stdout.splitlines() if line.startswith("inode of the root")]
+    assert len(roots) == 1, booted.stdout
+    assert not roots[0].endswith(": 1")
 
 
 def test_the_exit_status_is_the_commands(booted: subprocess.CompletedProcess[str]) -> None:
