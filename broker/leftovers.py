@@ -6,6 +6,7 @@ Blocks: it runs before anything is served. A broker starts no server before this
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -61,17 +62,26 @@ def _end_containers(
     again; the cookies of what may be left all the same."""
     owed = [(record, record.container) for record in records if record.container is not None]
     left = set[str]()
+    for path in state.cidfiles() - {state.cidfile(record) for record, _ in owed}:
+        _tell_container_left(path.stem.rpartition(".")[0], str(path), "its record is missing")
     if not owed:
         return left
+    began = [os.path.exists(container.cidfile) for _, container in owed]
     with ThreadPoolExecutor(len(owed)) as threads:
         ends = threads.map(lambda one: containers.end(one[1], environ_of(one[0].server)), owed)
-    for (record, container), why in zip(owed, ends, strict=True):
+    for (record, container), why, had_begun in zip(owed, ends, began, strict=True):
         if why is not None:
-            facts = {"server": record.server, "reason": why, "cidfile": container.cidfile}
-            logger.error("broker.leftover_container", extra=facts)
+            _tell_container_left(record.server, container.cidfile, why)
             state.owe(record, container)
             left.add(record.cookie)
+        elif had_begun:
+            logger.warning("broker.leftover_container_removed", extra={"server": record.server})
     return left
+
+
+def _tell_container_left(server: str, cidfile: str, why: str) -> None:
+    facts = {"server": server, "reason": why, "cidfile": cidfile}
+    logger.error("broker.leftover_container", extra=facts)
 
 
 def _kill_all(owner: str, records: list[Record]) -> set[str]:

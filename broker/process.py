@@ -145,7 +145,10 @@ class Ending(NamedTuple):
     async def carry_out(self) -> str | None:
         """Remove it, in a thread of its own; why there may be something left of it."""
         alone = trio.CapacityLimiter(1)  # an engine that does not answer keeps no other thread waiting
-        return await trio.to_thread.run_sync(containers.end, *self, limiter=alone)
+        try:
+            return await trio.to_thread.run_sync(containers.end, *self, limiter=alone)
+        except RuntimeError as error:  # a server has taken every thread there is
+            return str(error)
 
 
 class _Pipe(NamedTuple):

@@ -97,6 +97,10 @@ class State:
         """Where the id of its container is written to, if it is one."""
         return self._path(record).with_suffix(_CIDFILE)
 
+    def cidfiles(self) -> set[Path]:
+        """Those that there are; each is of a record, unless that could not be written or read."""
+        return set(self.folder.glob(f"*{_CIDFILE}"))
+
     def owe(self, record: Record, container: Container) -> None:
         """Its processes are gone; of its container that is not certain."""
         self._owed[record.cookie] = (record, container)

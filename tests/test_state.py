@@ -130,6 +130,16 @@ def test_a_record_that_cannot_be_read_is_told_and_removed(
     assert [line.getMessage() for line in caplog.records] == ["state.unreadable"]
 
 
+def test_a_container_without_a_record_is_told(state: State, caplog: pytest.LogCaptureFixture) -> None:
+    """Law 9: the disk was full when its record was to be written. Nobody knows its engine; the file stays."""
+    state.cidfile(Record(server="s", cookie="o.1", boot=boot())).write_text("0123456789ab")
+    end_leftovers(state, None, lambda server: {})
+    (line,) = caplog.records
+    assert line.getMessage() == "broker.leftover_container"
+    assert (vars(line)["server"], vars(line)["reason"]) == ("s", "its record is missing")
+    assert [path.name for path in state.cidfiles()] == ["s.1.cid"]
+
+
 def test_the_directory_is_its_user_s_alone(tmp_path: Path) -> None:
     """Mode 0700, also where it was there before with another."""
     folder = tmp_path / "state"

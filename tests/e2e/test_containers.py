@@ -87,6 +87,7 @@ def test_the_next_broker_removes_what_a_killed_one_left(docker: Engine) -> None:
             broker.wait_ready()
         assert (docker.started, docker.beside, len(docker.running("mcp/one"))) == (3, 0, 1)
         assert len(cidfiles(broker)) == 1
+        assert broker.log().count("broker.leftover_container_removed server=one") == 2
         broker.stop(signal.SIGKILL)
         broker.write({"two": container("mcp/two")})  # no longer configured
         broker.start()
