@@ -101,6 +101,7 @@ class Link:
         """
         self._read_monitor()
         events: list[Event] = []
+        self._quiet = False
         for _ in range(AT_MOST):
             try:
                 frames = self._socket.recv_multipart(_NOBLOCK)

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from client_shim import BrokerClient, errors, wire
+from client_shim.link import AT_MOST
 from client_shim.registry import registry
 from tests.client.peer import PATIENCE_S, Peer, run, until, while_greeting
 
@@ -91,6 +92,26 @@ def test_what_came_while_the_loop_was_busy_is_in_time(
                 peer.result(heard)
             time.sleep(1.2)  # noqa: ASYNC251  the loop is blocked on purpose, beyond all deadlines
             assert await asyncio.gather(*calls) == [{}] * 70
+            await client.aclose()
+
+    on_loop(main())
+
+
+def test_more_answers_come_at_once_than_are_read_in_one_go(on_loop: Run, endpoint: str) -> None:
+    """The file descriptor tells of them once. None is left lying, though nothing is sent meanwhile."""
+
+    async def main() -> None:
+        with Peer(endpoint) as peer:
+            client = BrokerClient("test", endpoint)
+            await while_greeting(peer, client.connect())
+            calls = [asyncio.ensure_future(client.request("s", "any")) for _ in range(3 * AT_MOST)]
+            first, *others = [await peer.heard() for _ in calls]
+            peer.result(first)
+            await calls[0]  # there is nothing more to read, and the client knows
+            for heard in others:
+                peer.result(heard)
+            time.sleep(0.2)  # noqa: ASYNC251  the loop is blocked on purpose, until they are there
+            assert await asyncio.wait_for(asyncio.gather(*calls), PATIENCE_S) == [{}] * 3 * AT_MOST
             await client.aclose()
 
     on_loop(main())
