@@ -28,6 +28,7 @@ from broker.cgroup import Delegation, is_removed
 from broker.core.config import ServerConfig
 from broker.core.containers import Container
 from broker.environment import environment, mask
+from broker.exit_status import ExitStatus
 from broker.program import SpawnError, program_of
 from broker.state import Record, State, boot
 from broker.trees import COOKIE, Hunt, Mark, Seen, look_at, number_of, trees_of
@@ -290,32 +291,6 @@ class Process:
             self._state.owe(self._record, self._ending.container)
         elif not self._left:
             self._state.forget(self._record)
-
-
-class ExitStatus(NamedTuple):
-    """How a process ended: with this status, or by this signal."""
-
-    number: int
-    by_signal: bool
-
-    @property
-    def failure(self) -> bool:
-        """Whether it did not end of its own free will."""
-        return self.by_signal or self.number != 0
-
-    @property
-    def never_ran(self) -> bool:
-        """Whether the stub could not become the program."""
-        return self == ExitStatus(launch.CANNOT_RUN, by_signal=False)
-
-    def __str__(self) -> str:
-        if not self.by_signal:
-            return f"it exited with status {self.number}"
-        name = signal.Signals(self.number).name if self.number in _SIGNALS else f"signal {self.number}"
-        return f"it was killed by {name} ({signal.strsignal(self.number)})"
-
-
-_SIGNALS = frozenset(int(number) for number in signal.Signals)
 
 
 def _take_back(child: subprocess.Popen[bytes]) -> None:

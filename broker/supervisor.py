@@ -14,8 +14,9 @@ from broker.core.config import ServerConfig
 from broker.core.health import Looks
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
 from broker.environment import mask
+from broker.exit_status import ExitStatus
 from broker.hub import Hub
-from broker.process import ExitStatus, Launcher, Process
+from broker.process import Launcher, Process
 from broker.program import SpawnError
 from broker.stderr_log import StderrLog
 from broker.upstream import LineTooLong, Upstream

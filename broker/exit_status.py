@@ -1,0 +1,34 @@
+"""How a process ended, in words."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple
+
+from broker import launch
+
+
+class ExitStatus(NamedTuple):
+    """How a process ended: with this status, or by this signal."""
+
+    number: int
+    by_signal: bool
+
+    @property
+    def failure(self) -> bool:
+        """Whether it did not end of its own free will."""
+        return self.by_signal or self.number != 0
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether the stub could not become the program."""
+        return self == ExitStatus(launch.CANNOT_RUN, by_signal=False)
+
+    def __str__(self) -> str:
+        if not self.by_signal:
+            return f"it exited with status {self.number}"
+        name = signal.Signals(self.number).name if self.number in _SIGNALS else f"signal {self.number}"
+        return f"it was killed by {name} ({signal.strsignal(self.number)})"
+
+
+_SIGNALS = frozenset(int(number) for number in signal.Signals)
