@@ -66,7 +66,9 @@ def build() -> None:
     os.symlink(sys.prefix, "/opt/mcp-broker")
     for name, script in STAND_INS.items():
         path = Path("/usr/local/bin", name)
-        path.unlink(missing_ok=True)
+        beside = Path(sys.prefix, "bin", name)  # the tests have one, the environment of the image has not
+        for old in (path, beside):
+            old.unlink(missing_ok=True)
         path.write_text(f"#!/bin/sh\n{script.format(python=sys.executable)}\n")
         path.chmod(0o755)
     for volume in COMPOSE["mcp-broker"]["volumes"]:

@@ -134,4 +134,5 @@ def processes_of(user: str) -> list[int]:
 
 def background(code: str) -> subprocess.Popen[str]:
     """A Python program beside the session."""
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -58,7 +58,8 @@ async def caller(number):
                 assert json.loads(result.content[0].text) == {{"text": text}}
                 seen["answered"].append(time.monotonic() - began)
             except BrokerError as error:
-                seen["failed"].append([number, type(error).__name__, str(error)])
+                took = round(time.monotonic() - began, 3)
+                seen["failed"].append([number, type(error).__name__, str(error), took])
             await asyncio.sleep(0.01)
 
 async def main():
@@ -105,16 +106,16 @@ def while_they_call(what: Callable[[], object]) -> None:
         what()
         until(lambda: main_pid() not in (0, before), last_words)
         until_ready()
-        until(lambda: _calls_of_fine() > CALLERS, last_words)
+        until(lambda: _calls_of_fine() > CALLERS or callers.poll() is not None, last_words)
     finally:
         ENOUGH.touch()
     said, _ = callers.communicate(timeout=PATIENCE_S)
-    assert callers.returncode == 0, said
+    assert callers.returncode == 0, f"{said}\n{last_words()}"
     seen = json.loads(said)
     failed = [number for number, *_ in seen["failed"]]
     assert len(failed) == len({*failed}), f"one error for each caller, at most: {seen['failed']}"
-    assert {kind for _, kind, _ in seen["failed"]} <= {"BrokerLost", "ShuttingDown"}, seen["failed"]
-    assert max(seen["answered"]) > 0.1, "somebody waited for the next broker"
+    assert {kind for _, kind, *_ in seen["failed"]} <= {"BrokerLost", "ShuttingDown"}, seen["failed"]
+    assert max(seen["answered"]) > 0.1, f"somebody waited for the next broker: {seen['failed']}"
     assert not [pid for pid in (before, *servers.values()) if is_alive(pid)]
     assert sorted(processes_of("mcp-broker")) == sorted([main_pid(), *server_pids().values()])
 
