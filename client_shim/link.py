@@ -126,18 +126,20 @@ class Link:
 
     def has_work(self) -> bool:
         """Whether `receive` would find something to do now."""
-        lost = self._loss is not None or bool(_events(self._monitor) & _POLLIN)
-        return self.swallowed() or (lost and self.state.phase is not Phase.ENDED)
+        if self.state.phase is Phase.ENDED:
+            return False
+        return self.swallowed() or bool(_events(self._monitor) & _POLLIN)
 
     def swallowed(self) -> bool:
-        """Whether a send may have swallowed the edge of something that is there.
+        """Whether something is to be done of which no FD tells any more.
 
         Nothing is ever sent on the monitor: its FD tells of everything, and it need not be asked.
         """
         if self._quiet or self.state.phase is Phase.ENDED:
             return False
         ready = _events(self._socket)
-        return bool(ready & _POLLIN or (ready & _POLLOUT and self.state.next_message() is not None))
+        waiting = ready & _POLLOUT and self.state.next_message() is not None
+        return bool(waiting or ready & _POLLIN or self._loss)
 
     def close(self, linger_ms: int = 0) -> None:
         """Let go of the sockets, at once; libzmq may go on sending what it has for `linger_ms`."""

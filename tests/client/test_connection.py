@@ -17,8 +17,10 @@ import pytest
 import uvloop
 
 from client_shim import BrokerClient, errors, wire
-from client_shim.link import AT_MOST
+from client_shim.events import Dropped, Lost, Welcomed
+from client_shim.link import AT_MOST, Link
 from client_shim.registry import registry
+from client_shim.state import ClientState
 from tests.client.peer import PATIENCE_S, Peer, run, until, while_greeting
 
 Run = Callable[[Coroutine[Any, Any, object]], object]
@@ -369,6 +371,26 @@ def test_what_arrived_before_the_loss_is_not_lost(on_loop: Run, endpoint: str) -
         await client.aclose()
 
     on_loop(main())
+
+
+def test_a_loss_is_told_after_what_arrived_before_it(endpoint: str) -> None:
+    """Though it is as much as is read in one go, and no file descriptor tells of the loss a second time."""
+    state = ClientState({"name": "test", "version": "0", "pid": 1}, time.monotonic())
+    with Peer(endpoint) as peer:
+        link = Link(endpoint, state)
+        link.flush()
+        who = peer.receive().who
+        peer.welcome(who)
+        assert link.sockets[0].poll(PATIENCE_S * 1000)
+        assert [type(event) for event in link.receive()] == [Welcomed]
+        for _ in range(AT_MOST):
+            peer.send(who, wire.Result(1, 1), b"{}")
+    assert link.sockets[1].poll(PATIENCE_S * 1000), "the loss is not noticed"
+    assert [type(event) for event in link.receive()] == [Dropped] * AT_MOST
+    assert link.swallowed()
+    assert [type(event) for event in link.receive()] == [Lost]
+    assert not link.has_work()
+    link.close()
 
 
 def test_closing_while_waiting_for_a_broker_ends_the_wait(on_loop: Run, endpoint: str) -> None:
