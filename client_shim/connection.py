@@ -16,11 +16,18 @@ from typing import Any
 
 import zmq
 
-from client_shim import log, payload, reasons
+from client_shim import log, payload, reasons, wire
 from client_shim.call import Call
 from client_shim.channel import Channel, Listener, Listening, Wants
 from client_shim.endpoint import probe
-from client_shim.errors import CallError, ClientClosed, InvalidEndpoint, Unavailable, WrongWireVersion
+from client_shim.errors import (
+    BrokerRefused,
+    CallError,
+    ClientClosed,
+    InvalidEndpoint,
+    Unavailable,
+    WrongWireVersion,
+)
 from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed, Welcomed
 from client_shim.link import FAREWELL_MS
 from client_shim.loop_link import LoopLink
@@ -226,6 +233,8 @@ class Connection:
             self.lost_at = self.loop.time()
         if link is not None:
             link.close()
+        if _is_ending(error):  # one was there, as much as if it had ended a moment later
+            self.came_up, self.lost_at = True, self.loop.time()
         if not self.came_up or isinstance(error, _HOPELESS):
             for waiter in self._waiters:
                 _fail(waiter, error)
@@ -349,6 +358,11 @@ _REACTIONS: dict[type[Any], Callable[[Connection, Any], None]] = {
 
 def _closed(reason: str) -> ClientClosed:
     return ClientClosed(f"this client was closed ({reason})", hint="make another one")
+
+
+def _is_ending(error: Unavailable) -> bool:
+    """Whether it is said by a broker that is being stopped: the next one may be waited for."""
+    return isinstance(error, BrokerRefused) and error.data.get("fault") == wire.Code.SHUTTING_DOWN.value
 
 
 def _fail(waiter: asyncio.Future[None], error: Unavailable) -> None:

@@ -68,6 +68,25 @@ def test_without_a_broker_it_fails_at_once_and_may_be_tried_again(
     on_loop(main())
 
 
+def test_who_meets_a_broker_that_is_ending_waits_for_the_next(on_loop: Run, endpoint: str) -> None:
+    """Issue 6: what is called during a restart is answered by the new broker, also by who is new there."""
+
+    async def main() -> None:
+        client = BrokerClient("test", endpoint)
+        with Peer(endpoint) as ending:
+            calling = asyncio.ensure_future(client.request("s", "quick"))
+            for _ in range(2):  # it may be asked again before it is gone
+                who = (await ending.heard()).who
+                ending.send(who, wire.Fault(0, 0, wire.Code.SHUTTING_DOWN.value, "over", {}))
+        with Peer(endpoint, "i2") as second:
+            await second.greet()
+            second.result(await second.heard(), b'"answered"')
+            assert await calling == "answered"
+            await client.aclose()
+
+    on_loop(main())
+
+
 def test_a_broker_that_does_not_greet_is_silent(on_loop: Run, endpoint: str) -> None:
     """The socket is open, and that is all: an error of its own, after the time that was set."""
 
