@@ -128,6 +128,8 @@ class Link:
         """Whether `receive` would find something to do now."""
         if self.state.phase is Phase.ENDED:
             return False
+        if self._quiet and _events(self._socket) & _POLLIN:  # it came since
+            return True
         return self.swallowed() or bool(_events(self._monitor) & _POLLIN)
 
     def swallowed(self) -> bool:
