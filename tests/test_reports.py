@@ -64,10 +64,10 @@ def test_a_report_keeps_every_figure_and_its_bound(tmp_path: Path) -> None:
     """A bound of 0 is one too: without it a miss would not be seen."""
     path = tmp_path / "soak.toml"
     lines = [Line("calls", 7, unit="MiB"), Line("two-at-once", 0, 0), Line("memory", 3.5, 2.0)]
-    report.write("kills", 50, "kills", 1.4, [Line("calls", 1)], path)
-    report.write("kills", 50, "kills", 1.4, lines, path)
+    report.write("kills", 50, "kills", report.Took(1.4, 0.5), [Line("calls", 1)], path)
+    report.write("kills", 50, "kills", report.Took(1.4, 0.5), lines, path)
     part = tomli.loads(path.read_text(encoding="utf-8"))["parts"]["kills"]
-    assert (part["count"], part["unit"], part["seconds"]) == (50, "kills", 1)
+    assert (part["count"], part["unit"], part["seconds"], part["load"]) == (50, "kills", 1, 0.5)
     assert [(line["what"], line["measured"], line.get("bound")) for line in part["line"]] == [
         ("calls", 7, None),
         ("two-at-once", 0, 0),

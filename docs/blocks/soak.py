@@ -25,8 +25,8 @@ def machine(language: Language) -> str:
 def parts(language: Language) -> str:
     """Each part: what is done, how often, the laws that it tries, and whether all of it held."""
     head = {
-        "en": ("command", "what is done", "how often", "laws", "held", "took", "date"),
-        "zh": ("命令", "内容", "次数", "定律", "成立", "用时", "日期"),
+        "en": ("command", "what is done", "how often", "laws", "held", "took", "load before", "date"),
+        "zh": ("命令", "内容", "次数", "定律", "成立", "用时", "开始前负载", "日期"),
     }
     rows = []
     for name, part in _in_order():
@@ -44,6 +44,7 @@ def parts(language: Language) -> str:
                 laws,
                 held,
                 f"{part['seconds']} s",
+                f"{part['load']:g}",
                 part["date"],
             ]
         )

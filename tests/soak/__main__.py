@@ -27,7 +27,7 @@ def main(parts: tuple[str, ...], few: bool) -> None:
         if not count:
             continue  # another test has it
         click.echo(f"{name}: {count} {part.unit}")
-        begun = time.monotonic()
+        begun, load = time.monotonic(), report.load()
         lines = part.run(count, Saying(name, count))
         for line in lines:
             bound = "" if line.bound is None else f" (at most {line.bound:g})"
@@ -36,7 +36,7 @@ def main(parts: tuple[str, ...], few: bool) -> None:
             missed += not line.holds
         click.echo(f"  {time.monotonic() - begun:.0f} s")
         if not few:
-            report.write(name, count, part.unit, time.monotonic() - begun, lines)
+            report.write(name, count, part.unit, report.Took(time.monotonic() - begun, load), lines)
     generate.main([])
     sys.exit(missed > 0)
 

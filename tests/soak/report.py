@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomlkit
 
@@ -36,7 +36,19 @@ def machine() -> dict[str, str]:
     }
 
 
-def write(part: str, count: int, unit: str, seconds: float, lines: list[Line], path: Path = FOUND) -> None:
+class Took(NamedTuple):
+    """What a part took: so many seconds, on a machine with so much to do when it began."""
+
+    seconds: float
+    load: float
+
+
+def load() -> float:
+    """How many processes want to run, at an average of the last minute. Source: proc_loadavg(5)."""
+    return round(os.getloadavg()[0], 1)
+
+
+def write(part: str, count: int, unit: str, took: Took, lines: list[Line], path: Path = FOUND) -> None:
     """Keep what a part found."""
     document = tomlkit.parse(path.read_text(encoding="utf-8")) if path.exists() else _new()
     document["machine"] = machine()
@@ -44,7 +56,8 @@ def write(part: str, count: int, unit: str, seconds: float, lines: list[Line], p
         "date": today(),
         "count": count,
         "unit": unit,
-        "seconds": round(seconds),
+        "seconds": round(took.seconds),
+        "load": took.load,
         "line": tomlkit.aot(),
     }
     for line in lines:
