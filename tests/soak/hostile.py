@@ -7,14 +7,13 @@ beside a process that only takes one.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from typing import NamedTuple
 from tests.e2e.harness import RunningBroker, rogue
 from tests.e2e.raw import process
 from tests.faults.neighbour import PATIENCE_S, Answered, Neighbour, neighbour, quantile_ms
-from tests.soak.ground import MIB, Halfway, Line, Progress, counted, vitals
+from tests.soak.ground import MIB, Halfway, Line, Progress, counted, favoured, vitals
 
 ROUNDS = 10
 SLACK_MIB = 24.0
@@ -107,30 +106,11 @@ def rounds(nuisance: Nuisance, plan: Plan, progress: Progress) -> list[Line]:
         after = vitals(broker, folder, like=before)
     return [
         Line("hostile.memory-peak", round(most - before.memory_mib, 1), BOUND_MIB, "MiB"),
-        Line("hostile.real-time", int(are_favoured)),
+        Line("real-time", int(are_favoured)),
         *slower(found),
         *after.left_since(before),
         halfway.since(after),
     ]
-
-
-@contextmanager
-def favoured(wanted: bool) -> Iterator[bool]:
-    """What is started meanwhile runs in the real-time class, where that is allowed; whether it does.
-
-    A client that disturbs is started in the ordinary class, like all the other work of the machine. So what
-    is measured is the broker's part, and not whose turn it is at the processor. Source: sched(7).
-    """
-    try:
-        if wanted:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:
-        wanted = False
-    try:
-        yield wanted
-    finally:
-        if wanted:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def slower(found: list[Round]) -> list[Line]:
