@@ -40,7 +40,7 @@ def run(count: int, progress: Progress) -> list[Line]:
 
 def until_gone(endpoint: str, client: BlockingClient, is_favoured: bool) -> float:
     """Seconds from the SIGKILL of a client with a call in flight until the broker has no row of it."""
-    with process(endpoint, "hang") as child, favoured(is_favoured):
+    with favoured(is_favoured), process(endpoint, "hang") as child:
         begin = time.monotonic()
         child.kill()
         while client.request(MANAGEMENT, "status")["broker"]["clients"] > 1:
