@@ -15,6 +15,9 @@ from broker.core.routing import Call
 from broker.core.texts import clip
 from client_shim.wire import VERSION, Code
 
+_SAID_CHARS = 400
+"""Characters of what a library says about data of others, which it may repeat: a header has little room."""
+
 
 class Blame(str, Enum):
     """Whose fault a refusal is."""
@@ -139,7 +142,7 @@ def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
             Blame.SERVER,
             about,
         )
-    reason = f": {clip(lifecycle.last_error, 400)}" if lifecycle.last_error else ""
+    reason = f": {clip(lifecycle.last_error, _SAID_CHARS)}" if lifecycle.last_error else ""
     if lifecycle.given_up:
         message = f"server {server!r} has ended, and its restart setting leaves it at that{reason}"
         hint = f"`mcp-broker start {server}` starts it; `restart` in its table says when the broker does"
@@ -176,7 +179,7 @@ def died(call: Call, why: Once) -> Refusal:
     outcome = "it is safe to repeat" if harmless else _UNKNOWN
     return Refusal(
         Code.SERVER_DIED,
-        f"server {call.server!r} ended during {call.method}: {clip(call.death, 400)}",
+        f"server {call.server!r} ended during {call.method}: {clip(call.death, _SAID_CHARS)}",
         f"the call was not sent again, because {why.words}; {outcome}",
         Blame.SERVER,
         {"server": call.server, "method": call.method, "outcome": "unknown", "not_sent_again": why.value},
@@ -223,7 +226,8 @@ def management_busy(value: int) -> Refusal:
 def not_listening(why: str) -> Refusal:
     """Params of `listen` that are not as the protocol has them."""
     hint = 'listen takes {"servers": null or a list of names, "resources": {server: a list of uris}}'
-    return Refusal(Code.INVALID_BODY, f"it cannot be listened to this: {why}", hint, Blame.CALLER)
+    message = f"it cannot be listened to this: {clip(why, _SAID_CHARS)}"
+    return Refusal(Code.INVALID_BODY, message, hint, Blame.CALLER)
 
 
 def tells_of_no_resources(server: str) -> Refusal:
@@ -262,7 +266,8 @@ def too_large(size: int, limit: int) -> Refusal:
 
 def invalid_body(code: Code, message: str) -> Refusal:
     """Params that cannot be written to a server."""
-    return Refusal(code, message, "correct the params; nothing was sent to the server", Blame.CALLER)
+    hint = "correct the params; nothing was sent to the server"
+    return Refusal(code, clip(message, _SAID_CHARS), hint, Blame.CALLER)
 
 
 def invalid_params(method: str) -> Refusal:
@@ -319,7 +324,7 @@ def protocol(code: Code, message: str) -> Refusal:
     """A message that is not as docs/protocol.md has it."""
     hint = "compare the client with docs/protocol.md, or upgrade the older of client and broker"
     about = {"versions": [VERSION]} if code is Code.WIRE_VERSION else {}
-    return Refusal(code, message, hint, Blame.CALLER, about)
+    return Refusal(code, clip(message, _SAID_CHARS), hint, Blame.CALLER, about)
 
 
 def broken(what: str) -> Refusal:

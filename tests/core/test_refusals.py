@@ -85,7 +85,7 @@ ALL: dict[str, tuple[Refusal, Code, Blame]] = {
     "busy": (refusals.busy("calls", 5), Code.BUSY, Blame.CALLER),
     "too large": (refusals.too_large(10, 5), Code.TOO_LARGE, Blame.CALLER),
     "invalid body": (
-        refusals.invalid_body(Code.META_IN_BODY, "the params have a `_meta`"),
+        refusals.invalid_body(Code.META_IN_BODY, f"the params have a `_meta`{NASTY}"),
         Code.META_IN_BODY,
         Blame.CALLER,
     ),
@@ -94,7 +94,8 @@ ALL: dict[str, tuple[Refusal, Code, Blame]] = {
     "cancelled": (refusals.cancelled(), Code.CANCELLED, Blame.CALLER),
     "shutting down": (refusals.shutting_down(), Code.SHUTTING_DOWN, Blame.OPERATOR),
     "wrong instance": (refusals.wrong_instance(NASTY, "i-1"), Code.WRONG_INSTANCE, Blame.CALLER),
-    "protocol": (refusals.protocol(Code.MALFORMED, "the header was cut short"), Code.MALFORMED, Blame.CALLER),
+    "protocol": (refusals.protocol(Code.MALFORMED, NASTY), Code.MALFORMED, Blame.CALLER),
+    "not listening": (refusals.not_listening(NASTY), Code.INVALID_BODY, Blame.CALLER),
     "broken": (refusals.broken("it did not work"), Code.INTERNAL, Blame.BROKER),
 }
 
