@@ -19,6 +19,9 @@ from broker.core.methods import Era, in_effect
 MAX_PAGES = 1000
 """A list that goes on for longer is cut: its cursors lead nowhere."""
 
+MAX_TTL_MS = 31_536_000_000
+"""A year. A list that is said to last for longer is taken to last so long: not every number is a time."""
+
 
 class ListKind(Struct, frozen=True):
     """How one list method names its result, its items, and the capability it belongs to."""
@@ -123,7 +126,8 @@ class Reading:
         for item in msgspec.json.decode(result, type=dict[str, Raw]).items():
             if item[0] == self._kind.member:
                 self._take(msgspec.json.decode(item[1], type=list[Raw]))
-        ttl_s = max(0.0, hints.ttl_ms / 1000) if type(hints.ttl_ms) in (int, float) else None
+        is_number = type(hints.ttl_ms) in (int, float)
+        ttl_s = max(0, min(hints.ttl_ms, MAX_TTL_MS)) / 1000 if is_number else None
         self._ttls.append(ttl_s)
         self._fresh_until = min(self._fresh_until, now + (ttl_s or 0.0))
         if hints.cache_scope != "public":

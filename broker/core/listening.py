@@ -258,7 +258,8 @@ class Stream(Listening):
     def _unheard(self, stream: _Stream | None, reason: str) -> list[Heard]:
         """Of which of the wanted resources the server will not tell, as long as this stream is the one."""
         told_of = self._honoured.get("resourceSubscriptions", ()) if stream is not None else ()
-        lacking = self._uris.difference(told_of if isinstance(told_of, list) else ())
+        named = {uri for uri in told_of if isinstance(uri, str)} if isinstance(told_of, list) else set()
+        lacking = self._uris - named
         return [Unheard(tuple(sorted(lacking)), reason)] if lacking else []
 
     def _ended(self, now: float) -> list[Heard]:

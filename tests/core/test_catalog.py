@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.catalog import LISTS, MAX_PAGES, Catalogue, Listing, Reading, changed_lists, lists_for
+from broker.core.catalog import (
+    LISTS,
+    MAX_PAGES,
+    MAX_TTL_MS,
+    Catalogue,
+    Listing,
+    Reading,
+    changed_lists,
+    lists_for,
+)
 from broker.core.handshake import Agreed
 from broker.core.methods import MODERN_VERSION, Era
 from tests.core.fake_server import Json
@@ -189,6 +198,8 @@ def test_of_two_items_with_one_name_the_first_stays() -> None:
         ),
         ([{"ttlMs": 5000, "cacheScope": "public"}, {}], 0, "private"),
         ([{"ttlMs": -5, "cacheScope": "public"}], 0, "public"),
+        ([{"ttlMs": 10**400, "cacheScope": "public"}], MAX_TTL_MS, "public"),
+        ([{"ttlMs": 1.7e308, "cacheScope": "public"}], MAX_TTL_MS, "public"),
         ([{"ttlMs": 1, "cacheScope": "of a kind that is new"}], 1, "private"),
     ],
 )

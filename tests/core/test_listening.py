@@ -167,10 +167,11 @@ def test_who_is_gone_listens_no_longer(era: Era, how: str) -> None:
         ({"resources": {"tme": ["u"]}}, Code.UNKNOWN_SERVER),
         ({"server": "time"}, Code.INVALID_BODY),
         ({"resources": {"time": ["x" * 3000]}}, Code.INVALID_BODY),
+        ({"x" * wire.MAX_HEADER_BYTES: 1}, Code.INVALID_BODY),
     ],
 )
 def test_what_cannot_be_listened_to_is_refused_and_changes_nothing(params: Json, code: Code) -> None:
-    """Law 10: and what the channel listened to before, it still does."""
+    """Law 10: and what the channel listened to before, it still does. Law 6: however long the mistake is."""
     world = there(Era.LEGACY)
     page = world.client()
     page.listen()
@@ -414,15 +415,19 @@ def test_a_stream_that_is_refused_is_told_of_and_not_asked_for_again(how: str) -
     assert note.facts["reason"]
 
 
-def test_a_stream_that_does_less_than_was_asked_is_told_of() -> None:
-    """2026-07-28: the client SHOULD check what was acknowledged."""
+@pytest.mark.parametrize(
+    "more", [{}, {"resourceSubscriptions": 5}, {"resourceSubscriptions": [{"uri": "u"}]}]
+)
+def test_a_stream_that_does_less_than_was_asked_is_told_of(more: Json) -> None:
+    """2026-07-28: the client SHOULD check what was acknowledged. Law 5: it may be anything."""
     world = there(Era.MODERN)
     process = world.processes["time"]
     process.script.mute = {"subscriptions/listen"}
     page = world.client()
     page.listen(time=["u"])
     new = process.got("subscriptions/listen")[-1]["id"]
-    process.tell("subscriptions/acknowledged", _meta={META: new}, notifications={"toolsListChanged": True})
+    agreed = {"toolsListChanged": True, **more}
+    process.tell("subscriptions/acknowledged", _meta={META: new}, notifications=agreed)
     assert [(method, params["uri"]) for _, _, method, params in page.told()] == [(UNHEARD, "u")]
     (note,) = [note for note in world.notes if note.event == "subscription.partial"]
     assert "resourcesListChanged" in str(note.facts["reason"])
