@@ -27,6 +27,9 @@ READ_BURST = 4
 READ_EVERY_S = 1.0
 """A list is read so often in a row, and then once in this time, however often the server says it changed."""
 
+MAX_REASON_CHARS = 1000
+"""Of why a server could not be opened: it is kept and shown, and the words in it may be the server's own."""
+
 _META = "io.modelcontextprotocol/"
 CAPABILITIES = _META + "clientCapabilities"
 _RESERVED = frozenset({"progressToken", _META + "protocolVersion", _META + "subscriptionId"})
@@ -329,7 +332,7 @@ class Link:
         return [Opened(self._config.name)]
 
     def _unfit(self, reason: str) -> Effect:
-        return Unfit(self._config.name, reason)
+        return Unfit(self._config.name, clip(reason, MAX_REASON_CHARS))
 
     def _ask_page(self, reading: Reading, body: bytes, now: float) -> Effect:
         self._since.setdefault(reading.method, now)

@@ -11,7 +11,7 @@ import pytest
 from broker.core.config import ServerConfig
 from broker.core.effects import Effect, Note, Opened, Unfit, Write
 from broker.core.jsonrpc import Reply, Told
-from broker.core.link import READ_BURST, READ_EVERY_S, Did, Link, Read
+from broker.core.link import MAX_REASON_CHARS, READ_BURST, READ_EVERY_S, Did, Link, Read
 from broker.core.listening import Missed, Unheard
 from broker.core.methods import MODERN_VERSION, Era
 
@@ -68,10 +68,10 @@ class Talk:
         id = self.last(method)["id"]
         return self.did(self.link.reply(id, Reply(id, memoryview(json.dumps(result).encode()), None), now))
 
-    def refuse(self, method: str, code: int = -32601) -> list[str]:
+    def refuse(self, method: str, code: int = -32601, message: str = "no") -> list[str]:
         """Answer it with an error."""
         id = self.last(method)["id"]
-        error = memoryview(json.dumps({"code": code, "message": "no"}).encode())
+        error = memoryview(json.dumps({"code": code, "message": message}).encode())
         return self.did(self.link.reply(id, Reply(id, None, error), 0.0))
 
     def agree(self) -> list[str]:
@@ -192,6 +192,16 @@ def test_a_failed_handshake_makes_the_process_unfit() -> None:
     talk.greet()
     assert talk.refuse("initialize", -32603) == ["Unfit"]
     assert talk.effects[-1] == Unfit("s", "it refused initialize: no (-32603)")
+
+
+def test_why_a_handshake_failed_is_told_in_few_words() -> None:
+    """Law 6: for as long as the server is down it is kept, logged and shown, whatever the server made it."""
+    talk = Talk(remembered=Era.LEGACY)
+    talk.greet()
+    assert talk.refuse("initialize", -32603, "\x1b[2J" + "x" * 1_000_000) == ["Unfit"]
+    (unfit,) = [effect for effect in talk.effects if isinstance(effect, Unfit)]
+    assert len(unfit.reason) <= MAX_REASON_CHARS + 1
+    assert unfit.reason.isprintable()
 
 
 def test_a_broken_reply_makes_it_unfit_at_once() -> None:
