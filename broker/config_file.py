@@ -32,7 +32,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
         raise ConfigError([Problem(str(path), f"not UTF-8: {error.reason}", "save it as UTF-8")]) from None
     try:
         config = load(tomli.loads(text), environ)
-    except tomli.TOMLDecodeError as error:
+    except (tomli.TOMLDecodeError, RecursionError) as error:  # the latter where tables nest too deep
         raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
     _check_installed(config)
     folder = path.resolve().parent

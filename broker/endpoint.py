@@ -21,6 +21,7 @@ import zmq
 from broker.core.config import LimitsConfig
 from broker.core.sessions import Body, Peer, Post
 from broker.hub import Hub
+from broker.place import PlaceError
 from client_shim import wire
 
 MESSAGES_A_TURN = 64
@@ -53,6 +54,9 @@ class Endpoint:
         limits: of the config.
         hub: what comes in goes there.
         listener: a socket that listens at `address` already. Its file is not removed at the end.
+
+    Raises:
+        PlaceError: it cannot be listened there.
     """
 
     def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
@@ -76,9 +80,10 @@ class Endpoint:
         self._pulsing = trio.lowlevel.ParkingLot()
         try:
             self._router.bind(address)
-        except BaseException:
+        except zmq.ZMQError as error:
             self.close()
-            raise
+            mend = "stop what listens there, or give another endpoint in [broker]"
+            raise PlaceError(f"{address} cannot be listened at: {error.strerror}; {mend}") from None
 
     def close(self) -> None:
         """Stop listening. What was sent has a moment to leave."""

@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,7 +84,14 @@ def claim(place: Place) -> Iterator[None]:
     path = Path(endpoint.removeprefix("ipc://"))
     _check(path)
     mend = "stop it first, or give this one another endpoint in [broker]"
-    with locked(Path(f"{path}.lock"), f"already listens at {endpoint}; {mend}"):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(Path(f"{path}.lock"), f"already listens at {endpoint}; {mend}"))
+        except OSError as error:
+            raise PlaceError(
+                f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
+                f"see to it or remove it, or give another endpoint in [broker]"
+            ) from None
         if place.is_file and _is_listened_at(path):
             raise PlaceError(
                 f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects; "
@@ -163,11 +170,20 @@ def open_to(place: Place, config: BrokerConfig) -> None:
     """Give the socket to the group and the mode that the config names; one of systemd's has its unit's.
 
     Raises:
-        PlaceError: there is no such group, or this user is not in it.
+        PlaceError: there is no such group, this user is not in it, or the socket's file is gone.
     """
-    if not place.is_file:
-        return
-    path = place.endpoint.removeprefix("ipc://")
+    if place.is_file:
+        path = place.endpoint.removeprefix("ipc://")
+        try:
+            _open(path, config)
+        except OSError as error:
+            raise PlaceError(
+                f"broker.socket_mode: {path} cannot be given it: {error.strerror}; restart the broker, which "
+                f"makes the socket anew"
+            ) from None
+
+
+def _open(path: str, config: BrokerConfig) -> None:
     if config.socket_group is not None:
         try:
             os.chown(path, -1, grp.getgrnam(config.socket_group).gr_gid)

@@ -92,7 +92,11 @@ class Reloader:
             if self._hub.mux.closing:
                 return refusals.shutting_down()
             self._manager.reloading()
-            outcome = await self._reload(by)
+            try:
+                outcome = await self._reload(by)
+            except Exception:
+                self._manager.ready()
+                raise
             if isinstance(outcome, Outcome):
                 self.last = trio.current_time(), outcome
                 _report(outcome)
@@ -112,8 +116,12 @@ class Reloader:
 
     async def hangup(self) -> None:
         """Reload because of a SIGHUP; one that waits for its turn will do for this one too."""
-        if not self._turn.statistics().tasks_waiting:
+        if self._turn.statistics().tasks_waiting:
+            return
+        try:
             await self.reload("SIGHUP")
+        except Exception:  # a reload that fails must not take the calls of everybody with it
+            logger.exception("config.failed")
 
     async def _reload(self, by: str) -> Outcome | Refusal:
         try:

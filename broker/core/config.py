@@ -182,7 +182,7 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _about("The permissions of the socket.", 'write three octal digits as a string, such as "0660"'),
     ] = "0600"
     socket_group: Annotated[
-        str | None,
+        Text | None,
         _about(
             "The group the socket is given to; with socket_mode 0660 its members may connect.",
             'write the name of a group as a string, such as "mcp-broker"',

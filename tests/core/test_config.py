@@ -316,6 +316,12 @@ def test_endpoints_beyond_the_host_are_refused(endpoint: object) -> None:
     assert "loopback" in found["broker.endpoint"].mend
 
 
+def test_a_group_that_no_system_has_is_refused() -> None:
+    """Law 5: to look up such a name would take the broker with it."""
+    found = problems({"broker": {"socket_group": "a\0b"}, "servers": {"a": {"command": "x"}}})
+    assert "name of a group" in found["broker.socket_group"].mend
+
+
 @pytest.mark.parametrize("mode", ["0888", "rw-rw----", "66", "", 660, 0o660])
 def test_a_mode_is_octal_digits_in_a_string(mode: object) -> None:
     """Section 5, permissions: TOML would read 0660 as something else."""

@@ -330,6 +330,20 @@ def test_a_second_broker_says_who_holds_the_endpoint() -> None:
         assert call(broker, "server", "echo") == "{}"
 
 
+@pytest.mark.parametrize("what", ["the port is taken", "the lock cannot be had"])
+def test_an_endpoint_that_cannot_be_had_is_told_with_the_mend(what: str, tmp_path: Path) -> None:
+    """Law 10: in one line and no traceback."""
+    (tmp_path / "b.sock.lock").symlink_to("/nowhere/at/all")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        endpoint = port if what == "the port is taken" else f"ipc://{tmp_path}/b.sock"
+        broker = RunningBroker(tmp_path, {"server": rogue()}, {"broker": {"endpoint": endpoint}}, {})
+        assert broker.process.wait(PATIENCE_S) == 1
+    (line,) = broker.log().splitlines()
+    assert line.startswith("mcp-broker: ")
+    assert line.endswith("give another endpoint in [broker]")
+
+
 def test_the_socket_has_the_mode_and_the_group_of_the_config() -> None:
     """`socket_mode` and `socket_group`: who may connect is the operator's choice."""
     group = os.getgid()

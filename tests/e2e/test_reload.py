@@ -188,6 +188,20 @@ def test_the_socket_is_opened_to_whom_the_config_names() -> None:
         assert list(broker.pids()) == ["s"]
 
 
+def test_a_mistake_of_any_kind_does_not_end_the_broker() -> None:
+    """Law 5: a file that nests without end, a socket that somebody has removed."""
+    with running({"s": rogue()}) as broker, broker.client() as client:
+        broker.config.write_text("a = " + "[" * 5000, encoding="utf-8")
+        broker.process.send_signal(signal.SIGHUP)
+        broker.wait_log("config.refused")
+        Path(broker.endpoint.removeprefix("ipc://")).unlink()
+        broker.write({"s": rogue()}, broker={"socket_mode": "0660"})
+        broker.process.send_signal(signal.SIGHUP)
+        broker.wait_log("config.refused", times=2)
+        assert "restart the broker, which makes the socket anew" in broker.log()
+        assert client.request("s", "ping") == {}
+
+
 def test_a_server_that_was_down_is_tried_at_once_with_what_was_mended() -> None:
     """Nobody who has mended a command waits for the breaker."""
     with running({"s": {"command": "no-such-command", "start_limit_burst": 1}}, ready=False) as broker:
