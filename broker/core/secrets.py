@@ -60,7 +60,7 @@ class Mask:
         forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST}
         longest_first = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
-        self.reach = max((len(form.encode()) for form in forms), default=0)
+        self.reach = max((len(form.encode(errors="replace")) for form in forms), default=0)
         """Bytes of the longest: of a text that was cut off, so much of its end may be half a secret."""
 
     def __call__(self, text: str) -> str:
@@ -72,6 +72,7 @@ def _forms(secret: str) -> Iterator[str]:
     yield secret
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield secret.encode(errors="surrogateescape").decode(errors="replace")  # of bytes that are no UTF-8
     for found in _WITHIN.finditer(secret):
         yield found[1] or found[2]
     lines = [line.strip() for line in secret.splitlines()]

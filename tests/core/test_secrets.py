@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hypothesis import example, given
@@ -64,6 +65,14 @@ def test_no_secret_is_left(secret: str, before: str, after: str) -> None:
 def test_the_part_that_is_the_secret_is_none_to_show_either(secret: str, part: str) -> None:
     """Programs print the password of an address, the token of a header, one line of a key."""
     assert part not in Mask([secret])(f"login failed with {part}")
+
+
+def test_a_secret_need_not_be_text() -> None:
+    """Law 5: the environment may hold any bytes, and what a server writes is read as text."""
+    secret, line = b"\xffhunter2\xfe", b"login failed with \xffhunter2\xfe"
+    mask = Mask([os.fsdecode(secret)])
+    assert mask(line.decode(errors="replace")) == "login failed with ***"
+    assert mask.reach >= len(secret)
 
 
 def test_the_longest_goes_first() -> None:
