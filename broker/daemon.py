@@ -68,6 +68,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     meaning = Signals()
     for number in HANDLED:  # before and after `serve`, which has its own way with them
         signal.signal(number, lambda number, _: sys.exit(0) if meaning.ends(number) else None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have it, no exit status is kept
     place = place_of(endpoint or config.broker.endpoint, os.environ, manager.sockets)
     folder = path.resolve().parent
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)

@@ -276,6 +276,16 @@ def test_the_broker_has_more_descriptors_than_its_servers() -> None:
         assert resource.prlimit(broker.pids()["server"], resource.RLIMIT_NOFILE) == (soft, hard)
 
 
+def test_a_parent_that_ignores_its_children_does_not_make_the_broker_do_so() -> None:
+    """wait(2): where SIGCHLD is ignored, which is inherited, nobody learns how a child has ended."""
+    ignore = "signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    servers = {"server": rogue("--exit-at-start", "3")}
+    with running(
+        servers, ready=False, before=[sys.executable, "-c", f"import os, signal, sys; {ignore}"]
+    ) as broker:
+        assert "status 3" in broker.wait_state("server", "backoff")["last_error"]
+
+
 def test_a_server_gets_what_is_listed_and_no_more() -> None:
     """Issue 4: the environment is an allow-list: what the SDK passes on, proxies, mirrors, locale; and what
     the config inherits and sets."""
