@@ -8,6 +8,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 
 import trio
 
@@ -17,9 +18,12 @@ from broker.core.texts import clip
 
 LINES = 200
 LINE_BYTES = 4096
-_READ_BYTES = 65_536
+_READ_BYTES = 16_384
 _BURST = 200
 _PER_S = 20.0
+_REST = 2.0
+"""After as many lines as fit into one read, others get so many times as long as it took."""
+
 _TOLD_EVERY_S = 1.0
 """How long it takes until it is told how many lines were left out: while more are, and after the last."""
 
@@ -60,12 +64,15 @@ class StderrLog:
         self.last = None
         self._begun = self.written
         self._level = logging.INFO
-        lines = _Lines(self.keep)
+        lines = _Lines()
         try:
             while chunk := await self._read(fd):
                 heard()
-                lines.take(chunk, LINE_BYTES + self.mask.reach)
-            lines.end()
+                began = perf_counter()
+                self._take(lines.take(chunk, LINE_BYTES + self.mask.reach))
+                if len(chunk) == _READ_BYTES:
+                    await trio.sleep(_REST * (perf_counter() - began))
+            self._take(lines.end())
         finally:
             self._tell_left_out(at_once=True)
 
@@ -81,6 +88,20 @@ class StderrLog:
                 return os.read(fd, _READ_BYTES)
             except BlockingIOError:
                 continue
+
+    def _take(self, lines: list[bytes]) -> None:
+        """Keep what was read at once. Of very many, those in the middle are neither logged nor kept: they are
+        only counted, for to look at each would stop everybody."""
+        shown = lines[:_BURST], lines[_BURST:][-LINES:]
+        passed_over = sum(not line.isspace() for line in lines[_BURST : len(lines) - len(shown[1])] if line)
+        for line in shown[0]:
+            self.keep(line)
+        self.written += passed_over
+        self.left_out += passed_over
+        if passed_over:
+            self.lines.clear()  # what stands there follows upon one another
+        for line in shown[1]:
+            self.keep(line)
 
     def tail(self, most: int) -> list[str]:
         """The last lines of the process that runs now, or of the last one that ran."""
@@ -140,25 +161,21 @@ class StderrLog:
 class _Lines:
     """Lines out of chunks. Of one that is too long the beginning is handed over, and the rest passed over."""
 
-    def __init__(self, keep: Callable[[bytes], None]) -> None:
-        self._keep = keep
+    def __init__(self) -> None:
         self._partial = b""
         self._passing_over = False
 
-    def take(self, chunk: bytes, longest: int) -> None:
-        """Take what was read; of a line above `longest` bytes nobody wants the rest."""
+    def take(self, chunk: bytes, longest: int) -> list[bytes]:
+        """The lines that end in what was read; of one above `longest` bytes nobody wants the rest."""
         *lines, self._partial = _LINE_END.split(self._partial + chunk)
-        for line in lines:
-            self._hand_over(line)
+        if lines and self._passing_over:
+            del lines[0]
             self._passing_over = False
         if len(self._partial) > longest:
-            self.end()
+            lines += self.end()
             self._partial, self._passing_over = b"", True
+        return lines
 
-    def end(self) -> None:
-        """Hand over what has no end."""
-        self._hand_over(self._partial)
-
-    def _hand_over(self, line: bytes) -> None:
-        if not self._passing_over:
-            self._keep(line)
+    def end(self) -> list[bytes]:
+        """What has no end."""
+        return [] if self._passing_over else [self._partial]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +14,9 @@ import trio.testing
 
 from broker.core.secrets import Mask
 from broker.stderr_log import LINE_BYTES, LINES, StderrLog
+
+_F_SETPIPE_SZ = 1031
+"""From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
 
 
 class Clock:
@@ -43,6 +48,7 @@ def drained(log: StderrLog, *chunks: bytes, meanwhile: Callable[[], None] = lamb
 
     async def main() -> None:
         read, write = os.pipe()
+        fcntl.fcntl(write, _F_SETPIPE_SZ, 1 << 20)  # for what is not read at once
         os.set_blocking(read, False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(log.drain, read, meanwhile)
@@ -109,6 +115,25 @@ def test_the_rate_is_limited_and_what_was_left_out_is_counted(
     assert len(shown) + sum(vars(record)["lines"] for record in left_out) == 5000
     assert len(shown) < 300
     assert len(left_out) <= 2
+
+
+def test_a_flood_leaves_others_their_turn(log: StderrLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 5: of many lines at once few are looked at, and then it rests; the first and the last are kept."""
+    looked_at: list[bytes] = []
+    keep = log.keep
+
+    def look(line: bytes) -> None:
+        looked_at.append(line)
+        keep(line)
+
+    monkeypatch.setattr(log, "keep", look)
+    seen: list[int] = []
+    lines = [b"%d\n" % number for number in range(20_000)]
+    drained(log, b"".join(lines), meanwhile=lambda: seen.append(len(looked_at)))
+    assert max(after - before for before, after in itertools.pairwise(seen)) <= 2 * LINES
+    assert (looked_at[0], looked_at[-2]) == (b"0", b"19999")
+    assert log.written == 20_000
+    assert log.lines[-1] == "19999"
 
 
 def test_the_end_of_a_flood_is_told_while_the_server_lives(
