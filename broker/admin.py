@@ -51,7 +51,7 @@ class Office(Struct, frozen=True):
         names = self.hub.mux.names
         if not isinstance(name, str) or name not in names:
             raise Refused(refusals.unknown_server(str(name), names))
-        if name not in self.supervisors:
+        if not self.hub.mux.servers[name].config.enabled:  # though its process may not have ended yet
             raise Refused(refusals.disabled(name))
         return self.supervisors[name]
 

@@ -219,6 +219,7 @@ class Supervisor:
         try:
             left = await self._attend(process)
         except BaseException:  # cancelled, or a fault of the broker's own: no process stays behind
+            self._upstream = None  # its descriptors are closed now, and their numbers may be others' soon
             with trio.CancelScope(shield=True):
                 await process.end(0)
             raise

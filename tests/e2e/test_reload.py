@@ -211,6 +211,18 @@ def test_a_server_that_was_down_is_tried_at_once_with_what_was_mended() -> None:
         assert (said["what"], said["state"]) == ("restarted", "ready")
 
 
+def test_a_server_that_is_being_switched_off_cannot_be_started() -> None:
+    """Law 1: what was decided is carried out, and no process is started that is to end at once."""
+    table = rogue("--ignore-eof", "--ignore-sigterm", timeout_stop_sec=0.5)
+    with running({"s": table, "other": rogue()}) as broker:
+        broker.write({"s": {**table, "enabled": False}, "other": rogue()})
+        broker.process.send_signal(signal.SIGHUP)
+        broker.wait_log("server.draining server=s")
+        assert "is switched off in broker.toml" in command("start", "s", endpoint=broker.endpoint).stderr
+        broker.wait_log("config.reloaded")
+        assert broker.log().count("server.handshake server=s") == 1
+
+
 def test_a_server_that_was_stopped_stays_stopped() -> None:
     """What an operator has stopped is not started by somebody who edits its table."""
     with running({"s": rogue(), "t": rogue("--exit-at-start", "0", restart="never")}, ready=False) as broker:
