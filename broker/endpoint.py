@@ -40,7 +40,6 @@ _KEY_BYTES = 5
 # As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
-_KNOWN = Peer()
 _CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)$")
 
 logger = logging.getLogger("mcp-broker")
@@ -67,7 +66,7 @@ class Endpoint:
         if listener is not None:
             self._router.USE_FD = listener
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        self._fd_of: dict[bytes, int] = {}
+        self._known: dict[bytes, tuple[int, Peer]] = {}
         self._key_at: dict[int, bytes | None] = {}
         self._over: dict[bytes, None] = {}
         self._lost: deque[bytes] = deque()
@@ -140,8 +139,9 @@ class Endpoint:
             trio.lowlevel.notify_closing(self._fd)
 
     def _receive(self, key: bytes) -> None:
-        if key in self._fd_of:
-            self._pass_on(key, _KNOWN, self._frames_after(self._router.recv(_NOBLOCK)))
+        known = self._known.get(key)
+        if known is not None:
+            self._pass_on(key, known[1], self._frames_after(self._router.recv(_NOBLOCK)))
             return
         first = self._router.recv(_NOBLOCK, copy=False)
         frames, fd = self._frames_after(first.bytes), _descriptor(first)
@@ -185,9 +185,10 @@ class Endpoint:
                 return None
             self._lose(other)
             self._tell_lost()
+        peer = _peer(frame)
         self._key_at[fd] = key
-        self._fd_of[key] = fd
-        return _peer(frame)
+        self._known[key] = (fd, peer)
+        return peer
 
     # -- the hub's transport ----------------------------------------------------------------------
 
@@ -205,18 +206,18 @@ class Endpoint:
 
     def forget(self, connection: bytes) -> None:
         """This connection is closed as far as the broker is concerned."""
-        fd = self._fd_of.pop(connection, None)
-        if fd is not None and self._key_at.get(fd) == connection:
-            self._key_at[fd] = None
+        known = self._known.pop(connection, None)
+        if known is not None and self._key_at.get(known[0]) == connection:
+            self._key_at[known[0]] = None
 
     def cut(self, connection: bytes) -> None:
         """Break this connection, if it is not broken yet: its client learns it in no other way."""
         self._drain_monitor()
-        fd = self._fd_of.get(connection)
-        if fd is not None:
+        known = self._known.get(connection)
+        if known is not None:
             self._note_over(connection)
             self.forget(connection)
-            _shut(fd)
+            _shut(known[0])
 
     # -- connections that break -------------------------------------------------------------------
 
@@ -247,7 +248,7 @@ class Endpoint:
         self._tell_lost()
 
     def _lose(self, key: bytes) -> None:
-        self._fd_of.pop(key, None)
+        self._known.pop(key, None)
         self._note_over(key)
         self._lost.append(key)
 

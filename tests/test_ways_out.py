@@ -203,7 +203,7 @@ def test_however_a_client_goes_nothing_of_it_is_left(leave: Way, reason: str) ->
             assert stage.mux.counters[f"closed.{reason}"] == 1
             assert stage.mux.counters["dropped.late.reply"] == 1
             await until(lambda: not stage.endpoint._key_at)
-            assert not stage.endpoint._fd_of
+            assert not stage.endpoint._known
             nursery.cancel_scope.cancel()
         stage.endpoint.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import signal
 import socket
@@ -300,6 +301,15 @@ def test_a_hello_of_another_version_is_refused(peers: Peers, versions: bytes) ->
     peer.hello()
 
 
+def test_who_is_welcome_after_a_refusal_is_known_all_the_same(broker: RunningBroker, peers: Peers) -> None:
+    """Section 3: a connection has the kernel's credentials, whatever its first message was."""
+    peer = peers.connect()
+    refused(peer.ask(wire.Hello(0, 0, [99], {})), Code.WIRE_VERSION)
+    peer.hello()
+    seen = [client for client in broker.status()["clients"] if client["name"] == "raw"]
+    assert {(client["pid"], client["uid"]) for client in seen} == {(os.getpid(), os.getuid())}
+
+
 def test_requests_that_are_none(peers: Peers) -> None:
     """Id 0, channel 0 and another instance are refused, with the id where there is one."""
     peer = peers.hello()
@@ -593,7 +603,7 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
             with trio.fail_after(PATIENCE_S):
                 while endpoint._key_at:
                     await trio.sleep(0.01)
-            assert not endpoint._fd_of
+            assert not endpoint._known
             assert not len(mux.sessions)
             nursery.cancel_scope.cancel()
         endpoint.close()
