@@ -316,7 +316,7 @@ async def _in_thread(read: Callable[[], T]) -> T:
 
 
 def _signal_group(leader: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # nobody is left in it
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left in it, or they are another user's
         os.killpg(leader, number)
 
 

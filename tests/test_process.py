@@ -66,6 +66,28 @@ def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_server_that_has_become_another_user_ends_no_broker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 5: `sudo` in front of a command makes it root's, whom nobody else may signal (kill(2))."""
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError
+
+    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    table = rogue("--ignore-eof")
+    config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
+
+    async def ended() -> list[int]:
+        process = launcher.spawn(config)
+        monkeypatch.setattr(os, "killpg", refuse)
+        left = await process.end(0.1)
+        process.close()
+        return left
+
+    assert trio.run(ended) == []  # the hunt for each of its processes goes another way
+
+
 def test_without_threads_a_tree_is_ended_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
