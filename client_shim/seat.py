@@ -132,6 +132,8 @@ class Seat:
         endpoint = self._endpoint or default_endpoint()
         connection = registry().connection(loop, endpoint, who, self._hello_timeout_s)
         self._channel = channel = connection.join(_listener(self), self._wants)
+        if self._release is not None:  # of a loop that has ended, or of the parent process
+            self._release.detach()
         self._release = weakref.finalize(self, connection.leave_soon, channel, "forgotten")
         self._release.atexit = False
         return channel

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from client_shim import BrokerClient, errors, wire
+from client_shim.connection import Connection
 from client_shim.events import Dropped, Lost, Welcomed
 from client_shim.link import AT_MOST, Link
 from client_shim.registry import registry
@@ -458,6 +459,21 @@ def test_the_end_of_the_loop_says_goodbye_for_all(on_loop: Run, endpoint: str) -
         on_loop(while_greeting(peer, client.connect()))
         assert peer.receive().message == wire.Goodbye(0, 0, "its event loop ended")
         assert registry().connections == ()
+
+
+def test_a_client_of_many_loops_keeps_no_connection_of_the_earlier_ones(on_loop: Run, endpoint: str) -> None:
+    """Law 6: a script that calls `asyncio.run` for each request has one client for as long as it runs."""
+    with Peer(endpoint) as peer:
+        client, seen = BrokerClient("test", endpoint), list[weakref.ref[Connection]]()
+        for _ in range(3):
+            on_loop(while_greeting(peer, client.connect()))
+            assert peer.receive().message == wire.Goodbye(0, 0, "its event loop ended")
+            channel = client._seat._channel
+            assert channel is not None
+            seen.append(weakref.ref(channel.connection))
+        del channel
+        gc.collect()
+        assert [connection() is None for connection in seen] == [True, True, False]
 
 
 def test_a_loop_that_is_just_closed_is_cleared_up_by_the_next_client(endpoint: str) -> None:
