@@ -130,10 +130,12 @@ def plan(old: Config, new: Config) -> Plan:
         adjusted, waits = _section(section, getattr(old, section), getattr(new, section))
         steps += adjusted
         pending += waits
+    unchanged: list[str] = []
     for name in sorted(old.servers.keys() | new.servers.keys()):
-        steps += _server(old.servers.get(name), new.servers.get(name))
-    unchanged = tuple(name for name in sorted(new.servers) if new.servers[name] == old.servers.get(name))
-    return Plan(reduce(taken, steps, old), tuple(steps), tuple(pending), unchanged)
+        its = list(_server(old.servers.get(name), new.servers.get(name)))
+        steps += its
+        unchanged += [] if its else [name]
+    return Plan(reduce(taken, steps, old), tuple(steps), tuple(pending), tuple(unchanged))
 
 
 def taken(config: Config, step: Step) -> Config:

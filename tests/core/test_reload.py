@@ -137,6 +137,13 @@ def test_a_new_process_only_where_it_takes_one(
     assert getattr(step, "keys", None) == keys
 
 
+def test_another_variable_of_the_same_value_changes_nothing() -> None:
+    """It is told of the server that it is unchanged, and not nothing at all."""
+    old, new = ({"servers": {"s": {"command": "x", "env": {"KEY": f"${{{name}}}"}}}} for name in ("A", "B"))
+    made = plan(*(load(file, {"A": "same", "B": "same"}) for file in (old, new)))
+    assert (made.steps, made.unchanged) == ((), ("s",))
+
+
 def test_a_server_with_a_new_name_is_another_one() -> None:
     """To rename is to remove and to add: clients call it by its name."""
     assert plan(config(a={}), config(b={})).steps == (Remove("a"), Add(config(b={}).servers["b"]))
