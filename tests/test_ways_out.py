@@ -53,8 +53,8 @@ class Played:
         return [line for line in self.lines if line.get("method") == method]
 
     def write(self, line: bytes) -> None:
-        """Take a line."""
-        self.lines.append(json.loads(line))
+        """Take a line, or several."""
+        self.lines += map(json.loads, line.splitlines())
 
     def opened(self) -> None:
         """Nothing to do."""
@@ -89,6 +89,7 @@ class Stage:
     def say(self, message: dict[str, Any]) -> None:
         """The server says something."""
         self.hub.line("time", json.dumps({"jsonrpc": "2.0", **message}).encode())
+        self.hub.settle()
 
 
 async def until(so: Callable[[], bool]) -> None:
