@@ -82,6 +82,11 @@ class Launcher(NamedTuple):
         except OSError as error:
             mend = _MENDS.get(error.errno or 0, "")
             raise SpawnError(f"it could not be started: {error.strerror}{mend}") from error
+        except UnicodeEncodeError as error:  # what it is may be a secret
+            raise SpawnError(
+                f"it could not be started: its table has characters that {error.encoding}, the encoding of "
+                f"this locale, does not have; start the broker with LC_ALL=C.UTF-8"
+            ) from None
 
     def _start(self, config: ServerConfig, program: str) -> Process:
         folder, environ = self.folder / (config.cwd or ""), environment(config, self.environ)

@@ -101,7 +101,11 @@ class Upstream:
 
     async def watch(self) -> None:
         """Notice that the server closes its stdin although nothing is written to it: `flush` returns then."""
-        with select.epoll() as closed:
+        try:
+            closed = select.epoll()
+        except OSError:
+            return  # no descriptor is left: the next that is written tells
+        with closed:
             closed.register(self._stdin, 0)  # an error is told unasked, epoll_ctl(2)
             await trio.lowlevel.wait_readable(closed.fileno())
         self.broken = True

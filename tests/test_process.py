@@ -66,6 +66,16 @@ def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_locale_cannot_write_is_told(tmp_path: Path) -> None:
+    """Law 10: a name in Chinese, where the broker runs with a locale of before UTF-8."""
+    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    not_to_be_written = "\ud800"
+    config = ServerConfig(name="s", command=rogue()["command"], args=(not_to_be_written,))
+    with pytest.raises(SpawnError, match="start the broker with LC_ALL"):
+        launcher.spawn(config)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_server_that_has_become_another_user_ends_no_broker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

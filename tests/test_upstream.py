@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import trio
 
 from broker.upstream import Upstream
@@ -67,6 +70,20 @@ def test_what_others_read_is_waited_for_too() -> None:
 
     with pipe() as out, pipe() as err:
         trio.run(main, *out, *err)
+
+
+def test_without_a_descriptor_it_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 5: the broker goes on; that the server has closed its stdin is noticed when it is written to."""
+
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def main(ours: int) -> None:
+        monkeypatch.setattr(select, "epoll", none_left)  # trio itself has its own by now
+        await Upstream(ours, -1, max_line_bytes=100, congested=lambda _: None).watch()
+
+    with pipe() as (ours, _):
+        trio.run(main, ours)
 
 
 def test_the_end_of_a_stream_is_nothing_to_read() -> None:
