@@ -30,7 +30,6 @@ _LONG = 4096
 Id = int | str
 
 METHOD_NOT_FOUND = -32601
-INVALID_REQUEST = -32600
 
 
 class BodyError(Exception):
