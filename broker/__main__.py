@@ -4,11 +4,14 @@ runs on, this says what to install; so it needs the standard library only.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
+from typing import TextIO
 
-from broker.words import language
+from broker.words import language, say
 
 DAEMON_PACKAGES = ("click", "json5", "msgspec", "rich", "tomli", "tomlkit", "trio")
 """What the extra `daemon` of pyproject.toml brings; a test holds the two together."""
@@ -31,8 +34,32 @@ mcp-broker：此 Python（{prefix}）只安装了客户端 shim；运行该命�
 """English, Chinese."""
 
 
+CANNOT_WRITE, INTERRUPTED = 1, 130
+
+
 def main() -> int:
-    """Run the command line; where the extra is not installed, say how to install it and return status 2."""
+    """Run the command line; the exit status. Neither a bad output nor an early Ctrl-C is a traceback."""
+    try:
+        _write_what_can_be_encoded()
+        try:
+            return _command()
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        _last_word(say("interrupted"))
+        return INTERRUPTED
+    except OSError as error:
+        if error.filename is not None:  # of a file, so not of the output
+            raise
+        if not isinstance(error, BrokenPipeError):
+            _last_word(say("no_output", problem=error.strerror or error))
+        return CANNOT_WRITE
+    finally:
+        _leave_nothing_to_write()
+
+
+def _command() -> int:
+    """The command line; where the extra is not installed, say how to install it and return status 2."""
     missing = [name for name in DAEMON_PACKAGES if find_spec(name) is None]
     if missing:
         sys.stderr.write(hint(missing))
@@ -40,6 +67,31 @@ def main() -> int:
     from broker.cli import main as command
 
     return command()
+
+
+def _write_what_can_be_encoded() -> None:
+    """A character that the output does not have becomes its escape; an output that is closed takes all."""
+    for name in ("stdout", "stderr"):
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _last_word(text: str) -> None:
+    with suppress(OSError):
+        print(f"mcp-broker: {text}", file=sys.stderr, flush=True)
+
+
+def _leave_nothing_to_write() -> None:
+    """What an output still holds that takes nothing more would be one more error when Python ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
 
 
 def hint(missing: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import tomli
 
 from broker.core.config import Config, ServerConfig
 from broker.importing.secrets import has_secret_args, secrets_in
-from broker.program import SpawnError, program_of
+from broker.program import NoCommand, SpawnError, program_of
 from broker.unit import Unit, User
 from broker.words import say
 
@@ -56,7 +56,8 @@ def _server(
         program = program_of(server, folder=folder, environ=environ)
     except SpawnError as error:
         yield Finding(say("runs", server=server.name, program=error), bad=True)
-        yield from _elsewhere(server.command, unit)
+        if isinstance(error, NoCommand):
+            yield from _elsewhere(server.command, unit)
         return
     closed = next(_closed(server, program, folder, unit.user), None) if unit else None
     if unit is None or closed is None:
@@ -93,7 +94,7 @@ def _interpreter(program: Path) -> str | None:
 
 def _elsewhere(command: str, unit: Unit | None) -> Iterator[Finding]:
     """Where a command is that was not found, and what can be done."""
-    found = [] if "/" in command else [*dict.fromkeys(_places(command))][:_MOST_PLACES]
+    found = [*dict.fromkeys(_places(command))][:_MOST_PLACES]
     if not found:
         return
     yield Finding("  " + say("check_elsewhere", places=", ".join(map(str, found))))

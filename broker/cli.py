@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -124,11 +125,13 @@ def check(path: Path | None, as_service: bool) -> None:
 @cli.command()
 @endpoint_option
 @json_option
-@click.option("--watch", is_flag=True, help="Draw it again every second, until Ctrl-C.")
+@click.option(
+    "--watch", is_flag=True, help="Draw it again every second, until Ctrl-C; with --json an object a line."
+)
 def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
     """Show the broker and its servers. Exit status 1 if an enabled server is not ready."""
     if watch:
-        _watch(endpoint)
+        _watch(endpoint, as_json=as_json)
         return
     with client(endpoint) as broker:
         seen = broker.request(MANAGEMENT, "status")
@@ -162,13 +165,26 @@ def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
             overview.show(overview.tools(name, listed))
 
 
+def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not in the range x>0.")
+    return value
+
+
 @cli.command()
 @click.argument("server")
 @click.argument("tool")
 @click.argument("arguments", default="{}")
 @endpoint_option
 @json_option
-@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="How long the call may take.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    metavar="SECONDS",
+    help="How long the call may take.",
+)
 def call(
     server: str, tool: str, arguments: str, endpoint: str | None, as_json: bool, timeout_s: float | None
 ) -> None:
@@ -238,16 +254,25 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _watch(endpoint: str | None) -> None:
+def _watch(endpoint: str | None, *, as_json: bool) -> None:
     """Draw the status again and again, also while there is no broker, until Ctrl-C."""
     with suppress(KeyboardInterrupt), overview.live() as draw:
         while True:
             with suppress(Unavailable), BlockingClient(endpoint) as broker:
                 while True:
-                    draw(overview.status(broker.request(MANAGEMENT, "status")))
+                    seen = broker.request(MANAGEMENT, "status")
+                    _json_line(seen) if as_json else draw(overview.status(seen))
                     time.sleep(WATCH_S)
-            draw([overview.Line(say("no_broker"))])
+            _json_line(_NO_STATUS) if as_json else draw([overview.Line(say("no_broker"))])
             time.sleep(WATCH_S)
+
+
+_NO_STATUS: dict[str, Any] = {"broker": None, "servers": [], "clients": []}
+"""What `status --watch --json` prints while no broker answers."""
+
+
+def _json_line(value: dict[str, Any]) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def _config_path(path: Path | None, give_up: GiveUp = fail) -> Path:
@@ -269,6 +294,17 @@ def _read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] 
 
 
 def main() -> int:
-    """Run the command line."""
-    cli(prog_name="mcp-broker")
-    return 0
+    """Run the command line; the exit status.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended it.
+        OSError: its output cannot be written.
+    """
+    try:
+        status = cli.main(prog_name="mcp-broker", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return status if isinstance(status, int) else 0

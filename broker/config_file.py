@@ -44,7 +44,11 @@ def _mend(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"let this user (uid {os.geteuid()}) read it: chgrp it to a group of the user, and chmod 0640"
     example = Path(sys.prefix, "share", "broker.toml")  # of an installed service
-    begin = f"begin with a copy of {example}" if example.exists() else "create it; `make run` has an example"
+    begin = (
+        f"begin with a copy of {example}"
+        if example.exists()
+        else "create it; the broker.toml of the repository is an example"
+    )
     return f"name another file with --config, or {begin}"
 
 

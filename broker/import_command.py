@@ -68,11 +68,14 @@ def import_(
     """
     from broker.importing.files import FileProblem, new_text, read, servers_in
 
-    _refuse(output, dry_run=dry_run, force=force, merge=merge)
+    if force and merge:
+        fail(say("import_force_or_merge"), USAGE)
     try:
+        sources = _sources(files)
+        _refuse(output, overwrites=dry_run or force or merge)
         old = read(output) if merge and os.path.exists(output) else ""
         there = servers_in(old, output)
-        plan = _plan(_sources(files), Here(search_path), there, prefer, secrets_as_variables)
+        plan = _plan(sources, Here(search_path), there, prefer, secrets_as_variables)
         _tell(plan.remarks)
         if plan.servers:
             header = say("import_header", files=", ".join(map(str, files)))
@@ -115,15 +118,13 @@ class Here:
             raise NotFoundHere(f"{error.filename}: {error.strerror}") from None
 
 
-def _refuse(output: Path, *, dry_run: bool, force: bool, merge: bool) -> None:
+def _refuse(output: Path, *, overwrites: bool) -> None:
     """End the command where it would lose a file."""
-    if force and merge:
-        fail(say("import_force_or_merge"), USAGE)
     if not os.path.exists(output):
         return
     if not os.path.isfile(output):
         fail(say("import_no_file", path=output), USAGE)
-    if not (dry_run or force or merge):
+    if not overwrites:
         fail(say("import_exists", path=output), USAGE)
 
 

@@ -108,7 +108,7 @@ def status(seen: dict[str, Any]) -> list[Part]:
     )
     wanted = [server for server in servers if server["state"] != "disabled"]
     ready = sum(server["state"] == "ready" for server in wanted)
-    word = "all_ready" if ready == len(wanted) else "some_ready"
+    word = "all_ready" if ready == len(wanted) != 1 else "some_ready"
     tail = Line(say(word, ready=ready, count=len(wanted)), "green" if ready == len(wanted) else "yellow")
     errors = [
         line

@@ -27,19 +27,22 @@ WORDS: dict[str, tuple[str, str]] = {
     "broken": ("broken", "已熔断"),
     "disabled": ("disabled", "已禁用"),
     "broker_line": (
-        "mcp-broker {version}, pid {pid}, up {uptime}, {memory}, {clients} clients, {endpoint}",
+        "mcp-broker {version}, pid {pid}, up {uptime}, {memory}, {clients} client{clients:s}, {endpoint}",
         "mcp-broker {version}，进程号 {pid}，运行 {uptime}，内存 {memory}，客户端 {clients} 个，{endpoint}",
     ),
     "all_ready": ("All {count} servers are ready.", "全部 {count} 个服务器均已就绪。"),
-    "some_ready": ("{ready} of {count} servers are ready.", "{count} 个服务器中有 {ready} 个就绪。"),
+    "some_ready": (
+        "{ready} of {count} server{count:s} {count:are} ready.",
+        "{count} 个服务器中有 {ready} 个就绪。",
+    ),
     "last_error": ("{server}: {error}", "{server}：{error}"),
     "what_next": (
         "more: mcp-broker logs SERVER; once it is mended: mcp-broker start SERVER",
         "更多：mcp-broker logs SERVER；修好之后：mcp-broker start SERVER",
     ),
-    "config_fine": ("{path}: fine, {count} servers", "{path}：配置正确，共 {count} 个服务器"),
+    "config_fine": ("{path}: fine, {count} server{count:s}", "{path}：配置正确，共 {count} 个服务器"),
     "config_missing": (
-        "{path}: {missing} of {count} servers cannot be started",
+        "{path}: {missing} of {count} server{count:s} cannot be started",
         "{path}：{count} 个服务器中有 {missing} 个无法启动",
     ),
     "no_lists": (
@@ -48,10 +51,10 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "nothing_written": ("{server} has written nothing so far", "{server} 尚未输出任何内容"),
     "lines_missing": (
-        "{server}: {count} lines are missing here: it wrote more at once than the broker keeps",
+        "{server}: {count} line{count:s} {count:are} missing: it wrote more at once than the broker keeps",
         "{server}：此处缺少 {count} 行：它一次写出的行数超过 broker 保留的数目",
     ),
-    "config_bad": ("{path}: {count} mistakes", "{path}：{count} 处错误"),
+    "config_bad": ("{path}: {count} mistake{count:s}", "{path}：{count} 处错误"),
     "runs": ("{server}: {program}", "{server}：{program}"),
     "off": ("{server}: disabled", "{server}：已禁用"),
     "check_as": (
@@ -117,7 +120,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "nothing was changed: the broker goes on with the config it has",
         "未作任何更改：broker 继续使用现有配置",
     ),
-    "reloaded": ("{path}: reloaded, {count} servers", "{path}：已重新加载，共 {count} 个服务器"),
+    "reloaded": ("{path}: reloaded, {count} server{count:s}", "{path}：已重新加载，共 {count} 个服务器"),
     "restart_needed": (
         "{key}: has no effect until the broker is restarted, for {why}",
         "{key}：重启 broker 之后才生效（{why}）",
@@ -130,6 +133,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "without effect until the broker is restarted: {keys}",
         "重启 broker 之后才生效：{keys}",
     ),
+    "interrupted": ("interrupted", "已中断"),
+    "no_output": ("its output cannot be written: {problem}", "无法写出结果：{problem}"),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
     "no_config": (
         "there is no broker.toml here and no {system}; name one with --config",
@@ -281,7 +286,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "无法添加到该文件（{problem}）；请用 --output 写入其他文件，再手动复制服务器",
     ),
     "import_invalid_file": (
-        "nothing is written, for the file would have {count} mistakes:{lines}",
+        "nothing is written, for the file would have {count} mistake{count:s}:{lines}",
         "未写入任何内容，因为文件中会有 {count} 处错误：{lines}",
     ),
     "import_unwritable": (
@@ -317,6 +322,15 @@ def language(environ: Mapping[str, str] = os.environ) -> int:
     return int(chosen.lower().startswith("zh"))
 
 
+class _Number(int):
+    """A number whose noun and verb follow it: `{count} server{count:s} {count:are} ready`."""
+
+    def __format__(self, form: str) -> str:
+        one, more = {"s": ("", "s"), "are": ("is", "are")}.get(form, ("", ""))
+        return (one if self == 1 else more) if more else super().__format__(form)
+
+
 def say(word: str, **facts: object) -> str:
     """A text in the reader's language, filled in."""
-    return WORDS[word][language()].format(**facts)
+    filled = {name: _Number(fact) if type(fact) is int else fact for name, fact in facts.items()}
+    return WORDS[word][language()].format(**filled)

@@ -56,10 +56,12 @@ def _close(name: str, names: Iterable[str]) -> str:
 def unknown_server(name: str, names: Iterable[str]) -> Refusal:
     """No server of that name is configured."""
     known = list(names)
+    close = _close(name, known)
+    instead = f"{close}or else " if close else ""
     return Refusal(
         Code.UNKNOWN_SERVER,
         f"there is no server {clip(name)!r}; the broker has {_some(known)}",
-        f"{_close(name, known)}add a [servers.NAME] table for it to broker.toml, then `mcp-broker reload`",
+        f"{instead}add a [servers.NAME] table for it to broker.toml, then `mcp-broker reload`",
         Blame.CALLER,
         {"server": clip(name)},
     )

@@ -120,7 +120,7 @@ def test_status_tells_what_is_wrong_by_its_exit_status() -> None:
         assert done.returncode == 1
         assert "bad: it exited with status 3" in done.stdout
         assert "mcp-broker logs SERVER" in done.stdout, "law 10: what to do next"
-        assert "0 of 1 servers are ready." in done.stdout
+        assert "0 of 1 server is ready." in done.stdout
 
 
 def test_watch_draws_again_and_again(broker: RunningBroker) -> None:
@@ -229,6 +229,9 @@ def test_a_restart_lets_calls_end_and_serves_those_that_wait() -> None:
         asyncio.run(main())
 
 
+BAD_TIMES = ("0", "-1", "nan", "inf")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -236,6 +239,7 @@ def test_a_restart_lets_calls_end_and_serves_those_that_wait() -> None:
         (("call", "one", "echo", "[1]"), "not a JSON object: list"),
         (("call", "one"), "Missing argument 'TOOL'"),
         (("nonsense",), "No such command 'nonsense'"),
+        *((("call", "one", "echo", "--timeout", bad), "is not in the range x>0") for bad in BAD_TIMES),
     ],
 )
 def test_wrong_use_is_2(broker: RunningBroker, args: tuple[str, ...], words: str) -> None:
@@ -285,8 +289,35 @@ def test_check_tells_what_a_server_will_run(tmp_path: Path) -> None:
     assert (done.returncode, f"good: {sys.executable}" in done.stdout) == (0, True)
     path.write_text(toml({"servers.lost": {"command": "no-such-command"}}))
     done = command("check", "--config", str(path))
-    assert "1 of 1 servers cannot be started" in done.stdout
+    assert "1 of 1 server cannot be started" in done.stdout
     assert (done.returncode, "lost: there is no command 'no-such-command'" in done.stdout) == (1, True)
+
+
+def test_check_tells_what_is_wrong_with_a_command_and_only_that(tmp_path: Path) -> None:
+    """A mend of its own for each; where else a command is, only where none was found."""
+    path, script = tmp_path / "broker.toml", tmp_path / "srv.sh"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    servers = {"moved": {"command": "cat", "cwd": "gone"}, "bare": {"command": "srv.sh"}}
+    servers["home"] = {"command": "~/srv.sh"}
+    path.write_text(toml({f"servers.{name}": server for name, server in servers.items()}))
+    moved, bare, home, *rest = command("check", "--config", str(path)).stdout.splitlines()
+    assert moved.endswith("/gone' is not a folder; correct cwd in [servers.moved]")
+    assert bare.endswith("write ./srv.sh as command in [servers.bare]")
+    assert home.endswith("write the whole path instead of ~ as command in [servers.home]")
+    assert rest == [f"{path}: 3 of 3 servers cannot be started"]
+
+
+def test_one_of_a_thing_is_said_as_one(tmp_path: Path, broker: RunningBroker) -> None:
+    """1 mistake, 1 client, 1 server; 2 servers."""
+    path = tmp_path / "broker.toml"
+    path.write_text(toml({"servers.a": {"comand": "x", "command": sys.executable}}))
+    assert command("check", "--config", str(path)).stderr.startswith(f"mcp-broker: {path}: 1 mistake\n")
+    path.write_text(toml({"servers.a": rogue()}))
+    assert command("check", "--config", str(path)).stdout.endswith(": fine, 1 server\n")
+    path.write_text(toml({"servers.a": rogue(), "servers.b": rogue()}))
+    assert command("check", "--config", str(path)).stdout.endswith(": fine, 2 servers\n")
+    assert ", 1 client, " in command("status", endpoint=broker.endpoint).stdout
 
 
 def test_no_config_at_all_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -50,6 +50,19 @@ def test_an_existing_file_is_never_lost(run: Run, write: Write, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "bin", "broker.toml"]
 
 
+def test_what_is_to_be_imported_is_read_first(run: Run, write: Write, tmp_path: Path) -> None:
+    """Who mistypes its name hears of that, and not of the file that would have been written."""
+    write("broker.toml", OLD)
+    for wrong, told in (
+        (tmp_path / "nope.json", "nope.json cannot be read"),
+        (write("a.json", "{"), "not JSON"),
+    ):
+        done = run(wrong)
+        assert (done.exit_code, told in done.stderr, "--force" in done.stderr) == (2, True, False), (
+            done.stderr
+        )
+
+
 def test_by_force_it_is_kept_beside(run: Run, write: Write, tmp_path: Path) -> None:
     """Each old one under a name of its own; the new one has its mode."""
     old = write("broker.toml", OLD)
