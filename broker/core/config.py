@@ -18,13 +18,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a server may be called. It leaves out `$`, so that no server can take a reserved name."""
 
 _SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
-_WHOLE = "write a whole number from 1 up"
+_WHOLE = "write a whole number from 1 to 1000000000"
 _WORDS = 'write a list of strings, such as ["one", "two"]'
 _SIZE = "write a number of bytes from 65536 up"
 _SWITCH = "write true or false, without quotes"
 
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
 Endpoint = Annotated[str, Meta(pattern=r"^ipc://.|^tcp://(127\.0\.0\.1|\[::1\]):\d+$")]
 ScrapeAddress = Annotated[str, Meta(pattern=r"^(127\.0\.0\.1|\[::1\]):[1-9]\d{0,4}$|^unix:/[^\0]+$")]
