@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from broker.words import language
 from client_shim.blocking import BlockingClient
 from client_shim.errors import BrokerError, InvalidRequest, Unavailable
 
@@ -35,6 +38,26 @@ def fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def fail_by(error: BrokerError, status: int, speaks: int | None = None) -> NoReturn:
+    """End the command with what the broker or its client says, in English: a broker of another release may
+    say what this one does not know. Below it, to who reads Chinese, what such an error means.
+    """
+    chinese = language() if speaks is None else speaks
+    fail("\n".join([str(error), *(in_chinese(error.code) if chinese else ())]), status)
+
+
+def in_chinese(code: str) -> list[str]:
+    """What an error means and what to do, as docs/messages.zh-CN.md has it; nothing of a newer broker's."""
+    import tomli
+
+    sections = tomli.loads(Path(__file__).with_name("codes.toml").read_text(encoding="utf-8")).values()
+    texts = [section[code] for section in sections if code in section]
+    return [_LINK.sub(r"\1", text["zh"] + text["zh_do"]) for text in texts]
+
+
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+
+
 @contextmanager
 def client(endpoint: str | None) -> Iterator[BlockingClient]:
     """A connected client; what goes wrong with it ends the command with the right status."""
@@ -42,8 +65,8 @@ def client(endpoint: str | None) -> Iterator[BlockingClient]:
         with BlockingClient(endpoint) as broker:
             yield broker
     except Unavailable as error:
-        fail(str(error), NO_BROKER)
+        fail_by(error, NO_BROKER)
     except InvalidRequest as error:
-        fail(str(error), USAGE)
+        fail_by(error, USAGE)
     except BrokerError as error:
-        fail(str(error), BAD)
+        fail_by(error, BAD)

@@ -4,7 +4,8 @@
     python docs/generate.py --check    only name them; exit status 1 if there are any
 
 A block stands between `<!-- generated:NAME -->` and `<!-- /generated -->`; `BLOCKS` has the names. What the
-code does not know (translations, who sends what, what to do about an error) is in `docs/texts.toml`.
+code does not know (translations, who sends what, how an event is meant) is in `docs/texts.toml`;
+what to do about an error, which the command says too, in `broker/codes.toml`.
 """
 
 from __future__ import annotations

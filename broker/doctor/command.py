@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.asking import BAD, NO_BROKER, fail
+from broker.asking import BAD, NO_BROKER, fail_by
 from broker.words import language
 from client_shim.errors import BrokerError, Unavailable
 
@@ -51,8 +51,14 @@ def doctor(
         raise click.UsageError("--json and --markdown cannot both be had; leave one out.")
     from broker.doctor.texts import speaker
 
-    say = speaker(_LANGUAGES.index(lang) if lang else language())
-    report = _examine(endpoint, cycles, COMPARED_PAGES if compare else 0, say)
+    speaks = _LANGUAGES.index(lang) if lang else language()
+    say = speaker(speaks)
+    try:
+        report = _examine(endpoint, cycles, COMPARED_PAGES if compare else 0, say)
+    except Unavailable as error:
+        fail_by(error, NO_BROKER, speaks)
+    except BrokerError as error:
+        fail_by(error, BAD, speaks)
     _print(report, say, as_json=as_json, as_markdown=as_markdown)
     if report.verdict.grade != "A":
         sys.exit(BAD)
@@ -82,10 +88,6 @@ def _examine(endpoint: str | None, cycles: int, compared: int, say: Say) -> Repo
             return asyncio.run(_course(broker, cycles, compared, say, tell))
     except asyncio.CancelledError:
         sys.exit(_TERMINATED)
-    except Unavailable as error:
-        fail(str(error), NO_BROKER)
-    except BrokerError as error:
-        fail(str(error), BAD)
 
 
 async def _course(broker: Examination, cycles: int, compared: int, say: Say, tell: Tell) -> Report:

@@ -11,7 +11,11 @@ from typing import Any, Literal
 import tomli
 
 DOCS = Path(__file__).resolve().parent.parent
-TEXTS: dict[str, Any] = tomli.loads((DOCS / "texts.toml").read_text(encoding="utf-8"))
+TEXTS: dict[str, Any] = {
+    name: section
+    for file in (DOCS / "texts.toml", DOCS.parent / "broker" / "codes.toml")
+    for name, section in tomli.loads(file.read_text(encoding="utf-8")).items()
+}
 
 Language = Literal["en", "zh"]
 Block = Callable[[Language], str]

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import pytest
+import tomli
 
+from broker.asking import in_chinese
 from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running
 
 ARGS = (sys.executable, "-m", "broker")
@@ -97,6 +99,51 @@ def test_ctrl_c_of_the_doctor_is_in_the_language_of_the_reader(broker: RunningBr
         assert command.wait(PATIENCE_S) == 130
     assert rest.endswith("mcp-broker: 已中断\n")
     assert "Aborted" not in rest
+
+
+@pytest.mark.parametrize(
+    ("args", "told", "status"),
+    [
+        (("call", "noe", "echo"), "没有配置这个名字的服务器", 1),
+        (("call", "one", "ecko"), "用 `mcp-broker tools SERVER` 查看其工具与参数。", 1),
+        (("call", "one", "jsonrpc_error"), "这是服务器自己返回的错误", 1),
+        (("call", "one", "sleep", '{"seconds": 9}', "--timeout", "0.1"), "调用超时", 1),
+        (("status", "--endpoint", "ipc:///nowhere/b.sock"), "该地址没有 broker 在监听", 3),
+        (("doctor", "--endpoint", "ipc:///nowhere/b.sock"), "该地址没有 broker 在监听", 3),
+    ],
+)
+def test_an_error_says_in_chinese_too_what_it_means(
+    broker: RunningBroker, args: tuple[str, ...], told: str, status: int
+) -> None:
+    """Law 10: below the English of the broker a line, for who reads Chinese."""
+    english, *chinese = errors_of(broker, *args, lang="zh", status=status)
+    assert english.startswith("mcp-broker: ")
+    assert [told in line for line in chinese] == [True], chinese
+
+
+def test_who_reads_english_gets_one_line(broker: RunningBroker) -> None:
+    """And the doctor speaks as its own option says."""
+    assert len(errors_of(broker, "call", "noe", "echo", lang="en", status=1)) == 1
+    nowhere = ("doctor", "--endpoint", "ipc:///nowhere/b.sock", "--lang")
+    assert len(errors_of(broker, *nowhere, "en", lang="zh", status=3)) == 1
+    assert len(errors_of(broker, *nowhere, "zh", lang="en", status=3)) == 2
+
+
+def errors_of(broker: RunningBroker, *args: str, lang: str, status: int) -> list[str]:
+    """The lines that the command ends with."""
+    with popen(broker, *args, stdout=subprocess.DEVNULL, env={"MCP_BROKER_LANG": lang}) as command:
+        _, err = command.communicate(timeout=PATIENCE_S)
+    assert command.returncode == status
+    return err.decode().splitlines()
+
+
+def test_what_an_error_means_has_no_markdown() -> None:
+    """The pages link; a terminal has no use for it."""
+    sections = tomli.loads((ROOT / "broker" / "codes.toml").read_text(encoding="utf-8")).values()
+    lines = [line for section in sections for code in section for line in in_chinese(code)]
+    assert len(lines) > 30
+    assert [line for line in lines if "](" in line or "\n" in line] == []
+    assert in_chinese("of-a-newer-broker") == []
 
 
 def test_watching_for_programs_is_an_object_a_line() -> None:
