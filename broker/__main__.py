@@ -19,16 +19,15 @@ DAEMON_PACKAGES = ("click", "json5", "msgspec", "rich", "tomli", "tomlkit", "tri
 _HINT = (
     """\
 mcp-broker: this Python ({prefix}) has the client shim only; the command also needs: {missing}
-Install it, with the path of its checkout or wheel in front of the brackets (the mcp-broker of the package
-index is another project):
+Install it, by the path of its checkout or wheel (the mcp-broker of the package index is another project):
 
-    pip install 'mcp-broker[daemon]'
+    pip install '/PATH/TO/CHECKOUT[daemon]'
 """,
     """\
 mcp-broker：此 Python（{prefix}）只安装了客户端 shim；运行该命令还需要：{missing}
-请执行以下命令安装，方括号前写它的源码目录或 wheel 的路径（软件包索引中的 mcp-broker 是另一个项目）：
+请安装，并把 /PATH/TO/CHECKOUT 换成它的源码目录或 wheel 的路径（软件包索引中的 mcp-broker 是另一个项目）：
 
-    pip install 'mcp-broker[daemon]'
+    pip install '/PATH/TO/CHECKOUT[daemon]'
 """,
 )
 """English, Chinese."""

@@ -69,6 +69,7 @@ def cli() -> None:
 def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Literal["text", "json"]) -> None:
     """Run the broker in the foreground until SIGTERM or Ctrl-C."""
     from broker import daemon, logs
+    from broker.core.loading import ConfigError
     from broker.notify import Manager
     from broker.place import PlaceError
 
@@ -84,6 +85,8 @@ def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Lit
     config = _read_config(path, give_up)
     try:
         daemon.run(config, path, endpoint, manager)
+    except ConfigError as error:
+        give_up(str(error), USAGE)
     except PlaceError as error:
         give_up(str(error), BAD)
     except Exception:

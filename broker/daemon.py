@@ -62,6 +62,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         manager: who started it.
 
     Raises:
+        ConfigError: the endpoint of the command line, or of the variable, is none.
         PlaceError: the endpoint or the state directory cannot be had.
     """
     faulthandler.enable()  # where a broker was stuck that the watchdog ends by SIGABRT is then in the log
@@ -69,7 +70,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     for number in HANDLED:  # before and after `serve`, which has its own way with them
         signal.signal(number, lambda number, _: sys.exit(0) if meaning.ends(number) else None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have it, no exit status is kept
-    place = place_of(endpoint or config.broker.endpoint, os.environ, manager.sockets)
+    place = place_of(endpoint, config.broker, os.environ, manager.sockets)
     folder = path.resolve().parent
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
     with claim(place), held(state_dir) as state:

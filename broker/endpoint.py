@@ -21,7 +21,7 @@ import zmq
 from broker.core.config import LimitsConfig
 from broker.core.sessions import Body, Peer, Post
 from broker.hub import Hub
-from broker.place import PlaceError
+from broker.place import not_bound
 from client_shim import wire
 
 MESSAGES_A_TURN = 64
@@ -55,7 +55,7 @@ class Endpoint:
         listener: a socket that listens at `address` already. Its file is not removed at the end.
 
     Raises:
-        PlaceError: it cannot be listened there.
+        PlaceError: it cannot be listened at.
     """
 
     def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
@@ -81,8 +81,7 @@ class Endpoint:
             self._router.bind(address)
         except zmq.ZMQError as error:
             self.close()
-            mend = "stop what listens there, or give another endpoint in [broker]"
-            raise PlaceError(f"{address} cannot be listened at: {error.strerror}; {mend}") from None
+            raise not_bound(address, error.errno or 0) from None
 
     def close(self) -> None:
         """Stop listening. What was sent has a moment to leave."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import grp
 import os
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.core.config import BrokerConfig
+from broker.core.loading import check_endpoint
 
+_VARIABLE = "MCP_BROKER_ENDPOINT"
+_ANOTHER = "give another endpoint by --endpoint or in [broker]"
 SYSTEM_FOLDER = Path("/run/mcp-broker")
 MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (unix(7))."""
@@ -35,22 +40,37 @@ class Place(NamedTuple):
         return self.endpoint.startswith("ipc://") and self.listener is None
 
 
-def place_of(named: str | None, environ: Mapping[str, str], sockets: Mapping[str, int]) -> Place:
+def not_bound(endpoint: str, number: int) -> PlaceError:
+    """What to say where the system does not let the broker listen; `number` is the errno."""
+    if number == errno.EADDRINUSE:
+        return PlaceError(f"{endpoint} is taken by another program; stop it, or {_ANOTHER}")
+    return PlaceError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {_ANOTHER}")
+
+
+def place_of(
+    told: str | None, config: BrokerConfig, environ: Mapping[str, str], sockets: Mapping[str, int]
+) -> Place:
     """Where to listen.
 
     Args:
-        named: the address of the command line, or of the config.
+        told: the address of the command line; it comes before the config's, and that before the variable's.
+        config: of the broker.
         environ: the variables of the broker.
         sockets: what listens already, by its address. It is not guessed which is meant, if any.
 
     Raises:
+        ConfigError: the command line or the variable names what the config may not name either.
         PlaceError: systemd made another socket than the one that is to be listened at.
     """
-    named = named or environ.get("MCP_BROKER_ENDPOINT")
+    named = config.endpoint
+    if told is not None:
+        check_endpoint(named := told, "--endpoint")
+    elif named is None and (variable := environ.get(_VARIABLE)):
+        check_endpoint(named := variable, f"${_VARIABLE}")
     if not sockets:
         return Place(named or f"ipc://{folder_of(environ)}/broker.sock")
     made = next(iter(sockets))
-    if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, "", made):
+    if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, made):
         raise PlaceError(
             f"systemd listens at {', '.join(sockets)} for this broker, which is to listen at "
             f"{named or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in [broker] the "
@@ -75,22 +95,23 @@ def claim(place: Place) -> Iterator[None]:
     """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
 
     Raises:
-        PlaceError: another broker or systemd holds it, or the folder cannot be used.
+        PlaceError: another program or systemd holds it, or the folder cannot be used.
     """
     endpoint = place.endpoint
     if not endpoint.startswith("ipc://"):
+        _try_port(endpoint)
         yield  # a second bind of a TCP port fails by itself
         return
     path = Path(endpoint.removeprefix("ipc://"))
     _check(path)
-    mend = "stop it first, or give this one another endpoint in [broker]"
+    taken = f"already listens at {endpoint}; stop it first, or {_ANOTHER}"
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(Path(f"{path}.lock"), f"already listens at {endpoint}; {mend}"))
+            stack.enter_context(locked(Path(f"{path}.lock"), taken))
         except OSError as error:
             raise PlaceError(
                 f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
-                f"see to it or remove it, or give another endpoint in [broker]"
+                f"see to it or remove it, or {_ANOTHER}"
             ) from None
         if place.is_file and _is_listened_at(path):
             raise PlaceError(
@@ -125,6 +146,17 @@ def locked(path: Path, taken: str) -> Iterator[None]:
         os.close(lock)
 
 
+def _try_port(endpoint: str) -> None:
+    """Before anything is made for a broker that could not listen. The bind itself is libzmq's."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    with socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as libzmq does
+        try:
+            trial.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise not_bound(endpoint, error.errno or 0) from None
+
+
 def _check(path: Path) -> None:
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise PlaceError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
@@ -140,11 +172,9 @@ def _check(path: Path) -> None:
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         raise PlaceError(f"everybody may write to the folder {folder}; take that away with chmod o-w")
     if folder.name.startswith("mcp-broker-") and status.st_uid != os.getuid():
-        raise PlaceError(f"the folder {folder} belongs to another user; give another endpoint in [broker]")
+        raise PlaceError(f"the folder {folder} belongs to another user; {_ANOTHER}")
     if path.exists() and not path.is_socket():
-        raise PlaceError(
-            f"{path} is there and is not a socket; remove it, or give another endpoint in [broker]"
-        )
+        raise PlaceError(f"{path} is there and is not a socket; {_ANOTHER}")
 
 
 def _is_listened_at(path: Path) -> bool:

@@ -27,6 +27,7 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
     """
     table = f"[servers.{config.name}]"
     cwd = folder / (config.cwd or "")
+    _reach(cwd, f"cwd in {table}")
     if not cwd.is_dir():
         raise SpawnError(f"cwd {str(cwd)!r} is not a folder; correct cwd in {table}")
     if "/" not in config.command:
@@ -40,6 +41,7 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
             )
         return os.path.abspath(found)
     program = os.path.abspath(cwd / config.command)
+    _reach(Path(program), f"command in {table}")
     if not os.path.exists(program):
         tilde = config.command.startswith("~")
         mend = (
@@ -51,3 +53,19 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
     if os.path.isdir(program) or not os.access(program, os.X_OK):
         raise SpawnError(f"{program!r} may not be run; `chmod +x` it, or correct command in {table}")
     return program
+
+
+def _reach(path: Path, key: str) -> None:
+    """Raise where a folder on the way is closed to this user: what is in it cannot be known."""
+    try:
+        path.stat()
+    except PermissionError:
+        real = Path(os.path.realpath(path))  # a link may lead into a closed folder too
+        folders = (*reversed(path.parents), *reversed(real.parents))
+        closed = next((folder for folder in folders if not os.access(folder, os.X_OK)), path)
+        raise SpawnError(
+            f"{str(path)!r} may not be reached by this user (uid {os.geteuid()}): {closed} is closed to it; "
+            f"let it in, or correct {key}"
+        ) from None
+    except OSError:
+        pass  # not there: that has a message of its own

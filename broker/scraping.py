@@ -142,7 +142,7 @@ def _bound(address: str, config: BrokerConfig) -> socket.socket:
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
         return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=MAX_CONNECTIONS)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise PlaceError(
             f"broker.metrics: {address} cannot be had: {error}; give another address in [broker]"
         ) from None

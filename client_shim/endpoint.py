@@ -27,6 +27,7 @@ MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (``unix(7)``)."""
 
 _TCP_WAIT_S = 0.2
+_WRITE = "write ipc:///path/to/broker.sock or tcp://127.0.0.1:port"
 _WHERE = f"say where it listens with the variable {VARIABLE}"
 
 
@@ -66,8 +67,7 @@ def _exists(path: str) -> bool:
 def probe(endpoint: str) -> None:
     """Return if something listens at `endpoint`, and raise what stands in the way otherwise.
 
-    A full backlog counts as listening. A TCP host that is not an address of this machine is not
-    probed: looking its name up would block.
+    A full backlog counts as listening.
 
     Raises:
         NoBroker: there is no such file, or nobody listens at it any more.
@@ -82,7 +82,7 @@ def probe(endpoint: str) -> None:
     else:
         raise InvalidEndpoint(
             f"{endpoint!r} is not an endpoint",
-            hint="write ipc:///path/to/broker.sock or tcp://127.0.0.1:port",
+            hint=_WRITE,
         )
 
 
@@ -103,6 +103,11 @@ def _probe_ipc(endpoint: str, path: str) -> None:
         )
     if path == "*":
         raise InvalidEndpoint(f"{endpoint} is for listening, not for connecting", hint=_WHERE)
+    if not path.startswith(("/", "@")):
+        raise InvalidEndpoint(
+            f"{endpoint}: the path begins in whatever folder a program runs",
+            hint="write the whole path: ipc:///path/to/broker.sock",
+        )
     if not path.startswith("@"):
         _refuse_foreign_folder(endpoint, os.path.dirname(path))
     # libzmq writes @name for the abstract socket "\0name"
@@ -209,6 +214,8 @@ def _culprit(path: str) -> str:
 
 def _way_in(about: os.stat_result, *, is_socket: bool) -> str:
     group, needed = _group(about.st_gid), 0o020 if is_socket else 0o010
+    open_up = 'set `socket_group` to a group of this user and `socket_mode = "0660"` in broker.toml'
+    as_owner = f"or run this program as user {_user(about.st_uid)}"
     container = (
         f'in a container set `user: "{os.getuid()}:{about.st_gid}"` or `group_add: ["{about.st_gid}"]`'
     )
@@ -219,9 +226,11 @@ def _way_in(about: os.stat_result, *, is_socket: bool) -> str:
         )
     if about.st_mode & needed:
         return "the file modes allow it, so look at SELinux or AppArmor (`dmesg`, `journalctl -t audit`)"
+    if is_socket:
+        return f"{open_up}, {as_owner}; {container}"
     return (
-        'set `socket_group` to a group of this user and `socket_mode = "0660"` in broker.toml, or run this '
-        f"program as user {_user(about.st_uid)}; {container}"
+        "this folder is closed to other users: give the broker an endpoint in a folder that this user may "
+        f"enter, such as ipc://{SYSTEM_SOCKET}, and {open_up}, {as_owner}"
     )
 
 
@@ -264,14 +273,13 @@ def _probe_tcp(endpoint: str, address: str) -> None:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidEndpoint(f"{endpoint!r} names no host and port", hint="write tcp://127.0.0.1:port")
-    if host == "localhost" or host.startswith("127."):
-        failure = _connect(
-            socket.AF_INET, ("127.0.0.1" if host == "localhost" else host, int(port)), _TCP_WAIT_S
+        raise InvalidEndpoint(f"{endpoint!r} names no host and port", hint=_WRITE)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        raise InvalidEndpoint(
+            f"{endpoint}: a broker listens on its own machine only, for nothing here is encrypted",
+            hint=f"{_WRITE}; from another machine take a tunnel, such as `ssh -L`",
         )
-    elif host == "::1":
-        failure = _connect(socket.AF_INET6, (host, int(port)), _TCP_WAIT_S)
-    else:
-        return
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    failure = _connect(family, ("127.0.0.1" if host == "localhost" else host, int(port)), _TCP_WAIT_S)
     if failure == errno.ECONNREFUSED:
         raise _nobody_listens(endpoint, "nobody listens there")

@@ -120,14 +120,15 @@ class BrokerSilent(Unavailable):
 class BrokerLost(Unavailable):
     """The connection broke while a call was under way.
 
-    Whether the call was carried out cannot be known, unless ``data["sent"]`` is false.
+    Whether the call was carried out cannot be known, unless ``data["sent"]`` is false or it changes nothing
+    anyway (``data["only_reads"]``).
     """
 
     default_code = "broker-lost"
 
     @property
     def outcome_unknown(self) -> bool:  # type: ignore[override]
-        return bool(self.data.get("sent", True))
+        return bool(self.data.get("sent", True)) and not self.data.get("only_reads")
 
 
 class ClientClosed(Unavailable):

@@ -200,7 +200,8 @@ class MCPClient:
         self._tell("ERROR", str(error))
         if isinstance(error, UnknownServer):
             table = toml_table(server, self._entry(server))
-            return ValueError(f"{error.message}; put this into its broker.toml and restart it:\n\n{table}")
+            mend = "put this into its broker.toml, then run `mcp-broker reload`"
+            return ValueError(f"{error.message}; {mend}:\n\n{table}")
         if isinstance(error, DeadlineExceeded):
             given_s = _timeout_s(server, self._entry(server))
             where = f"the registry of this backend gives it {given_s:g} s: raise its `timeout` there"

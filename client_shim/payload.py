@@ -11,6 +11,7 @@ from client_shim.errors import InvalidReply, InvalidRequest
 from client_shim.wire import MANAGEMENT
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_READING = ("ping", "servers", "status", "logs")
 _THEIRS = "this is the server's mistake: report it to its authors"
 
 
@@ -40,6 +41,11 @@ class Ask(NamedTuple):
     timeout_s: float | None = None
     flags: int = 0
     meta: dict[str, Any] | None = None
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it asks the broker about itself: a lost one has changed nothing."""
+        return self.service == MANAGEMENT and self.method in _READING
 
 
 def ask(

@@ -10,6 +10,7 @@ import msgpack
 from client_shim import errors, wire
 
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
+_ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
 _NOT_SENT = "it was never sent, so it can be repeated"
 _REPORT = "client and broker disagree about the protocol: use the same release of mcp-broker on both sides"
 
@@ -47,11 +48,11 @@ def outbox_full(subject: str, messages: int, size_bytes: int) -> errors.Busy:
 # --- the end of a call ---------------------------------------------------------------------------------
 
 
-def lost(subject: str, error: errors.Unavailable, sent: bool) -> errors.BrokerLost:
+def lost(subject: str, error: errors.Unavailable, sent: bool, only_reads: bool) -> errors.BrokerLost:
     """The connection ended while this call was under way."""
-    return errors.BrokerLost(
-        f"{subject}: {error.message}", hint=_UNKNOWN if sent else _NOT_SENT, data={**error.data, "sent": sent}
-    )
+    hint = _ONLY_READS if only_reads else _UNKNOWN if sent else _NOT_SENT
+    data = {**error.data, "sent": sent, "only_reads": only_reads}
+    return errors.BrokerLost(f"{subject}: {error.message}", hint=hint, data=data)
 
 
 def closed(subject: str, reason: str) -> errors.ClientClosed:
@@ -125,7 +126,7 @@ def wrong_version(theirs: Any) -> errors.WrongWireVersion:
     """`theirs`: what the broker speaks, a version or a list of them, or anything where it is not known."""
     versions = [v for v in (theirs if isinstance(theirs, list) else [theirs]) if type(v) is int]
     spoken = ", ".join(map(str, versions)) or "another one"
-    here, there = "the shim in this program (`pip install -U mcp-broker`)", "the broker"
+    here, there = "the shim in this program (`pip install /PATH/TO/CHECKOUT`)", "the broker"
     if not versions:
         advice = f"upgrade the older of the two: {here} or {there}"
     else:

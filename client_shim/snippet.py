@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+_NO_COMMAND = 'command = ""  # write its program here: the registry of this backend names none'
+
 
 def toml_table(name: str, entry: Any) -> str:
     """The `[servers.NAME]` table of an entry, ready to be pasted.
@@ -13,10 +15,10 @@ def toml_table(name: str, entry: Any) -> str:
     Of its environment there are the names only: each value is left to the environment of the broker.
 
     Args:
-        entry: with the attributes `command`, `args`, `env` and `cwd`; all but the first may be missing.
+        entry: with the attributes `command`, `args`, `env` and `cwd`. A table without a command says so.
     """
-    args, env, cwd = (getattr(entry, key, None) for key in ("args", "env", "cwd"))
-    lines = [f"[servers.{_key(name)}]", f"command = {_string(entry.command)}"]
+    command, args, env, cwd = (getattr(entry, key, None) for key in ("command", "args", "env", "cwd"))
+    lines = [f"[servers.{_key(name)}]", f"command = {_string(command)}" if command else _NO_COMMAND]
     if args:
         lines.append(f"args = [{', '.join(map(_string, args))}]")
     if env:

@@ -45,6 +45,7 @@ class _Call(NamedTuple):
     timeout_s: float | None
     expires: float | None
     extends: bool
+    only_reads: bool
     moved: bool = False
 
 
@@ -115,7 +116,7 @@ class ClientState:
         self._last_id = id
         expires = None if ask.timeout_s is None else now + ask.timeout_s + GRACE_S
         extends = bool(ask.flags & wire.PROGRESS_EXTENDS)
-        self._calls[id] = _Call(channel, ask.subject, ask.timeout_s, expires, extends)
+        self._calls[id] = _Call(channel, ask.subject, ask.timeout_s, expires, extends, ask.only_reads)
         return id
 
     def cancel(self, id: int, reason: str | None = None) -> None:
@@ -187,7 +188,7 @@ class ClientState:
         self._outbox.clear()
         calls, self._calls = self._calls, {}
         ends: list[Event] = [
-            Ended(i, reasons.lost(c.subject, error, i not in unsent)) for i, c in calls.items()
+            Ended(i, reasons.lost(c.subject, error, i not in unsent, c.only_reads)) for i, c in calls.items()
         ]
         return [*ends, Lost(error)]
 
@@ -307,9 +308,10 @@ class ClientState:
     def _on_goodbye(self, message: wire.Goodbye, _: bytes | None) -> list[Event]:
         if message.channel == 0:
             return self._lose(reasons.parted(message.reason))
-        gone = [id for id, call in self._calls.items() if call.channel == message.channel]
         error = reasons.parted(message.reason)
-        return [Ended(id, reasons.lost(self._calls.pop(id).subject, error, sent=True)) for id in gone]
+        gone = {id: call for id, call in self._calls.items() if call.channel == message.channel}
+        self._calls = {id: call for id, call in self._calls.items() if id not in gone}
+        return [Ended(i, reasons.lost(c.subject, error, True, c.only_reads)) for i, c in gone.items()]
 
 
 _HANDLERS: dict[type[Any], Callable[[ClientState, Any, Any], list[Event]]] = {

@@ -211,6 +211,22 @@ def test_a_loss_says_whether_the_call_may_have_been_carried_out(sent: bool) -> N
     assert isinstance(how_lost(events), errors.BrokerLost)
 
 
+@pytest.mark.parametrize("how", ["goodbye", "channel", "cut"])
+@pytest.mark.parametrize(("method", "reads"), [("logs", True), ("status", True), ("restart", False)])
+def test_what_only_asks_the_broker_about_itself_can_be_repeated(how: str, method: str, reads: bool) -> None:
+    """Law 8: there is nothing to look for where nothing can have been changed."""
+    state = opened()
+    state.request(1, ask("$broker", method, {"server": "time"}), 0.0)
+    flush(state)
+    channel = 1 if how == "channel" else 0
+    events = state.lose("it ended") if how == "cut" else hear(state, wire.Goodbye(channel, 0, "it ends"))
+    error = only_error(events)
+    assert isinstance(error, errors.BrokerLost)
+    assert error.outcome_unknown is not reads
+    assert ("only asks" in error.hint) is reads
+    assert ("look before" in error.hint) is not reads
+
+
 def test_a_goodbye_ends_the_connection_for_the_reason_it_gives() -> None:
     """The broker is ending, or has had enough of this client: the caller is told which."""
     state = opened()

@@ -22,7 +22,8 @@ from broker.config_file import METRICS_PACKAGES
 ROOT = Path(__file__).parent.parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-INSTALL = "pip install 'mcp-broker[daemon]'"
+INSTALL = "pip install '/PATH/TO/CHECKOUT[daemon]'"
+"""Not by its name: on the package index that is another project's."""
 
 
 def call(*command: str | Path, **environ: str) -> CompletedProcess[str]:

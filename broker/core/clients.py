@@ -84,9 +84,9 @@ class Clients:
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
             self._counters.add("late.frame")  # of a connection that was closed meanwhile: it asks for nothing
-        else:
-            kind = type(message).__name__.lower()
-            self._refuse_frame(key, Code.HELLO_FIRST, f"{kind} before hello", message.channel, message.id)
+        else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
+            text = f"{type(message).__name__.lower()} before hello"
+            self._refuse_frame(key, Code.HELLO_FIRST, text, message.channel, message.id, is_late=self.closing)
 
     def malformed(self, key: bytes, why: str) -> None:
         """A message came in that is none of the protocol, whatever its header says."""
@@ -292,10 +292,15 @@ class Clients:
         else:
             self._effects.append(Post(key, wire.encode(fault(channel, id, refusal))))
 
-    def _refuse_frame(self, key: bytes, code: Code, message: str, channel: int, id: int) -> None:
+    def _refuse_frame(
+        self, key: bytes, code: Code, message: str, channel: int, id: int, *, is_late: bool = False
+    ) -> None:
         connection = self._sessions.get(key)
         client = connection.name if connection is not None else None
         if self._is_open(key, id):
             id = 0  # about the frame only: with its id, it would be an ending of the open request
-        self._effects.note(Level.WARNING, "frame.refused", code=code.value, client=client)
+        if is_late:
+            self._counters.add("late.frame")
+        else:
+            self._effects.note(Level.WARNING, "frame.refused", code=code.value, client=client)
         self._refuse(key, channel, id, refusals.protocol(code, message))

@@ -26,8 +26,10 @@ _SWITCH = "write true or false, without quotes"
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
-Endpoint = Annotated[str, Meta(pattern=r"^ipc://.|^tcp://(127\.0\.0\.1|\[::1\]):\d+$")]
-ScrapeAddress = Annotated[str, Meta(pattern=r"^(127\.0\.0\.1|\[::1\]):[1-9]\d{0,4}$|^unix:/[^\0]+$")]
+_LOOPBACK = r"(127\.0\.0\.1|\[::1\]):([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+# Not ipc://@name: a socket without a file has no permissions, so everybody here could connect.
+Endpoint = Annotated[str, Meta(pattern=rf"^ipc:///[^\0]+$|^tcp://{_LOOPBACK}$")]
+ScrapeAddress = Annotated[str, Meta(pattern=rf"^{_LOOPBACK}$|^unix:/[^\0]+$")]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # the kernel takes no NUL
 Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+$")]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]
@@ -174,7 +176,8 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         _about(
             "Where clients connect. Without it: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's "
             "own runtime folder.",
-            'write an ipc:// path or a loopback address, such as "ipc:///run/mcp-broker/broker.sock"',
+            'write the whole path of a socket, as in "ipc:///run/mcp-broker/broker.sock", or a loopback '
+            'address, as in "tcp://127.0.0.1:5555"',
         ),
     ] = None
     socket_mode: Annotated[

@@ -15,6 +15,7 @@ from broker.core.config import (
     BrokerConfig,
     Config,
     DoctorConfig,
+    Endpoint,
     LimitsConfig,
     ServerConfig,
     mend_of,
@@ -65,6 +66,18 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
     if problems or broker is None or limits is None:
         raise ConfigError(sorted(problems, key=lambda problem: problem.path))
     return Config(broker=broker, limits=limits, servers=servers)
+
+
+def check_endpoint(endpoint: str, named_by: str) -> None:
+    """Hold an endpoint that is named elsewhere to the rule for the one in the config.
+
+    Raises:
+        ConfigError: it does not fit; `named_by` is where it stands.
+    """
+    try:
+        msgspec.convert(endpoint, Endpoint)
+    except msgspec.ValidationError as error:
+        raise ConfigError([Problem(named_by, _plain(error), mend_of(BrokerConfig, "endpoint"))]) from None
 
 
 def _servers(

@@ -62,6 +62,31 @@ def test_a_server_that_the_broker_has_not_comes_with_its_table() -> None:
     run(main())
 
 
+def test_an_entry_without_a_command_is_one_of_the_three_kinds() -> None:
+    """The broker needs none from the backend; the table to paste says where one has to be written."""
+
+    class Bare:
+        """An entry with nothing."""
+
+    class Bares:
+        """A registry of such."""
+
+        def get_server(self, name: str) -> Bare:
+            return Bare()
+
+    async def main() -> None:
+        client = MCPClient(Bares())
+        for call in (client.list_tools("search"), client.call_tool("search", "x", {})):
+            words = await fails(call, ValueError, errors.UnknownServer)
+            assert "mcp-broker reload" in words
+            assert "names none" in words
+            assert tomli.loads(words.partition("\n\n")[2])["servers"] == {"search": {"command": ""}}
+        assert await client.list_tools("rogue")
+        await client.aclose()
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     "word", ["plain", "a b", "a.b", 'say "hi"', "C:\\dir", "line\nbreak\ttab", "\x00\x1f\x7f", "漢字 🙂"]
 )

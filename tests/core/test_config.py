@@ -169,7 +169,7 @@ def test_a_serialized_server_has_one_call_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["ipc:///run/x.sock", "ipc://@abstract", "tcp://127.0.0.1:5555", "tcp://[::1]:5555"]
+    "endpoint", ["ipc:///run/x.sock", "tcp://127.0.0.1:5555", "tcp://127.0.0.1:65535", "tcp://[::1]:1"]
 )
 def test_endpoints_that_stay_on_the_host_are_taken(endpoint: str) -> None:
     """Section 3: a socket file or the loopback."""
@@ -309,11 +309,21 @@ def test_what_the_kernel_takes_for_no_program_is_refused(keys: dict[str, object]
     assert problem(**keys).path.startswith(f"servers.a.{next(iter(keys))}")
 
 
-@pytest.mark.parametrize("endpoint", ["", "ipc://", "tcp://0.0.0.0:1", "tcp://127.0.0.1", "/run/x", 5])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("", "ipc://", "/run/x", 5, "tcp://127.0.0.1"),
+        *("tcp://0.0.0.0:1", "tcp://*:1", "tcp://localhost:1", "tcp://127.0.0.1:1;0.0.0.0:1"),
+        *("tcp://127.0.0.1:0", "tcp://127.0.0.1:65536", "tcp://127.0.0.1:99999"),
+        *("ipc://x.sock", "ipc://rel/x.sock", "ipc://@abstract"),
+    ],
+)
 def test_endpoints_beyond_the_host_are_refused(endpoint: object) -> None:
-    """Section 3: whoever can connect can call every tool, so no other host can."""
+    """Section 3: whoever can connect can call every tool, so no other host can. Nor is there a port above
+    65535, a path that is another one in another folder, or a socket without permissions."""
     found = problems({"broker": {"endpoint": endpoint}, "servers": {"a": {"command": "x"}}})
     assert "loopback" in found["broker.endpoint"].mend
+    assert "whole path" in found["broker.endpoint"].mend
 
 
 def test_a_group_that_no_system_has_is_refused() -> None:

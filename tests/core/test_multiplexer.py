@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from broker.core.effects import Level
 from broker.core.lifecycle import Event
 from broker.core.methods import Era
 from client_shim import wire
@@ -55,6 +56,23 @@ def test_what_asks_for_nothing_gets_no_answer_after_the_end(message: wire.Messag
     client.say(message)
     assert client.inbox == []
     assert world.mux.counters["late.frame"] == 1
+
+
+@pytest.mark.parametrize("ending", [False, True])
+def test_a_request_that_crosses_the_goodbye_is_late_and_no_mistake(ending: bool) -> None:
+    """Law 9: it is refused and counted; the operator who stops a broker is not warned of its clients."""
+    world = World()
+    world.start()
+    client = world.client() if ending else world.stranger()
+    if ending:
+        world.run(world.mux.goodbye("the broker is shutting down", world.now))
+        client.inbox.clear()
+        del world.closed[client.key]  # it is closed, but not broken: the client has yet to read why
+    client.say(wire.Request(1, 5, INSTANCE, "time", "tools/list", None, 0, None))
+    assert client.only_fault().code == Code.HELLO_FIRST
+    assert world.mux.counters["late.frame"] == int(ending)
+    warned = [note.event for note in world.notes if note.level >= Level.WARNING]
+    assert warned == ([] if ending else ["frame.refused"])
 
 
 @pytest.mark.parametrize("versions", [[], [2, 3], ["1"], [[[[]]]], list(range(2, 20_000))])

@@ -351,7 +351,7 @@ def test_an_endpoint_that_cannot_be_had_is_told_with_the_mend(what: str, tmp_pat
         assert broker.process.wait(PATIENCE_S) == 1
     (line,) = broker.log().splitlines()
     assert line.startswith("mcp-broker: ")
-    assert line.endswith("give another endpoint in [broker]")
+    assert line.endswith("give another endpoint by --endpoint or in [broker]")
 
 
 def test_the_socket_has_the_mode_and_the_group_of_the_config() -> None:
