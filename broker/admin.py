@@ -154,10 +154,12 @@ async def _end(
 async def start(office: Office, params: Params) -> Answer:
     """Start a server that is stopped, broken or waiting; one that is about to be stopped goes on."""
     supervisor = office.supervisor(params)
+    server = office.hub.mux.servers[supervisor.name]
+    already = server.lifecycle.state is State.READY and not server.line.paused
     supervisor.last_word = None
     office.hub.resume(supervisor.name)
     supervisor.start()
-    return _moved(office.hub.mux.servers[supervisor.name])
+    return {**_moved(server), "already": already}
 
 
 def _moved(server: Server, *, had: int = 0, cut: int = 0, again: int = 0) -> Answer:
@@ -210,14 +212,15 @@ def _doctor(server: Server) -> Answer | None:
 def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now: float) -> Answer:
     brief = _brief(server)
     process = supervisor.process if supervisor else None
-    ready = server.lifecycle.state is State.READY
+    life = server.lifecycle
+    ready, waits = life.state is State.READY, life.state in (State.BACKOFF, State.BROKEN)
     return {
         "name": brief["name"],
         "state": brief["state"],
         "pid": process.pid if process else None,
         "processes": len(tree.processes) if tree else 0,
-        "uptime_s": round(now - server.lifecycle.since_s, 3) if ready else 0.0,
-        "restarts": server.lifecycle.restarts,
+        "uptime_s": round(now - life.since_s, 3) if ready else 0.0,
+        "restarts": life.restarts,
         "era": brief["era"],
         "protocol": brief["protocol"],
         "tools": brief["tools"],
@@ -231,6 +234,10 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "p99_ms": round(server.latency.quantile_ms(0.99), 3),
         "rss_bytes": tree.rss_bytes if tree else 0,
         "cpu_s": round(tree.cpu_s, 2) if tree else 0.0,
+        "stopped_by_hand": server.config.enabled and life.stopped,
+        "retry_after_s": round(max(0.0, life.wake_at - now), 3)
+        if waits and life.wake_at is not None
+        else None,
         "last_error": brief["last_error"],
         "last_lines": supervisor.last_lines if supervisor else [],
     }

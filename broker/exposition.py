@@ -210,7 +210,10 @@ def _calls(seen: Seen) -> Samples:
 
 
 _of_server(
-    "server_restarts", "counter", "Further starts after the first.", lambda one: one.lifecycle.restarts
+    "server_restarts",
+    "counter",
+    "Further starts after the first; a `start` after a `stop` does not count.",
+    lambda one: one.lifecycle.restarts,
 )
 _of_server("calls_lost", "counter", "Calls that ended because the server did.", lambda one: one.lost)
 _of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.line.running)

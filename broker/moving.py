@@ -109,6 +109,8 @@ def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> 
         moved |= _settled(broker, [server]).get(server, {"state": "stopped"})
     if as_json:
         click.echo(json.dumps(moved, ensure_ascii=False, indent=2))
+    elif moved.get("already"):
+        click.echo(say("ran_already", server=server))
     else:
         click.echo(say("moved", **{**moved, "state": say(moved["state"])}))
     if moved["state"] != goal:

@@ -5,8 +5,10 @@ A pipe or a file has no use for rich, and to import it takes as long as all else
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -90,8 +92,13 @@ def _count(number: int) -> str:
     return str(number) if number < 100_000 else f"{number // 1000}k"
 
 
-_NARROW = ("pid", "processes", "calls", "memory")
-"""The columns that a terminal below `WIDTH` gets: better these whole than all of them cut."""
+_FITTING = {
+    WIDTH: tuple(_COLUMNS),
+    64: ("pid", "processes", "calls", "memory"),
+    48: ("pid", "memory"),
+    0: ("memory",),
+}
+"""What a terminal of this width and more gets: better a few columns whole than all of them cut."""
 
 
 def status(seen: dict[str, Any]) -> list[Part]:
@@ -110,15 +117,15 @@ def status(seen: dict[str, Any]) -> list[Part]:
     ready = sum(server["state"] == "ready" for server in wanted)
     word = "all_ready" if ready == len(wanted) != 1 else "some_ready"
     tail = Line(say(word, ready=ready, count=len(wanted)), "green" if ready == len(wanted) else "yellow")
-    errors = [
-        line
-        for server in wanted
-        if server["last_error"] and server["state"] != "ready"
-        for line in _error(server)
+    stopped = [one["name"] for one in wanted if one["stopped_by_hand"]]
+    failed = [
+        one for one in wanted if not one["stopped_by_hand"] and one["state"] != "ready" and one["last_error"]
     ]
-    if errors:
-        errors.append(Line(say("what_next")))
-    return [Line(head), Line(""), _servers(servers), Line(""), *errors, *_config(broker), tail]
+    why = [line for server in failed for line in _error(server)]
+    if failed:
+        why.append(Line(say("what_next")))
+    why += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
+    return [Line(head), Line(""), _servers(servers), Line(""), *why, *_config(broker), tail]
 
 
 def _config(broker: dict[str, Any]) -> list[Line]:
@@ -133,14 +140,22 @@ def _config(broker: dict[str, Any]) -> list[Line]:
 
 
 def _error(server: dict[str, Any]) -> Iterator[Line]:
-    """Why a server is not ready, and below the last that it wrote."""
-    yield Line(say("last_error", server=server["name"], error=server["last_error"]), "red")
+    """Why a server is not ready, when it is tried again, and below the last that it wrote."""
+    name, retry_s = server["name"], server["retry_after_s"]
+    text = say("last_error", server=name, error=server["last_error"])
+    if retry_s is not None:
+        text += say("tried_again", after=duration(math.ceil(retry_s)))
+    if server["state"] == "broken":
+        text += say("tried_at_once", server=name)
+    elif server["state"] == "stopped":
+        text += say("given_up", server=name)
+    yield Line(text, "red")
     for line in server.get("last_lines", []):
         yield Line(f"    {line}", "dim")
 
 
 def _servers(servers: list[dict[str, Any]]) -> Grid:
-    words = tuple(_COLUMNS) if width() >= WIDTH else _NARROW
+    words = next(words for least, words in _FITTING.items() if width() >= least)
     columns = [Column(say("server"), folds=True, width=24), Column(say("state"))]
     columns += [Column(say(word), right=True) for word in words]
     rows = [
@@ -162,7 +177,26 @@ def tools(server: str, listed: list[dict[str, Any]]) -> list[Part]:
         [Line(f"{tool['name']}({_arguments(tool)})"), Line(str(tool.get("description") or "").strip())]
         for tool in listed
     ]
+    widest = max(_columns(signature.text) for signature, _ in rows)
+    if sys.stdout.isatty() and (width() < _TOOLS_WIDTH or widest + _ROOM > width()):
+        below = [
+            part for signature, about in rows for part in (signature, Line(_indented(about.text), "dim"))
+        ]
+        return [Line(server, "bold"), *(line for line in below if line.text), Line("")]
     return [Grid([Column(say("tools")), Column("", folds=True)], rows, title=server)]
+
+
+_TOOLS_WIDTH = 70
+"""On a terminal with less, a description stands below its signature;"""
+
+_ROOM = 30
+"""so it does where less than this is left beside the longest."""
+
+
+def _indented(text: str) -> str:
+    """Its paragraphs, four columns to the right."""
+    room = max(20, width() - 4)
+    return textwrap.indent("\n".join(textwrap.fill(line, room) for line in text.splitlines()), "    ")
 
 
 def _arguments(tool: dict[str, Any]) -> str:

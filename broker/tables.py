@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +30,10 @@ def live() -> Iterator[Callable[[Iterable[Part]], None]]:
 
 
 def _console() -> Console:
-    return Console(width=width(), highlight=False, soft_wrap=False)
+    console = Console(width=width(), highlight=False, soft_wrap=False)
+    if console.is_dumb_terminal:  # rich takes such a one to have 80 columns, whatever it is told
+        console.size = ConsoleDimensions(width(), console.height)
+    return console
 
 
 def _drawn(parts: Iterable[Part]) -> RenderableType:

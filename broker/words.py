@@ -15,7 +15,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "tools": ("tools", "工具"),
     "calls": ("calls", "调用"),
     "errors": ("errors", "错误"),
-    "latency": ("p50/p99\nms", "p50/p99\n毫秒"),
+    "latency": ("p50/p99 ms", "p50/p99 毫秒"),
     "cpu": ("cpu", "CPU"),
     "memory": ("memory", "内存"),
     "ready": ("ready", "就绪"),
@@ -36,6 +36,20 @@ WORDS: dict[str, tuple[str, str]] = {
         "{count} 个服务器中有 {ready} 个就绪。",
     ),
     "last_error": ("{server}: {error}", "{server}：{error}"),
+    "tried_again": ("; tried again in {after}", "；{after} 后重试"),
+    "tried_at_once": (
+        ", or at once by `mcp-broker start {server}`",
+        "，或用 `mcp-broker start {server}` 立即重试",
+    ),
+    "given_up": (
+        "; left at that, as its `restart` says; `mcp-broker start {server}` starts it",
+        "；按其 `restart` 的设置不再重试；用 `mcp-broker start {server}` 启动",
+    ),
+    "was_stopped": (
+        "{server}: it was stopped; `mcp-broker start {server}` starts it",
+        "{server}：已被停止；用 `mcp-broker start {server}` 启动",
+    ),
+    "ran_already": ("{server}: was running already", "{server}：本来就在运行"),
     "what_next": (
         "more: mcp-broker logs SERVER; once it is mended: mcp-broker start SERVER",
         "更多：mcp-broker logs SERVER；修好之后：mcp-broker start SERVER",

@@ -185,6 +185,29 @@ def test_every_relative_link_resolves(page: Path) -> None:
         assert not anchor or anchor in anchors(found), target
 
 
+def test_no_link_of_the_installed_pages_is_dead(tmp_path: Path) -> None:
+    """`make install` brings the pages along, and whatever they link to."""
+    code = (
+        f'PREFIX=/there DESTDIR="$1" && export PREFIX DESTDIR && . "{ROOT}/systemd/install" && install_share'
+    )
+    done = run("bash", "-c", code, "bash", str(tmp_path), cwd=tmp_path, environ=os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    share = tmp_path / "there" / "share"
+    pages = [*share.rglob("*.md")]
+    assert len(pages) > len(PAGES)
+    dead = [
+        f"{page.relative_to(share)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", prose(page))
+        if not (page.parent / target).exists()
+    ]
+    assert dead == []
+    named = {
+        path for page in pages for path in re.findall(r"`(examples/[\w/.-]+)`", prose(page) + read(page))
+    }
+    assert [path for path in sorted(named) if not (share / path).exists()] == []
+
+
 def english_of(page: Path) -> Path:
     return page.with_name(page.name.replace(generate.CHINESE, ".md"))
 
@@ -372,14 +395,14 @@ def words(text: str) -> set[str]:
 
 @every_english_page_with_python
 def test_every_python_example_runs(page: Path, place: Place) -> None:
-    """Each is a whole program; where it says in a comment what it prints, it prints that. (The Chinese pages
-    have the same: see above.)
+    """Each is a whole program; where it says in a comment what it prints, it prints that, and what is plain
+    text to print, too. (The Chinese pages have the same: see above.)
     """
     for text in fences(page, "python"):
         done = place.run(sys.executable, "-c", text)
         assert (done.returncode, done.stderr) == (0, "")
-        for printed in re.findall(r"print\(.*\)  # (.*)", text):
-            assert printed in done.stdout.splitlines()
+        said = re.findall(r"print\(.*\)  # (.*)", text) + re.findall(r'print\("([^"]*)"\)', text)
+        assert [line for line in said if line not in done.stdout.splitlines()] == []
 
 
 def test_the_readme_example_lists_and_calls(place: Place) -> None:

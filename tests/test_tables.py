@@ -22,6 +22,8 @@ ROW: dict[str, Any] = {
     "p99_ms": 12345.6,
     "cpu_s": 1234.5,
     "rss_bytes": 1_234_567_890,
+    "stopped_by_hand": False,
+    "retry_after_s": None,
     "last_error": None,
 }
 BROKER = {
@@ -59,6 +61,75 @@ def test_no_figure_is_cut(
     ]
     assert "…" not in out
     assert max(map(len, out.splitlines())) <= 100
+    assert any("p50/p99 " in line and "cpu" in line.lower() for line in out.splitlines()), (
+        "a header of one line"
+    )
+
+
+WHY: dict[str, tuple[dict[str, Any], str, str]] = {
+    "stopped by hand": (
+        {"state": "stopped", "stopped_by_hand": True, "last_error": "it was killed, long ago"},
+        "time: it was stopped; `mcp-broker start time` starts it",
+        "time：已被停止；用 `mcp-broker start time` 启动",
+    ),
+    "broken": (
+        {"state": "broken", "retry_after_s": 289.2, "last_error": "E"},
+        "time: E; tried again in 4m50s, or at once by `mcp-broker start time`",
+        "time：E；4m50s 后重试，或用 `mcp-broker start time` 立即重试",
+    ),
+    "restarting": (
+        {"state": "backoff", "retry_after_s": 1.2, "last_error": "E"},
+        "time: E; tried again in 2s",
+        "time：E；2s 后重试",
+    ),
+    "given up": (
+        {"state": "stopped", "last_error": "E"},
+        "time: E; left at that, as its `restart` says; `mcp-broker start time` starts it",
+        "time：E；按其 `restart` 的设置不再重试；用 `mcp-broker start time` 启动",
+    ),
+    "starting anew": ({"state": "handshake", "last_error": "E"}, "time: E", "time：E"),
+}
+
+
+@pytest.mark.parametrize("locale", [0, 1], ids=["en", "zh"])
+@pytest.mark.parametrize("why", WHY)
+def test_below_the_table_stands_why_and_until_when(
+    why: str, locale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 10: who looks at `status` first finds there what to do, for every state that is not well."""
+    monkeypatch.setenv("MCP_BROKER_LANG", ("en", "zh")[locale])
+    about, *said = WHY[why]
+    parts = overview.status({"broker": BROKER, "servers": [{**ROW, "name": "time", **about}]})
+    lines = [part.text for part in parts if isinstance(part, overview.Line)]
+    assert said[locale] in lines
+
+
+@pytest.mark.parametrize("columns", [40, 48, 60, 64, 80, 100])
+@pytest.mark.parametrize("locale", ["en", "zh"])
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_nothing_is_cut_silently(
+    columns: int, locale: str, term: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A narrow terminal gets fewer columns, and each of them whole."""
+    for name, value in {"MCP_BROKER_LANG": locale, "COLUMNS": str(columns), "TERM": term}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    tables.show(overview.status({"broker": BROKER, "servers": [{**ROW, "state": "backoff"}]}))
+    tool = {
+        "name": "convert_time",
+        "description": "Convert it.",
+        "inputSchema": {"properties": dict.fromkeys("abc")},
+    }
+    tables.show(overview.tools("time", [tool]))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    for whole in (
+        "1177.4M",
+        "restarting" if locale == "en" else "等待重启",
+        "convert_time(a?, b?, c?)",
+        "Convert it.",
+    ):
+        assert whole in out, out
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0.0s"), (59.94, "59.9s"), (3600.0, "1h0m")])

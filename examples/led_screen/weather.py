@@ -6,6 +6,7 @@ the forecast for a date is that of its weekday.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,9 @@ from pydantic import BaseModel, Field
 Language = Literal["ja", "zh", "en"]
 City = Annotated[str, Field(description="An id of list_cities, or a name in Japanese, Chinese or English.")]
 Day = Annotated[str, Field(description="today, tomorrow, or a date YYYY-MM-DD within the coming seven days.")]
+PACE_S = 0.1
+"""How long a day of the weekly report takes, as with a service behind it: its progress can be watched."""
+
 Sky = dict[Literal["icon", "ja", "zh", "en"], str]
 
 
@@ -114,6 +118,7 @@ async def weekly_report(ctx: Context, city: City = "fukuoka", language: Language
     place, days = find_place(city), coming_days()
     lines = [place.name[language]]
     for done, day in enumerate(days, start=1):
+        await asyncio.sleep(PACE_S)
         lines.append(in_words(place, day, language))
         await ctx.report_progress(done, len(days), lines[-1])
     return "\n".join(lines)
