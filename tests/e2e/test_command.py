@@ -193,6 +193,27 @@ def test_logs_prints_what_a_server_wrote(broker: RunningBroker) -> None:
         follow.communicate()
 
 
+def test_who_follows_a_broker_that_ends_is_told_that_and_nobody_is_warned() -> None:
+    """An ordinary stop while somebody watches: status 3 for who does, and no warning in the log."""
+    with running({"one": rogue("--ignore-eof", timeout_stop_sec=0.6)}) as broker:  # it is asked meanwhile
+        args = [sys.executable, "-m", "broker", "logs", "-f", "one", "--endpoint", broker.endpoint]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
+        follow = subprocess.Popen(
+            args, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert follow.stderr is not None
+            assert "nothing so far" in follow.stderr.readline()  # it has connected and begun to ask
+            broker.stop(signal.SIGTERM)
+            _, said = follow.communicate(timeout=PATIENCE_S)
+        finally:
+            follow.kill()
+            follow.communicate()
+        assert follow.returncode == 3, said
+        assert "look before you repeat it" not in said
+        assert " warning " not in broker.log()
+
+
 def test_stop_start_and_restart_say_what_became_of_the_calls() -> None:
     """Calls in flight may end, those that wait are refused by a stop and served after a restart."""
     with running({"one": rogue(max_in_flight=1), "off": rogue(enabled=False)}) as broker:
