@@ -239,6 +239,7 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         if waits and life.wake_at is not None
         else None,
         "last_error": brief["last_error"],
+        "last_cause": {"word": cause.word, **cause.facts} if (cause := life.last_cause) else None,
         "last_lines": supervisor.last_lines if supervisor else [],
     }
 

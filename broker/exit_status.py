@@ -6,6 +6,7 @@ import signal
 from typing import NamedTuple
 
 from broker import launch
+from broker.core.lifecycle import Cause
 
 
 class ExitStatus(NamedTuple):
@@ -27,8 +28,18 @@ class ExitStatus(NamedTuple):
     def __str__(self) -> str:
         if not self.by_signal:
             return f"it exited with status {self.number}"
-        name = signal.Signals(self.number).name if self.number in _SIGNALS else f"signal {self.number}"
-        return f"it was killed by {name} ({signal.strsignal(self.number)})"
+        return f"it was killed by {self._signal} ({signal.strsignal(self.number)})"
+
+    @property
+    def cause(self) -> Cause:
+        """The same for programs."""
+        if self.by_signal:
+            return Cause("killed", {"signal": self._signal})
+        return Cause("exited", {"status": self.number})
+
+    @property
+    def _signal(self) -> str:
+        return signal.Signals(self.number).name if self.number in _SIGNALS else f"signal {self.number}"
 
 
 _SIGNALS = frozenset(int(number) for number in signal.Signals)

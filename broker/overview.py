@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from broker.words import say
+from broker.words import WORDS, say
 
 WIDTH = 100
 """Nothing is drawn wider than this, so that a report pastes well."""
@@ -142,7 +142,7 @@ def _config(broker: dict[str, Any]) -> list[Line]:
 def _error(server: dict[str, Any]) -> Iterator[Line]:
     """Why a server is not ready, when it is tried again, and below the last that it wrote."""
     name, retry_s = server["name"], server["retry_after_s"]
-    text = say("last_error", server=name, error=server["last_error"])
+    text = say("last_error", server=name, error=_reason(server))
     if retry_s is not None:
         text += say("tried_again", after=duration(math.ceil(retry_s)))
     if server["state"] == "broken":
@@ -152,6 +152,17 @@ def _error(server: dict[str, Any]) -> Iterator[Line]:
     yield Line(text, "red")
     for line in server.get("last_lines", []):
         yield Line(f"    {line}", "dim")
+
+
+def _reason(server: dict[str, Any]) -> str:
+    """Why, as the broker has it in English; in Chinese before it, where it is one of the frequent causes."""
+    error, cause = str(server["last_error"]), server["last_cause"]
+    word = f"cause_{cause['word']}" if cause else ""
+    if word not in WORDS:
+        return error
+    return say(
+        "in_other_words", error=error, cause=say(word, **{key: cause[key] for key in cause if key != "word"})
+    )
 
 
 def _servers(servers: list[dict[str, Any]]) -> Grid:

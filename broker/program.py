@@ -8,15 +8,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from broker.core.config import ServerConfig
+from broker.core.lifecycle import Cause
 from broker.environment import environment
 
 
 class SpawnError(Exception):
     """The server's process could not be started; the message says why and what to do."""
 
+    cause: Cause | None = None
+
 
 class NoCommand(SpawnError):
     """There is no such command in the server's PATH."""
+
+    def __init__(self, command: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = Cause("no-command", {"command": command})
 
 
 def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]) -> str:
@@ -37,7 +44,8 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
             beside = (cwd / config.command).is_file()
             mend = f"write ./{config.command}" if beside else "install it, or write its whole path"
             raise NoCommand(
-                f"there is no command {config.command!r} in PATH ({path}); {mend} as command in {table}"
+                config.command,
+                f"there is no command {config.command!r} in PATH ({path}); {mend} as command in {table}",
             )
         return os.path.abspath(found)
     program = os.path.abspath(cwd / config.command)

@@ -211,7 +211,7 @@ class Supervisor:
             self.process = self._launcher.spawn(self._config)
         except SpawnError as error:
             if self.lifecycle.state is State.STARTING:
-                self._feed(Event.FAILED, Ending(str(error)))
+                self._feed(Event.FAILED, Ending(str(error), cause=error.cause))
                 self.last_lines = []
                 self._feed(Event.GONE)
             return
@@ -295,7 +295,8 @@ class Supervisor:
             self._feed(Event.LEGACY, Ending(f"{status}, asked for server/discover"))
         else:
             words = self._in_words(status) + await self._left_running(process, status)
-            self._feed(Event.EXITED, Ending(words, failure=status.failure))
+            cause = None if status.never_ran else status.cause
+            self._feed(Event.EXITED, Ending(words, failure=status.failure, cause=cause))
 
     def _is_legacy(self, status: ExitStatus) -> bool:
         """Whether it ended because of the era probe, as some servers of the older era do."""

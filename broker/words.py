@@ -36,6 +36,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "{count} 个服务器中有 {ready} 个就绪。",
     ),
     "last_error": ("{server}: {error}", "{server}：{error}"),
+    "cause_exited": ("it exited with status {status}", "以状态 {status} 退出"),
+    "cause_killed": ("it was killed by {signal}", "被 {signal} 杀死"),
+    "cause_no-command": ("there is no command {command}", "PATH 中没有命令 {command}"),
+    "cause_not-ready": ("it was not ready within {within_s:g} s", "{within_s:g} 秒内未就绪"),
+    "in_other_words": ("{error}", "{cause}（{error}）"),
     "tried_again": ("; tried again in {after}", "；{after} 后重试"),
     "tried_at_once": (
         ", or at once by `mcp-broker start {server}`",

@@ -25,6 +25,7 @@ ROW: dict[str, Any] = {
     "stopped_by_hand": False,
     "retry_after_s": None,
     "last_error": None,
+    "last_cause": None,
 }
 BROKER = {
     "version": "1",
@@ -86,6 +87,31 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
         {"state": "stopped", "last_error": "E"},
         "time: E; left at that, as its `restart` says; `mcp-broker start time` starts it",
         "time：E；按其 `restart` 的设置不再重试；用 `mcp-broker start time` 启动",
+    ),
+    "it exited": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "exited", "status": 3}},
+        "time: E",
+        "time：以状态 3 退出（E）",
+    ),
+    "it was killed": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "killed", "signal": "SIGKILL"}},
+        "time: E",
+        "time：被 SIGKILL 杀死（E）",
+    ),
+    "no command": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "no-command", "command": "npx"}},
+        "time: E",
+        "time：PATH 中没有命令 npx（E）",
+    ),
+    "not ready": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "not-ready", "within_s": 1.0}},
+        "time: E",
+        "time：1 秒内未就绪（E）",
+    ),
+    "of a newer broker": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "new"}},
+        "time: E",
+        "time：E",
     ),
     "starting anew": ({"state": "handshake", "last_error": "E"}, "time: E", "time：E"),
 }

@@ -118,11 +118,24 @@ class IllegalEvent(Exception):
     """An event that the table does not know in this state: a fault of the broker itself."""
 
 
+class Cause(Struct, frozen=True):
+    """Why, for programs and for other languages: `exited` with `status`, `killed` by `signal`, `no-command`
+    for `command`, `not-ready` within `within_s`.
+    """
+
+    word: str
+    facts: dict[str, str | int | float]
+
+
 class Ending(Struct, frozen=True):
-    """How a server's process ended, or why it was ended, in words; and whether that is a failure."""
+    """How a server's process ended, or why it was ended, in words; and whether that is a failure.
+
+    `cause` says it once more, where it is one of the most frequent.
+    """
 
     reason: str
     failure: bool = True
+    cause: Cause | None = None
 
 
 class Lifecycle:
@@ -141,6 +154,7 @@ class Lifecycle:
         self.wake_at: float | None = None
         self.restarts = 0
         self.last_error: str | None = None
+        self.last_cause: Cause | None = None
 
     def retune(
         self, *, restart: Literal["always", "on-failure", "never"], start_s: float, backoff: Backoff
@@ -223,7 +237,7 @@ class Lifecycle:
             self._then = Then.RESPAWN
         elif event in _ENDINGS and before in _RUNNING:
             self._then = Then.FAIL
-            self._ending = ending or Ending(f"it was not ready within {self._start_s:g} s")
+            self._ending = ending or _not_ready(self._start_s)
 
     def _gone(self, now: float) -> Action:
         if self._then is Then.FAIL and self._ending is not None:
@@ -236,7 +250,7 @@ class Lifecycle:
         return Action.SPAWN
 
     def _failed(self, ending: Ending, now: float) -> Action:
-        self.last_error = ending.reason
+        self.last_error, self.last_cause = ending.reason, ending.cause
         if self._restart == "never" or (self._restart == "on-failure" and not ending.failure):
             self._enter(State.STOPPED, now)
             return Action.REST
@@ -254,6 +268,11 @@ class Lifecycle:
             self.wake_at = now + SETTLED_S
         self.state = state
         self.since_s = now
+
+
+def _not_ready(within_s: float) -> Ending:
+    cause = Cause("not-ready", {"within_s": within_s})
+    return Ending(f"it was not ready within {within_s:g} s", cause=cause)
 
 
 _RUNNING = frozenset({State.STARTING, State.HANDSHAKE, State.READY})

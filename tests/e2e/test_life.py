@@ -100,6 +100,8 @@ def test_a_server_that_dies_is_started_again(how: dict[str, int]) -> None:
         row = broker.server("server")
         assert (row["processes"], row["restarts"], row["state"]) == (1, 1, "ready")
         assert row["last_error"].startswith("it ")
+        killed = {"word": "killed", "signal": "SIGSEGV"}
+        assert row["last_cause"] == ({"word": "exited", "status": how["exit"]} if "exit" in how else killed)
 
 
 def test_lists_are_answered_while_a_server_is_down() -> None:
@@ -156,6 +158,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+CAUSES = {
+    "no such command": {"word": "no-command", "command": "no-such-command-anywhere"},
+    "dies in the handshake": {"word": "exited", "status": 1},
+    "never answers": {"word": "not-ready", "within_s": 0.5},
+}
+"""Which of them are said for programs, too."""
+
+
 def test_every_cause_of_a_failed_start_is_told_in_words() -> None:
     """Law 10: `status` says why a server is not there."""
     servers = {
@@ -169,7 +179,9 @@ def test_every_cause_of_a_failed_start_is_told_in_words() -> None:
         broker.start()
         broker.wait(lambda status: all(server["state"] == "broken" for server in status["servers"]))
         for name, (_, words) in MISTAKES.items():
-            assert words in broker.server(name.replace(" ", "-"))["last_error"], name
+            row = broker.server(name.replace(" ", "-"))
+            assert words in row["last_error"], name
+            assert row["last_cause"] == CAUSES.get(name), name
 
 
 @pytest.mark.parametrize("how", ["child", "setsid", "double_fork", "bare", "bare_setsid"])
