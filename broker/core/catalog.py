@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -18,6 +18,9 @@ from broker.core.methods import Era, in_effect
 
 MAX_PAGES = 1000
 """A list that goes on for longer is cut: its cursors lead nowhere."""
+
+MAX_ITEMS = 16_384
+"""A longer list is refused: each item is looked at, and nobody else has a turn in between."""
 
 MAX_TTL_MS = 31_536_000_000
 """A year. A list that is said to last for longer is taken to last so long: not every number is a time."""
@@ -57,6 +60,9 @@ class _Page(Struct):
     ttl_ms: Any = msgspec.field(default=None, name="ttlMs")
     cache_scope: Any = msgspec.field(default=None, name="cacheScope")
     result_type: Any = msgspec.field(default="complete", name="resultType")
+
+
+_Items = Annotated[list[Raw], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
 class _Annotations(Struct):
@@ -125,13 +131,16 @@ class Reading:
             raise ValueError(f"a list cannot be a result of the type {hints.result_type!r:.40}")
         for item in msgspec.json.decode(result, type=dict[str, Raw]).items():
             if item[0] == self._kind.member:
-                self._take(msgspec.json.decode(item[1], type=list[Raw]))
+                self._take(msgspec.json.decode(item[1], type=_Items))
         is_number = type(hints.ttl_ms) in (int, float)
         ttl_s = max(0, min(hints.ttl_ms, MAX_TTL_MS)) / 1000 if is_number else None
         self._ttls.append(ttl_s)
         self._fresh_until = min(self._fresh_until, now + (ttl_s or 0.0))
         if hints.cache_scope != "public":
             self._scope = "private"
+        self._bytes += len(hints.next_cursor or "")  # all of them are kept
+        if self._bytes > self._max_bytes:
+            raise ValueError(f"the list is above {self._max_bytes} bytes (limits.max_message_bytes)")
         return self._next(hints.next_cursor)
 
     def _take(self, items: Iterable[Raw]) -> None:
@@ -147,8 +156,8 @@ class Reading:
                 self._items[key] = bytes(raw)
                 self._repeatable |= {key} if _may_be_repeated(item.get("annotations")) else set()
             self._bytes += len(bytes(raw))
-        if self._bytes > self._max_bytes:
-            raise ValueError(f"the list is above {self._max_bytes} bytes (limits.max_message_bytes)")
+        if len(self._items) > MAX_ITEMS:
+            raise ValueError(f"the list has more than {MAX_ITEMS} items")
 
     def _next(self, cursor: str | None) -> bytes | None:
         if cursor is None:

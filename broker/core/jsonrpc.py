@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Mapping
-from itertools import accumulate
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, islice
 from typing import Annotated, Any
 
 import msgspec
@@ -26,6 +26,8 @@ MAX_BATCH = 1000
 """Messages in one batch. Each is a step of its own, and nobody else has a turn in between."""
 
 _LONG = 4096
+_TOKENS_LOOKED_AT = 4096
+_STEPS_AT_ONCE = 1024
 
 Id = int | str
 
@@ -124,6 +126,8 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _TOKENS = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _ID = re.compile(rb'\s*:\s*(-?\d{1,19}(?=\s*[,}])|"[^"\\]{0,200}")')
+_FLAT = rb'(?:"[^"\\]{0,200}"|-?\d{1,19}|null|true|false)'
+_LAST = re.compile(rb'"id"(?=\s*:\s*%b\s*(?:,\s*"[^"\\]{0,200}"\s*:\s*%b\s*){0,8}\}\s*\Z)' % (_FLAT, _FLAT))
 
 
 def read(line: bytes) -> Incoming:
@@ -172,19 +176,31 @@ def _unreadable(line: bytes, error: Exception) -> Incoming:
 
 
 def recover_id(line: bytes) -> Id | None:
-    """The top-level `id` of a line that does not parse, so that the call it answers can end at once."""
+    """The top-level `id` of a line that does not parse, so that the call it answers can end at once.
+
+    It is looked for where servers write it: near the beginning, or after the result, at the very end. To go
+    through all of a long line would stop everybody for many seconds.
+    """
     depth = 0
-    for token in _TOKENS.finditer(line):
+    for token in islice(_TOKENS.finditer(line), _TOKENS_LOOKED_AT):
         text = token[0]
         if text in b"[{":
             depth += 1
         elif text in b"]}":
             depth -= 1
-        elif depth == 1 and text == b'"id"':
-            value = _ID.match(line, token.end())
-            if value:
-                return int(value[1]) if value[1][:1] != b'"' else value[1][1:-1].decode(errors="replace")
-    return None
+        elif depth == 1 and text == b'"id"' and (id := _id_at(line, token.end())) is not None:
+            return id
+    last = _LAST.search(line, max(0, len(line) - _LONG))
+    if last is None or _depth(line[: last.start()]) != 1:
+        return None
+    return _id_at(line, last.end())
+
+
+def _id_at(line: bytes, at: int) -> Id | None:
+    value = _ID.match(line, at)
+    if value is None:
+        return None
+    return int(value[1]) if value[1][:1] != b'"' else value[1][1:-1].decode(errors="replace")
 
 
 def check_params(body: bytes | None) -> Params:
@@ -236,19 +252,20 @@ def check_meta(meta: Mapping[str, Any] | None) -> None:
 
 
 class Progress(Struct):
-    """The params of a progress notification: whose it is, and the rest of it."""
+    """The params of a progress notification: whose it is, and the rest of it as it came."""
 
     token: Id | None
-    rest: dict[str, Any]
+    rest: dict[str, Raw]
 
 
 def read_progress(params: memoryview | None) -> Progress:
     """Take a progress notification apart; one that cannot be read is nobody's."""
     try:
-        rest = msgspec.json.decode(params or b"{}", type=dict[str, Any])
+        rest = msgspec.json.decode(params or b"{}", type=dict[str, Raw])
+        token = rest.pop("progressToken", None)
+        return Progress(None if token is None else msgspec.json.decode(token, type=Id | None), rest)
     except msgspec.MsgspecError:
         return Progress(None, {})
-    return Progress(rest.pop("progressToken", None), rest)
 
 
 class _Uri(Struct):
@@ -274,16 +291,35 @@ def _text(raw: Raw) -> str | None:
 
 
 def _is_deep(text: bytes) -> bool:
-    """Whether valid JSON nests deeper than `MAX_DEPTH`; it is only looked into where it could.
-
-    What is inside of strings goes first: without escaped quotes, every second piece between quotes
-    is a string. What is left are steps of +1 and -1.
-    """
+    """Whether valid JSON nests deeper than `MAX_DEPTH`; it is only looked into where it could."""
     if _openings(text, b"[") + _openings(text, b"{") <= MAX_DEPTH:
         return False
-    plain = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE)
-    brackets = b"".join(plain.split(b'"')[::2])
-    return max(accumulate(array("b", brackets.translate(_STEPS))), default=0) > MAX_DEPTH
+    depth = 0
+    for steps in _steps(text):
+        ups = steps.count(b"\x01")
+        if depth + ups > MAX_DEPTH and depth + max(accumulate(array("b", steps))) > MAX_DEPTH:
+            return True
+        depth += 2 * ups - len(steps)
+    return False
+
+
+def _depth(text: bytes) -> int:
+    """How many brackets are open at its end."""
+    return sum(2 * steps.count(b"\x01") - len(steps) for steps in _steps(text))
+
+
+def _steps(text: bytes) -> Iterator[bytes]:
+    """The brackets of JSON as steps of +1 and -1, a part of them at a time.
+
+    What is inside of strings goes first: without escaped quotes, every second piece between quotes is a
+    string. Two quotes side by side say nothing: a string is empty there, or one ends and another begins.
+    """
+    plain = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    inside = 0
+    for at in range(0, len(plain), _STEPS_AT_ONCE):
+        pieces = plain[at : at + _STEPS_AT_ONCE].split(b'"')
+        yield b"".join(pieces[inside::2]).translate(_STEPS)
+        inside = (inside + len(pieces) - 1) % 2
 
 
 def _openings(text: bytes, bracket: bytes) -> int:

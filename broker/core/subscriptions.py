@@ -177,9 +177,12 @@ class Subscriptions:
 
 
 def _wholes(uri: str) -> Iterator[str]:
-    """A uri and all that it may be a part of: MCP lets a server name a part of what was subscribed to."""
+    """A uri and all that it may be a part of: MCP lets a server name a part of what was subscribed to.
+
+    Nothing longer can be subscribed to, and of a very long uri there would be very many that are.
+    """
     yield uri
-    for part in _PART.finditer(uri):
+    for part in _PART.finditer(uri, 0, MAX_URI_BYTES):
         yield uri[: part.start()]
         if part.end() < len(uri):
             yield uri[: part.end()]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from broker.core.catalog import (
     LISTS,
+    MAX_ITEMS,
     MAX_PAGES,
     MAX_TTL_MS,
     Catalogue,
@@ -86,6 +87,24 @@ def test_a_list_without_an_end_is_given_up() -> None:
         assert tools.page(page(cursor=str(number)), 0.0) is not None
     with pytest.raises(ValueError, match="no end"):
         tools.page(page(cursor="one more"), 0.0)
+
+
+def test_a_list_of_very_many_items_is_refused() -> None:
+    """Law 5: each is looked at, and nobody else has a turn meanwhile; on however many pages they come."""
+    tools = reading(max_bytes=10**9)
+    tools.page(page(*map(str, range(MAX_ITEMS)), cursor="a"), 0.0)
+    with pytest.raises(ValueError, match=f"more than {MAX_ITEMS} items"):
+        tools.page(page("one more"), 0.0)
+    with pytest.raises(ValueError, match=f"{MAX_ITEMS}"):
+        reading(max_bytes=10**9).page(page(*map(str, range(MAX_ITEMS + 1))), 0.0)
+
+
+def test_what_the_cursors_take_counts() -> None:
+    """Law 6: each is kept, so that none comes again."""
+    tools = reading()
+    tools.page(page(cursor="a" * MAX_BYTES), 0.0)
+    with pytest.raises(ValueError, match="the list is above"):
+        tools.page(page(cursor="b"), 0.0)
 
 
 def test_a_list_above_the_limit_is_given_up() -> None:

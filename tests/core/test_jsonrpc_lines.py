@@ -151,6 +151,30 @@ def test_a_string_without_an_end_is_read_once() -> None:
     assert jsonrpc.recover_id(b'{"result":"' + rb"\"" * 400_000 + b"\\") is None
 
 
+@pytest.mark.parametrize(
+    ("end", "id"),
+    [
+        (b'],"jsonrpc":"2.0","id":7}', 7),
+        (b'],"id":"a-7" , "jsonrpc":"2.0"} \r', "a-7"),
+        (b'],"x":{"id":7}', None),
+        (b'],"x":{"id":7}}', None),
+        (b'],"x":"id","id":7.5}', None),
+        (b'],"x":"\\"id\\":7}', None),
+        (b'"id":7}', None),
+        (b"", None),
+    ],
+)
+def test_the_id_behind_a_long_result(end: bytes, id: object) -> None:
+    """Laws 3 and 5: of a long line only beginning and end are looked at, and none inside of it is its own."""
+    assert jsonrpc.recover_id(b'{"result":[' + b'{"id":1,"a":NaN},"[",' * 5000 + b"NaN" + end) == id
+
+
+@pytest.mark.parametrize("piece", [b"[", b'"",', b'{"id":1},'])
+def test_a_long_line_that_does_not_parse_holds_nobody_up(piece: bytes) -> None:
+    """Law 5: to go through the whole of it would take longer than the test may."""
+    assert jsonrpc.recover_id(b'{"result":[' + piece * (32 * 2**20 // len(piece))) is None
+
+
 # --- depth -------------------------------------------------------------------------------------------
 
 
@@ -169,13 +193,15 @@ nests = st.recursive(
 )
 
 
-@given(nests, st.integers(0, 6))
-@example(["\\", [[]]], 2)
-@example(['\\"[', [[]]], 2)
-@example([{"]": ["}"]}], 2)
-def test_depth_is_that_of_a_simple_count(value: object, limit: int) -> None:
-    """Section 5: brackets in strings are no brackets, however their quotes are escaped."""
+@given(nests, st.integers(0, 6), st.sampled_from([1, 3, 1024]))
+@example(["\\", [[]]], 2, 3)
+@example(['\\"[', [[]]], 2, 3)
+@example([{"]": ["}"]}], 2, 3)
+@example(["[", "", "]", [[]], "["], 2, 3)
+def test_depth_is_that_of_a_simple_count(value: object, limit: int, at_once: int) -> None:
+    """Section 5: brackets in strings are no brackets, however quotes are escaped, or a text is parted."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonrpc, "_STEPS_AT_ONCE", at_once)
         patch.setattr(jsonrpc, "MAX_DEPTH", limit)
         assert jsonrpc._is_deep(json.dumps(value).encode()) == (depth_of(value) > limit)
 
@@ -192,7 +218,8 @@ def test_depth_is_that_of_a_simple_count(value: object, limit: int) -> None:
         (b"[]", None),
         (b"null", None),
         (b'{"progressToken":1e999}', None),
-        (b'{"progressToken":5,"progress":1e999}', None),
+        (b'{"progressToken":5,"progress":1e999}', 5),  # the rest is not looked into
+        (b'{"progressToken":5,"progress":}', None),
     ],
 )
 def test_whose_progress_it_is(params: bytes, token: object) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 import msgpack
 import pytest
 
@@ -126,6 +129,21 @@ def test_many_names_are_not_all_told() -> None:
     refusal = refusals.unknown_tool("time", "x", [f"tool-{number:04}" for number in range(5000)])
     assert "tool-0019 and 4980 more" in refusal.message
     assert "tool-0020" not in refusal.message
+
+
+def test_of_many_names_the_nearest_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 5: a client may ask for what is not there time and again, of a server with thousands of tools."""
+    compared: list[str] = []
+    plain = difflib.get_close_matches
+
+    def get_close_matches(word: str, names: Sequence[str], n: int) -> list[str]:
+        compared.extend(names)
+        return plain(word, names, n)
+
+    monkeypatch.setattr(difflib, "get_close_matches", get_close_matches)
+    refusal = refusals.unknown_tool("time", "tool-4711x", [f"tool-{number:04}" for number in range(5000)])
+    assert refusal.hint.startswith("did you mean tool-4711? ")
+    assert len(compared) < 100
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,13 @@ def test_who_subscribed_to_the_whole_hears_of_a_part(uri: str, hears: bool) -> N
     assert table.subscribers("s", uri) == ([A] if hears else [])
 
 
+def test_a_very_long_uri_holds_nobody_up() -> None:
+    """Law 5: to try each part that it has would take longer than the test may."""
+    table = Subscriptions()
+    table.want(A, Wants(resources={"s": frozenset({"x://", "x:///"})}))
+    assert table.subscribers("s", "x:///" + "/" * 4_000_000) == [A]
+
+
 def test_a_folder_with_its_slash_is_a_whole_too() -> None:
     """The same, as others write it."""
     table = Subscriptions()
