@@ -55,11 +55,15 @@ def changed_lists(notification: str) -> list[str]:
     return [method for method, kind in LISTS.items() if kind.changed == notification]
 
 
+_NULL = Raw(b"null")
+_HINT_BYTES = 1024
+
+
 class _Page(Struct):
     next_cursor: str | None = msgspec.field(default=None, name="nextCursor")
-    ttl_ms: Any = msgspec.field(default=None, name="ttlMs")
-    cache_scope: Any = msgspec.field(default=None, name="cacheScope")
-    result_type: Any = msgspec.field(default="complete", name="resultType")
+    ttl_ms: Raw = msgspec.field(default=_NULL, name="ttlMs")
+    cache_scope: Raw = msgspec.field(default=_NULL, name="cacheScope")
+    result_type: Raw = msgspec.field(default=Raw(b'"complete"'), name="resultType")
 
 
 _Items = Annotated[list[Raw], msgspec.Meta(max_length=MAX_ITEMS)]
@@ -127,16 +131,16 @@ class Reading:
             ValueError: the page does not follow the protocol, or the list has no end.
         """
         hints = msgspec.json.decode(result, type=_Page)
-        if hints.result_type != "complete":
-            raise ValueError(f"a list cannot be a result of the type {hints.result_type!r:.40}")
+        if (result_type := _hint(hints.result_type)) != "complete":
+            raise ValueError(f"a list cannot be a result of the type {result_type!r:.40}")
         for item in msgspec.json.decode(result, type=dict[str, Raw]).items():
             if item[0] == self._kind.member:
                 self._take(msgspec.json.decode(item[1], type=_Items))
-        is_number = type(hints.ttl_ms) in (int, float)
-        ttl_s = max(0, min(hints.ttl_ms, MAX_TTL_MS)) / 1000 if is_number else None
+        ttl_ms = _hint(hints.ttl_ms)
+        ttl_s = max(0, min(ttl_ms, MAX_TTL_MS)) / 1000 if type(ttl_ms) in (int, float) else None
         self._ttls.append(ttl_s)
         self._fresh_until = min(self._fresh_until, now + (ttl_s or 0.0))
-        if hints.cache_scope != "public":
+        if _hint(hints.cache_scope) != "public":
             self._scope = "private"
         self._bytes += len(hints.next_cursor or "")  # all of them are kept
         if self._bytes > self._max_bytes:
@@ -177,6 +181,12 @@ class Reading:
         known = [ttl_s for ttl_s in self._ttls if ttl_s is not None]
         ttl_s = min(ttl_s or 0.0 for ttl_s in self._ttls) if known else None
         return Listing(names, items, era, self._scope, ttl_s, self._fresh_until, repeatable)
+
+
+def _hint(raw: Raw) -> Any:
+    """What a server says of a list: a word or a number. Anything long is neither, and is not taken apart."""
+    text = memoryview(raw)
+    return msgspec.json.decode(text) if len(text) <= _HINT_BYTES else None
 
 
 def _may_be_repeated(annotations: Raw | None) -> bool:

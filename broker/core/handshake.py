@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from broker.core.jsonrpc import Reply
 from broker.core.methods import LEGACY_VERSIONS, MODERN_VERSION, Era
 
 PROBE_S = 5.0
 """How long a server that has shown a sign of life may leave the era probe unanswered."""
+
+MAX_REPLY_BYTES = 1024 * 1024
+"""What a server says of itself is taken apart and kept, which takes many times the memory of the text."""
 
 _UNSUPPORTED_VERSION = -32022
 _MODERN_ERRORS = frozenset({-32020, -32021, _UNSUPPORTED_VERSION})
@@ -88,7 +91,7 @@ class RpcError(Struct):
 
     code: int = 0
     message: str = ""
-    data: Any = None
+    data: Raw = Raw(b"null")
 
 
 def reason_of(error: memoryview | bytes | None) -> str:
@@ -159,6 +162,9 @@ class Handshake:
         """The reply to one of the two requests. After a fallback the first good one counts."""
         self._open.discard(method)
         self.wake_at = None
+        size = len(reply.error or reply.result or b"")
+        if size > MAX_REPLY_BYTES:
+            return [Failed(f"its reply to {method} is {size} bytes, and may be {MAX_REPLY_BYTES}")]
         try:
             if reply.error is not None:
                 return self._refused(method, msgspec.json.decode(reply.error, type=RpcError))
@@ -175,7 +181,8 @@ class Handshake:
                 return []
             return [Failed(f"it refused initialize: {error.message} ({error.code})")]
         if error.code == _UNSUPPORTED_VERSION:
-            supported = error.data.get("supported") if isinstance(error.data, dict) else None
+            data = msgspec.json.decode(error.data)
+            supported = data.get("supported") if isinstance(data, dict) else None
             return self._choose(supported if isinstance(supported, list) else [])
         if error.code in _MODERN_ERRORS or not self._may_fall_back:
             return [Failed(f"it refused server/discover: {error.message} ({error.code})")]

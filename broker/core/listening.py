@@ -187,12 +187,12 @@ class _Stream(Struct, frozen=True):
 
 
 class _Acknowledged(Struct):
-    notifications: dict[str, Any] = {}
-    meta: dict[str, Any] = msgspec.field(default_factory=dict, name="_meta")
+    notifications: dict[str, Raw] = {}
+    meta: dict[str, Raw] = msgspec.field(default_factory=dict, name="_meta")
 
 
 class _Cancelled(Struct):
-    request_id: Raw = msgspec.field(name="requestId")
+    request_id: Id = msgspec.field(name="requestId")
 
 
 class Stream(Listening):
@@ -279,10 +279,12 @@ class Stream(Listening):
             seen = msgspec.json.decode(told.params or b"{}", type=_Acknowledged)
         except msgspec.MsgspecError:
             return None
-        if self._next is None or seen.meta.get(SUBSCRIPTION_ID) != self._next.id:
+        named = bytes(seen.meta.get(SUBSCRIPTION_ID, b""))
+        if self._next is None or named != b"%d" % self._next.id:
             return None
         before, self._open, self._next = self._open, self._next, None
-        self._honoured, self._refused = seen.notifications, None
+        self._honoured = {name: _agreed_to(raw) for name, raw in seen.notifications.items()}
+        self._refused = None
         effects: list[Heard] = [] if before is None else [self._take_back(before)]
         effects += self._check(self._open)
         if self._deaf or self._missed:
@@ -304,7 +306,7 @@ class Stream(Listening):
     def _cancelled(self, told: Told, now: float) -> list[Heard] | None:
         """A server says so, too, when it tears a subscription down."""
         try:
-            id = msgspec.json.decode(msgspec.json.decode(told.params or b"{}", type=_Cancelled).request_id)
+            id = msgspec.json.decode(told.params or b"{}", type=_Cancelled).request_id
         except msgspec.MsgspecError:
             return None
         return self.reply(id, None, now)
@@ -320,6 +322,14 @@ class Stream(Listening):
             taken_back = self._take_back(self._next)
             return [taken_back, *self._refuse(self._next, None, now)]
         return self._go_on(now)
+
+
+def _agreed_to(raw: Raw) -> bool | list[str] | None:
+    """What a server says to one thing that it was asked to tell of; anything else is not taken apart."""
+    try:
+        return msgspec.json.decode(raw, type=bool | list[str])
+    except msgspec.MsgspecError:
+        return None
 
 
 def _reason(reply: Reply | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -87,6 +88,17 @@ def test_a_list_without_an_end_is_given_up() -> None:
         assert tools.page(page(cursor=str(number)), 0.0) is not None
     with pytest.raises(ValueError, match="no end"):
         tools.page(page(cursor="one more"), 0.0)
+
+
+@pytest.mark.parametrize("hint", ["ttlMs", "cacheScope", "resultType"])
+def test_a_hint_of_any_length_is_not_taken_apart(hint: str) -> None:
+    """Laws 5 and 6: as plain data a list in its place would take many times the memory of its text."""
+    tools = reading(max_bytes=10**9)
+    with ExitStack() as stack:
+        if hint == "resultType":
+            stack.enter_context(pytest.raises(ValueError, match="of the type None"))
+        tools.page(page("a", **{hint: [[]] * 1000}), 0.0)
+    assert hint == "resultType" or body(tools, Era.MODERN)["ttlMs"] == 0
 
 
 def test_a_list_of_very_many_items_is_refused() -> None:

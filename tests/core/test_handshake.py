@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.handshake import PROBE_S, Agreed, Ask, Failed, Handshake, Step, Tell
+from broker.core.handshake import MAX_REPLY_BYTES, PROBE_S, Agreed, Ask, Failed, Handshake, Step, Tell
 from broker.core.jsonrpc import Reply
 from broker.core.methods import LEGACY_VERSIONS, MODERN_VERSION, Era
 
@@ -207,6 +207,15 @@ def test_a_garbage_initialization_fails(value: object) -> None:
     begun = handshake("legacy")
     begun.start(0.0)
     assert INITIALIZE in why(begun.reply(INITIALIZE, result(value)))
+
+
+def test_what_a_server_says_of_itself_has_a_limit() -> None:
+    """Laws 5 and 6: 30 MiB of capabilities held the broker up for seconds, and took 800 MiB of memory."""
+    asked = handshake("legacy")
+    asked.start(0.0)
+    (failed,) = asked.reply(INITIALIZE, result({**INITIALIZED, "capabilities": {"x": "x" * MAX_REPLY_BYTES}}))
+    assert isinstance(failed, Failed)
+    assert f"may be {MAX_REPLY_BYTES}" in failed.reason
 
 
 def test_a_failure_says_what_the_server_said() -> None:
