@@ -145,8 +145,10 @@ async def _end(
     word = supervisor.last_word = object()
     server = office.hub.mux.servers[supervisor.name]
     had, lost, again = server.line.running, server.lost, server.again
+    process = supervisor.process
     await office.hub.drain_server(supervisor.name, office.hub.config.limits.drain_sec)
-    if supervisor.last_word is word:
+    is_another = supervisor.process not in (process, None)  # of a reload, say: that is a restart
+    if supervisor.last_word is word and not (is_another and end is Supervisor.restart):
         await end(supervisor)
     return _moved(server, had=had, cut=server.lost - lost, again=server.again - again)
 

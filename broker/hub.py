@@ -153,6 +153,10 @@ class Hub:
         """Something of a server's could not be ended."""
         self.mux.counters.add(f"left-behind.{what}")
 
+    def crashed(self) -> None:
+        """A fault of the broker's own has ended a server's process."""
+        self.mux.counters.add("crashed-here")
+
     def moved(self) -> None:
         """A server is in another state."""
         self.on_move()

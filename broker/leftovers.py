@@ -50,7 +50,7 @@ def end_leftovers(
 def _remove_cgroups(records: list[Record]) -> None:
     """The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
     for _ in range(_REMOVE_ROUNDS):
-        if all(is_removed(record.mark.cgroup) for record in records):
+        if all(is_removed(record.own_cgroup) for record in records):
             break
         time.sleep(_PAUSE_S)
 

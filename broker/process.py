@@ -40,6 +40,7 @@ _PIPE_BYTES = 1024 * 1024
 _MAX_DESCRIPTORS = 65_536
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
+_BLIND_PAUSE_S = 0.25
 _REMOVE_ROUNDS = 20
 """The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
 
@@ -95,7 +96,7 @@ class Launcher(NamedTuple):
         if container is not None:
             record = structs.replace(record, container=container.masked(mask(config, self.environ)))
         self.state.keep(record)
-        procs = str(record.mark.cgroup.procs) if record.mark.cgroup else ""
+        procs = str(record.own_cgroup.procs) if record.own_cgroup else ""
         numbers = map(str, (os.getpid(), self.soft_limit, number_of(record.cookie)))
         stub = [sys.executable, "-I", "-S", launch.__file__, *numbers, procs]
         with ExitStack() as theirs, ExitStack() as ours:
@@ -197,12 +198,12 @@ class Process:
         self.pid = child.pid
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         pipes = tuple(os.fstat(fd).st_ino for fd in (stdin, stdout, stderr))
-        self.mark = Mark(record.cookie, self.pid, frozenset(pipes), record.mark.cgroup)
-        self._pidfd = os.pidfd_open(child.pid)
+        self.mark = Mark(record.cookie, self.pid, frozenset(pipes), record.own_cgroup)
         self._left: list[Seen] = []
         self._state = state
         leader = look_at(self.pid)
         started = leader.started if leader else 0
+        self._pidfd = os.pidfd_open(child.pid)
         self._record = structs.replace(record, pid=self.pid, started=started, pipes=pipes)
         state.keep(self._record)
 
@@ -231,7 +232,10 @@ class Process:
 
     def is_stopped(self) -> bool:
         """Whether the leader was stopped, by SIGSTOP or the like: it does nothing until it is let go on."""
-        seen = look_at(self.pid)
+        try:
+            seen = look_at(self.pid)
+        except OSError:  # it is looked at again
+            return False
         return seen is not None and seen.stopped
 
     def close_stdin(self) -> None:
@@ -266,12 +270,20 @@ class Process:
         return left
 
     async def processes(self) -> int:
-        """How many of the tree run."""
+        """How many of the tree run.
+
+        Raises:
+            OSError: nothing can be opened now, so that nobody knows.
+        """
         trees = await _in_thread(partial(trees_of, [self.mark]))
         return len(trees[self.mark.cookie].processes)
 
     async def _kill_rest(self) -> list[int]:
-        """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed."""
+        """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
+
+        Where nothing can be opened, nobody knows whether anything is left: it is waited for that, for another
+        process must not be started beside what may be there (law 1).
+        """
         nothing, hunt = 0, Hunt([self.mark])
         for _ in range(_KILL_ROUNDS):
             if self.mark.cgroup:
@@ -279,12 +291,29 @@ class Process:
             _signal_group(self.pid, signal.SIGKILL)
             with trio.move_on_after(_KILL_PAUSE_S):
                 await self.exited()
-            self._left = [seen for _, seen in await _in_thread(hunt.go_round)]
+            self._left = [seen for _, seen in await self._looked(hunt)]
             nothing = 0 if self._left else nothing + 1
             if nothing >= 2 and (is_removed(self.mark.cgroup) or nothing == _REMOVE_ROUNDS):
                 break
             await trio.sleep(_KILL_PAUSE_S)
         return [seen.pid for seen in self._left]
+
+    async def _looked(self, hunt: Hunt) -> list[tuple[Mark, Seen]]:
+        """Go a round, as soon as that can be."""
+        told = False
+        while True:
+            try:
+                return await _in_thread(hunt.go_round)
+            except OSError as error:
+                if not told:
+                    self._tell_blind(error)
+                told = True
+                await trio.sleep(_BLIND_PAUSE_S)
+
+    def _tell_blind(self, error: OSError) -> None:
+        mend = _MENDS.get(error.errno or 0, "").removeprefix("; ")
+        facts = {"server": self._record.server, "reason": error.strerror, "mend": mend}
+        logger.error("server.cannot_be_seen", extra=facts)
 
     def close(self) -> None:
         """Reap the leader, unless the kernel keeps it, and give all descriptors back."""

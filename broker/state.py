@@ -52,8 +52,12 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """By what its processes are known now, when its leader may have ended and its number be another's."""
         leader = look_at(self.pid) if self.pid else None
         is_it = leader is not None and leader.started == self.started
-        cgroup = Cgroup(Path(self.cgroup)) if self.cgroup and self.cgroup.endswith(self.cookie) else None
-        return Mark(self.cookie, self.pid if is_it else None, frozenset(self.pipes), cgroup)
+        return Mark(self.cookie, self.pid if is_it else None, frozenset(self.pipes), self.own_cgroup)
+
+    @property
+    def own_cgroup(self) -> Cgroup | None:
+        """Its cgroup, where it has one."""
+        return Cgroup(Path(self.cgroup)) if self.cgroup and self.cgroup.endswith(self.cookie) else None
 
 
 def boot() -> str:
@@ -112,7 +116,7 @@ class State:
     def forget(self, record: Record) -> None:
         """Remove the record of a process tree that is gone, and its cgroup."""
         self._owed.pop(record.cookie, None)
-        if cgroup := record.mark.cgroup:
+        if cgroup := record.own_cgroup:
             cgroup.remove()
         with suppress(OSError):
             self._path(record).unlink(missing_ok=True)

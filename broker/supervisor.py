@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 from msgspec import structs
@@ -12,9 +14,10 @@ from msgspec import structs
 from broker.core.backoff import Backoff
 from broker.core.config import ServerConfig
 from broker.core.health import Looks
-from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
+from broker.core.lifecycle import TABLE, Action, Ending, Event, Lifecycle, State
 from broker.environment import mask
 from broker.exit_status import ExitStatus
+from broker.fault import HUB, came_through
 from broker.hub import Hub
 from broker.process import Launcher, Process
 from broker.program import SpawnError
@@ -29,6 +32,14 @@ WORRYING = frozenset({State.BACKOFF, State.BROKEN})
 _ENVELOPE_BYTES = 65_536
 _LAST_WORDS_S = 1.0
 _LAST_LINES = 5
+_TOO_LONG = (
+    "it wrote a line above max_message_bytes = {}; "
+    "have it answer with less, or raise max_message_bytes in [limits] and restart the broker"
+)
+_OWN_FAULT = (
+    "a fault of the broker's own, not of the server's: see server.crashed_here in the broker's log, "
+    "and report what stands there"
+)
 _LOOKS_A_WATCH = 3
 """How often a process is looked at within `watchdog_sec`."""
 
@@ -77,7 +88,7 @@ class Supervisor:
         self._hub = hub
         self._launcher = launcher
         self._starts = starts
-        self._max_line_bytes = max_message_bytes + _ENVELOPE_BYTES
+        self._max_message_bytes = max_message_bytes
         self._upstream: Upstream | None = None
         self._ended = trio.Event()
         self._spawn = trio.Event()
@@ -94,7 +105,8 @@ class Supervisor:
     def write(self, line: bytes) -> None:
         """Write a line to the process."""
         if self._upstream is not None:
-            self._upstream.write(line)
+            with self._boundary():
+                self._upstream.write(line)
 
     def opened(self) -> None:
         """The conversation is open."""
@@ -110,7 +122,8 @@ class Supervisor:
 
     def keep(self, text: bytes) -> None:
         """The process wrote this for people."""
-        self.log.keep(text, "stdout")
+        with self._boundary():
+            self.log.keep(text, "stdout")
 
     # -- its life ---------------------------------------------------------------------------------
 
@@ -195,34 +208,46 @@ class Supervisor:
             with trio.CancelScope(deadline=math.inf if wake_at is None else wake_at) as self._alarm:
                 await trio.sleep_forever()
             if self.lifecycle.wake_at is not None and self.lifecycle.wake_at <= trio.current_time():
-                self._feed(Event.TIMEOUT)
+                with self._boundary():
+                    self._feed(Event.TIMEOUT)
+
+    @contextmanager
+    def _boundary(self) -> Iterator[None]:
+        """A fault within ends this server's process, and nothing of the others'."""
+        try:
+            yield
+        except Exception as fault:
+            self._crashed(fault)
+
+    def _crashed(self, fault: Exception) -> None:
+        """A fault of the broker's own, in what belongs to this server: it alone is ended, and tried again.
+
+        One that came through the hub is raised again: the tables of all may be half changed, and only another
+        broker has whole ones.
+        """
+        if came_through(fault, HUB):
+            raise fault
+        logger.error("server.crashed_here", exc_info=fault, extra={"server": self.name})
+        self._hub.crashed()
+        if Event.FAILED in TABLE[self.lifecycle.state]:
+            self._feed(Event.FAILED, Ending(_OWN_FAULT))
 
     async def _live(self) -> None:
         """One process, from its start until nothing is left of it."""
-        await self._starts.acquire_on_behalf_of(self)
-        self._has_slot = True
-        self.log.mask = mask(self._config, self._launcher.environ)
-        try:
-            await self._launcher.end_owed(self._config)
-            if self.lifecycle.state is not State.STARTING:
-                self._give_slot_back()  # it was stopped while it waited for its turn
-                return
-            self._ended = trio.Event()
-            self.process = self._launcher.spawn(self._config)
-        except SpawnError as error:
-            if self.lifecycle.state is State.STARTING:
-                self._feed(Event.FAILED, Ending(str(error), cause=error.cause))
-                self.last_lines = []
-                self._feed(Event.GONE)
+        process = await self._started()
+        if process is None:
             return
-        process = self.process
         try:
             left = await self._attend(process)
-        except BaseException:  # cancelled, or a fault of the broker's own: no process stays behind
+        except BaseException as fault:  # cancelled, or a fault of the broker's own: no process stays behind
             self._upstream = None  # its descriptors are closed now, and their numbers may be others' soon
+            if contained := isinstance(fault, Exception) and not came_through(fault, HUB):
+                self._crashed(fault)
+                self._hub.gone(self.name, self.lifecycle.reason)
             with trio.CancelScope(shield=True):
-                await process.end(0)
-            raise
+                left = await process.end(0)  # where this fails, only the next broker can know what is left
+            if not contained:
+                raise
         finally:
             process.close()
             self.process = None
@@ -233,6 +258,31 @@ class Supervisor:
             logger.error("server.cannot_be_killed", extra={"server": self.name, "pid": pid})
             self._hub.left_behind("process")
         self._feed(Event.GONE)
+
+    async def _started(self) -> Process | None:
+        """A new process, once it is its turn; `None` where there is none to come, for now or for good."""
+        await self._starts.acquire_on_behalf_of(self)
+        self._has_slot = True
+        try:
+            self.log.mask = mask(self._config, self._launcher.environ)
+            await self._launcher.end_owed(self._config)
+            if self.lifecycle.state is not State.STARTING:
+                self._give_slot_back()  # it was stopped while it waited for its turn
+                return None
+            self._ended = trio.Event()
+            self.log.mask = mask(self._config, self._launcher.environ)  # the config may be another by now
+            self.process = self._launcher.spawn(self._config)
+        except SpawnError as error:
+            if self.lifecycle.state is State.STARTING:
+                self._feed(Event.FAILED, Ending(str(error), cause=error.cause))
+        except Exception as fault:
+            self._crashed(fault)
+        else:
+            return self.process
+        if self.lifecycle.state is State.DRAINING:
+            self.last_lines = []
+            self._feed(Event.GONE)
+        return None
 
     def _tell_container_left(self, process: Process) -> None:
         if process.container_left is not None:
@@ -245,7 +295,7 @@ class Supervisor:
         upstream = Upstream(
             process.stdin,
             process.stdout,
-            max_line_bytes=self._max_line_bytes,
+            max_line_bytes=self._max_message_bytes + _ENVELOPE_BYTES,
             congested=lambda congested: self._hub.congested(self.name, congested),
         )
         async with trio.open_nursery() as nursery:
@@ -272,8 +322,8 @@ class Supervisor:
             async def read() -> None:
                 try:
                     await upstream.read(lambda line: self._hub.line(self.name, line), self._hub.settle)
-                except LineTooLong as error:
-                    self._feed(Event.FAILED, Ending(str(error)))
+                except LineTooLong:
+                    self._feed(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
                 over.set()
 
             async def wait() -> None:
@@ -313,7 +363,11 @@ class Supervisor:
 
     async def _left_running(self, process: Process, status: ExitStatus) -> str:
         """What to tell of a wrapper that is content, and leaves behind what most likely is the server."""
-        if status.failure or not (count := await process.processes()):
+        try:
+            count = 0 if status.failure else await process.processes()
+        except OSError:  # nothing can be opened now
+            count = 0
+        if not count:
             return ""
         return (
             f", and left {count} of its processes running, which were ended with it; "

@@ -7,6 +7,7 @@ stderr. Descendants inherit all of these: a process is found as long as it has k
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -24,6 +25,9 @@ _LOCKS = b"Max file locks"
 """RLIMIT_LOCKS. Linux has limited nothing by it since 2.4.25 (getrlimit(2)), but every process inherits it,
 through every fork(2) and execve(2), and everybody can read it. So it is a mark that stays where a program
 clears its environment, leaves its session and closes its pipes."""
+
+_SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What the kernel says of this process or of the machine, and not of the one that is looked at."""
 
 _HALF_BITS = 31
 _STOPPING_ROUNDS = 20
@@ -82,20 +86,41 @@ class Tree(NamedTuple):
 def look_at(pid: int) -> Seen | None:
     """A process that runs; `None` where there is none, or one that has ended and waits for its parent.
 
+    Raises:
+        OSError: nothing can be opened now, so that nobody knows.
+
     Source: proc_pid_stat(5); the fields are counted from after the name, which may hold anything.
     """
-    try:
-        fields = Path("/proc", str(pid), "stat").read_bytes().rpartition(b") ")[2].split()
-    except OSError:
+    stat = _told(pid, "stat")
+    if stat is None:
         return None
+    fields = stat.rpartition(b") ")[2].split()
     if fields[0] in (b"Z", b"X") and int(fields[17]) < 2:  # else its first thread has ended, and others live
         return None
     ticks = sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
     return Seen(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S, fields[0] == b"T")
 
 
+def _told(pid: int, name: str) -> bytes | None:
+    """What /proc has on a process; `None` where it has ended, or is somebody else's.
+
+    Raises:
+        OSError: nothing can be opened now. A tree that lives must not be taken for gone because of that.
+    """
+    try:
+        return Path("/proc", str(pid), name).read_bytes()
+    except OSError as error:
+        if error.errno in _SHORT:
+            raise
+        return None
+
+
 def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
-    """Every process that one of the marks is true of, but for this one. Reads all of /proc."""
+    """Every process that one of the marks is true of, but for this one. Reads all of /proc.
+
+    Raises:
+        OSError: nothing can be opened now, so that nobody knows.
+    """
     sessions = {mark.session: mark for mark in marks if mark.session is not None}
     pipes = {inode: mark for mark in marks for inode in mark.pipes}
     numbers = {number_of(mark.cookie): mark for mark in marks}
@@ -128,11 +153,8 @@ def _pids() -> Iterator[int]:
 
 
 def _by_cookie(pid: int, marks: Collection[Mark]) -> Mark | None:
-    try:
-        environ = Path("/proc", str(pid), "environ").read_bytes()
-    except OSError:  # it has ended meanwhile, or is somebody else's
-        return None
-    if _MARKER not in environ:
+    environ = _told(pid, "environ")
+    if environ is None or _MARKER not in environ:
         return None
     carried = next((one for one in environ.split(b"\0") if one.startswith(_MARKER)), _MARKER)
     cookie = carried[len(_MARKER) :].decode(errors="replace")
@@ -140,10 +162,7 @@ def _by_cookie(pid: int, marks: Collection[Mark]) -> Mark | None:
 
 
 def _by_number(pid: int, numbers: dict[int, Mark], owners: dict[int, Mark]) -> Mark | None:
-    try:
-        limits = Path("/proc", str(pid), "limits").read_bytes()
-    except OSError:
-        return None
+    limits = _told(pid, "limits") or b""
     hard = limits.partition(_LOCKS)[2].split(None, 2)[1:2]
     if not hard or not hard[0].isdigit():  # unlimited, as it is everywhere else
         return None
@@ -192,6 +211,9 @@ class Hunt:
 
         A process in the middle of an execve(2) shows no environment for a moment: so nothing is there only
         after two rounds without any.
+
+        Raises:
+            OSError: nothing can be opened now, so that nobody knows.
         """
         found, new = [], False
         self._rounds += 1

@@ -140,7 +140,7 @@ class Upstream:
             partial.append(first)
             size += len(first)
             if size > self._max_line_bytes:
-                raise LineTooLong(f"it wrote a line above {self._max_line_bytes} bytes")
+                raise LineTooLong
             if newline:
                 on_line(b"".join(partial))
                 *lines, last = rest.split(b"\n")

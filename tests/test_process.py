@@ -15,7 +15,8 @@ from broker.core.config import ServerConfig
 from broker.process import Launcher
 from broker.program import SpawnError
 from broker.state import State
-from tests.e2e.harness import descendants, rogue
+from broker.trees import look_at
+from tests.e2e.harness import PATIENCE_S, descendants, rogue
 
 ENOUGH = 12
 """Descriptors that a start needs at most, with those that it gives back."""
@@ -120,5 +121,43 @@ def test_without_threads_a_tree_is_ended_all_the_same(
         return left
 
     assert trio.run(ended) == []
+    assert descendants(os.getpid()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Laws 1, 9 and 10: without descriptors nobody knows what is left of a tree; so its end is waited for."""
+    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
+    config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
+    left: list[list[int]] = []
+
+    async def main() -> None:
+        process = launcher.spawn(config)
+        await trio.lowlevel.wait_readable(process.stdout)
+        process.close_stdin()  # else that would be one descriptor more
+
+        async def end() -> None:
+            left.append(await process.end(0.1))
+            process.close()
+
+        with trio.fail_after(PATIENCE_S):
+            async with trio.open_nursery() as nursery:
+                with descriptors_left(0):
+                    with pytest.raises(OSError, match="Too many open files"):
+                        look_at(process.pid)
+                    assert not process.is_stopped()
+                    nursery.start_soon(end)
+                    while not caplog.records:
+                        await trio.sleep(0.01)
+                    assert left == []
+
+    trio.run(main)
+    assert left == [[]]
+    (told,) = caplog.records
+    assert told.message == "server.cannot_be_seen"
+    assert "LimitNOFILE=" in told.__dict__["mend"]
     assert descendants(os.getpid()) == []
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,41 @@
+"""A broker with a fault of its own at the place that $FAULT names. Once, when $ARMED exists."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from broker.__main__ import main
+from broker.core.multiplexer import Multiplexer
+from broker.process import Launcher, Process
+from broker.stderr_log import StderrLog
+from broker.upstream import Upstream
+
+PLACES: dict[str, tuple[type, str]] = {
+    "its start": (Launcher, "spawn"),
+    "its stdin": (Upstream, "_put"),
+    "its last lines": (Upstream, "caught_up"),
+    "its stderr": (StderrLog, "_take"),
+    "its end": (Process, "_kill_rest"),
+    "the core": (Multiplexer, "line"),
+}
+
+
+def break_once(owner: type, name: str, armed: Path) -> None:
+    """Have this method raise when it is called next, once the file is there."""
+    whole = getattr(owner, name)
+
+    def broken(*args: Any, **keys: Any) -> Any:
+        if armed.exists():
+            armed.unlink()
+            raise ValueError("nobody thought of this")
+        return whole(*args, **keys)
+
+    setattr(owner, name, broken)
+
+
+if __name__ == "__main__":
+    break_once(*PLACES[os.environ["FAULT"]], Path(os.environ["ARMED"]))
+    sys.exit(main())
