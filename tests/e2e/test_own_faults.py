@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from client_shim.blocking import BlockingClient
 from client_shim.errors import BrokerError
 from tests.e2e.faulty_broker import PLACES
 from tests.e2e.harness import PATIENCE_S, RunningBroker, descendants, is_alive, rogue, running, wait_until
@@ -17,19 +17,15 @@ PROGRAM = ("-m", "tests.e2e.faulty_broker")
 SERVERS = {name: rogue(restart_sec=0.05) for name in ("one", "other")}
 
 
-def write_and_hang(client: BlockingClient) -> None:
-    """Have the server write to its stderr, and be at a call when that is read."""
-    client.request("one", "tools/call", {"name": "stderr", "arguments": {"lines": 1, "bytes": 3}})
-    client.request("one", "tools/call", {"name": "hang"})
-
-
 def provoke(broker: RunningBroker, place: str) -> None:
     """Have the broker come to the place, for one server."""
     with broker.client() as client:
-        if place in ("its stdin", "its stderr"):
-            with pytest.raises(BrokerError) as ended:
-                write_and_hang(client)
-            assert "a fault of the broker's own" in str(ended.value)
+        if place == "its stdin":
+            with pytest.raises(BrokerError, match="a fault of the broker's own"):
+                client.request("one", "tools/call", {"name": "echo"})
+        elif place == "its stderr":
+            with suppress(BrokerError):  # its answer may come first
+                client.request("one", "tools/call", {"name": "stderr", "arguments": {"lines": 1, "bytes": 3}})
         else:
             os.kill(broker.pids()["one"], signal.SIGKILL)
 
