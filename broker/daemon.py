@@ -119,7 +119,8 @@ async def serve(
             hub.on_move = lambda: manager.status(
                 summary(mux.servers.values(), reloader.problems, reloader.waiting)
             )
-            office = Office(hub, fleet.supervisors, reloader, place.endpoint, str(path), trio.current_time())
+            shown = os.fsencode(path).decode(errors="replace")  # a path is bytes, an answer is text
+            office = Office(hub, fleet.supervisors, reloader, place.endpoint, shown, trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
             nursery.start_soon(transport.run)
             nursery.start_soon(hub.tick)

@@ -228,7 +228,11 @@ class Endpoint:
             await trio.lowlevel.checkpoint()
 
     def _drain_monitor(self) -> None:
-        """Take in which descriptors got and lost a connection. The order is libzmq's own."""
+        """Take in which descriptors got and lost a connection. The order is libzmq's own.
+
+        It tells of a loss, and gives the descriptor back, only when all has been read that was sent before:
+        as much as a socket buffer holds, so tens of thousands of tiny frames may come after a death.
+        """
         accepted: dict[int, None] = {}
         with suppress(zmq.Again):
             while True:

@@ -39,6 +39,7 @@ from tests.e2e.harness import (
     is_alive,
     rogue,
     running,
+    toml,
     wait_until,
 )
 
@@ -448,3 +449,14 @@ def test_a_line_without_end_ends_the_server_and_not_the_broker() -> None:
             call(broker, "server", "endless_reply", {"bytes": 300_000})
         assert call(broker, "server", "echo") == "{}"
         assert broker.server("server")["restarts"] == 1
+
+
+def test_a_config_path_that_is_no_text_is_shown_all_the_same() -> None:
+    """Law 10: a path is bytes, and an answer is text; `status` is told what can be shown of it."""
+    with tempfile.TemporaryDirectory(prefix="mb-") as folder:
+        path, address = Path(folder, os.fsdecode(b"\xff.toml")), f"ipc://{folder}/b.sock"
+        path.write_text(toml({"broker": {"endpoint": address}, "servers.s": rogue()}), encoding="utf-8")
+        with running(
+            {"s": rogue()}, arguments=("--config", str(path)), broker={"endpoint": address}
+        ) as broker:
+            assert broker.status()["broker"]["config"] == f"{folder}/\N{REPLACEMENT CHARACTER}.toml"
