@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TextIO
 
 LOGGER = "mcp-broker"
 
@@ -26,6 +28,19 @@ STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"
 
 RESERVED = frozenset({"time", "level", "event", "traceback"})
 """What a line has anyway: no fact may be called so either."""
+
+_PIECE_CHARS = select.PIPE_BUF // 10
+"""So many characters fit into what a pipe takes whole, however they are encoded or escaped."""
+
+_PATIENCE_MS = 20
+"""How long a line waits for a reader that is slow."""
+
+logger = logging.getLogger(LOGGER)
+
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler  # which takes a type only from Python 3.11 on
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@+%,$")
 
@@ -120,6 +135,41 @@ def _priority(level: int) -> int:
     return next((number for least, number in _PRIORITIES if level >= least), 7)
 
 
+class StderrHandler(_Handler):
+    """Writes to stderr as long as somebody reads it: a line that would have to wait is left out, and counted.
+
+    A terminal that is held by Ctrl-S, or a pipe whose reader hangs, would else hold the broker for good.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._poll, self._is_pollable = select.poll(), False
+        with suppress(AttributeError, OSError, ValueError):  # what has no descriptor never has to wait
+            self._poll.register(stream.fileno(), select.POLLOUT)
+            self._is_pollable = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, in pieces that a pipe takes whole where it takes anything (pipe(7), PIPE_BUF)."""
+        if self._lost and self._has_room():
+            lost, self._lost = self._lost, 0
+            logger.warning("log.lines_lost", extra={"lines": lost})
+        try:
+            line = self.format(record) + self.terminator
+            for at in range(0, len(line), _PIECE_CHARS):
+                if not self._has_room():
+                    self._lost += 1
+                    return
+                self.stream.write(line[at : at + _PIECE_CHARS])
+                self.stream.flush()
+        except Exception:
+            self.handleError(record)
+
+    def _has_room(self) -> bool:
+        """Whether it can be written to at once, or very soon; who has let it wait is given no more time."""
+        return not self._is_pollable or bool(self._poll.poll(0 if self._lost else _PATIENCE_MS))
+
+
 def set_up(level: str, form: Form = "text", *, journal: bool = False) -> None:
     """Log to stderr.
 
@@ -128,9 +178,8 @@ def set_up(level: str, form: Form = "text", *, journal: bool = False) -> None:
         form: of the lines.
         journal: whether they go to the journal.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = StderrHandler(sys.stderr)
     handler.setFormatter(LineFormatter(form, journal=journal))
-    logger = logging.getLogger(LOGGER)
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     logger.propagate = False

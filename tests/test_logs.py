@@ -207,3 +207,26 @@ def test_a_config_with_mistakes_is_an_error_in_the_journal(tmp_path: Path) -> No
 def test_only_who_is_connected_to_the_journal_is_under_it(tmp_path: Path) -> None:
     """$JOURNAL_STREAM is inherited: a broker whose stderr was redirected writes for people (sd-daemon(3))."""
     assert serve(tmp_path, journal=False).stderr.decode().startswith("mcp-broker: ")
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up() -> None:
+    """Laws 5 and 9: what would have to wait is left out, and told once somebody reads again."""
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as pipe, open(writer, "w", encoding="utf-8") as stream:
+        handler = logs.StderrHandler(stream)
+        handler.setFormatter(logs.LineFormatter(journal=True))
+        logger = logging.getLogger(logs.LOGGER)
+        before, logger.handlers = logger.handlers, [handler]
+        try:
+            for _ in range(200):
+                logger.error("much", extra={"text": "x" * 1000})
+            read = pipe.read(2**20)
+            logger.error("again")
+        finally:
+            logger.handlers = before
+        told = pipe.read(2**20)
+    assert b"<4>warning log.lines_lost lines=" in told
+    lost = int(told.split(b"lines=")[1].split()[0])
+    assert 0 < lost < 200
+    assert told.endswith(b"<3>error again\n")
+    assert read.count(b"much") in (200 - lost, 200 - lost + 1)  # of the first that was lost, a part is there
