@@ -13,7 +13,7 @@ import click
 
 from broker.words import language
 from client_shim.blocking import BlockingClient
-from client_shim.errors import BrokerError, InvalidRequest, Unavailable
+from client_shim.errors import BrokerError, InvalidEndpoint, InvalidRequest, Unavailable
 
 GiveUp = Callable[[str, int], NoReturn]
 """Ends the command with a message and a status."""
@@ -38,12 +38,19 @@ def fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def fail_by(error: BrokerError, status: int, speaks: int | None = None) -> NoReturn:
+def fail_by(error: BrokerError, speaks: int | None = None) -> NoReturn:
     """End the command with what the broker or its client says, in English: a broker of another release may
     say what this one does not know. Below it, to who reads Chinese, what such an error means.
     """
     chinese = language() if speaks is None else speaks
-    fail("\n".join([str(error), *(in_chinese(error.code) if chinese else ())]), status)
+    fail("\n".join([str(error), *(in_chinese(error.code) if chinese else ())]), status_of(error))
+
+
+def status_of(error: BrokerError) -> int:
+    """The exit status that this error ends a command with."""
+    if isinstance(error, (InvalidEndpoint, InvalidRequest)):
+        return USAGE
+    return NO_BROKER if isinstance(error, Unavailable) else BAD
 
 
 def in_chinese(code: str) -> list[str]:
@@ -64,9 +71,5 @@ def client(endpoint: str | None) -> Iterator[BlockingClient]:
     try:
         with BlockingClient(endpoint) as broker:
             yield broker
-    except Unavailable as error:
-        fail_by(error, NO_BROKER)
-    except InvalidRequest as error:
-        fail_by(error, USAGE)
     except BrokerError as error:
-        fail_by(error, BAD)
+        fail_by(error)

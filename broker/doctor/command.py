@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.asking import BAD, NO_BROKER, fail_by
+from broker.asking import BAD, fail_by
 from broker.words import language
-from client_shim.errors import BrokerError, Unavailable
+from client_shim.errors import BrokerError
 
 if TYPE_CHECKING:
     from broker.doctor.examination import Examination
@@ -55,10 +55,8 @@ def doctor(
     say = speaker(speaks)
     try:
         report = _examine(endpoint, cycles, COMPARED_PAGES if compare else 0, say)
-    except Unavailable as error:
-        fail_by(error, NO_BROKER, speaks)
     except BrokerError as error:
-        fail_by(error, BAD, speaks)
+        fail_by(error, speaks)
     _print(report, say, as_json=as_json, as_markdown=as_markdown)
     if report.verdict.grade != "A":
         sys.exit(BAD)

@@ -109,6 +109,8 @@ def test_ctrl_c_of_the_doctor_is_in_the_language_of_the_reader(broker: RunningBr
         (("call", "one", "jsonrpc_error"), "这是服务器自己返回的错误", 1),
         (("call", "one", "sleep", '{"seconds": 9}', "--timeout", "0.1"), "调用超时", 1),
         (("status", "--endpoint", "ipc:///nowhere/b.sock"), "该地址没有 broker 在监听", 3),
+        (("status", "--endpoint", "foo"), "这不是客户端可以连接的地址", 2),
+        (("doctor", "--endpoint", "foo"), "这不是客户端可以连接的地址", 2),
         (("doctor", "--endpoint", "ipc:///nowhere/b.sock"), "该地址没有 broker 在监听", 3),
     ],
 )
