@@ -200,10 +200,23 @@ def call(
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
     else:
-        for item in result.get("content", []):
-            click.echo(item["text"] if item.get("type") == "text" else json.dumps(item, ensure_ascii=False))
-    if result.get("isError"):
+        for line in result_lines(result):
+            click.echo(line)
+    if isinstance(result, dict) and result.get("isError"):
         sys.exit(BAD)
+
+
+def result_lines(result: object) -> list[str]:
+    """What a tool answered, as people read it: its texts, and as JSON all that is no text."""
+    content = result.get("content", []) if isinstance(result, dict) else [result]
+    items = content if isinstance(content, list) else [content]
+    texts = [
+        item.get("text") if isinstance(item, dict) and item.get("type") == "text" else None for item in items
+    ]
+    return [
+        text if isinstance(text, str) else json.dumps(item, ensure_ascii=False)
+        for item, text in zip(items, texts, strict=True)
+    ]
 
 
 @cli.command()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from pathlib import Path
 
+import pytest
 import tomli
 
+from broker.cli import result_lines
 from docs.blocks import faults, soak
 from docs.blocks.markdown import TEXTS
 from tests.faults.table import FAULTS, Call, End, Expected, Means, Moment
@@ -80,3 +82,19 @@ def test_a_figure_above_its_bound_is_a_miss() -> None:
     """A bound is inclusive, and a figure without one is only told."""
     assert [Line("x", measured, 1.0).holds for measured in (0, 1.0, 1.1)] == [True, True, False]
     assert Line("x", 99.0).holds
+
+
+@pytest.mark.parametrize(
+    ("result", "lines"),
+    [
+        ({"content": [{"type": "text", "text": "hi"}, {"type": "image"}]}, ["hi", '{"type": "image"}']),
+        ({"content": [{"type": "text"}, 5, None]}, ['{"type": "text"}', "5", "null"]),
+        ({"content": 5}, ["5"]),
+        ([1], ["[1]"]),
+        (None, ["null"]),
+        ({}, []),
+    ],
+)
+def test_whatever_a_tool_answers_is_shown(result: object, lines: list[str]) -> None:
+    """A server that does not keep to the protocol is no traceback of `mcp-broker call`."""
+    assert result_lines(result) == lines
