@@ -145,7 +145,7 @@ FAULTS = (
     Fault(
         "a 200 MiB line without an end",
         Means.SIGNAL,
-        dies("it wrote a line above"),
+        dies("it wrote a line above max_message_bytes = "),
         "endless-line",
         keys=LEGACY,
     ),
