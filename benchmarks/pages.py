@@ -5,7 +5,6 @@ thousand clients that are opened, used once, and dropped.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter
 
@@ -56,12 +55,17 @@ async def _old_page(log: Path) -> float:
 
 
 async def measure_cycles(broker: Broker, plan: Plan, results: Results) -> None:
-    """Open, call, drop: never closed, as the backends do it that leak."""
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(BrokerClient("backend", broker.endpoint))
+    """Open, call, drop: never closed, as the backends do it that leak.
+
+    In turns with them calls of a client that stays, which tell how fast the machine is at that moment.
+    """
+    async with BrokerClient("backend", broker.endpoint) as stays:
         for _ in range(plan.cycles):
             began = perf_counter()
             client = BrokerClient("page", broker.endpoint)
             await client.call_tool("bare", "echo", ECHO)
             del client
             results.cycles.append(perf_counter() - began)
+            began = perf_counter()
+            await stays.call_tool("bare", "echo", ECHO)
+            results.beside_cycles.append(perf_counter() - began)

@@ -151,10 +151,11 @@ def _pages(run: Summary) -> str:
 def _cycles(run: Summary) -> str:
     count = len(run.results.cycles)
     rows = [
-        ("the first tenth", f"{run.cycle(first=True) * 1e6:.0f}"),
-        ("the last tenth", f"{run.cycle(first=False) * 1e6:.0f}"),
+        (name, f"{run.cycle(first=it) * 1e6:.0f}", f"{run.beside_cycle(first=it) * 1e6:.0f}")
+        for name, it in (("the first tenth", True), ("the last tenth", False))
     ]
-    return table((f"open, call, drop: {count} times", "p50 µs"), rows)
+    beside = "in turns with it, a call of a client that stays"
+    return table((f"open, call, drop: {count} times", "p50 µs", f"{beside}, p50 µs"), rows)
 
 
 def _neighbour(run: Summary) -> str:

@@ -49,6 +49,7 @@ class Results(Struct):
     pages: list[float] = field(default_factory=list)
     old_pages: list[float] = field(default_factory=list)
     cycles: list[float] = field(default_factory=list)
+    beside_cycles: list[float] = field(default_factory=list)
     neighbour: dict[str, Rounds] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     start_up: StartUp = field(default_factory=StartUp)

@@ -45,9 +45,16 @@ class Summary:
 
     def cycle(self, *, first: bool) -> float:
         """The median of the first tenth of the cycles, or of the last."""
-        cycles = self.results.cycles
-        tenth = max(1, len(cycles) // 10)
-        return statistics.median(cycles[:tenth] if first else cycles[-tenth:])
+        return _tenth(self.results.cycles, first=first)
+
+    def beside_cycle(self, *, first: bool) -> float:
+        """The same of the calls in turns with them, by a client that stays."""
+        return _tenth(self.results.beside_cycles, first=first)
+
+    def cycle_growth(self) -> float:
+        """The last cycles over the first, each over the calls that were in turns with them."""
+        first, last = (self.cycle(first=it) / self.beside_cycle(first=it) for it in (True, False))
+        return last / first
 
     @property
     def bytes_per_connection(self) -> float:
@@ -74,3 +81,8 @@ class Summary:
 
 def _flat(rounds: Rounds) -> list[float]:
     return [sample for samples in rounds for sample in samples]
+
+
+def _tenth(times: list[float], *, first: bool) -> float:
+    tenth = max(1, len(times) // 10)
+    return statistics.median(times[:tenth] if first else times[-tenth:])
