@@ -70,7 +70,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "nothing_written": ("{server} has written nothing so far", "{server} 尚未输出任何内容"),
     "lines_missing": (
-        "{server}: {count} line{count:s} {count:are} missing: it wrote more at once than the broker keeps",
+        "{server}: {count} line{count:s} {count:are} missing here, for it wrote more at once than is kept",
         "{server}：此处缺少 {count} 行：它一次写出的行数超过 broker 保留的数目",
     ),
     "config_bad": ("{path}: {count} mistake{count:s}", "{path}：{count} 处错误"),

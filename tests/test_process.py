@@ -110,6 +110,7 @@ def test_without_threads_a_tree_is_ended_all_the_same(
     launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
     table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
+    others = descendants(os.getpid())
 
     async def ended() -> list[int]:
         process = launcher.spawn(config)
@@ -121,7 +122,7 @@ def test_without_threads_a_tree_is_ended_all_the_same(
         return left
 
     assert trio.run(ended) == []
-    assert descendants(os.getpid()) == []
+    assert set(descendants(os.getpid())) <= set(others)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -133,6 +134,7 @@ def test_what_cannot_be_looked_at_is_not_taken_for_gone(
     table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
     left: list[list[int]] = []
+    others = descendants(os.getpid())
 
     async def main() -> None:
         process = launcher.spawn(config)
@@ -159,5 +161,5 @@ def test_what_cannot_be_looked_at_is_not_taken_for_gone(
     (told,) = caplog.records
     assert told.message == "server.cannot_be_seen"
     assert "LimitNOFILE=" in told.__dict__["mend"]
-    assert descendants(os.getpid()) == []
+    assert set(descendants(os.getpid())) <= set(others)
     assert list(tmp_path.iterdir()) == []

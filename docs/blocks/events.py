@@ -92,7 +92,7 @@ def _one(call: ast.Call, event: str, levels: frozenset[str], where: str) -> Logg
     for keyword in call.keywords:
         if keyword.arg == "extra" and isinstance(keyword.value, ast.Dict):
             facts |= {key for key in map(_name, keyword.value.keys) if key}
-    return Logged(event, levels, frozenset(facts - {"extra"}), where)
+    return Logged(event, levels, frozenset(facts - {"extra", "exc_info"}), where)
 
 
 def _name(key: ast.expr | None) -> str | None:
