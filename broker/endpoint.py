@@ -7,11 +7,14 @@ away: it is only waited for when nothing is there and nothing was sent since (zm
 from __future__ import annotations
 
 import logging
+import math
 import re
 import resource
+import select
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from time import perf_counter
 
@@ -19,6 +22,7 @@ import trio
 import zmq
 
 from broker.core.config import LimitsConfig
+from broker.core.patience import Rounds
 from broker.core.sessions import Body, Peer, Post
 from broker.hub import Hub
 from broker.place import not_bound
@@ -71,6 +75,7 @@ class Endpoint:
         self._over: dict[bytes, None] = {}
         self._lost: deque[bytes] = deque()
         self._telling = False
+        self._rounds = Rounds()
         self._most = _most_connections(limits)
         self._fd = _fd(self._router)
         self._parked = False
@@ -95,23 +100,27 @@ class Endpoint:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_connections)
             while True:
-                more = self._turn()
+                until = self._turn()
                 if self._pulsing:
                     self._pulsing.unpark_all()
-                if more:
-                    await trio.lowlevel.checkpoint()
-                else:
+                if until == math.inf:
                     await self._park()
+                elif until:
+                    await self._rest(until)
+                else:
+                    await trio.lowlevel.checkpoint()
 
     async def pulse(self) -> None:
         """Come back once the task that owns the socket has had a turn: it lives."""
         self._wake()
         await self._pulsing.park()
 
-    def _turn(self) -> bool:
-        """Take what is there, up to the limits; whether there may be more."""
-        until = perf_counter() + TURN_S
+    def _turn(self) -> float:
+        """Take what is there, up to the limits; until when what is left can wait (0 is not at all)."""
+        end, rest = perf_counter() + TURN_S, 0.0
         self._quiet = False
+        if self._rounds:
+            _has_input(self._router)  # takes in who has sent something, so that a round is a whole one
         for _ in range(MESSAGES_A_TURN):
             try:
                 key = self._router.recv(_NOBLOCK)
@@ -119,10 +128,12 @@ class Endpoint:
                 self._quiet = True
                 break
             self._receive(key)
-            if perf_counter() > until:
+            if self._rounds:
+                rest = self._rounds.rest(key, trio.current_time())
+            if rest or perf_counter() > end:
                 break
         self._hub.settle()
-        return not self._quiet
+        return math.inf if self._quiet else rest
 
     async def _park(self) -> None:
         self._parked = True
@@ -132,6 +143,15 @@ class Endpoint:
             pass  # nothing was closed: `_wake` said so, which costs nothing while it is not needed
         finally:
             self._parked = False
+
+    async def _rest(self, until: float) -> None:
+        """Let those wait that can. Whoever else sends something wakes the socket.
+
+        Unless a send has just taken that edge: then it waits with them, which is why a rest is short.
+        """
+        self._lose_hung_up()
+        with trio.CancelScope(deadline=until):
+            await self._park()
 
     def _wake(self) -> None:
         if self._parked:
@@ -203,8 +223,13 @@ class Endpoint:
             if not self._quiet:
                 self._wake()
 
+    def hold(self, connection: bytes, until: float) -> None:
+        """What this connection says next can wait until then."""
+        self._rounds.hold(connection, until)
+
     def forget(self, connection: bytes) -> None:
         """This connection is closed as far as the broker is concerned."""
+        self._rounds.forget(connection)
         known = self._known.pop(connection, None)
         if known is not None and self._key_at.get(known[0]) == connection:
             self._key_at[known[0]] = None
@@ -250,8 +275,16 @@ class Endpoint:
             self._turn_away(accepted.popitem()[0])
         self._tell_lost()
 
+    def _lose_hung_up(self) -> None:
+        """Look who of those that wait has gone: libzmq tells of it only when all is read that they sent."""
+        descriptors = {known[0]: key for key in self._rounds if (known := self._known.get(key)) is not None}
+        for fd in _hung_up(descriptors):
+            self.cut(descriptors[fd])
+            self._hub.lost(descriptors[fd])
+
     def _lose(self, key: bytes) -> None:
         self._known.pop(key, None)
+        self._rounds.forget(key)
         self._note_over(key)
         self._lost.append(key)
 
@@ -323,6 +356,14 @@ def _is_later(one: bytes, other: bytes) -> bool:
     """Whether a key of the ROUTER's own was made after another; the number begins anew at 2**32."""
     ahead = (int.from_bytes(one[1:], "big") - int.from_bytes(other[1:], "big")) % 2**32
     return 0 < ahead < 2**31
+
+
+def _hung_up(descriptors: Iterable[int]) -> list[int]:
+    """Those whose other end is closed (poll(2))."""
+    poller = select.poll()
+    for fd in descriptors:
+        poller.register(fd, select.POLLRDHUP)
+    return [fd for fd, _ in poller.poll(0)]
 
 
 def _shut(fd: int) -> None:

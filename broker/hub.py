@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from broker.core.config import Config, ServerConfig
-from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Unfit, Write
+from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Slow, Unfit, Write
 from broker.core.multiplexer import Multiplexer
 from broker.core.refusals import Refusal
 from broker.core.sessions import CloseReason, Peer, Post
@@ -36,6 +36,9 @@ class Transport(Protocol):
 
     def settle(self) -> None:
         """Nothing more is sent for now."""
+
+    def hold(self, connection: bytes, until: float) -> None:
+        """What this connection says next can wait until then, by the hub's clock."""
 
     def forget(self, connection: bytes) -> None:
         """Nothing more comes from or goes to this connection."""
@@ -217,6 +220,9 @@ class Hub:
             if self._transport is not None:
                 told = effect.reason in (CloseReason.GOODBYE, CloseReason.SHUTDOWN)
                 (self._transport.forget if told else self._transport.cut)(effect.connection)
+        elif isinstance(effect, Slow):
+            if self._transport is not None:
+                self._transport.hold(effect.connection, effect.until)
         elif isinstance(effect, Opened):
             self.backends[effect.server].opened()
         elif isinstance(effect, Unfit):

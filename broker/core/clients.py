@@ -12,10 +12,11 @@ from broker.core import jsonrpc, refusals
 from broker.core.audience import Audience
 from broker.core.calls import Calls, fault
 from broker.core.config import LimitsConfig
-from broker.core.effects import Closed, Effects, Level, Manage
+from broker.core.effects import Closed, Effects, Level, Manage, Slow
 from broker.core.jsonrpc import BodyError, Params
 from broker.core.methods import NO_TASKS, Era, Route, rule_for
 from broker.core.metrics import Counters
+from broker.core.patience import Patience
 from broker.core.refusals import Refusal
 from broker.core.server import Server
 from broker.core.servers import Servers
@@ -68,6 +69,7 @@ class Clients:
         self._instance = instance
         self._version = version
         self._managing: dict[tuple[bytes, int], int] = {}
+        self._patience = Patience()
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
         """A message came in on the connection `key`; `peer` is who the kernel says is at its end."""
@@ -76,31 +78,33 @@ class Clients:
             message = wire.decode(header)
             wire.check_body(message, body)
         except wire.WireError as error:
-            self._refuse_frame(key, error.code, str(error), error.channel, error.id)
+            self._refuse_frame(key, error.code, str(error), error.channel, error.id, now)
             return
         if connection is not None:
             self._from_client(connection, message, body, now)
         elif isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self._counters.add("late.frame")  # of a connection that was closed meanwhile: it asks for nothing
+            self._late("frame", key, now)  # of a connection that was closed meanwhile: it asks for nothing
         else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
-            self._refuse_frame(key, Code.HELLO_FIRST, text, message.channel, message.id, is_late=self.closing)
+            self._refuse_frame(
+                key, Code.HELLO_FIRST, text, message.channel, message.id, now, is_late=self.closing
+            )
 
-    def malformed(self, key: bytes, why: str) -> None:
+    def malformed(self, key: bytes, why: str, now: float) -> None:
         """A message came in that is none of the protocol, whatever its header says."""
-        self._refuse_frame(key, Code.MALFORMED, why, 0, 0)
+        self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
 
     def _hello(self, key: bytes, peer: Peer, hello: wire.Hello, now: float) -> None:
         if wire.VERSION not in hello.versions:
             theirs = ", ".join(str(version) for version in hello.versions if type(version) is int)
             text = f"the client speaks the wire versions {theirs}, the broker {wire.VERSION}"
-            self._refuse_frame(key, Code.WIRE_VERSION, clip(text), 0, 0)
+            self._refuse_frame(key, Code.WIRE_VERSION, clip(text), 0, 0, now)
         elif self.closing:
-            self._refuse(key, 0, 0, refusals.shutting_down())
+            self._refuse(key, 0, 0, refusals.shutting_down(), now)
         elif len(self._sessions) >= self.limits.connections:
-            self._refuse(key, 0, 0, refusals.busy("connections", self.limits.connections))
+            self._refuse(key, 0, 0, refusals.busy("connections", self.limits.connections), now)
         else:
             name = hello.client.get("name")
             shown = clip(name, 64) if isinstance(name, str) and name else "unnamed"
@@ -118,29 +122,29 @@ class Clients:
         if isinstance(message, wire.Request):
             refusal = self._request(connection, message, body, now)
             if refusal is not None:
-                self._refuse(connection.key, message.channel, message.id, refusal)
+                self._refuse(connection.key, message.channel, message.id, refusal, now)
         elif isinstance(message, wire.Credit):
-            self._credit(connection, message)
+            self._credit(connection, message, now)
         elif isinstance(message, wire.Cancel):
             call = self._calls.routing.by_client(connection.key, message.id)
             if call is not None:
                 self._calls.cancel(call, now)
             else:
-                self._counters.add("late.cancel")
+                self._late("cancel", connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
             self._release(connection.key, message.channel, now)
         elif isinstance(message, wire.Goodbye):
             self._close(connection, CloseReason.GOODBYE, now)
         else:
             text = f"the broker takes no {type(message).__name__.lower()} from a client"
-            self._refuse_frame(connection.key, Code.METHOD_REFUSED, text, message.channel, message.id)
+            self._refuse_frame(connection.key, Code.METHOD_REFUSED, text, message.channel, message.id, now)
 
-    def _credit(self, connection: Connection, credit: wire.Credit) -> None:
+    def _credit(self, connection: Connection, credit: wire.Credit, now: float) -> None:
         if 0 <= credit.read_bytes <= connection.unread_bytes:
             self._effects += self._sessions.credit(connection, credit.read_bytes)
             return
         text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
-        self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id)
+        self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
@@ -151,7 +155,7 @@ class Clients:
             return refusals.protocol(Code.MALFORMED, "a request needs a channel and an id from 1 up")
         if self._is_open(key, request.id):
             text = f"request {request.id} is still open on this connection"
-            self._refuse_frame(key, Code.DUPLICATE_ID, text, request.channel, request.id)
+            self._refuse_frame(key, Code.DUPLICATE_ID, text, request.channel, request.id, now)
             return None
         if request.instance != self._instance:
             return refusals.wrong_instance(request.instance, self._instance)
@@ -225,19 +229,20 @@ class Clients:
         self._effects.append(Manage(key, request.id, request.method, params.body))
         return None
 
-    def managed(self, key: bytes, client_id: int, outcome: bytes | Refusal) -> None:
+    def managed(self, key: bytes, client_id: int, outcome: bytes | Refusal, now: float) -> None:
         """A management request was carried out, or refused."""
         channel = self._managing.pop((key, client_id))
         connection = self._sessions.get(key)
         if connection is None:
             self._counters.add("late.managed")
         elif isinstance(outcome, Refusal):
-            self._refuse(key, channel, client_id, outcome)
+            self._refuse(key, channel, client_id, outcome, now)
         else:
             self._post(connection, wire.Result(channel, client_id), outcome)
 
     def lost(self, key: bytes, now: float) -> None:
         """The transport says that this connection is gone."""
+        self._patience.forget(key)
         connection = self._sessions.get(key)
         if connection is not None:
             self._close(connection, CloseReason.LOST, now)
@@ -245,6 +250,7 @@ class Clients:
     def _close(self, connection: Connection, reason: CloseReason, now: float) -> None:
         """The one way out of a connection."""
         self._sessions.close(connection.key)
+        self._patience.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")
         if reason is CloseReason.CREDIT:  # beyond its credit, or it would wait for answers for ever
@@ -282,7 +288,7 @@ class Clients:
         if post is not None:
             self._effects.append(post)
 
-    def _refuse(self, key: bytes, channel: int, id: int, refusal: Refusal) -> None:
+    def _refuse(self, key: bytes, channel: int, id: int, refusal: Refusal, now: float) -> None:
         """Answer with a fault; a connection that has said no hello has no credit to respect."""
         self._counters.add(f"refused.{refusal.code.value}")
         self._effects.note(Level.DEBUG, "request.refused", code=refusal.code.value)
@@ -291,9 +297,18 @@ class Clients:
             self._post(connection, fault(channel, id, refusal))
         else:
             self._effects.append(Post(key, wire.encode(fault(channel, id, refusal))))
+        self._led_nowhere(key, now)
 
     def _refuse_frame(
-        self, key: bytes, code: Code, message: str, channel: int, id: int, *, is_late: bool = False
+        self,
+        key: bytes,
+        code: Code,
+        message: str,
+        channel: int,
+        id: int,
+        now: float,
+        *,
+        is_late: bool = False,
     ) -> None:
         connection = self._sessions.get(key)
         client = connection.name if connection is not None else None
@@ -303,4 +318,20 @@ class Clients:
             self._counters.add("late.frame")
         else:
             self._effects.note(Level.WARNING, "frame.refused", code=code.value, client=client)
-        self._refuse(key, channel, id, refusals.protocol(code, message))
+        self._refuse(key, channel, id, refusals.protocol(code, message), now)
+
+    def _late(self, what: str, key: bytes, now: float) -> None:
+        self._counters.add(f"late.{what}")
+        self._led_nowhere(key, now)
+
+    def _led_nowhere(self, key: bytes, now: float) -> None:
+        """Who is refused time and again waits, so that the others need not (law 5)."""
+        verdict = self._patience.tried(key, now)
+        if verdict is None:
+            return
+        self._effects.append(Slow(key, verdict.until))
+        if verdict.is_new:
+            connection = self._sessions.get(key)
+            name, pid = (connection.name, connection.peer.pid) if connection is not None else (None, None)
+            self._counters.add("slowed")
+            self._effects.note(Level.WARNING, "client.slowed", client=name, pid=pid)

@@ -62,6 +62,13 @@ class Closed(Struct, frozen=True, gc=False):
     reason: CloseReason
 
 
+class Slow(Struct, frozen=True, gc=False):
+    """What this connection says next can wait until then: what it says leads to nothing, time and again."""
+
+    connection: bytes
+    until: float
+
+
 class Keep(Struct, frozen=True, gc=False):
     """Keep this text among what the server wrote to stderr: it is for people, not for a client."""
 
@@ -77,7 +84,7 @@ class Note(Struct, frozen=True):
     facts: dict[str, Fact]
 
 
-Effect = Post | Write | Manage | Opened | Unfit | Demand | Closed | Keep | Note
+Effect = Post | Write | Manage | Opened | Unfit | Demand | Closed | Slow | Keep | Note
 
 
 def note(level: Level, event: str, **facts: Fact) -> Note:

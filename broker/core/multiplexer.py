@@ -96,12 +96,12 @@ class Multiplexer:
 
     def malformed(self, key: bytes, why: str, now: float) -> list[Effect]:
         """A message came in that is none of the protocol, whatever its header says."""
-        self._clients.malformed(key, why)
+        self._clients.malformed(key, why, now)
         return self._done(now)
 
     def managed(self, key: bytes, client_id: int, outcome: bytes | Refusal, now: float) -> list[Effect]:
         """A management request was carried out, or refused."""
-        self._clients.managed(key, client_id, outcome)
+        self._clients.managed(key, client_id, outcome, now)
         return self._done(now)
 
     def lost(self, key: bytes, now: float) -> list[Effect]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from broker.core.backoff import Backoff
 from broker.core.config import Config, ServerConfig
-from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Unfit, Write
+from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Slow, Unfit, Write
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
 from broker.core.loading import load
 from broker.core.multiplexer import Multiplexer
@@ -128,6 +128,9 @@ class World:
         self.spawned: dict[str, int] = dict.fromkeys(tables, 0)
         self.clients: dict[bytes, Client] = {}
         self.closed: dict[bytes, CloseReason] = {}
+        self.lost: set[bytes] = set()
+        self.held: dict[bytes, float] = {}
+        """Whose next messages can wait, and until when."""
         self.notes: list[Note] = []
         self.kept: list[Keep] = []
         self.managing: list[Manage] = []
@@ -153,6 +156,7 @@ class World:
 
     def cut(self, client: Client) -> None:
         """The transport says that the connection is lost."""
+        self.lost.add(client.key)
         self.run(self.mux.lost(client.key, self.now))
 
     def managed(self, request: Manage, outcome: bytes | Refusal) -> None:
@@ -236,6 +240,8 @@ class World:
     def _record(self, effect: Effect) -> None:
         if isinstance(effect, Closed):
             self.closed[effect.connection] = effect.reason
+        elif isinstance(effect, Slow):
+            self.held[effect.connection] = effect.until
         elif isinstance(effect, Keep):
             self.kept.append(effect)
         elif isinstance(effect, Manage):
@@ -278,6 +284,8 @@ class World:
         assert mux.calls.routing.next_deadline() is None  # and so the deadlines that were are forgotten
         connected = {"Sessions._connections": len(mux.sessions)} if len(mux.sessions) else {}
         left = residue(mux)
+        refused = left.pop("Patience._lanes", 0)
+        assert refused <= len(self.clients.keys() - self.closed.keys() - self.lost)  # who may still say more
         assert left == connected, left
         assert mux.calls.routing.body_bytes == 0
         assert repr(mux.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"

@@ -226,6 +226,13 @@ def requests(peers: Peers, number: int) -> None:
     peer.flood([wire.encode(peer.request("s")), b'{"name":"hang"}'] for _ in range(number))
 
 
+def cancels(peers: Peers, number: int) -> None:
+    """One peer takes back so many requests that it never made."""
+    peer = peers.hello()
+    for id in range(1, number + 1):
+        peer.say(wire.Cancel(1, id, None))
+
+
 def flood(peers: Peers, number: int) -> None:
     """One peer calls without end, so many ahead of what it has read; `done` comes before."""
     peer = peers.hello()
@@ -246,7 +253,7 @@ def noise(peers: Peers, number: int) -> None:
 
 
 ROLES: dict[str, Callable[[Peers, int], None]] = {
-    role.__name__: role for role in (silent, idle, hang, steps, results, requests, flood, noise)
+    role.__name__: role for role in (silent, idle, hang, steps, results, requests, cancels, flood, noise)
 }
 
 

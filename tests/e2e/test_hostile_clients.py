@@ -22,6 +22,7 @@ import trio
 
 from broker.core.loading import load
 from broker.core.multiplexer import Multiplexer
+from broker.core.patience import AT_ONCE, EVERY_S
 from broker.endpoint import Endpoint
 from broker.hub import Hub
 from broker.supervisor import lifecycle_of
@@ -42,6 +43,8 @@ SERVERS = {"s": rogue(max_in_flight=8), "odd": rogue(allow_methods=['a"b\n\x01']
 MESSAGE_BYTES = LIMITS["max_message_bytes"]
 MEMORY_BYTES = 24 * KIB * KIB
 """What malloc and libzmq may keep beside what the limits allow."""
+MESSAGES_OF_A_LOOK = 2 * 6
+"""Two for each that a client sends and is sent which asks for the status."""
 
 
 @pytest.fixture(scope="module")
@@ -474,7 +477,30 @@ def test_others_are_served_during_a_flood(broker: RunningBroker, peers: Peers) -
             arguments = {"name": "echo", "arguments": {"number": number}}
             result = client.request("s", "tools/call", arguments)
             assert json.loads(result["content"][0]["text"]) == {"number": number}
-        broker.wait(lambda status: calls_of("raw", status) > calls_of("raw", start) + 20_000)
+        broker.wait(lambda status: calls_of("raw", status) > calls_of("raw", start) + 2_000)
+
+
+def test_who_is_refused_without_an_end_is_slowed(broker: RunningBroker, peers: Peers) -> None:
+    """Law 5: beyond a burst a refusal has its pace, whatever the client does; a slow machine is below it."""
+    with process(broker.endpoint, "flood", 200):
+        before = broker.wait(lambda status: count(status, "slowed") > 0)
+        begin = time.monotonic() - AT_ONCE * EVERY_S  # what it owes may be as much as that
+        asked = itertools.count(1)
+        after = broker.wait(lambda status: next(asked) == 20)
+        refusals = count(after, "refused.busy") - count(before, "refused.busy")
+        # Each message of another client may let one come of it, or two.
+        assert refusals <= (time.monotonic() - begin) / EVERY_S + 20 * MESSAGES_OF_A_LOOK
+    assert broker.log().count("client.slowed client=raw") == count(after, "slowed")
+
+
+def test_who_dies_while_it_is_slowed_is_missed_at_once(broker: RunningBroker, peers: Peers) -> None:
+    """Law 4: libzmq tells of a loss only when all is read that was sent, and of this one little is read."""
+    before = broker.status()
+    with process(broker.endpoint, "cancels", 4000):
+        broker.wait(lambda status: count(status, "slowed") > count(before, "slowed"))
+    broker.wait(lambda status: len(status["clients"]) == 1)
+    # Of what libzmq has taken in by the time it tells, as many as `_RECEIVE_HWM` at most would come so late.
+    broker.wait(lambda status: count(status, "late.frame") > count(before, "late.frame") + 500)
 
 
 def count(status: dict[str, Any], name: str) -> int:

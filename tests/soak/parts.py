@@ -26,7 +26,7 @@ PARTS = {
     "strangers": Part(strangers.run, 60, 4, "seconds"),
     "queues": Part(queues.run, 1000, 100, "calls"),
     "stopped": Part(hostile.stopped_reader, 10, 1, "rounds"),
-    "caller": Part(hostile.caller, 100_000, 10_000, "requests"),
+    "caller": Part(hostile.caller, 100_000, 2_000, "requests"),
     "vanishing": Part(hostile.vanishing, 500, 100, "clients"),
     "churn": Part(churn.run, 10_000, 200, "cycles"),
     "vanish": Part(vanish.run, 200, 10, "kills"),

@@ -1,0 +1,108 @@
+"""Who has to wait: a connection whose messages lead to nothing, time and again.
+
+To refuse costs the broker about as much as to call does. Without an end to it, who is refused would take the
+processor from all the others (law 5). So refusals are free for a while, and then have a pace: `Patience` says
+whose next messages can wait, and `Rounds` tells the transport when there are no other messages than those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+AT_ONCE = 256
+"""So many messages of a connection may lead to nothing at once: a burst beyond a limit is told so at once."""
+
+EVERY_S = 2**-10
+"""And one more in so many seconds (a power of two adds up exactly). A refusal takes a tenth of that."""
+
+TOGETHER = 4
+"""So many are let come together after a wait, because each wait has its cost too."""
+
+REMEMBERED = 4096
+"""Of so many connections it is known at most; of the others, those that were refused first are forgiven."""
+
+
+class Verdict(Struct, frozen=True):
+    """The next messages of a connection can wait `until` then; `is_new` where it had none to wait for."""
+
+    until: float
+    is_new: bool
+
+
+class _Lane(Struct):
+    paid_at: float
+    waits: bool = False
+
+
+class Patience:
+    """What each connection has sent for nothing lately.
+
+    Each such message costs its interval, also one that came while its connection was to wait; what is owed
+    beyond the burst is waited for.
+    """
+
+    def __init__(self) -> None:
+        self._lanes: dict[bytes, _Lane] = {}
+
+    def tried(self, key: bytes, now: float) -> Verdict | None:
+        """A message of this connection led to nothing; whether its next ones can wait."""
+        lane = self._lanes.get(key)
+        if lane is None or lane.paid_at <= now:
+            lane = self._lanes[key] = _Lane(now)
+            if len(self._lanes) > REMEMBERED:
+                del self._lanes[next(iter(self._lanes))]
+        free_at = now + AT_ONCE * EVERY_S
+        lane.paid_at = min(lane.paid_at, free_at + TOGETHER * EVERY_S) + EVERY_S
+        if lane.paid_at <= free_at:
+            return None
+        is_new, lane.waits = not lane.waits, True
+        return Verdict(now + (lane.paid_at - free_at) + TOGETHER * EVERY_S, is_new)
+
+    def forget(self, key: bytes) -> None:
+        """This connection is gone."""
+        self._lanes.pop(key, None)
+
+
+class Rounds:
+    """Whether only those are left that can wait, told by the order in which messages come.
+
+    A ROUTER gives each connection that has sent something its turn (zmq_socket(7)). When one that can wait
+    has a second turn, and all between were of such, then nobody else has sent anything.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[bytes, float] = {}
+        self._seen: set[bytes] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._until)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(tuple(self._until))
+
+    def hold(self, key: bytes, until: float) -> None:
+        """What this connection says next can wait until then."""
+        self._until[key] = until
+        if len(self._until) > REMEMBERED:
+            self.forget(next(iter(self._until)))
+
+    def forget(self, key: bytes) -> None:
+        """This connection is gone."""
+        self._until.pop(key, None)
+        self._seen.discard(key)
+
+    def rest(self, key: bytes, now: float) -> float:
+        """A message came from this connection: until when all that may be there can wait; 0 is not at all."""
+        until = self._until.get(key)
+        if until is None or until <= now:
+            self._until.pop(key, None)
+            self._seen.clear()
+            return 0.0
+        if key not in self._seen:
+            self._seen.add(key)
+            return 0.0
+        soonest = min(self._until[seen] for seen in self._seen)
+        self._seen.clear()
+        return soonest
