@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from client_shim.blocking import BlockingClient
+from client_shim.errors import BrokerError
+from client_shim.wire import MANAGEMENT
 from tests.e2e.harness import toml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,9 +68,13 @@ def main_pid() -> int:
 
 
 def status() -> dict[str, Any]:
-    """What `mcp-broker status --json` prints, whether all are ready or not."""
-    seen: dict[str, Any] = json.loads(sh("mcp-broker status --json 2>/dev/null", status=None) or "{}")
-    return seen
+    """What `mcp-broker status --json` prints, ready or not; nothing where none answers."""
+    try:
+        with BlockingClient(ENDPOINT, timeout_s=PATIENCE_S) as broker:
+            seen: dict[str, Any] = broker.request(MANAGEMENT, "status")
+            return seen
+    except BrokerError:
+        return {}
 
 
 def server_pids() -> dict[str, int]:
@@ -117,6 +122,15 @@ def call(server: str, tool: str, arguments: dict[str, Any] | None = None) -> str
 def configure(servers: dict[str, dict[str, Any]]) -> None:
     """Write another config, as an administrator would: owner and mode stay."""
     CONFIG.write_text(toml({f"servers.{name}": table for name, table in servers.items()}), encoding="utf-8")
+
+
+def install_rogue() -> None:
+    """A small config with servers that behave as they are told, in the place of the five."""
+    sh(f"mkdir -p /opt/rogue/tests && cp -rp {ROOT}/tests/servers /opt/rogue/tests")
+    sh("chmod -R a+rX /opt/rogue")
+    configure({"fine": ROGUE, "other": ROGUE})
+    sh("systemctl restart mcp-broker")
+    until_ready()
 
 
 def drop_in(text: str) -> None:

@@ -20,6 +20,7 @@ from tests.systemd.host import (
     as_user,
     call,
     configure,
+    install_rogue,
     journal,
     main_pid,
     server_pids,
@@ -155,6 +156,7 @@ def a_second_broker_cannot_take_the_socket() -> None:
 
 def systemd_does_not_take_the_socket_of_a_broker_either() -> None:
     """Nor does systemd, which would take over the path without a word, take it from a broker by hand."""
+    install_rogue()  # from here on: the five have shown what they can, and take seconds to start
     sh("systemctl stop mcp-broker.socket && rm -f /run/mcp-broker/broker.sock")
     user = "setpriv --reuid=mcp-broker --regid=mcp-broker --init-groups env HOME=/var/lib/mcp-broker"
     serve = f"{user} {PREFIX}/bin/mcp-broker serve --config {CONFIG}"
