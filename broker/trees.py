@@ -29,6 +29,9 @@ clears its environment, leaves its session and closes its pipes."""
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What the kernel says of this process or of the machine, and not of the one that is looked at."""
 
+_PF_KTHREAD = 0x00200000
+"""From <linux/sched.h>."""
+
 _HALF_BITS = 31
 _STOPPING_ROUNDS = 20
 _LISTINGS = 10
@@ -86,6 +89,8 @@ class Tree(NamedTuple):
 def look_at(pid: int) -> Seen | None:
     """A process that runs; `None` where there is none, or one that has ended and waits for its parent.
 
+    A thread of the kernel, of which a machine has more than processes, is none: it is nobody's.
+
     Raises:
         OSError: nothing can be opened now, so that nobody knows.
 
@@ -95,6 +100,8 @@ def look_at(pid: int) -> Seen | None:
     if stat is None:
         return None
     fields = stat.rpartition(b") ")[2].split()
+    if int(fields[6]) & _PF_KTHREAD:
+        return None
     if fields[0] in (b"Z", b"X") and int(fields[17]) < 2:  # else its first thread has ended, and others live
         return None
     ticks = sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
@@ -108,7 +115,8 @@ def _told(pid: int, name: str) -> bytes | None:
         OSError: nothing can be opened now. A tree that lives must not be taken for gone because of that.
     """
     try:
-        return Path("/proc", str(pid), name).read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # of all processes, again and again
+            return file.read()
     except OSError as error:
         if error.errno in _SHORT:
             raise

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -18,10 +16,10 @@ import pytest
 import broker
 from broker.__main__ import DAEMON_PACKAGES
 from broker.config_file import METRICS_PACKAGES
+from tests.backend.pythons import VERSIONS, thin_python
+from tests.wheels import wheel
 
 ROOT = Path(__file__).parent.parent
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 INSTALL = "pip install '/PATH/TO/CHECKOUT[daemon]'"
 """Not by its name: on the package index that is another project's."""
 
@@ -42,61 +40,28 @@ def call_well(*command: str | Path) -> str:
     return done.stdout
 
 
-def pip(*arguments: str | Path) -> str:
-    return call_well(sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments)
-
-
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this source tree."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def metadata(wheel: Path) -> Message:
-    with ZipFile(wheel) as archive:
+def metadata() -> Message:
+    with ZipFile(wheel()) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         return Parser().parsestr(archive.read(name).decode())
 
 
-@pytest.fixture(scope="module", params=sorted({THIS_PYTHON, *PYTHONS}))
-def thin(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=VERSIONS)
+def thin(request: pytest.FixtureRequest) -> Path:
     """The `bin` of an environment with the base install only, one for each Python that this machine has."""
-    version: str = request.param
-    python = next((found for found in pythons(version) if is_python(found, version)), None)
+    python = thin_python(request.param)
     if python is None:
-        pytest.skip(f"there is no Python {version} on this machine")
-    folder = tmp_path_factory.mktemp(f"thin-{version}")
-    call_well(python, "-m", "venv", "--without-pip", folder)
-    pip("--python", folder / "bin" / "python", "install", "--quiet", wheel)
-    return folder / "bin"
-
-
-def pythons(version: str) -> Iterator[str]:
-    """Where a Python of this version may be: the running one, on the PATH, or in pyenv."""
-    if version == THIS_PYTHON:
-        yield sys.executable
-    if on_path := shutil.which(f"python{version}"):
-        yield on_path
-    if shutil.which("pyenv"):
-        versions = Path(call_well("pyenv", "root").strip(), "versions")
-        yield from map(str, versions.glob(f"{version}.*/bin/python"))
-
-
-def is_python(program: str, version: str) -> bool:
-    """Whether it runs: a pyenv shim is on the PATH for versions that are not active, too."""
-    return call(program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])").stdout.strip() == version
+        pytest.skip(f"there is no Python {request.param} on this machine")
+    return python.parent
 
 
 # ---------------------------------------------------------------- the wheel
 
 
-def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_both_packages_and_nothing_else() -> None:
     """One distribution has the broker and the shim; tests and examples stay at home."""
-    with ZipFile(wheel) as archive:
+    with ZipFile(wheel()) as archive:
         names = [name for name in archive.namelist() if ".dist-info/" not in name]
     expected = {
         str(path.relative_to(ROOT))

@@ -6,23 +6,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.harness import RunningBroker, rogue, running, script
+from tests.e2e.harness import RunningBroker, rogue, running
 
 SERVERS = {
     "rogue": rogue(),
     "other": rogue(),
-    "content": script("tests/backend/content_server.py"),
     "off": rogue(enabled=False),
     "broken": rogue("--exit-at-start", "3", start_limit_burst=1),
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def broker() -> Iterator[RunningBroker]:
-    """One broker for all tests that leave it as it is."""
+    """One broker for all tests of a file that leave it as it is; it is gone before those of others begin."""
     with running(SERVERS, ready=False) as broker:
         broker.wait_state("broken", "broken")
-        for name in ("rogue", "other", "content"):
+        for name in ("rogue", "other"):
             broker.wait_state(name, "ready")
         yield broker
 

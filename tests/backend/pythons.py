@@ -1,21 +1,20 @@
-"""Environments with the thin shim and nothing else, one for each Python that this machine has."""
+"""Environments with the base install and nothing else, one for each Python that this machine has.
+
+They are kept from one run to the next; another source tree is installed into them anew.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.wheels import FOLDER, alone, digest, is_stamped, pip, run, stamp, wheel
+
 THIS = f"{sys.version_info.major}.{sys.version_info.minor}"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
-FOLDER = ROOT / "build" / "thin"
-"""Kept from one run to the next, ignored by git, and removed by `make clean`."""
-
-INSTALL_S = 300
 
 
 def thin_python(version: str) -> Path | None:
@@ -40,19 +39,12 @@ def _version_of(python: str) -> str:
 
 
 def _environment(version: str, base: str) -> Path:
-    folder = FOLDER / version
-    python, stamp = folder / "bin" / "python", folder / "installed"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + base.encode()).hexdigest()
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    _run(base, "-m", "venv", "--without-pip", str(folder))
-    pip = (sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check")
-    _run(*pip, "install", "--quiet", "--editable", str(ROOT))
-    stamp.write_text(wanted, encoding="utf-8")
+    folder, made_of = FOLDER / "thin" / version, f"{base} {digest()}"
+    python = folder / "bin" / "python"
+    with alone(f"thin-{version}"):
+        if not is_stamped(folder, made_of):
+            shutil.rmtree(folder, ignore_errors=True)
+            run(base, "-m", "venv", "--without-pip", str(folder))
+            pip("--python", str(python), "install", str(wheel()))
+            stamp(folder, made_of)
     return python
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +11,18 @@ import pytest
 from client_shim import MCPClient
 from tests.backend.content_server import PIXEL, RESULTS
 from tests.backend.kit import having, run
+from tests.e2e.harness import RunningBroker, rogue, running, script
 
 pytestmark = pytest.mark.usefixtures("endpoint")
 
 Item = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[RunningBroker]:
+    """One with the server that answers with all of it."""
+    with running({"content": script("tests/backend/content_server.py"), "rogue": rogue()}) as broker:
+        yield broker
 
 
 def text(words: str, **more: str) -> Item:

@@ -46,7 +46,7 @@ def test_a_server_that_the_broker_has_not_comes_with_its_table() -> None:
         for call in (client.list_tools("search"), client.call_tool("search", "x", {})):
             words = await fails(call, ValueError, errors.UnknownServer)
             about, _, table = words.partition("\n\n")
-            assert "no server 'search'; the broker has broken, content, off, other, rogue" in about
+            assert "no server 'search'; the broker has broken, off, other, rogue" in about
             assert "broker.toml" in about
             assert "s3cret" not in words
             assert tomli.loads(table)["servers"] == {

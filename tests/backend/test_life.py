@@ -23,7 +23,7 @@ def test_a_further_page_needs_no_process_no_handshake_no_connection(broker: Runn
     """Law 1, and what the project is for: on an open connection a client is a number."""
 
     async def main() -> None:
-        registered = having("rogue", "other", "content")
+        registered = having("rogue", "other")
         first = MCPClient(registered)
         await first.list_tools("rogue")
         before = broker.pids(), [each["id"] for each in mine(broker)], hellos(broker)

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from client_shim.blocking import BlockingClient
-from tests.backend.pythons import ROOT, VERSIONS, thin_python
-from tests.e2e.harness import LED_SCREEN, RunningBroker, descendants, running, wait_until
+from tests.backend.pythons import VERSIONS, thin_python
+from tests.e2e.harness import LED_SCREEN, ROOT, RunningBroker, descendants, running, wait_until
 
 PAGES = int(os.environ.get("MCP_BROKER_PAGES", "20"))
 APP = ROOT / "tests" / "backend" / "app.py"

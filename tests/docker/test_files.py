@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import yaml
 from broker.core.loading import load
 from tests.docker import dockerfile
 from tests.docker.dockerfile import Instruction
+from tests.wheels import pip
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "examples/docker/backend.Dockerfile"]
@@ -119,10 +118,13 @@ def test_what_is_copied_is_enough_to_build_the_wheel(path: Path, tmp_path: Path)
         if one.word == "COPY" and one.rest.split()[-1] in ("./", "broker", "client_shim"):
             *sources, target = one.rest.split()
             for source in sources:
-                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
-                copy(ROOT / source, tmp_path / target)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps"]
-    subprocess.run([*pip, "--wheel-dir", "wheel", "."], cwd=tmp_path, check=True)
+                if (ROOT / source).is_dir():
+                    shutil.copytree(
+                        ROOT / source, tmp_path / target, ignore=shutil.ignore_patterns("__pycache__")
+                    )
+                else:
+                    shutil.copy(ROOT / source, tmp_path / target)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "wheel"), str(tmp_path))
     assert len(list((tmp_path / "wheel").glob("mcp_broker-*.whl"))) == 1
 
 

@@ -26,11 +26,17 @@ LIMITS = {"starts_at_once": 8, "drain_sec": 0.5}
 OVERDUE_S = 4.0
 """The deadline of a call that will not be answered; it must be at the server before the fault is."""
 
+COMMANDS = 6
+"""At once: each has all of /proc read."""
+
 LOOK_S = 0.25
 """Between two looks at the status, for all cells: each look reads all of /proc."""
 
 SETTLE_S = 5.0
 """How long descriptors of clients that are gone may take to be given back."""
+
+CALM_S = 1.0
+"""Nothing has been given back for so long: that was the last of it."""
 
 
 class Residue(NamedTuple):
@@ -87,10 +93,12 @@ def observed(servers: Mapping[str, Any], folder: Path) -> AbstractContextManager
 def residue(broker: RunningBroker, folder: Path, expected: Residue | None = None) -> Residue:
     """What the broker has with every server stopped; once it is what was expected, if that ever comes."""
     broker.wait(lambda status: all(server["state"] == "stopped" for server in status["servers"]))
-    give_up = time.monotonic() + SETTLE_S
+    patience_s, last, since = SETTLE_S if expected else CALM_S, None, time.monotonic()
     while True:
         seen = Residue(len(os.listdir(f"/proc/{broker.pid}/fd")), tasks_in(folder / "tasks"))
-        if (expected and seen <= expected) or time.monotonic() > give_up:
+        if seen != last:
+            last, since = seen, time.monotonic()
+        if seen == expected or time.monotonic() - since > patience_s:
             return seen
         time.sleep(0.05)
 
@@ -107,8 +115,9 @@ async def perform(
         failed = [str(end) for end in ends if isinstance(end, BaseException)]
         assert not failed, "\n".join(failed)
         answers = beside.finish()
-        for name in [*(cell.name for cell in cells), HEALTHY]:
-            await stage.tell("stop", name)
+        await asyncio.gather(
+            *(stage.tell("stop", name) for name in [*(cell.name for cell in cells), HEALTHY])
+        )
     seen = {cell.name: end for cell, end in zip(cells, ends, strict=True) if isinstance(end, Seen)}
     return seen, answers
 
@@ -121,6 +130,7 @@ class Stage:
         self.client = client
         self.rows: dict[str, dict[str, Any]] = {}
         self._seen = asyncio.Event()
+        self._commands = asyncio.Semaphore(COMMANDS)
 
     async def watch(self, client: BrokerClient) -> None:
         """Ask for the status again and again, once for all cells."""
@@ -147,7 +157,8 @@ class Stage:
 
     async def tell(self, command: str, name: str) -> None:
         """A command about a server."""
-        await self.client.request("$broker", command, {"server": name}, timeout=PATIENCE_S)
+        async with self._commands:
+            await self.client.request("$broker", command, {"server": name}, timeout=PATIENCE_S)
 
     async def call(self, name: str, tool: str, timeout: float) -> tuple[Call, int]:
         """How a call of that tool ends, and the pid that it is answered by."""

@@ -23,7 +23,7 @@ PARTS = {
     "restarts": Part(restarts.run, 1000, 12, "restarts"),
     "reloads": Part(reloads.run, 100, 6, "reloads"),
     "kills": Part(kills.run, 50, 5, "kills"),
-    "strangers": Part(strangers.run, 60, 4, "seconds"),
+    "strangers": Part(strangers.run, 60, 3, "seconds"),
     "queues": Part(queues.run, 1000, 100, "calls"),
     "stopped": Part(hostile.stopped_reader, 10, 1, "rounds"),
     "caller": Part(hostile.caller, 100_000, 2_000, "requests"),

@@ -6,15 +6,14 @@ One boot for all of it; each test here is one line of what `session.py` said in 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.systemd.inside import ROOT, needs_systemd, under_systemd
+from tests.systemd.inside import needs_systemd, under_systemd
 from tests.systemd.session import CHECKS
+from tests.wheels import wheels
 
 SESSION_S = 420
 """It takes a minute on an idle machine."""
@@ -23,22 +22,10 @@ pytestmark = pytest.mark.timeout(SESSION_S + 120)
 
 
 @pytest.fixture(scope="module")
-def wheels() -> Path:
-    """What the service is installed from: inside, there is no network."""
-    folder = ROOT / "build" / "wheels"
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel"]
-    found = [*pip, "--wheel-dir", str(folder), f"{ROOT}[daemon,metrics,examples]"]
-    done = subprocess.run(found, capture_output=True, text=True, check=False, timeout=SESSION_S)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def session(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
+def session() -> dict[str, dict[str, Any]]:
     """What became of each check."""
     needs_systemd()
-    wheels = request.getfixturevalue("wheels")
-    done = under_systemd(sys.executable, "-m", "tests.systemd.session", wheels, limit_s=SESSION_S)
+    done = under_systemd(sys.executable, "-m", "tests.systemd.session", wheels(), limit_s=SESSION_S)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
     assert lines, done.stdout + done.stderr
     return {line["check"]: line for line in lines}
