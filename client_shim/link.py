@@ -190,4 +190,5 @@ def _watch(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     monitor = context().socket(zmq.PAIR)
     monitor.setsockopt(zmq.LINGER, 0)
     monitor.connect(address)
+    _events(monitor)  # who was never found empty is not woken: its FD would not tell of the first event
     return monitor

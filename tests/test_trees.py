@@ -61,7 +61,7 @@ def test_the_number_is_a_mark_where_nothing_else_is(cookie: str, mark: str, is_f
 def test_the_number_is_inherited() -> None:
     """getrlimit(2): through fork(2) and execve(2)."""
     script = "sleep 300 & echo $!; wait"
-    with started("sh", "-c", f"sleep 1; {script}", limit=number_of(COOKIE)) as process:
+    with started("sh", "-c", f"sleep 0.2; {script}", limit=number_of(COOKIE)) as process:
         assert process.stdout
         child = int(process.stdout.readline())
         assert found(Mark(COOKIE)) == {process.pid, child}
@@ -72,6 +72,18 @@ def test_no_mark_is_true_of_what_has_none() -> None:
     """Law 8: a limit that somebody else has set, or none, is not a server's."""
     with started("sleep", "300") as free, started("sleep", "300", limit=100) as limited:
         assert not {free.pid, limited.pid} & found(Mark(COOKIE), Mark("0123456789abcdef."))
+
+
+def test_a_thread_of_the_kernel_is_nobody_s() -> None:
+    """A machine has more of them than of processes; each look at a tree would ask four things of each."""
+    try:
+        name = Path("/proc/2/comm").read_text()
+    except OSError:
+        name = ""
+    if name != "kthreadd\n":
+        pytest.skip("the threads of the kernel are not seen here")
+    assert look_at(2) is None
+    assert look_at(os.getpid()) is not None
 
 
 def test_a_process_whose_first_thread_has_ended_is_there() -> None:

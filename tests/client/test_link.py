@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,18 @@ def test_what_came_after_all_had_been_read_is_work(endpoint: str) -> None:
             assert link.state.phase is Phase.OPEN
         finally:
             link.close()
+
+
+def test_the_first_that_the_monitor_has_to_tell_wakes_who_waits(endpoint: str) -> None:
+    """A broker that ends while a client comes is missed at once, not when its greeting is long overdue."""
+    link = Link(endpoint, ClientState({"name": "test"}, 0.0))
+    try:
+        _, monitor = link.filenos
+        assert select.select([monitor], [], [], PATIENCE_S)[0], "nothing is told of it that nobody listens"
+        link.receive()
+        assert link.state.phase is Phase.ENDED
+    finally:
+        link.close()
 
 
 def waited_for(true: Callable[[], bool]) -> bool:
