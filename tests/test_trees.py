@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,12 +25,17 @@ COOKIE = "0123456789abcdef.0123456789abcdef"
 
 @contextmanager
 def started(*command: str, limit: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a session of its own, without environment, and with this limit; its stdout is a pipe."""
-    process = subprocess.Popen(command, env={}, stdout=subprocess.PIPE, start_new_session=True)
+    """A process in a session of its own, without environment; it can read a line once it has this limit."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, env={}, stdin=pipe, stdout=pipe, start_new_session=True)
+    assert process.stdin
     assert process.stdout
     try:
         if limit is not None:
             resource.prlimit(process.pid, RLIMIT_LOCKS, (limit, limit))
+        with suppress(BrokenPipeError):
+            process.stdin.write(b"\n")
+            process.stdin.close()
         yield process
     finally:
         process.kill()
@@ -61,7 +66,7 @@ def test_the_number_is_a_mark_where_nothing_else_is(cookie: str, mark: str, is_f
 def test_the_number_is_inherited() -> None:
     """getrlimit(2): through fork(2) and execve(2)."""
     script = "sleep 300 & echo $!; wait"
-    with started("sh", "-c", f"sleep 0.2; {script}", limit=number_of(COOKIE)) as process:
+    with started("sh", "-c", f"read limited; {script}", limit=number_of(COOKIE)) as process:
         assert process.stdout
         child = int(process.stdout.readline())
         assert found(Mark(COOKIE)) == {process.pid, child}
