@@ -1,6 +1,7 @@
 # Everything is installed inside this folder: .venv, .venv-mcp1, tests/node/node_modules, and in benchmarks/.
 PYTHON ?= python3
 CONFIG ?= broker.toml
+WORKERS ?= 3
 # The service is for other users too: without a PYTHON that is named, the system's own.
 INSTALL_PYTHON := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 
@@ -24,8 +25,10 @@ help: ## Show this list
 run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
 	@exec $(BIN)/mcp-broker serve --config "$(CONFIG)"
 
+# Files run side by side, the longest first (tests/conftest.py); what `check` has run is not run again.
 test: check $(MCP1) node ## Set up, check, and run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	    --ignore tests/test_architecture.py
 
 check: $(VENV) ## Check style, format, types and the rules of who may import whom
 	$(BIN)/ruff check .
