@@ -13,7 +13,6 @@ import resource
 import select
 import socket
 import struct
-from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from time import perf_counter
@@ -21,6 +20,7 @@ from time import perf_counter
 import trio
 import zmq
 
+from broker.connections import Connections, is_routers_own
 from broker.core.config import LimitsConfig
 from broker.core.patience import Rounds
 from broker.core.sessions import Body, Peer, Post
@@ -34,13 +34,11 @@ MESSAGES_A_TURN = 64
 TURN_S = 0.001
 """After so many seconds too: a request that is refused costs more than a body that passes."""
 
-REMEMBERED = 4096
-"""So many connections that are over are known by name, for what of theirs is still to be read."""
+RECEIVE_HWM = 128
+"""Messages of one connection that libzmq takes in ahead of the broker."""
 
 _ZERO_COPY_BYTES = 65_536
-_RECEIVE_HWM = 128
 _FRAMES = 3
-_KEY_BYTES = 5
 # As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -50,7 +48,7 @@ logger = logging.getLogger("mcp-broker")
 
 
 class Endpoint:
-    """The bound ROUTER, and which of its connections sits on which descriptor.
+    """The bound ROUTER.
 
     Args:
         address: where to listen; the caller has made sure that it may.
@@ -70,10 +68,7 @@ class Endpoint:
         if listener is not None:
             self._router.USE_FD = listener
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        self._known: dict[bytes, tuple[int, Peer]] = {}
-        self._key_at: dict[int, bytes | None] = {}
-        self._over: dict[bytes, None] = {}
-        self._lost: deque[bytes] = deque()
+        self._connections = Connections()
         self._telling = False
         self._rounds = Rounds()
         self._most = _most_connections(limits)
@@ -158,14 +153,14 @@ class Endpoint:
             trio.lowlevel.notify_closing(self._fd)
 
     def _receive(self, key: bytes) -> None:
-        known = self._known.get(key)
-        if known is not None:
-            self._pass_on(key, known[1], self._frames_after(self._router.recv(_NOBLOCK)))
+        peer = self._connections.peer_of(key)
+        if peer is not None:
+            self._pass_on(key, peer, self._frames_after(self._router.recv(_NOBLOCK)))
             return
         first = self._router.recv(_NOBLOCK, copy=False)
         frames, fd = self._frames_after(first.bytes), _descriptor(first)
         peer = self._greet(key, fd, first)
-        if not _is_routers_own(key):
+        if not is_routers_own(key):
             self._hub.malformed(key, "a client must not set a routing id, the broker gives it one")
         elif fd is None:
             self._hub.malformed(key, "a client must speak version 3 of ZMTP, as libzmq does from 4.0 on")
@@ -190,23 +185,14 @@ class Endpoint:
             self._hub.received(key, peer, *frames)
 
     def _greet(self, key: bytes, fd: int | None, frame: zmq.Frame) -> Peer | None:
-        """Who sent this first message; `None` where its connection is over.
-
-        libzmq hands out what a connection sent even after it has told of its loss, and after the
-        connection's descriptor has gone to another one. Which of two is the later one, its key says.
-        """
+        """Who sent this first message; `None` where its connection is over, or is none that may be."""
         self._drain_monitor()
-        if fd not in self._key_at or key in self._over or not _is_routers_own(key):
+        admitted = self._connections.admit(key, fd)
+        self._tell_lost()
+        if fd is None or not admitted:
             return None
-        other = self._key_at[fd]
-        if other is not None:
-            if _is_later(other, key):
-                return None
-            self._lose(other)
-            self._tell_lost()
         peer = _peer(frame)
-        self._key_at[fd] = key
-        self._known[key] = (fd, peer)
+        self._connections.greet(key, fd, peer)
         return peer
 
     # -- the hub's transport ----------------------------------------------------------------------
@@ -230,18 +216,16 @@ class Endpoint:
     def forget(self, connection: bytes) -> None:
         """This connection is closed as far as the broker is concerned."""
         self._rounds.forget(connection)
-        known = self._known.pop(connection, None)
-        if known is not None and self._key_at.get(known[0]) == connection:
-            self._key_at[known[0]] = None
+        self._connections.forget(connection)
 
     def cut(self, connection: bytes) -> None:
         """Break this connection, if it is not broken yet: its client learns it in no other way."""
         self._drain_monitor()
-        known = self._known.get(connection)
-        if known is not None:
-            self._note_over(connection)
-            self.forget(connection)
-            _shut(known[0])
+        fd = self._connections.descriptor_of(connection)
+        if fd is not None:
+            self._rounds.forget(connection)
+            self._connections.end(connection)
+            _shut(fd)
 
     # -- connections that break -------------------------------------------------------------------
 
@@ -264,29 +248,22 @@ class Endpoint:
                 event, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
                 kind, fd = struct.unpack("=Hi", event)  # zmq_socket_monitor(3)
                 if kind == zmq.EVENT_ACCEPTED:
-                    self._key_at[fd] = None
+                    self._connections.accepted(fd)
                     accepted[fd] = None
-                    continue
-                accepted.pop(fd, None)
-                key = self._key_at.pop(fd, None)
-                if key is not None:
-                    self._lose(key)
-        while accepted and len(self._key_at) > self._most:
+                else:
+                    self._connections.ended(fd)
+                    accepted.pop(fd, None)
+        while accepted and len(self._connections) > self._most:
             self._turn_away(accepted.popitem()[0])
         self._tell_lost()
 
     def _lose_hung_up(self) -> None:
         """Look who of those that wait has gone: libzmq tells of it only when all is read that they sent."""
-        descriptors = {known[0]: key for key in self._rounds if (known := self._known.get(key)) is not None}
-        for fd in _hung_up(descriptors):
-            self.cut(descriptors[fd])
-            self._hub.lost(descriptors[fd])
-
-    def _lose(self, key: bytes) -> None:
-        self._known.pop(key, None)
-        self._rounds.forget(key)
-        self._note_over(key)
-        self._lost.append(key)
+        sits = ((self._connections.descriptor_of(key), key) for key in self._rounds)
+        held = {fd: key for fd, key in sits if fd is not None}
+        for fd in _hung_up(held):
+            self.cut(held[fd])
+            self._hub.lost(held[fd])
 
     def _tell_lost(self) -> None:
         """Tell the hub of one after the other: in the middle of that it may look here again."""
@@ -294,19 +271,16 @@ class Endpoint:
             return
         self._telling = True
         try:
-            while self._lost:
-                self._hub.lost(self._lost.popleft())
+            while self._connections.lost:
+                key = self._connections.lost.popleft()
+                self._rounds.forget(key)
+                self._hub.lost(key)
         finally:
             self._telling = False
 
-    def _note_over(self, key: bytes) -> None:
-        self._over[key] = None
-        if len(self._over) > REMEMBERED:
-            del self._over[next(iter(self._over))]
-
     def _turn_away(self, fd: int) -> None:
         """Break a new connection: without descriptors libzmq would abort the process."""
-        del self._key_at[fd]
+        self._connections.turn_away(fd)
         _shut(fd)
         self._hub.turned_away(self._most)
 
@@ -329,7 +303,7 @@ def _send(router: zmq.SyncSocket, post: Post) -> bool:
 def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
     router.ROUTER_MANDATORY = 1
     router.LINGER = 0
-    router.RCVHWM = _RECEIVE_HWM
+    router.RCVHWM = RECEIVE_HWM
     # Bytes are bounded by credit, before anything gets here; this bounds what has said no hello.
     router.SNDHWM = limits.credit_bytes // wire.MESSAGE_OVERHEAD_BYTES + 8
     # Above our own limit, so that what exceeds that one gets an answer.
@@ -345,17 +319,6 @@ def _most_connections(limits: LimitsConfig) -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 2 * limits.connections
     return most if descriptors == resource.RLIM_INFINITY else min(most, descriptors * 3 // 4)
-
-
-def _is_routers_own(key: bytes) -> bool:
-    """Whether the ROUTER made this key: a zero byte, and a number that it counts up."""
-    return len(key) == _KEY_BYTES and key[0] == 0
-
-
-def _is_later(one: bytes, other: bytes) -> bool:
-    """Whether a key of the ROUTER's own was made after another; the number begins anew at 2**32."""
-    ahead = (int.from_bytes(one[1:], "big") - int.from_bytes(other[1:], "big")) % 2**32
-    return 0 < ahead < 2**31
 
 
 def _hung_up(descriptors: Iterable[int]) -> list[int]:

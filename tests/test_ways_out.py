@@ -203,8 +203,8 @@ def test_however_a_client_goes_nothing_of_it_is_left(leave: Way, reason: str) ->
             assert residue(stage.mux) == {}
             assert stage.mux.counters[f"closed.{reason}"] == 1
             assert stage.mux.counters["dropped.late.reply"] == 1
-            await until(lambda: not stage.endpoint._key_at)
-            assert not stage.endpoint._known
+            await until(lambda: not len(stage.endpoint._connections))
+            assert not residue(stage.endpoint._connections)
             nursery.cancel_scope.cancel()
         stage.endpoint.close()
 

@@ -39,6 +39,7 @@ KEPT = {
     "Stream._honoured": "which lists are followed",
     "_Stream.filter": "which lists are followed",
     "Health._open": "the broker's last two questions",
+    "Connections._over": "the names of the last that are over, of a bounded number",
 }
 """Class and attribute → why it may have something in it when every client is gone."""
 

@@ -23,11 +23,12 @@ import trio
 from broker.core.loading import load
 from broker.core.multiplexer import Multiplexer
 from broker.core.patience import AT_ONCE, EVERY_S
-from broker.endpoint import Endpoint
+from broker.endpoint import RECEIVE_HWM, Endpoint
 from broker.hub import Hub
 from broker.supervisor import lifecycle_of
 from client_shim import wire
 from client_shim.wire import Code, Fault, Result
+from tests.core.residue import residue
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, running, wait_until
 from tests.e2e.raw import Peers, RawPeer, process
 
@@ -496,11 +497,12 @@ def test_who_is_refused_without_an_end_is_slowed(broker: RunningBroker, peers: P
 def test_who_dies_while_it_is_slowed_is_missed_at_once(broker: RunningBroker, peers: Peers) -> None:
     """Law 4: libzmq tells of a loss only when all is read that was sent, and of this one little is read."""
     before = broker.status()
-    with process(broker.endpoint, "cancels", 4000):
+    with process(broker.endpoint, "cancels", 2000):
         broker.wait(lambda status: count(status, "slowed") > count(before, "slowed"))
     broker.wait(lambda status: len(status["clients"]) == 1)
-    # Of what libzmq has taken in by the time it tells, as many as `_RECEIVE_HWM` at most would come so late.
-    broker.wait(lambda status: count(status, "late.frame") > count(before, "late.frame") + 500)
+    # Without a look at it, no more would be late than libzmq takes in ahead. This was still in the kernel.
+    late = count(before, "late.frame") + RECEIVE_HWM * 3 // 2
+    broker.wait(lambda status: count(status, "late.frame") > late)
 
 
 def count(status: dict[str, Any], name: str) -> int:
@@ -646,9 +648,9 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
             nursery.start_soon(endpoint.run)
             await trio.to_thread.run_sync(come_and_go, address)
             with trio.fail_after(PATIENCE_S):
-                while endpoint._key_at:
+                while len(endpoint._connections):
                     await trio.sleep(0.01)
-            assert not endpoint._known
+            assert not residue(endpoint._connections)
             assert not len(mux.sessions)
             nursery.cancel_scope.cancel()
         endpoint.close()
