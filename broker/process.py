@@ -6,7 +6,6 @@ the whole tree, also the parts that detached themselves.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -14,45 +13,31 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import trio
 from msgspec import structs
 
 from broker import containers, launch
-from broker.cgroup import Delegation, is_removed
+from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
-from broker.core.containers import Container
+from broker.ending import Ending, in_thread, kill_tree, signal_group
 from broker.environment import environment, mask
 from broker.exit_status import ExitStatus
-from broker.program import SpawnError, program_of
+from broker.program import MENDS, SpawnError, program_of
 from broker.state import Record, State, boot
-from broker.trees import COOKIE, Hunt, Mark, Seen, look_at, number_of, trees_of
+from broker.trees import COOKIE, Mark, Seen, look_at, number_of, trees_of
 
 _F_SETPIPE_SZ = 1031
 """From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
 
 _PIPE_BYTES = 1024 * 1024
 _MAX_DESCRIPTORS = 65_536
-_KILL_ROUNDS = 100
-_KILL_PAUSE_S = 0.02
-_BLIND_PAUSE_S = 0.25
-_REMOVE_ROUNDS = 20
-"""The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
-
-
-_MENDS = {
-    errno.EMFILE: "; raise the limit of open files, LimitNOFILE= of the service",
-    errno.ENFILE: "; all files of this machine are open: find out who has them, with lsof",
-    errno.EAGAIN: "; there are too many processes, look with ps; TasksMax= of the service is the limit",
-    errno.ENOMEM: "; there is no memory left, look with free; MemoryMax= of the service is the limit",
-    errno.E2BIG: "; its args and env are too long",
-}
-"""What to do about a process that the kernel does not give."""
+_LOOK_S = 0.02
 
 logger = logging.getLogger("mcp-broker")
 
@@ -81,7 +66,7 @@ class Launcher(NamedTuple):
         try:
             return self._start(config, program)
         except OSError as error:
-            mend = _MENDS.get(error.errno or 0, "")
+            mend = MENDS.get(error.errno or 0, "")
             raise SpawnError(f"it could not be started: {error.strerror}{mend}") from error
         except UnicodeEncodeError as error:  # what it is may be a secret
             raise SpawnError(
@@ -143,21 +128,6 @@ class Launcher(NamedTuple):
         return record
 
 
-class Ending(NamedTuple):
-    """How the container of a process tree is ended: with the environment of the command that ran it."""
-
-    container: Container
-    environ: Mapping[str, str]
-
-    async def carry_out(self) -> str | None:
-        """Remove it, in a thread of its own; why there may be something left of it."""
-        alone = trio.CapacityLimiter(1)  # an engine that does not answer keeps no other thread waiting
-        try:
-            return await trio.to_thread.run_sync(containers.end, *self, limiter=alone)
-        except RuntimeError as error:  # a server has taken every thread there is
-            return str(error)
-
-
 class _Pipe(NamedTuple):
     ours: int
     theirs: int
@@ -216,7 +186,7 @@ class Process:
             fd = os.dup(self._pidfd)
         except OSError:  # none is left
             while self.exit_status() is None:
-                await trio.sleep(_KILL_PAUSE_S)
+                await trio.sleep(_LOOK_S)
             return
         try:
             await trio.lowlevel.wait_readable(fd)
@@ -263,11 +233,11 @@ class Process:
             if self.exit_status() is not None:
                 break
             if signal_next is not None:
-                _signal_group(self.pid, signal_next)
-        left = await self._kill_rest()
+                signal_group(self.pid, signal_next)
+        await kill_tree(self.pid, self.mark, self._record.server, self.exited, self._left)
         if self._ending is not None:
             self.container_left = await self._ending.carry_out()
-        return left
+        return [seen.pid for seen in self._left]
 
     async def processes(self) -> int:
         """How many of the tree run.
@@ -275,45 +245,8 @@ class Process:
         Raises:
             OSError: nothing can be opened now, so that nobody knows.
         """
-        trees = await _in_thread(partial(trees_of, [self.mark]))
+        trees = await in_thread(partial(trees_of, [self.mark]))
         return len(trees[self.mark.cookie].processes)
-
-    async def _kill_rest(self) -> list[int]:
-        """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
-
-        Where nothing can be opened, nobody knows whether anything is left: it is waited for that, for another
-        process must not be started beside what may be there (law 1).
-        """
-        nothing, hunt = 0, Hunt([self.mark])
-        for _ in range(_KILL_ROUNDS):
-            if self.mark.cgroup:
-                self.mark.cgroup.kill()
-            _signal_group(self.pid, signal.SIGKILL)
-            with trio.move_on_after(_KILL_PAUSE_S):
-                await self.exited()
-            self._left = [seen for _, seen in await self._looked(hunt)]
-            nothing = 0 if self._left else nothing + 1
-            if nothing >= 2 and (is_removed(self.mark.cgroup) or nothing == _REMOVE_ROUNDS):
-                break
-            await trio.sleep(_KILL_PAUSE_S)
-        return [seen.pid for seen in self._left]
-
-    async def _looked(self, hunt: Hunt) -> list[tuple[Mark, Seen]]:
-        """Go a round, as soon as that can be."""
-        told = False
-        while True:
-            try:
-                return await _in_thread(hunt.go_round)
-            except OSError as error:
-                if not told:
-                    self._tell_blind(error)
-                told = True
-                await trio.sleep(_BLIND_PAUSE_S)
-
-    def _tell_blind(self, error: OSError) -> None:
-        mend = _MENDS.get(error.errno or 0, "").removeprefix("; ")
-        facts = {"server": self._record.server, "reason": error.strerror, "mend": mend}
-        logger.error("server.cannot_be_seen", extra=facts)
 
     def close(self) -> None:
         """Reap the leader, unless the kernel keeps it, and give all descriptors back."""
@@ -329,29 +262,13 @@ class Process:
 
 def _take_back(child: subprocess.Popen[bytes]) -> None:
     """End what was started and cannot be watched."""
-    _signal_group(child.pid, signal.SIGKILL)
+    signal_group(child.pid, signal.SIGKILL)
     child.wait()
 
 
 def _close(fd: int) -> None:
     trio.lowlevel.notify_closing(fd)
     os.close(fd)
-
-
-T = TypeVar("T")
-
-
-async def _in_thread(read: Callable[[], T]) -> T:
-    """Read all of /proc, and let others run meanwhile, unless a server has taken every thread there is."""
-    try:
-        return await trio.to_thread.run_sync(read)
-    except RuntimeError:
-        return read()
-
-
-def _signal_group(leader: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # nobody is left in it, or they are another user's
-        os.killpg(leader, number)
 
 
 def raise_descriptor_limit() -> int:

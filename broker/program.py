@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,6 +11,15 @@ from pathlib import Path
 from broker.core.config import ServerConfig
 from broker.core.lifecycle import Cause
 from broker.environment import environment
+
+MENDS = {
+    errno.EMFILE: "; raise the limit of open files, LimitNOFILE= of the service",
+    errno.ENFILE: "; all files of this machine are open: find out who has them, with lsof",
+    errno.EAGAIN: "; there are too many processes, look with ps; TasksMax= of the service is the limit",
+    errno.ENOMEM: "; there is no memory left, look with free; MemoryMax= of the service is the limit",
+    errno.E2BIG: "; its args and env are too long",
+}
+"""What to do about a process that the kernel does not give."""
 
 
 class SpawnError(Exception):

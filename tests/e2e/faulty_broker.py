@@ -7,23 +7,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from broker import process
 from broker.__main__ import main
 from broker.core.multiplexer import Multiplexer
-from broker.process import Launcher, Process
+from broker.process import Launcher
 from broker.stderr_log import StderrLog
 from broker.upstream import Upstream
 
-PLACES: dict[str, tuple[type, str]] = {
+PLACES: dict[str, tuple[object, str]] = {
     "its start": (Launcher, "spawn"),
     "its stdin": (Upstream, "_put"),
     "its last lines": (Upstream, "caught_up"),
     "its stderr": (StderrLog, "_take"),
-    "its end": (Process, "_kill_rest"),
+    "its end": (process, "kill_tree"),
     "the core": (Multiplexer, "line"),
 }
 
 
-def break_once(owner: type, name: str, armed: Path) -> None:
+def break_once(owner: object, name: str, armed: Path) -> None:
     """Have this method raise when it is called next, once the file is there."""
     whole = getattr(owner, name)
 
