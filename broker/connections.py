@@ -6,7 +6,11 @@ messages name keys. Only a connection's first message has both.
 
 from __future__ import annotations
 
+import select
+import socket
 from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
 
 from broker.core.sessions import Peer
 
@@ -101,3 +105,21 @@ def _is_later(one: bytes, other: bytes) -> bool:
     """Whether a key of the ROUTER's own was made after another; the number begins anew at 2**32."""
     ahead = (int.from_bytes(one[1:], "big") - int.from_bytes(other[1:], "big")) % 2**32
     return 0 < ahead < 2**31
+
+
+def hung_up(descriptors: Iterable[int]) -> list[int]:
+    """Those whose other end is closed (poll(2))."""
+    poller = select.poll()
+    for fd in descriptors:
+        poller.register(fd, select.POLLRDHUP)
+    return [fd for fd, _ in poller.poll(0)]
+
+
+def shut(fd: int) -> None:
+    """End a connection of libzmq's, which then closes its descriptor."""
+    with suppress(OSError):  # it has ended meanwhile
+        connection = socket.socket(fileno=fd)
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            connection.detach()

@@ -10,17 +10,14 @@ import logging
 import math
 import re
 import resource
-import select
-import socket
 import struct
-from collections.abc import Iterable
 from contextlib import suppress
 from time import perf_counter
 
 import trio
 import zmq
 
-from broker.connections import Connections, is_routers_own
+from broker.connections import Connections, hung_up, is_routers_own, shut
 from broker.core.config import LimitsConfig
 from broker.core.patience import Rounds
 from broker.core.sessions import Body, Peer, Post
@@ -225,7 +222,7 @@ class Endpoint:
         if fd is not None:
             self._rounds.forget(connection)
             self._connections.end(connection)
-            _shut(fd)
+            shut(fd)
 
     # -- connections that break -------------------------------------------------------------------
 
@@ -261,7 +258,7 @@ class Endpoint:
         """Look who of those that wait has gone: libzmq tells of it only when all is read that they sent."""
         sits = ((self._connections.descriptor_of(key), key) for key in self._rounds)
         held = {fd: key for fd, key in sits if fd is not None}
-        for fd in _hung_up(held):
+        for fd in hung_up(held):
             self.cut(held[fd])
             self._hub.lost(held[fd])
 
@@ -281,7 +278,7 @@ class Endpoint:
     def _turn_away(self, fd: int) -> None:
         """Break a new connection: without descriptors libzmq would abort the process."""
         self._connections.turn_away(fd)
-        _shut(fd)
+        shut(fd)
         self._hub.turned_away(self._most)
 
 
@@ -319,24 +316,6 @@ def _most_connections(limits: LimitsConfig) -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = 2 * limits.connections
     return most if descriptors == resource.RLIM_INFINITY else min(most, descriptors * 3 // 4)
-
-
-def _hung_up(descriptors: Iterable[int]) -> list[int]:
-    """Those whose other end is closed (poll(2))."""
-    poller = select.poll()
-    for fd in descriptors:
-        poller.register(fd, select.POLLRDHUP)
-    return [fd for fd, _ in poller.poll(0)]
-
-
-def _shut(fd: int) -> None:
-    """End a connection of libzmq's, which then closes its descriptor."""
-    with suppress(OSError):  # it has ended meanwhile
-        connection = socket.socket(fileno=fd)
-        try:
-            connection.shutdown(socket.SHUT_RDWR)
-        finally:
-            connection.detach()
 
 
 def _has_input(socket: zmq.SyncSocket) -> bool:
