@@ -111,8 +111,8 @@ class Endpoint:
         """Take what is there, up to the limits; until when what is left can wait (0 is not at all)."""
         end, rest = perf_counter() + TURN_S, 0.0
         self._quiet = False
-        if self._rounds:
-            _has_input(self._router)  # takes in who has sent something, so that a round is a whole one
+        if self._rounds and self._rounds.begin(trio.current_time()):
+            _has_input(self._router)  # takes in who has sent something: a round is one of all of them
         for _ in range(MESSAGES_A_TURN):
             try:
                 key = self._router.recv(_NOBLOCK)

@@ -79,6 +79,12 @@ class Rounds:
     def __bool__(self) -> bool:
         return bool(self._until)
 
+    def begin(self, now: float) -> bool:
+        """Whether a round begins: somebody can wait still, and nobody has had a turn of it yet."""
+        for key in [key for key, until in self._until.items() if until <= now]:
+            self.forget(key)
+        return bool(self._until) and not self._seen
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(tuple(self._until))
 
@@ -95,9 +101,7 @@ class Rounds:
 
     def rest(self, key: bytes, now: float) -> float:
         """A message came from this connection: until when all that may be there can wait; 0 is not at all."""
-        until = self._until.get(key)
-        if until is None or until <= now:
-            self._until.pop(key, None)
+        if self._until.get(key, now) <= now:
             self._seen.clear()
             return 0.0
         if key not in self._seen:

@@ -123,7 +123,11 @@ def test_who_has_waited_is_served_like_anyone() -> None:
     """A hold ends by itself."""
     rounds = Rounds()
     rounds.hold(b"a", 2.0)
+    rounds.hold(b"b", 3.0)
     assert served(rounds, {"a": 5}, now=2.0) == ("aaaaa", 0.0)
+    assert rounds.begin(2.0)
+    assert list(rounds) == [b"b"]
+    assert not rounds.begin(3.0)
     assert not rounds
 
 
