@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import json
 import re
-from array import array
-from collections.abc import Iterator, Mapping
-from itertools import accumulate, islice
+from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from broker.core.nesting import MAX_DEPTH, depth_at_end, is_deep
 from client_shim.wire import Code
-
-MAX_DEPTH = 512
-"""How deep arrays and objects may nest. Parsers along the way give up between 200 and 1,000."""
 
 MAX_BATCH = 1000
 """Messages in one batch. Each is a step of its own, and nobody else has a turn in between."""
 
-_LONG = 4096
+_LAST_BYTES = 4096
 _TOKENS_LOOKED_AT = 4096
-_STEPS_AT_ONCE = 1024
 
 Id = int | str
 
@@ -122,8 +118,6 @@ _encode = msgspec.json.Encoder().encode
 
 # A string without an end takes the rest: else each escaped quote in it would be tried as a start.
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
-_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _TOKENS = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _ID = re.compile(rb'\s*:\s*(-?\d{1,19}(?=\s*[,}])|"[^"\\]{0,200}")')
 _FLAT = rb'(?:"[^"\\]{0,200}"|-?\d{1,19}|null|true|false)'
@@ -136,7 +130,7 @@ def read(line: bytes) -> Incoming:
         seen = _envelope.decode(line)
         if not line.isascii():
             line.decode()
-        if _is_deep(line):
+        if is_deep(line):
             return Broken(recover_id(line), f"it nests deeper than {MAX_DEPTH}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _unreadable(line, error)
@@ -190,8 +184,8 @@ def recover_id(line: bytes) -> Id | None:
             depth -= 1
         elif depth == 1 and text == b'"id"' and (id := _id_at(line, token.end())) is not None:
             return id
-    last = _LAST.search(line, max(0, len(line) - _LONG))
-    if last is None or _depth(line[: last.start()]) != 1:
+    last = _LAST.search(line, max(0, len(line) - _LAST_BYTES))
+    if last is None or depth_at_end(line[: last.start()]) != 1:
         return None
     return _id_at(line, last.end())
 
@@ -223,7 +217,7 @@ def check_params(body: bytes | None) -> Params:
         raise BodyError(Code.INVALID_BODY, f"the params are not UTF-8: {error.reason}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise BodyError(Code.INVALID_BODY, f"the params are not one JSON object: {error}") from None
-    if _is_deep(body):
+    if is_deep(body):
         raise BodyError(Code.INVALID_BODY, f"the params nest deeper than {MAX_DEPTH}")
     if seen.meta is not UNSET:
         raise BodyError(
@@ -247,7 +241,7 @@ def check_meta(meta: Mapping[str, Any] | None) -> None:
         text = json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise BodyError(Code.INVALID_BODY, f"the `_meta` cannot be written as JSON: {error}") from None
-    if _is_deep(text):
+    if is_deep(text):
         raise BodyError(Code.INVALID_BODY, f"the `_meta` nests deeper than {MAX_DEPTH}")
 
 
@@ -288,48 +282,6 @@ def progress_body(progress: Progress, token: Id) -> bytes:
 def _text(raw: Raw) -> str | None:
     is_text = bytes(raw).startswith(b'"')  # to decode a number can fail: it may be out of range
     return _string.decode(raw) if is_text else None
-
-
-def _is_deep(text: bytes) -> bool:
-    """Whether valid JSON nests deeper than `MAX_DEPTH`; it is only looked into where it could."""
-    if _openings(text, b"[") + _openings(text, b"{") <= MAX_DEPTH:
-        return False
-    depth = 0
-    for steps in _steps(text):
-        ups = steps.count(b"\x01")
-        if depth + ups > MAX_DEPTH and depth + max(accumulate(array("b", steps))) > MAX_DEPTH:
-            return True
-        depth += 2 * ups - len(steps)
-    return False
-
-
-def _depth(text: bytes) -> int:
-    """How many brackets are open at its end."""
-    return sum(2 * steps.count(b"\x01") - len(steps) for steps in _steps(text))
-
-
-def _steps(text: bytes) -> Iterator[bytes]:
-    """The brackets of JSON as steps of +1 and -1, a part of them at a time.
-
-    What is inside of strings goes first: without escaped quotes, every second piece between quotes is a
-    string. Two quotes side by side say nothing: a string is empty there, or one ends and another begins.
-    """
-    plain = text.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE).replace(b'""', b"")
-    inside = 0
-    for at in range(0, len(plain), _STEPS_AT_ONCE):
-        pieces = plain[at : at + _STEPS_AT_ONCE].split(b'"')
-        yield b"".join(pieces[inside::2]).translate(_STEPS)
-        inside = (inside + len(pieces) - 1) % 2
-
-
-def _openings(text: bytes, bracket: bytes) -> int:
-    """How many there are, as far as that matters. In a long text `find` is far faster than `count`."""
-    if len(text) < _LONG:
-        return text.count(bracket)
-    found, at = 0, text.find(bracket)
-    while at >= 0 and found <= MAX_DEPTH:
-        found, at = found + 1, text.find(bracket, at + 1)
-    return found
 
 
 def request_line(id: int, method: str, body: bytes = b"{}", meta: Mapping[str, Any] | None = None) -> bytes:

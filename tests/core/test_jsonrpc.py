@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import jsonrpc
-from broker.core.jsonrpc import MAX_DEPTH, BodyError
+from broker.core.jsonrpc import BodyError
+from broker.core.nesting import MAX_DEPTH
 from client_shim.wire import Code
 from tests.core.json_text import deep, objects
 

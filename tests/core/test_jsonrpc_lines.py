@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core import jsonrpc
-from broker.core.jsonrpc import MAX_DEPTH, Asked, Broken, Noise, Reply, Told
+from broker.core.jsonrpc import Asked, Broken, Noise, Reply, Told
+from broker.core.nesting import MAX_DEPTH
 from tests.core.json_text import deep, objects, values
 
 # --- lines of a server -------------------------------------------------------------------------------
@@ -173,37 +174,6 @@ def test_the_id_behind_a_long_result(end: bytes, id: object) -> None:
 def test_a_long_line_that_does_not_parse_holds_nobody_up(piece: bytes) -> None:
     """Law 5: to go through the whole of it would take longer than the test may."""
     assert jsonrpc.recover_id(b'{"result":[' + piece * (32 * 2**20 // len(piece))) is None
-
-
-# --- depth -------------------------------------------------------------------------------------------
-
-
-def depth_of(value: object) -> int:
-    """The reference: levels of arrays and objects."""
-    if isinstance(value, dict):
-        return 1 + max(map(depth_of, value.values()), default=0)
-    return 1 + max(map(depth_of, value), default=0) if isinstance(value, list) else 0
-
-
-_tricky = st.text(alphabet='[]{}"\\a,:', max_size=8)
-nests = st.recursive(
-    _tricky | st.none(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_tricky, inner, max_size=3),
-    max_leaves=12,
-)
-
-
-@given(nests, st.integers(0, 6), st.sampled_from([1, 3, 1024]))
-@example(["\\", [[]]], 2, 3)
-@example(['\\"[', [[]]], 2, 3)
-@example([{"]": ["}"]}], 2, 3)
-@example(["[", "", "]", [[]], "["], 2, 3)
-def test_depth_is_that_of_a_simple_count(value: object, limit: int, at_once: int) -> None:
-    """Section 5: brackets in strings are no brackets, however quotes are escaped, or a text is parted."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonrpc, "_STEPS_AT_ONCE", at_once)
-        patch.setattr(jsonrpc, "MAX_DEPTH", limit)
-        assert jsonrpc._is_deep(json.dumps(value).encode()) == (depth_of(value) > limit)
 
 
 # --- progress ----------------------------------------------------------------------------------------
