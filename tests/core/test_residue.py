@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker.connections import Connections
 from broker.core.methods import Era
 from tests.core.residue import KEPT, residue, tables
 from tests.core.test_listening import ALL, LISTS
@@ -51,5 +52,5 @@ def test_a_table_that_somebody_adds_is_found() -> None:
 def test_what_may_be_kept_is_there() -> None:
     """An exception for what is no more would hide the next one of that name."""
     world = busy()
-    found = {name for names, _ in tables(world.mux) for name in names}
+    found = {name for root in (world.mux, Connections()) for names, _ in tables(root) for name in names}
     assert KEPT.keys() <= found
