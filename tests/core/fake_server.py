@@ -81,6 +81,16 @@ def _error(request: Json, code: int, message: str) -> Json:
     return {"jsonrpc": "2.0", "id": request["id"], "error": {"code": code, "message": message}}
 
 
+def _answers(line: bytes) -> set[int]:
+    """The id that a line answers, if it does."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return set()
+    is_answer = isinstance(said, dict) and "method" not in said and type(said.get("id")) is int
+    return {said["id"]} if is_answer else set()
+
+
 class Process:
     """One process of a server: all that was written to it, and what it writes."""
 
@@ -89,6 +99,8 @@ class Process:
         self.script = script
         self.lines: list[Json] = []
         self.at: dict[int, float] = {}
+        self.answered: set[int] = set()
+        """The ids of what it was asked, and has answered by and by."""
         self._world = world
 
     def take(self, line: bytes) -> None:
@@ -115,6 +127,7 @@ class Process:
     def say(self, message: Json | bytes) -> None:
         """It writes a line."""
         line = message if isinstance(message, bytes) else json.dumps(message).encode()
+        self.answered |= _answers(line) & self.at.keys()
         self._world.lines.append((self, line))
         self._world.settle()
 

@@ -36,6 +36,7 @@ def subscribed(process: Process) -> list[str]:
     """The resources that it is to tell of, as it knows it."""
     if process.script.era is Era.MODERN:
         gone = {line["params"]["requestId"] for line in process.got("notifications/cancelled")}
+        gone |= process.answered  # a stream ends with its answer
         listens = [line for line in process.got("subscriptions/listen") if line["id"] not in gone]
         return [
             uri for one in listens for uri in one["params"]["notifications"].get("resourceSubscriptions", [])
