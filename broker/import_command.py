@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.asking import BAD, USAGE, fail
-from broker.words import say
 
 if TYPE_CHECKING:
     from broker.core.config import ServerConfig
@@ -87,6 +86,13 @@ def import_(
     nothing = not plan.servers and not there
     if nothing or any(remark.level == "fault" for remark in plan.remarks):
         sys.exit(BAD)
+
+
+def say(word: str, **facts: object) -> str:
+    """A text of an import, which no other command pays for."""
+    from broker.importing import texts
+
+    return texts.say(word, **facts)
 
 
 class Here:

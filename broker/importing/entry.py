@@ -1,7 +1,7 @@
 """One server as another host writes it, to a table of `broker.toml`.
 
 Nothing here touches the machine: what has to be asked of it goes through `Machine`. What a person
-should know of it comes back as a `Remark`, whose word is one of `broker.words`.
+should know of it comes back as a `Remark`, whose word is one of `texts`.
 """
 
 from __future__ import annotations

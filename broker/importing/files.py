@@ -21,7 +21,7 @@ from broker.core.loading import ConfigError, load
 from broker.core.secrets import PLACEHOLDER
 from broker.importing.entry import Table
 from broker.importing.plan import KEYS, SECTIONS, Imported, Source, sections_of
-from broker.words import say
+from broker.importing.texts import say
 
 Pairs = Iterable[tuple[str, object]]
 
