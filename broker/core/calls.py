@@ -15,6 +15,7 @@ from broker.core.config import LimitsConfig
 from broker.core.effects import Demand, Effects, Level, Write
 from broker.core.jsonrpc import Params, Reply
 from broker.core.lifecycle import State
+from broker.core.meta import LOG_LEVEL, client_meta
 from broker.core.metrics import Counters
 from broker.core.refusals import Refusal
 from broker.core.repeating import Once
@@ -24,8 +25,6 @@ from broker.core.sessions import Body, Connection, Sessions, Slot
 from broker.core.texts import clip
 from client_shim import wire
 from client_shim.wire import Code
-
-LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 
 MAX_LOG_WAITING = 256
 """Log messages of one call that may wait for its client; beyond, the oldest gives way."""
@@ -157,7 +156,8 @@ class Calls:
             self._effects += server.link.refresh("tools/list", now)  # it may have changed without a word
         else:
             server.calls += not call.deaths
-            meta = server.link.meta(meta, call.id if call.wants_progress else None)
+            token = call.id if call.wants_progress else None
+            meta = client_meta(meta, token, server.link.era, server.link.client_info)
             if meta and LOG_LEVEL in meta:
                 server.log_takers.begin(call)
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))

@@ -7,7 +7,6 @@ clients have; the multiplexer hands it the replies that are meant for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -19,7 +18,8 @@ from broker.core.effects import Effect, Level, Opened, Unfit, Write, note
 from broker.core.handshake import Agreed, Ask, Handshake, Step, Tell, reason_of
 from broker.core.jsonrpc import Reply, Told
 from broker.core.listening import Each, Heard, Listening, Missed, Stream, Unheard
-from broker.core.methods import MODERN_VERSION, Era, in_effect
+from broker.core.meta import own_meta
+from broker.core.methods import Era
 from broker.core.pace import Pace, soonest
 from broker.core.texts import clip
 
@@ -29,11 +29,6 @@ READ_EVERY_S = 1.0
 
 MAX_REASON_CHARS = 1000
 """Of why a server could not be opened: it is kept and shown, and the words in it may be the server's own."""
-
-_META = "io.modelcontextprotocol/"
-CAPABILITIES = _META + "clientCapabilities"
-_RESERVED = frozenset({"progressToken", _META + "protocolVersion", _META + "subscriptionId"})
-_MODERN_ONLY = frozenset({_META + "clientInfo", CAPABILITIES, _META + "logLevel"})
 
 
 class _Pending(Struct):
@@ -81,7 +76,7 @@ class Link:
         self._config = config
         self._new_id = new_id
         self._max_bytes = max_bytes
-        self._client_info = client_info
+        self.client_info = client_info
         self._handshake = Handshake(
             config.protocol,
             remembered,
@@ -240,21 +235,6 @@ class Link:
             did += self._refresh_all(sorted(due), now)
         return did
 
-    def meta(self, given: dict[str, Any] | None, token: int | None) -> dict[str, Any] | None:
-        """The `_meta` that a request of a client gets: its own, less what only the broker may say."""
-        modern = self.era is Era.MODERN
-        dropped = _RESERVED if modern else _RESERVED | _MODERN_ONLY
-        meta = {key: value for key, value in given.items() if key not in dropped} if given else {}
-        if modern:
-            if CAPABILITIES in meta:
-                meta[CAPABILITIES] = in_effect(meta[CAPABILITIES])
-            meta[_META + "protocolVersion"] = MODERN_VERSION
-            meta.setdefault(_META + "clientInfo", self._client_info)
-            meta.setdefault(CAPABILITIES, {})
-        if token is not None:
-            meta["progressToken"] = token
-        return meta or None
-
     # -- how it goes on ---------------------------------------------------------------------------
 
     def _take(self, steps: list[Step], now: float) -> list[Did]:
@@ -281,7 +261,7 @@ class Link:
 
     def ask(self, method: str, body: bytes) -> tuple[int, Write]:
         """A request of the broker's own, whose reply another one waits for: its id, and the line to write."""
-        id, meta = self._new_id(), self._own_meta() if self.era is Era.MODERN else None
+        id, meta = self._new_id(), own_meta(self.client_info) if self.era is Era.MODERN else None
         return id, Write(self._config.name, jsonrpc.request_line(id, method, body, meta))
 
     def _page(self, reading: Reading, reply: Reply, now: float) -> list[Did]:
@@ -341,12 +321,5 @@ class Link:
     def _ask(self, method: str, body: bytes, reading: Reading | None, now: float, *, modern: bool) -> Effect:
         id = self._new_id()
         self._pending[id] = _Pending(method, reading, now + self._config.timeout)
-        meta = self._own_meta() if modern else None
+        meta = own_meta(self.client_info) if modern else None
         return Write(self._config.name, jsonrpc.request_line(id, method, body, meta))
-
-    def _own_meta(self) -> dict[str, Any]:
-        return {
-            _META + "protocolVersion": MODERN_VERSION,
-            _META + "clientInfo": self._client_info,
-            CAPABILITIES: {},
-        }

@@ -20,6 +20,7 @@ from broker.core import jsonrpc
 from broker.core.effects import Effect, Level, Write, note
 from broker.core.handshake import Agreed, reason_of
 from broker.core.jsonrpc import Id, Reply, Told
+from broker.core.meta import SUBSCRIPTION_ID
 from broker.core.pace import Pace
 from broker.core.texts import clip
 
@@ -29,8 +30,6 @@ MAX_ASKING = 8
 LISTEN_BURST = 4
 LISTEN_EVERY_S = 1.0
 """A server of 2026-07-28 is asked to listen so often in a row, and then once in this time."""
-
-SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 
 
 class Missed(Struct, frozen=True):

@@ -367,69 +367,6 @@ def test_a_server_that_says_so_after_every_reading_is_not_read_all_the_time() ->
     assert talk.names() == {"last"}
 
 
-# --- subscriptions -----------------------------------------------------------------------------------
-
-
-# --- `_meta` of a client's request -------------------------------------------------------------------
-
-GIVEN = {
-    "traceparent": "00-ab",
-    "progressToken": "theirs",
-    META + "protocolVersion": "1999-01-01",
-    META + "clientInfo": {"name": "page"},
-    META + "clientCapabilities": {"elicitation": {}},
-    META + "logLevel": "debug",
-    META + "subscriptionId": 5,
-    "com.example/x": [1],
-}
-
-
-@pytest.mark.parametrize(
-    ("era", "given", "token", "meta"),
-    [
-        (Era.LEGACY, None, None, None),
-        (Era.LEGACY, {}, None, None),
-        (Era.LEGACY, None, 7, {"progressToken": 7}),
-        (Era.LEGACY, {"progressToken": "theirs"}, None, None),
-        (Era.LEGACY, GIVEN, 7, {"traceparent": "00-ab", "com.example/x": [1], "progressToken": 7}),
-        (Era.MODERN, None, None, OWN_META),
-        (Era.MODERN, None, 7, {**OWN_META, "progressToken": 7}),
-        (
-            Era.MODERN,
-            GIVEN,
-            7,
-            {
-                "traceparent": "00-ab",
-                "com.example/x": [1],
-                META + "protocolVersion": MODERN_VERSION,
-                META + "clientInfo": {"name": "page"},
-                META + "clientCapabilities": {"elicitation": {}},
-                META + "logLevel": "debug",
-                "progressToken": 7,
-            },
-        ),
-        (
-            Era.MODERN,
-            {META + "clientCapabilities": {"roots": {}, "extensions": {META + "tasks": {}, META + "ui": {}}}},
-            None,
-            {**OWN_META, META + "clientCapabilities": {"roots": {}, "extensions": {META + "ui": {}}}},
-        ),
-        (
-            Era.MODERN,
-            {META + "clientCapabilities": "none"},
-            None,
-            {**OWN_META, META + "clientCapabilities": "none"},
-        ),
-    ],
-)
-def test_the_meta_of_a_request(era: Era, given: Any, token: int | None, meta: Any) -> None:
-    """Law 7: the client's own, less what only the broker may say, and what the era wants on every request."""
-    talk = Talk(era, tools={}).open()
-    before = None if given is None else dict(given)
-    assert talk.link.meta(given, token) == meta
-    assert given == before
-
-
 def test_opened_is_said_once() -> None:
     """Section 2: the supervisor hears it once for each process."""
     talk = Talk(tools={}).open()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from broker.core.calls import LOG_LEVEL, MAX_LOG_WAITING
+from broker.core.calls import MAX_LOG_WAITING
 from broker.core.log_takers import MAX_GIVEN_UP, LogTakers
+from broker.core.meta import LOG_LEVEL
 from broker.core.methods import Era
 from client_shim import wire
 from tests.core.fake_server import Process

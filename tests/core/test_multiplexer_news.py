@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from broker.core.audience import UNHEARD
-from broker.core.calls import LOG_LEVEL
+from broker.core.meta import LOG_LEVEL
 from client_shim import wire
 from tests.core.fake_server import Json, Process
 from tests.core.test_listening import subscribed
