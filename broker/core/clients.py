@@ -18,8 +18,8 @@ from broker.core.methods import NO_TASKS, Era, Route, rule_for
 from broker.core.metrics import Counters
 from broker.core.patience import Patience
 from broker.core.refusals import Refusal
+from broker.core.roster import Roster
 from broker.core.server import Server
-from broker.core.servers import Servers
 from broker.core.sessions import Body, CloseReason, Connection, Peer, Post, Sessions
 from broker.core.texts import clip
 from client_shim import wire
@@ -38,7 +38,7 @@ class Clients:
     Args:
         limits: what bounds them.
         table: each server by its name.
-        servers: what to tell of what clients want to hear.
+        roster: what to tell of what clients want to hear.
         instance: the id of this broker process.
         version: the broker's version, for clients to see.
     """
@@ -47,7 +47,7 @@ class Clients:
         self,
         limits: LimitsConfig,
         table: dict[str, Server],
-        servers: Servers,
+        roster: Roster,
         sessions: Sessions,
         calls: Calls,
         audience: Audience,
@@ -60,7 +60,7 @@ class Clients:
         self.limits = limits
         self.closing = False
         self._table = table
-        self._servers = servers
+        self._roster = roster
         self._sessions = sessions
         self._calls = calls
         self._audience = audience
@@ -183,7 +183,7 @@ class Clients:
     ) -> Refusal | None:
         server = self._table.get(request.service)
         if server is None:
-            return refusals.unknown_server(request.service, self._servers.names)
+            return refusals.unknown_server(request.service, self._roster.names)
         if server.withdrawn:
             return refusals.removed(server.name)
         if not server.config.enabled:
@@ -217,7 +217,7 @@ class Clients:
             return changed
         heard_of = {"servers": self._audience.heard_of(lane)}
         self._post(connection, wire.Result(request.channel, request.id), msgspec.json.encode(heard_of))
-        self._servers.want(changed, now)
+        self._roster.want(changed, now)
         return None
 
     def _manage(self, key: bytes, request: wire.Request, params: Params) -> Refusal | None:
@@ -264,7 +264,7 @@ class Clients:
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
         """A channel is gone, or all of a connection: with its calls, and with what it listened to."""
         self._calls.release(self._calls.routing.of_client(key, channel), now)
-        self._servers.want(self._audience.subscriptions.drop(key, channel), now)
+        self._roster.want(self._audience.subscriptions.drop(key, channel), now)
 
     def goodbye(self, reason: str, now: float) -> None:
         """The broker is ending: every call and every connection ends first."""

@@ -1,7 +1,8 @@
 """The heart of the broker: many clients in front, one process of each server behind, no I/O.
 
 Every public method takes what happened and when, and returns what is to be done about it. What clients
-say is understood in `clients`, what servers say in `servers`; the life of a call is in `calls`.
+say is understood in `clients`, what servers say in `servers`; what becomes of servers is in `roster`, and
+the life of a call in `calls`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from broker.core.effects import Effect, Effects, Level
 from broker.core.lifecycle import Lifecycle
 from broker.core.metrics import Counters
 from broker.core.refusals import Refusal
+from broker.core.roster import Roster
 from broker.core.server import Server
 from broker.core.servers import Servers
 from broker.core.sessions import Peer, Sessions
@@ -51,11 +53,12 @@ class Multiplexer:
         }
         self.calls = Calls(limits, self.servers, self.sessions, self.counters, self._effects)
         self.audience = Audience(self.servers, self.sessions, self._effects)
-        self._servers = Servers(
+        self._servers = Servers(self.servers, self.calls, self.audience, self.counters, self._effects)
+        self._roster = Roster(
             self.servers,
+            self._servers,
             self.calls,
             self.audience,
-            self.counters,
             self._effects,
             max_bytes=limits.max_message_bytes,
             client_info={"name": "mcp-broker", "version": version},
@@ -63,7 +66,7 @@ class Multiplexer:
         self._clients = Clients(
             limits,
             self.servers,
-            self._servers,
+            self._roster,
             self.sessions,
             self.calls,
             self.audience,
@@ -119,7 +122,7 @@ class Multiplexer:
     @property
     def names(self) -> list[str]:
         """What the configured servers are called."""
-        return self._servers.names
+        return self._roster.names
 
     def adjust(self, limits: LimitsConfig) -> None:
         """The limits have changed, but for what clients were told of them."""
@@ -127,33 +130,33 @@ class Multiplexer:
 
     def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
         """A server is configured that was not."""
-        self._servers.add(config, lifecycle)
+        self._roster.add(config, lifecycle)
 
     def retune(self, config: ServerConfig, now: float, *, renewed: bool = False) -> list[Effect]:
         """A server's table has changed; `renewed`: its next process will be of another kind."""
-        self._servers.retune(config, now, renewed=renewed)
+        self._roster.retune(config, now, renewed=renewed)
         return self._done(now)
 
     def withdraw(self, name: str, now: float) -> list[Effect]:
         """A server is no longer configured: it takes no further calls."""
-        self._servers.withdraw(name, now)
+        self._roster.withdraw(name, now)
         return self._done(now)
 
     def remove(self, name: str, now: float) -> list[Effect]:
         """The process of a server is gone that is no longer configured."""
-        self._servers.remove(name, now)
+        self._roster.remove(name, now)
         return self._done(now)
 
     # -- servers, and time ------------------------------------------------------------------------
 
     def spawned(self, name: str, now: float) -> list[Effect]:
         """A new process of this server is there."""
-        self._servers.spawned(name, now)
+        self._roster.spawned(name, now)
         return self._done(now)
 
     def heard(self, name: str, now: float) -> None:
         """The server wrote to its stderr."""
-        self._servers.heard(name, now)
+        self._roster.heard(name, now)
 
     def line(self, name: str, line: bytes, now: float) -> list[Effect]:
         """The server wrote this line to its stdout."""
@@ -162,7 +165,7 @@ class Multiplexer:
 
     def congested(self, name: str, congested: bool, now: float) -> list[Effect]:
         """The server has stopped reading its stdin, or has begun again."""
-        self._servers.congested(name, congested, now)
+        self._roster.congested(name, congested, now)
         return self._done(now)
 
     def resume(self, name: str, now: float) -> list[Effect]:
@@ -174,27 +177,27 @@ class Multiplexer:
 
     def probing(self, name: str) -> bool:
         """Whether an exit of this server now means that it is of the older era."""
-        return self._servers.probing(name)
+        return self._roster.probing(name)
 
     def gone(self, name: str, reason: str, now: float) -> list[Effect]:
         """The server's process ends, or has ended, for this reason."""
-        self._servers.gone(name, reason, now)
+        self._roster.gone(name, reason, now)
         return self._done(now)
 
     def rests(self, name: str, now: float) -> list[Effect]:
         """The server has no process, and its lifecycle says when it will have one again."""
-        self._servers.rests(name, now)
+        self._roster.rests(name, now)
         return self._done(now)
 
     def wake_at(self) -> float | None:
         """When `tick` is due next; `None` while nothing waits."""
-        times = (self.calls.routing.next_deadline(), self._servers.wake_at())
+        times = (self.calls.routing.next_deadline(), self._roster.wake_at())
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed."""
         self.calls.expire(now)
-        self._servers.tick(now)
+        self._roster.tick(now)
         return self._done(now)
 
     def _done(self, now: float) -> list[Effect]:

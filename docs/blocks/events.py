@@ -21,7 +21,7 @@ LEVELS = ("debug", "info", "warning", "error")
 _PARTS = {
     "state.value": [state.value for state in State],
     "stream": ["stderr", "stdout"],
-    "what": [],  # the second argument of every `_drop`, which is where it comes from
+    "what": [],  # the second argument of every `discard`, which is where it comes from
 }
 """The source of what stands in the braces of an event → what it may be."""
 
@@ -57,9 +57,9 @@ def _logged_in(path: Path) -> Iterator[Logged]:
 
 
 def _logged_by(call: ast.Call, function: ast.AST, where: str) -> Iterator[Logged]:
-    """What one call logs, where it is one of `logger`, a `note`, or a `_drop`; the hub only passes on."""
+    """What one call logs, where it is one of `logger`, a `note`, or a `discard`; the hub only passes on."""
     head, _, name = ast.unparse(call.func).rpartition(".")
-    if name == "_drop" and len(call.args) > 1:
+    if name == "discard" and len(call.args) > 1:
         for word in _spellings(call.args[1], where):
             yield _one(call, f"server.{word}", frozenset({"debug"}), where)
     elif head == "logger" and name in (*LEVELS, "exception", "critical"):

@@ -17,8 +17,8 @@ from broker.core.config import Config, LimitsConfig, ServerConfig
 from broker.core.lifecycle import Lifecycle
 
 KEPT = {
-    "Servers._table": "the configured servers",
-    "Servers._client_info": "the broker's name",
+    "Roster._table": "the configured servers",
+    "Roster._client_info": "the broker's name",
     "Multiplexer.counters": "figures, by a fixed set of words",
     "Server.outcomes": "figures, by a fixed set of words",
     "Server.dropped": "figures, by a fixed set of words",
