@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -17,6 +18,9 @@ from broker.core.loading import ConfigError, Problem, load
 METRICS_PACKAGES = ("h11", "prometheus_client")
 """What the extra `metrics` of pyproject.toml brings; a test holds the two together."""
 
+MAX_BYTES = 1024 * 1024
+"""A larger file is most likely another one, and to read it would keep the broker from its clients."""
+
 
 def read(path: Path, environ: Mapping[str, str]) -> Config:
     """The configuration in a file.
@@ -25,7 +29,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
         ConfigError: the file cannot be read, is not TOML, or has mistakes; all of them at once.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _content(path).decode("utf-8-sig")  # editors of Windows begin a file with a mark
     except OSError as error:
         raise ConfigError([Problem(str(path), error.strerror or str(error), _mend(error))]) from None
     except UnicodeDecodeError as error:
@@ -38,6 +42,23 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     folder = path.resolve().parent
     servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
     return msgspec.structs.replace(config, servers=servers)
+
+
+def _content(path: Path) -> bytes:
+    """What is in a file. A FIFO is not waited for: nobody may ever write to it."""
+    mend = "name the file itself with --config"
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ConfigError([Problem(str(path), "this is a pipe or a device, not a file", mend)])
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        problem = f"this has more than {MAX_BYTES} bytes, and is most likely no config"
+        raise ConfigError([Problem(str(path), problem, mend)])
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _mend(error: OSError) -> str:

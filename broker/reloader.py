@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from broker.config_file import read
 from broker.core import refusals
-from broker.core.config import BrokerConfig, LimitsConfig, ServerConfig
+from broker.core.config import BrokerConfig, Config, LimitsConfig, ServerConfig
 from broker.core.lifecycle import State
-from broker.core.loading import ConfigError
+from broker.core.loading import ConfigError, Problem
 from broker.core.refusals import Refusal
 from broker.core.reload import (
     Add,
@@ -36,6 +36,9 @@ from broker.hub import Hub
 from broker.notify import Manager
 from broker.place import PlaceError
 from broker.supervisor import lifecycle_of
+
+READ_S = 10.0
+"""So long it may take to read the file: longer takes a file system that hangs, and might for ever."""
 
 logger = logging.getLogger("mcp-broker")
 
@@ -82,6 +85,7 @@ class Reloader:
         self._open_to = open_to
         self._manager = manager
         self._turn = trio.Lock()
+        self._reading = trio.CapacityLimiter(1)  # threads that hang are not to become all there are
 
     async def reload(self, by: str) -> Outcome | Refusal:
         """Reload, after whatever reload is under way; what came of it.
@@ -125,7 +129,7 @@ class Reloader:
 
     async def _reload(self, by: str) -> Outcome | Refusal:
         try:
-            new = await trio.to_thread.run_sync(read, self._path, os.environ, abandon_on_cancel=True)
+            new = await self._read()
             if self._hub.mux.closing:
                 return refusals.shutting_down()
             made = plan(self._hub.config, new)
@@ -138,6 +142,19 @@ class Reloader:
         self.loaded_at = trio.current_time()
         self.restart_needed = made.pending
         return await self._carry_out(made, by)
+
+    async def _read(self) -> Config:
+        """What the file says now.
+
+        Raises:
+            ConfigError: it has mistakes, or cannot be read in time.
+        """
+        with trio.move_on_after(READ_S):
+            return await trio.to_thread.run_sync(
+                read, self._path, os.environ, abandon_on_cancel=True, limiter=self._reading
+            )
+        problem = f"it could not be read within {READ_S:g} s"
+        raise ConfigError([Problem(str(self._path), problem, "see to the file system that it is on")])
 
     def _adjust(self, made: Plan) -> None:
         """What may still fail comes first, so that nothing has changed where it does."""

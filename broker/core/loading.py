@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -43,10 +44,18 @@ class Problem(Struct, frozen=True):
         return f"{self.path}: {self.message}; {self.mend}"
 
 
+MAX_PROBLEMS = 100
+"""Nobody reads more at once; each is a line of the log, and to find it takes its time."""
+
+
 class ConfigError(Exception):
-    """The configuration has mistakes; `problems` has them all. Nothing of it is used."""
+    """The configuration has mistakes; `problems` has them all, or says that there are more. Nothing of it is
+    used."""
 
     def __init__(self, problems: list[Problem]) -> None:
+        if len(problems) > MAX_PROBLEMS:
+            last = Problem("and so on", "there are more mistakes", "correct these first")
+            problems = [*problems[:MAX_PROBLEMS], last]
         super().__init__("\n".join(map(str, problems)))
         self.problems = problems
 
@@ -89,6 +98,8 @@ def _servers(
         )
         return
     for name, table in tables.items():
+        if len(problems) > MAX_PROBLEMS:
+            return
         path = f"servers.{name}"
         if not NAME.fullmatch(name):
             mend = "use up to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
@@ -147,7 +158,7 @@ def _section(
     fields = {field.name: field for field in msgspec.structs.fields(shape) if field.name not in given}
     found = len(problems)
     values: dict[str, Any] = dict(given)
-    for key in table.keys() - fields.keys():
+    for key in islice(table.keys() - fields.keys(), MAX_PROBLEMS + 1):
         problems.append(_unknown(f"{path}.{key}", key, list(fields)))
     for key, field in fields.items():
         if key in table:

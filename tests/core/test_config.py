@@ -19,7 +19,7 @@ from broker.core.config import (
     mend_of,
     metas,
 )
-from broker.core.loading import ConfigError, Problem, load
+from broker.core.loading import MAX_PROBLEMS, ConfigError, Problem, load
 
 FIELDS = [
     pytest.param(shape, field.name, id=f"{shape.__name__}.{field.name}")
@@ -271,6 +271,23 @@ def test_the_error_is_its_problems_a_line_each() -> None:
         f'servers.{name}.command: this key is missing; write the program as a string, such as command = "uvx"'
         for name in "ab"
     ]
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        {f"s{number}": {"comand": "x"} for number in range(2 * MAX_PROBLEMS)},
+        {"s": {"command": "x", **{f"k{number}": 1 for number in range(2 * MAX_PROBLEMS)}}},
+    ],
+    ids=["in many tables", "in one table"],
+)
+def test_of_very_many_mistakes_the_first_are_told_and_that_there_are_more(servers: dict[str, Any]) -> None:
+    """Laws 5 and 6: a file that is no config has one in each line, and others wait while they are told."""
+    with pytest.raises(ConfigError) as caught:
+        load({"servers": servers}, {})
+    *first, last = caught.value.problems
+    assert len(first) == MAX_PROBLEMS
+    assert last.message == "there are more mistakes"
 
 
 @pytest.mark.parametrize("mapping", [{}, {"servers": {}}, {"servers": []}, {"servers": "x"}])
