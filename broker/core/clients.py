@@ -132,7 +132,7 @@ class Clients:
             else:
                 self._late("cancel", connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
-            self._release(connection.key, message.channel, now)
+            self._part(connection, message.channel, now)
         elif isinstance(message, wire.Goodbye):
             self._close(connection, CloseReason.GOODBYE, now)
         else:
@@ -142,9 +142,19 @@ class Clients:
     def _credit(self, connection: Connection, credit: wire.Credit, now: float) -> None:
         if 0 <= credit.read_bytes <= connection.unread_bytes:
             self._effects += self._sessions.credit(connection, credit.read_bytes)
+            if credit.read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
+                self._empty("credit", connection.key, now)
             return
         text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
         self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
+
+    def _part(self, connection: Connection, channel: int, now: float) -> None:
+        """A channel is no more. It began with a request, so there are never more goodbyes than those."""
+        self._release(connection.key, channel, now)
+        if connection.partings < connection.calls:
+            connection.partings += 1
+        else:
+            self._empty("goodbye", connection.key, now)
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
@@ -322,6 +332,10 @@ class Clients:
 
     def _late(self, what: str, key: bytes, now: float) -> None:
         self._counters.add(f"late.{what}")
+        self._led_nowhere(key, now)
+
+    def _empty(self, what: str, key: bytes, now: float) -> None:
+        self._counters.add(f"empty.{what}")
         self._led_nowhere(key, now)
 
     def _led_nowhere(self, key: bytes, now: float) -> None:

@@ -47,7 +47,8 @@ class Post(Struct, frozen=True, gc=False):
 
 
 class Connection(Struct, eq=False):
-    """One connection. `unread_bytes` is what it was sent and has not given back as credit."""
+    """One connection. `unread_bytes` is what it was sent and has not given back as credit; `partings` are its
+    goodbyes to channels, as far as there was a call for each."""
 
     key: bytes
     name: str
@@ -56,6 +57,7 @@ class Connection(Struct, eq=False):
     unread_bytes: int = 0
     outbox_bytes: int = 0
     calls: int = 0
+    partings: int = 0
     posted: int = 0
     outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
 

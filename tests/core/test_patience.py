@@ -154,11 +154,15 @@ def too_much_credit(client: Client, number: int) -> None:
     client.say(wire.Credit(0, 0, 1 << 40))
 
 
+def empty_credit(client: Client, number: int) -> None:
+    client.say(wire.Credit(0, 0, 0))
+
+
 def no_management(client: Client, number: int) -> None:
     client.request(wire.MANAGEMENT, "listen", {"servers": 5}, id=number + 100)
 
 
-NUISANCES = [busy, unknown, uncalled_cancel, noise, too_much_credit, no_management]
+NUISANCES = [busy, unknown, uncalled_cancel, noise, too_much_credit, empty_credit, no_management]
 
 
 @pytest.mark.parametrize("nuisance", NUISANCES, ids=lambda nuisance: nuisance.__name__)
@@ -178,6 +182,21 @@ def test_whatever_leads_to_nothing_has_its_pace(nuisance: Callable[[Client, int]
     assert world.mux.counters["slowed"] == 1
     (note,) = [note for note in world.notes if note.event == "client.slowed"]
     assert note.facts == {"client": "page", "pid": 42}
+
+
+def test_so_have_goodbyes_to_channels_that_never_were() -> None:
+    """Law 5: to take one takes the processor, as a call does. One is free for each call."""
+    world = World()
+    world.start()
+    client = world.client()
+    for number in range(2 * AT_ONCE):
+        client.call(channel=number + 1)
+        client.say(wire.Goodbye(number + 1, 0, "closed"))
+    assert not world.held
+    for number in range(AT_ONCE + 1):
+        client.say(wire.Goodbye(number + 1, 0, "closed"))
+    assert set(world.held) == {client.key}
+    assert world.mux.counters["empty.goodbye"] == AT_ONCE + 1
 
 
 def test_a_stranger_has_a_pace_too() -> None:
