@@ -17,7 +17,10 @@ LONGEST = (
     "backend/test_pages.py",
     "e2e/test_life.py",
     "test_benchmarks.py",
-    "test_packaging.py",
+    "test_doctor.py",
+    "e2e/test_reload.py",
+    "e2e/test_containers.py",
+    "test_examples.py",
 )
 """The files that take longest, which are begun first where files run side by side: they end together."""
 

@@ -63,7 +63,8 @@ KINDS = {
         "note://no",
     ),
     "everything": Kind(
-        {"command": "node", "args": [str(EVERYTHING)]},
+        # It does not end with its input while an operation is under way: SIGTERM ends it.
+        {"command": "node", "args": [str(EVERYTHING)], "timeout_stop_sec": 1.0},
         "legacy",
         "get-sum",
         ("trigger-long-running-operation", {"steps": 3, "duration": 0.3}),
