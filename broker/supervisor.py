@@ -13,35 +13,26 @@ from msgspec import structs
 
 from broker.core.backoff import Backoff
 from broker.core.config import ServerConfig
-from broker.core.health import Looks
 from broker.core.lifecycle import TABLE, Action, Ending, Event, Lifecycle, State
 from broker.environment import mask
-from broker.exit_status import ExitStatus
 from broker.fault import HUB, came_through
 from broker.hub import Hub
 from broker.process import Launcher, Process
 from broker.program import SpawnError
 from broker.stderr_log import StderrLog
-from broker.upstream import LineTooLong, Upstream
+from broker.upstream import Upstream
+from broker.watch import Watch
 
 logger = logging.getLogger("mcp-broker")
 
 WORRYING = frozenset({State.BACKOFF, State.BROKEN})
 """The states that somebody may want to look into: they are logged as warnings."""
 
-_ENVELOPE_BYTES = 65_536
-_LAST_WORDS_S = 1.0
 _LAST_LINES = 5
-_TOO_LONG = (
-    "it wrote a line above max_message_bytes = {}; "
-    "have it answer with less, or raise max_message_bytes in [limits] and restart the broker"
-)
 _OWN_FAULT = (
     "a fault of the broker's own, not of the server's: see server.crashed_here in the broker's log, "
     "and report what stands there"
 )
-_LOOKS_A_WATCH = 3
-"""How often a process is looked at within `watchdog_sec`."""
 
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
@@ -292,19 +283,12 @@ class Supervisor:
 
     async def _attend(self, process: Process) -> list[int]:
         """Serve until the process is to end, and end it; the pids of what cannot be ended."""
-        upstream = Upstream(
-            process.stdin,
-            process.stdout,
-            max_line_bytes=self._max_message_bytes + _ENVELOPE_BYTES,
-            congested=lambda congested: self._hub.congested(self.name, congested),
+        watch = Watch(
+            self.name, process, self.lifecycle, self.log, self._hub, self._feed, self._max_message_bytes
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, process, upstream)
-            nursery.start_soon(self._flush, process, upstream)
-            nursery.start_soon(self._look_at, process)
-            nursery.start_soon(upstream.watch)
-            nursery.start_soon(self.log.drain, process.stderr, lambda: self._hub.heard(self.name))
-            self._upstream = upstream
+            watch.begin(nursery, self._config.watchdog_sec)
+            self._upstream = watch.upstream
             self._feed(Event.SPAWNED)
             self._hub.spawned(self.name)
             await self._ended.wait()
@@ -313,82 +297,6 @@ class Supervisor:
             left = await process.end(self._config.timeout_stop_sec)
             nursery.cancel_scope.cancel()
         return left
-
-    async def _watch(self, process: Process, upstream: Upstream) -> None:
-        """Read until the process ends or closes its output, and say which it was."""
-        over = trio.Event()
-        async with trio.open_nursery() as nursery:
-
-            async def read() -> None:
-                try:
-                    await upstream.read(lambda line: self._hub.line(self.name, line), self._hub.settle)
-                except LineTooLong:
-                    self._feed(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
-                over.set()
-
-            async def wait() -> None:
-                await process.exited()
-                over.set()
-
-            nursery.start_soon(read)
-            nursery.start_soon(wait)
-            await over.wait()
-            # The last lines may come after the exit, and the exit after the last line.
-            nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
-            if process.exit_status() is not None:
-                await upstream.caught_up(process.stderr)
-                nursery.cancel_scope.cancel()
-        status = process.exit_status()
-        if status is None:
-            self._feed(Event.EXITED, Ending("it closed its output"))
-        elif self._is_legacy(status):
-            self._feed(Event.LEGACY, Ending(f"{status}, asked for server/discover"))
-        else:
-            words = self._in_words(status) + await self._left_running(process, status)
-            cause = None if status.never_ran else status.cause
-            self._feed(Event.EXITED, Ending(words, failure=status.failure, cause=cause))
-
-    def _is_legacy(self, status: ExitStatus) -> bool:
-        """Whether it ended because of the era probe, as some servers of the older era do."""
-        asked = self.lifecycle.state is State.HANDSHAKE and self._hub.probing(self.name)
-        return asked and not status.never_ran
-
-    def _in_words(self, status: ExitStatus) -> str:
-        """How it ended, with the last thing it said: there the cause is, more often than not."""
-        if status.never_ran:
-            return f"it could not be run: {self.log.last or status}"
-        during = " before it was ready" if self.lifecycle.state is State.HANDSHAKE else ""
-        last = f"; its last line was: {self.log.last}" if status.failure and self.log.last else ""
-        return f"{status}{during}{last}"
-
-    async def _left_running(self, process: Process, status: ExitStatus) -> str:
-        """What to tell of a wrapper that is content, and leaves behind what most likely is the server."""
-        try:
-            count = 0 if status.failure else await process.processes()
-        except OSError:  # nothing can be opened now
-            count = 0
-        if not count:
-            return ""
-        return (
-            f", and left {count} of its processes running, which were ended with it; "
-            f"let it wait for them, or become the server by `exec`"
-        )
-
-    async def _look_at(self, process: Process) -> None:
-        """See to it that a process which was stopped is replaced, whatever it was at."""
-        every_s, looks = self._config.watchdog_sec / _LOOKS_A_WATCH, Looks()
-        while every_s:
-            await trio.sleep(every_s)
-            if looks.saw(stopped=process.is_stopped()):
-                self._feed(Event.FAILED, Ending("it was stopped by SIGSTOP or the like, and did not go on"))
-                return
-
-    async def _flush(self, process: Process, upstream: Upstream) -> None:
-        await upstream.flush()
-        with trio.move_on_after(_LAST_WORDS_S):
-            await process.exited()
-            return  # that is why, and `_watch` tells how
-        self._feed(Event.EXITED, Ending("it closed its input"))
 
     def _give_slot_back(self) -> None:
         if self._has_slot:

@@ -1,0 +1,154 @@
+"""One process while it is served: its lines are read, and what happens to it is told, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from broker.core.health import Looks
+from broker.core.lifecycle import Ending, Event, Lifecycle, State
+from broker.exit_status import ExitStatus
+from broker.hub import Hub
+from broker.process import Process
+from broker.stderr_log import StderrLog
+from broker.upstream import LineTooLong, Upstream
+
+_ENVELOPE_BYTES = 65_536
+_LAST_WORDS_S = 1.0
+_LOOKS_A_WATCH = 3
+"""How often a process is looked at within `watchdog_sec`."""
+
+_TOO_LONG = (
+    "it wrote a line above max_message_bytes = {}; "
+    "have it answer with less, or raise max_message_bytes in [limits] and restart the broker"
+)
+
+
+class Watch:
+    """What sees to one process.
+
+    Args:
+        name: its server's.
+        process: what is seen to.
+        lifecycle: its server's automaton, which is only read here.
+        log: where what it writes for people goes.
+        hub: what its lines go to.
+        tell: is told what has happened to it.
+        max_message_bytes: the largest result of the server.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        process: Process,
+        lifecycle: Lifecycle,
+        log: StderrLog,
+        hub: Hub,
+        tell: Callable[[Event, Ending], object],
+        max_message_bytes: int,
+    ) -> None:
+        self._name = name
+        self._process = process
+        self._lifecycle = lifecycle
+        self._log = log
+        self._hub = hub
+        self._tell = tell
+        self._max_message_bytes = max_message_bytes
+        self.upstream = Upstream(
+            process.stdin,
+            process.stdout,
+            max_line_bytes=max_message_bytes + _ENVELOPE_BYTES,
+            congested=lambda congested: hub.congested(name, congested),
+        )
+
+    def begin(self, nursery: trio.Nursery, watchdog_s: float) -> None:
+        """From now on, until the nursery is cancelled.
+
+        Args:
+            watchdog_s: within how many seconds it should be noticed that the process was stopped; 0: never.
+        """
+        nursery.start_soon(self._read)
+        nursery.start_soon(self._flush)
+        nursery.start_soon(self._look, watchdog_s)
+        nursery.start_soon(self.upstream.watch)
+        nursery.start_soon(self._log.drain, self._process.stderr, lambda: self._hub.heard(self._name))
+
+    async def _read(self) -> None:
+        """Read until the process ends or closes its output, and say which it was."""
+        over = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                try:
+                    await self.upstream.read(lambda line: self._hub.line(self._name, line), self._hub.settle)
+                except LineTooLong:
+                    self._tell(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
+                over.set()
+
+            async def wait() -> None:
+                await self._process.exited()
+                over.set()
+
+            nursery.start_soon(read)
+            nursery.start_soon(wait)
+            await over.wait()
+            # The last lines may come after the exit, and the exit after the last line.
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
+            if self._process.exit_status() is not None:
+                await self.upstream.caught_up(self._process.stderr)
+                nursery.cancel_scope.cancel()
+        await self._tell_end()
+
+    async def _tell_end(self) -> None:
+        status = self._process.exit_status()
+        if status is None:
+            self._tell(Event.EXITED, Ending("it closed its output"))
+        elif self._is_legacy(status):
+            self._tell(Event.LEGACY, Ending(f"{status}, asked for server/discover"))
+        else:
+            words = self._in_words(status) + await self._left_running(status)
+            cause = None if status.never_ran else status.cause
+            self._tell(Event.EXITED, Ending(words, failure=status.failure, cause=cause))
+
+    def _is_legacy(self, status: ExitStatus) -> bool:
+        """Whether it ended because of the era probe, as some servers of the older era do."""
+        asked = self._lifecycle.state is State.HANDSHAKE and self._hub.probing(self._name)
+        return asked and not status.never_ran
+
+    def _in_words(self, status: ExitStatus) -> str:
+        """How it ended, with the last thing it said: there the cause is, more often than not."""
+        if status.never_ran:
+            return f"it could not be run: {self._log.last or status}"
+        during = " before it was ready" if self._lifecycle.state is State.HANDSHAKE else ""
+        last = f"; its last line was: {self._log.last}" if status.failure and self._log.last else ""
+        return f"{status}{during}{last}"
+
+    async def _left_running(self, status: ExitStatus) -> str:
+        """What to tell of a wrapper that is content, and leaves behind what most likely is the server."""
+        try:
+            count = 0 if status.failure else await self._process.processes()
+        except OSError:  # nothing can be opened now
+            count = 0
+        if not count:
+            return ""
+        return (
+            f", and left {count} of its processes running, which were ended with it; "
+            f"let it wait for them, or become the server by `exec`"
+        )
+
+    async def _look(self, watchdog_s: float) -> None:
+        """See to it that a process which was stopped is replaced, whatever it was at."""
+        every_s, looks = watchdog_s / _LOOKS_A_WATCH, Looks()
+        while every_s:
+            await trio.sleep(every_s)
+            if looks.saw(stopped=self._process.is_stopped()):
+                self._tell(Event.FAILED, Ending("it was stopped by SIGSTOP or the like, and did not go on"))
+                return
+
+    async def _flush(self) -> None:
+        await self.upstream.flush()
+        with trio.move_on_after(_LAST_WORDS_S):
+            await self._process.exited()
+            return  # that is why, and `_read` tells how
+        self._tell(Event.EXITED, Ending("it closed its input"))
