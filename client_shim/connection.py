@@ -7,7 +7,6 @@ when a loop ends in the middle, and whoever closes it may do so from any task.
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,6 +16,7 @@ from typing import Any
 import zmq
 
 from client_shim import log, payload, reasons, wire
+from client_shim.attempts import Attempts
 from client_shim.call import Call
 from client_shim.channel import Channel, Listener, Listening, Wants
 from client_shim.endpoint import probe
@@ -32,13 +32,8 @@ from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notif
 from client_shim.link import FAREWELL_MS
 from client_shim.loop_link import LoopLink
 from client_shim.payload import Ask
-from client_shim.state import GRACE_S, ClientState, Phase, delays
-
-SETTLED_S = 10.0
-"""A connection that held this long was a good one: after its loss the delays start short again."""
-
-HASTE_S = 0.1
-"""How soon after a failed attempt the next one is made while a call waits for it."""
+from client_shim.state import GRACE_S, ClientState, Phase
+from client_shim.waiters import Waiters
 
 NOTHING = Wants()
 
@@ -79,14 +74,13 @@ class Connection:
         self._channels: dict[int, Channel] = {}
         self._last_channel = 0
         self._calls: dict[int, Call | Listening] = {}
-        self._waiters: dict[asyncio.Future[None], Channel] = {}
         self._link: LoopLink | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._retry_at = float("inf")
         self._error: Unavailable | None = None
-        self._tried_at = self._welcomed_at = float("-inf")
-        self._delays = delays(random.random)
+        self._attempts = Attempts(random.random)
         self._context = Context()
+        self._waiters = Waiters(loop, self._context)
         self._guard: AsyncGenerator[None, None] | None = self._until_the_loop_ends()
         _step(self._guard.__anext__())
 
@@ -129,8 +123,7 @@ class Connection:
         """The end of a channel and its calls; the last one closes the connection. Leaving twice is fine."""
         if not self.is_ours or self._channels.pop(channel.number, None) is None:
             return
-        for waiter in [waiter for waiter, whose in self._waiters.items() if whose is channel]:
-            _fail(waiter, _closed(reason))
+        self._waiters.fail(_closed(reason), channel)
         if not self._channels:
             self.close(reason)
         elif self._link is not None:
@@ -153,17 +146,8 @@ class Connection:
             Unavailable: why they cannot; at once, where no broker has answered here yet.
         """
         while not self.is_open:
-            waiter: asyncio.Future[None] = self.loop.create_future()
-            self._waiters[waiter] = channel
-            timer = None if until is None else self._call_at(until, self._give_up, waiter)
             self._hurry()
-            try:
-                await waiter
-            finally:
-                self._waiters.pop(waiter, None)
-                del waiter  # an error that it raised holds this frame, and neither must keep the other
-                if timer is not None:
-                    timer.cancel()
+            await self._waiters.wait(channel, until, self._why_not)
 
     def call(self, channel: Channel, ask: Ask) -> Call:
         """Send a request. `drop` must be called afterwards, whatever happens.
@@ -196,24 +180,21 @@ class Connection:
         """Somebody waits: try now, or soon where the last attempt was only just."""
         if self._link is not None or self.closed:
             return
-        due = max(self.loop.time(), self._tried_at + HASTE_S)
+        due = self._attempts.soonest(self.loop.time())
         if self._retry is None or self._retry_at > due:
             self._try_at(due)
 
     def _try_at(self, when: float) -> None:
         if self._retry is not None:
             self._retry.cancel()
-        self._retry, self._retry_at = self._call_at(when, self._try), when
-
-    def _call_at(self, when: float, callback: Callable[..., None], *args: object) -> asyncio.TimerHandle:
-        """Even a cancelled timer keeps its context until it is due, so it must not be the caller's."""
-        return self.loop.call_at(when, callback, *args, context=self._context)
+        self._retry, self._retry_at = self.loop.call_at(when, self._try, context=self._context), when
 
     def _try(self) -> None:
-        self._retry, self._tried_at = None, self.loop.time()
+        self._retry, now = None, self.loop.time()
+        self._attempts.tried(now)
         try:
             probe(self.endpoint)
-            state = ClientState(self._who, self._tried_at, hello_timeout_s=self._hello_timeout_s)
+            state = ClientState(self._who, now, hello_timeout_s=self._hello_timeout_s)
             self._link = LoopLink(self.loop, self.endpoint, state, self._on_event, self._context)
         except Unavailable as error:
             self._fell(error)
@@ -221,41 +202,30 @@ class Connection:
             self._fell(Unavailable(f"no connection to {self.endpoint} can be made: {error}"))
 
     def _rose(self) -> None:
-        self.came_up, self._error, self._welcomed_at = True, None, self.loop.time()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self.came_up, self._error = True, None
+        self._attempts.welcomed(self.loop.time())
+        self._waiters.wake()
 
     def _fell(self, error: Unavailable) -> None:
         """An attempt has failed, or the link was lost."""
         link, self._link, self._error = self._link, None, error
-        if was_up := self._welcomed_at >= self._tried_at:
+        if self._attempts.came_through:
             self.lost_at = self.loop.time()
         if link is not None:
             link.close()
         if _is_ending(error):  # one was there, as much as if it had ended a moment later
             self.came_up, self.lost_at = True, self.loop.time()
         if not self.came_up or isinstance(error, _HOPELESS):
-            for waiter in self._waiters:
-                _fail(waiter, error)
+            self._waiters.fail(error)
         if self.came_up:
-            self._try_at(self.loop.time() + self._delay(was_up))
-
-    def _delay(self, was_up: bool) -> float:
-        if was_up and self.loop.time() - self._welcomed_at > SETTLED_S:
-            self._delays = delays(random.random)
-        delay = next(self._delays)
-        return min(delay, HASTE_S) if self._waiters else delay
-
-    def _give_up(self, waiter: asyncio.Future[None]) -> None:
-        _fail(waiter, self._why_not())
+            self._try_at(self._attempts.after(self.loop.time(), hasty=bool(self._waiters)))
 
     def _why_not(self) -> Unavailable:
         try:
             probe(self.endpoint)
         except Unavailable as error:
             return error
-        return self._error or reasons.silent(round(self.loop.time() - self._tried_at, 3))
+        return self._error or reasons.silent(round(self.loop.time() - self._attempts.tried_at, 3))
 
     def close(self, reason: str) -> None:
         """Say goodbye and end everything. Closing twice is fine."""
@@ -271,8 +241,7 @@ class Connection:
             self._react(link.state.close(reason))
             link.settle()
             link.close(FAREWELL_MS)
-        for waiter in self._waiters:
-            _fail(waiter, _closed(reason))
+        self._waiters.fail(_closed(reason))
         guard, self._guard = self._guard, None
         if guard is not None:
             _step(guard.aclose())
@@ -363,12 +332,6 @@ def _closed(reason: str) -> ClientClosed:
 def _is_ending(error: Unavailable) -> bool:
     """Whether it is said by a broker that is being stopped: the next one may be waited for."""
     return isinstance(error, BrokerRefused) and error.data.get("fault") == wire.Code.SHUTTING_DOWN.value
-
-
-def _fail(waiter: asyncio.Future[None], error: Unavailable) -> None:
-    """Each waiter gets a copy: one exception raised in two tasks would mix their tracebacks."""
-    if not waiter.done():
-        waiter.set_exception(copy.copy(error))
 
 
 def _step(step: Awaitable[None]) -> None:

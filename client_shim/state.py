@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -24,7 +24,6 @@ from client_shim.payload import Ask
 GRACE_S = 2.0
 """How much later than the broker this side enforces a deadline. The broker's answer is the better one."""
 
-MAX_DELAY_S = 30.0
 PROGRESS = "notifications/progress"
 MESSAGE = "notifications/message"
 
@@ -333,15 +332,3 @@ def _request(channel: int, id: int, instance: str, ask: Ask) -> wire.Request:
 
 def _name(message: wire.Message) -> str:
     return type(message).__name__.lower()
-
-
-def delays(random: Callable[[], float]) -> Iterator[float]:
-    """How long to wait before each further attempt to reach a broker that was lost, in seconds, for ever.
-
-    It doubles up to `MAX_DELAY_S`. `random` (0 to 1) spreads the clients of a broker that restarts, so that
-    they do not all come back in the same millisecond.
-    """
-    delay = 0.05
-    while True:
-        yield delay * (0.5 + random())
-        delay = min(delay * 2, MAX_DELAY_S)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import msgpack
 import pytest
 from hypothesis import given
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 from client_shim import errors, outbox, wire
 from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed
 from client_shim.payload import ask
-from client_shim.state import GRACE_S, MAX_DELAY_S, Phase, delays
+from client_shim.state import GRACE_S, Phase
 from tests.client.talk import ECHO, LIMITS, WINDOW, flush, greeting, hear, opened
 
 
@@ -254,14 +252,6 @@ def test_closing_on_purpose_ends_all_calls_and_says_goodbye_last() -> None:
     assert [type(event.outcome) for event in events if isinstance(event, Ended)] == [errors.ClientClosed] * 2
     assert flush(state) == [wire.Goodbye(0, 0, "done")]
     assert state.lose("anything") == []
-
-
-def test_the_delays_grow_to_a_limit_and_are_spread() -> None:
-    """Design, section 5: back off reconnects, and do not come back all at once."""
-    middle = list(islice(delays(lambda: 0.5), 20))
-    assert middle[:3] == [0.05, 0.1, 0.2]
-    assert middle[-1] == MAX_DELAY_S
-    assert next(delays(lambda: 0.0)) < next(delays(lambda: 1.0))
 
 
 # --- what is said unasked --------------------------------------------------------------------------------
