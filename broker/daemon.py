@@ -37,7 +37,7 @@ from broker.hub import Hub
 from broker.leftovers import end_leftovers
 from broker.notify import Manager, summary
 from broker.place import Place, claim, closed_umask, open_to, place_of
-from broker.process import Launcher, raise_descriptor_limit
+from broker.process import Launcher, check_descriptor_limit, raise_descriptor_limit
 from broker.reloader import Reloader
 from broker.signals import HANDLED, Signals
 from broker.state import held, state_dir_of
@@ -62,7 +62,8 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         manager: who started it.
 
     Raises:
-        ConfigError: the endpoint of the command line, or of the variable, is none.
+        ConfigError: the endpoint of the command line, or of the variable, is none; or there are too few
+            descriptors for so many servers.
         PlaceError: the endpoint or the state directory cannot be had.
     """
     faulthandler.enable()  # where a broker was stuck that the watchdog ends by SIGABRT is then in the log
@@ -70,12 +71,14 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     for number in HANDLED:  # before and after `serve`, which has its own way with them
         signal.signal(number, lambda number, _: sys.exit(0) if meaning.ends(number) else None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have it, no exit status is kept
+    soft_limit = raise_descriptor_limit()
+    check_descriptor_limit(sum(server.enabled for server in config.servers.values()))
     place = place_of(endpoint, config.broker, os.environ, manager.sockets)
     folder = path.resolve().parent
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
     with claim(place), held(state_dir) as state:
         delegation = _delegation()
-        launcher = Launcher(folder, os.environ, state, delegation, raise_descriptor_limit())
+        launcher = Launcher(folder, os.environ, state, delegation, soft_limit)
         end_leftovers(state, delegation, partial(_environ_of, config))
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
         trio.run(serve, config, path.absolute(), place, launcher, manager, meaning)

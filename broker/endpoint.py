@@ -68,7 +68,8 @@ class Endpoint:
         self._connections = Connections()
         self._telling = False
         self._rounds = Rounds()
-        self._most = _most_connections(limits)
+        self._most = 2 * limits.connections  # so that who comes after the limit is told so
+        self._reserved = _first_reserved()
         self._fd = _fd(self._router)
         self._parked = False
         self._quiet = False
@@ -250,8 +251,9 @@ class Endpoint:
                 else:
                     self._connections.ended(fd)
                     accepted.pop(fd, None)
-        while accepted and len(self._connections) > self._most:
-            self._turn_away(accepted.popitem()[0])
+        for fd in reversed(accepted):
+            if fd >= self._reserved or len(self._connections) > self._most:
+                self._turn_away(fd)
         self._tell_lost()
 
     def _lose_hung_up(self) -> None:
@@ -279,7 +281,7 @@ class Endpoint:
         """Break a new connection: without descriptors libzmq would abort the process."""
         self._connections.turn_away(fd)
         shut(fd)
-        self._hub.turned_away(self._most)
+        self._hub.turned_away(len(self._connections))
 
 
 def _send(router: zmq.SyncSocket, post: Post) -> bool:
@@ -311,11 +313,11 @@ def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
     router.BACKLOG = 1024
 
 
-def _most_connections(limits: LimitsConfig) -> int:
-    """Twice the limit, so that who comes after it is told so; a quarter of the descriptors stays free."""
+def _first_reserved() -> float:
+    """A quarter of the descriptors is for all else. The kernel gives the lowest that is free: who gets one
+    from here on came when all those before it were in use, by whatever."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = 2 * limits.connections
-    return most if descriptors == resource.RLIM_INFINITY else min(most, descriptors * 3 // 4)
+    return math.inf if descriptors == resource.RLIM_INFINITY else descriptors * 3 // 4
 
 
 def _has_input(socket: zmq.SyncSocket) -> bool:

@@ -25,6 +25,7 @@ from msgspec import structs
 from broker import containers, launch
 from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
+from broker.core.loading import ConfigError, Problem
 from broker.ending import Ending, in_thread, kill_tree, signal_group
 from broker.environment import environment, mask
 from broker.exit_status import ExitStatus
@@ -37,6 +38,9 @@ _F_SETPIPE_SZ = 1031
 
 _PIPE_BYTES = 1024 * 1024
 _MAX_DESCRIPTORS = 65_536
+_OWN_DESCRIPTORS, _DESCRIPTORS_A_SERVER = 32, 7
+"""What the broker itself has open, with the first few of its clients, and what each server takes."""
+
 _LOOK_S = 0.02
 
 logger = logging.getLogger("mcp-broker")
@@ -280,3 +284,19 @@ def raise_descriptor_limit() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MAX_DESCRIPTORS), hard))
     return soft
+
+
+def check_descriptor_limit(servers: int) -> None:
+    """Refuse to serve where not even the first clients could be: libzmq aborts without descriptors.
+
+    Raises:
+        ConfigError: the limit is too low for so many servers.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = (_OWN_DESCRIPTORS + _DESCRIPTORS_A_SERVER * servers) * 4 // 3  # see `endpoint`
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        problem = (
+            f"only {soft} files may be open at once, and {servers} servers with their clients need {needed}"
+        )
+        mend = "raise the limit: LimitNOFILE= of the service, `ulimit -n` of a shell"
+        raise ConfigError([Problem("servers", problem, mend)])

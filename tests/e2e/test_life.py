@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from client_shim.errors import (
     UnknownServer,
     UnknownTool,
 )
+from client_shim.wire import VERSION, Hello
 from tests.e2e.harness import (
     PATIENCE_S,
     ROOT,
@@ -42,6 +45,7 @@ from tests.e2e.harness import (
     toml,
     wait_until,
 )
+from tests.e2e.raw import Peers, RawPeer
 
 
 def call(
@@ -287,6 +291,40 @@ def test_the_broker_has_more_descriptors_than_its_servers() -> None:
     with running({"server": rogue()}) as broker:
         assert resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)
         assert resource.prlimit(broker.pids()["server"], resource.RLIMIT_NOFILE) == (soft, hard)
+
+
+def test_few_descriptors_are_refused_at_the_start_or_left_to_the_servers(tmp_path: Path) -> None:
+    """Laws 5, 6 and 10: libzmq aborts when it cannot accept a connection. So its clients never have them all,
+    however many the servers take."""
+    servers = {f"s{number}": rogue(restart_sec=0.05) for number in range(4)}
+    broker = RunningBroker(tmp_path, servers, {}, {}, before=few_descriptors(79))
+    assert broker.process.wait(PATIENCE_S) == 2
+    assert "only 79 files may be open at once, and 4 servers and clients need 80" in broker.log()
+    with running(servers, before=few_descriptors(80)) as broker, closing(Peers(broker.endpoint)) as peers:
+        pids, cut_off = broker.pids(), 0
+        greeted = peers.hello()
+        for _ in range(40):  # one after the other: each is turned away before the next one comes
+            peer = peers.connect()
+            peer.say(Hello(0, 0, [VERSION], {}))
+            wait_until(partial(has_an_answer_or_the_end, peer))
+            cut_off += peer.is_cut_off(0)
+        assert 10 < cut_off < 40
+        greeted.ping()
+        for pid in pids.values():
+            os.kill(pid, signal.SIGKILL)
+        for name in servers:
+            broker.wait_log(f"server.ready server={name}", times=2)
+        assert "connection.turned_away" in broker.log()
+
+
+def has_an_answer_or_the_end(peer: RawPeer) -> bool:
+    """Whether the broker has taken it in or turned it away."""
+    return bool(peer.socket.poll(0)) or peer.is_cut_off(0)
+
+
+def few_descriptors(limit: int) -> tuple[str, ...]:
+    """A command that becomes another one, which has no more descriptors than these."""
+    return ("sh", "-c", f'ulimit -n {limit}; exec "$0" "$@"')
 
 
 def test_a_parent_that_ignores_its_children_does_not_make_the_broker_do_so() -> None:
