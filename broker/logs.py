@@ -136,7 +136,8 @@ def _priority(level: int) -> int:
 
 
 class StderrHandler(_Handler):
-    """Writes to stderr as long as somebody reads it: a line that would have to wait is left out, and counted.
+    """Writes to stderr as long as it takes what is written: a line that would have to wait, or for which
+    there is no space, is left out, and counted.
 
     A terminal that is held by Ctrl-S, or a pipe whose reader hangs, would else hold the broker for good.
     """
@@ -154,6 +155,8 @@ class StderrHandler(_Handler):
         if self._lost and self._has_room():
             lost, self._lost = self._lost, 0
             logger.warning("log.lines_lost", extra={"lines": lost})
+            if self._lost:  # it could not be written either
+                self._lost = lost
         try:
             line = self.format(record) + self.terminator
             for at in range(0, len(line), _PIECE_CHARS):
@@ -162,6 +165,8 @@ class StderrHandler(_Handler):
                     return
                 self.stream.write(line[at : at + _PIECE_CHARS])
                 self.stream.flush()
+        except OSError:  # its disk is full, its reader has gone
+            self._lost += 1
         except Exception:
             self.handleError(record)
 

@@ -230,3 +230,24 @@ def test_a_log_that_nobody_reads_holds_nobody_up() -> None:
     assert 0 < lost < 200
     assert told.endswith(b"<3>error again\n")
     assert read.count(b"much") in (200 - lost, 200 - lost + 1)  # of the first that was lost, a part is there
+
+
+def test_lines_that_a_full_disk_does_not_take_are_counted_until_it_does(tmp_path: Path) -> None:
+    """Law 9: they are told of with the first line that has space again."""
+    log = tmp_path / "log"
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        handler = logs.StderrHandler(stream)
+        handler.setFormatter(logs.LineFormatter(journal=True))
+        logger = logging.getLogger(logs.LOGGER)
+        before, logger.handlers = logger.handlers, [handler]
+        try:
+            for _ in range(20):
+                logger.error("much", extra={"text": "x" * 1000})
+            with log.open("wb") as space:
+                os.dup2(space.fileno(), stream.fileno())
+            logger.error("again")
+        finally:
+            logger.handlers = before
+    told = log.read_text(encoding="utf-8")
+    assert "<4>warning log.lines_lost lines=20\n" in told
+    assert told.endswith("<3>error again\n")
