@@ -85,7 +85,8 @@ class Clients:
         elif isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self._late("frame", key, now)  # of a connection that was closed meanwhile: it asks for nothing
+            # Of a connection that was closed meanwhile: it asks for nothing.
+            self._came_to_nothing("late.frame", key, now)
         else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
             self._refuse_frame(
@@ -130,7 +131,7 @@ class Clients:
             if call is not None:
                 self._calls.cancel(call, now)
             else:
-                self._late("cancel", connection.key, now)
+                self._came_to_nothing("late.cancel", connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
             self._part(connection, message.channel, now)
         elif isinstance(message, wire.Goodbye):
@@ -143,7 +144,7 @@ class Clients:
         if 0 <= credit.read_bytes <= connection.unread_bytes:
             self._effects += self._sessions.credit(connection, credit.read_bytes)
             if credit.read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
-                self._empty("credit", connection.key, now)
+                self._came_to_nothing("empty.credit", connection.key, now)
             return
         text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
         self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
@@ -154,7 +155,7 @@ class Clients:
         if connection.partings < connection.calls:
             connection.partings += 1
         else:
-            self._empty("goodbye", connection.key, now)
+            self._came_to_nothing("empty.goodbye", connection.key, now)
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
@@ -330,12 +331,8 @@ class Clients:
             self._effects.note(Level.WARNING, "frame.refused", code=code.value, client=client)
         self._refuse(key, channel, id, refusals.protocol(code, message), now)
 
-    def _late(self, what: str, key: bytes, now: float) -> None:
-        self._counters.add(f"late.{what}")
-        self._led_nowhere(key, now)
-
-    def _empty(self, what: str, key: bytes, now: float) -> None:
-        self._counters.add(f"empty.{what}")
+    def _came_to_nothing(self, what: str, key: bytes, now: float) -> None:
+        self._counters.add(what)
         self._led_nowhere(key, now)
 
     def _led_nowhere(self, key: bytes, now: float) -> None:

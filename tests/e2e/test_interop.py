@@ -37,31 +37,23 @@ class Kind(NamedTuple):
     missing: str
 
 
+SDK = Kind(
+    script("tests/servers/sdk2_server.py"),
+    "modern",
+    "add",
+    ("slow", {"steps": 3, "delay_s": 0.1}),
+    {"delay_s": 60},
+    ("echo", "text"),
+    "picture",
+    "note://hello",
+    ("greet", {"name": "Ann"}),
+    "note://no",
+)
+"""Both lines of the Python SDK serve the same."""
+
 KINDS = {
-    "sdk1": Kind(
-        script("tests/servers/sdk1_server.py", python=str(MCP1)),
-        "legacy",
-        "add",
-        ("slow", {"steps": 3, "delay_s": 0.1}),
-        {"delay_s": 60},
-        ("echo", "text"),
-        "picture",
-        "note://hello",
-        ("greet", {"name": "Ann"}),
-        "note://no",
-    ),
-    "sdk2": Kind(
-        script("tests/servers/sdk2_server.py"),
-        "modern",
-        "add",
-        ("slow", {"steps": 3, "delay_s": 0.1}),
-        {"delay_s": 60},
-        ("echo", "text"),
-        "picture",
-        "note://hello",
-        ("greet", {"name": "Ann"}),
-        "note://no",
-    ),
+    "sdk1": SDK._replace(command=script("tests/servers/sdk1_server.py", python=str(MCP1)), era="legacy"),
+    "sdk2": SDK,
     "everything": Kind(
         # It does not end with its input while an operation is under way: SIGTERM ends it.
         {"command": "node", "args": [str(EVERYTHING)], "timeout_stop_sec": 1.0},
