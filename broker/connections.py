@@ -6,6 +6,8 @@ messages name keys. Only a connection's first message has both.
 
 from __future__ import annotations
 
+import math
+import resource
 import select
 import socket
 from collections import deque
@@ -123,3 +125,10 @@ def shut(fd: int) -> None:
             connection.shutdown(socket.SHUT_RDWR)
         finally:
             connection.detach()
+
+
+def first_reserved() -> float:
+    """A quarter of the descriptors is for all else. The kernel gives the lowest that is free: who gets one
+    from here on came when all those before it were in use, by whatever."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if descriptors == resource.RLIM_INFINITY else descriptors * 3 // 4

@@ -17,7 +17,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,10 +36,11 @@ from broker.fleet import Fleet
 from broker.hub import Hub
 from broker.leftovers import end_leftovers
 from broker.notify import Manager, summary
-from broker.place import Place, claim, closed_umask, open_to, place_of
+from broker.place import Place, claim, open_to, place_of
 from broker.process import Launcher, check_descriptor_limit, raise_descriptor_limit
 from broker.reloader import Reloader
 from broker.signals import HANDLED, Signals
+from broker.socket_file import SocketFile
 from broker.state import held, state_dir_of
 from broker.supervisor import lifecycle_of
 
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 
 _LAST_STEPS_S = 10.0
 """What the end takes beside its waits for calls and servers: the kill of what does not go."""
+
+_LOOK_S = 2.0
+"""How often it is looked whether the files are there by which others find the broker and its servers."""
 
 logger = logging.getLogger("mcp-broker")
 
@@ -110,10 +114,11 @@ async def serve(
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     mux = Multiplexer(config, lifecycles, instance=instance, version=__version__, least=least)
     hub = Hub(config, mux)
+    file = SocketFile(place) if place.is_file else None
 
     with (
         trio.open_signal_receiver(*HANDLED) as signals,
-        _listening(place, config, hub) as transport,
+        _listening(place, config, hub, file) as transport,
         _scraped(config.broker) as scraping,
     ):
         async with trio.open_nursery() as nursery:
@@ -123,6 +128,7 @@ async def serve(
                 summary(mux.servers.values(), reloader.problems, reloader.waiting)
             )
             shown = os.fsencode(path).decode(errors="replace")  # a path is bytes, an answer is text
+            looks = [partial(file.look, partial(_listen_again, transport, place, file, hub))] if file else []
             office = Office(hub, fleet.supervisors, reloader, place.endpoint, shown, trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
             nursery.start_soon(transport.run)
@@ -132,6 +138,7 @@ async def serve(
             for server in config.servers.values():
                 if server.enabled:
                     fleet.add(server)
+            nursery.start_soon(_look_after, launcher.state.mend, *looks)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
             logger.info("broker.listening", extra={"endpoint": place.endpoint, "pid": os.getpid()})
             manager.ready()
@@ -149,14 +156,28 @@ async def serve(
 
 
 @contextmanager
-def _listening(place: Place, config: Config, hub: Hub) -> Iterator[Endpoint]:
-    with closed_umask():
-        transport = Endpoint(place.endpoint, config.limits, hub, place.listener)
+def _listening(place: Place, config: Config, hub: Hub, file: SocketFile | None) -> Iterator[Endpoint]:
+    transport = Endpoint(place.endpoint, config.limits, hub, file.make() if file else place.listener)
     try:
         open_to(place, config.broker)
         yield transport
     finally:
         transport.close()
+        if file is not None:
+            file.remove()
+
+
+def _listen_again(transport: Endpoint, place: Place, file: SocketFile, hub: Hub) -> None:
+    transport.listen(file.make())
+    open_to(place, hub.config.broker)
+
+
+async def _look_after(*looks: Callable[[], None]) -> None:
+    """See to what others may clean away while the broker runs."""
+    while True:
+        await trio.sleep(_LOOK_S)
+        for look in looks:
+            look()
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import resource
 import struct
 from contextlib import suppress
 from time import perf_counter
@@ -17,12 +16,12 @@ from time import perf_counter
 import trio
 import zmq
 
-from broker.connections import Connections, hung_up, is_routers_own, shut
+from broker.connections import Connections, first_reserved, hung_up, is_routers_own, shut
 from broker.core.config import LimitsConfig
 from broker.core.patience import Rounds
 from broker.core.sessions import Body, Peer, Post
 from broker.hub import Hub
-from broker.place import not_bound
+from broker.place import PlaceError, not_bound
 from client_shim import wire
 
 MESSAGES_A_TURN = 64
@@ -62,24 +61,36 @@ class Endpoint:
         self._context = zmq.Context(io_threads=1)
         self._router = self._context.socket(zmq.ROUTER)
         _configure(self._router, limits)
-        if listener is not None:
-            self._router.USE_FD = listener
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._connections = Connections()
         self._telling = False
         self._rounds = Rounds()
         self._most = 2 * limits.connections  # so that who comes after the limit is told so
-        self._reserved = _first_reserved()
+        self._reserved = first_reserved()
         self._fd = _fd(self._router)
         self._parked = False
         self._quiet = False
         """Whether nothing was there at the last look, and nothing was sent since."""
         self._pulsing = trio.lowlevel.ParkingLot()
+        self._address = address
         try:
-            self._router.bind(address)
-        except zmq.ZMQError as error:
+            self.listen(listener)
+        except PlaceError:
             self.close()
-            raise not_bound(address, error.errno or 0) from None
+            raise
+
+    def listen(self, listener: int | None) -> None:
+        """Listen; at this socket of the address, where it has one, beside those of before.
+
+        Raises:
+            PlaceError: it cannot be listened at.
+        """
+        if listener is not None:
+            self._router.USE_FD = listener
+        try:
+            self._router.bind(self._address)
+        except zmq.ZMQError as error:
+            raise not_bound(self._address, error.errno or 0) from None
 
     def close(self) -> None:
         """Stop listening. What was sent has a moment to leave."""
@@ -311,13 +322,6 @@ def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
     # own, libzmq 4.3.5 would send them even to the dead it has stopped reading from, and abort (its #4364).
     router.HEARTBEAT_IVL = 0
     router.BACKLOG = 1024
-
-
-def _first_reserved() -> float:
-    """A quarter of the descriptors is for all else. The kernel gives the lowest that is free: who gets one
-    from here on came when all those before it were in use, by whatever."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if descriptors == resource.RLIM_INFINITY else descriptors * 3 // 4
 
 
 def _has_input(socket: zmq.SyncSocket) -> bool:

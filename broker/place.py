@@ -103,7 +103,7 @@ def claim(place: Place) -> Iterator[None]:
         yield  # a second bind of a TCP port fails by itself
         return
     path = Path(endpoint.removeprefix("ipc://"))
-    _check(path)
+    check_folder(path)
     taken = f"already listens at {endpoint}; stop it first, or {_ANOTHER}"
     with ExitStack() as stack:
         try:
@@ -115,14 +115,10 @@ def claim(place: Place) -> Iterator[None]:
             ) from None
         if place.is_file and _is_listened_at(path):
             raise PlaceError(
-                f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects; "
-                f"start that one, or stop its .socket unit first"
+                f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects, or "
+                f"a broker whose lock was removed; start that one, or stop its .socket unit or its process"
             )
-        try:
-            yield
-        finally:
-            if place.is_file:
-                path.unlink(missing_ok=True)
+        yield
 
 
 @contextmanager
@@ -157,7 +153,12 @@ def _try_port(endpoint: str) -> None:
             raise not_bound(endpoint, error.errno or 0) from None
 
 
-def _check(path: Path) -> None:
+def check_folder(path: Path) -> None:
+    """Make the folder of a socket, if it is not there, and see whether the socket can be in it.
+
+    Raises:
+        PlaceError: it cannot.
+    """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise PlaceError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
     folder = path.parent

@@ -24,6 +24,7 @@ from broker.place import PlaceError, folder_of, locked
 from broker.trees import Mark, look_at
 
 _SUFFIX, _HALF_WRITTEN, _CIDFILE = ".json", ".new", ".cid"
+_OWNER = "owner"
 _MEND = "name another by state_dir in [broker]"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -77,6 +78,7 @@ class State:
     def __init__(self, folder: Path, owner: str) -> None:
         self.folder = folder
         self.owner = owner
+        self._kept: dict[str, Record] = {}
         self._owed: dict[str, tuple[Record, Container]] = {}
 
     def new_cookie(self) -> str:
@@ -89,6 +91,7 @@ class State:
         A directory that cannot be written, because the disk is full say, does not stop a server from being
         started: its cookie still tells whose it is.
         """
+        self._kept[record.cookie] = record
         path = self._path(record)
         try:
             path.with_suffix(_HALF_WRITTEN).write_bytes(msgspec.json.encode(record))
@@ -96,6 +99,20 @@ class State:
         except OSError as error:
             facts = {"server": record.server, "path": str(path), "reason": error.strerror}
             logger.warning("state.not_written", extra=facts)
+
+    def mend(self) -> None:
+        """Write everything anew where the directory was cleaned away: the next broker could else find nothing
+        of what this one leaves behind, should it be killed."""
+        if (self.folder / _OWNER).exists():
+            return
+        try:
+            _make(self.folder)
+            (self.folder / _OWNER).write_text(f"{self.owner}\n")
+        except (OSError, PlaceError):
+            return  # it is tried again, and told at the next start of a server
+        logger.warning("state.written_anew", extra={"path": str(self.folder)})
+        for record in list(self._kept.values()):
+            self.keep(record)
 
     def cidfile(self, record: Record) -> Path:
         """Where the id of its container is written to, if it is one."""
@@ -115,6 +132,7 @@ class State:
 
     def forget(self, record: Record) -> None:
         """Remove the record of a process tree that is gone, and its cgroup."""
+        self._kept.pop(record.cookie, None)
         self._owed.pop(record.cookie, None)
         if cgroup := record.own_cgroup:
             cgroup.remove()
@@ -166,7 +184,7 @@ def held(folder: Path) -> Iterator[State]:
             _make(folder)
             mend = f"stop it first, or {_MEND}"
             stack.enter_context(locked(folder / "lock", f"uses the state directory {folder}; {mend}"))
-            owner = _owner(folder / "owner")
+            owner = _owner(folder / _OWNER)
         yield State(folder, owner)
 
 
