@@ -299,7 +299,7 @@ def test_few_descriptors_are_refused_at_the_start_or_left_to_the_servers(tmp_pat
     servers = {f"s{number}": rogue(restart_sec=0.05) for number in range(4)}
     broker = RunningBroker(tmp_path, servers, {}, {}, before=few_descriptors(79))
     assert broker.process.wait(PATIENCE_S) == 2
-    assert "only 79 files may be open at once, and 4 servers and clients need 80" in broker.log()
+    assert "only 79 files may be open at once, and 4 servers with their clients need 80" in broker.log()
     with running(servers, before=few_descriptors(80)) as broker, closing(Peers(broker.endpoint)) as peers:
         pids, cut_off = broker.pids(), 0
         greeted = peers.hello()
