@@ -283,6 +283,9 @@ class Clients:
         for connection in self._sessions.all():
             for call in self._calls.routing.of_client(connection.key):
                 self._calls.fail(call, refusals.cut(call), now)
+            for (key, id), channel in self._managing.items():
+                if key == connection.key:
+                    self._refuse(key, channel, id, refusals.cut_command(), now)
             self._post(connection, wire.Goodbye(0, 0, reason))
             self._close(connection, CloseReason.SHUTDOWN, now)
 

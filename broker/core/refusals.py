@@ -318,6 +318,12 @@ def cut(call: Call) -> Refusal:
     return Refusal(Code.SHUTTING_DOWN, message, _UNKNOWN, Blame.OPERATOR, {"outcome": "unknown"})
 
 
+def cut_command() -> Refusal:
+    """The broker is ending, and a management request was not carried out, or not to its end."""
+    message = "the broker is shutting down, and the command was not carried out to its end before"
+    return Refusal(Code.SHUTTING_DOWN, message, _UNKNOWN, Blame.OPERATOR, {"outcome": "unknown"})
+
+
 def wrong_instance(theirs: str, ours: str) -> Refusal:
     """A request that was meant for an earlier broker."""
     return Refusal(

@@ -218,6 +218,24 @@ def test_only_so_much_management_is_under_way() -> None:
     assert len(world.managing) == MAX_MANAGING
 
 
+def test_management_that_is_under_way_when_the_broker_ends_is_answered() -> None:
+    """Law 2: before the goodbye, as a call is; whether it was carried out is not guessed (law 8)."""
+    world = World()
+    client, other = world.client(b"a"), world.client(b"b")
+    ids = [client.request(wire.MANAGEMENT, "restart", {"server": "time"}) for _ in range(2)]
+    world.run(world.mux.goodbye("the broker was stopped", world.now))
+    for id in ids:
+        fault = client.fault(id)
+        assert (fault.code, fault.data["outcome"]) == (Code.SHUTTING_DOWN, "unknown")
+    assert [type(message) for message, _ in client.inbox[-1:]] == [wire.Goodbye]
+    assert len(other.inbox) == 1
+    for request in world.managing:
+        world.managed(request, b"{}")
+    assert len(client.endings(ids[0])) == 1
+    assert world.mux.counters["late.managed"] == 2
+    world.assert_empty()
+
+
 def test_management_of_a_client_that_is_gone_ends_in_silence() -> None:
     """Law 4: and the count says so."""
     world = World()
