@@ -293,6 +293,7 @@ class Supervisor:
             self._hub.spawned(self.name)
             await self._ended.wait()
             self._upstream = None
+            watch.upstream.close()
             self._hub.gone(self.name, self.lifecycle.reason)
             left = await process.end(self._config.timeout_stop_sec)
             nursery.cancel_scope.cancel()

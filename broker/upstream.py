@@ -82,6 +82,12 @@ class Upstream:
             self._is_congested = congested
             self._tell_congested(congested)
 
+    def close(self) -> None:
+        """Write nothing more: stdin is about to be closed, and its number may be another's at once."""
+        self.broken = True
+        self._queue.clear()
+        self._work.set()
+
     async def flush(self) -> None:
         """Write what waits, for as long as the server reads. Returns when it has closed its stdin."""
         while not self.broken:
@@ -89,7 +95,10 @@ class Upstream:
                 self._work = trio.Event()
                 await self._work.wait()
                 continue
-            await trio.lowlevel.wait_writable(self._stdin)
+            try:
+                await trio.lowlevel.wait_writable(self._stdin)
+            except trio.ClosedResourceError:  # see `close`
+                return
             taken = self._put(self._queue[0])
             self._queued_bytes -= taken
             rest = self._queue[0][taken:]
@@ -101,6 +110,8 @@ class Upstream:
 
     async def watch(self) -> None:
         """Notice that the server closes its stdin although nothing is written to it: `flush` returns then."""
+        if self.broken:
+            return
         try:
             closed = select.epoll()
         except OSError:

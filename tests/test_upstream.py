@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from broker.upstream import Upstream
 
@@ -102,3 +103,28 @@ def test_the_end_of_a_stream_is_nothing_to_read() -> None:
     trio.run(main, ends[0][0], ends[1][0])
     for ours, _ in ends:
         os.close(ours)
+
+
+@pytest.mark.parametrize("waiting", [False, True], ids=["before it is watched", "while much waits for it"])
+def test_when_its_stdin_is_closed_nobody_touches_that_number_any_more(waiting: bool) -> None:
+    """Laws 3 and 5: it may be another's at once; and to wait for it was a fault, which ended it hard."""
+
+    async def main() -> None:
+        theirs, ours = os.pipe()
+        os.set_blocking(ours, False)
+        upstream = Upstream(ours, -1, max_line_bytes=100, congested=lambda _: None)
+        if waiting:
+            upstream.write(b"x" * 10_000_000)
+        with trio.fail_after(PATIENCE_S):
+            async with trio.open_nursery() as nursery:
+                if waiting:
+                    nursery.start_soon(upstream.flush)
+                    await trio.testing.wait_all_tasks_blocked()
+                upstream.close()
+                trio.lowlevel.notify_closing(ours)
+                os.close(ours)
+                nursery.start_soon(upstream.watch)
+                nursery.start_soon(upstream.flush)
+        os.close(theirs)
+
+    trio.run(main)
