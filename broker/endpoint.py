@@ -264,7 +264,9 @@ class Endpoint:
                     accepted.pop(fd, None)
         for fd in reversed(accepted):
             if fd >= self._reserved or len(self._connections) > self._most:
-                self._turn_away(fd)
+                self._connections.turn_away(fd)
+                shut(fd)  # without descriptors libzmq would abort the process
+                self._hub.turned_away(len(self._connections))
         self._tell_lost()
 
     def _lose_hung_up(self) -> None:
@@ -287,12 +289,6 @@ class Endpoint:
                 self._hub.lost(key)
         finally:
             self._telling = False
-
-    def _turn_away(self, fd: int) -> None:
-        """Break a new connection: without descriptors libzmq would abort the process."""
-        self._connections.turn_away(fd)
-        shut(fd)
-        self._hub.turned_away(len(self._connections))
 
 
 def _send(router: zmq.SyncSocket, post: Post) -> bool:
