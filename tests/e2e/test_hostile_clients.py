@@ -497,11 +497,11 @@ def test_who_is_refused_without_an_end_is_slowed(broker: RunningBroker, peers: P
 def test_who_dies_while_it_is_slowed_is_missed_at_once(broker: RunningBroker, peers: Peers) -> None:
     """Law 4: libzmq tells of a loss only when all is read that was sent, and of this one little is read."""
     before = broker.status()
-    with process(broker.endpoint, "cancels", 2000):
+    with process(broker.endpoint, "cancels", 100_000):
         broker.wait(lambda status: count(status, "slowed") > count(before, "slowed"))
     broker.wait(lambda status: len(status["clients"]) == 1)
     # Without a look at it, no more would be late than libzmq takes in ahead. This was still in the kernel.
-    late = count(before, "late.frame") + RECEIVE_HWM * 3 // 2
+    late = count(before, "late.frame") + RECEIVE_HWM
     broker.wait(lambda status: count(status, "late.frame") > late)
 
 
