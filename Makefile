@@ -43,7 +43,7 @@ bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12
 	$(BIN)/python -m benchmarks $(BENCH)
 	@$(BIN)/python docs/generate.py
 
-soak: $(VENV) node ## Try for long what must always hold: docs/soak.md (25 minutes; PARTS="restarts kills" for some)
+soak: $(VENV) node ## Try for long what must always hold: docs/soak.md (20 minutes; PARTS="restarts kills" for some)
 	$(BIN)/python -m tests.soak $(PARTS)
 
 install: ## Install the service of this machine, or upgrade it (as root; see docs/service.md)

@@ -17,8 +17,9 @@ AT_ONCE = 256
 EVERY_S = 2**-10
 """And one more in so many seconds (a power of two adds up exactly). A refusal takes a tenth of that."""
 
-TOGETHER = 4
-"""So many are let come together after a wait, because each wait has its cost too."""
+TOGETHER = 1
+"""So many more are let come together after a wait. With four a wait was longer, and so was that of others
+whose message it did not notice: their p99 was 2.3 times as long, with one 1.8 times."""
 
 REMEMBERED = 4096
 """Of so many connections it is known at most; of the others, those that were refused first are forgiven."""
