@@ -85,8 +85,7 @@ class Clients:
         elif isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            # Of a connection that was closed meanwhile: it asks for nothing.
-            self._came_to_nothing("late.frame", key, now)
+            self._came_to_nothing("late.frame", key, now)  # of one that was closed: it wants nothing
         else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
             self._refuse_frame(
