@@ -23,7 +23,7 @@ import trio
 from broker.core.loading import load
 from broker.core.multiplexer import Multiplexer
 from broker.core.patience import AT_ONCE, EVERY_S
-from broker.endpoint import RECEIVE_HWM, Endpoint
+from broker.endpoint import Endpoint
 from broker.hub import Hub
 from broker.supervisor import lifecycle_of
 from client_shim import wire
@@ -494,15 +494,12 @@ def test_who_is_refused_without_an_end_is_slowed(broker: RunningBroker, peers: P
     assert broker.log().count("client.slowed client=raw") == count(after, "slowed")
 
 
-def test_who_dies_while_it_is_slowed_is_missed_at_once(broker: RunningBroker, peers: Peers) -> None:
-    """Law 4: libzmq tells of a loss only when all is read that was sent, and of this one little is read."""
+def test_who_dies_while_it_is_slowed_is_missed(broker: RunningBroker, peers: Peers) -> None:
+    """Law 4: who waits is missed too, although libzmq tells of a loss only when all is read that was sent."""
     before = broker.status()
     with process(broker.endpoint, "cancels", 100_000):
         broker.wait(lambda status: count(status, "slowed") > count(before, "slowed"))
     broker.wait(lambda status: len(status["clients"]) == 1)
-    # Without a look at it, no more would be late than libzmq takes in ahead. This was still in the kernel.
-    late = count(before, "late.frame") + RECEIVE_HWM
-    broker.wait(lambda status: count(status, "late.frame") > late)
 
 
 def count(status: dict[str, Any], name: str) -> int:
