@@ -94,7 +94,7 @@ class Listening:
                 self._deliver(self._channel, server, method, body)
 
     def _missed(self, outcome: bytes) -> Iterator[tuple[str, str, bytes]]:
-        for server in json.loads(outcome).get("servers", []):
+        for server in payload.followed(outcome):
             for method in LIST_CHANGED:
                 yield server, method, b"{}"
         for server, uri in sorted(self._wants.resources):

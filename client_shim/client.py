@@ -22,6 +22,7 @@ from client_shim.results import (
     Tool,
 )
 from client_shim.seat import OnListChanged, OnNotification, OnResourceUpdated, Seat
+from client_shim.texts import shown
 from client_shim.wire import MANAGEMENT, PROGRESS_EXTENDS, WANTS_PROGRESS
 
 if TYPE_CHECKING:
@@ -258,7 +259,9 @@ class BrokerClient:
     async def servers(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
         """The configured servers: name, state, era, protocol, tools, last_error, …"""
         raw = await self.request(MANAGEMENT, "servers", timeout=timeout)
-        servers: list[dict[str, Any]] = _field(raw, "servers", MANAGEMENT, "servers")
+        servers = _field(raw, "servers", MANAGEMENT, "servers")
+        if not isinstance(servers, list) or not all(isinstance(one, dict) for one in servers):
+            raise _unusable(MANAGEMENT, "servers", "`servers` is not a list of objects")
         return servers
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
@@ -279,7 +282,7 @@ class BrokerClient:
     ) -> D:
         raw = await self.request(server, method, params, **options)
         if isinstance(raw, dict) and (type_ := raw.get("resultType", "complete")) not in RESULT_TYPES:
-            raise _unusable(server, method, f"it is of the type {type_!r:.100}, which is none of MCP")
+            raise _unusable(server, method, f"it is of the type {shown(type_)}, which MCP does not have")
         return _wrap(kind, raw, server, method)
 
 
@@ -291,7 +294,7 @@ def _field(raw: Any, field: str, server: str, method: str) -> Any:
 
 def _wrap(kind: type[D], raw: Any, server: str, method: str) -> D:
     if not isinstance(raw, dict):
-        raise _unusable(server, method, f"{raw!r:.100} is no object")
+        raise _unusable(server, method, f"{shown(raw)} is not an object")
     return kind(raw)
 
 

@@ -276,14 +276,18 @@ class Connection:
         self._rose()
 
     def _on_ended(self, event: Ended) -> None:
-        self._calls.pop(event.id).end(event.outcome)
+        call = self._calls.pop(event.id, None)
+        if call is not None:
+            call.end(event.outcome)
 
     def _on_progressed(self, event: Progressed) -> None:
-        if not self._calls[event.id].add(payload.progress(event.body)):
+        call = self._calls.get(event.id)
+        if call is not None and not call.add(payload.progress(event.body)):
             self._count("progress dropped")
 
     def _on_logged(self, event: Logged) -> None:
-        if not self._calls[event.id].add(payload.log_message(event.body)):
+        call = self._calls.get(event.id)
+        if call is not None and not call.add(payload.log_message(event.body)):
             self._count("log message dropped")
 
     def _on_notified(self, event: Notified) -> None:

@@ -15,18 +15,24 @@ structured content              `text` in JSON, first, where no other item has t
 nothing                         one empty `text`
 a failed tool                   one `error` with all the text there is
 ==============================  ===============================================================
+
+Every value of an item is a string that can be encoded as UTF-8, whatever the server wrote there: a text that
+is not a string is given as JSON, any other value that is not one is left out, and a lone surrogate is U+FFFD.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from client_shim.results import CallResult
+from client_shim.texts import shown
 
 Item = dict[str, Any]
 
 _KEYS = ("text", "data", "mimeType", "url", "altText")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def content_items(subject: str, result: CallResult) -> list[Item]:
@@ -41,11 +47,11 @@ def content_items(subject: str, result: CallResult) -> list[Item]:
     items = [_item(raw) for raw in _content(subject, result)]
     structured = result.get("structuredContent")
     if structured is not None and not _texts(items):
-        items.insert(0, _text(json.dumps(structured, ensure_ascii=False)))
+        items.insert(0, _text(_json(structured)))
     if result.isError:
         return [_error("\n".join(_texts(items)) or f"{subject} failed and does not say why")]
     if (kind := result.get("resultType")) not in (None, "complete"):
-        return [_error(f"{subject} cannot go on: it answered {kind!r}, and a backend cannot be asked")]
+        return [_error(f"{subject} cannot go on: it answered {shown(kind)}, and a backend cannot be asked")]
     return items or [_text("")]
 
 
@@ -65,36 +71,55 @@ def _item(raw: Item) -> Item:
         return _embedded(resource)
     if raw.get("type") == "resource_link":
         return _link(raw)
-    return {"type": raw.get("type", "text"), **_present({key: raw.get(key) for key in _KEYS})}
+    kind = raw.get("type", "text")
+    if not isinstance(kind, str):
+        return _text(_json(raw))
+    return {"type": _encodable(kind), **_strings({key: raw.get(key) for key in _KEYS})}
 
 
 def _embedded(resource: Item) -> Item:
-    about = _present({"mimeType": resource.get("mimeType"), "url": resource.get("uri")})
+    about = _strings({"mimeType": resource.get("mimeType"), "url": resource.get("uri")})
     if resource.get("text") is not None:
-        return {**_text(resource["text"]), **about}
-    family = str(resource.get("mimeType")).partition("/")[0]
+        return {"type": "text", **_strings({"text": resource["text"]}), **about}
+    family = about.get("mimeType", "").partition("/")[0]
     kind = family if family in ("image", "audio") else "resource"
-    return {"type": kind, **_present({"data": resource.get("blob")}), **about}
+    return {"type": kind, **_strings({"data": resource.get("blob")}), **about}
 
 
 def _link(link: Item) -> Item:
-    url, title = link.get("uri"), link.get("title") or link.get("name")
-    words = (f"[{title or url}]({url})", link.get("description"))
-    about = {"mimeType": link.get("mimeType"), "url": url, "altText": title}
-    return {**_text(" ".join(word for word in words if word)), **_present(about)}
+    said = _strings({key: link.get(key) for key in ("uri", "title", "name", "description", "mimeType")})
+    url, title = said.get("uri"), said.get("title") or said.get("name")
+    words = (f"[{title or url}]({url})", said.get("description"))
+    about = {"mimeType": said.get("mimeType"), "url": url, "altText": title}
+    return {**_text(" ".join(word for word in words if word)), **_strings(about)}
 
 
 def _text(text: str) -> Item:
-    return {"type": "text", "text": text}
+    return {"type": "text", "text": _encodable(text)}
 
 
 def _error(text: str) -> Item:
-    return {"type": "error", "text": text}
+    return {"type": "error", "text": _encodable(text)}
 
 
-def _present(item: Item) -> Item:
-    return {key: value for key, value in item.items() if value is not None}
+def _strings(item: Item) -> dict[str, str]:
+    """Return those values that are strings; of a `text` that is not one, its JSON."""
+    given = {key: value for key, value in item.items() if value is not None}
+    if "text" in given and not isinstance(given["text"], str):
+        given["text"] = _json(given["text"])
+    return {key: _encodable(value) for key, value in given.items() if isinstance(value, str)}
+
+
+def _encodable(text: str) -> str:
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # it could be read one call less deep
+        return shown(value, 1000)
 
 
 def _texts(items: list[Item]) -> list[str]:
-    return [str(item["text"]) for item in items if item.get("text")]
+    return [item["text"] for item in items if item.get("text")]

@@ -7,7 +7,8 @@ Two families under one root:
   `wire.Code`; `ServerError` carries a JSON-RPC error of the MCP server itself.
 
 ``str()`` of each says what happened and what to do next; ``outcome_unknown`` says whether the call may
-have been carried out all the same. All can be pickled. The module imports `client_shim.wire` only.
+have been carried out all the same. All can be pickled. The module imports `client_shim.wire` and
+`client_shim.texts` only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from client_shim.texts import shown
 from client_shim.wire import Code, Fault
 
 
@@ -50,7 +52,7 @@ class BrokerError(Exception):
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
     def __repr__(self) -> str:
-        details = f"code={self.code!r}, hint={self.hint!r}, data={self.data!r}"
+        details = f"code={self.code!r}, hint={self.hint!r}, data={shown(self.data, 1000)}"
         return f"{type(self).__name__}({self.message!r}, {details})"
 
 
@@ -140,6 +142,10 @@ class ClientClosed(Unavailable):
 # --- the call ended badly ----------------------------------------------------------------------------
 
 
+_LONGEST_WAIT_S = 86_400.0
+"""A day. What tells a client to wait for longer is a mistake, not advice."""
+
+
 class CallError(BrokerError):
     """A call was ended without a result."""
 
@@ -147,9 +153,11 @@ class CallError(BrokerError):
 
     @property
     def retry_after_s(self) -> float | None:
-        """After how many seconds another try is sensible, where the broker says so."""
+        """After how many seconds another try is sensible; `None` where the broker gives no usable time."""
         value = self.data.get("retry_after_s")
-        return float(value) if isinstance(value, (int, float)) else None
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return None
+        return float(value) if 0 <= value <= _LONGEST_WAIT_S else None
 
 
 class UnknownServer(CallError):
@@ -315,4 +323,10 @@ _BY_CODE: dict[str, type[CallError]] = {
 def from_fault(fault: Fault) -> CallError:
     """The exception for a fault that ends a call."""
     kind = _BY_CODE.get(fault.code, CallError)
-    return kind(fault.message, code=fault.code, hint=str(fault.data.get("hint", "")), data=fault.data)
+    return kind(fault.message, code=fault.code, hint=hint_of(fault), data=fault.data)
+
+
+def hint_of(fault: Fault) -> str:
+    """What a fault says is to be done; empty where it says nothing that is text."""
+    hint = fault.data.get("hint")
+    return hint if isinstance(hint, str) else ""

@@ -18,6 +18,7 @@ import struct
 
 import zmq
 
+from client_shim import log
 from client_shim.errors import InvalidEndpoint
 from client_shim.events import Event
 from client_shim.outbox import Frames
@@ -110,9 +111,19 @@ class Link:
                 if self._loss is not None:
                     events += self.state.lose(self._loss)
                 break
-            events += self.state.receive(frames)
+            events += self._take(frames)
         self.flush()
         return events
+
+    def _take(self, frames: list[bytes]) -> list[Event]:
+        """Pass a message on. A fault of this package's own ends the connection, and so every call of it: an
+        exception that went further would leave them without an end.
+        """
+        try:
+            return self.state.receive(frames)
+        except Exception as fault:
+            log.warn(f"a message of the broker could not be handled: {fault!r}; report this", fault)
+            return self.state.lose("the client shim could not handle a message; its log says why")
 
     def flush(self) -> None:
         """Send what waits to be sent, as far as libzmq takes it."""

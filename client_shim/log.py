@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from client_shim.texts import printable
+
 
 def warn(text: str, error: BaseException | None = None) -> None:
     """Log a warning, with the traceback of `error` where there is one."""
@@ -15,6 +17,7 @@ def tell(level: str, text: str, error: BaseException | None = None) -> None:
 
     A backend that logs with loguru bridges nothing from `logging`: the lines would be lost there.
     """
+    text = printable(text)  # words of servers may be in it, and a log is read on a terminal
     loguru = sys.modules.get("loguru")
     if loguru is not None:
         loguru.logger.opt(exception=error).log(level, text)

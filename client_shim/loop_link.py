@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 
+from client_shim import log
 from client_shim.errors import UnsupportedPlatform
 from client_shim.events import Event
 from client_shim.link import Link
@@ -99,8 +100,12 @@ class LoopLink:
             self.settle()
 
     def _tell(self, events: list[Event]) -> None:
+        """Pass the events on. A fault at one of them must not keep the ends of calls from their callers."""
         for event in events:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception as fault:
+                log.warn(f"an event of the connection could not be handled: {fault!r}; report this", fault)
 
     def _tick(self, put_off: int) -> None:
         """A deadline: but what arrived before it, while this process was busy, comes first."""

@@ -188,9 +188,9 @@ class MCPClient:
             servers = await self._broker.servers(timeout=timeout_s)
         except BrokerError as error:
             raise self._failure(server, error) from error
-        about = next((one for one in servers if one["name"] == server), None)
-        if about is None or about["state"] != "ready":
-            state = "not configured" if about is None else about["state"]
+        about = next((one for one in servers if one.get("name") == server), None)
+        if about is None or about.get("state") != "ready":
+            state = "not configured" if about is None else about.get("state")
             raise RuntimeError(
                 f"server {server!r} is {state} at the broker; `mcp-broker status` shows more about it"
             )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from client_shim.errors import InvalidReply, InvalidRequest
+from client_shim.texts import shown
 from client_shim.wire import MANAGEMENT
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -78,7 +79,10 @@ def _subject(server: str, method: str, params: Mapping[str, Any] | None) -> str:
     if server == MANAGEMENT:
         return f"`{method}` of the broker"
     if method == "tools/call" and params is not None:
-        return f"tool {params.get('name')!r} of server {server!r}"
+        name = params.get("name")
+        return (
+            f"tool {name!r} of server {server!r}" if isinstance(name, str) else f"a tool of server {server!r}"
+        )
     return f"`{method}` of server {server!r}"
 
 
@@ -100,7 +104,7 @@ def _object(subject: str, value: Mapping[str, Any], name: str) -> dict[str, Any]
     try:
         return dict(value)
     except (TypeError, ValueError):
-        raise InvalidRequest(f"{subject}: {name} must be an object, and this is {value!r:.100}") from None
+        raise InvalidRequest(f"{subject}: {name} must be an object, and this is {shown(value)}") from None
 
 
 def _dumps(subject: str, value: object, name: str) -> bytes:
@@ -166,9 +170,9 @@ def progress(body: bytes) -> Progress | None:
         done, total, message = params["progress"], params.get("total"), params.get("message")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    if not _is_number(done):
+    if (progress := _number(done)) is None:
         return None
-    return Progress(done, total if _is_number(total) else None, message if isinstance(message, str) else None)
+    return Progress(progress, _number(total), message if isinstance(message, str) else None)
 
 
 def log_message(body: bytes) -> LogMessage | None:
@@ -178,8 +182,25 @@ def log_message(body: bytes) -> LogMessage | None:
         level, data, logger = params["level"], params.get("data"), params.get("logger")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    return LogMessage(str(level), data, logger if isinstance(logger, str) else None)
+    if not isinstance(level, str):
+        return None
+    return LogMessage(level, data, logger if isinstance(logger, str) else None)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def followed(body: bytes) -> list[str]:
+    """The servers that the result of a `listen` names; none where that cannot be read."""
+    try:
+        servers = json.loads(str(body, "utf-8"))["servers"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return []
+    return [name for name in servers if isinstance(name, str)] if isinstance(servers, list) else []
+
+
+def _number(value: object) -> float | None:
+    """The value if it is a number that a float can hold; whoever is told of it formats it as one."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer above 1.8e308
+        return None

@@ -8,10 +8,12 @@ from typing import Any
 import msgpack
 
 from client_shim import errors, wire
+from client_shim.texts import shown
 
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
 _ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
 _NOT_SENT = "it was never sent, so it can be repeated"
+_SAID_CHARS = 1000
 _REPORT = "client and broker disagree about the protocol: use the same release of mcp-broker on both sides"
 
 
@@ -75,18 +77,23 @@ def unusable(subject: str, what: str) -> errors.InvalidReply:
 
 
 def server_error(subject: str, body: bytes) -> errors.CallError:
-    """The JSON-RPC error of a server, or `InvalidReply` where it is none."""
+    """Return the JSON-RPC error of a server, or `InvalidReply` where the body is not a JSON-RPC error.
+
+    JSON-RPC 2.0, section 5.1: `code` is an integer, `message` a string. A code in quotes or as a whole float
+    is taken for the integer that it is, and a message that is not a string is shown as it is.
+    """
     try:
         error = json.loads(str(body, "utf-8"))
-        code, message = int(error["code"]), str(error["message"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+        code, message = int(error["code"]), error["message"]
+        text = message if isinstance(message, str) else shown(message, _SAID_CHARS)
+        return errors.ServerError(
+            f"{subject}: {text} ({code})", data={**error, "code": code, "message": text}
+        )
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return errors.InvalidReply(
-            f"{subject}: the server's error is not a JSON-RPC error object: {body[:200]!r}",
+            f"{subject}: the server's error is not a JSON-RPC error object: {shown(body[:200], 300)}",
             hint="this is the server's mistake: report it to its authors",
         )
-    return errors.ServerError(
-        f"{subject}: {message} ({code})", data={**error, "code": code, "message": message}
-    )
 
 
 # --- the end of a connection -----------------------------------------------------------------------------
@@ -117,7 +124,7 @@ def parted(reason: str) -> errors.BrokerLost:
 def refused(fault: wire.Fault) -> errors.BrokerRefused:
     return errors.BrokerRefused(
         f"the broker refused the connection: {fault.message}",
-        hint=str(fault.data.get("hint", "")),
+        hint=errors.hint_of(fault),
         data={**fault.data, "fault": fault.code},
     )
 
@@ -142,5 +149,5 @@ def version_of(header: bytes) -> Any:
     """The version that a header of another version names; the first element is the same in all of them."""
     try:
         return msgpack.unpackb(header)[0]
-    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+    except (ValueError, TypeError, LookupError, RecursionError, msgpack.UnpackException):
         return None

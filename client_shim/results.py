@@ -2,13 +2,17 @@
 
 ``tool.inputSchema`` and ``tool.input_schema`` are the same dict; a field that the server did not send is
 `None`; fields that this package has never heard of are kept. No model is built and nothing is validated:
-`raw` is what the server said.
+`raw` is what the server said. Where an attribute would be an object of this module, and the server sent
+something else there, reading it raises `InvalidReply`.
 """
 
 from __future__ import annotations
 
 import copy
 from typing import Any, TypeVar
+
+from client_shim.errors import InvalidReply
+from client_shim.texts import shown
 
 T = TypeVar("T", bound="Data")
 
@@ -56,8 +60,26 @@ class Data:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={value!r:.100}" for name, value in self.raw.items())
+        fields = ", ".join(f"{name}={shown(value)}" for name, value in self.raw.items())
         return f"{type(self).__name__}({fields})"
+
+
+def _objects(kind: type[T], raw: dict[str, Any], field: str) -> list[T]:
+    """Return the objects in a field of a result; none where the server left it out.
+
+    Raises:
+        InvalidReply: it is not a list of objects.
+    """
+    given = raw.get(field)
+    items = [] if given is None else given
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise _odd(f"`{field}` of the result is not a list of objects", given)
+    return [kind(item) for item in items]
+
+
+def _odd(what: str, value: object) -> InvalidReply:
+    hint = "this is the server's mistake: report it to its authors"
+    return InvalidReply(f"{what}, but {shown(value)}", hint=hint)
 
 
 def _camel(name: str) -> str:
@@ -75,9 +97,9 @@ class Tool(Data):
 
     @property
     def inputSchema(self) -> dict[str, Any]:
-        """The JSON schema of the arguments."""
-        schema: dict[str, Any] = self.raw.get("inputSchema") or {}
-        return schema
+        """The JSON schema of the arguments; empty where the server sent none, or something else there."""
+        schema = self.raw.get("inputSchema")
+        return schema if isinstance(schema, dict) else {}
 
     input_schema = inputSchema
 
@@ -132,7 +154,10 @@ class PromptMessage(Data):
 
     @property
     def content(self) -> Content:
-        return Content(self.raw["content"])
+        content = self.raw.get("content")
+        if not isinstance(content, dict):
+            raise _odd("`content` of the message of a prompt is not an object", content)
+        return Content(content)
 
 
 RESULT_TYPES = ("complete", "input_required")
@@ -162,7 +187,7 @@ class CallResult(Result):
     @property
     def content(self) -> list[Content]:
         """The items of the answer."""
-        return [Content(item) for item in self.raw.get("content") or []]
+        return _objects(Content, self.raw, "content")
 
     @property
     def isError(self) -> bool:
@@ -177,7 +202,7 @@ class ReadResult(Result):
 
     @property
     def contents(self) -> list[ResourceContents]:
-        return [ResourceContents(item) for item in self.raw.get("contents") or []]
+        return _objects(ResourceContents, self.raw, "contents")
 
 
 class PromptResult(Result):
@@ -187,7 +212,7 @@ class PromptResult(Result):
 
     @property
     def messages(self) -> list[PromptMessage]:
-        return [PromptMessage(item) for item in self.raw.get("messages") or []]
+        return _objects(PromptMessage, self.raw, "messages")
 
 
 class Completion(Data):

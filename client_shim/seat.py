@@ -15,6 +15,7 @@ from client_shim.endpoint import default_endpoint, probe
 from client_shim.errors import ClientClosed, InvalidReply, Unavailable
 from client_shim.payload import Ask
 from client_shim.registry import registry
+from client_shim.texts import shown
 
 OnListChanged = Callable[[str, str], object]
 OnResourceUpdated = Callable[[str, str], object]
@@ -159,11 +160,10 @@ class Seat:
             return
         if method in LIST_CHANGED:
             self._tell(self._on_list_changed, server, LIST_CHANGED[method])
-        elif method == UPDATED and isinstance(params, dict):
-            self._tell(self._on_resource_updated, server, params.get("uri"))
+        elif method == UPDATED and isinstance(params, dict) and isinstance(params.get("uri"), str):
+            self._tell(self._on_resource_updated, server, params["uri"])
         elif method == NOT_SUBSCRIBED and isinstance(params, dict):
-            why = f"{params.get('uri')!r:.200}: {params.get('reason')!s:.200}"
-            log.warn(f"server {server!r} does not tell of the resource {why}")
+            log.warn(_not_told_of(server, params.get("uri"), params.get("reason")))
         self._tell(self._on_notification, server, method, params)
 
     def _tell(self, callback: Callable[..., object] | None, *news: Any) -> None:
@@ -173,6 +173,12 @@ class Seat:
             callback(*news)
         except Exception as error:
             log.warn(f"the notification callback of {self.name!r} failed: {error}", error)
+
+
+def _not_told_of(server: str, uri: object, reason: object) -> str:
+    what = "its lists" if uri is None else f"the resource {shown(uri, 200)}"
+    why = reason if isinstance(reason, str) else shown(reason)
+    return f"the broker does not tell of changes of server {server!r}, {what}: {why:.400}"
 
 
 def _listener(seat: Seat) -> Callable[[], Listener | None]:

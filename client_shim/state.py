@@ -230,12 +230,16 @@ class ClientState:
         call = self._find(channel, id)
         if call is None:
             return [dropped]
-        del self._calls[id]
-        return [dropped, Ended(id, reasons.unusable(call.subject, what))]
+        return [dropped, self._end(id, reasons.unusable(call.subject, what))]
 
     def _find(self, channel: int, id: int) -> _Call | None:
         call = self._calls.get(id)
         return call if call is not None and call.channel == channel else None
+
+    def _end(self, id: int, outcome: bytes | errors.BrokerError) -> Ended:
+        """End a call. Its outcome is made before the call leaves the table: what fails then is not lost."""
+        del self._calls[id]
+        return Ended(id, outcome)
 
     def _drop(self, why: str, what: str) -> Dropped:
         self.counts[why] = self.counts.get(why, 0) + 1
@@ -259,15 +263,13 @@ class ClientState:
     def _on_result(self, message: wire.Result, body: bytes) -> list[Event]:
         if self._find(message.channel, message.id) is None:
             return self._not_under_way(message)
-        del self._calls[message.id]
-        return [Ended(message.id, body)]
+        return [self._end(message.id, body)]
 
     def _on_error(self, message: wire.Error, body: bytes) -> list[Event]:
         call = self._find(message.channel, message.id)
         if call is None:
             return self._not_under_way(message)
-        del self._calls[message.id]
-        return [Ended(message.id, reasons.server_error(call.subject, body))]
+        return [self._end(message.id, reasons.server_error(call.subject, body))]
 
     def _on_fault(self, message: wire.Fault, _: bytes | None) -> list[Event]:
         if message.code == wire.Code.HELLO_FIRST:
@@ -277,8 +279,7 @@ class ClientState:
         if self._find(message.channel, message.id) is None:
             why = "cancelled" if message.code == wire.Code.CANCELLED else "late"
             return self._not_under_way(message, why)
-        del self._calls[message.id]
-        return [Ended(message.id, errors.from_fault(message))]
+        return [self._end(message.id, errors.from_fault(message))]
 
     def _on_complaint(self, fault: wire.Fault) -> list[Event]:
         if fault.code == wire.Code.WIRE_VERSION:

@@ -33,7 +33,8 @@ PURE = " ".join(sys.stdlib_module_names - set(WORLD.split()))
 
 COMMAND_LINE = "broker.cli broker.moving broker.asking broker.__main__"
 SHIM_CORE = " ".join(
-    f"client_shim.{x}" for x in ("state", "attempts", "outbox", "payload", "events", "reasons", "errors")
+    f"client_shim.{x}"
+    for x in ("state", "attempts", "outbox", "payload", "events", "reasons", "errors", "texts")
 )
 
 

@@ -1,0 +1,61 @@
+"""Text of others made fit to be shown: without control characters, and bounded whatever the value is."""
+
+from __future__ import annotations
+
+import reprlib
+import unicodedata
+
+_ALLOWED = "\n\t"
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories of what moves a cursor, ends a line, changes the direction of writing, takes no room, or
+cannot be encoded (Unicode Standard, chapter 4.5; UTS 39 on invisible characters)."""
+
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
+"""Letters and marks by category that take no room on a screen."""
+
+
+def printable(text: str) -> str:
+    r"""Return the text with every control or invisible character written as an escape such as `\x1b`.
+
+    Line ends and tabs stay. What is escaped: C0 and C1 controls, escape sequences with them, bidirectional
+    overrides, zero-width characters, line and paragraph separators, lone surrogates.
+    """
+    if text.isprintable() and _INVISIBLE.isdisjoint(text):
+        return text
+    text = text.replace("\r\n", "\n")
+    return "".join(_escape(char) if _is_hidden(char) else char for char in text)
+
+
+def on_one_line(text: str) -> str:
+    """The same, with every line end and tab as a space."""
+    return " ".join(printable(text).split())
+
+
+def _is_hidden(char: str) -> bool:
+    if char.isprintable():
+        return char in _INVISIBLE
+    return char not in _ALLOWED and unicodedata.category(char) in _HIDDEN
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+_repr = reprlib.Repr()
+_repr.maxlevel = 4
+_repr.maxdict = _repr.maxlist = _repr.maxtuple = _repr.maxset = 8
+_repr.maxstring = _repr.maxother = _repr.maxlong = 200
+
+
+def shown(value: object, limit: int = 100) -> str:
+    """Return what `repr` says of a value, at most `limit` characters; however deep or large it is.
+
+    `repr` itself raises RecursionError for a value that is nested deeply, and ValueError for a number of more
+    digits than `sys.set_int_max_str_digits` allows.
+    """
+    try:
+        text = _repr.repr(value)
+    except (RecursionError, ValueError):
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
