@@ -7,13 +7,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from broker.output import echo
 from broker.words import language
 from client_shim.blocking import BlockingClient
-from client_shim.errors import BrokerError, InvalidEndpoint, InvalidRequest, Unavailable
+from client_shim.errors import (
+    BrokerError,
+    CallError,
+    InvalidEndpoint,
+    InvalidReply,
+    InvalidRequest,
+    Unavailable,
+)
 
 GiveUp = Callable[[str, int], NoReturn]
 """Ends the command with a message and a status."""
@@ -34,7 +42,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def fail(message: str, status: int) -> NoReturn:
     """End the command with this message and exit status."""
-    click.echo(f"mcp-broker: {message}", err=True)
+    echo(f"mcp-broker: {message}", err=True)
     sys.exit(status)
 
 
@@ -73,3 +81,29 @@ def client(endpoint: str | None) -> Iterator[BlockingClient]:
             yield broker
     except BrokerError as error:
         fail_by(error)
+
+
+def tools_of(broker: BlockingClient, server: str) -> list[Any]:
+    """The list of one server; what its items are is not looked at.
+
+    Raises:
+        CallError: it cannot be had, or is not a list.
+    """
+    result = broker.request(server, "tools/list")
+    listed = result.get("tools") if isinstance(result, dict) else None
+    if not isinstance(listed, list):
+        raise InvalidReply(f"`tools/list` of server {server!r}: it has no list `tools`")
+    return listed
+
+
+def tools_of_all(
+    broker: BlockingClient, names: list[str], failed: dict[str, CallError]
+) -> dict[str, list[Any]]:
+    """The lists of these servers. One that cannot be had goes to `failed`, and costs the others nothing."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = tools_of(broker, name)
+        except CallError as error:
+            failed[name] = error
+    return found

@@ -16,13 +16,25 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from broker import __version__, overview
-from broker.asking import ASK_S, BAD, USAGE, GiveUp, client, endpoint_option, fail, json_option
+from broker.asking import (
+    ASK_S,
+    BAD,
+    USAGE,
+    GiveUp,
+    client,
+    endpoint_option,
+    fail,
+    json_option,
+    tools_of,
+    tools_of_all,
+)
 from broker.doctor.command import doctor
 from broker.import_command import import_
 from broker.moving import reload, restart, start, stop
+from broker.output import echo, echo_json
 from broker.words import say
 from client_shim.blocking import BlockingClient
-from client_shim.errors import Unavailable
+from client_shim.errors import CallError, MethodRefused, Unavailable
 from client_shim.wire import MANAGEMENT
 
 if TYPE_CHECKING:
@@ -110,7 +122,7 @@ def check(path: Path | None, as_service: bool) -> None:
     service = unit.installed() if as_service or path == SYSTEM_CONFIG else None
     if service is not None:
         environ = service.environ
-        click.echo(say("check_as", unit=service.path, user=service.user.name, path=environ.get("PATH")))
+        echo(say("check_as", unit=service.path, user=service.user.name, path=environ.get("PATH")))
     elif as_service:
         fail(say("check_no_unit", unit=unit.NAME), USAGE)
     else:
@@ -119,9 +131,9 @@ def check(path: Path | None, as_service: bool) -> None:
     bad = 0
     for finding in checking.findings(path, config, environ, service):
         bad += finding.bad
-        click.echo(click.style(finding.text, fg="red") if finding.bad else finding.text)
+        echo(finding.text, colour="red" if finding.bad else None)
     word = "config_missing" if bad else "config_fine"
-    click.echo(say(word, path=path, missing=bad, count=len(config.servers)))
+    echo(say(word, path=path, missing=bad, count=len(config.servers)))
     sys.exit(BAD if bad else 0)
 
 
@@ -139,7 +151,7 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
     with client(endpoint) as broker:
         seen = broker.request(MANAGEMENT, "status")
     if as_json:
-        click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
+        echo_json(seen)
     else:
         overview.show(overview.status(seen))
     if any(server["state"] not in ("ready", "disabled") for server in seen["servers"]):
@@ -151,21 +163,26 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
 @endpoint_option
 @json_option
 def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
-    """List the tools of one SERVER, or of all that are ready."""
+    """List the tools of one SERVER, or of all that are ready. Exit status 1 if a list cannot be had."""
+    failed: dict[str, CallError] = {}
     with client(endpoint) as broker:
         if server is not None:
-            names = [server]
+            found = {server: tools_of(broker, server)}
         else:
             known = broker.request(MANAGEMENT, "servers")["servers"]
             names = [one["name"] for one in known if one["protocol"] is not None]
-        found = {name: broker.request(name, "tools/list")["tools"] for name in names}
+            found = tools_of_all(broker, names, failed)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        echo_json(found)
     else:
-        if not found:
-            click.echo(say("no_lists"), err=True)
+        if not found and not failed:
+            echo(say("no_lists"), err=True)
         for name, listed in found.items():
             overview.show(overview.tools(name, listed))
+    for name, error in failed.items():
+        echo(say("last_error", server=name, error=error), err=True)
+    if not all(isinstance(error, MethodRefused) for error in failed.values()):  # that one offers no tools
+        sys.exit(BAD)
 
 
 def _finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -198,10 +215,10 @@ def call(
             server, "tools/call", params, timeout_s=timeout_s, on_progress=None if as_json else _progress
         )
     if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        echo_json(result)
     else:
         for line in result_lines(result):
-            click.echo(line)
+            echo(line)
     if isinstance(result, dict) and result.get("isError"):
         sys.exit(BAD)
 
@@ -229,15 +246,15 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
     with client(endpoint) as broker, suppress(KeyboardInterrupt):
         seen = broker.request(MANAGEMENT, "logs", {"server": server})
         if as_json:
-            click.echo(json.dumps(seen, ensure_ascii=False, indent=2))
+            echo_json(seen)
             return
         if not seen["written"]:
-            click.echo(say("nothing_written", server=server), err=True)
+            echo(say("nothing_written", server=server), err=True)
         while True:
             if missing := seen.get("missing"):
-                click.echo(say("lines_missing", server=server, count=missing), err=True)
+                echo(say("lines_missing", server=server, count=missing), err=True)
             for line in seen["lines"]:
-                click.echo(line)
+                echo(line)
             if not follow:
                 return
             time.sleep(ASK_S)
@@ -257,7 +274,7 @@ def _log_failure(message: str, status: int) -> NoReturn:
 
 def _progress(progress: float, total: float | None, message: str | None) -> None:
     share = f"{progress:g}" if total is None else f"{progress:g}/{total:g}"
-    click.echo(f"{share} {message or ''}".rstrip(), err=True)
+    echo(f"{share} {message or ''}".rstrip(), err=True)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -288,7 +305,7 @@ _NO_STATUS: dict[str, Any] = {"broker": None, "servers": [], "clients": []}
 
 
 def _json_line(value: dict[str, Any]) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
+    echo_json(value, indent=None)
 
 
 def _config_path(path: Path | None, give_up: GiveUp = fail) -> Path:

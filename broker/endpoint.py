@@ -38,7 +38,7 @@ _FRAMES = 3
 # As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
-_CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)$")
+_CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)\Z")
 
 logger = logging.getLogger("mcp-broker")
 

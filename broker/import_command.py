@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.asking import BAD, USAGE, fail
+from broker.output import echo
 
 if TYPE_CHECKING:
     from broker.core.config import ServerConfig
@@ -80,7 +81,7 @@ def import_(
             header = say("import_header", files=", ".join(map(str, files)))
             _finish(output, new_text(old, plan.servers, header), plan.servers, dry_run=dry_run)
         else:
-            click.echo(say("import_nothing", path=output), err=True)
+            echo(say("import_nothing", path=output), err=True)
     except FileProblem as problem:
         fail(str(problem), USAGE)
     nothing = not plan.servers and not there
@@ -170,7 +171,7 @@ def _finish(output: Path, text: str, servers: Mapping[str, Table], *, dry_run: b
     plain = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
     private = bool(plain) or any(has_secret_args(table.get("args")) for table in servers.values())
     if dry_run:
-        click.echo(text, nl=False)
+        echo(text, end=False)
     else:
         kept = write(output, text, private=private)
         if kept:
@@ -201,4 +202,4 @@ def _tell(remarks: Iterable[Remark]) -> None:
 
 
 def _echo(level: str, text: str) -> None:
-    click.secho(text, err=True, fg=_COLOURS[level])
+    echo(text, err=True, colour=_COLOURS[level])

@@ -16,6 +16,8 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from client_shim.texts import escape_json
+
 LOGGER = "mcp-broker"
 
 Form = Literal["text", "json"]
@@ -126,9 +128,7 @@ def _plain(fact: object) -> object:
 def _quoted(value: object) -> str:
     """As JSON, with everything escaped that could end a line or move a cursor, which JSON itself allows."""
     text = json.dumps(value, ensure_ascii=False)
-    return (
-        text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-    )
+    return text if text.isprintable() else "".join(c if c.isprintable() else escape_json(c) for c in text)
 
 
 def _priority(level: int) -> int:

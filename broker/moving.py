@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from broker.asking import ASK_S, BAD, client, endpoint_option, json_option
+from broker.output import echo, echo_json
 from broker.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
@@ -62,7 +62,7 @@ def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
     for one in done["servers"]:
         one |= states.get(one["name"], {})
     if as_json:
-        click.echo(json.dumps(done, ensure_ascii=False, indent=2))
+        echo_json(done)
     else:
         _show_reload(done)
     if done["problems"] or any(about["state"] not in ("ready", "disabled") for about in states.values()):
@@ -84,21 +84,21 @@ def _show_reload(done: dict[str, Any]) -> None:
     if done["problems"]:
         count = len(done["problems"])
         lines = [say("config_bad", path=done["config"], count=count), *done["problems"]]
-        click.echo("\n  ".join(lines), err=True)
-        click.echo(say("reload_refused"), err=True)
+        echo("\n  ".join(lines), err=True)
+        echo(say("reload_refused"), err=True)
         return
     for one in done["servers"]:
         line = say(f"reload_{one['what']}", server=one["name"], keys=", ".join(one["keys"]))
         line += say("reload_cut", cut=one["cut"]) if one["cut"] else ""
-        click.echo(line + (say("reload_state", state=say(one["state"])) if "state" in one else ""))
+        echo(line + (say("reload_state", state=say(one["state"])) if "state" in one else ""))
         if one.get("last_error") and one["state"] != "ready":
-            click.echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
+            echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
     if done["adjusted"]:
-        click.echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
+        echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
     for waits in done["restart_needed"]:
-        click.echo(say("restart_needed", key=waits["path"], why=waits["why"]))
+        echo(say("restart_needed", key=waits["path"], why=waits["why"]))
     count = sum(one["what"] != "removed" for one in done["servers"])
-    click.echo(say("reloaded", path=done["config"], count=count))
+    echo(say("reloaded", path=done["config"], count=count))
 
 
 def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> None:
@@ -108,12 +108,12 @@ def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> 
         moved = broker.request(MANAGEMENT, command, {"server": server})
         moved |= _settled(broker, [server]).get(server, {"state": "stopped"})
     if as_json:
-        click.echo(json.dumps(moved, ensure_ascii=False, indent=2))
+        echo_json(moved)
     elif moved.get("already"):
-        click.echo(say("ran_already", server=server))
+        echo(say("ran_already", server=server))
     else:
-        click.echo(say("moved", **{**moved, "state": say(moved["state"])}))
+        echo(say("moved", **{**moved, "state": say(moved["state"])}))
     if moved["state"] != goal:
         if moved.get("last_error"):
-            click.echo(say("last_error", server=server, error=moved["last_error"]), err=True)
+            echo(say("last_error", server=server, error=moved["last_error"]), err=True)
         sys.exit(BAD)

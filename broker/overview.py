@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from broker.output import echo
 from broker.words import WORDS, say
+from client_shim.texts import on_one_line, shown
 
 WIDTH = 100
 """Nothing is drawn wider than this, so that a report pastes well."""
@@ -180,12 +182,12 @@ def _servers(servers: list[dict[str, Any]]) -> Grid:
     return Grid(columns, rows)
 
 
-def tools(server: str, listed: list[dict[str, Any]]) -> list[Part]:
-    """One server's tools, their arguments, and what they are for."""
+def tools(server: str, listed: list[Any]) -> list[Part]:
+    """One server's tools, their arguments, and what they are for; whatever it sent in the place of that."""
     if not listed:
         return [Line(say("no_tools", server=server))]
     rows = [
-        [Line(f"{tool['name']}({_arguments(tool)})"), Line(str(tool.get("description") or "").strip())]
+        [Line(on_one_line(_signature(tool))), Line(str(_field(tool, "description") or "").strip())]
         for tool in listed
     ]
     widest = max(_columns(signature.text) for signature, _ in rows)
@@ -210,10 +212,24 @@ def _indented(text: str) -> str:
     return textwrap.indent("\n".join(textwrap.fill(line, room) for line in text.splitlines()), "    ")
 
 
-def _arguments(tool: dict[str, Any]) -> str:
-    schema = tool.get("inputSchema") or {}
-    required = schema.get("required", [])
-    return ", ".join(name if name in required else f"{name}?" for name in schema.get("properties", {}))
+def _field(tool: object, name: str) -> Any:
+    return tool.get(name) if isinstance(tool, dict) else None
+
+
+def _signature(tool: object) -> str:
+    name = _field(tool, "name")
+    return f"{name if isinstance(name, str) else shown(tool)}({_arguments(_field(tool, 'inputSchema'))})"
+
+
+def _arguments(schema: object) -> str:
+    """The arguments that a JSON schema names; `…` where it cannot be read as one."""
+    if schema is None:
+        return ""
+    named, required = _field(schema, "properties"), _field(schema, "required")
+    if not isinstance(schema, dict) or not isinstance(named, dict | None):
+        return "…"
+    needed = required if isinstance(required, list) else []
+    return ", ".join(name if name in needed else f"{name}?" for name in named or {})
 
 
 def duration(seconds: float) -> str:
@@ -249,8 +265,7 @@ def show(parts: Iterable[Part]) -> None:
         return
     for part in parts:
         for line in [part.text] if isinstance(part, Line) else _plain(part):
-            print(line)
-    sys.stdout.flush()
+            echo(line)
 
 
 @contextmanager
@@ -270,7 +285,7 @@ def _plain(grid: Grid) -> Iterator[str]:
     if grid.title:
         yield grid.title
     texts = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
-    cells = [[" ".join(text.split()) for text in row] for row in texts]
+    cells = [[on_one_line(text) for text in row] for row in texts]
     widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.overview import Grid, Line, Part, width
+from client_shim.texts import printable
 
 _NARROWEST = 16
 """A column that folds to a width of its own has at least so much of it."""
@@ -41,14 +42,19 @@ def _drawn(parts: Iterable[Part]) -> RenderableType:
 
 
 def _text(line: Line) -> Text:
-    return Text(line.text, line.style)
+    return text(line.text, line.style)
+
+
+def text(words: str, style: str = "") -> Text:
+    """A text as rich draws it, in which nothing but rich moves the cursor."""
+    return Text(printable(words), style)
 
 
 def _table(grid: Grid) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=bool(grid.title), pad_edge=False)
     table.padding = 0 if grid.is_tight else (0, 1, 0, 0)
     if grid.title:
-        table.title, table.title_justify = Text(grid.title, "bold"), "left"
+        table.title, table.title_justify = text(grid.title, "bold"), "left"
     for name, right, folds, widest in grid.columns:
         if folds:
             narrowest = None if widest is None else _NARROWEST

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 import unicodedata
 
@@ -15,10 +16,11 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 
 
 def printable(text: str) -> str:
-    r"""Return the text with every control or invisible character written as an escape such as `\x1b`.
+    r"""Return the text with every control or invisible character written as an escape such as `\u001b`.
 
     Line ends and tabs stay. What is escaped: C0 and C1 controls, escape sequences with them, bidirectional
-    overrides, zero-width characters, line and paragraph separators, lone surrogates.
+    overrides, zero-width characters, line and paragraph separators, lone surrogates. Strings of TOML and JSON
+    keep their value by it, but for what is above U+FFFF in JSON: see `printable_json`.
     """
     if text.isprintable() and _INVISIBLE.isdisjoint(text):
         return text
@@ -31,15 +33,27 @@ def on_one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def printable_json(text: str) -> str:
+    """The same for a text that is JSON already: its values stay the same (RFC 8259, section 7)."""
+    if text.isprintable() and _INVISIBLE.isdisjoint(text):
+        return text
+    return "".join(escape_json(char) if _is_hidden(char) else char for char in text)
+
+
 def _is_hidden(char: str) -> bool:
     if char.isprintable():
         return char in _INVISIBLE
     return char not in _ALLOWED and unicodedata.category(char) in _HIDDEN
 
 
+def escape_json(char: str) -> str:
+    """Return one character as JSON can have it escaped. (`json.dumps` leaves U+007F as it is.)"""
+    return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
+
+
 def _escape(char: str) -> str:
     code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 _repr = reprlib.Repr()

@@ -9,6 +9,7 @@ is known to bite.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ RULES = [
         who="broker.doctor broker.doctor.*",
         never="client_shim",
         unless="client_shim.BrokerClient client_shim.MCPClient client_shim.blocking client_shim.errors "
-        "client_shim.wire",
+        "client_shim.wire client_shim.texts",
         broken_by=("broker.doctor.pages: from client_shim.connection import Connection",),
     ),
     Rule(
@@ -235,7 +236,7 @@ RULES = [
     Rule(
         "no other command pays for it",
         who="broker.doctor broker.doctor.command",
-        only=f"{PURE} click broker.asking broker.words client_shim.errors",
+        only=f"{PURE} click broker.asking broker.output broker.words client_shim.errors",
         cost=True,
         broken_by=(
             "broker.doctor.command: import asyncio",
@@ -252,18 +253,18 @@ RULES = [
     ),
     # The shim.
     Rule(
-        "of the shim the broker imports the wire protocol only",
+        "of the shim the broker imports the wire protocol, and what makes text fit to be shown",
         who="broker broker.*",
         not_who=f"{COMMAND_LINE} broker.doctor.*",
         never="client_shim",
-        unless="client_shim.wire",
+        unless="client_shim.wire client_shim.texts",
         broken_by=("broker.hub: import client_shim", "broker.endpoint: from client_shim.state import State"),
     ),
     Rule(
-        "of the shim the command line imports the wire protocol, the blocking client and the errors",
+        "of the shim the command line imports the wire protocol, the blocking client, errors and texts",
         who=COMMAND_LINE,
         never="client_shim",
-        unless="client_shim.wire client_shim.blocking client_shim.errors",
+        unless="client_shim.wire client_shim.texts client_shim.blocking client_shim.errors",
         broken_by=("broker.cli: import client_shim", "broker.cli: from client_shim import client"),
     ),
     Rule(
@@ -432,3 +433,18 @@ def _imported(node: ast.AST, package: str) -> list[str]:
             by_name = ast.unparse(function) in ("importlib.import_module", "import_module", "__import__")
             return [name] if by_name else []
     return []
+
+
+_WAYS_OUT = "click.echo( click.secho( print( stdout.write( Text("
+_OUT = {"output.py": "click.echo(", "tables.py": "Text(", "__main__.py": "print(", "launch.py": "print("}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if "broker" in path.parts], ids=str)
+def test_what_commands_print_goes_one_way(path: Path) -> None:
+    """`broker.output` and `broker.tables` take raw control characters out of it: nobody passes them by.
+
+    The exceptions print words of their own: the entry point, and the stub before a server's process.
+    """
+    text = path.read_text(encoding="utf-8")
+    used = {way for way in _WAYS_OUT.split() if re.search(rf"(?<![\w.]){re.escape(way)}", text)}
+    assert used <= {_OUT.get(path.name, "")}, f"{path}: print by broker.output, draw by broker.tables"

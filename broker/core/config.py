@@ -26,13 +26,15 @@ _SWITCH = "write true or false, without quotes"
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
-_LOOPBACK = r"(127\.0\.0\.1|\[::1\]):([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_LOOPBACK = rf"(127\.0\.0\.1|\[::1\]):{_PORT}"
+_PATH = r"[^\0-\x1f\x7f]+"  # a line end in it is a mistake, and would break what is written line by line
 # Not ipc://@name: a socket without a file has no permissions, so everybody here could connect.
-Endpoint = Annotated[str, Meta(pattern=rf"^ipc:///[^\0]+$|^tcp://{_LOOPBACK}$")]
-ScrapeAddress = Annotated[str, Meta(pattern=rf"^{_LOOPBACK}$|^unix:/[^\0]+$")]
-Text = Annotated[str, Meta(pattern=r"^[^\0]*$")]  # the kernel takes no NUL
-Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+$")]
-Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}$")]
+Endpoint = Annotated[str, Meta(pattern=rf"^ipc:///{_PATH}\Z|^tcp://{_LOOPBACK}\Z")]
+ScrapeAddress = Annotated[str, Meta(pattern=rf"^{_LOOPBACK}\Z|^unix:/{_PATH}\Z")]
+Text = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # the kernel takes no NUL
+Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+\Z")]
+Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")]
 
 
 def _about(text: str, mend: str) -> Meta:

@@ -18,7 +18,7 @@ _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW(OR)?D|PASSPHRASE|API_?KEY|"
     r"(^|_)(KEYS?|PASS|PWD|PAT|AUTH|DSN|COOKIE|BEARER|CREDENTIALS?|WEBHOOK)(_|$)"
 )
-_PLAIN_NAME = re.compile(r"^PWD$|_(PATH|FILE|DIR|FOLDER|SOCK|HOST|PORT|NAME|TYPE|MODE)$")
+_PLAIN_NAME = re.compile(r"^PWD\Z|_(PATH|FILE|DIR|FOLDER|SOCK|HOST|PORT|NAME|TYPE|MODE)\Z")
 _SECRET_VALUE = re.compile(
     r"://[^/@\s:]*:[^/@\s]+@"  # a password in an address
     r"|^(sk-|sk_|ghp_|gho_|github_pat_|glpat-|xox[a-z]-|AKIA|AIza|hf_|eyJ[\w-]+\.|Bearer )"

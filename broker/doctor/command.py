@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from broker.asking import BAD, fail_by
+from broker.output import echo, echo_json
 from broker.words import language
 from client_shim.errors import BrokerError
 
@@ -49,10 +49,10 @@ def doctor(
     """
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown cannot both be had; leave one out.")
-    from broker.doctor.texts import speaker
+    from broker.doctor.texts import markdown_speaker, speaker
 
     speaks = _LANGUAGES.index(lang) if lang else language()
-    say = speaker(speaks)
+    say = (markdown_speaker if as_markdown else speaker)(speaks)
     try:
         report = _examine(endpoint, cycles, COMPARED_PAGES if compare else 0, say)
     except BrokerError as error:
@@ -66,9 +66,9 @@ def _print(report: Report, say: Say, *, as_json: bool, as_markdown: bool) -> Non
     from broker.doctor import report as of
 
     if as_json:
-        click.echo(json.dumps(of.as_json(report, say), ensure_ascii=False, indent=2))
+        echo_json(of.as_json(report, say))
     elif as_markdown:
-        click.echo(of.as_markdown(report, say))
+        echo(of.as_markdown(report, say))
     else:
         from broker.doctor import drawing
 

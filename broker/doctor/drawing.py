@@ -10,12 +10,12 @@ from rich.bar import Bar
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from broker.doctor import report as of
 from broker.doctor.report import Report, Rows
 from broker.doctor.texts import Say
 from broker.doctor.verdict import Grade
+from broker.tables import text
 
 WIDTH = 100
 """Nothing is drawn wider than this, so that a report pastes well."""
@@ -31,26 +31,26 @@ def show(report: Report, say: Say) -> None:
 
 
 def _parts(report: Report, say: Say) -> Iterator[RenderableType]:
-    yield Text(of.title(report, say), "bold")
+    yield text(of.title(report, say), "bold")
     yield _table(of.record(report, say), numbers=(0, 1, 2))
     yield _table(of.loads(report, say), numbers=(1, 2))
     if report.old_way:
-        yield Text(say("compare"), "bold")
+        yield text(say("compare"), "bold")
         yield _chart(report, say)
-    yield from (Text(note) for note in of.notes(report, say))
+    yield from (text(note) for note in of.notes(report, say))
     for word, remarks in (("findings", False), ("remarks", True)):
         lines = of.told(report, say, remarks=remarks)
         if lines:
-            yield Text(f"\n{say(word)}", "bold")
-            yield from (_item(text, mend, report.verdict.grade) for text, mend in lines)
+            yield text(f"\n{say(word)}", "bold")
+            yield from (_item(found, mend, report.verdict.grade) for found, mend in lines)
     grade, *rest = of.conclusion(report, say)
-    yield Text(f"\n{grade}", f"bold {_COLOURS[report.verdict.grade]}")
-    yield from map(Text, rest)
+    yield text(f"\n{grade}", f"bold {_COLOURS[report.verdict.grade]}")
+    yield from map(text, rest)
 
 
-def _item(text: str, mend: str, grade: Grade) -> RenderableType:
-    said = Text(f"- {text}", _COLOURS[grade] if mend else "")
-    return Group(said, Padding(Text(mend), (0, 0, 0, 2), expand=False)) if mend else said
+def _item(found: str, mend: str, grade: Grade) -> RenderableType:
+    said = text(f"- {found}", _COLOURS[grade] if mend else "")
+    return Group(said, Padding(text(mend), (0, 0, 0, 2), expand=False)) if mend else said
 
 
 def _table(rows: Rows, numbers: tuple[int, ...]) -> Table:
@@ -58,7 +58,7 @@ def _table(rows: Rows, numbers: tuple[int, ...]) -> Table:
     for number, word in enumerate(rows.head):
         table.add_column(word, justify="right" if number in numbers else "left", overflow="fold")
     for line in rows.lines:
-        table.add_row(*map(Text, line))
+        table.add_row(*map(text, line))
     return table
 
 

@@ -146,7 +146,7 @@ def signature(argv: tuple[str, ...]) -> tuple[str, ...]:
     """A command line without where its programs are installed, and without the interpreter's version."""
     if not argv:
         return ()
-    program = re.sub(r"[\d.]+$", "", os.path.basename(argv[0]))
+    program = re.sub(r"[\d.]+\Z", "", os.path.basename(argv[0]))
     return (program, *(_short(arg) for arg in argv[1:]))
 
 

@@ -44,20 +44,31 @@ def harmless(tools: Sequence[Mapping[str, Any]]) -> Wish | None:
     One that says it only reads is best. One that says nothing counts if its name is that of a question;
     MCP takes tools that say nothing to be destructive (2025-06-18, schema, `ToolAnnotations`).
     """
-    free = [tool for tool in tools if not (tool.get("inputSchema") or {}).get("required")]
+    free = [tool for tool in tools if isinstance(tool.get("name"), str) and not _needs_arguments(tool)]
     for fits in (_only_reads, _sounds_harmless):
         for tool in filter(fits, free):
             return Wish(tool["name"], {}, "doctor")
     return None
 
 
+def _needs_arguments(tool: Mapping[str, Any]) -> bool:
+    """Whether it cannot be called without any, or its schema is not one that says so."""
+    schema = tool.get("inputSchema")
+    return schema is not None and (not isinstance(schema, dict) or bool(schema.get("required")))
+
+
+def _notes(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    notes = tool.get("annotations")
+    return notes if isinstance(notes, dict) else {}
+
+
 def _only_reads(tool: Mapping[str, Any]) -> bool:
-    notes = tool.get("annotations") or {}
+    notes = _notes(tool)
     return notes.get("readOnlyHint") is True and notes.get("destructiveHint") is not True
 
 
 def _sounds_harmless(tool: Mapping[str, Any]) -> bool:
-    notes = tool.get("annotations") or {}
+    notes = _notes(tool)
     if notes.get("destructiveHint") is True or notes.get("readOnlyHint") is False:
         return False
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", tool["name"])
@@ -143,8 +154,13 @@ async def _call(client: BrokerClient, server: str, wish: Wish) -> Fault | None:
         return Fault("call", str(error), isinstance(error, ServerDied))
     if not result.get("isError"):
         return None
-    texts = [item["text"] for item in result.get("content") or [] if item.get("type") == "text"]
-    return Fault("tool", " ".join(texts)[:200] or "it says no more")
+    return Fault("tool", " ".join(_texts(result.get("content")))[:200] or "it says no more")
+
+
+def _texts(content: object) -> list[str]:
+    """The texts of a result, whatever else the server put there."""
+    items = [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    return [item["text"] for item in items if isinstance(item.get("text"), str)]
 
 
 def server_of(row: Mapping[str, Any]) -> Server:

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import click
-
 from broker.doctor.texts import Say, Tell
+from broker.output import echo
+from client_shim.texts import printable
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def _lines(say: Say) -> Tell:
     def tell(word: str, done: int, total: int, **facts: object) -> None:
         line = say(word, done=done, total=total, **facts)
         if said[-1:] != [line]:
-            click.echo(line, err=True)
+            echo(line, err=True)
         said[:] = [line]
 
     return tell
@@ -43,7 +43,7 @@ def _bar(say: Say) -> Iterator[Tell]:
         bar = bars.add_task("")
 
         def tell(word: str, done: int, total: int, **facts: object) -> None:
-            text = say(word, done=done, total=total, **facts)
+            text = printable(say(word, done=done, total=total, **facts))
             bars.update(bar, description=text, completed=done, total=total)
 
         yield tell

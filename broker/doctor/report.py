@@ -220,7 +220,11 @@ def as_json(report: Report, say: Say) -> dict[str, Any]:
 
 
 def as_markdown(report: Report, say: Say) -> str:
-    """The report for an issue or a mail."""
+    """The report for an issue or a mail.
+
+    Args:
+        say: a `markdown_speaker`, so that nothing in it does more than to be read.
+    """
     return "\n".join(_markdown(report, say))
 
 
@@ -233,7 +237,7 @@ def _markdown(report: Report, say: Say) -> Iterator[str]:
         yield from (f"- {note}" for note in notes(report, say))
     for word, remarks in (("findings", False), ("remarks", True)):
         items = told(report, say, remarks=remarks)
-        lines = [f"- {_escaped(f'{text}. {mend}' if mend else text)}" for text, mend in items]
+        lines = [f"- {f'{text}. {mend}' if mend else text}" for text, mend in items]
         yield from ("", f"### {say(word)}", "", *lines) if lines else ()
     grade, *rest = conclusion(report, say)
     yield from ("", f"**{grade}** {' '.join(rest)}")
@@ -241,11 +245,7 @@ def _markdown(report: Report, say: Say) -> Iterator[str]:
 
 def _table(rows: Rows) -> Iterator[str]:
     for number, line in enumerate([rows.head, *rows.lines]):
-        yield f"| {' | '.join(_escaped(cell).replace('|', '&#124;') for cell in line)} |"
+        cells = [cell.replace("|", "\\|") for cell in line]
+        yield f"| {' | '.join(cells)} |"
         if number == 0:
             yield f"|{' --- |' * len(line)}"
-
-
-def _escaped(text: str) -> str:
-    """What servers and their errors say, as plain text on one line."""
-    return " ".join(text.split()).replace("<", "&lt;")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Protocol
 
 from broker import words
 from broker.doctor.findings import FINDINGS
+from client_shim.texts import on_one_line
 
 Say = Callable[..., str]
 """Says a word of `WORDS` in the reader's language, filled in with facts."""
@@ -141,6 +143,34 @@ WORDS: dict[str, tuple[str, str]] = {
     **FINDINGS,
 }
 """word → English, Chinese."""
+
+
+_PLAIN = re.compile(r"(?!www\.)[\w ,.;()%+×/-]*")
+"""Text in which Markdown and GitHub find nothing but words and paths: no link, image, mention or HTML."""
+
+
+def markdown_speaker(language: int) -> Say:
+    """The same for Markdown: what servers and config files say stands in code, where it does nothing.
+
+    An image would be fetched by everybody who reads the issue, and a mention would call somebody.
+    """
+
+    def say(word: str, **facts: object) -> str:
+        parts = WORDS[word][language].split("`")
+        formatted = [
+            part.format(**{name: _inert(fact, in_code=bool(number % 2)) for name, fact in facts.items()})
+            for number, part in enumerate(parts)
+        ]
+        return "`".join(formatted)
+
+    return say
+
+
+def _inert(fact: object, *, in_code: bool) -> object:
+    if not isinstance(fact, str):
+        return fact
+    text = on_one_line(fact).replace("`", "'")
+    return text if in_code or _PLAIN.fullmatch(text) else f"`{text}`"
 
 
 def speaker(language: int) -> Say:

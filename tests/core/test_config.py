@@ -333,6 +333,7 @@ def test_what_the_kernel_takes_for_no_program_is_refused(keys: dict[str, object]
         *("tcp://0.0.0.0:1", "tcp://*:1", "tcp://localhost:1", "tcp://127.0.0.1:1;0.0.0.0:1"),
         *("tcp://127.0.0.1:0", "tcp://127.0.0.1:65536", "tcp://127.0.0.1:99999"),
         *("ipc://x.sock", "ipc://rel/x.sock", "ipc://@abstract"),
+        *("tcp://127.0.0.1:1\n", "ipc:///run/x\n", "ipc:///run/x\ny", "tcp://127.0.0.1:\uff11"),
     ],
 )
 def test_endpoints_beyond_the_host_are_refused(endpoint: object) -> None:
