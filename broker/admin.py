@@ -16,6 +16,7 @@ from broker.core import refusals
 from broker.core.effects import Manage
 from broker.core.lifecycle import State
 from broker.core.refusals import Blame, Refusal
+from broker.core.secrets import Secrets
 from broker.core.server import Server
 from broker.core.sessions import Connection
 from broker.core.texts import clip
@@ -273,6 +274,17 @@ COMMANDS: dict[str, Callable[[Office, Params], Awaitable[Answer]]] = {
 }
 
 
+def _masked(answer: Answer, mask: Secrets) -> Answer:
+    """The answer without secrets; but the arguments of the doctor's call are needed as they are."""
+    shown: Answer = mask.throughout(answer)
+    if "servers" in answer:
+        pairs = zip(shown["servers"], answer["servers"], strict=True)
+        shown["servers"] = [
+            {**masked, "doctor": one["doctor"]} if "doctor" in one else masked for masked, one in pairs
+        ]
+    return shown
+
+
 async def manage(office: Office, request: Manage) -> None:
     """Carry out one management request, and answer it whatever happens."""
     command = COMMANDS.get(request.method)
@@ -284,7 +296,8 @@ async def manage(office: Office, request: Manage) -> None:
         return
     try:
         params = msgspec.json.decode(request.body, type=dict[str, Any])
-        outcome: bytes | Refusal = msgspec.json.encode(await command(office, params))
+        answer = await command(office, params)
+        outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, office.hub.mask))
     except Refused as refused:
         outcome = refused.refusal
     except Exception:  # a command that fails must not take the calls of everybody with it

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from broker.core.secrets import redact
 from broker.output import echo
 from broker.words import language
 from client_shim.blocking import BlockingClient
@@ -42,7 +43,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def fail(message: str, status: int) -> NoReturn:
     """End the command with this message and exit status."""
-    echo(f"mcp-broker: {message}", err=True)
+    echo(f"mcp-broker: {redact(message)}", err=True)
     sys.exit(status)
 
 

@@ -28,6 +28,7 @@ from broker.asking import (
     tools_of,
     tools_of_all,
 )
+from broker.core.secrets import redact
 from broker.doctor.command import doctor
 from broker.import_command import import_
 from broker.moving import reload, restart, start, stop
@@ -117,6 +118,7 @@ def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Lit
 def check(path: Path | None, as_service: bool) -> None:
     """Check the config, and that every server's command can be found and run."""
     from broker import checking, unit
+    from broker.environment import mask_of
 
     path = SYSTEM_CONFIG if as_service and path is None else _config_path(path)
     service = unit.installed() if as_service or path == SYSTEM_CONFIG else None
@@ -128,10 +130,10 @@ def check(path: Path | None, as_service: bool) -> None:
     else:
         environ = dict(os.environ)
     config = _read_config(path, environ=environ)
-    bad = 0
+    bad, mask = 0, mask_of(config.servers.values(), environ)
     for finding in checking.findings(path, config, environ, service):
         bad += finding.bad
-        echo(finding.text, colour="red" if finding.bad else None)
+        echo(mask(finding.text), colour="red" if finding.bad else None)
     word = "config_missing" if bad else "config_fine"
     echo(say(word, path=path, missing=bad, count=len(config.servers)))
     sys.exit(BAD if bad else 0)
@@ -180,7 +182,7 @@ def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
         for name, listed in found.items():
             overview.show(overview.tools(name, listed))
     for name, error in failed.items():
-        echo(say("last_error", server=name, error=error), err=True)
+        echo(redact(say("last_error", server=name, error=error)), err=True)
     if not all(isinstance(error, MethodRefused) for error in failed.values()):  # that one offers no tools
         sys.exit(BAD)
 

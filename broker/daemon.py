@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker import __version__, containers
+from broker import __version__, containers, logs
 from broker.admin import Office, manage
 from broker.cgroup import Delegation, delegation
 from broker.core.config import BrokerConfig, Config
@@ -114,6 +114,7 @@ async def serve(
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     mux = Multiplexer(config, lifecycles, instance=instance, version=__version__, least=least)
     hub = Hub(config, mux)
+    logs.mask_by(hub.mask)
     file = SocketFile(place) if place.is_file else None
 
     with (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from broker.core.config import ServerConfig
-from broker.core.secrets import Mask, is_secret, secrets_among
+from broker.core.secrets import Mask, Secrets, is_secret, is_word, secrets_among
 
 INHERITED = (
     *("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"),  # what the MCP SDK passes on
@@ -51,12 +51,28 @@ def common(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in INHERITED if name in environ}
 
 
-def mask(config: ServerConfig, environ: Mapping[str, str]) -> Mask:
+def secrets_of(config: ServerConfig, environ: Mapping[str, str]) -> list[str]:
     """Of what is in the environment and the arguments of a server, that which nobody else is to read.
 
-    A variable that `env` was filled from is a secret, but for those that every server gets.
+    The value of a variable that `env` was filled from is a secret, but for those that every server gets, and
+    for one plain word under a name that says nothing of a secret, such as ``CITY = "${CITY}"``.
     """
     mine = environment(config, environ).items()
     named = [value for name, value in mine if is_secret(name, value)]
     filled = [environ.get(name, "") for name in config.variables if name not in INHERITED]
-    return Mask([*named, *filled, *secrets_among(config.args)])
+    unnamed = [value for value in filled if not is_word(value)]
+    said = [*config.args, *(value for _, value in mine)]
+    return [*named, *unnamed, *secrets_among(said)]
+
+
+def mask_of(configs: Iterable[ServerConfig], environ: Mapping[str, str]) -> Secrets:
+    """What takes the secrets of these servers out of any text."""
+    mask = Secrets()
+    for config in configs:
+        mask.put(config.name, secrets_of(config, environ))
+    return mask
+
+
+def mask(config: ServerConfig, environ: Mapping[str, str]) -> Mask:
+    """What takes them out of words of that server."""
+    return Mask(secrets_of(config, environ))

@@ -80,6 +80,8 @@ class Hub:
     ) -> None:
         self.config = config
         self.mux = mux
+        self.mask = mux.mask
+        """What takes secrets out of all that the broker says itself."""
         self.backends: dict[str, Backend] = {}
         self._clock = clock
         self._transport: Transport | None = None

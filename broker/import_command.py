@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.asking import BAD, USAGE, fail
+from broker.core.secrets import redact
 from broker.output import echo
 
 if TYPE_CHECKING:
@@ -202,4 +203,4 @@ def _tell(remarks: Iterable[Remark]) -> None:
 
 
 def _echo(level: str, text: str) -> None:
-    echo(text, err=True, colour=_COLOURS[level])
+    echo(redact(text), err=True, colour=_COLOURS[level])

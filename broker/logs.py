@@ -11,11 +11,12 @@ import logging
 import os
 import select
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from broker.core.secrets import redact
 from client_shim.texts import escape_json
 
 LOGGER = "mcp-broker"
@@ -72,6 +73,8 @@ class LineFormatter(logging.Formatter):
         super().__init__()
         self._line = _object if form == "json" else _text
         self._journal = journal
+        self.mask: Callable[[str], str] = redact
+        """What takes the secrets out of every fact."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
@@ -82,9 +85,16 @@ class LineFormatter(logging.Formatter):
     def _facts(self, record: logging.LogRecord) -> Iterator[tuple[str, object]]:
         for key, fact in record.__dict__.items():
             if key not in STANDARD:
-                yield key, clip(fact) if isinstance(fact, str) else fact
+                yield key, self._fit(fact) if isinstance(fact, str) else fact
         if record.exc_info:
-            yield "traceback", self.formatException(record.exc_info)[-MAX_VALUE_CHARS:]
+            end = self.formatException(record.exc_info)[-2 * MAX_VALUE_CHARS :]
+            yield "traceback", self.mask(end)[-MAX_VALUE_CHARS:]
+
+    def _fit(self, fact: str) -> str:
+        """Masked, then cut: half a secret would not be known for one."""
+        if len(fact) <= 2 * MAX_VALUE_CHARS:
+            return clip(self.mask(fact))
+        return self.mask(fact[: 2 * MAX_VALUE_CHARS])[:MAX_VALUE_CHARS] + "…"
 
 
 def clip(text: str) -> str:
@@ -173,6 +183,13 @@ class StderrHandler(_Handler):
     def _has_room(self) -> bool:
         """Whether it can be written to at once, or very soon; who has let it wait is given no more time."""
         return not self._is_pollable or bool(self._poll.poll(0 if self._lost else _PATIENCE_MS))
+
+
+def mask_by(mask: Callable[[str], str]) -> None:
+    """From now on this takes the secrets out of every line."""
+    for handler in logger.handlers:
+        if isinstance(handler.formatter, LineFormatter):
+            handler.formatter.mask = mask
 
 
 def set_up(level: str, form: Form = "text", *, journal: bool = False) -> None:

@@ -14,7 +14,8 @@ from msgspec import structs
 from broker.core.backoff import Backoff
 from broker.core.config import ServerConfig
 from broker.core.lifecycle import TABLE, Action, Ending, Event, Lifecycle, State
-from broker.environment import mask
+from broker.core.secrets import Mask
+from broker.environment import secrets_of
 from broker.fault import HUB, came_through
 from broker.hub import Hub
 from broker.process import Launcher, Process
@@ -255,13 +256,13 @@ class Supervisor:
         await self._starts.acquire_on_behalf_of(self)
         self._has_slot = True
         try:
-            self.log.mask = mask(self._config, self._launcher.environ)
+            self._learn_secrets()
             await self._launcher.end_owed(self._config)
             if self.lifecycle.state is not State.STARTING:
                 self._give_slot_back()  # it was stopped while it waited for its turn
                 return None
             self._ended = trio.Event()
-            self.log.mask = mask(self._config, self._launcher.environ)  # the config may be another by now
+            self._learn_secrets()  # the config may be another by now
             self.process = self._launcher.spawn(self._config)
         except SpawnError as error:
             if self.lifecycle.state is State.STARTING:
@@ -274,6 +275,12 @@ class Supervisor:
             self.last_lines = []
             self._feed(Event.GONE)
         return None
+
+    def _learn_secrets(self) -> None:
+        """From now on what its process is given is masked, in its words and in all that the broker says."""
+        secrets = secrets_of(self._config, self._launcher.environ)
+        self.log.mask = Mask(secrets)
+        self._hub.mask.put(self.name, secrets)
 
     def _tell_container_left(self, process: Process) -> None:
         if process.container_left is not None:

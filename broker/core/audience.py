@@ -76,7 +76,7 @@ class Audience:
     def unheard(self, server: str, uris: Iterable[str], reason: str) -> None:
         """The server will not tell of these resources, and who waits for that should know."""
         for uri in uris:
-            body = msgspec.json.encode({"uri": uri, "reason": clip(reason)})
+            body = msgspec.json.encode({"uri": uri, "reason": self._effects.mask(clip(reason))})
             self._tell(self.subscriptions.subscribers(server, uri), server, UNHEARD, body, uri)
 
     def _tell(self, lanes: Iterable[Lane], server: str, method: str, body: bytes, uri: str) -> None:

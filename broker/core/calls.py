@@ -6,7 +6,7 @@ A call has a row in `Routing` from `accept` on, waits its turn in its server's `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from broker.core import jsonrpc, refusals, repeating
 from broker.core.askers import PATIENCE_S
@@ -210,7 +210,7 @@ class Calls:
         """The broker ends the call itself."""
         self._servers[call.server].errors += refusal.code is not Code.CANCELLED
         self._counters.add(f"refused.{refusal.code.value}")
-        self._end(call, fault(call.channel, call.client_id, refusal), None, now)
+        self._end(call, fault(call.channel, call.client_id, refusal, self._effects.mask), None, now)
 
     def _end(self, call: Call, ending: wire.Message | None, body: Body, now: float) -> None:
         """The one way out of a call. `ending` goes to its client, unless that is gone."""
@@ -337,6 +337,7 @@ def _outcome(ending: wire.Message | None) -> str:
     return "dropped" if ending is None else type(ending).__name__.lower()
 
 
-def fault(channel: int, id: int, refusal: Refusal) -> wire.Fault:
-    """A refusal as it travels."""
-    return wire.Fault(channel, id, refusal.code.value, refusal.message, refusal.data())
+def fault(channel: int, id: int, refusal: Refusal, mask: Callable[[str], str]) -> wire.Fault:
+    """A refusal as it travels: what a server said of itself may be in it, so its secrets are taken out."""
+    data = {name: mask(value) if isinstance(value, str) else value for name, value in refusal.data().items()}
+    return wire.Fault(channel, id, refusal.code.value, mask(refusal.message), data)

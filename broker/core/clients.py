@@ -307,9 +307,9 @@ class Clients:
         self._effects.note(Level.DEBUG, "request.refused", code=refusal.code.value)
         connection = self._sessions.get(key)
         if connection is not None:
-            self._post(connection, fault(channel, id, refusal))
+            self._post(connection, fault(channel, id, refusal, self._effects.mask))
         else:
-            self._effects.append(Post(key, wire.encode(fault(channel, id, refusal))))
+            self._effects.append(Post(key, wire.encode(fault(channel, id, refusal, self._effects.mask))))
         self._led_nowhere(key, now)
 
     def _refuse_frame(

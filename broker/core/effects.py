@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 
 from msgspec import Struct
 
+from broker.core.secrets import redact
 from broker.core.sessions import CloseReason, Post
 
 Fact = str | int | float | bool | None
@@ -97,11 +99,13 @@ class Effects(list[Effect]):
 
     Args:
         least: what matters less than this is not logged, and need not be said.
+        mask: takes the secrets out of what clients are told in the broker's own words.
     """
 
-    def __init__(self, least: int = Level.DEBUG) -> None:
+    def __init__(self, least: int = Level.DEBUG, mask: Callable[[str], str] = redact) -> None:
         super().__init__()
         self._least = least
+        self.mask = mask
 
     def logs(self, level: Level) -> bool:
         """Whether a line of this level is wanted: to be asked before facts are gathered at every call."""

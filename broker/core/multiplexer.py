@@ -16,6 +16,7 @@ from broker.core.lifecycle import Lifecycle
 from broker.core.metrics import Counters
 from broker.core.refusals import Refusal
 from broker.core.roster import Roster
+from broker.core.secrets import Secrets
 from broker.core.server import Server
 from broker.core.servers import Servers
 from broker.core.sessions import Peer, Sessions
@@ -43,7 +44,8 @@ class Multiplexer:
     ) -> None:
         self.instance = instance
         limits = config.limits
-        self._effects = Effects(least)
+        self.mask = Secrets()
+        self._effects = Effects(least, self.mask)
         self.counters = Counters()
         self.sessions = Sessions(
             credit_bytes=limits.credit_bytes, outbox_bytes=limits.outbox_bytes, counters=self.counters

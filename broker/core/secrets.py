@@ -1,4 +1,10 @@
-"""What looks like a secret, and its removal from words that are kept, logged or shown."""
+"""What looks like a secret, and its removal from words that are kept, logged, sent or shown.
+
+Secrets are found in two ways. A `Mask` knows the values that a config gives its servers, and takes them out
+of any text, whole or in the forms in which programs repeat them. `redact` knows how secrets are written: what
+follows `Authorization:`, `Bearer`, `?token=`, `--api-key` or a user's name in an address is taken out
+whatever it is. A mask does both.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +12,46 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 """A variable that is filled in; what stands there is no secret."""
 
 STARS = "***"
-SHORTEST = 4
+SHORTEST = 6
 """Characters; what is shorter stands in too many words to be taken out of them."""
 
 _SECRET_NAME = re.compile(
-    r"TOKEN|SECRET|PASSW(OR)?D|PASSPHRASE|API_?KEY|"
-    r"(^|_)(KEYS?|PASS|PWD|PAT|AUTH|DSN|COOKIE|BEARER|CREDENTIALS?|WEBHOOK)(_|$)"
+    r"TOKEN|SECRET|PASSW(OR)?D|PASSPHRASE|API_?KEY|AUTHORIZATION|"
+    r"(^|_)(KEYS?|PASS|PWD|PAT|AUTH|DSN|COOKIE|BEARER|CREDENTIALS?|WEBHOOK)(_|\Z)"
 )
 _PLAIN_NAME = re.compile(r"^PWD\Z|_(PATH|FILE|DIR|FOLDER|SOCK|HOST|PORT|NAME|TYPE|MODE)\Z")
-_SECRET_VALUE = re.compile(
-    r"://[^/@\s:]*:[^/@\s]+@"  # a password in an address
-    r"|^(sk-|sk_|ghp_|gho_|github_pat_|glpat-|xox[a-z]-|AKIA|AIza|hf_|eyJ[\w-]+\.|Bearer )"
-)
-_PLAIN_VALUE = re.compile(r"\s*|true|false|yes|no|on|off|\d{1,5}", re.IGNORECASE)
+_TOKEN = r"(?:sk-|sk_|ghp_|gho_|ghs_|ghu_|github_pat_|glpat-|xox[a-z]-|AKIA|AIza|hf_|npm_|pypi-|eyJ[\w-]+\.)"
+"""How the tokens of well-known services begin."""
+
+_SECRET_VALUE = re.compile(rf"://[^/@\s:]*:[^/@\s]+@|^(?:{_TOKEN}|Bearer |Basic )")
+_PLAIN_VALUE = re.compile(r"\s*|true|false|yes|no|on|off|null|none|\d{1,5}", re.IGNORECASE)
 _OPTION = re.compile(r"-{0,2}([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
-_WITHIN = re.compile(r"://[^/@\s:]*:([^/@\s]+)@|^Bearer (.+)")
+_HEADER = re.compile(r"([A-Za-z][\w-]*):\s*(.+)", re.DOTALL)
+_WITHIN = re.compile(r"://[^/@\s:]*:([^/@\s]+)@|^(?:Bearer|Basic|Token) +(.+)", re.IGNORECASE)
 """The part of a value that is the secret itself, and may stand alone elsewhere."""
+
+_EVERYWHERE = re.compile(
+    r"[\d.,:+-]{1,12}"  # a number, a date, a port
+    r"|(?:~|\.{1,2})?(?:/[a-z0-9._-]{1,32})+/?"  # a path: Base64 that begins with / has capitals
+    r"|https?://[^\s@?]*"  # an address without a user or a query
+    r"|(?i:true|false|test(?:s|ing|er)?|default|none|null|local(?:host)?|production|development|staging"
+    r"|debug|info|warning|error|example|enabled?|disabled?|public|private|password|secret|token|change-?me"
+    r"|admin|root|user|guest|server|client|broker|postgres|string|object|always|never|latest|stable)"
+)
+"""What stands in many texts without being a secret there. It is taken out where a name says what it is, and
+not everywhere: a log in which each `test` is stars tells nobody anything."""
+
+_WORD = re.compile(r"[A-Za-z]+")
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether the value of a variable or an option looks like a secret, by its name or by itself."""
+    """Return whether the value of a variable or an option looks like a secret, by its name or by itself."""
     if PLACEHOLDER.search(value) or _PLAIN_VALUE.fullmatch(value):
         return False
     name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").upper()
@@ -38,26 +59,101 @@ def is_secret(name: str, value: str) -> bool:
     return bool(named or _SECRET_VALUE.search(value))
 
 
+def is_word(value: str) -> bool:
+    """Return whether it is one plain word: the value of a variable whose name says nothing of a secret."""
+    return bool(_WORD.fullmatch(value))
+
+
 def secrets_among(words: Iterable[str]) -> list[str]:
-    """Of a program's arguments what looks secret: `--token x`, `API_KEY=x`, a password in an address."""
-    return [value for name, value in _options(list(words)) if is_secret(name, value)]
+    """Return what looks secret among a program's arguments, or in an address or header that is one of them.
+
+    ``--token x``, ``API_KEY=x``, ``-H "X-Api-Key: x"``, ``https://host/?token=x``, a password in an address.
+    """
+    given = list(words)
+    found = [value for name, value in _options(given) if is_secret(name, value)]
+    found += [secret for word in given for secret in _said(word)]
+    return list(dict.fromkeys(found))
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, str]]:
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         yield "", word
-        option = _OPTION.fullmatch(word)
+        option, header = _OPTION.fullmatch(word), _HEADER.fullmatch(word)
         if option and option[2] is not None:
             yield option[1], option[2]
         elif option and word.startswith("-") and not following.startswith("-"):
             yield option[1], following
+        if header and not header[2].startswith("//"):
+            yield header[1], header[2]
+
+
+# -- secrets by how they are written ---------------------------------------------------------------
+
+_NAMES = r"token|secret|passwd|password|passphrase|api[_-]?key|access[_-]?key|client[_-]?secret|signature"
+_VALUE = r"""(?:"[^"\n]{1,4096}"|'[^'\n]{1,4096}'|[^\s"'&,;)}\]<>|]+)"""
+_WRITTEN = re.compile(
+    # Authorization: Bearer x, Cookie: a=b; c=d: all that follows (RFC 9110, 11.6.2; RFC 6265, 4.2)
+    r"""(?P<h>\b(?:proxy-)?authorization["']?\s{0,2}[:=]\s{0,2}["']?|\b(?:set-)?cookie["']?:\s{0,2}["']?)"""
+    r"""[^"'\n]+"""
+    # X-Api-Key: x, PRIVATE-TOKEN: x, "password": "x", password: x
+    rf"""|(?P<c>(?:(?<![\w-])[\w-]{{1,40}}-(?:key|token|secret|auth)|(?:{_NAMES}))["']?\s{{0,2}}:(?!//)"""
+    rf"""\s{{0,2}}){_VALUE}"""
+    # ?token=x, API_KEY=x, --password=x, password = x
+    rf"""|(?P<e>(?:(?:{_NAMES})(?:_?\d{{1,3}})?["']?\s?=\s?|[?&](?:key|auth|sig|code|pwd|pass)=)){_VALUE}"""
+    # --token x, also in a list of arguments
+    rf"""|(?P<o>(?<![\w-])--?[\w-]{{0,40}}(?:{_NAMES}|-key|-auth)["',]{{0,2}}\s+["']?)[^\s"'-][^\s"']*"""
+    r"|(?P<b>\bbearer\s+)(?=\S{0,64}\d|\S{16})[\w.~+/=-]{6,}"  # RFC 6750, 2.1
+    r"|(?P<u>://[^/@\s:]{0,256}:)[^/@\s]{1,1024}(?=@)|(?P<t>://)[^/@\s:]{16,1024}(?=@)"  # RFC 3986, 3.2.1
+    rf"|(?P<k>\b{_TOKEN})[\w.-]{{6,}}",
+    re.IGNORECASE,
+)
+_MAY_BE_WRITTEN = re.compile(rf"{_NAMES}|key|auth|cookie|bearer|[?&]|://|{_TOKEN}", re.IGNORECASE)
+"""Whether there is anything to look for: in most texts there is not."""
+
+
+def redact(text: str) -> str:
+    """Return the text with stars in the place of what is written as a secret is, whatever its value."""
+    return _WRITTEN.sub(_starred, text) if _MAY_BE_WRITTEN.search(text) else text
+
+
+def _parts(found: re.Match[str]) -> tuple[str, str]:
+    """What tells that a secret follows, and the secret."""
+    before: str = found[found.lastgroup or 0]
+    return before, found[0][len(before) :]
+
+
+def _starred(found: re.Match[str]) -> str:
+    before, value = _parts(found)
+    plain = value.strip("\"'")
+    if STARS in value or plain.startswith("${") or _PLAIN_VALUE.fullmatch(plain):
+        return found[0]
+    if found.lastgroup == "c" and not _is_strong(before, plain):
+        return found[0]
+    quote = value[0] if value[0] in "\"'" and value[-1] == value[0] else ""
+    return f"{before}{quote}{STARS}{quote}"
+
+
+def _is_strong(before: str, value: str) -> bool:
+    """Whether what follows a colon is a value: `token: expected` is prose, `token: a1b2c3` is not."""
+    named = "-" in before or before.rstrip(": ").endswith(("'", '"'))
+    return named or bool(re.search(r"\d|^[\w+/=-]{12}", value))
+
+
+def _said(text: str) -> Iterator[str]:
+    """The values that `redact` would take out."""
+    for found in _WRITTEN.finditer(text):
+        if _starred(found) != found[0]:
+            yield _parts(found)[1].strip("\"'")
+
+
+# -- secrets by their value ------------------------------------------------------------------------
 
 
 class Mask:
-    """Puts stars in the place of secrets, whole or in the forms in which programs repeat them."""
+    """Puts stars in the place of secrets: of these values, and of what is written as a secret is."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        forms = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST}
+        forms = {form for secret in secrets for form in _forms(secret) if can_be_told(form)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
         self.reach = max((len(form.encode(errors="replace")) for form in forms), default=0)
@@ -65,7 +161,12 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        return self._pattern.sub(STARS, text) if self._pattern else text
+        return redact(self._pattern.sub(STARS, text) if self._pattern else text)
+
+
+def can_be_told(form: str) -> bool:
+    """Return whether a secret can be told from ordinary text wherever it stands."""
+    return len(form) >= SHORTEST and not _EVERYWHERE.fullmatch(form)
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -77,3 +178,31 @@ def _forms(secret: str) -> Iterator[str]:
         yield found[1] or found[2]
     lines = [line.strip() for line in secret.splitlines()]
     yield from lines if len(lines) > 1 else ()
+
+
+class Secrets:
+    """All secrets that the broker knows, and the one mask that every way out of it uses.
+
+    What the servers of a config are given is put in before their processes are started.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[str, ...]] = {}
+        self._mask = Mask()
+
+    def put(self, server: str, values: Iterable[str]) -> None:
+        """Replace what is known of one server's."""
+        self._of[server] = tuple(values)
+        self._mask = Mask(value for values in self._of.values() for value in values)
+
+    def __call__(self, text: str) -> str:
+        """The text without them."""
+        return self._mask(text)
+
+    def throughout(self, value: Any) -> Any:
+        """Plain data without them: each string in it, but for the keys of its objects."""
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, dict):
+            return {key: self.throughout(item) for key, item in value.items()}
+        return [self.throughout(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -91,24 +91,25 @@ def _examine(endpoint: str | None, cycles: int, compared: int, say: Say) -> Repo
 async def _course(broker: Examination, cycles: int, compared: int, say: Say, tell: Tell) -> Report:
     """The examination and, where it is asked for, the old way after it, so that neither slows the other."""
     from broker.doctor.examination import Unreadable
-    from broker.doctor.report import Report
+    from broker.doctor.report import Report, masked
     from broker.doctor.verdict import judge
 
     _end_well_on_signals()
-    evidence = await broker.run(cycles)
-    old_way, why_not = None, None
+    evidence, old_way, why_not = await broker.run(cycles), None, None
     if compared:
         try:
             old_way = await _old_way(broker, min(cycles, compared), tell)
         except Unreadable as error:
             why_not = say(error.word, **error.facts)
+    mask = await broker.mask()
+    evidence = masked(evidence, mask)
     return Report(
         endpoint=broker.endpoint,
         broker_version=broker.version,
         evidence=evidence,
         verdict=judge(evidence),
-        old_way=old_way,
-        no_comparison=why_not,
+        old_way=None if old_way is None else masked(old_way, mask),
+        no_comparison=why_not and mask(why_not),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from broker.core.secrets import Secrets
 from broker.doctor import machine
 from broker.doctor.evidence import Evidence, Load, Moment, Page, Server, Stray
 from broker.doctor.pages import open_page, server_of
@@ -169,6 +170,20 @@ class Examination:
             raise Unreadable("config_unreadable", path=path, problem=error.problems[0]) from error
         wanted = {name: server for name, server in servers.items() if server.enabled}
         return Configs(wanted, path.parent, environ)
+
+    async def mask(self) -> Secrets:
+        """What takes the secrets of the broker's servers out of a report, as far as they are known here.
+
+        Where the config or the broker's environment cannot be read, what is written as a secret is taken out
+        all the same.
+        """
+        from broker.environment import mask_of
+
+        try:
+            configs = await self.configs()
+        except Unreadable:
+            return Secrets()
+        return mask_of(configs.servers.values(), configs.environ)
 
     async def _runtimes(self) -> dict[str, str]:
         try:

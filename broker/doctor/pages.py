@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
+from broker.core.texts import clip
 from broker.doctor.evidence import Fault, Server, Visit
 from client_shim import BrokerClient
 from client_shim.errors import CallError, ServerDied, ServerError
 
 CALL_TIMEOUT_S = 30.0
+_TOLD_CHARS = 2000
 
 _READING = frozenset(
     [
@@ -113,7 +115,7 @@ async def _list(client: BrokerClient, server: str) -> _Listed:
     try:
         tools = [tool.raw for tool in await client.list_tools(server)]
     except CallError as error:
-        fault = Fault("list", str(error), isinstance(error, ServerDied))
+        fault = Fault("list", _told(error), isinstance(error, ServerDied))
     return _Listed(server, tools, monotonic() - began, fault)
 
 
@@ -149,12 +151,17 @@ async def _call(client: BrokerClient, server: str, wish: Wish) -> Fault | None:
     try:
         result = await client.call_tool(server, wish.tool, wish.arguments)
     except ServerError as error:
-        return Fault("tool", str(error))
+        return Fault("tool", _told(error))
     except CallError as error:
-        return Fault("call", str(error), isinstance(error, ServerDied))
+        return Fault("call", _told(error), isinstance(error, ServerDied))
     if not result.get("isError"):
         return None
     return Fault("tool", " ".join(_texts(result.get("content")))[:200] or "it says no more")
+
+
+def _told(error: CallError) -> str:
+    """What an error says, short enough for a report: a server may write megabytes."""
+    return clip(str(error), _TOLD_CHARS)
 
 
 def _texts(content: object) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from broker.core.secrets import Secrets
 from broker.doctor.evidence import Evidence, Page, Server
 from broker.doctor.old_way import OldWay
 from broker.doctor.texts import Say
@@ -30,6 +31,14 @@ class Report(Struct, frozen=True, kw_only=True):
     verdict: Verdict
     old_way: OldWay | None = None
     no_comparison: str | None = None
+
+
+S = TypeVar("S", bound=Struct)
+
+
+def masked(seen: S, mask: Secrets) -> S:
+    """Return what was seen without the secrets in it: what servers and their errors say is repeated there."""
+    return msgspec.convert(mask.throughout(msgspec.to_builtins(seen)), type(seen))
 
 
 class Rows(NamedTuple):

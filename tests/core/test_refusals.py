@@ -15,6 +15,7 @@ from broker.core.lifecycle import Ending, Event, Lifecycle, State
 from broker.core.refusals import Blame, Refusal
 from broker.core.repeating import Once
 from broker.core.routing import Call
+from broker.core.secrets import redact
 from client_shim import wire
 from client_shim.wire import Code
 
@@ -115,7 +116,7 @@ def test_a_refusal_says_what_whose_fault_and_what_next(refusal: Refusal, code: C
 @pytest.mark.parametrize("refusal", [row[0] for row in ALL.values()], ids=ALL.keys())
 def test_a_refusal_travels_whatever_it_quotes(refusal: Refusal) -> None:
     """Law 6: bounded, and without control characters that would act on a terminal."""
-    header = wire.encode(fault(1, 2, refusal))
+    header = wire.encode(fault(1, 2, refusal, redact))
     assert len(header) < 4096
     assert wire.decode(header) == wire.Fault(
         1, 2, refusal.code.value, refusal.message, msgpack.unpackb(msgpack.packb(refusal.data()))
