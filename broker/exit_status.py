@@ -25,6 +25,11 @@ class ExitStatus(NamedTuple):
         """Whether the stub could not become the program."""
         return self == ExitStatus(launch.CANNOT_RUN, by_signal=False)
 
+    @property
+    def killed(self) -> bool:
+        """Whether a signal ended it that others send, and no fault of its own raises."""
+        return self.by_signal and self.number in _SENT
+
     def __str__(self) -> str:
         if not self.by_signal:
             return f"it exited with status {self.number}"
@@ -42,4 +47,5 @@ class ExitStatus(NamedTuple):
         return signal.Signals(self.number).name if self.number in _SIGNALS else f"signal {self.number}"
 
 
+_SENT = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 _SIGNALS = frozenset(int(number) for number in signal.Signals)

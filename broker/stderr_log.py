@@ -12,6 +12,7 @@ from time import perf_counter
 
 import trio
 
+from broker.core.diagnosis import cause_in, last_line
 from broker.core.secrets import Mask
 from broker.core.severity import severity
 from broker.core.texts import clip
@@ -49,8 +50,6 @@ class StderrLog:
         self.written = 0
         """How many lines there were so far; the last of `lines` has this number."""
         self.left_out = 0
-        self.last: str | None = None
-        """The last line of the process that runs now; `None` while it has written nothing."""
         self.mask = Mask()
         """What takes out the secrets of the process that runs now."""
         self._level = logging.INFO
@@ -61,7 +60,6 @@ class StderrLog:
 
     async def drain(self, fd: int, heard: Callable[[], None]) -> None:
         """Read a new process's pipe until the end. One that nobody reads fills, and hangs its writer."""
-        self.last = None
         self._begun = self.written
         self._level = logging.INFO
         lines = _Lines()
@@ -108,6 +106,19 @@ class StderrLog:
         own = min(most, self.written - self._begun)
         return list(self.lines)[-own:] if own else []
 
+    def why(self, *, killed: bool = False) -> str:
+        """What the process says of its own end, to be put behind how it ended; "" if it has said nothing.
+
+        Args:
+            killed: somebody else ended it, so that what it wrote before is no cause.
+        """
+        lines = self.tail(LINES)
+        last = last_line(lines)
+        cause = last if killed else cause_in(lines)
+        if not cause:
+            return ""
+        return f"; its last line was: {cause}" if cause == last else f"; it reported: {cause}"
+
     def keep(self, line: bytes, stream: str = "stderr") -> None:
         """Keep one line, and log it unless there were too many of late."""
         cut = self.mask.reach if len(line) > LINE_BYTES + self.mask.reach else 0
@@ -121,7 +132,6 @@ class StderrLog:
         text = clip(text, LINE_BYTES)
         self.lines.append(text)
         self.written += 1
-        self.last = text.strip()
         if not self._allowed():
             self.left_out += 1
             self._tell_left_out()

@@ -117,12 +117,12 @@ class Watch:
         return asked and not status.never_ran
 
     def _in_words(self, status: ExitStatus) -> str:
-        """How it ended, with the last thing it said: there the cause is, more often than not."""
+        """How it ended, with what it said of the cause."""
         if status.never_ran:
-            return f"it could not be run: {self._log.last or status}"
+            return f"it could not be run: {next(iter(self._log.tail(1)), status)}"
         during = " before it was ready" if self._lifecycle.state is State.HANDSHAKE else ""
-        last = f"; its last line was: {self._log.last}" if status.failure and self._log.last else ""
-        return f"{status}{during}{last}"
+        why = self._log.why(killed=status.killed) if status.failure or during else ""
+        return f"{status}{during}{why}"
 
     async def _left_running(self, status: ExitStatus) -> str:
         """What to tell of a wrapper that is content, and leaves behind what most likely is the server."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from client_shim.errors import BrokerError
 from client_shim.wire import MANAGEMENT
 from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running, wait_until
 from tests.e2e.test_command import command
@@ -49,6 +53,39 @@ def test_a_secret_is_nowhere_but_in_the_environment(tmp_path: Path) -> None:
         assert "its last line was: ERROR: login with *** failed" in broker.server("dies")["last_error"]
         assert "server.stdout" in broker.log()
         assert "mcp_broker_server_processes" in "".join(seen)
+
+
+GROUP = """\
+async def fail(): raise ValueError("BASE_URL is not set")
+async def main():
+    async with __import__("asyncio").TaskGroup() as group: group.create_task(fail())
+__import__("asyncio").run(main())
+"""
+ENDS = {
+    "group": (["-c", GROUP], "ValueError: BASE_URL is not set"),
+    "module": (["-m", "no_such_module_of_anybody"], "No module named no_such_module_of_anybody"),
+    "chained": (
+        ["-c", "try: {}['KEY']\nexcept KeyError as error: raise RuntimeError('no key') from error"],
+        "RuntimeError: no key (caused by KeyError: 'KEY')",
+    ),
+}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a TaskGroup came with 3.11")
+def test_the_reason_shown_is_the_cause() -> None:
+    """The exception, not the border below its group; in `status`, and to who calls the server."""
+    servers = {
+        name: {"command": sys.executable, "args": args, "start_limit_burst": 1, "protocol": "legacy"}
+        for name, (args, _) in ENDS.items()
+    }
+    with running(servers, ready=False) as broker:
+        for name, (_, cause) in ENDS.items():
+            broker.wait_state(name, "broken")
+            said = broker.server(name)["last_error"]
+            assert said.startswith("it exited with status 1 before it was ready; "), said
+            assert said.endswith(cause), said
+            with broker.client() as client, pytest.raises(BrokerError, match=re.escape(cause)):
+                client.request(name, "tools/call", {"name": "any", "arguments": {}})
 
 
 def scraped(path: Path) -> str:
