@@ -19,6 +19,7 @@ from broker.core.refusals import Blame, Refusal
 from broker.core.secrets import Secrets
 from broker.core.server import Server
 from broker.core.sessions import Connection
+from broker.core.start import Start
 from broker.core.texts import clip
 from broker.hub import Hub
 from broker.reloader import Reloader
@@ -243,7 +244,22 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         else None,
         "last_error": brief["last_error"],
         "last_cause": {"word": cause.word, **cause.facts} if (cause := life.last_cause) else None,
-        "last_lines": supervisor.last_lines if supervisor else [],
+        "start": _start(life.start, now),
+        "last_lines": supervisor.newest_lines() if supervisor else [],
+    }
+
+
+def _start(start: Start | None, now: float) -> Answer | None:
+    """A start that is under way: since when, and how much longer it may take."""
+    if start is None:
+        return None
+    return {
+        "since_s": round(now - start.began, 3),
+        "left_s": round(max(0.0, start.due - now), 3),
+        "timeout_start_sec": start.start_s,
+        "runner": start.runner,
+        "extended": start.is_extended and now > start.began + start.start_s,
+        "at_most_s": round(start.latest - start.began, 3),
     }
 
 

@@ -126,6 +126,7 @@ def status(seen: dict[str, Any]) -> list[Part]:
     why = [line for server in failed for line in _error(server)]
     if failed:
         why.append(Line(say("what_next")))
+    why += [line for one in wanted if one.get("start") for line in _starting(one)]
     why += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
     return [Line(head), Line(""), _servers(servers), Line(""), *why, *_config(broker), tail]
 
@@ -152,8 +153,25 @@ def _error(server: dict[str, Any]) -> Iterator[Line]:
     elif server["state"] == "stopped":
         text += say("given_up", server=name)
     yield Line(text, "red")
-    for line in server.get("last_lines", []):
-        yield Line(f"    {line}", "dim")
+    if not server.get("start"):
+        yield from _lines(server)
+
+
+def _starting(server: dict[str, Any]) -> Iterator[Line]:
+    """How long a start has taken and may take, and below the newest that it wrote."""
+    start, since = server["start"], duration(server["start"]["since_s"])
+    if start["extended"]:
+        most = duration(start["at_most_s"])
+        text = say("installing", server=server["name"], since=since, runner=start["runner"], most=most)
+    else:
+        left = duration(math.ceil(start["left_s"]))
+        text = say("is_starting", server=server["name"], since=since, left=left)
+    yield Line(text, "yellow")
+    yield from _lines(server)
+
+
+def _lines(server: dict[str, Any]) -> Iterator[Line]:
+    return (Line(f"    {line}", "dim") for line in server.get("last_lines", []))
 
 
 def _reason(server: dict[str, Any]) -> str:

@@ -26,12 +26,13 @@ from broker import containers, launch
 from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
 from broker.core.loading import ConfigError, Problem
+from broker.core.start import Activity
 from broker.ending import Ending, in_thread, kill_tree, signal_group
 from broker.environment import environment, mask
 from broker.exit_status import ExitStatus
 from broker.program import MENDS, SpawnError, program_of
 from broker.state import Record, State, boot
-from broker.trees import COOKIE, Mark, Seen, look_at, number_of, trees_of
+from broker.trees import COOKIE, Mark, Seen, io_bytes, look_at, number_of, trees_of
 
 _F_SETPIPE_SZ = 1031
 """From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
@@ -251,6 +252,16 @@ class Process:
         """
         trees = await in_thread(partial(trees_of, [self.mark]))
         return len(trees[self.mark.cookie].processes)
+
+    async def activity(self) -> Activity:
+        """What the tree has done so far.
+
+        Raises:
+            OSError: nothing can be opened now, so that nobody knows.
+        """
+        tree = (await in_thread(partial(trees_of, [self.mark])))[self.mark.cookie]
+        pids = frozenset(seen.pid for seen in tree.processes)
+        return Activity(pids, tree.cpu_s, sum(map(io_bytes, pids)))
 
     def close(self) -> None:
         """Reap the leader, unless the kernel keeps it, and give all descriptors back."""

@@ -14,6 +14,7 @@ from msgspec import structs
 from broker.core.backoff import Backoff
 from broker.core.config import ServerConfig
 from broker.core.lifecycle import TABLE, Action, Ending, Event, Lifecycle, State
+from broker.core.runners import runner_of
 from broker.core.secrets import Mask
 from broker.environment import secrets_of
 from broker.fault import HUB, came_through
@@ -38,7 +39,12 @@ _OWN_FAULT = (
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
     """The automaton that this server's config asks for."""
-    return Lifecycle(restart=config.restart, start_s=config.timeout_start_sec, backoff=_backoff_of(config))
+    return Lifecycle(
+        restart=config.restart,
+        start_s=config.timeout_start_sec,
+        backoff=_backoff_of(config),
+        runner=runner_of(config.command, config.args),
+    )
 
 
 def _backoff_of(config: ServerConfig) -> Backoff:
@@ -112,6 +118,10 @@ class Supervisor:
         """It is broken, and somebody calls it: one try, now."""
         self._feed(Event.DEMAND)
 
+    def newest_lines(self) -> list[str]:
+        """The last lines of the process that is being started, or else of the one that ended last."""
+        return self.last_lines if self.lifecycle.start is None else self.log.tail(_LAST_LINES)
+
     def keep(self, text: bytes) -> None:
         """The process wrote this for people."""
         with self._boundary():
@@ -137,7 +147,10 @@ class Supervisor:
         """The server's table has changed: its next process follows it. One that is down is tried at once."""
         self._config = config
         self.lifecycle.retune(
-            restart=config.restart, start_s=config.timeout_start_sec, backoff=_backoff_of(config)
+            restart=config.restart,
+            start_s=config.timeout_start_sec,
+            backoff=_backoff_of(config),
+            runner=runner_of(config.command, config.args),
         )
         if self.lifecycle.state in (State.BACKOFF, State.BROKEN):
             self._feed(Event.START)
@@ -201,7 +214,22 @@ class Supervisor:
                 await trio.sleep_forever()
             if self.lifecycle.wake_at is not None and self.lifecycle.wake_at <= trio.current_time():
                 with self._boundary():
-                    self._feed(Event.TIMEOUT)
+                    self._timeout()
+
+    def _timeout(self) -> None:
+        start, now = self.lifecycle.start, trio.current_time()
+        if start is None or not start.has_more_time(now):
+            ending = None
+            if start is not None:
+                ending = self.lifecycle.overdue(now)
+                ending = structs.replace(ending, reason=ending.reason + self.log.why())
+            self._feed(Event.TIMEOUT, ending)
+            return
+        self._feed(Event.TIMEOUT)
+        self._give_slot_back()  # a download holds up nobody else's start
+        facts: dict[str, object] = {"server": self.name, "runner": start.runner}
+        facts |= {"started_s": round(now - start.began, 1), "at_most_s": round(start.latest - start.began, 1)}
+        logger.info("server.more_time", extra=facts)
 
     @contextmanager
     def _boundary(self) -> Iterator[None]:

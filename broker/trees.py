@@ -256,3 +256,9 @@ def rss_bytes(pid: int) -> int:
     except (OSError, IndexError):
         return 0
     return pages * _PAGE_BYTES
+
+
+def io_bytes(pid: int) -> int:
+    """What a process has read and written so far; 0 where it has ended. proc_pid_io(5)."""
+    told = (_told(pid, "io") or b"").split()
+    return sum(int(told[at + 1]) for at in range(0, len(told) - 1, 2) if told[at] in (b"rchar:", b"wchar:"))

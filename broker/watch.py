@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import trio
 
 from broker.core.health import Looks
 from broker.core.lifecycle import Ending, Event, Lifecycle, State
+from broker.core.start import LOOK_S
 from broker.exit_status import ExitStatus
 from broker.hub import Hub
 from broker.process import Process
@@ -31,7 +34,7 @@ class Watch:
     Args:
         name: its server's.
         process: what is seen to.
-        lifecycle: its server's automaton, which is only read here.
+        lifecycle: its server's automaton, which is told here of signs of life, and else only read.
         log: where what it writes for people goes.
         hub: what its lines go to.
         tell: is told what has happened to it.
@@ -55,6 +58,7 @@ class Watch:
         self._hub = hub
         self._tell = tell
         self._max_message_bytes = max_message_bytes
+        self._take: Callable[[bytes], None] = self._first_line
         self.upstream = Upstream(
             process.stdin,
             process.stdout,
@@ -72,7 +76,17 @@ class Watch:
         nursery.start_soon(self._flush)
         nursery.start_soon(self._look, watchdog_s)
         nursery.start_soon(self.upstream.watch)
-        nursery.start_soon(self._log.drain, self._process.stderr, lambda: self._hub.heard(self._name))
+        nursery.start_soon(self._log.drain, self._process.stderr, self._heard)
+        nursery.start_soon(self._look_at_tree)
+
+    def _heard(self) -> None:
+        self._lifecycle.alive(trio.current_time())
+        self._hub.heard(self._name)
+
+    def _first_line(self, line: bytes) -> None:
+        self._take = partial(self._hub.line, self._name)
+        self._lifecycle.alive(trio.current_time(), spoke=True)
+        self._take(line)
 
     async def _read(self) -> None:
         """Read until the process ends or closes its output, and say which it was."""
@@ -81,7 +95,7 @@ class Watch:
 
             async def read() -> None:
                 try:
-                    await self.upstream.read(lambda line: self._hub.line(self._name, line), self._hub.settle)
+                    await self.upstream.read(lambda line: self._take(line), self._hub.settle)
                 except LineTooLong:
                     self._tell(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
                 over.set()
@@ -145,6 +159,18 @@ class Watch:
             if looks.saw(stopped=self._process.is_stopped()):
                 self._tell(Event.FAILED, Ending("it was stopped by SIGSTOP or the like, and did not go on"))
                 return
+
+    async def _look_at_tree(self) -> None:
+        """While its start may be downloading: notice that its tree does something."""
+        before = None
+        while (start := self._lifecycle.start) is not None and start.runner is not None and not start.spoke:
+            every_s = min(LOOK_S, start.start_s / 4)
+            await trio.sleep(every_s)
+            with suppress(OSError):  # nothing can be opened now
+                now = await self._process.activity()
+                if before is not None and now.since(before, every_s):
+                    self._lifecycle.alive(trio.current_time())
+                before = now
 
     async def _flush(self) -> None:
         await self.upstream.flush()

@@ -50,6 +50,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "; left at that, as its `restart` says; `mcp-broker start {server}` starts it",
         "；按其 `restart` 的设置不再重试；用 `mcp-broker start {server}` 启动",
     ),
+    "is_starting": (
+        "{server}: it has been starting for {since}, and has {left} left (timeout_start_sec)",
+        "{server}：已启动 {since}，还有 {left}（timeout_start_sec）",
+    ),
+    "installing": (
+        "{server}: it has been starting for {since}; `{runner}` may be downloading, for {most} at most",
+        "{server}：已启动 {since}；`{runner}` 可能仍在下载，总共最多 {most}",
+    ),
     "was_stopped": (
         "{server}: it was stopped; `mcp-broker start {server}` starts it",
         "{server}：已被停止；用 `mcp-broker start {server}` 启动",

@@ -143,7 +143,12 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Seconds, _about("The interval, in seconds, that `start_limit_burst` counts in.", _SECONDS)
     ] = 60.0
     timeout_start_sec: Annotated[
-        Seconds, _about("Seconds from its start until it must be ready.", _SECONDS)
+        Seconds,
+        _about(
+            "Seconds from its start until it must be ready. `npx`, `uvx`, `docker run` and their like have "
+            "up to ten times that while they download.",
+            _SECONDS,
+        ),
     ] = 90.0
     timeout_stop_sec: Annotated[
         Seconds,

@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from broker.core.backoff import RETRY_S, SETTLED_S, Backoff
+from broker.core.start import Start
 
 
 class State(str, Enum):
@@ -81,7 +82,7 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
         _E.FAILED: (_S.DRAINING, _A.END),
         _E.LEGACY: (_S.DRAINING, _A.END),
         _E.EXITED: (_S.DRAINING, _A.END),
-        _E.TIMEOUT: (_S.DRAINING, _A.END),
+        _E.TIMEOUT: (_S.DRAINING, _A.END),  # or more time, where it is being installed
     },
     _S.READY: {
         _E.START: (_S.READY, _A.NONE),
@@ -139,13 +140,27 @@ class Ending(Struct, frozen=True):
 
 
 class Lifecycle:
-    """One server's automaton. Only its supervisor feeds it; everybody may read it."""
+    """One server's automaton. Only its supervisor feeds it; everybody may read it.
+
+    Args:
+        restart: when it is started again after it ended by itself.
+        start_s: seconds that a start may take (`timeout_start_sec`).
+        backoff: when a failed start is followed by the next.
+        runner: the package runner that starts it, which may have to download first; see `runners`.
+    """
 
     def __init__(
-        self, *, restart: Literal["always", "on-failure", "never"], start_s: float, backoff: Backoff
+        self,
+        *,
+        restart: Literal["always", "on-failure", "never"],
+        start_s: float,
+        backoff: Backoff,
+        runner: str | None = None,
     ) -> None:
         self._restart = restart
         self._start_s = start_s
+        self._runner = runner
+        self._start: Start | None = None
         self._backoff = backoff
         self._then = Then.STOP
         self._ending: Ending | None = None
@@ -157,10 +172,19 @@ class Lifecycle:
         self.last_cause: Cause | None = None
 
     def retune(
-        self, *, restart: Literal["always", "on-failure", "never"], start_s: float, backoff: Backoff
+        self,
+        *,
+        restart: Literal["always", "on-failure", "never"],
+        start_s: float,
+        backoff: Backoff,
+        runner: str | None = None,
     ) -> None:
-        """Its table in the config has changed: from now on these hold. Earlier failures are forgotten."""
+        """Its table in the config has changed: from now on these hold. Earlier failures are forgotten.
+
+        A start that is under way keeps the time that it began with.
+        """
         self._restart = restart
+        self._runner = runner
         self._start_s = start_s
         self._backoff = backoff
 
@@ -199,6 +223,20 @@ class Lifecycle:
             return self._ending.reason
         return "it was restarted" if self._then is Then.RESTART else "it was stopped"
 
+    @property
+    def start(self) -> Start | None:
+        """The start that is under way: its process is there, and not ready yet."""
+        return self._start if self.state is State.HANDSHAKE else None
+
+    def alive(self, now: float, *, spoke: bool = False) -> None:
+        """Its process has shown a sign of life: it wrote something, or its tree does something.
+
+        Args:
+            spoke: it wrote to its stdout, so that whatever was to be downloaded is there.
+        """
+        if self._start is not None:
+            self._start.alive(now, spoke=spoke)
+
     def demand_at(self) -> float | None:
         """From when on a call may have it tried; `None` where no call may."""
         return self.since_s + self._backoff.demand_s if self.state is State.BROKEN else None
@@ -215,8 +253,11 @@ class Lifecycle:
         if event not in TABLE[self.state]:
             raise IllegalEvent(f"{event.value} in state {self.state.value}")
         before = self.state
+        if event is Event.TIMEOUT and self.start is not None and self.start.has_more_time(now):
+            self.wake_at = self.start.due  # it lives, and is given more time
+            return Action.NONE
         after, action = TABLE[before][event]
-        self._decide(before, event, ending)
+        self._decide(before, event, ending, now)
         if event is Event.GONE:
             return self._gone(now)
         if after is not before:
@@ -225,7 +266,13 @@ class Lifecycle:
             self.wake_at = None
         return action
 
-    def _decide(self, before: State, event: Event, ending: Ending | None) -> None:
+    def overdue(self, now: float) -> Ending:
+        """What is told of a start that has run out of time."""
+        assert self._start is not None
+        cause = Cause("not-ready", {"within_s": round(max(now, self._start.due) - self._start.began, 1)})
+        return Ending(self._start.overdue(now, self._start_s), cause=cause)
+
+    def _decide(self, before: State, event: Event, ending: Ending | None, now: float) -> None:
         """What is to follow, once nothing is left of the process."""
         if event is Event.START or (event is Event.TIMEOUT and before is State.READY):
             self._backoff.settled()
@@ -237,7 +284,7 @@ class Lifecycle:
             self._then = Then.RESPAWN
         elif event in _ENDINGS and before in _RUNNING:
             self._then = Then.FAIL
-            self._ending = ending or _not_ready(self._start_s)
+            self._ending = ending or (self.overdue(now) if event is Event.TIMEOUT else Ending("it failed"))
 
     def _gone(self, now: float) -> Action:
         if self._then is Then.FAIL and self._ending is not None:
@@ -263,16 +310,12 @@ class Lifecycle:
         self.restarts += state is State.STARTING and self.state in (State.BACKOFF, State.BROKEN)
         self.wake_at = None
         if state is State.HANDSHAKE:
+            self._start = Start(now, self._start_s, self._runner, now)
             self.wake_at = now + self._start_s
         elif state is State.READY:
             self.wake_at = now + SETTLED_S
         self.state = state
         self.since_s = now
-
-
-def _not_ready(within_s: float) -> Ending:
-    cause = Cause("not-ready", {"within_s": within_s})
-    return Ending(f"it was not ready within {within_s:g} s", cause=cause)
 
 
 _RUNNING = frozenset({State.STARTING, State.HANDSHAKE, State.READY})
