@@ -47,14 +47,15 @@ class Office(Struct, frozen=True):
         """The supervisor of the server that a command is about.
 
         Raises:
-            Refused: there is no such server, or it is disabled.
+            Refused: there is no such server, or it does not run.
         """
         name = params.get("server")
         names = self.hub.mux.names
         if not isinstance(name, str) or name not in names:
             raise Refused(refusals.unknown_server(str(name), names))
-        if not self.hub.mux.servers[name].config.enabled:  # though its process may not have ended yet
-            raise Refused(refusals.disabled(name))
+        config = self.hub.mux.servers[name].config
+        if not config.runs:  # though its process may not have ended yet
+            raise Refused(refusals.does_not_run(config))
         return self.supervisors[name]
 
     async def trees(self) -> dict[str, Tree]:
@@ -182,11 +183,11 @@ def _brief(server: Server) -> Answer:
     agreed = server.catalogue.agreed if server.catalogue else None
     return {
         "name": server.name,
-        "state": server.lifecycle.state.value if server.config.enabled else "disabled",
+        "state": server.shown_state,
         "era": agreed.era.value if agreed else None,
         "protocol": agreed.version if agreed else None,
         "tools": len(server.catalogue.names("tools/list")) if server.catalogue else 0,
-        "last_error": server.lifecycle.last_error,
+        "last_error": server.last_error,
     }
 
 
@@ -238,12 +239,13 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "p99_ms": round(server.latency.quantile_ms(0.99), 3),
         "rss_bytes": tree.rss_bytes if tree else 0,
         "cpu_s": round(tree.cpu_s, 2) if tree else 0.0,
-        "stopped_by_hand": server.config.enabled and life.stopped,
+        "stopped_by_hand": server.config.runs and life.stopped,
         "retry_after_s": round(max(0.0, life.wake_at - now), 3)
         if waits and life.wake_at is not None
         else None,
         "last_error": brief["last_error"],
         "last_cause": {"word": cause.word, **cause.facts} if (cause := life.last_cause) else None,
+        "config_problems": list(server.config.faults),
         "start": _start(life.start, now),
         "last_lines": supervisor.newest_lines() if supervisor else [],
     }

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import tomli
-
+from broker.config_file import tables
 from broker.core.config import Config, ServerConfig
 from broker.importing.secrets import has_secret_args, secrets_in
 from broker.program import NoCommand, SpawnError, program_of
@@ -42,9 +41,10 @@ def findings(path: Path, config: Config, environ: Mapping[str, str], unit: Unit 
     """
     folder = path.resolve().parent
     for server in config.servers.values():
-        if server.enabled:
+        yield from (Finding(problem, bad=True) for problem in server.faults)
+        if server.runs:
             yield from _server(server, folder, environ, unit)
-        else:
+        elif not server.enabled:
             yield Finding(say("off", server=server.name))
     yield from _readers(path, unit)
 
@@ -139,7 +139,7 @@ def _readers(path: Path, unit: Unit | None) -> Iterator[Finding]:
 
 def _secrets(path: Path) -> list[str]:
     """The keys under which something looks secret and stands in plain text."""
-    tables = tomli.loads(path.read_text(encoding="utf-8"))["servers"]
-    found = [f"servers.{name}.env.{key}" for name, table in tables.items() for key in secrets_in(table)]
-    args = [f"servers.{name}.args" for name, table in tables.items() if has_secret_args(table.get("args"))]
+    servers = tables(path)["servers"]
+    found = [f"servers.{name}.env.{key}" for name, table in servers.items() for key in secrets_in(table)]
+    args = [f"servers.{name}.args" for name, table in servers.items() if has_secret_args(table.get("args"))]
     return found + args

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import tomli
@@ -23,10 +24,23 @@ MAX_BYTES = 1024 * 1024
 
 
 def read(path: Path, environ: Mapping[str, str]) -> Config:
-    """The configuration in a file.
+    """The configuration in a file. A server with a mistake in its own values is in it with its `faults`.
 
     Raises:
-        ConfigError: the file cannot be read, is not TOML, or has mistakes; all of them at once.
+        ConfigError: the file cannot be read, is not TOML, or has other mistakes; all of them at once.
+    """
+    config = load(tables(path), environ, leave_out=True)
+    _check_installed(config)
+    folder = path.resolve().parent
+    servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
+    return msgspec.structs.replace(config, servers=servers)
+
+
+def tables(path: Path) -> dict[str, Any]:
+    """What a file says, as TOML has it.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
     """
     try:
         text = _content(path).decode("utf-8-sig")  # editors of Windows begin a file with a mark
@@ -35,13 +49,9 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), f"not UTF-8: {error.reason}", "save it as UTF-8")]) from None
     try:
-        config = load(tomli.loads(text), environ)
+        return tomli.loads(text)
     except (tomli.TOMLDecodeError, RecursionError) as error:  # the latter where tables nest too deep
         raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
-    _check_installed(config)
-    folder = path.resolve().parent
-    servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
-    return msgspec.structs.replace(config, servers=servers)
 
 
 def _content(path: Path) -> bytes:

@@ -38,7 +38,7 @@ from broker.leftovers import end_leftovers
 from broker.notify import Manager, summary
 from broker.place import Place, claim, open_to, place_of
 from broker.process import Launcher, check_descriptor_limit, raise_descriptor_limit
-from broker.reloader import Reloader
+from broker.reloader import Reloader, tell_faults
 from broker.signals import HANDLED, Signals
 from broker.socket_file import SocketFile
 from broker.state import held, state_dir_of
@@ -76,7 +76,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         signal.signal(number, lambda number, _: sys.exit(0) if meaning.ends(number) else None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have it, no exit status is kept
     soft_limit = raise_descriptor_limit()
-    check_descriptor_limit(sum(server.enabled for server in config.servers.values()))
+    check_descriptor_limit(sum(server.runs for server in config.servers.values()))
     place = place_of(endpoint, config.broker, os.environ, manager.sockets)
     folder = path.resolve().parent
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
@@ -137,8 +137,9 @@ async def serve(
             if scraping is not None:
                 nursery.start_soon(scraping.run, office)
             for server in config.servers.values():
-                if server.enabled:
+                if server.runs:
                     fleet.add(server)
+            tell_faults(config)
             nursery.start_soon(_look_after, launcher.state.mend, *looks)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
             logger.info("broker.listening", extra={"endpoint": place.endpoint, "pid": os.getpid()})

@@ -20,10 +20,10 @@ from broker import __version__
 from broker.admin import Office
 from broker.core.lifecycle import State
 from broker.core.multiplexer import Multiplexer
-from broker.core.server import Server
+from broker.core.server import DISABLED, MISCONFIGURED, Server
 from broker.trees import Tree
 
-STATES = (*(state.value for state in State), "disabled")
+STATES = (*(state.value for state in State), DISABLED, MISCONFIGURED)
 
 
 class Seen(NamedTuple):
@@ -178,13 +178,9 @@ def _others(seen: Seen) -> Samples:
 # --- the servers -----------------------------------------------------------------------------------
 
 
-def _state(server: Server) -> str:
-    return server.lifecycle.state.value if server.config.enabled else "disabled"
-
-
 @_metric("servers", "gauge", "Configured servers, by their state.", "state")
 def _servers(seen: Seen) -> Samples:
-    states = [_state(server) for server in seen.mux.servers.values()]
+    states = [server.shown_state for server in seen.mux.servers.values()]
     for state in STATES:
         yield (state,), states.count(state)
 
@@ -193,7 +189,7 @@ def _servers(seen: Seen) -> Samples:
 def _server_state(seen: Seen) -> Samples:
     for server in seen.mux.servers.values():
         for state in STATES:
-            yield (server.name, state), _state(server) == state
+            yield (server.name, state), server.shown_state == state
 
 
 @_metric(

@@ -14,7 +14,7 @@ from broker.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
 
-_SETTLED = ("ready", "backoff", "broken", "stopped", "disabled")
+_SETTLED = ("ready", "backoff", "broken", "stopped", "disabled", "misconfigured")
 """The states that a server leaves by itself after a while, or never."""
 
 
@@ -52,8 +52,8 @@ def restart(server: str, endpoint: str | None, as_json: bool) -> None:
 def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
     """Carry out what has changed in the config file; all the rest goes on.
 
-    Exit status 1 if the file has a mistake, for then nothing changes, or if a server is not ready that was
-    started by this.
+    Exit status 1 if the file has a mistake, or if a server is not ready that was started by this. A mistake
+    in the values of one server is about that server only; with any other, nothing changes.
     """
     with client(endpoint) as broker:
         done = broker.request(MANAGEMENT, "reload")
@@ -65,7 +65,12 @@ def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
         echo_json(done)
     else:
         _show_reload(done)
-    if done["problems"] or any(about["state"] not in ("ready", "disabled") for about in states.values()):
+    faulty = any(one["problems"] for one in done["servers"] if one["what"] in ("left_out", "kept"))
+    if (
+        done["problems"]
+        or faulty
+        or any(about["state"] not in ("ready", "disabled") for about in states.values())
+    ):
         sys.exit(BAD)
 
 
@@ -91,6 +96,8 @@ def _show_reload(done: dict[str, Any]) -> None:
         line = say(f"reload_{one['what']}", server=one["name"], keys=", ".join(one["keys"]))
         line += say("reload_cut", cut=one["cut"]) if one["cut"] else ""
         echo(line + (say("reload_state", state=say(one["state"])) if "state" in one else ""))
+        for problem in one["problems"]:
+            echo(f"  {problem}", err=True)
         if one.get("last_error") and one["state"] != "ready":
             echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
     if done["adjusted"]:

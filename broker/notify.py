@@ -144,6 +144,5 @@ def summary(servers: Iterable[Server], problems: Sequence[str] = (), waiting: Se
 
 
 def _in_words(server: Server) -> str:
-    lifecycle = server.lifecycle
-    why = f" ({clip(lifecycle.last_error, _REASON_CHARS)})" if lifecycle.last_error else ""
-    return f"{server.name}: {lifecycle.state.value}{why}"
+    why = f" ({clip(server.last_error, _REASON_CHARS)})" if server.last_error else ""
+    return f"{server.name}: {server.shown_state}{why}"

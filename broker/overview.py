@@ -62,6 +62,7 @@ _COLOURS = {
     "stopped": "dim",
     "backoff": "red",
     "broken": "bold red",
+    "misconfigured": "bold red",
 }
 _QUIET = "yellow"
 
@@ -120,12 +121,12 @@ def status(seen: dict[str, Any]) -> list[Part]:
     word = "all_ready" if ready == len(wanted) != 1 else "some_ready"
     tail = Line(say(word, ready=ready, count=len(wanted)), "green" if ready == len(wanted) else "yellow")
     stopped = [one["name"] for one in wanted if one["stopped_by_hand"]]
-    failed = [
-        one for one in wanted if not one["stopped_by_hand"] and one["state"] != "ready" and one["last_error"]
-    ]
+    down = [one for one in wanted if one["state"] not in ("ready", "misconfigured")]
+    failed = [one for one in down if not one["stopped_by_hand"] and one["last_error"]]
     why = [line for server in failed for line in _error(server)]
     if failed:
         why.append(Line(say("what_next")))
+    why += [line for one in servers for line in _misconfigured(one)]
     why += [line for one in wanted if one.get("start") for line in _starting(one)]
     why += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
     return [Line(head), Line(""), _servers(servers), Line(""), *why, *_config(broker), tail]
@@ -155,6 +156,14 @@ def _error(server: dict[str, Any]) -> Iterator[Line]:
     yield Line(text, "red")
     if not server.get("start"):
         yield from _lines(server)
+
+
+def _misconfigured(server: dict[str, Any]) -> Iterator[Line]:
+    """The mistakes in its table, and what they cost."""
+    problems = server.get("config_problems", [])
+    if problems and server["state"] != "disabled":
+        word = "left_out" if server["state"] == "misconfigured" else "kept"
+        yield Line("\n  ".join([say(word, server=server["name"]), *problems]), "red")
 
 
 def _starting(server: dict[str, Any]) -> Iterator[Line]:

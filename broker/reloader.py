@@ -22,6 +22,7 @@ from broker.core.refusals import Refusal
 from broker.core.reload import (
     Add,
     Adjust,
+    Keep,
     Pending,
     Plan,
     Remove,
@@ -44,12 +45,16 @@ logger = logging.getLogger("mcp-broker")
 
 
 class Done(Struct, frozen=True):
-    """What became of one server: `what` in a word, the keys that did it, and how many calls were cut off."""
+    """What became of one server: `what` in a word, the keys that did it, and how many calls were cut off.
+
+    `problems` are the mistakes in its table, for which it is left out or goes on by the table it had.
+    """
 
     name: str
     what: str
     keys: tuple[str, ...] = ()
     cut: int = 0
+    problems: tuple[str, ...] = ()
 
 
 class Outcome(Struct, frozen=True):
@@ -139,6 +144,7 @@ class Reloader:
         except PlaceError as error:
             return Outcome(by, problems=(str(error),))
         self._hub.config = made.config
+        tell_faults(made.config)
         self.loaded_at = trio.current_time()
         self.restart_needed = made.pending
         return await self._carry_out(made, by)
@@ -167,7 +173,7 @@ class Reloader:
             self._fleet.starts.total_tokens = limits.starts_at_once
 
     async def _carry_out(self, made: Plan, by: str) -> Outcome:
-        done = [Done(name, "unchanged") for name in made.unchanged]
+        done = [_done(made.config.servers[name], "unchanged") for name in made.unchanged]
 
         async def end(step: Remove | SwitchOff | Replace) -> None:
             done.append(await self._end(step))
@@ -188,20 +194,23 @@ class Reloader:
 
     # -- one server -------------------------------------------------------------------------------
 
-    def _begin(self, step: Add | SwitchOn | Retune) -> Done:
+    def _begin(self, step: Add | SwitchOn | Retune | Keep) -> Done:
         """The steps that end no process are taken at once, so that none is left when the broker is to end."""
         server = step.server
+        if isinstance(step, Keep):
+            self._hub.retune(server)
+            return _done(server, "kept")
         if isinstance(step, Retune):
             self._retune(server, renewed=False)
-            return Done(server.name, "retuned", step.keys)
+            return _done(server, "retuned" if step.keys else "unchanged", step.keys)
         if isinstance(step, SwitchOn):
             self._hub.remove(server.name)
         self._add(server)
-        return Done(server.name, "added" if isinstance(step, Add) else "enabled")
+        return _done(server, "added" if isinstance(step, Add) else "enabled")
 
     def _add(self, server: ServerConfig) -> None:
         self._hub.mux.add(server, lifecycle_of(server))
-        if server.enabled:
+        if server.runs:
             self._fleet.add(server)
 
     def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
@@ -245,6 +254,22 @@ class Reloader:
             await supervisor.replace()
         what = "changed" if supervisor.lifecycle.state is State.STOPPED else "restarted"
         return Done(name, what, step.keys, server.lost - lost)
+
+
+def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> Done:
+    """What became of a server, or that its table has mistakes."""
+    if server.enabled and server.faults:
+        what, keys = "kept" if server.kept else "left_out", ()
+    return Done(server.name, what, keys, problems=server.faults)
+
+
+def tell_faults(config: Config) -> None:
+    """Log each server whose table has a mistake."""
+    for server in config.servers.values():
+        if server.faults:
+            what = "kept" if server.runs else "left-out"
+            facts = {"server": server.name, "what": what, "reason": "; ".join(server.faults)}
+            logger.warning("server.misconfigured", extra=facts)
 
 
 def _report(outcome: Outcome) -> None:

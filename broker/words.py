@@ -26,6 +26,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "backoff": ("restarting", "等待重启"),
     "broken": ("broken", "已熔断"),
     "disabled": ("disabled", "已禁用"),
+    "misconfigured": ("misconfigured", "配置有误"),
     "broker_line": (
         "mcp-broker {version}, pid {pid}, up {uptime}, {memory}, {clients} client{clients:s}, {endpoint}",
         "mcp-broker {version}，进程号 {pid}，运行 {uptime}，内存 {memory}，客户端 {clients} 个，{endpoint}",
@@ -57,6 +58,14 @@ WORDS: dict[str, tuple[str, str]] = {
     "installing": (
         "{server}: it has been starting for {since}; `{runner}` may be downloading, for {most} at most",
         "{server}：已启动 {since}；`{runner}` 可能仍在下载，总共最多 {most}",
+    ),
+    "left_out": (
+        "{server}: left out, for its table has a mistake; once it is corrected: mcp-broker reload",
+        "{server}：配置有误，未启动；更正之后：mcp-broker reload",
+    ),
+    "kept": (
+        "{server}: goes on by its earlier table, for the new one has a mistake",
+        "{server}：新配置有误，继续按原配置运行",
     ),
     "was_stopped": (
         "{server}: it was stopped; `mcp-broker start {server}` starts it",
@@ -131,6 +140,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "reload_removed": ("{server}: removed", "{server}：已移除"),
     "reload_enabled": ("{server}: enabled", "{server}：已启用"),
     "reload_disabled": ("{server}: disabled", "{server}：已禁用"),
+    "reload_left_out": ("{server}: left out, for its table has a mistake:", "{server}：配置有误，未启动："),
+    "reload_kept": (
+        "{server}: goes on as it was, for its new table has a mistake:",
+        "{server}：新配置有误，继续按原配置运行：",
+    ),
     "reload_restarted": ("{server}: restarted, for {keys} changed", "{server}：{keys} 有变化，已重启"),
     "reload_changed": (
         "{server}: {keys} changed; it is stopped, and follows at its next start",

@@ -10,8 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.harness import SERVERS, rogue, running
+from client_shim.errors import ServerDown
+from tests.e2e.harness import SERVERS, rogue, running, toml
 from tests.e2e.test_command import command
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "unset": (
+        rogue(env={"TOKEN": "${NO_SUCH_TOKEN_OF_ANYBODY}"}),
+        "set NO_SUCH_TOKEN_OF_ANYBODY where the broker",
+    ),
+    "late": (rogue(timeout=-1), "write a number of seconds above 0"),
+    "empty": ({"args": ["x"]}, "servers.empty.command: this key is missing"),
+    "listed": ({"command": ["npx", "-y", "x"]}, "write the program as a string"),
+}
+"""Servers that cannot be started as their tables are, and a part of what is said."""
 
 SERVE = shlex.join([sys.executable, "-I", "-S", str(SERVERS / "rogue.py")])
 
@@ -76,3 +88,100 @@ def test_the_deadline_that_applied_is_named() -> None:
             "it was not ready within 2 s (timeout_start_sec = 2; its next start has 500 s); "
             "its last line was: waiting for the database"
         )
+
+
+# --- servers that are left out ----------------------------------------------------------------------------
+
+
+def test_a_server_with_a_mistake_is_left_out_and_the_others_start() -> None:
+    """`status` says why and what to do, calls to it are refused at once, and the log names it."""
+    with running(
+        {"fine": rogue(), **{name: table for name, (table, _) in BAD.items()}}, ready=False
+    ) as broker:
+        broker.wait_state("fine", "ready")
+        printed = command("status", endpoint=broker.endpoint)
+        assert printed.returncode == 1
+        for name, (_, said) in BAD.items():
+            row = broker.server(name)
+            assert (row["state"], row["pid"], row["stopped_by_hand"]) == ("misconfigured", None, False)
+            assert said in row["last_error"]
+            assert "mcp-broker reload" in row["last_error"]
+            assert said in printed.stdout
+            with (
+                broker.client() as client,
+                pytest.raises(ServerDown, match=f"'{name}' was left out") as caught,
+            ):
+                client.request(name, "tools/call", {"name": "echo", "arguments": {}}, timeout_s=30)
+            assert "mcp-broker reload" in str(caught.value.data["hint"])
+            refused = command("start", name, endpoint=broker.endpoint)
+            assert (refused.returncode, "was left out" in refused.stderr) == (1, True)
+            assert f"server.misconfigured server={name} what=left-out" in broker.log()
+        with broker.client() as client:
+            assert client.request("fine", "tools/call", {"name": "echo", "arguments": {"n": 1}})
+
+
+def test_a_server_that_was_left_out_comes_up_after_a_reload() -> None:
+    """The table is corrected; the other server does not notice."""
+    with running({"fine": rogue(), "late": BAD["late"][0]}, ready=False) as broker:
+        pid = broker.wait_state("fine", "ready")["pid"]
+        again = command("reload", endpoint=broker.endpoint)
+        assert (again.returncode, "late: left out" in again.stdout, "timeout: " in again.stderr) == (
+            1,
+            True,
+            True,
+        )
+        broker.write({"fine": rogue(), "late": rogue()})
+        done = command("reload", endpoint=broker.endpoint)
+        assert (done.returncode, "late: enabled, ready" in done.stdout) == (0, True)
+        assert broker.server("late")["config_problems"] == []
+        assert broker.server("late")["last_error"] is None
+        assert broker.server("fine")["pid"] == pid
+
+
+def test_a_reload_with_a_mistake_for_one_server_keeps_its_process() -> None:
+    """It goes on by the table that it had; what is new for the others holds."""
+    with running({"one": rogue(), "two": rogue()}) as broker:
+        pid = broker.server("one")["pid"]
+        broker.write({"one": rogue(timeout=0), "two": rogue(timeout=5), "three": rogue()})
+        done = command("reload", endpoint=broker.endpoint)
+        assert done.returncode == 1
+        assert "one: goes on as it was" in done.stdout
+        assert "two: timeout changed" in done.stdout
+        assert "three: added, ready" in done.stdout
+        row = broker.server("one")
+        assert (row["state"], row["pid"], len(row["config_problems"])) == ("ready", pid, 1)
+        shown = command("status", endpoint=broker.endpoint)
+        assert "one: goes on by its earlier table" in shown.stdout
+        broker.write({"one": rogue(), "two": rogue(timeout=5), "three": rogue()})
+        assert command("reload", endpoint=broker.endpoint).returncode == 0
+        assert (broker.server("one")["pid"], broker.server("one")["config_problems"]) == (pid, [])
+
+
+def test_a_key_that_is_misspelt_stops_everything(tmp_path: Path) -> None:
+    """`serve` and `check` end with status 2 and name it, and the mistakes of the servers as well."""
+    config = tmp_path / "broker.toml"
+    tables = {
+        "servers.fine": rogue(),
+        "servers.odd": {**rogue(), "comand": "x"},
+        "servers.late": BAD["late"][0],
+    }
+    config.write_text(toml(tables), encoding="utf-8")
+    for verb in ("check", "serve"):
+        done = command(verb, "--config", str(config))
+        assert done.returncode == 2
+        assert "servers.odd.comand: there is no such key; did you mean command?" in done.stderr
+        assert "servers.late.timeout" in done.stderr
+
+
+def test_check_names_the_servers_that_are_left_out(tmp_path: Path) -> None:
+    """Exit status 1: the broker would serve the others. A mark at the start of the file harms nobody."""
+    config = tmp_path / "broker.toml"
+    text = toml({"servers.fine": rogue(), **{f"servers.{name}": table for name, (table, _) in BAD.items()}})
+    config.write_text(f"\ufeff{text}", encoding="utf-8")
+    done = command("check", "--config", str(config))
+    assert done.returncode == 1, done.stderr
+    assert f"fine: {sys.executable}" in done.stdout
+    assert f"{len(BAD)} of {len(BAD) + 1} servers cannot be started" in done.stdout
+    for name, (_, said) in BAD.items():
+        assert f"servers.{name}." in done.stdout
+        assert said in done.stdout

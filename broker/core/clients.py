@@ -196,8 +196,8 @@ class Clients:
             return refusals.unknown_server(request.service, self._roster.names)
         if server.withdrawn:
             return refusals.removed(server.name)
-        if not server.config.enabled:
-            return refusals.disabled(server.name)
+        if not server.config.runs:
+            return refusals.does_not_run(server.config)
         rule = rule_for(request.method, server.era, server.config.allow_methods)
         if rule is None:
             return refusals.unknown_method(server.name, request.method)

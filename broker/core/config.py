@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
 
-NO_KEYS = frozenset({("servers", "name"), ("servers", "doctor"), ("servers", "variables")})
-"""What the structs have and nobody writes as a key: name of and table in a table, what follows from `env`."""
+NO_KEYS = frozenset(("servers", field) for field in ("name", "doctor", "variables", "faults", "kept"))
+"""What the structs have and nobody writes as a key: name of and table in a table, what follows from it."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """What a server may be called. It leaves out `$`, so that no server can take a reserved name."""
@@ -168,6 +168,17 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     doctor: DoctorConfig | None = None
     variables: tuple[str, ...] = ()
     """The names of the variables that `env` was filled from: their values are likely secrets."""
+
+    faults: tuple[str, ...] = ()
+    """The mistakes in its table. A server that has any is left out, and the others run."""
+
+    kept: bool = False
+    """Whether all else is as an earlier table without a mistake had it: the server goes on by that."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the broker is to run it."""
+        return self.enabled and (self.kept or not self.faults)
 
     @property
     def concurrency(self) -> int:

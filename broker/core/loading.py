@@ -48,6 +48,10 @@ MAX_PROBLEMS = 100
 """Nobody reads more at once; each is a line of the log, and to find it takes its time."""
 
 
+MAX_FAULTS = 5
+"""Mistakes of one server that are kept with it."""
+
+
 class ConfigError(Exception):
     """The configuration has mistakes; `problems` has them all, or says that there are more. Nothing of it is
     used."""
@@ -60,20 +64,39 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-def load(mapping: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+class _Found:
+    """The mistakes that were found: problems stop everything, for its faults one server is left out."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.faults: list[Problem] = []
+
+    @property
+    def many(self) -> bool:
+        return len(self.problems) > MAX_PROBLEMS
+
+    def all(self) -> list[Problem]:
+        return sorted([*self.problems, *self.faults], key=lambda problem: problem.path)
+
+
+def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: bool = False) -> Config:
     """The `Config` that `mapping` describes, its `${VAR}` filled from `environ`.
+
+    Args:
+        leave_out: a server with a mistake in the values of its table is no error: it has `faults` and does
+            not run. A key or a table that is not known, and a mistake elsewhere, is an error all the same.
 
     Raises:
         ConfigError: with every mistake there is.
     """
-    problems: list[Problem] = []
+    found = _Found()
     for key in mapping.keys() - {"broker", "limits", "servers"}:
-        problems.append(_unknown(key, key, ["broker", "limits", "servers"]))
-    broker = _section(BrokerConfig, "broker", mapping.get("broker", {}), problems)
-    limits = _section(LimitsConfig, "limits", mapping.get("limits", {}), problems)
-    servers = dict(_servers(mapping.get("servers", {}), environ, problems))
-    if problems or broker is None or limits is None:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.path))
+        found.problems.append(_unknown(key, key, ["broker", "limits", "servers"]))
+    broker = _section(BrokerConfig, "broker", mapping.get("broker", {}), found.problems, found.problems)
+    limits = _section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
+    servers = dict(_servers(mapping.get("servers", {}), environ, found))
+    if found.problems or broker is None or limits is None or (found.faults and not leave_out):
+        raise ConfigError(found.all())
     return Config(broker=broker, limits=limits, servers=servers)
 
 
@@ -89,41 +112,51 @@ def check_endpoint(endpoint: str, named_by: str) -> None:
         raise ConfigError([Problem(named_by, _plain(error), mend_of(BrokerConfig, "endpoint"))]) from None
 
 
-def _servers(
-    tables: object, environ: Mapping[str, str], problems: list[Problem]
-) -> Iterator[tuple[str, ServerConfig]]:
+def _servers(tables: object, environ: Mapping[str, str], found: _Found) -> Iterator[tuple[str, ServerConfig]]:
     if not isinstance(tables, Mapping) or not tables:
-        problems.append(
+        found.problems.append(
             Problem("servers", "there is no server", 'add a table such as [servers.time] with command = "…"')
         )
         return
     for name, table in tables.items():
-        if len(problems) > MAX_PROBLEMS:
+        if found.many:
             return
         path = f"servers.{name}"
         if not NAME.fullmatch(name):
             mend = "use up to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
-            problems.append(Problem(path, "a server cannot have this name", mend))
-        env = table.get("env") if isinstance(table, Mapping) and table.get("enabled") is not False else None
-        filled = dict(_fill(env, f"{path}.env", environ, problems)) if isinstance(env, Mapping) else {}
-        variables = _variables(env) if filled else ()
-        server = _section(
-            ServerConfig, path, _without(table, "doctor"), problems, name=name, variables=variables
-        )
-        if isinstance(table, Mapping) and "doctor" in table:
-            doctor = _section(DoctorConfig, f"{path}.doctor", table["doctor"], problems)
-            server = server and msgspec.structs.replace(server, doctor=doctor)
-        if server is not None:
-            yield name, msgspec.structs.replace(server, env=filled)
+            found.problems.append(Problem(path, "a server cannot have this name", mend))
+        if not isinstance(table, Mapping):
+            mend = f"write [{path}] and its keys below it"
+            found.problems.append(Problem(path, "this must be a table", mend))
+            continue
+        yield name, _server(name, table, environ, found)
+
+
+def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], found: _Found) -> ServerConfig:
+    """One server; where its table has mistakes, with those and what else there is."""
+    path, before = f"servers.{name}", len(found.faults)
+    env = table.get("env") if table.get("enabled") is not False else None
+    filled = dict(_fill(env, f"{path}.env", environ, found.faults)) if isinstance(env, Mapping) else {}
+    given: dict[str, Any] = {"name": name, "variables": _variables(env) if filled else ()}
+    given |= {"faults": (), "kept": False}
+    if "doctor" in table:
+        section = f"{path}.doctor"
+        given["doctor"] = _section(DoctorConfig, section, table["doctor"], found.problems, found.faults)
+    rest = {key: value for key, value in table.items() if key != "doctor"}
+    values = _values(ServerConfig, path, rest, found.problems, found.faults, given)
+    faults = tuple(map(str, sorted(found.faults[before:], key=lambda problem: problem.path)))
+    return ServerConfig(**{"command": "", **values, "env": filled, "faults": _some(faults)})
+
+
+def _some(faults: tuple[str, ...]) -> tuple[str, ...]:
+    """So many as somebody reads: they are kept, and shown with each status."""
+    more = len(faults) - MAX_FAULTS
+    return faults if more <= 0 else (*faults[:MAX_FAULTS], f"and {more} more mistakes")
 
 
 def _variables(env: object) -> tuple[str, ...]:
     values = [value for value in env.values() if isinstance(value, str)] if isinstance(env, Mapping) else []
     return tuple(sorted({name for value in values for name in PLACEHOLDER.findall(value)}))
-
-
-def _without(table: object, key: str) -> object:
-    return {k: v for k, v in table.items() if k != key} if isinstance(table, Mapping) else table
 
 
 def _fill(
@@ -140,7 +173,9 @@ def _fill(
         for variable in PLACEHOLDER.findall(value):
             if variable not in environ:
                 message = f"${{{variable}}} is not in the broker's environment"
-                mend = f"set {variable} where the broker is started, or write the value here"
+                mend = (
+                    f"set {variable} where the broker is started, and start it again; or write the value here"
+                )
                 problems.append(Problem(f"{path}.{key}", message, mend))
         yield key, PLACEHOLDER.sub(lambda match: environ.get(match[1], ""), value)
 
@@ -149,14 +184,33 @@ _Section = TypeVar("_Section", ServerConfig, DoctorConfig, BrokerConfig, LimitsC
 
 
 def _section(
-    shape: type[_Section], path: str, table: object, problems: list[Problem], **given: Any
+    shape: type[_Section], path: str, table: object, problems: list[Problem], faults: list[Problem]
 ) -> _Section | None:
-    """One table, converted field by field, so that one mistake does not hide the next."""
+    """One table, or `None` where it has a mistake."""
     if not isinstance(table, Mapping):
-        problems.append(Problem(path, "this must be a table", f"write [{path}] and its keys below it"))
+        faults.append(Problem(path, "this must be a table", f"write [{path}] and its keys below it"))
         return None
+    before = len(problems), len(faults)
+    values = _values(shape, path, table, problems, faults, {})
+    return shape(**values) if (len(problems), len(faults)) == before else None
+
+
+def _values(
+    shape: type[_Section],
+    path: str,
+    table: Mapping[str, Any],
+    problems: list[Problem],
+    faults: list[Problem],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a table gives its fields, converted one by one, so that one mistake does not hide the next.
+
+    Args:
+        problems: takes the keys that are not known.
+        faults: takes the values that do not fit.
+        given: fields that are no keys of the table, with their values.
+    """
     fields = {field.name: field for field in msgspec.structs.fields(shape) if field.name not in given}
-    found = len(problems)
     values: dict[str, Any] = dict(given)
     for key in islice(table.keys() - fields.keys(), MAX_PROBLEMS + 1):
         problems.append(_unknown(f"{path}.{key}", key, list(fields)))
@@ -165,10 +219,10 @@ def _section(
             try:
                 values[key] = msgspec.convert(table[key], field.type)
             except msgspec.ValidationError as error:
-                problems.append(Problem(f"{path}.{key}", _plain(error), mend_of(shape, key)))
+                faults.append(Problem(f"{path}.{key}", _plain(error), mend_of(shape, key)))
         elif field.required:
-            problems.append(Problem(f"{path}.{key}", "this key is missing", mend_of(shape, key)))
-    return shape(**values) if len(problems) == found else None
+            faults.append(Problem(f"{path}.{key}", "this key is missing", mend_of(shape, key)))
+    return values
 
 
 def _plain(error: msgspec.ValidationError) -> str:

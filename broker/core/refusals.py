@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from broker.core.config import ServerConfig
 from broker.core.lifecycle import Lifecycle, State
 from broker.core.repeating import Once
 from broker.core.routing import Call
@@ -128,15 +129,20 @@ def refused_method(server: str, method: str, why: str) -> Refusal:
     return Refusal(Code.METHOD_REFUSED, message, why, Blame.CALLER, {"server": server, "method": method})
 
 
-def disabled(server: str) -> Refusal:
-    """The server is configured and switched off."""
-    return Refusal(
-        Code.SERVER_DISABLED,
-        f"server {server!r} is switched off in broker.toml",
-        f"set enabled = true in [servers.{server}], then `mcp-broker reload`",
-        Blame.OPERATOR,
-        {"server": server},
-    )
+def does_not_run(config: ServerConfig) -> Refusal:
+    """The server is configured and not run: it is switched off, or its table has a mistake."""
+    name = config.name
+    if not config.enabled:
+        code, message = Code.SERVER_DISABLED, f"server {name!r} is switched off in broker.toml"
+        hint = f"set enabled = true in [servers.{name}], then `mcp-broker reload`"
+    else:
+        faults = clip("; ".join(config.faults), _SAID_CHARS)
+        code, message = (
+            Code.SERVER_DOWN,
+            f"server {name!r} was left out, for its table has a mistake: {faults}",
+        )
+        hint = "correct it in broker.toml, then `mcp-broker reload`; `mcp-broker check` shows every mistake"
+    return Refusal(code, message, hint, Blame.OPERATOR, {"server": name})
 
 
 def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
@@ -211,24 +217,21 @@ def deadline(call: Call, running: int) -> Refusal:
 
 def busy(limit: str, value: int) -> Refusal:
     """A limit on open calls is reached."""
-    return Refusal(
-        Code.BUSY,
-        f"the broker has as many open calls as it takes: limits.{limit} is {value}",
-        f"try again when some of them have ended, or raise {limit} in [limits]",
-        Blame.CALLER,
-        {"limit": limit, "value": value, "retry_after_s": 1.0},
+    message = f"the broker has as many open calls as it takes: limits.{limit} is {value}"
+    return _busy(
+        message, f"try again when some of them have ended, or raise {limit} in [limits]", limit, value
     )
 
 
 def management_busy(value: int) -> Refusal:
     """Too many management requests at once."""
-    return Refusal(
-        Code.BUSY,
-        f"the broker is answering {value} management requests, as many as it takes at once",
-        "try again in a moment",
-        Blame.CALLER,
-        {"limit": "management requests", "value": value, "retry_after_s": 1.0},
-    )
+    message = f"the broker is answering {value} management requests, as many as it takes at once"
+    return _busy(message, "try again in a moment", "management requests", value)
+
+
+def _busy(message: str, hint: str, limit: str, value: int) -> Refusal:
+    about = {"limit": limit, "value": value, "retry_after_s": 1.0}
+    return Refusal(Code.BUSY, message, hint, Blame.CALLER, about)
 
 
 def not_listening(why: str) -> Refusal:
@@ -252,13 +255,8 @@ def tells_of_no_resources(server: str) -> Refusal:
 
 def too_many_listen(limit: str, value: int) -> Refusal:
     """More is listened to than the broker keeps."""
-    return Refusal(
-        Code.BUSY,
-        f"the broker takes {value} {limit} and has as many",
-        "listen to less, or try again when others have ended",
-        Blame.CALLER,
-        {"limit": limit, "value": value, "retry_after_s": 1.0},
-    )
+    message = f"the broker takes {value} {limit} and has as many"
+    return _busy(message, "listen to less, or try again when others have ended", limit, value)
 
 
 def too_large(size: int, limit: int) -> Refusal:

@@ -69,7 +69,7 @@ class Remove(Struct, frozen=True):
 
 
 class SwitchOn(Struct, frozen=True):
-    """A server that was disabled, and is not any more."""
+    """A server that did not run, and is to: it was disabled, or its table had a mistake."""
 
     server: ServerConfig
 
@@ -94,6 +94,12 @@ class Retune(Struct, frozen=True):
     keys: tuple[str, ...]
 
 
+class Keep(Struct, frozen=True):
+    """A server that goes on as it was, because its new table has mistakes: those are in `server.faults`."""
+
+    server: ServerConfig
+
+
 class Adjust(Struct, frozen=True):
     """A section of the broker itself of which these keys have new values, at once."""
 
@@ -102,7 +108,7 @@ class Adjust(Struct, frozen=True):
     keys: tuple[str, ...]
 
 
-ServerStep = Add | Remove | SwitchOn | SwitchOff | Replace | Retune
+ServerStep = Add | Remove | SwitchOn | SwitchOff | Replace | Retune | Keep
 Step = ServerStep | Adjust
 
 
@@ -174,15 +180,22 @@ def _server(old: ServerConfig | None, new: ServerConfig | None) -> Iterator[Serv
             yield Remove(old.name)
         return
     keys = _changed(old, new)
-    if old.enabled != new.enabled:
-        yield SwitchOn(new) if new.enabled else SwitchOff(new)
-    elif new.enabled and any(takes("servers", key) is Takes.PROCESS for key in keys):
+    if old.runs and new.faults and new.enabled:
+        kept = msgspec.structs.replace(old, faults=new.faults, kept=True)
+        if kept != old:
+            yield Keep(kept)
+    elif old.runs != new.runs:
+        yield SwitchOn(new) if new.runs else SwitchOff(new)
+    elif new.runs and any(takes("servers", key) is Takes.PROCESS for key in keys):
         yield Replace(new, keys)
-    elif keys:
+    elif keys or old.faults != new.faults:
         yield Retune(new, keys)
+
+
+_NO_KEYS = frozenset({"variables", "faults", "kept"})
 
 
 def _changed(old: Struct, new: Struct) -> tuple[str, ...]:
     names = (field.name for field in msgspec.structs.fields(new))
     changed = (name for name in names if getattr(old, name) != getattr(new, name))
-    return tuple(name for name in changed if name != "variables")  # it follows from `env`
+    return tuple(name for name in changed if name not in _NO_KEYS)  # they follow from the others

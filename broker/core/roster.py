@@ -72,8 +72,8 @@ class Roster:
         server.outdated |= renewed
         if server.outdated and server.link is None:
             server.forget()
-        if not config.enabled:
-            self._calls.refuse_waiting(server, refusals.disabled(server.name), now)
+        if not config.runs:
+            self._calls.refuse_waiting(server, refusals.does_not_run(config), now)
         self._calls.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:

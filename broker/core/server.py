@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from broker.core.askers import Askers
 from broker.core.catalog import Catalogue
 from broker.core.config import ServerConfig
@@ -15,7 +17,15 @@ from broker.core.metrics import Counters, Latency
 from broker.core.pace import soonest
 from broker.core.routing import Call
 
+DISABLED, MISCONFIGURED = "disabled", "misconfigured"
+"""What is shown as the state of a server that the broker does not run."""
+
 _RESTING = frozenset({State.STOPPED, State.BROKEN})
+
+
+def in_words(faults: Sequence[str]) -> str | None:
+    """The mistakes in a server's table in one line, and what follows once they are corrected."""
+    return f"{'; '.join(faults)}; then `mcp-broker reload`" if faults else None
 
 
 class Server:
@@ -60,6 +70,18 @@ class Server:
     def name(self) -> str:
         """What the config calls it."""
         return self.config.name
+
+    @property
+    def shown_state(self) -> str:
+        """Its state, or why it has none: it is disabled, or its table has a mistake."""
+        if self.config.runs:
+            return self.lifecycle.state.value
+        return MISCONFIGURED if self.config.enabled else DISABLED
+
+    @property
+    def last_error(self) -> str | None:
+        """Why it is not ready, or was not: of one that does not run, the mistakes in its table."""
+        return self.lifecycle.last_error if self.config.runs else in_words(self.config.faults)
 
     @property
     def opened(self) -> bool:

@@ -168,7 +168,7 @@ class Examination:
             servers = read(path, environ).servers
         except ConfigError as error:
             raise Unreadable("config_unreadable", path=path, problem=error.problems[0]) from error
-        wanted = {name: server for name, server in servers.items() if server.enabled}
+        wanted = {name: server for name, server in servers.items() if server.runs}
         return Configs(wanted, path.parent, environ)
 
     async def mask(self) -> Secrets:

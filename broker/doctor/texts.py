@@ -13,7 +13,17 @@ from client_shim.texts import on_one_line
 Say = Callable[..., str]
 """Says a word of `WORDS` in the reader's language, filled in with facts."""
 
-STATES = ("ready", "starting", "handshake", "draining", "stopped", "backoff", "broken", "disabled")
+STATES = (
+    "ready",
+    "starting",
+    "handshake",
+    "draining",
+    "stopped",
+    "backoff",
+    "broken",
+    "disabled",
+    "misconfigured",
+)
 """What `status` says of a server, in the words that it says it in."""
 
 

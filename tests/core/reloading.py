@@ -10,6 +10,7 @@ from broker.core.loading import load
 from broker.core.reload import (
     Add,
     Adjust,
+    Keep,
     Remove,
     Replace,
     Retune,
@@ -42,7 +43,7 @@ class Reloads:
         assert not self.under_way
         world = self.world
         named = {name: {"command": "x", **table} for name, table in tables.items()}
-        made = plan(world.config, load({"servers": named, "limits": limits}, {}))
+        made = plan(world.config, load({"servers": named, "limits": limits}, {}, leave_out=True))
         for step in made.steps:
             if isinstance(step, Adjust):
                 assert step.section == "limits"
@@ -53,14 +54,14 @@ class Reloads:
             else:
                 self._begin(step)
 
-    def _begin(self, step: Add | SwitchOn | Retune) -> None:
+    def _begin(self, step: Add | SwitchOn | Retune | Keep) -> None:
         world, server = self.world, step.server
-        if isinstance(step, Retune):
+        if isinstance(step, (Retune, Keep)):
             self._retune(server, renewed=False)
         elif isinstance(step, SwitchOn):
             world.run(world.mux.remove(server.name, world.now))
         world.config = taken(world.config, step)
-        if not isinstance(step, Retune):
+        if not isinstance(step, (Retune, Keep)):
             self._add(server)
 
     def _add(self, server: ServerConfig) -> None:
@@ -69,7 +70,7 @@ class Reloads:
         world.spawned.setdefault(name, 0)
         world.lifecycles[name] = world.lifecycle_of(server)
         world.mux.add(server, world.lifecycles[name])
-        if server.enabled:
+        if server.runs:
             world.feed(name, Event.START)
 
     def _retune(self, server: ServerConfig, *, renewed: bool) -> None:

@@ -27,6 +27,7 @@ FIELDS = [
     for field in msgspec.structs.fields(shape)
     if shape is not ServerConfig or ("servers", field.name) not in NO_KEYS
 ]
+NOTHING: dict[str, Any] = {"env": {}, "variables": [], "faults": [], "kept": False}
 SECRET = "sk-8f3a-hunter2"
 
 
@@ -96,6 +97,8 @@ def test_the_defaults() -> None:
         "watchdog_sec": 30.0,
         "doctor": None,
         "variables": [],
+        "faults": [],
+        "kept": False,
     }
     assert plain(BrokerConfig()) == {
         "endpoint": None,
@@ -143,7 +146,7 @@ def test_every_key_can_be_set() -> None:
         "watchdog_sec": 0,
         "doctor": {"tool": "list", "arguments": {"city": "福岡"}},
     }
-    assert plain(server(**keys)) == {"name": "a", **keys, "env": {}, "variables": []}  # it is not run
+    assert plain(server(**keys)) == {"name": "a", **keys, **NOTHING}  # it is not run
     assert server(**keys | {"enabled": True}).env == {"A": "b"}
 
 
@@ -411,6 +414,71 @@ def test_a_variable_that_is_not_there_is_a_mistake(value: str) -> None:
 def test_an_empty_variable_is_there() -> None:
     """Law 8: empty is a value."""
     assert server({"X": ""}, env={"K": "${X}"}).env == {"K": ""}
+
+
+# --- servers that are left out -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        ({"env": {"K": "${MISSING}"}}, "servers.a.env.K"),
+        ({"env": {"A=B": "x"}}, "servers.a.env.A=B"),
+        ({"env": ["K=x"]}, "servers.a.env"),
+        ({"timeout": 0}, "servers.a.timeout"),
+        ({"command": ""}, "servers.a.command"),
+        ({"command": ["npx", "-y"]}, "servers.a.command"),
+        ({"args": "-y x"}, "servers.a.args"),
+        ({"cwd": 5}, "servers.a.cwd"),
+        ({"restart": "sometimes"}, "servers.a.restart"),
+        ({"enabled": "yes"}, "servers.a.enabled"),
+        ({"protocol": "2027"}, "servers.a.protocol"),
+        ({"doctor": {"tool": 5}}, "servers.a.doctor.tool"),
+        ({"doctor": {}}, "servers.a.doctor.tool"),
+        ({"doctor": "x"}, "servers.a.doctor"),
+    ],
+)
+def test_a_mistake_in_the_values_of_a_server_leaves_it_out(keys: dict[str, object], path: str) -> None:
+    """Faults stay where they are: it says why, and the others run."""
+    tables = {"a": {"command": "x", **keys}, "b": {"command": "x"}}
+    servers = load({"servers": tables}, {}, leave_out=True).servers
+    (fault,) = servers["a"].faults
+    assert fault.startswith(f"{path}: ")
+    assert not servers["a"].runs
+    assert (servers["b"].runs, servers["b"].faults) == (True, ())
+    assert list(problems({"servers": tables})) == [path], "who wants every mistake has it"
+
+
+def test_a_server_without_a_command_is_left_out() -> None:
+    """A table that somebody has begun."""
+    (fault,) = load({"servers": {"a": {"timeout": 5}}}, {}, leave_out=True).servers["a"].faults
+    assert fault.startswith("servers.a.command: this key is missing")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "path"),
+    [
+        ({"servers": {"a": {"comand": "x"}}}, "servers.a.comand"),
+        ({"servers": {"a": {"command": "x", "doctor": {"tol": "x"}}}}, "servers.a.doctor.tol"),
+        ({"servers": {"a": {"command": "x"}, "b": 5}}, "servers.b"),
+        ({"servers": {"a": {"command": "x"}}, "limits": {"calls": 0}}, "limits.calls"),
+        ({"servers": {"a": {"command": "x"}}, "brokre": {}}, "brokre"),
+        ({"servers": {"a/b": {"command": "x"}}}, "servers.a/b"),
+    ],
+)
+def test_a_key_that_is_misspelt_stops_everything(mapping: dict[str, Any], path: str) -> None:
+    """What it was to say cannot be known. Then the servers' own mistakes are told as well."""
+    mapping["servers"]["c"] = {"command": "x", "timeout": 0}
+    with pytest.raises(ConfigError) as caught:
+        load(mapping, {}, leave_out=True)
+    assert {path, "servers.c.timeout"} <= {problem.path for problem in caught.value.problems}
+
+
+def test_of_many_mistakes_a_server_keeps_a_few() -> None:
+    """Law 6: they are shown with each status."""
+    env = {f"K{number:03}": "${MISSING}" for number in range(100)}
+    faults = load({"servers": {"a": {"command": "x", "env": env}}}, {}, leave_out=True).servers["a"].faults
+    assert (len(faults), faults[-1]) == (6, "and 95 more mistakes")
 
 
 def test_a_disabled_server_needs_no_variables() -> None:

@@ -11,6 +11,7 @@ import pytest
 from broker.core import refusals
 from broker.core.backoff import Backoff
 from broker.core.calls import fault
+from broker.core.config import ServerConfig
 from broker.core.lifecycle import Ending, Event, Lifecycle, State
 from broker.core.refusals import Blame, Refusal
 from broker.core.repeating import Once
@@ -70,7 +71,16 @@ ALL: dict[str, tuple[Refusal, Code, Blame]] = {
         Code.METHOD_REFUSED,
         Blame.CALLER,
     ),
-    "disabled": (refusals.disabled("time"), Code.SERVER_DISABLED, Blame.OPERATOR),
+    "disabled": (
+        refusals.does_not_run(ServerConfig(name="time", command="x", enabled=False)),
+        Code.SERVER_DISABLED,
+        Blame.OPERATOR,
+    ),
+    "misconfigured": (
+        refusals.does_not_run(ServerConfig(name="time", command="", faults=("servers.time.command: none",))),
+        Code.SERVER_DOWN,
+        Blame.OPERATOR,
+    ),
     "starting": (
         refusals.not_ready("time", lifecycle(Event.START), 1.0),
         Code.SERVER_STARTING,

@@ -15,6 +15,7 @@ from broker.core.loading import load
 from broker.core.reload import (
     Add,
     Adjust,
+    Keep,
     Remove,
     Replace,
     Retune,
@@ -57,6 +58,48 @@ def config(*, limits: Table | None = None, broker: Table | None = None, **tables
     """A config of these servers, each with a command."""
     named = {name: {"command": "x", **table} for name, table in tables.items()}
     return load({"servers": named, "limits": limits or {}, "broker": broker or {}}, {})
+
+
+FAULTY = {"timeout": 0}
+"""Keys that no server can have."""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "step"),
+    [
+        ({"enabled": False}, FAULTY, Retune),  # it does not run, and is not going to
+        (FAULTY, {}, SwitchOn),
+        (FAULTY, {"enabled": False}, Retune),
+        (FAULTY, FAULTY | {"cwd": 5}, Retune),
+        ({}, FAULTY, Keep),
+        ({}, FAULTY | {"enabled": False}, SwitchOff),
+    ],
+)
+def test_a_table_with_a_mistake_is_about_its_server_only(
+    before: Table, after: Table, step: type[msgspec.Struct]
+) -> None:
+    """One that runs goes on by the table that it had; the other server is in no step."""
+    old, new = (
+        load({"servers": {"a": {"command": "x", **keys}, "b": {"command": "x"}}}, {}, leave_out=True)
+        for keys in (before, after)
+    )
+    made = plan(old, new)
+    assert [type(one) for one in made.steps] == [step]
+    assert made.unchanged == ("b",)
+    assert plan(made.config, new).steps == ()
+    assert made.config.servers["a"].faults == new.servers["a"].faults
+
+
+def test_a_server_that_went_on_follows_its_table_once_that_is_right() -> None:
+    """What the correct table says differs from what the server goes on by."""
+    old, faulty, mended = (
+        load({"servers": {"a": {"command": command, **keys}}}, {}, leave_out=True)
+        for command, keys in (("x", {}), ("y", FAULTY), ("y", {}))
+    )
+    kept = plan(old, faulty).config
+    assert (kept.servers["a"].command, kept.servers["a"].runs) == ("x", True)
+    assert plan(kept, mended).steps == (Replace(mended.servers["a"], ("command",)),)
+    assert plan(kept, old).steps == (Retune(old.servers["a"], ()),)
 
 
 def without(config: Config, paths: set[str]) -> Config:
