@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import TYPE_CHECKING, NamedTuple
 
 from client_shim import log, payload
@@ -21,6 +22,9 @@ LIST_CHANGED = {f"notifications/{kind}/list_changed": kind for kind in ("tools",
 """method → what it is about"""
 
 UPDATED = "notifications/resources/updated"
+
+LISTEN_AGAIN_S = 1.0
+"""The least time until a broker that was too busy to be listened to is asked again."""
 
 NOT_SUBSCRIBED = "$broker/not_subscribed"
 """The broker's own word for a resource that the server will not tell of."""
@@ -73,9 +77,15 @@ class Listening:
     is told so, of every server and resource, for nobody can know what has.
     """
 
-    def __init__(self, channel: Channel, deliver: Callable[[Channel, str, str, bytes], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        deliver: Callable[[Channel, str, str, bytes], None],
+        again: Callable[[], None],
+    ) -> None:
         self._channel = channel
         self._deliver = deliver
+        self._ask_again = again
         self._again, channel.listened = channel.listened, True
         self._wants = channel.wants
 
@@ -89,6 +99,10 @@ class Listening:
             return  # the next broker is asked, once this connection is back
         if isinstance(outcome, CallError):
             log.warn(f"the broker does not tell of changes: {outcome}")
+            self._channel.listened = self._again
+            if outcome.retry_after_s is not None:
+                delay_s = max(outcome.retry_after_s, LISTEN_AGAIN_S)
+                self._channel.connection.loop.call_later(delay_s, self._ask_again, context=Context())
         elif isinstance(outcome, bytes) and self._again:
             for server, method, body in self._missed(outcome):
                 self._deliver(self._channel, server, method, body)

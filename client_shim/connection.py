@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 import zmq
@@ -116,8 +117,13 @@ class Connection:
         except CallError as error:
             log.warn(f"the broker is not asked to tell of changes: {error}")
             return
-        self._calls[id] = Listening(channel, self._deliver)
+        self._calls[id] = Listening(channel, self._deliver, partial(self._listen_again, channel, self._link))
         self._link.settle()
+
+    def _listen_again(self, channel: Channel, link: LoopLink) -> None:
+        """Say once more what a channel wants to hear, if both are still there."""
+        if self._link is link and self._channels.get(channel.number) is channel:
+            self._listen(channel)
 
     def leave(self, channel: Channel, reason: str) -> None:
         """The end of a channel and its calls; the last one closes the connection. Leaving twice is fine."""
@@ -276,18 +282,15 @@ class Connection:
         self._rose()
 
     def _on_ended(self, event: Ended) -> None:
-        call = self._calls.pop(event.id, None)
-        if call is not None:
+        if (call := self._calls.pop(event.id, None)) is not None:
             call.end(event.outcome)
 
     def _on_progressed(self, event: Progressed) -> None:
-        call = self._calls.get(event.id)
-        if call is not None and not call.add(payload.progress(event.body)):
+        if (call := self._calls.get(event.id)) and not call.add(payload.progress(event.body)):
             self._count("progress dropped")
 
     def _on_logged(self, event: Logged) -> None:
-        call = self._calls.get(event.id)
-        if call is not None and not call.add(payload.log_message(event.body)):
+        if (call := self._calls.get(event.id)) and not call.add(payload.log_message(event.body)):
             self._count("log message dropped")
 
     def _on_notified(self, event: Notified) -> None:

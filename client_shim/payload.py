@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from client_shim.errors import InvalidReply, InvalidRequest
 from client_shim.texts import shown
-from client_shim.wire import MANAGEMENT
+from client_shim.wire import MANAGEMENT, Fault
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _READING = ("ping", "servers", "status", "logs")
@@ -194,6 +194,18 @@ def followed(body: bytes) -> list[str]:
     except (ValueError, TypeError, LookupError, RecursionError):
         return []
     return [name for name in servers if isinstance(name, str)] if isinstance(servers, list) else []
+
+
+def not_subscribed(body: bytes, server: str) -> Fault | None:
+    """Why the result of a `listen` says that this server is not heard; `None` where it says nothing of it."""
+    try:
+        said = json.loads(str(body, "utf-8"))["not_subscribed"][server]
+        code, message, hint = said["code"], said["message"], said["hint"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    if not all(isinstance(word, str) for word in (code, message, hint)):
+        return None
+    return Fault(0, 0, code, message, {"hint": hint})
 
 
 def _number(value: object) -> float | None:

@@ -12,7 +12,7 @@ from client_shim import __version__, log, payload
 from client_shim.call import OnLog, OnProgress
 from client_shim.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, Listener, Wants
 from client_shim.endpoint import default_endpoint, probe
-from client_shim.errors import ClientClosed, InvalidReply, Unavailable
+from client_shim.errors import ClientClosed, InvalidReply, Unavailable, from_fault
 from client_shim.payload import Ask
 from client_shim.registry import registry
 from client_shim.texts import shown
@@ -88,13 +88,21 @@ class Seat:
             connection.drop(call, "cancelled by the caller")
 
     async def subscribe(self, server: str, uri: str, wanted: bool, timeout_s: float | None) -> None:
-        """Hear of a resource from now on, or no longer. One change at a time: each says all of it."""
+        """Hear of a resource from now on, or no longer. One change at a time: each says all of it.
+
+        Raises:
+            UnknownServer, MethodRefused: this server cannot be heard. What else is listened to is kept.
+        """
         channel = await self.join(timeout_s)
         async with channel.changing:
             change = frozenset({(server, uri)})
             before = self._wants.resources
             wants = self._wants._replace(resources=before | change if wanted else before - change)
-            await self.call(wants.ask(timeout_s))
+            result = await self.call(wants.ask(timeout_s))
+            refusal = payload.not_subscribed(result, server) if wanted else None
+            if refusal is not None:
+                await self.call(self._wants.ask(timeout_s))  # the broker has kept the wish
+                raise from_fault(refusal)
             self._wants = wants
             if self._channel is not None:
                 self._channel.wants, self._channel.listened = wants, True

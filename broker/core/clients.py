@@ -6,8 +6,6 @@ memory, taken in as a call, carried out by the broker's management, or refused w
 
 from __future__ import annotations
 
-import msgspec
-
 from broker.core import jsonrpc, refusals
 from broker.core.audience import Audience
 from broker.core.calls import Calls, fault
@@ -222,12 +220,12 @@ class Clients:
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
         lane = (connection.key, request.channel)
-        changed = self._audience.listen(lane, params.body)
-        if isinstance(changed, Refusal):
-            return changed
-        heard_of = {"servers": self._audience.heard_of(lane)}
-        self._post(connection, wire.Result(request.channel, request.id), msgspec.json.encode(heard_of))
-        self._roster.want(changed, now)
+        accepted = self._audience.listen(lane, params.body)
+        if isinstance(accepted, Refusal):
+            return accepted
+        self._post(connection, wire.Result(request.channel, request.id), accepted.body())
+        self._audience.tell_refused(lane, accepted)
+        self._roster.want(accepted.changed, now)
         return None
 
     def _manage(self, key: bytes, request: wire.Request, params: Params) -> Refusal | None:

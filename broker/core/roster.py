@@ -61,7 +61,9 @@ class Roster:
 
     def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
         """A server is configured that was not."""
-        rows = sorted({**self._table, config.name: Server(config, lifecycle)}.items())
+        server = Server(config, lifecycle)
+        server.awaited = bool(self._audience.subscriptions.uris(config.name))
+        rows = sorted({**self._table, config.name: server}.items())
         self._table.clear()
         self._table.update(rows)
 
@@ -91,6 +93,10 @@ class Roster:
         if server.known is not None:
             for notification in server.known.changes_since(None):
                 self._audience.list_changed(name, notification)
+        if server.withdrawn:
+            self._audience.removed(
+                name, f"{refusals.REMOVED}; it is heard again when a reload brings it back"
+            )
 
     # -- what happens to it -----------------------------------------------------------------------
 
@@ -105,7 +111,7 @@ class Roster:
             self._max_bytes,
             self._client_info,
             uris=self._audience.subscriptions.uris(name),
-            again=server.known is not None,
+            again=server.known is not None or server.awaited,
         )
         self._servers.link_did(server, server.link, server.link.greet(now), now)
 

@@ -63,6 +63,8 @@ class Server:
         """The catalogue of a process of another kind, to tell what the next one has changed."""
         self.withdrawn = False
         """Whether it is no longer configured; what is at it may still end."""
+        self.awaited = False
+        """Whether clients had subscribed to its resources before it was configured, and so missed things."""
         self.outdated = False
         """Whether its process, or its last one, is not what the config describes any more."""
 

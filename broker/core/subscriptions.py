@@ -28,6 +28,12 @@ MAX_URI_BYTES = 2048
 MAX_PARAMS_BYTES = 4 * 1024 * 1024
 """The largest params: more cannot be wanted, and to read them takes everybody's time."""
 
+MAX_SERVERS_NAMED = 1024
+"""Servers that one `listen` may name, and"""
+
+MAX_SERVER_BYTES = 256
+"""the longest name of one: a server that is not configured may be named, and the name is kept."""
+
 _PART = re.compile(r"[/?#]")
 
 
@@ -60,6 +66,9 @@ def read_wants(body: bytes) -> Wants:
     if len(body) > MAX_PARAMS_BYTES:
         raise ValueError(f"its params may be {MAX_PARAMS_BYTES} bytes, and are {len(body)}")
     seen = msgspec.json.decode(body, type=_Params)
+    named = {*(seen.servers or ()), *seen.resources}
+    if len(named) > MAX_SERVERS_NAMED or any(len(name.encode()) > MAX_SERVER_BYTES for name in named):
+        raise ValueError(f"it may name {MAX_SERVERS_NAMED} servers, each in {MAX_SERVER_BYTES} bytes")
     for uris in seen.resources.values():
         if any(not uri or len(uri.encode(errors="replace")) > MAX_URI_BYTES for uri in uris):
             raise ValueError(f"a uri has 1 to {MAX_URI_BYTES} bytes")
@@ -162,6 +171,15 @@ class Subscriptions:
             for channel, wants in channels.items():
                 if wants.servers is None or server in wants.servers:
                     yield (connection, channel)
+
+    def followers(self, server: str) -> list[Lane]:
+        """Who follows the lists of this server by its name."""
+        return [
+            (connection, channel)
+            for connection, channels in self._rows.items()
+            for channel, wants in channels.items()
+            if wants.servers is not None and server in wants.servers
+        ]
 
     def uris(self, server: str) -> KeysView[str]:
         """The resources of a server that somebody has subscribed to."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client_shim import BrokerClient, errors, wire
+from client_shim import BrokerClient, channel, errors, wire
 from tests.client.peer import PATIENCE_S, Heard, Peer, until, while_greeting
 from tests.client.test_connection import Run, endpoint, fails, on_loop
 
@@ -119,6 +119,54 @@ def test_a_subscription_that_is_refused_is_none(on_loop: Run, endpoint: str) -> 
             other = asyncio.ensure_future(client.subscribe_resource("s", "v"))
             assert params(await heard_listen(peer))["resources"] == {"s": ["v"]}
             await other
+            await client.aclose()
+
+    on_loop(main())
+
+
+def test_one_server_that_cannot_be_heard_is_the_callers_error_and_nothing_elses(
+    on_loop: Run, endpoint: str
+) -> None:
+    """Issue 13: the broker takes the rest and says which server is not heard; what was heard still is."""
+
+    async def main() -> None:
+        with Peer(endpoint) as peer:
+            client = BrokerClient("test", endpoint)
+            await while_greeting(peer, client.connect())
+            first = asyncio.ensure_future(client.subscribe_resource("s", "u"))
+            await heard_listen(peer)
+            await first
+            refused = asyncio.ensure_future(
+                fails(client.subscribe_resource("gone", "v"), errors.UnknownServer)
+            )
+            heard = await peer.heard()
+            assert params(heard)["resources"] == {"gone": ["v"], "s": ["u"]}
+            why = {"code": "unknown-server", "message": "no server gone", "hint": "add it"}
+            peer.result(heard, json.dumps({"servers": [], "not_subscribed": {"gone": why}}).encode())
+            assert params(await heard_listen(peer))["resources"] == {"s": ["u"]}
+            await refused
+            await client.aclose()
+
+    on_loop(main())
+
+
+def test_a_broker_that_is_too_busy_to_be_listened_to_is_asked_again(
+    on_loop: Run, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 13: a refusal that passes must not silence a client until its next connection."""
+    monkeypatch.setattr(channel, "LISTEN_AGAIN_S", 0.01)
+
+    async def main() -> None:
+        seen: list[tuple[str, str]] = []
+        with Peer(endpoint) as peer:
+            client = BrokerClient("test", endpoint, on_list_changed=lambda *news: seen.append(news))
+            await while_greeting(peer, client.connect())
+            heard = await peer.heard()
+            busy = wire.Fault(1, heard.message.id, "busy", "no room", {"retry_after_s": 0.01})
+            peer.send(heard.who, busy)
+            again = await heard_listen(peer, "s")
+            tell(peer, again.who, TOOLS, {})
+            await until(lambda: seen == [("s", "tools")])
             await client.aclose()
 
     on_loop(main())

@@ -219,7 +219,7 @@ def test_the_answer_to_a_listen_may_be_anything(body: bytes) -> None:
         told: list[object] = []
         channel = Channel(None, 1, lambda: None, Wants(lists=True))  # type: ignore[arg-type]
         channel.listened = True
-        Listening(channel, lambda *news: told.append(news)).end(body)
+        Listening(channel, lambda *news: told.append(news), lambda *_: None).end(body)
 
     asyncio.run(main())
 

@@ -13,7 +13,8 @@ from broker.core.listening import LISTEN_BURST, MAX_ASKING
 from broker.core.methods import Era
 from client_shim import wire
 from client_shim.wire import Code
-from tests.core.fake_server import Json, Process
+from tests.core.fake_server import Json, Process, Script
+from tests.core.reloading import Reloads
 from tests.core.world import Client, World
 
 ALL: Json = {"tools": {"listChanged": True}, "resources": {"listChanged": True, "subscribe": True}}
@@ -164,8 +165,9 @@ def test_who_is_gone_listens_no_longer(era: Era, how: str) -> None:
 @pytest.mark.parametrize(
     ("params", "code"),
     [
-        ({"servers": ["tme"]}, Code.UNKNOWN_SERVER),
-        ({"resources": {"tme": ["u"]}}, Code.UNKNOWN_SERVER),
+        ({"servers": ["x" * 300]}, Code.INVALID_BODY),
+        ({"servers": [f"s{number}" for number in range(1025)]}, Code.INVALID_BODY),
+        ({"resources": {"x" * 300: ["u"]}}, Code.INVALID_BODY),
         ({"server": "time"}, Code.INVALID_BODY),
         ({"resources": {"time": ["x" * 3000]}}, Code.INVALID_BODY),
         ({"x" * wire.MAX_HEADER_BYTES: 1}, Code.INVALID_BODY),
@@ -182,12 +184,63 @@ def test_what_cannot_be_listened_to_is_refused_and_changes_nothing(params: Json,
 
 
 def test_a_server_that_tells_of_no_resources_cannot_be_subscribed_to() -> None:
-    """Law 8: one that waited for an update would wait for ever."""
-    world = there(Era.LEGACY, {"resources": {}})
+    """Law 8: one that waited for an update would wait for ever. It is said, and costs nothing else."""
+    world = there(Era.LEGACY, {"resources": {}, "tools": {"listChanged": True}})
     page = world.client()
-    fault = page.fault(page.listen(time=["u"]))
-    assert (fault.code, fault.data["blame"]) == (Code.METHOD_REFUSED, "server")
+    result = page.result(page.listen(time=["u"]))
+    assert (result["servers"], result["not_subscribed"]["time"]["code"]) == (["time"], Code.METHOD_REFUSED)
+    ((_, server, method, params),) = page.told()
+    assert (server, method, params["uri"]) == ("time", UNHEARD, "u")
+    assert "resources.subscribe" in params["reason"]
     assert not world.processes["time"].got("resources/subscribe")
+    change(world.processes["time"], "new")
+    assert page.news() == [(1, "time", TOOLS, {})]
+
+
+def test_a_server_that_is_not_there_costs_the_others_nothing() -> None:
+    """Issue 13: one bad subscription silenced a client. What can be heard is; the rest is said, each once."""
+    world = there(Era.LEGACY)
+    page = world.client()
+    params = {"servers": ["time", "gone"], "resources": {"time": ["u"], "gone": ["v", "w"]}}
+    result = page.result(page.request(wire.MANAGEMENT, "listen", params))
+    assert result["servers"] == ["time"]
+    assert [*result["not_subscribed"]] == ["gone"]
+    assert result["not_subscribed"]["gone"]["code"] == Code.UNKNOWN_SERVER
+    told = page.told()
+    assert [(server, method, params["uri"]) for _, server, method, params in told] == [
+        ("gone", UNHEARD, None),
+        ("gone", UNHEARD, "v"),
+        ("gone", UNHEARD, "w"),
+    ]
+    assert all("there is no server 'gone'" in params["reason"] for *_, params in told)
+    assert subscribed(world.processes["time"]) == ["u"]
+    world.processes["time"].tell(U, uri="u")
+    change(world.processes["time"], "new")
+    assert {(server, method) for _, server, method, _ in page.news()} == {("time", U), ("time", TOOLS)}
+
+
+@ERAS
+def test_a_server_that_comes_back_is_heard_again(era: Era) -> None:
+    """Issue 13: who asked for it need not ask again, is told when it goes, and what may have been missed."""
+    world = there(Era.LEGACY)
+    reloads = Reloads(world)
+    page = world.client()
+    page.request(wire.MANAGEMENT, "listen", {"servers": ["back"], "resources": {"back": ["u"]}})
+    page.told()
+    world.scripts["back"] = script = Script()
+    script.era, script.capabilities, script.lists = era, ALL, dict(LISTS)
+    reloads.reload({"time": {}, "back": {}})
+    assert subscribed(world.processes["back"]) == ["u"]
+    assert {(server, method) for _, server, method, _ in page.news()} >= {("back", TOOLS), ("back", U)}
+    world.processes["back"].tell(U, uri="u")
+    assert page.news() == [(1, "back", U, {"uri": "u"})]
+    reloads.reload({"time": {}})
+    reloads.go_on("back")
+    gone = [(server, params["uri"]) for _, server, method, params in page.told() if method == UNHEARD]
+    assert gone == [("back", None), ("back", "u")]
+    reloads.reload({"time": {}, "back": {}})
+    assert subscribed(world.processes["back"]) == ["u"]
+    assert {method for _, server, method, _ in page.news() if server == "back"} >= {TOOLS, U}
 
 
 def test_beyond_a_limit_it_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,14 +73,10 @@ class AnyNews(AnyInterleaving):
             return
         page.open[id] = Asked(channel, "listen", 0, 0.0, self.world.now, False, id)
         lane = (page.client.key, channel)
-        if {
-            *(servers or ()),
-            *(name for name in resources if resources[name]),
-        } <= self.world.mux.servers.keys():
-            self.ears.pop(lane, None)
-            if servers is None or servers or any(resources.values()):
-                names = frozenset(SERVERS if servers is None else servers)
-                self.ears[lane] = Ears(names, resources, {name: self.tools(name) for name in SERVERS})
+        self.ears.pop(lane, None)
+        if servers is None or servers or any(resources.values()):
+            names = frozenset(SERVERS if servers is None else servers)
+            self.ears[lane] = Ears(names, resources, {name: self.tools(name) for name in SERVERS})
         request = wire.Request(channel, id, INSTANCE, wire.MANAGEMENT, "listen", None, 0, None)
         page.client.say(request, json.dumps({"servers": servers, "resources": resources}).encode())
 
