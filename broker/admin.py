@@ -15,6 +15,7 @@ from broker import __version__
 from broker.core import refusals
 from broker.core.effects import Manage
 from broker.core.lifecycle import State
+from broker.core.names import normal
 from broker.core.refusals import Blame, Refusal
 from broker.core.secrets import Secrets
 from broker.core.server import Server
@@ -49,10 +50,10 @@ class Office(Struct, frozen=True):
         Raises:
             Refused: there is no such server, or it does not run.
         """
-        name = params.get("server")
+        name = normal(str(params.get("server")))
         names = self.hub.mux.names
-        if not isinstance(name, str) or name not in names:
-            raise Refused(refusals.unknown_server(str(name), names))
+        if name not in names:
+            raise Refused(refusals.unknown_server(name, names))
         config = self.hub.mux.servers[name].config
         if not config.runs:  # though its process may not have ended yet
             raise Refused(refusals.does_not_run(config))
@@ -116,7 +117,7 @@ async def logs(office: Office, params: Params) -> Answer:
     if not isinstance(since, int) or since > log.written:  # a number of the log of an earlier life
         since = first
     return {
-        "server": params["server"],
+        "server": normal(params["server"]),
         "written": log.written,
         "missing": max(0, first - since),
         "lines": list(log.lines)[max(0, since - first) :],

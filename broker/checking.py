@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from broker.config_file import tables
 from broker.core.config import Config, ServerConfig
+from broker.core.names import toml_key
 from broker.importing.secrets import has_secret_args, secrets_in
 from broker.program import NoCommand, SpawnError, program_of
 from broker.unit import Unit, User
@@ -140,6 +141,7 @@ def _readers(path: Path, unit: Unit | None) -> Iterator[Finding]:
 def _secrets(path: Path) -> list[str]:
     """The keys under which something looks secret and stands in plain text."""
     servers = tables(path)["servers"]
-    found = [f"servers.{name}.env.{key}" for name, table in servers.items() for key in secrets_in(table)]
-    args = [f"servers.{name}.args" for name, table in servers.items() if has_secret_args(table.get("args"))]
+    named = {toml_key(name): table for name, table in servers.items()}
+    found = [f"servers.{name}.env.{key}" for name, table in named.items() for key in secrets_in(table)]
+    args = [f"servers.{name}.args" for name, table in named.items() if has_secret_args(table.get("args"))]
     return found + args

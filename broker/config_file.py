@@ -43,15 +43,23 @@ def tables(path: Path) -> dict[str, Any]:
         ConfigError: the file cannot be read, or is not TOML.
     """
     try:
-        text = _content(path).decode("utf-8-sig")  # editors of Windows begin a file with a mark
+        return tomli.loads(text_of(path))
+    except (tomli.TOMLDecodeError, RecursionError) as error:  # the latter where tables nest too deep
+        raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
+
+
+def text_of(path: Path) -> str:
+    """The text of a `broker.toml`, without the mark that editors of Windows begin a file with.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return _content(path).decode("utf-8-sig")
     except OSError as error:
         raise ConfigError([Problem(str(path), error.strerror or str(error), _mend(error))]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([Problem(str(path), f"not UTF-8: {error.reason}", "save it as UTF-8")]) from None
-    try:
-        return tomli.loads(text)
-    except (tomli.TOMLDecodeError, RecursionError) as error:  # the latter where tables nest too deep
-        raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
 
 
 def _content(path: Path) -> bytes:

@@ -113,7 +113,7 @@ def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> 
     goal = "stopped" if command == "stop" else "ready"
     with client(endpoint) as broker:
         moved = broker.request(MANAGEMENT, command, {"server": server})
-        moved |= _settled(broker, [server]).get(server, {"state": "stopped"})
+        moved |= _settled(broker, [moved["server"]]).get(moved["server"], {"state": "stopped"})
     if as_json:
         echo_json(moved)
     elif moved.get("already"):

@@ -325,5 +325,11 @@ def _plain(grid: Grid) -> Iterator[str]:
 
 
 def _columns(text: str) -> int:
-    """How many columns of a terminal it takes: Chinese characters take two each."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    """How many columns of a terminal it takes: Chinese characters take two each, combining marks none."""
+    return len(text) if text.isascii() else sum(map(_columns_of, text))
+
+
+def _columns_of(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

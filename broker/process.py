@@ -26,6 +26,7 @@ from broker import containers, launch
 from broker.cgroup import Delegation
 from broker.core.config import ServerConfig
 from broker.core.loading import ConfigError, Problem
+from broker.core.names import file_name
 from broker.core.start import Activity
 from broker.ending import Ending, in_thread, kill_tree, signal_group
 from broker.environment import environment, mask
@@ -125,7 +126,7 @@ class Launcher(NamedTuple):
         record = Record(server=config.name, cookie=self.state.new_cookie(), boot=boot())
         if self.delegation is not None:
             try:
-                cgroup = self.delegation.make(config.name, record.cookie)
+                cgroup = self.delegation.make(file_name(config.name), record.cookie)
                 record = structs.replace(record, cgroup=str(cgroup.path))
             except OSError as error:  # it is found by its other marks
                 facts = {"server": config.name, "reason": error.strerror}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from broker.core.config import ServerConfig
 from broker.core.lifecycle import Cause
+from broker.core.names import toml_key
 from broker.environment import environment
 
 MENDS = {
@@ -42,7 +43,7 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
     Raises:
         SpawnError: there is none, it may not be run, or its folder is not there.
     """
-    table = f"[servers.{config.name}]"
+    table = f"[servers.{toml_key(config.name)}]"
     cwd = folder / (config.cwd or "")
     _reach(cwd, f"cwd in {table}")
     if not cwd.is_dir():

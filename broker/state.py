@@ -20,6 +20,7 @@ from msgspec import Struct
 from broker.cgroup import Cgroup
 from broker.core.config import BrokerConfig
 from broker.core.containers import Container
+from broker.core.names import file_name
 from broker.place import PlaceError, folder_of, locked
 from broker.trees import Mark, look_at
 
@@ -153,7 +154,7 @@ class State:
         return found
 
     def _path(self, record: Record) -> Path:
-        return self.folder / f"{record.server}.{record.cookie.rpartition('.')[2]}{_SUFFIX}"
+        return self.folder / f"{file_name(record.server)}.{record.cookie.rpartition('.')[2]}{_SUFFIX}"
 
 
 def state_dir_of(config: BrokerConfig, endpoint: str, environ: Mapping[str, str], folder: Path) -> Path:

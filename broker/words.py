@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from broker.core.names import shell, toml_key
 
 WORDS: dict[str, tuple[str, str]] = {
     "server": ("server", "服务器"),
@@ -44,12 +47,12 @@ WORDS: dict[str, tuple[str, str]] = {
     "in_other_words": ("{error}", "{cause}（{error}）"),
     "tried_again": ("; tried again in {after}", "；{after} 后重试"),
     "tried_at_once": (
-        ", or at once by `mcp-broker start {server}`",
-        "，或用 `mcp-broker start {server}` 立即重试",
+        ", or at once by `mcp-broker start {server:sh}`",
+        "，或用 `mcp-broker start {server:sh}` 立即重试",
     ),
     "given_up": (
-        "; left at that, as its `restart` says; `mcp-broker start {server}` starts it",
-        "；按其 `restart` 的设置不再重试；用 `mcp-broker start {server}` 启动",
+        "; left at that, as its `restart` says; `mcp-broker start {server:sh}` starts it",
+        "；按其 `restart` 的设置不再重试；用 `mcp-broker start {server:sh}` 启动",
     ),
     "is_starting": (
         "{server}: it has been starting for {since}, and has {left} left (timeout_start_sec)",
@@ -68,8 +71,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}：新配置有误，继续按原配置运行",
     ),
     "was_stopped": (
-        "{server}: it was stopped; `mcp-broker start {server}` starts it",
-        "{server}：已被停止；用 `mcp-broker start {server}` 启动",
+        "{server}: it was stopped; `mcp-broker start {server:sh}` starts it",
+        "{server}：已被停止；用 `mcp-broker start {server:sh}` 启动",
     ),
     "ran_already": ("{server}: was running already", "{server}：本来就在运行"),
     "what_next": (
@@ -192,6 +195,14 @@ def language(environ: Mapping[str, str] = os.environ) -> int:
     return int(chosen.lower().startswith("zh"))
 
 
+class _Text(str):
+    """A text that is also an argument of a command (`{server:sh}`) or a key in TOML (`{server:key}`)."""
+
+    def __format__(self, form: str) -> str:
+        written = {"sh": shell, "key": toml_key}.get(form)
+        return written(self) if written else super().__format__(form)
+
+
 class _Number(int):
     """A number whose noun and verb follow it: `{count} server{count:s} {count:are} ready`."""
 
@@ -207,5 +218,14 @@ def say(word: str, **facts: object) -> str:
 
 def fill(text: tuple[str, str], **facts: object) -> str:
     """A text in the reader's language, filled in."""
-    filled = {name: _Number(fact) if type(fact) is int else fact for name, fact in facts.items()}
-    return text[language()].format(**filled)
+    return fill_in(text[language()], **facts)
+
+
+def fill_in(text: str, **facts: object) -> str:
+    """A text with its facts, each in the form that the text wants it in."""
+    forms: dict[type, Callable[[Any], object]] = {int: _Number, str: _Text}
+    return text.format(**{name: forms.get(type(fact), _same)(fact) for name, fact in facts.items()})
+
+
+def _same(fact: object) -> object:
+    return fact

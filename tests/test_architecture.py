@@ -133,8 +133,8 @@ RULES = [
     ),
     Rule(
         "until it has found the extra, the entry point needs the standard library only",
-        who="broker.__main__ broker.words broker",
-        only=f"{STANDARD_LIBRARY} broker.words",
+        who="broker.__main__ broker.words broker broker.core broker.core.names",
+        only=f"{STANDARD_LIBRARY} broker.words broker.core.names",
         cost=True,
         broken_by=("broker.__main__: import click", "broker.words: from broker.tables import draw"),
     ),

@@ -6,7 +6,7 @@ memory, taken in as a call, carried out by the broker's management, or refused w
 
 from __future__ import annotations
 
-from broker.core import jsonrpc, refusals
+from broker.core import jsonrpc, names, refusals
 from broker.core.audience import Audience
 from broker.core.calls import Calls, fault
 from broker.core.config import LimitsConfig
@@ -189,7 +189,7 @@ class Clients:
     def _route(
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
-        server = self._table.get(request.service)
+        server = self._table.get(names.normal(request.service))
         if server is None:
             return refusals.unknown_server(request.service, self._roster.names)
         if server.withdrawn:

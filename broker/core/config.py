@@ -6,16 +6,12 @@ explanation and the mend that `docs/configuration.md` and the error messages sho
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
 
 NO_KEYS = frozenset(("servers", field) for field in ("name", "doctor", "variables", "faults", "kept"))
 """What the structs have and nobody writes as a key: name of and table in a table, what follows from it."""
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""What a server may be called. It leaves out `$`, so that no server can take a reserved name."""
 
 _SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
 _WHOLE = "write a whole number from 1 to 1000000000"

@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Struct
 
 from broker.core.config import (
-    NAME,
     BrokerConfig,
     Config,
     DoctorConfig,
@@ -21,6 +20,7 @@ from broker.core.config import (
     ServerConfig,
     mend_of,
 )
+from broker.core.names import MEND, normal, toml_key, why_not
 from broker.core.secrets import PLACEHOLDER
 
 _TOML_WORDS = {
@@ -118,13 +118,18 @@ def _servers(tables: object, environ: Mapping[str, str], found: _Found) -> Itera
             Problem("servers", "there is no server", 'add a table such as [servers.time] with command = "…"')
         )
         return
-    for name, table in tables.items():
+    seen = set[str]()
+    for written, table in tables.items():
         if found.many:
             return
-        path = f"servers.{name}"
-        if not NAME.fullmatch(name):
-            mend = "use up to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
-            found.problems.append(Problem(path, "a server cannot have this name", mend))
+        name = normal(written)
+        path = f"servers.{toml_key(name)}"
+        if reason := why_not(name):
+            found.problems.append(Problem(path, f"a server cannot have this name: {reason}", MEND))
+        elif name in seen:
+            message = "two servers have this name, one of them in another spelling of its letters (NFC, NFD)"
+            found.problems.append(Problem(path, message, "give one of them another name"))
+        seen.add(name)
         if not isinstance(table, Mapping):
             mend = f"write [{path}] and its keys below it"
             found.problems.append(Problem(path, "this must be a table", mend))
@@ -134,7 +139,7 @@ def _servers(tables: object, environ: Mapping[str, str], found: _Found) -> Itera
 
 def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], found: _Found) -> ServerConfig:
     """One server; where its table has mistakes, with those and what else there is."""
-    path, before = f"servers.{name}", len(found.faults)
+    path, before = f"servers.{toml_key(name)}", len(found.faults)
     env = table.get("env") if table.get("enabled") is not False else None
     filled = dict(_fill(env, f"{path}.env", environ, found.faults)) if isinstance(env, Mapping) else {}
     given: dict[str, Any] = {"name": name, "variables": _variables(env) if filled else ()}

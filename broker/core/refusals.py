@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from broker.core.config import ServerConfig
 from broker.core.lifecycle import Lifecycle, State
+from broker.core.names import shell, toml_key
 from broker.core.repeating import Once
 from broker.core.routing import Call
 from broker.core.texts import clip
@@ -95,7 +96,7 @@ def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
     return Refusal(
         Code.UNKNOWN_TOOL,
         f"server {server!r} has no tool {clip(tool)!r}; it has {_some(known)}",
-        f"{_close(tool, known)}`mcp-broker tools {server}` lists them with their arguments",
+        f"{_close(tool, known)}`mcp-broker tools {shell(server)}` lists them with their arguments",
         Blame.CALLER,
         {"server": server, "tool": clip(tool)},
     )
@@ -117,7 +118,7 @@ def unknown_method(server: str, method: str) -> Refusal:
     return Refusal(
         Code.UNKNOWN_METHOD,
         f"{clip(method)!r} is not a method of MCP that the broker knows",
-        f"if server {server!r} has it, add it to the list allow_methods in [servers.{server}]",
+        f"if server {server!r} has it, add it to the list allow_methods in [servers.{toml_key(server)}]",
         Blame.CALLER,
         {"server": server, "method": clip(method)},
     )
@@ -134,7 +135,7 @@ def does_not_run(config: ServerConfig) -> Refusal:
     name = config.name
     if not config.enabled:
         code, message = Code.SERVER_DISABLED, f"server {name!r} is switched off in broker.toml"
-        hint = f"set enabled = true in [servers.{name}], then `mcp-broker reload`"
+        hint = f"set enabled = true in [servers.{toml_key(name)}], then `mcp-broker reload`"
     else:
         faults = clip("; ".join(config.faults), _SAID_CHARS)
         code, message = (
@@ -159,10 +160,10 @@ def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
     reason = f": {clip(lifecycle.last_error, _SAID_CHARS)}" if lifecycle.last_error else ""
     if lifecycle.given_up:
         message = f"server {server!r} has ended, and its restart setting leaves it at that{reason}"
-        hint = f"`mcp-broker start {server}` starts it; `restart` in its table says when the broker does"
+        hint = f"`mcp-broker start {shell(server)}` starts it; `restart` in its table says when it restarts"
         return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
     if lifecycle.stopped:
-        message, hint = f"server {server!r} was stopped", f"`mcp-broker start {server}` starts it"
+        message, hint = f"server {server!r} was stopped", f"`mcp-broker start {shell(server)}` starts it"
         return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
     hint = "it is being started again"
     if lifecycle.wake_at is not None and lifecycle.state in (State.BACKOFF, State.BROKEN):
@@ -208,10 +209,11 @@ def deadline(call: Call, running: int) -> Refusal:
     about = {"server": call.server, "method": call.method, "timeout_s": call.given_s}
     if call.sent:
         message = f"server {call.server!r} did not answer {call.method} within {call.given_s:g} s"
-        hint = f"give the call more time, or raise timeout in [servers.{call.server}]; it was cancelled there"
+        table = f"[servers.{toml_key(call.server)}]"
+        hint = f"give the call more time, or raise timeout in {table}; it was cancelled there"
         return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
     message = f"{call.method} waited {call.timeout_s:g} s behind {running} other calls of {call.server!r}"
-    hint = f"give the call more time, or raise max_in_flight in [servers.{call.server}]"
+    hint = f"give the call more time, or raise max_in_flight in [servers.{toml_key(call.server)}]"
     return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from broker.core.fairness import Lane
+from broker.core.names import normal
 
 MAX_CHANNELS = 16_384
 """Channels that may listen at once."""
@@ -72,8 +73,8 @@ def read_wants(body: bytes) -> Wants:
     for uris in seen.resources.values():
         if any(not uri or len(uri.encode(errors="replace")) > MAX_URI_BYTES for uri in uris):
             raise ValueError(f"a uri has 1 to {MAX_URI_BYTES} bytes")
-    resources = {server: frozenset(uris) for server, uris in seen.resources.items() if uris}
-    return Wants(None if seen.servers is None else frozenset(seen.servers), resources)
+    resources = {normal(server): frozenset(uris) for server, uris in seen.resources.items() if uris}
+    return Wants(None if seen.servers is None else frozenset(map(normal, seen.servers)), resources)
 
 
 class Limit(Struct, frozen=True):

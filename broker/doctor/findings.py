@@ -10,12 +10,12 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "grows.mend": (
         (
             "The broker runs one tree of it; so the likely cause is the server itself, which starts a "
-            "process at each use and does not end it. Report it to its authors; `mcp-broker restart {server}`"
-            " clears up until then."
+            "process at each use and does not end it. Report it to its authors; `mcp-broker restart "
+            "{server:sh}` clears up until then."
         ),
         (
             "broker 只运行它的一棵进程树，因此最可能是服务器自身每次使用都启动一个进程而不结束。请报告给其作"
-            "者；在此之前可用 `mcp-broker restart {server}` 清理。"
+            "者；在此之前可用 `mcp-broker restart {server:sh}` 清理。"
         ),
     ),
     "second": (
@@ -101,61 +101,65 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "crashes.mend": (
         (
-            "The fault is the server's: look at `mcp-broker logs {server}`. The broker starts it again each "
-            "time, and the call that was under way is lost."
+            "The fault is the server's: look at `mcp-broker logs {server:sh}`. The broker starts it again "
+            "each time, and the call that was under way is lost."
         ),
         (
-            "问题出在该服务器：请查看 `mcp-broker logs {server}`。broker 每次都会重新启动它，但当时正在执行的"
-            "调用会丢失。"
+            "问题出在该服务器：请查看 `mcp-broker logs {server:sh}`。broker 每次都会重新启动它，但当时正在执"
+            "行的调用会丢失。"
         ),
     ),
     "not_ready": ("{server}: it is not ready ({state}): {error}", "{server}：未就绪（{state}）：{error}"),
     "not_ready.mend": (
         (
-            "Mend that, then `mcp-broker restart {server}`; what it wrote is in `mcp-broker logs {server}`. "
-            "A command that is missing has to be installed where the broker runs, not where the backend does."
+            "Mend that, then `mcp-broker restart {server:sh}`; what it wrote is in "
+            "`mcp-broker logs {server:sh}`. A command that is missing has to be installed where the broker "
+            "runs, not where the backend does."
         ),
         (
-            "请先解决该问题，再运行 `mcp-broker restart {server}`；它的输出见 `mcp-broker logs {server}`。缺"
-            "少的命令须安装在 broker 运行之处，而不是后端运行之处。"
+            "请先解决该问题，再运行 `mcp-broker restart {server:sh}`；它的输出见 `mcp-broker logs "
+            "{server:sh}`。缺少的命令须安装在 broker 运行之处，而不是后端运行之处。"
         ),
     ),
     "stopped": ("{server}: it is stopped; last error: {error}", "{server}：已停止；最近的错误：{error}"),
     "stopped.mend": (
-        "Start it with `mcp-broker start {server}`.",
-        "请用 `mcp-broker start {server}` 启动它。",
+        "Start it with `mcp-broker start {server:sh}`.",
+        "请用 `mcp-broker start {server:sh}` 启动它。",
     ),
     "starting": ("{server}: it has not finished starting ({state})", "{server}：尚未启动完成（{state}）"),
     "starting.mend": (
         (
             "A first start with npx or uvx downloads: wait, and run the doctor again. If it never gets "
-            "ready, look at `mcp-broker logs {server}`."
+            "ready, look at `mcp-broker logs {server:sh}`."
         ),
         (
             "npx 或 uvx 首次启动需要下载：请稍候再运行 doctor。如果一直不能就绪，请查看"
-            " `mcp-broker logs {server}`。"
+            " `mcp-broker logs {server:sh}`。"
         ),
     ),
     "list_fails": (
         "{server}: its tools could not be listed at {times} of {of} pages: {error}",
         "{server}：{of} 个页面中有 {times} 个未能列出其工具：{error}",
     ),
-    "list_fails.mend": ("Look at `mcp-broker logs {server}`.", "请查看 `mcp-broker logs {server}`。"),
+    "list_fails.mend": ("Look at `mcp-broker logs {server:sh}`.", "请查看 `mcp-broker logs {server:sh}`。"),
     "call_fails": (
         "{server}: calling {tool} failed at {times} of {of} pages: {error}",
         "{server}：{of} 个页面中有 {times} 个调用 {tool} 失败：{error}",
     ),
     "call_fails.mend": (
-        "Try it by hand with `mcp-broker call {server} {tool}`, and look at `mcp-broker logs {server}`.",
-        "请用 `mcp-broker call {server} {tool}` 手动尝试，并查看 `mcp-broker logs {server}`。",
+        (
+            "Try it by hand with `mcp-broker call {server:sh} {tool:sh}`, and look at "
+            "`mcp-broker logs {server:sh}`."
+        ),
+        "请用 `mcp-broker call {server:sh} {tool:sh}` 手动尝试，并查看 `mcp-broker logs {server:sh}`。",
     ),
     "tool_fails": (
         "{server}: {tool} answered with an error at {times} of {of} pages: {error}",
         "{server}：{of} 个页面中有 {times} 个得到 {tool} 的错误回答：{error}",
     ),
     "tool_fails.mend": (
-        "Correct tool and arguments in [servers.{server}.doctor], or mend what the tool needs.",
-        "请更正 [servers.{server}.doctor] 中的工具与参数，或解决该工具所依赖的问题。",
+        "Correct tool and arguments in [servers.{server:key}.doctor], or mend what the tool needs.",
+        "请更正 [servers.{server:key}.doctor] 中的工具与参数，或解决该工具所依赖的问题。",
     ),
     "slower": (
         "{server}: its answers became slower, from {first_s} s to {last_s} s",
@@ -164,11 +168,11 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "slower.mend": (
         (
             "The others did not, so it is the server or what it asks. Repeat with `--cycles 30`; if it goes "
-            "on, `mcp-broker restart {server}` and report it to its authors."
+            "on, `mcp-broker restart {server:sh}` and report it to its authors."
         ),
         (
             "其他服务器没有变慢，因此问题在它自身或它所依赖的服务。请以 `--cycles 30` 重试；如仍如此，请运行"
-            " `mcp-broker restart {server}`，并报告给其作者。"
+            " `mcp-broker restart {server:sh}`，并报告给其作者。"
         ),
     ),
     # --- remarks
@@ -202,11 +206,11 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "tool_complains": (
         (
             "{server}: {tool}, which the doctor chose by itself, answered with an error: {error}. Name a "
-            "better one in [servers.{server}.doctor]."
+            "better one in [servers.{server:key}.doctor]."
         ),
         (
-            "{server}：doctor 自行选择的 {tool} 返回了错误：{error}。可在 [servers.{server}.doctor] 中指定更"
-            "合适的工具。"
+            "{server}：doctor 自行选择的 {tool} 返回了错误：{error}。可在 [servers.{server:key}.doctor] 中指"
+            "定更合适的工具。"
         ),
     ),
     "runtime": (

@@ -185,4 +185,4 @@ def _inert(fact: object, *, in_code: bool) -> object:
 
 def speaker(language: int) -> Say:
     """What says a word in this language: 0 for English, 1 for Chinese."""
-    return lambda word, **facts: WORDS[word][language].format(**facts)
+    return lambda word, **facts: words.fill_in(WORDS[word][language], **facts)

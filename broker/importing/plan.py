@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from broker.core.config import NAME, ServerConfig
+from broker.core.config import ServerConfig
+from broker.core.names import derived, normal, why_not
 from broker.importing.entry import Conversion, Machine, Remark, Table
 from broker.importing.secrets import Variables
 
@@ -105,16 +104,16 @@ def plan(
 def _converted(sources: Iterable[Source], machine: Machine) -> tuple[list[Imported], list[Remark]]:
     """Every server that can be imported, and what there is to say about the others."""
     entries = [(source, *entry) for source in sources for entry in entries_of(source.document)]
-    names = mended(name for _, _, name, _ in entries)
     found: list[Imported] = []
     remarks: list[Remark] = []
     for source, section, old, entry in entries:
         in_seconds = section == "mcp_servers" or source.in_seconds
-        conversion = Conversion(names[old], source.folder, machine, in_seconds=in_seconds)
-        if names[old] != old:
+        name = mended(old)
+        conversion = Conversion(name, source.folder, machine, in_seconds=in_seconds)
+        if name != normal(old):
             conversion.remark("note", "import_renamed", old=old)
         if conversion.convert(entry):
-            found.append(Imported(names[old], conversion.table, str(source.path), conversion.remarks))
+            found.append(Imported(name, conversion.table, str(source.path), conversion.remarks))
         else:
             remarks += conversion.remarks
     return found, remarks
@@ -134,20 +133,12 @@ def sections_of(document: object) -> Iterator[tuple[str, Mapping[str, object]]]:
         yield from sections_of(document.get("mcp"))
 
 
-def mended(names: Iterable[str]) -> dict[str, str]:
-    """What each server is called in `broker.toml`: its own name where that is possible."""
-    chosen = {name: name for name in names}
-    taken = {name for name in chosen if NAME.fullmatch(name)}
-    for name in [name for name in chosen if name not in taken]:
-        chosen[name] = _mend(name, taken)
-        taken.add(chosen[name])
-    return chosen
+def mended(name: str) -> str:
+    """What a server is called in `broker.toml`: its own name where that is possible.
 
-
-def _mend(name: str, taken: Container[str]) -> str:
-    base = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("._-")[:60] or "server"
-    candidates = itertools.chain([base], (f"{base}-{number}" for number in itertools.count(2)))
-    return next(candidate for candidate in candidates if candidate not in taken)
+    What is derived depends on the old name only: another import makes the same of it, and of no other name.
+    """
+    return derived(name) if why_not(normal(name)) else normal(name)
 
 
 def merged(found: Iterable[Imported], prefer: Prefer | None) -> tuple[list[Imported], list[Remark]]:

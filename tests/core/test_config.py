@@ -189,10 +189,30 @@ def test_names_that_a_server_may_have(name: str) -> None:
     assert load({"servers": {name: {"command": "x"}}}, {}).servers[name].name == name
 
 
-@pytest.mark.parametrize("name", ["", "$broker", "$", "-a", ".a", "a b", "a/b", "名", "x" * 65, "a\n"])
-def test_names_that_no_server_may_have(name: str) -> None:
-    """Section 3: management is a reserved name, which no server can take."""
-    assert "64 letters" in problems({"servers": {name: {"command": "x"}}})[f"servers.{name}"].mend
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("", 'servers.""'),
+        ("$broker", 'servers."$broker"'),
+        ("$", 'servers."$"'),
+        ("-a", "servers.-a"),
+        ("a/b", 'servers."a/b"'),
+        ("x" * 65, f"servers.{'x' * 65}"),
+        ("a\n", 'servers."a\\u000a"'),
+        ("a\u200bb", 'servers."a\\u200bb"'),
+    ],
+)
+def test_names_that_no_server_may_have(name: str, path: str) -> None:
+    """Section 3: management is a reserved name, which no server can take. The place is valid TOML."""
+    assert "64 letters" in problems({"servers": {name: {"command": "x"}}})[path].mend
+
+
+def test_a_name_is_the_same_however_it_was_typed() -> None:
+    """é is one character or two; the config has it as one, and two tables of one name are a mistake."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    assert list(load({"servers": {decomposed: {"command": "x"}}}, {}).servers) == [composed]
+    twice = problems({"servers": {composed: {"command": "x"}, decomposed: {"command": "y"}}})
+    assert "two servers have this name" in twice[f'servers."{composed}"'].message
 
 
 @pytest.mark.parametrize(
@@ -235,7 +255,7 @@ def test_every_mistake_is_found_at_once() -> None:
             "broker": {"endpoint": "tcp://0.0.0.0:1", "socket_mode": 660},
             "limits": {"calls": 0, "credit_bytes": 1, "drain_sec": "5"},
             "servers": {
-                "bad name": {},
+                "bad/name": {},
                 "a": {"args": "x", "timeout": 0, "restart": "sometimes", "tiemout": 1},
                 "b": {"command": "x", "env": {"K": "${MISSING}", "A=B": "x"}},
                 "c": 5,
@@ -251,6 +271,8 @@ def test_every_mistake_is_found_at_once() -> None:
             "limits.calls",
             "limits.credit_bytes",
             "limits.drain_sec",
+            'servers."bad/name"',
+            'servers."bad/name".command',
             "servers.a.args",
             "servers.a.command",
             "servers.a.restart",
@@ -258,8 +280,6 @@ def test_every_mistake_is_found_at_once() -> None:
             "servers.a.timeout",
             "servers.b.env.A=B",
             "servers.b.env.K",
-            "servers.bad name",
-            "servers.bad name.command",
             "servers.c",
         ]
     )

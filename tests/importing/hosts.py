@@ -94,7 +94,7 @@ HOSTS = [
         "cline_mcp_settings.json",
         CLINE,
         {
-            "github.com-acme-notes": {
+            "github.com-acme-notes-ccca9274": {
                 "command": "{bin}/npx",
                 "args": ["-y", "notes"],
                 "timeout": 1800,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.names import derived
 from tests.importing.asking import Run, Write, one, placed, programs, servers
 
 
@@ -181,11 +182,21 @@ def test_keys_of_hosts(
 
 def test_names_that_the_broker_cannot_use_are_mended(run: Run, write: Write) -> None:
     """Each gets one of its own; a name that is fine is never touched."""
-    names = ["a b", "a-b", "a/b", "天气", "时间", "@scope/x", "-", "n" * 80, "ok.1_2"]
+    names = ["a b", "a-b", "a/b", "天气", "时间", "@scope/x", "-", "n" * 80, "ok.1_2", "Привет"]
     done = run(write("a.json", {"mcpServers": {name: {"command": "npx"} for name in names}}))
-    mended = ["a-b-2", "a-b", "a-b-3", "server", "server-2", "scope-x", "server-3", "n" * 60, "ok.1_2"]
-    assert list(servers()) == mended
-    assert done.stderr.count("a name that the broker cannot use") == 7
+    wanted = ["a b", "a-b", "a-b-c14cddc0", "天气", "时间", "scope-x-c1bb0a31", "server-3973e022"]
+    assert list(servers()) == [*wanted, f"{'n' * 55}-{derived('n' * 80)[-8:]}", "ok.1_2", "Привет"]
+    assert done.stderr.count("a name that the broker cannot use") == 4
+
+
+def test_a_second_import_never_takes_one_server_for_another(run: Run, write: Write) -> None:
+    """What is derived comes from the old name alone, whatever else the file has, and whichever is first."""
+    for name, command in (("a/b", "npx"), ("a:b", "uvx"), ("时间", "npx"), ("寸止", "uvx")):
+        path = write("a.json", {"mcpServers": {name: {"command": command}}})
+        assert run(path, "--merge", "--prefer", "last").exit_code == 0
+    found = {name: Path(table["command"]).name for name, table in servers().items()}
+    assert found == {derived("a/b"): "npx", derived("a:b"): "uvx", "时间": "npx", "寸止": "uvx"}
+    assert "nothing to write" in run(path, "--merge").stderr
 
 
 # --- two files -----------------------------------------------------------------------------------------
