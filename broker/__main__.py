@@ -13,8 +13,8 @@ from typing import TextIO
 
 from broker.words import language, say
 
-DAEMON_PACKAGES = ("click", "json5", "msgspec", "rich", "tomli", "tomlkit", "trio")
-"""What the extra `daemon` of pyproject.toml brings; a test holds the two together."""
+DAEMON_PACKAGES = ("click", "msgspec", "rich", "tomli", "tomlkit", "trio", "yaml")
+"""What the extra `daemon` of pyproject.toml brings, as it is imported; a test holds the two together."""
 
 _HINT = (
     """\

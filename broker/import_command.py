@@ -16,8 +16,9 @@ from broker.output import echo
 
 if TYPE_CHECKING:
     from broker.core.config import ServerConfig
-    from broker.importing.entry import Remark, Table
+    from broker.importing.entry import Remark
     from broker.importing.plan import Imported, Plan, Prefer, Source
+    from broker.importing.shapes import Table
 
 UNIT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH of a systemd unit that sets none: systemd.exec(5), $PATH."""
@@ -26,7 +27,7 @@ _COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
 
 
 @click.command("import")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--output",
     metavar="FILE",
@@ -62,24 +63,27 @@ def import_(
     search_path: str | None,
     secrets_as_variables: bool,
 ) -> None:
-    """Turn the servers of other hosts' JSON files into a broker.toml.
+    """Turn the servers of other hosts' files into a broker.toml.
 
-    FILE is mcp_servers.json of Open-LLM-VTuber, mcp.json of VS Code, or a file with mcpServers as Claude
-    Desktop, Cursor and others have it. It may have comments.
+    FILE is mcp_servers.json of Open-LLM-VTuber, or the file of Claude, Cursor, VS Code, Windsurf, Cline,
+    Codex, OpenCode, Zed, Continue, Gemini, Goose, LibreChat and others: JSON, which may have comments, TOML
+    or YAML. It may also be a piece of one, or lines such as `claude mcp add ...`. Without FILE, or for -,
+    standard input is read.
     """
-    from broker.importing.files import FileProblem, new_text, read, servers_in
+    from broker.importing.files import new_text, read_old, servers_there
+    from broker.importing.reading import FileProblem
 
     if force and merge:
         fail(say("import_force_or_merge"), USAGE)
     try:
-        sources = _sources(files)
+        sources = _sources(files or _piped())
         _refuse(output, overwrites=dry_run or force or merge)
-        old = read(output) if merge and os.path.exists(output) else ""
-        there = servers_in(old, output)
+        old = read_old(output) if merge and os.path.exists(output) else ""
+        there = servers_there(old, output)
         plan = _plan(sources, Here(search_path), there, prefer, secrets_as_variables)
         _tell(plan.remarks)
         if plan.servers:
-            header = say("import_header", files=", ".join(map(str, files)))
+            header = say("import_header", files=", ".join(map(str, files or ["-"])))
             _finish(output, new_text(old, plan.servers, header), plan.servers, dry_run=dry_run)
         else:
             echo(say("import_nothing", path=output), err=True)
@@ -134,6 +138,13 @@ def _refuse(output: Path, *, overwrites: bool) -> None:
         fail(say("import_no_file", path=output), USAGE)
     if not overwrites:
         fail(say("import_exists", path=output), USAGE)
+
+
+def _piped() -> tuple[Path, ...]:
+    """Standard input, where something is written to it."""
+    if sys.stdin is None or sys.stdin.isatty():
+        fail(say("import_no_input"), USAGE)
+    return (Path("-"),)
 
 
 def _sources(files: Iterable[Path]) -> list[Source]:

@@ -7,7 +7,6 @@ should know of it comes back as a `Remark`, whose word is one of `texts`.
 from __future__ import annotations
 
 import json
-import math
 import os.path
 import re
 from collections.abc import Mapping
@@ -16,22 +15,27 @@ from typing import Literal, NamedTuple, Protocol
 from broker.core.config import ServerConfig
 from broker.core.loading import ConfigError, load
 from broker.core.secrets import PLACEHOLDER
-from broker.importing.secrets import env_of, has_secret_args, variable, variables_of
+from broker.importing import placeholders, windows
+from broker.importing.command_line import NoWords, split
+from broker.importing.hosts import Found
+from broker.importing.placeholders import Variables
+from broker.importing.secrets import env_of, has_secret_args, variables_of
+from broker.importing.shapes import Table, flat, own_of_host, remote
+from broker.importing.times import NAMED, Time, times_of
 
-Table = dict[str, object]
 Level = Literal["note", "warning", "fault"]
 
-AMBIGUOUS_S = (1000, 3600)
-"""A `timeout` within these may be seconds or milliseconds. Below they are seconds, as in Cline and Roo:
-nobody waits for milliseconds only. Above they are milliseconds, as in Claude Code and Gemini CLI:
-nobody waits for longer than an hour."""
+KEYS = ("command", "args", "env", "env_inherit", "cwd", "timeout", "timeout_start_sec", "enabled")
+"""The keys of a server's table that an import writes."""
 
-_TRANSPORT_KEYS = ("type", "transport", "transportType")
-_ADDRESS_KEYS = ("url", "serverUrl", "httpUrl")
-_SWITCHES = {"disabled": False, "enabled": True, "isActive": True, "active": True}
+FEW = ("env_inherit", "timeout_start_sec")
+"""Those of which most hosts say nothing: what is set by hand in `broker.toml` is no other definition."""
+
+_SWITCHES = {"disabled": False, "enabled": True, "isActive": True, "active": True, "startup": True}
 """Keys by which hosts switch a server off, each with the value that leaves it on."""
+_FOLDERS = ("workspaceFolder", "workspaceRoot", "cwd", "__dirname", "CLAUDE_PLUGIN_ROOT")
 _SHELLS = ("sh", "bash", "dash", "zsh")
-_OWN_KEYS = {"command", "args", "env", "cwd", "timeout", "envFile", *_TRANSPORT_KEYS}
+_TAKEN = {*KEYS, "envFile", "type", "transport", "transportType", "source"}
 
 
 class Remark(NamedTuple):
@@ -66,31 +70,31 @@ class Machine(Protocol):
         """
 
 
-def seconds_of(value: float, *, in_seconds: bool) -> float | None:
-    """A `timeout` in seconds; `None` where nobody can know, or it is no time."""
-    least, most = AMBIGUOUS_S
-    if not 0 < value < math.inf:
-        return None
-    if in_seconds or value < least:
-        return value
-    return value / 1000 if value > most else None
-
-
 class Conversion:
-    """One server of one file on its way into a table of `broker.toml`."""
+    """One server of one file on its way into a table of `broker.toml`.
 
-    def __init__(self, name: str, folder: str, machine: Machine, *, in_seconds: bool) -> None:
+    Args:
+        name: what it is called in `broker.toml`.
+        found: what its file says of it.
+        folder: where what is relative in it starts from.
+        variables: which variable stands for what a host asks a person for.
+    """
+
+    def __init__(
+        self, name: str, found: Found, folder: str, machine: Machine, variables: Variables | None = None
+    ) -> None:
         self._name = name
+        self._found = found
         self._folder = folder
         self._machine = machine
-        self._in_seconds = in_seconds
+        self._variables = variables or Variables()
         self._known = {
-            **dict.fromkeys(("workspaceFolder", "cwd"), folder),
+            **dict.fromkeys(_FOLDERS, folder),
             **dict.fromkeys(("pathSeparator", "/"), "/"),
             "workspaceFolderBasename": os.path.basename(folder),
-            "userHome": machine.home,
+            **dict.fromkeys(("userHome", "homedir"), machine.home),
         }
-        self._unfilled = False
+        self._unusable = False
         self.table: Table = {}
         self.remarks: list[Remark] = []
 
@@ -98,35 +102,90 @@ class Conversion:
         """Something about this server."""
         self.remarks.append(Remark(level, word, {"server": self._name, **facts}))
 
-    def convert(self, entry: object) -> bool:
+    def convert(self) -> bool:
         """Fill `table` and `remarks`; whether the server can be imported."""
-        if not isinstance(entry, dict):
-            return self._checked(entry) is not None
-        kind = _remote(entry)
-        if kind is not None:
-            self.remark("fault", "import_remote", kind=kind)
+        if not isinstance(self._found.entry, dict):
+            return self._checked(self._found.entry) is not None
+        entry = flat(self._found.entry)
+        if self._is_elsewhere(entry):
             return False
         self._take(entry)
         server = self._checked(self.table)
-        if server is None:
+        if server is None or not self._is_linux():
             return False
         self._locate(server)
         if has_secret_args(self.table.get("args")):
             self.remark("warning", "import_secret_args")
         self._leave_out(entry)
+        self.table = {key: self.table[key] for key in KEYS if key in self.table}
         return True
+
+    def _is_elsewhere(self, entry: Table) -> bool:
+        """Whether it is no program that the broker could run."""
+        if kind := own_of_host(entry):
+            self.remark("fault", "import_own", kind=kind)
+        elif kind := remote(entry):
+            self.remark("fault", "import_remote", kind=kind)
+        return kind is not None
+
+    def _is_linux(self) -> bool:
+        """Whether Linux can run the command; what else is of Windows only leaves it disabled."""
+        command, args = str(self.table["command"]), self._args_taken()
+        if unusable := windows.of_command(command, args):
+            self.remark("fault", unusable.word, **unusable.facts)
+            return False
+        texts = {"args": args, "env": env_of(self.table).values(), "cwd": [self.table.get("cwd")]}
+        for key, values in texts.items():
+            for unusable in windows.paths_in(key, values):
+                self._disable(unusable.word, **unusable.facts)
+        if not self._unusable and (
+            found := windows.controls_in([command, *args, *env_of(self.table).values()])
+        ):
+            self.remark("warning", "import_control", found=", ".join(found))
+        return True
+
+    def _disable(self, word: str, **facts: object) -> None:
+        """It is imported, but has to be changed by hand before it can be started."""
+        self._unusable = True
+        self.table["enabled"] = False
+        self.remark("fault", word, **facts)
+
+    def _args_taken(self) -> list[object]:
+        args = self.table.get("args")
+        return args if isinstance(args, list) else []
 
     def _take(self, entry: Table) -> None:
         """The keys as they are; what has the wrong type stays wrong, for the broker's own check to say so."""
-        given = {key: value for key, value in entry.items() if value is not None}
+        self._switch(entry)
+        split = self._split(entry)
+        given = {**entry, **split}
         steps = {"command": self._command, "args": self._args, "env": self._env}
         for key, step in steps.items():
             if key in given:
                 self.table[key] = step(given[key])
+        if given.get("env_inherit"):
+            self.table["env_inherit"] = given["env_inherit"]
         self._cwd(given.get("cwd"))
-        if "timeout" in given:
-            self._timeout(given["timeout"])
-        self._switch(given)
+        self._times(given)
+
+    def _split(self, entry: Table) -> Table:
+        """A whole command line in `command`, as words."""
+        line, args, env = entry.get("command"), entry.get("args", []), entry.get("env", {})
+        if not isinstance(line, str) or not isinstance(args, list) or not isinstance(env, dict):
+            return {}
+        try:
+            words = split(line, self._is_here)
+        except NoWords as error:
+            self._disable(error.word)
+            return {}
+        if words is None:
+            return {}
+        self.remark("note", "import_split", command=words.program, count=len(words.args))
+        both = {**words.env, **env}
+        return {"command": words.program, "args": [*words.args, *args], **({"env": both} if both else {})}
+
+    def _is_here(self, path: str) -> bool:
+        return self._machine.exists(os.path.join(self._folder, self._home(path)))
 
     def _command(self, command: object) -> object:
         return self._home(self._fill(command, "command")) if isinstance(command, str) else command
@@ -140,40 +199,29 @@ class Conversion:
     def _env(self, env: object) -> object:
         if not isinstance(env, dict):
             return env
-        return {key: self._value(key, value) for key, value in env.items() if value is not None}
+        return {str(key): self._value(str(key), value) for key, value in env.items() if value is not None}
 
     def _value(self, key: str, value: object) -> object:
         if not isinstance(value, str):
             return _text(value)
-        if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", value):
+        text = placeholders.as_braces(value, self._found.host)
+        if re.fullmatch(r"\$[A-Z_][A-Z0-9_]*", text):
             self.remark("warning", "import_dollar", key=key)
-        return PLACEHOLDER.sub(lambda match: self._reference(key, match[1]), value)
-
-    def _reference(self, key: str, inner: str) -> str:
-        """What another host fills in, as the broker does it: `${NAME}`, from its own environment."""
-        if inner in self._known:
-            return self._known[inner]
-        inner, default, _ = inner.partition(":-")
-        scheme, colon, rest = inner.partition(":")
-        name = rest if scheme == "env" else inner
-        if colon and scheme != "env":
-            name = variable(rest) if scheme == "input" else variable(scheme, rest)
-            self.remark("note", "import_input", key=key, placeholder=f"${{{inner}}}", variable=name)
-        if default:
-            self.remark("warning", "import_default", key=key, variable=name)
-        return f"${{{name}}}"
+        filled = placeholders.of_env(key, text, self._known, self._variables, self.remark)
+        if left := placeholders.of_each_user(text):
+            self._disable("import_unfilled", key=f"env {key}", placeholder=left)
+        return filled
 
     def _fill(self, text: str, key: str, *, shell: bool = False) -> str:
         """A text outside of `env`, where the broker fills nothing."""
-        filled = self._with_known(text)
-        left = PLACEHOLDER.search(filled)
+        filled = self._with_known(placeholders.as_braces(text, self._found.host))
+        left = placeholders.left_in(filled) or placeholders.of_each_user(filled)
         if left and not shell:
-            self._unfilled = True
-            self.remark("fault", "import_unfilled", key=key, placeholder=f"${{{left[1].partition(':-')[0]}}}")
+            self._disable("import_unfilled", key=key, placeholder=left)
         return filled
 
     def _with_known(self, text: str) -> str:
-        return PLACEHOLDER.sub(lambda match: self._known.get(match[1], match[0]), text)
+        return PLACEHOLDER.sub(lambda match: self._known.get(match[1].strip(), match[0]), text)
 
     def _home(self, path: str) -> str:
         return os.path.join(self._machine.home, path[2:]) if path.startswith("~/") else path
@@ -185,6 +233,9 @@ class Conversion:
             )
         elif cwd:
             self.table["cwd"] = cwd
+        elif self._found.folder is not None:
+            self.table["cwd"] = self._folder
+            self.remark("note", "import_project", folder=self._folder)
         elif any(self._starts_here(text) for text in self._words()):
             self.table["cwd"] = self._folder
             self.remark("note", "import_cwd", folder=self._folder)
@@ -202,25 +253,29 @@ class Conversion:
         relative = path in (".", "..") or path.startswith(("./", "../"))
         return relative or self._machine.exists(os.path.join(self._folder, path))
 
-    def _timeout(self, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            self.table["timeout"] = value
-            return
-        seconds = seconds_of(value, in_seconds=self._in_seconds)
-        if seconds is None:
-            self.remark("warning", "import_timeout_unclear", value=value)
-            return
-        self.table["timeout"] = seconds
-        if seconds != value:
-            self.remark("note", "import_timeout", value=value, seconds=f"{seconds:g}")
+    def _times(self, entry: Table) -> None:
+        """The time-outs, in seconds."""
+        for time in times_of(entry, self._found.unit):
+            if not time.is_number:
+                self.table[time.meant] = time.value
+            elif time.seconds is None:
+                self.remark("warning", "import_timeout_unclear", key=time.key, value=time.value)
+            else:
+                self.table[time.meant] = time.seconds
+                self._tell_time(time, f"{time.seconds:g}")
+
+    def _tell_time(self, time: Time, seconds: str) -> None:
+        if time.seconds != time.value:
+            self.remark("note", "import_timeout", key=time.key, value=time.value, seconds=seconds)
+        elif time.key != time.meant:
+            self.remark("note", "import_time", key=time.key, meant=time.meant, seconds=seconds)
 
     def _switch(self, entry: Table) -> None:
-        off = any(
+        off = self._found.off or any(
             isinstance(value := entry.get(key), bool) and value is not on for key, on in _SWITCHES.items()
         )
-        if off or self._unfilled:
-            self.table["enabled"] = False
         if off:
+            self.table["enabled"] = False
             self.remark("note", "import_disabled")
 
     def _checked(self, table: object) -> ServerConfig | None:
@@ -233,7 +288,7 @@ class Conversion:
             return None
 
     def _locate(self, server: ServerConfig) -> None:
-        if self._unfilled:
+        if self._unusable:
             return
         try:
             program = self._machine.program(server, self._folder)
@@ -256,17 +311,10 @@ class Conversion:
     def _leave_out(self, entry: Table) -> None:
         if entry.get("envFile"):
             self.remark("fault", "import_env_file", file=self._with_known(str(entry["envFile"])))
-        taken = _OWN_KEYS | {key for key in _SWITCHES if isinstance(entry.get(key), bool)}
-        left = sorted(key for key, value in entry.items() if value and key not in taken)
+        taken = _TAKEN | NAMED.keys() | {key for key in _SWITCHES if isinstance(entry.get(key), bool)}
+        left = sorted(str(key) for key, value in entry.items() if value and key not in taken)
         if left:
             self.remark("note", "import_left_out", keys=", ".join(left))
-
-
-def _remote(entry: Table) -> str | None:
-    """How the server is reached, where that is not stdio."""
-    kinds = [kind for key in _TRANSPORT_KEYS if isinstance(kind := entry.get(key), str)]
-    addresses = [key for key in _ADDRESS_KEYS if entry.get(key)]
-    return next((kind for kind in (*kinds, *addresses) if kind not in ("stdio", "local")), None)
 
 
 def _text(value: object) -> object:

@@ -1,110 +1,79 @@
-"""The files of an import: JSON as hosts and people write it, and `broker.toml`, old and new.
+"""The files of an import: those of other hosts, and `broker.toml`, old and new.
 
-json5 and tomlkit are imported where they are used: the daemon does not pay for them.
+tomlkit is imported where it is used: the daemon does not pay for it.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import tomli
 
+from broker.config_file import text_of
 from broker.core.loading import ConfigError, load
 from broker.core.secrets import PLACEHOLDER
-from broker.importing.entry import Table
-from broker.importing.plan import KEYS, SECTIONS, Imported, Source, sections_of
-from broker.importing.texts import say
+from broker.importing.entry import FEW, KEYS
+from broker.importing.hosts import HOSTS, servers_in, switched
+from broker.importing.plan import Imported, Source
+from broker.importing.reading import FileProblem, document
+from broker.importing.shapes import Table
 
-Pairs = Iterable[tuple[str, object]]
-
-_JSON5_PLACE = re.compile(r"<string>:(\d+) (.*) at column (\d+)", re.DOTALL)
-
-
-class FileProblem(Exception):
-    """A file cannot be used; the message names it and says what to do."""
-
-    def __init__(self, word: str, **facts: object) -> None:
-        super().__init__(say(word, **facts))
+STDIN = "-"
 
 
 # --- reading -------------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> str:
-    """The text of a file.
+def read_source(path: Path) -> tuple[Source, list[str]]:
+    """What another host's file says, or standard input for `-`, and the keys that it has twice in one place.
 
     Raises:
-        FileProblem: it cannot be read, or is not UTF-8.
+        FileProblem: it cannot be read, or has no place for servers.
     """
+    text, label = _text_of(path), "<stdin>" if str(path) == STDIN else path
+    if not text.strip():
+        raise FileProblem("import_empty", path=label)
+    form, value, twice = document(text, label, path.suffix.lower())
+    whole = path.absolute()
     try:
-        return path.read_text(encoding="utf-8-sig")  # editors of Windows begin a file with a mark
+        found = servers_in(value, whole, form)
+    except RecursionError:  # YAML may say that a thing is a part of itself
+        raise FileProblem("import_too_deep", path=label) from None
+    if found is None:
+        raise FileProblem("import_no_servers", path=label, hosts=HOSTS)
+    return Source(whole, switched(found, value)), twice
+
+
+def _text_of(path: Path) -> str:
+    try:
+        content = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
+        return content.decode("utf-8-sig")  # editors of Windows begin a file with a mark
     except OSError as error:
         raise FileProblem("import_unreadable", path=path, problem=error.strerror) from None
     except UnicodeDecodeError as error:
         raise FileProblem("import_not_utf8", path=path, problem=error.reason) from None
 
 
-def read_source(path: Path) -> tuple[Source, list[str]]:
-    """What another host's file says, and the keys that it has twice in one place.
+def read_old(path: Path) -> str:
+    """The text of a `broker.toml` that is added to, read as the broker does it.
 
     Raises:
-        FileProblem: it cannot be read, is not JSON, or has no place for servers.
-    """
-    twice: list[str] = []
-
-    def collect(pairs: Pairs) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for key, value in pairs:
-            if key in found:
-                twice.append(key)
-            found[key] = value
-        return found
-
-    document = _parsed(read(path), path, collect)
-    if next(sections_of(document), None) is None:
-        raise FileProblem("import_no_servers", path=path, sections=", ".join(SECTIONS))
-    return Source(path.absolute(), document), list(dict.fromkeys(twice))
-
-
-def _parsed(text: str, path: Path, collect: Callable[[Pairs], dict[str, object]]) -> object:
-    """JSON goes through the standard library. Only what that refuses goes through json5, which knows comments
-    and trailing commas, but takes ten seconds for a megabyte: `~/.claude.json` may have several.
+        FileProblem: it cannot be read.
     """
     try:
-        try:
-            document = json.loads(text, object_pairs_hook=collect)
-        except ValueError:
-            document = _parsed_json5(text, path, collect)
-        json.dumps(document, ensure_ascii=False).encode()
-    except RecursionError:
-        raise FileProblem("import_too_deep", path=path) from None
-    except UnicodeEncodeError:
-        raise FileProblem("import_surrogate", path=path) from None
-    return document
+        return text_of(path)
+    except ConfigError as error:
+        raise FileProblem("import_old", problem=error) from None
 
 
-def _parsed_json5(text: str, path: Path, collect: Callable[[Pairs], dict[str, object]]) -> object:
-    import json5
-
-    try:
-        document: object = json5.loads(text, object_pairs_hook=collect)
-    except ValueError as error:
-        place = _JSON5_PLACE.fullmatch(str(error))
-        line, problem, column = place.groups() if place else (1, str(error), 1)
-        facts = {"path": path, "line": line, "column": column, "problem": problem}
-        raise FileProblem("import_not_json", **facts) from None
-    return document
-
-
-def servers_in(text: str, path: Path) -> list[Imported]:
+def servers_there(text: str, path: Path) -> list[Imported]:
     """The servers that a `broker.toml` has already.
 
     Raises:
@@ -141,7 +110,9 @@ def new_text(old: str, servers: Mapping[str, Table], header: str) -> str:
         raise FileProblem("import_invalid_file", count=len(error.problems), lines=lines) from None
     for name, table in servers.items():
         written = mapping["servers"][name]
-        if {key: written[key] for key in KEYS if key in written} != table:
+        if {
+            key: written[key] for key in KEYS if key in written and (key in table or key not in FEW)
+        } != table:
             raise FileProblem("import_not_merged", problem=name)
     return text
 
@@ -157,7 +128,7 @@ def _changed(old: str, servers: Mapping[str, Table]) -> str:
             for key in KEYS:
                 if key in table:
                     there[name][key] = _value(table[key])
-                elif key in there[name]:
+                elif key in there[name] and key not in FEW:
                     del there[name][key]
     return tomlkit.dumps(document)
 

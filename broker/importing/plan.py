@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from broker.core.config import ServerConfig
-from broker.core.names import derived, normal, why_not
-from broker.importing.entry import Conversion, Machine, Remark, Table
+from broker.core.names import normal
+from broker.importing.entry import FEW, KEYS, Conversion, Machine, Remark
+from broker.importing.hosts import PROJECT_FOLDERS, Found
+from broker.importing.naming import mended, told_apart
+from broker.importing.placeholders import Variables as Asked
+from broker.importing.placeholders import named_in
 from broker.importing.secrets import Variables
+from broker.importing.shapes import Table
 
 Prefer = Literal["first", "last"]
 
-SECTIONS = ("mcp_servers", "mcpServers", "servers")
-"""Where the servers stand: Open-LLM-VTuber; Claude Desktop, Cursor and most others; VS Code."""
-
-KEYS = ("command", "args", "env", "cwd", "timeout", "enabled")
-"""The keys of a server's table that an import writes."""
-
-PROJECT_FOLDERS = (".vscode", ".cursor", ".roo", ".kilocode", ".gemini")
-"""A host keeps a project's file in one of these; what is relative in it starts from the project."""
-
-SECONDS_FILES = ("cline_mcp_settings.json", "mcp_settings.json")
-SECONDS_FOLDERS = (".roo", ".kilocode")
-"""Cline, Roo and Kilo count `timeout` in seconds, as Open-LLM-VTuber does."""
-
 
 class Source(NamedTuple):
-    """One file that has been read: its absolute path, and what its JSON says."""
+    """One file that has been read: its absolute path, what it says and in which form, and its servers."""
 
     path: PurePath
-    document: object
+    found: list[Found]
 
     @property
     def folder(self) -> str:
         """What is relative in it starts from here."""
         folder = self.path.parent
         return str(folder.parent if folder.name in PROJECT_FOLDERS else folder)
-
-    @property
-    def in_seconds(self) -> bool:
-        """Whether its host is known to count `timeout` in seconds."""
-        return self.path.name in SECONDS_FILES or self.path.parent.name in SECONDS_FOLDERS
 
 
 class Imported(NamedTuple):
@@ -103,42 +90,31 @@ def plan(
 
 def _converted(sources: Iterable[Source], machine: Machine) -> tuple[list[Imported], list[Remark]]:
     """Every server that can be imported, and what there is to say about the others."""
-    entries = [(source, *entry) for source in sources for entry in entries_of(source.document)]
+    read = list(sources)
+    entries = [one.entry for source in read for one in source.found]
+    variables = Asked(frozenset(named_in(entries)))
     found: list[Imported] = []
     remarks: list[Remark] = []
-    for source, section, old, entry in entries:
-        in_seconds = section == "mcp_servers" or source.in_seconds
-        name = mended(old)
-        conversion = Conversion(name, source.folder, machine, in_seconds=in_seconds)
-        if name != normal(old):
-            conversion.remark("note", "import_renamed", old=old)
-        if conversion.convert(entry):
-            found.append(Imported(name, conversion.table, str(source.path), conversion.remarks))
-        else:
-            remarks += conversion.remarks
+    for source in read:
+        for name, one in zip(told_apart(source.found), source.found, strict=True):
+            folder = one.folder or source.folder
+            conversion = Conversion(name, one, folder, machine, variables)
+            if word := _renamed(name, one):
+                conversion.remark("note", word, old=one.name, folder=one.folder)
+            if conversion.convert():
+                found.append(Imported(name, conversion.table, str(source.path), conversion.remarks))
+            else:
+                remarks += conversion.remarks
     return found, remarks
 
 
-def entries_of(document: object) -> Iterator[tuple[str, str, object]]:
-    """The section, the name and the entry of each server."""
-    for section, servers in sections_of(document):
-        yield from ((section, name, entry) for name, entry in servers.items())
-
-
-def sections_of(document: object) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """The places for servers in a file, be they empty; also below `mcp`, as in the settings of VS Code."""
-    if isinstance(document, dict):
-        servers = ((section, document.get(section)) for section in SECTIONS)
-        yield from ((section, found) for section, found in servers if isinstance(found, dict))
-        yield from sections_of(document.get("mcp"))
-
-
-def mended(name: str) -> str:
-    """What a server is called in `broker.toml`: its own name where that is possible.
-
-    What is derived depends on the old name only: another import makes the same of it, and of no other name.
-    """
-    return derived(name) if why_not(normal(name)) else normal(name)
+def _renamed(name: str, one: Found) -> str | None:
+    """The word for why a server has another name than in its file."""
+    if name == normal(one.name):
+        return None
+    if not one.name:
+        return "import_unnamed"
+    return "import_renamed" if name == mended(one.name) else "import_apart"
 
 
 def merged(found: Iterable[Imported], prefer: Prefer | None) -> tuple[list[Imported], list[Remark]]:
@@ -170,9 +146,10 @@ def merged(found: Iterable[Imported], prefer: Prefer | None) -> tuple[list[Impor
 
 def differences(one: Table, other: Table) -> list[str]:
     """The keys of `KEYS` in which two definitions differ. A key that is left out has its default."""
-    empty = {"command": "", "args": [], "env": {}}
+    empty = {"command": "", "args": [], "env": {}, "env_inherit": []}
     fields = {field.name: field.default for field in msgspec.structs.fields(ServerConfig)} | empty
-    return [key for key in KEYS if one.get(key, fields[key]) != other.get(key, fields[key])]
+    keys = [key for key in KEYS if key in other or key not in FEW]
+    return [key for key in keys if one.get(key, fields[key]) != other.get(key, fields[key])]
 
 
 def _about(

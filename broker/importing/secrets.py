@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 
 from broker.core.secrets import PLACEHOLDER, is_secret, secrets_among
 
 
 def variable(*parts: str) -> str:
     """A name that any shell can set, made of these."""
-    name = re.sub(r"\W+", "_", "_".join(parts), flags=re.ASCII).upper().strip("_")
-    return name if name[:1].isalpha() else f"MCP_{name}".rstrip("_")
+    whole = "_".join(parts)
+    name = re.sub(r"\W+", "_", whole, flags=re.ASCII).upper().strip("_")
+    if not name:  # in letters that no shell takes
+        name = sha256(whole.encode(errors="surrogatepass")).hexdigest()[:8].upper()
+    return name if name[:1].isalpha() else f"MCP_{name}"
 
 
 def variables_of(table: object) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from broker.importing.form_texts import FORMS
 from broker.words import fill
 
 WORDS: dict[str, tuple[str, str]] = {
+    **FORMS,
     "import_header": ("Made by `mcp-broker import` from {files}", "由 `mcp-broker import` 根据 {files} 生成"),
     "import_program": ("{server}: {command} is {program}", "{server}：{command} 即 {program}"),
     "import_private": (
@@ -32,9 +34,93 @@ WORDS: dict[str, tuple[str, str]] = {
     "import_remote": (
         (
             "{server}: not imported: it is reached by {kind}, and the broker runs stdio servers only; "
-            "leave it with the client"
+            "leave it with the client, or write a bridge as its command, such as npx -y mcp-remote ADDRESS"
         ),
-        "{server}：未导入：它通过 {kind} 访问，而 broker 只运行 stdio 服务器；请保留在客户端的配置中",
+        (
+            "{server}：未导入：它是通过 {kind} 访问的远程服务器，而 broker 只运行 stdio 服务器；请保留在客户"
+            "端的配置中，或把桥接程序写为其命令，例如 npx -y mcp-remote 地址"
+        ),
+    ),
+    "import_own": (
+        "{server}: not imported: it is a part of its host ({kind}), which runs it itself; leave it there",
+        "{server}：未导入：它是宿主自带的部分（{kind}），由宿主自己运行；请保留在宿主的配置中",
+    ),
+    "import_windows_shell": (
+        (
+            "{server}: not imported: {shell} is a shell of Windows; on Linux write {instead} as command, and "
+            "what stands behind it as args"
+        ),
+        (
+            "{server}：未导入：{shell} 是 Windows 的命令解释器；在 Linux 上请把 {instead} 写为 command，"
+            "其后的写为 args"
+        ),
+    ),
+    "import_windows_program": (
+        "{server}: not imported: {program} is a program of Windows; write that of Linux, such as {instead}",
+        "{server}：未导入：{program} 是 Windows 程序；请改写为 Linux 上的程序，例如 {instead}",
+    ),
+    "import_windows_path": (
+        (
+            "{server}: imported but disabled: {key} has a path or variable of Windows, {found}; write one of "
+            "this machine and remove enabled = false"
+        ),
+        (
+            "{server}：已导入但被禁用：{key} 中有 Windows 的路径或变量 {found}；请改为本机的路径，并删除 "
+            "enabled = false"
+        ),
+    ),
+    "import_lost_backslash": (
+        (
+            "{server}: imported but disabled: {key} has {found}, a path of Windows whose single \\ made "
+            "another character; write a path of this machine and remove enabled = false"
+        ),
+        (
+            "{server}：已导入但被禁用：{key} 中有 {found}，这是 Windows 路径，其中单个 \\ 变成了别的字符；"
+            "请改为本机的路径，并删除 enabled = false"
+        ),
+    ),
+    "import_control": (
+        "{server}: there is a control character, {found}; where a \\ was meant, write it twice: \\\\",
+        "{server}：其中有控制字符 {found}；如果本来是 \\，请写两次：\\\\",
+    ),
+    "import_split": (
+        (
+            "{server}: its command was a whole line; now {command} is the command, and {count} word{count:s} "
+            "{count:are} args"
+        ),
+        "{server}：原 command 是一整行命令；现在 {command} 为 command，{count} 个词为 args",
+    ),
+    "import_open_quotation": (
+        (
+            "{server}: imported but disabled: a quotation mark in command is not closed; write the program "
+            "as command, its arguments as args, and remove enabled = false"
+        ),
+        (
+            "{server}：已导入但被禁用：command 中的引号没有闭合；请把程序写为 command，参数写为 args，"
+            "并删除 enabled = false"
+        ),
+    ),
+    "import_needs_shell": (
+        (
+            '{server}: imported but disabled: its command is a line for a shell; write command = "sh" and '
+            'args = ["-c", "the line"], and remove enabled = false'
+        ),
+        (
+            '{server}：已导入但被禁用：其 command 是一行 shell 命令；请写成 command = "sh"、'
+            'args = ["-c", "该行命令"]，并删除 enabled = false'
+        ),
+    ),
+    "import_project": (
+        "{server}: runs in {folder}, the project that it stands below",
+        "{server}：运行目录设为其所属项目 {folder}",
+    ),
+    "import_apart": (
+        "{server}: this is {old!r} of project {folder}; another one there has that name",
+        "{server}：这是项目 {folder} 的 {old!r}；同一文件中另有同名的服务器",
+    ),
+    "import_unnamed": (
+        "{server}: it has no name there; this one is made of its command, rename its table if you like",
+        "{server}：原处没有名称；此名称取自其命令，可自行修改表名",
     ),
     "import_invalid": ("{server}: not imported: {problem}", "{server}：未导入：{problem}"),
     "import_unfilled": (
@@ -67,13 +153,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}：env {key} 保持原样；如果它是变量，请写成带花括号的 ${{NAME}}",
     ),
     "import_timeout": (
-        "{server}: timeout {value} is read as milliseconds: {seconds} s",
-        "{server}：timeout {value} 按毫秒理解，即 {seconds} 秒",
+        "{server}: {key} {value} is read as milliseconds: {seconds} s",
+        "{server}：{key} {value} 按毫秒理解，即 {seconds} 秒",
     ),
     "import_timeout_unclear": (
-        "{server}: timeout {value} is left out: is it seconds, milliseconds, no time? write it in seconds",
-        "{server}：timeout {value} 未导入：无法判断是秒、毫秒还是无效时间；请以秒为单位写入",
+        "{server}: {key} {value} is left out: is it seconds, milliseconds, no time? write it in seconds",
+        "{server}：{key} {value} 未导入：无法判断是秒、毫秒还是无效时间；请以秒为单位写入",
     ),
+    "import_time": ("{server}: {key} is {meant}, {seconds} s", "{server}：{key} 写为 {meant}，{seconds} 秒"),
     "import_disabled": ("{server}: disabled, as it was there", "{server}：保持禁用"),
     "import_secret_args": (
         "{server}: an argument looks like a secret; everybody here can see it in the list of processes",
@@ -117,30 +204,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "import_no_file": (
         "{path} is not a regular file; name another with --output",
         "{path} 不是普通文件；请用 --output 指定其他文件",
-    ),
-    "import_unreadable": (
-        "{path} cannot be read: {problem}; correct its name or its permissions",
-        "{path} 无法读取：{problem}；请检查文件名或权限",
-    ),
-    "import_not_utf8": (
-        "{path} is not UTF-8: {problem}; save it as UTF-8",
-        "{path} 不是 UTF-8：{problem}；请另存为 UTF-8",
-    ),
-    "import_not_json": (
-        "{path}:{line}:{column}: not JSON: {problem}; correct this place first",
-        "{path}:{line}:{column}：不是 JSON：{problem}；请先改正此处",
-    ),
-    "import_too_deep": (
-        "{path} is nested too deeply; is it the right file?",
-        "{path} 嵌套过深；请确认文件是否正确",
-    ),
-    "import_surrogate": (
-        "{path} has half a character in it (\\ud800 to \\udfff); remove it",
-        "{path} 中有不完整的字符（\\ud800 至 \\udfff）；请删除",
-    ),
-    "import_no_servers": (
-        "{path} has no servers: none of {sections} is an object there; name a file that has one of them",
-        "{path} 中没有服务器：{sections} 均不是对象；请指定含有其中之一的文件",
     ),
     "import_not_toml": (
         "{path} is not a broker.toml: {problem}; correct it first, or write another file with --output",

@@ -23,10 +23,12 @@ def run(tmp_path: Path, bin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
     """Run the command in `tmp_path`, where it writes its `broker.toml`; `path` is what `--path` says."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*args: object, path: object = bin_folder, language: str = "en", **environ: str) -> Result:
+    def run(
+        *args: object, path: object = bin_folder, language: str = "en", stdin: str = "", **environ: str
+    ) -> Result:
         chosen = [*map(str, args), *(["--path", str(path)] if path else [])]
         env = {"MCP_BROKER_LANG": language, "HOME": str(tmp_path / "home"), **environ}
-        return CliRunner().invoke(import_, chosen, env=env, catch_exceptions=False)
+        return CliRunner().invoke(import_, chosen, input=stdin, env=env, catch_exceptions=False)
 
     return run
 

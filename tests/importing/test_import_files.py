@@ -141,7 +141,7 @@ def test_wrong_use_is_2(run: Run, write: Write, tmp_path: Path) -> None:
         ((path, "--output", tmp_path, "--force"), "not a regular file"),
         ((path, "--output", "/dev/null", "--force"), "not a regular file"),
         ((path, "--output", "none/broker.toml"), "cannot be written: No such file"),
-        ((), "Missing argument"),
+        ((), "<stdin> is empty"),
         ((path, "--prefer", "both"), "Invalid value"),
     ):
         done = run(*args)

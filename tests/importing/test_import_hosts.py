@@ -13,15 +13,23 @@ import pytest
 
 from broker.importing.texts import WORDS
 from tests.e2e.harness import PATIENCE_S, ROOT, rogue, running
-from tests.importing.asking import Run, Write, one, placed, servers
+from tests.importing.asking import Run, Write, one, placed, programs, servers
 from tests.importing.hosts import HOSTS, Host
+from tests.importing.other_hosts import OTHER_HOSTS
 
 
-@pytest.mark.parametrize("host", HOSTS, ids=[host.name for host in HOSTS])
+@pytest.mark.parametrize("host", [*HOSTS, *OTHER_HOSTS], ids=lambda host: host.name)
 def test_the_file_of_each_host(run: Run, write: Write, tmp_path: Path, bin_folder: Path, host: Host) -> None:
     """Whole commands, folders, seconds; what cannot be known is told, and goes to stderr."""
     write("servers/laundry.py", "")
-    done = run(write(host.name, host.content))
+    programs(tmp_path / "site", "one")
+    programs(tmp_path / "shop", "one")
+    programs(bin_folder / "my", "one")
+    (bin_folder / "my/one").rename(bin_folder / "my run")
+    whole = isinstance(host.content, str)
+    done = run(
+        write(host.name, host.content if whole else placed(host.content, folder=tmp_path, bin=bin_folder))
+    )
     expected, told = placed([host.servers, host.told], folder=tmp_path, bin=bin_folder)
     assert (done.exit_code, servers()) == (host.status, expected), done.stderr
     assert [text for text in told if text not in done.stderr] == [], done.stderr
@@ -47,12 +55,13 @@ def test_a_server_that_was_imported_runs(run: Run, write: Write, tmp_path: Path)
         (b'{"mcpServers": {\n  "a" 1}}', ":2:7: not JSON"),
         (b'{"mcpServers": { // a comment\n  "a": {"command": @}}}', ":2:20: not JSON"),
         (b'{"mcpServers": {"a"', ":1:20: not JSON"),
-        (b"", ":1:1: not JSON"),
+        (b"", "is empty; name the file of another host"),
+        (b"// nothing", ":1:11: not JSON: there is nothing but comments"),
         (b'{"mcpServers": {"a": {"command": "\\ud800"}}}', "half a character"),
         (b'{"mcpServers": ' + b"[" * 100_000, "nested too deeply"),
         ('{"mcpServers": {}}'.encode("utf-16"), "not UTF-8"),
-        (b'{"tools": {}}', "none of mcp_servers, mcpServers, servers"),
-        (b"[]", "none of mcp_servers, mcpServers, servers"),
+        (b'{"tools": {}}', "Zed (context_servers); Goose (extensions)"),
+        (b"[]", "Zed (context_servers); Goose (extensions)"),
         (None, "cannot be read: No such file"),
     ],
 )
@@ -133,4 +142,4 @@ def test_the_command_line_does_not_pay_for_it() -> None:
         timeout=PATIENCE_S,
         check=True,
     )
-    assert not {"json5", "tomlkit", "tomli", "msgspec", "trio", "broker.importing"} & set(done.stdout.split())
+    assert not {"yaml", "tomlkit", "tomli", "msgspec", "trio", "broker.importing"} & set(done.stdout.split())

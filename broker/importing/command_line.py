@@ -1,0 +1,59 @@
+"""A whole command line where a host's entry has its program, as words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from typing import NamedTuple
+
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII | re.DOTALL)
+_DRIVE = re.compile(r"[A-Za-z]:\\")
+
+
+class NoWords(Exception):
+    """The line is none of words: it needs a shell, or has an open quotation. `word` is one of `texts`."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
+
+
+class Words(NamedTuple):
+    """A line as it would be run: its variables, its program, and the arguments."""
+
+    env: dict[str, str]
+    program: str
+    args: list[str]
+
+
+def split(line: str, exists: Callable[[str], bool]) -> Words | None:
+    """The words of a line; `None` if it is one program, whose path may have spaces.
+
+    Args:
+        exists: whether there is such a file here.
+
+    Raises:
+        NoWords: it is more than a program with arguments.
+    """
+    if len(line.split()) < 2 or exists(line) or _DRIVE.match(line):
+        return None
+    env, words = {}, _words(line)
+    while len(words) > 1 and (pair := _ASSIGNMENT.fullmatch(words[0])):
+        env[pair[1]] = pair[2]
+        del words[0]
+    if not env and "/" in words[0] and not exists(words[0]):
+        return None  # most likely a path with a space in it, to a program that is not here
+    return Words(env, words[0], words[1:])
+
+
+def _words(line: str) -> list[str]:
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        words = list(lexer)
+    except ValueError:
+        raise NoWords("import_open_quotation") from None
+    if any(not word.strip("();<>|&") for word in words) or "`" in line or "$(" in line:
+        raise NoWords("import_needs_shell")
+    return words

@@ -1,0 +1,188 @@
+"""JSON with comments, trailing commas and a byte-order mark, as editors keep it; strict in everything else.
+
+JSON5 readers take an unknown escape for the letter behind it, so that a pattern or a path of Windows is
+changed without a word. Here comments and trailing commas are blanked out, which moves nothing, and the
+standard library reads the rest. Source: RFC 8259; the "JSON with comments" mode of VS Code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, NoReturn
+
+Pairs = Iterable[tuple[str, object]]
+Collect = Callable[[Pairs], object]
+
+_PIECE = re.compile(
+    r"""
+    (?P<string>"(?:[^"\\]|\\.)*(?:"|\Z))
+    | (?P<comment>//[^\n]*|/\*.*?(?:\*/|\Z))
+    | (?P<space>\s+)
+    | (?P<word>[^"/\s,:\[\]{}]+)
+    | (?P<mark>.)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_CLOSING = {"}": "{", "]": "["}
+_WORDS_OF_OTHERS = {"True": "true", "False": "false", "None": "null", "undefined": "null", "nil": "null"}
+
+
+class NotJson(Exception):
+    """A text is not JSON: where, and by which word of `texts` that is said.
+
+    Attributes:
+        at: the position in characters.
+        word: what is wrong there, and what to write.
+        facts: what the word is filled in with.
+    """
+
+    def __init__(self, at: int, word: str, **facts: object) -> None:
+        super().__init__(f"{word} at {at}")
+        self.at = at
+        self.word = word
+        self.facts = facts
+
+
+class _Piece(NamedTuple):
+    kind: str
+    text: str
+    at: int
+
+
+def loads(text: str, collect: Collect = dict) -> object:
+    """What a JSON text says.
+
+    Args:
+        text: the text, without its mark.
+        collect: makes an object of its pairs, which may have one key twice.
+
+    Raises:
+        NotJson: it is not JSON.
+        RecursionError: it nests too deep.
+    """
+    try:
+        return _strict(text, collect)  # the fast way: a file of several megabytes may have neither
+    except (json.JSONDecodeError, _NoNumber):
+        pass
+    pieces = list(_pieces(text))
+    plain = _blanked(text, pieces)
+    try:
+        return _strict(plain, collect)
+    except json.JSONDecodeError as error:
+        raise _told(plain, pieces, error) from None
+    except _NoNumber:
+        found = next(piece for piece in pieces if piece.kind == "word" and _is_no_number(piece.text))
+        raise NotJson(found.at, "json_number", found=found.text) from None
+
+
+class _NoNumber(Exception):
+    """NaN or Infinity, which Python's reader takes and JSON has not."""
+
+
+def _strict(text: str, collect: Collect) -> object:
+    return json.loads(text, object_pairs_hook=collect, parse_constant=_refuse, parse_int=_integer)
+
+
+def _refuse(name: str) -> NoReturn:
+    raise _NoNumber(name)
+
+
+def _integer(digits: str) -> int | float:
+    """A number that is too long for Python's int is no time-out and no port."""
+    return int(digits) if len(digits) < 400 else float(digits)
+
+
+def _is_no_number(word: str) -> bool:
+    return word.lstrip("-") in ("NaN", "Infinity")
+
+
+def _pieces(text: str) -> Iterator[_Piece]:
+    for found in _PIECE.finditer(text):
+        yield _Piece(str(found.lastgroup), found[0], found.start())
+
+
+def _blanked(text: str, pieces: list[_Piece]) -> str:
+    """The same with spaces for comments, and for a comma that follows a value and that a bracket follows."""
+    chars = list(text)
+    before, comma = "", None
+    for piece in pieces:
+        if piece.kind == "comment" and (piece.text.startswith("//") or piece.text.endswith("*/")):
+            end = piece.at + len(piece.text)
+            chars[piece.at : end] = [char if char in "\r\n" else " " for char in piece.text]
+        elif piece.kind not in ("comment", "space"):
+            if comma is not None and piece.text in _CLOSING:
+                chars[comma] = " "
+            comma = piece.at if piece.text == "," and before not in ("", *"{[,:") else None
+            before = piece.text
+    return "".join(chars)
+
+
+def _told(text: str, pieces: list[_Piece], error: json.JSONDecodeError) -> NotJson:
+    """Where and why, in words that say what to write."""
+    at, rest = error.pos, text[error.pos :]
+    if error.msg.startswith("Invalid \\"):
+        return NotJson(text.rfind("\\", 0, at + 1), "json_backslash")
+    if error.msg.startswith("Invalid control character"):
+        return NotJson(at, "json_control")
+    if error.msg.startswith("Unterminated string"):
+        return NotJson(at, "json_unterminated")
+    if rest[:2] == "/*":
+        return NotJson(at, "json_comment")
+    if not rest.strip():
+        return _unclosed(pieces, at)
+    return _misplaced(text, at, error.msg)
+
+
+def _misplaced(text: str, at: int, message: str) -> NotJson:
+    """Something stands where JSON has another thing. Of a text that may be a secret, nothing is repeated."""
+    found = re.match(r"[\w$.+-]+|.", text[at:], re.DOTALL)
+    word = found[0] if found else ""
+    before = text[:at].rstrip()[-1:]
+    if word == "'":
+        return NotJson(at, "json_quote")
+    if word == "#":
+        return NotJson(at, "json_comment")
+    if word in _WORDS_OF_OTHERS and "value" in message:
+        return NotJson(at, "json_word", found=word, instead=_WORDS_OF_OTHERS[word])
+    if word == "," or (word in _CLOSING and before in (",", ":")):
+        return NotJson(at, "json_empty", found=word)
+    if word in _CLOSING:
+        return NotJson(at, "json_extra", found=word)
+    if "':'" in message:
+        return NotJson(at, "json_colon", found=word[:1])
+    if number := re.fullmatch(r"[+.-]?\d[\w.+-]{0,9}|[+.-]", _run(text, at)):
+        return NotJson(at, "json_number", found=number[0])
+    if "property name" in message:
+        return NotJson(at, "json_key")
+    if "','" in message:
+        return NotJson(at, "json_comma", found=word[:1])
+    return NotJson(at, "json_extra", found=word[:1]) if "Extra data" in message else NotJson(at, "json_text")
+
+
+def _run(text: str, at: int) -> str:
+    """The letters and digits around a place: `0x10`, of which a reader takes the 0 alone."""
+    before = re.search(r"[-+.\w]*\Z", text[:at])
+    behind = re.match(r"[-+.\w]*", text[at:])
+    return (before[0] if before else "") + (behind[0] if behind else "")
+
+
+def _unclosed(pieces: list[_Piece], at: int) -> NotJson:
+    """The text ends too early."""
+    still: list[_Piece] = []
+    for piece in pieces:
+        if piece.kind == "mark" and piece.text in "{[":
+            still.append(piece)
+        elif piece.kind == "mark" and still and piece.text in _CLOSING:
+            still.pop()
+    if not still:
+        return NotJson(at, "json_nothing" if not any(p.kind == "string" for p in pieces) else "json_ends")
+    closing = {opening: closing for closing, opening in _CLOSING.items()}
+    missing = "".join(closing[piece.text] for piece in reversed(still))
+    return NotJson(at, "json_unclosed", missing=missing, opened=still[-1].text, opened_at=still[-1].at)
+
+
+def place(text: str, at: int) -> tuple[int, int]:
+    """Line and column of a position, both from 1."""
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)

@@ -1,0 +1,98 @@
+"""One entry of a host's file, in the shape that the broker's own tables have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+Table = dict[str, object]
+
+_ADDRESSES = ("url", "serverUrl", "httpUrl", "uri", "baseUrl")
+_PROGRAMS = ("command", "cmd")
+_TYPES = ("stdio", "local", "remote", "sse", "http", "streamable-http", "streamable_http", "streamableHttp")
+_GOOSE_OWN = ("builtin", "platform", "frontend", "inline_python")
+
+_MEANT = {
+    "cmd": "command",
+    "arguments": "args",
+    "environment": "env",
+    "envs": "env",
+    "workingDirectory": "cwd",
+    "working_directory": "cwd",
+    "env_vars": "env_inherit",
+}
+"""What a host calls a key, and what the broker calls it."""
+
+
+def is_server(entry: object) -> bool:
+    """Whether this is what is said of one server, by the keys that it has."""
+    if not isinstance(entry, dict):
+        return False
+    types = {entry.get(key) for key in ("type", "transport") if isinstance(entry.get(key), str)}
+    return any(entry.get(key) for key in (*_PROGRAMS, *_ADDRESSES)) or bool(types & {*_TYPES, *_GOOSE_OWN})
+
+
+def flat(entry: Mapping[str, Any]) -> Table:
+    """An entry with the keys that the broker has, whatever its host calls them; further keys stay."""
+    found: Table = {key: value for key, value in entry.items() if value is not None}
+    for key in ("transport", "command"):  # of Continue's JSON; of Zed before 2025-10
+        if isinstance(inner := found.get(key), dict):
+            del found[key]
+            found |= {"command" if name == "path" else name: value for name, value in inner.items()}
+    for key, meant in _MEANT.items():
+        if key in found and meant not in found:
+            found[meant] = found.pop(key)
+    if isinstance(command := found.get("command"), list) and command:
+        rest = found.get("args", [])
+        found["command"] = command[0]
+        found["args"] = [*command[1:], *rest] if isinstance(rest, list) else rest
+    found["env"] = _env(found.get("env"), found.pop("env_keys", None))
+    found["env_inherit"] = _names(found.get("env_inherit"))
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _env(env: object, keys: object) -> object:
+    """The variables; as `NAME=value` or as entries with `name` and `value` in a list, too."""
+    if isinstance(env, list):
+        pairs = [one.partition("=")[::2] if isinstance(one, str) else _pair(one) for one in env]
+        env = dict(pairs) if all(name for name, _ in pairs) else env
+    if isinstance(keys, list) and (
+        env is None or isinstance(env, dict)
+    ):  # Goose keeps their values elsewhere
+        env = {**{str(key): f"${{{key}}}" for key in keys}, **(env or {})}
+    return env
+
+
+def _pair(one: object) -> tuple[str, object]:
+    return (str(one.get("name", "")), one.get("value")) if isinstance(one, dict) else ("", None)
+
+
+def _names(names: object) -> object:
+    """`env_vars` of Codex: names, or tables with `name`."""
+    if not isinstance(names, list):
+        return names
+    return [one.get("name", one) if isinstance(one, dict) else one for one in names]
+
+
+def own_of_host(entry: Mapping[str, Any]) -> str | None:
+    """What the entry is, where its host runs it itself and there is no program to run."""
+    if (kind := entry.get("type")) in _GOOSE_OWN:
+        return str(kind)
+    is_extension = entry.get("source") == "extension" or isinstance(entry.get("settings"), dict)
+    return "extension" if is_extension and not is_server(entry) else None
+
+
+def remote(entry: Mapping[str, Any]) -> str | None:
+    """How the server is reached, where that is not stdio."""
+    kinds = [
+        kind for key in ("type", "transport", "transportType") if isinstance(kind := entry.get(key), str)
+    ]
+    addresses = [key for key in _ADDRESSES if entry.get(key)]
+    if any(kind in ("stdio", "local") for kind in kinds) and entry.get("command"):
+        return None
+    far = [kind for kind in kinds if re.sub(r"[-_]", "", kind).lower() in _REMOTE]
+    return next(iter((*(kind for kind in far if kind != "remote"), *addresses, *far)), None)
+
+
+_REMOTE = ("remote", "sse", "http", "https", "streamable", "streamablehttp", "httpstream", "ws", "websocket")
