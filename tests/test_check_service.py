@@ -215,3 +215,16 @@ def test_the_service_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(unit, "installed", lambda: Unit(path, root, {"PATH": "/nowhere"}, []))
     done = CliRunner().invoke(cli, ["check", "--service", "--config", str(path)])
     assert (done.exit_code, "用户 root，PATH /nowhere" in done.stdout) == (0, True)
+
+
+def test_a_mark_at_the_beginning_changes_nothing(tmp_path: Path) -> None:
+    """`check` reads the file a second time, for its secrets, and once did so in another way than `serve`."""
+    path = tmp_path / "broker.toml"
+    text = (
+        f'[servers."时间"]\ncommand = {str(sys.executable)!r}\nenv = {{ API_KEY = "sk-live-0123456789" }}\n'
+    )
+    path.write_text(f"\ufeff{text}", encoding="utf-8")
+    path.chmod(0o644)
+    done = CliRunner().invoke(cli, ["check", "--config", str(path)], env={"MCP_BROKER_LANG": "en"})
+    assert done.exit_code == 0, done.output
+    assert 'these look like secrets: servers."时间".env.API_KEY' in done.output

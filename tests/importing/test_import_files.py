@@ -97,6 +97,25 @@ def test_merging_keeps_all_that_is_there(run: Run, write: Write) -> None:
     assert (done.exit_code, "nothing to write" in done.stderr, old.read_text()) == (0, True, text)
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_merging_into_what_an_editor_of_windows_wrote(run: Run, write: Write, mark: str, end: str) -> None:
+    """It is read as `serve` reads it; the ends of its lines stay."""
+    old = OLD.replace("\n", end)
+    path = write("broker.toml", "")
+    path.write_bytes(f"{mark}{old}".encode())
+    assert run(write("a.json", one()), "--merge").exit_code == 0
+    assert path.read_bytes().decode().startswith(old)
+    assert list(servers()) == ["time", "other", "it"]
+
+
+def test_merging_into_what_is_no_config_is_refused(run: Run, write: Write) -> None:
+    """With the words of `serve`."""
+    Path("broker.toml").write_bytes(OLD.encode("utf-16"))
+    done = run(write("a.json", one()), "--merge")
+    assert (done.exit_code, "not UTF-8" in done.stderr, "save it as UTF-8" in done.stderr) == (2, True, True)
+
+
 def test_merging_another_definition(run: Run, write: Write, bin_folder: Path) -> None:
     """Refused, or taken by `--prefer last`: then only what an import writes changes, and comments stay."""
     old = write("broker.toml", OLD)
