@@ -483,7 +483,7 @@ def test_a_server_without_a_command_is_left_out() -> None:
         ({"servers": {"a": {"command": "x"}, "b": 5}}, "servers.b"),
         ({"servers": {"a": {"command": "x"}}, "limits": {"calls": 0}}, "limits.calls"),
         ({"servers": {"a": {"command": "x"}}, "brokre": {}}, "brokre"),
-        ({"servers": {"a/b": {"command": "x"}}}, "servers.a/b"),
+        ({"servers": {"a/b": {"command": "x"}}}, 'servers."a/b"'),
     ],
 )
 def test_a_key_that_is_misspelt_stops_everything(mapping: dict[str, Any], path: str) -> None:
