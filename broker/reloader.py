@@ -237,7 +237,7 @@ class Reloader:
         lost = server.lost
         if name in self._fleet.supervisors:
             self._fleet.supervisors[name].last_word = None
-            await self._hub.drain_server(name, self._hub.config.limits.drain_sec)
+            await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
             await self._fleet.remove(name)
         self._hub.remove(name)
         return server.lost - lost
@@ -249,7 +249,7 @@ class Reloader:
         process, lost = supervisor.process, server.lost
         self._retune(step.server, renewed=True)
         if process is not None:
-            await self._hub.drain_server(name, self._hub.config.limits.drain_sec)
+            await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
         if supervisor.process is process and not self._hub.mux.closing:
             await supervisor.replace()
         what = "changed" if supervisor.lifecycle.state is State.STOPPED else "restarted"

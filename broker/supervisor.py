@@ -281,11 +281,8 @@ class Supervisor:
 
     async def _started(self) -> Process | None:
         """A new process, once it is its turn; `None` where there is none to come, for now or for good."""
-        await self._starts.acquire_on_behalf_of(self)
-        self._has_slot = True
         try:
-            self._learn_secrets()
-            await self._launcher.end_owed(self._config)
+            await self._its_turn()
             if self.lifecycle.state is not State.STARTING:
                 self._give_slot_back()  # it was stopped while it waited for its turn
                 return None
@@ -303,6 +300,19 @@ class Supervisor:
             self.last_lines = []
             self._feed(Event.GONE)
         return None
+
+    async def _its_turn(self) -> None:
+        """Wait for one of the places to start in, and until nothing is left of an earlier container.
+
+        Who is stopped meanwhile gives the place back, and needs another one if it is started again.
+        """
+        while not self._has_slot:
+            await self._starts.acquire_on_behalf_of(self)
+            self._has_slot = True
+            self._learn_secrets()
+            await self._launcher.end_owed(self._config)
+            if self.lifecycle.state is not State.STARTING:
+                return
 
     def _learn_secrets(self) -> None:
         """From now on what its process is given is masked, in its words and in all that the broker says."""

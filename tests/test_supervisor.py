@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 from msgspec import structs
 from trio.testing import MockClock
 
@@ -87,7 +88,7 @@ def test_a_process_that_came_meanwhile_is_not_restarted(
     monkeypatch.setattr(Supervisor, "restart", restart)
 
     class Draining(Hub):
-        async def drain_server(self, name: str, patience_s: float) -> int:
+        async def drain_server(self, name: str, patience_s: float, *, firm: bool = False) -> int:
             supervisor.process = cast(Any, meanwhile)
             return 0
 
@@ -101,3 +102,43 @@ def test_a_process_that_came_meanwhile_is_not_restarted(
 
     trio.run(main)
     assert ended == [True] * is_ended
+
+
+def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
+    """Issue 13: `stop`, then `start`, while an old container is removed; meanwhile the place is another's."""
+    config = ServerConfig(name="time", command="server")
+    world, spawned = World(), list[str]()
+    removing, removed = trio.Event(), trio.Event()
+
+    class Launcher:
+        def __init__(self) -> None:
+            self.environ: dict[str, str] = {}
+
+        async def end_owed(self, _: ServerConfig) -> None:
+            removing.set()
+            await removed.wait()
+
+        def spawn(self, _: ServerConfig) -> None:
+            spawned.append("time")
+            raise SpawnError("no such program")
+
+    supervisor = supervised(world, config, Launcher())
+    starts = supervisor._starts
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run)
+            await removing.wait()
+            await supervisor.stop()
+            await starts.acquire_on_behalf_of("another server")
+            supervisor.start()
+            removed.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not spawned
+            starts.release_on_behalf_of("another server")
+            await trio.testing.wait_all_tasks_blocked()
+            assert spawned == ["time"]
+            assert starts.borrowed_tokens == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)

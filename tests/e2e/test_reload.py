@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from client_shim import BrokerClient
+from client_shim import BrokerClient, wire
 from client_shim.errors import ServerDied, ServerDisabled, UnknownServer
 from tests.e2e.harness import RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command
@@ -102,6 +102,30 @@ def test_calls_at_a_changed_server_end_and_what_waits_goes_on_waiting() -> None:
         asyncio.run(main())
         assert not is_alive(pid)
         assert broker.server("s")["calls"] == 2
+
+
+def test_a_start_meanwhile_cuts_no_call_that_the_reload_waits_for() -> None:
+    """Issue 13: who starts a server that a reload is about to replace gets the new process, in its time."""
+    with running({"s": rogue()}, limits={"drain_sec": 30.0}) as broker:
+
+        async def main() -> None:
+            async with BrokerClient("page", broker.endpoint) as client:
+                first = asyncio.create_task(client.call_tool("s", "sleep", {"seconds": 3}))
+                await in_flight(broker, "s")
+                broker.write({"s": rogue("--era", "modern")})
+                done, others = asyncio.create_task(asyncio.to_thread(reload, broker)), []
+                while not (await asyncio.to_thread(broker.server, "s"))["queued"]:
+                    others.append(asyncio.create_task(client.call_tool("s", "echo", {"n": 2})))
+                    await asyncio.sleep(0.02)
+                await client.request(wire.MANAGEMENT, "start", {"server": "s"})
+                assert (await first).content[0].text == "slept"
+                assert {(await other).content[0].text for other in others} == {'{"n":2}'}
+                (said,) = (await done)["servers"]
+                assert (said["what"], said["cut"]) == ("restarted", 0)
+
+        pid = broker.pids()["s"]
+        asyncio.run(main())
+        assert not is_alive(pid)
 
 
 def test_calls_of_a_removed_server_end_clearly() -> None:
