@@ -1,12 +1,14 @@
 """Where Prometheus reads the metrics: `GET /metrics` on a loopback port or a Unix socket, and nothing else.
 
 In the broker's own loop, for the figures have one owner; so a connection has one request, few bytes and
-little time, and there are few connections.
+little time, and there are few connections. Who connects and asks for nothing delays nobody: where there are
+many, the oldest makes room for the next.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -19,15 +21,24 @@ from broker.core.config import BrokerConfig
 from broker.exposition import render
 from broker.place import Place, PlaceError, closed_umask, open_to
 
-MAX_CONNECTIONS = 8
-"""So many are attended to at once."""
+MAX_CONNECTIONS = 32
+"""So many there may be at once; a further one takes the place of the oldest."""
+
+MAX_ANSWERS = 4
+"""So many answers are made at once."""
+
+HOSTS = frozenset({b"127.0.0.1", b"localhost", b"[::1]"})
+"""What a request on a loopback port may name as its host: a web page whose name was pointed at this machine
+(DNS rebinding) has a browser name another one. RFC 9110, section 7.2."""
 
 MAX_REQUEST_BYTES = 8192
 PATIENCE_S = 5.0
 """For the whole of one connection."""
 
 _READ_BYTES = 4096
+_BACKLOG = 128
 _UNIX = "unix:"
+_HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^:@/\s]+)(?::[0-9]{1,5})?")
 
 logger = logging.getLogger("mcp-broker")
 
@@ -45,7 +56,8 @@ class Scraping:
 
     def __init__(self, address: str, config: BrokerConfig) -> None:
         self._address = address
-        self._free = trio.Semaphore(MAX_CONNECTIONS)
+        self._open: dict[trio.SocketStream, trio.CancelScope] = {}
+        self._answering = trio.CapacityLimiter(MAX_ANSWERS)
         self._socket = _bound(address, config)
 
     def close(self) -> None:
@@ -55,24 +67,58 @@ class Scraping:
             Path(self._address.removeprefix(_UNIX)).unlink(missing_ok=True)
 
     async def run(self, office: Office) -> None:
-        """Answer until cancelled. Who comes while there are enough waits in the kernel's line."""
+        """Answer until cancelled."""
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._socket))
         logger.info("metrics.listening", extra={"address": self._address})
         async with trio.open_nursery() as nursery:
             while True:
-                await self._free.acquire()
-                nursery.start_soon(self._attend, office, await _accepted(listener))
+                stream = await _accepted(listener)
+                if len(self._open) >= MAX_CONNECTIONS:
+                    self._open.pop(next(iter(self._open))).cancel()
+                    office.hub.mux.counters.add("scrape-made-room")
+                self._open[stream] = scope = trio.CancelScope()
+                nursery.start_soon(self._attend, office, stream, scope)
 
-    async def _attend(self, office: Office, stream: trio.SocketStream) -> None:
+    async def _attend(self, office: Office, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         """One connection. Whatever its client does, it ends soon."""
+        scope.deadline = trio.current_time() + PATIENCE_S
         try:
             async with stream:
-                with trio.move_on_after(PATIENCE_S), suppress(trio.BrokenResourceError):
-                    await _answer(stream, office)
+                with scope, suppress(trio.BrokenResourceError):
+                    await self._answer(stream, office)
         except Exception:  # a scrape that fails must not take the calls of everybody with it
             logger.exception("metrics.failed")
         finally:
-            self._free.release()
+            self._open.pop(stream, None)
+
+    async def _answer(self, stream: trio.SocketStream, office: Office) -> None:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
+        try:
+            request = await _request(http, stream)
+        except h11.RemoteProtocolError as error:
+            await _send(http, stream, error.error_status_hint, str(error))
+            return
+        if request is None:
+            return
+        path = request.target.partition(b"?")[0]
+        if not self._is_for_us(request):
+            await _send(http, stream, 421, "the host of the request has to be 127.0.0.1, localhost or [::1]")
+        elif path != b"/metrics":
+            await _send(http, stream, 404, "the metrics are at /metrics")
+        elif request.method != b"GET":
+            await _send(http, stream, 405, "the metrics can only be read", allow="GET")
+        else:
+            accept = next((value for name, value in request.headers if name == b"accept"), b"")
+            async with self._answering:
+                content_type, text = await render(office, accept.decode("latin-1"))
+            await _send(http, stream, 200, text, content_type=content_type)
+
+    def _is_for_us(self, request: h11.Request) -> bool:
+        """Whether whoever asks knows whom. A browser cannot connect to a Unix socket."""
+        if self._address.startswith(_UNIX):
+            return True
+        named = [_HOST.fullmatch(value) for name, value in request.headers if name == b"host"]
+        return all(found is not None and found[1].lower() in HOSTS for found in named)
 
 
 async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
@@ -83,26 +129,6 @@ async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
         except OSError as error:
             logger.warning("metrics.not_accepted", extra={"reason": error.strerror})
             await trio.sleep(PATIENCE_S)
-
-
-async def _answer(stream: trio.SocketStream, office: Office) -> None:
-    http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
-    try:
-        request = await _request(http, stream)
-    except h11.RemoteProtocolError as error:
-        await _send(http, stream, error.error_status_hint, str(error))
-        return
-    if request is None:
-        return
-    path = request.target.partition(b"?")[0]
-    if path != b"/metrics":
-        await _send(http, stream, 404, "the metrics are at /metrics")
-    elif request.method != b"GET":
-        await _send(http, stream, 405, "the metrics can only be read", allow="GET")
-    else:
-        accept = next((value for name, value in request.headers if name == b"accept"), b"")
-        content_type, text = await render(office, accept.decode("latin-1"))
-        await _send(http, stream, 200, text, content_type=content_type)
 
 
 async def _request(http: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
@@ -141,7 +167,7 @@ def _bound(address: str, config: BrokerConfig) -> socket.socket:
             return _bound_path(Path(address.removeprefix(_UNIX)), config)
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=MAX_CONNECTIONS)
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise PlaceError(
             f"broker.metrics: {address} cannot be had: {error}; give another address in [broker]"
@@ -156,7 +182,7 @@ def _bound_path(path: Path, config: BrokerConfig) -> socket.socket:
         with closed_umask():
             listening.bind(str(path))
         open_to(Place(f"ipc://{path}"), config)
-        listening.listen(MAX_CONNECTIONS)
+        listening.listen(_BACKLOG)
     except BaseException:
         listening.close()
         raise

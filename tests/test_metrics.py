@@ -11,7 +11,9 @@ import shutil
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -332,15 +334,22 @@ def test_what_is_no_http_gets_an_error_and_ends(broker: RunningBroker, sent: byt
     assert ask(broker)[0] == 200
 
 
-def test_who_says_nothing_keeps_nobody_from_asking_for_long(broker: RunningBroker) -> None:
-    """Law 6: few connections at once, each for a short time; who comes then waits, and is answered."""
-    silent = [socket.socket(socket.AF_UNIX) for _ in range(scraping.MAX_CONNECTIONS)]
+@pytest.mark.parametrize("said", [b"", b"GET /metrics HTT", b"GET /metrics HTTP/1.1\r\nHost: x\r\nA: "])
+def test_who_asks_for_nothing_delays_nobody(broker: RunningBroker, said: bytes) -> None:
+    """Law 6: few connections at once, each for a short time; the oldest makes room for the next."""
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(2 * scraping.MAX_CONNECTIONS)]
     for one in silent:
         one.settimeout(60)
         one.connect(socket_of(broker))
-    assert ask(broker)[0] == 200
+        one.sendall(said)
+    began = time.monotonic()
+    status, _, text = ask(broker)
+    assert status == 200
+    assert time.monotonic() - began < scraping.PATIENCE_S / 2
+    assert samples(text)["mcp_broker_events_total"]["scrape-made-room",] >= scraping.MAX_CONNECTIONS
     for one in silent:
-        assert one.recv(1) == b"", "their time is up"
+        with suppress(ConnectionResetError):
+            assert one.recv(1) == b"", "their time is up, or their place was wanted"
         one.close()
 
 
@@ -362,6 +371,21 @@ def test_a_loopback_port(tmp_path: Path) -> None:
     with running({"one": rogue()}, broker={"metrics": f"127.0.0.1:{port}"}) as broker:
         broker.wait_log("metrics.listening")
         assert "mcp_broker_build_info" in curl(f"http://127.0.0.1:{port}/metrics")
+        for host, status in HOSTS.items():
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.putrequest("GET", "/metrics", skip_host=True)
+            connection.putheader("Host", host)
+            connection.endheaders()
+            assert connection.getresponse().status == status, host
+            connection.close()
+
+
+HOSTS = {
+    **dict.fromkeys(("127.0.0.1:9464", "127.0.0.1", "localhost:1", "LocalHost", "[::1]:9464"), 200),
+    **dict.fromkeys(("evil.example", "evil.example:9464", "127.0.0.1.evil.example", "", "x@localhost"), 421),
+    **dict.fromkeys(("localhost:9464:1", "[::1", "192.0.2.1", "localhost.", "127.1"), 421),
+}
+"""A page of the web whose name was pointed at this machine (DNS rebinding) names itself."""
 
 
 def test_curl_reads_the_socket(broker: RunningBroker) -> None:
