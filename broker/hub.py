@@ -132,9 +132,13 @@ class Hub:
         """A server has a new process."""
         self._run(self.mux.spawned(name, self._clock()))
 
-    def line(self, name: str, line: bytes) -> None:
-        """A server wrote a line. `settle` must follow, when others that are there are taken in."""
+    def line(self, name: str, line: bytes) -> bool:
+        """A server wrote a line; whether its next one should wait until the server is `caught_up` with.
+
+        `settle` must follow, when others that are there are taken in.
+        """
         self._do(self.mux.line(name, line, self._clock()))
+        return bool(self.mux.backlog) and self.mux.backlog.is_busy(name)
 
     def heard(self, name: str) -> None:
         """A server wrote to its stderr."""
@@ -160,6 +164,10 @@ class Hub:
     def left_behind(self, what: str) -> None:
         """Something of a server's could not be ended."""
         self.mux.counters.add(f"left-behind.{what}")
+
+    def overfull(self, name: str) -> None:
+        """So much waits for a server's stdin that it is ended."""
+        self.mux.counters.add("ended.not-reading")
 
     def crashed(self) -> None:
         """A fault of the broker's own has ended a server's process."""
@@ -250,6 +258,8 @@ class Hub:
             due = latest if due is None or due > latest else due
             if due < self._alarm.deadline:
                 self._alarm.deadline = due
+        if self.mux.backlog:
+            self._alarm.deadline = -math.inf
         if self._watching:
             self._watching.unpark_all()
 
@@ -303,6 +313,11 @@ class Hub:
             raise
         self._firm[name] -= firm
         return line.running
+
+    async def caught_up(self, name: str) -> None:
+        """Come back once nothing is left to do about a server."""
+        while self.mux.backlog.is_busy(name):
+            await self._watching.park()
 
     def resume(self, name: str) -> None:
         """Give a server calls again that is to go on after all; not while its process is to be replaced."""

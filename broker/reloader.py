@@ -239,6 +239,7 @@ class Reloader:
             self._fleet.supervisors[name].last_word = None
             await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
             await self._fleet.remove(name)
+        await self._hub.caught_up(name)
         self._hub.remove(name)
         return server.lost - lost
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 import trio
@@ -37,15 +38,26 @@ class Upstream:
         stdin, stdout: non-blocking descriptors, which stay their owner's.
         max_line_bytes: the longest line that is read.
         congested: told when the server stops or begins again to read what is written.
+        max_waiting_bytes: how much may wait for the server's stdin. Beyond it nothing is written any more.
+        overfull: told once, when that is exceeded.
     """
 
     def __init__(
-        self, stdin: int, stdout: int, *, max_line_bytes: int, congested: Callable[[bool], None]
+        self,
+        stdin: int,
+        stdout: int,
+        *,
+        max_line_bytes: int,
+        congested: Callable[[bool], None],
+        max_waiting_bytes: float = math.inf,
+        overfull: Callable[[], None] = lambda: None,
     ) -> None:
         self._stdin = stdin
         self._stdout = stdout
         self._max_line_bytes = max_line_bytes
+        self._max_waiting_bytes = max_waiting_bytes
         self._tell_congested = congested
+        self._tell_overfull = overfull
         self._is_congested = False
         self._queue: deque[memoryview] = deque()
         self._queued_bytes = 0
@@ -64,7 +76,11 @@ class Upstream:
             self._queue.append(rest)
             self._queued_bytes += len(rest)
             self._work.set()
-            self._note_congestion()
+            if self._queued_bytes > self._max_waiting_bytes:
+                self.close()
+                self._tell_overfull()
+            else:
+                self._note_congestion()
 
     def _put(self, data: memoryview) -> int:
         try:
@@ -86,6 +102,7 @@ class Upstream:
         """Write nothing more: stdin is about to be closed, and its number may be another's at once."""
         self.broken = True
         self._queue.clear()
+        self._queued_bytes = 0
         self._work.set()
 
     async def flush(self) -> None:
@@ -99,6 +116,8 @@ class Upstream:
                 await trio.lowlevel.wait_writable(self._stdin)
             except trio.ClosedResourceError:  # see `close`
                 return
+            if not self._queue:
+                continue
             taken = self._put(self._queue[0])
             self._queued_bytes -= taken
             rest = self._queue[0][taken:]
@@ -122,18 +141,23 @@ class Upstream:
         self.broken = True
         self._work.set()
 
-    async def read(self, on_line: Callable[[bytes], None], settle: Callable[[], None]) -> None:
+    async def read(
+        self,
+        on_line: Callable[[bytes], object],
+        settle: Callable[[], None],
+        caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    ) -> None:
         """Hand over every line until the server closes its stdout.
 
         Args:
-            on_line: is given each of them.
+            on_line: is given each of them; where it returns true, the next has to wait.
             settle: is called after the last of those that were there, and before others get their turn.
+            caught_up: waits until the next line may come.
 
         Raises:
             LineTooLong: a line above `max_line_bytes`.
         """
-        partial: list[bytes] = []
-        size = 0
+        partial = bytearray()  # a list of chunks would take many times as much where they come byte by byte
         want = _READ_BYTES
         while True:
             self._reading = False
@@ -148,17 +172,27 @@ class Upstream:
                 return
             want = min(want * 4, _MAX_READ_BYTES) if len(chunk) == want else _READ_BYTES
             first, newline, rest = chunk.partition(b"\n")
-            partial.append(first)
-            size += len(first)
-            if size > self._max_line_bytes:
+            if len(partial) + len(first) > self._max_line_bytes:
                 raise LineTooLong
-            if newline:
-                on_line(b"".join(partial))
-                *lines, last = rest.split(b"\n")
-                if lines:
-                    await self._hand_over(lines, on_line, settle)
+            if not newline:
+                partial += first
+                continue
+            if partial:
+                partial += first
+                first = bytes(partial)
+            partial = bytearray()
+            if on_line(first):
                 settle()
-                partial, size = [last], len(last)
+                await caught_up()
+            *lines, last = rest.split(b"\n")
+            try:
+                if lines:
+                    await self._hand_over(lines, on_line, settle, caught_up)
+            finally:
+                settle()
+            if len(last) > self._max_line_bytes:
+                raise LineTooLong
+            partial += last
 
     async def caught_up(self, *others: int) -> None:
         """Wait until all is read that was written so far, to stdout and to others that somebody reads.
@@ -169,15 +203,25 @@ class Upstream:
             await trio.sleep(_LOOK_S)
 
     async def _hand_over(
-        self, lines: list[bytes], on_line: Callable[[bytes], None], settle: Callable[[], None]
+        self,
+        lines: list[bytes],
+        on_line: Callable[[bytes], object],
+        settle: Callable[[], None],
+        caught_up: Callable[[], Awaitable[None]],
     ) -> None:
         until = perf_counter() + TURN_S
         for number, line in enumerate(lines, 1):
-            on_line(line)
-            if number % LINES_A_TURN == 0 or perf_counter() > until:
+            if len(line) > self._max_line_bytes:
+                raise LineTooLong
+            if on_line(line):
+                settle()
+                await caught_up()
+            elif number % LINES_A_TURN == 0 or perf_counter() > until:
                 settle()
                 await trio.lowlevel.checkpoint()
-                until = perf_counter() + TURN_S
+            else:
+                continue
+            until = perf_counter() + TURN_S
 
 
 def _has_data(fd: int) -> bool:

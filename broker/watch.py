@@ -18,6 +18,9 @@ from broker.stderr_log import StderrLog
 from broker.upstream import LineTooLong, Upstream
 
 _ENVELOPE_BYTES = 65_536
+_BESIDE_CALLS_BYTES = 4 * 1024 * 1024
+"""What may wait for a stdin beside calls. Those stop above 1 MiB, two of the largest later at most."""
+
 _LAST_WORDS_S = 1.0
 _LOOKS_A_WATCH = 3
 """How often a process is looked at within `watchdog_sec`."""
@@ -25,6 +28,11 @@ _LOOKS_A_WATCH = 3
 _TOO_LONG = (
     "it wrote a line above max_message_bytes = {}; "
     "have it answer with less, or raise max_message_bytes in [limits] and restart the broker"
+)
+
+_OVERFULL = (
+    "it does not read its stdin: more than {} bytes wait for it there, such as answers to its own requests; "
+    "have it read its stdin while it writes"
 )
 
 
@@ -58,13 +66,20 @@ class Watch:
         self._hub = hub
         self._tell = tell
         self._max_message_bytes = max_message_bytes
-        self._take: Callable[[bytes], None] = self._first_line
+        self._take: Callable[[bytes], bool] = self._first_line
+        self._max_waiting_bytes = 2 * max_message_bytes + _BESIDE_CALLS_BYTES
         self.upstream = Upstream(
             process.stdin,
             process.stdout,
             max_line_bytes=max_message_bytes + _ENVELOPE_BYTES,
             congested=lambda congested: hub.congested(name, congested),
+            max_waiting_bytes=self._max_waiting_bytes,
+            overfull=self._overfull,
         )
+
+    def _overfull(self) -> None:
+        self._hub.overfull(self._name)
+        self._tell(Event.FAILED, Ending(_OVERFULL.format(self._max_waiting_bytes)))
 
     def begin(self, nursery: trio.Nursery, watchdog_s: float) -> None:
         """From now on, until the nursery is cancelled.
@@ -83,10 +98,10 @@ class Watch:
         self._lifecycle.alive(trio.current_time())
         self._hub.heard(self._name)
 
-    def _first_line(self, line: bytes) -> None:
+    def _first_line(self, line: bytes) -> bool:
         self._take = partial(self._hub.line, self._name)
         self._lifecycle.alive(trio.current_time(), spoke=True)
-        self._take(line)
+        return self._take(line)
 
     async def _read(self) -> None:
         """Read until the process ends or closes its output, and say which it was."""
@@ -95,7 +110,7 @@ class Watch:
 
             async def read() -> None:
                 try:
-                    await self.upstream.read(lambda line: self._take(line), self._hub.settle)
+                    await self.upstream.read(lambda line: self._take(line), self._hub.settle, self._caught_up)
                 except LineTooLong:
                     self._tell(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
                 over.set()
@@ -113,6 +128,9 @@ class Watch:
                 await self.upstream.caught_up(self._process.stderr)
                 nursery.cancel_scope.cancel()
         await self._tell_end()
+
+    async def _caught_up(self) -> None:
+        await self._hub.caught_up(self._name)
 
     async def _tell_end(self) -> None:
         status = self._process.exit_status()

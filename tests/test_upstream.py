@@ -6,13 +6,15 @@ import errno
 import os
 import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
-from broker.upstream import Upstream
+from broker.upstream import LineTooLong, Upstream
+from tests.core.residue import residue
 
 PATIENCE_S = 60.0
 LINES = 20_000
@@ -128,3 +130,94 @@ def test_when_its_stdin_is_closed_nobody_touches_that_number_any_more(waiting: b
         os.close(theirs)
 
     trio.run(main)
+
+
+LIMIT = 1000
+
+
+@pytest.mark.parametrize("before", [b"", b"{}\n", b"{}\n" * 100], ids=["alone", "behind one", "behind many"])
+@pytest.mark.parametrize("end", [b"\n", b"\n{}\n", b""], ids=["the last", "before another", "without an end"])
+@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, 50 * LIMIT])
+def test_every_line_is_held_to_the_limit(before: bytes, end: bytes, size: int) -> None:
+    """Law 6: behind a shorter line of the same read, 400,000 bytes passed a limit of 131,072."""
+
+    async def main(ours: int, theirs: int) -> list[int]:
+        upstream = Upstream(-1, ours, max_line_bytes=LIMIT, congested=lambda _: None)
+        sizes: list[int] = []
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                with pytest.raises(LineTooLong) if size > LIMIT else nullcontext():
+                    await upstream.read(lambda line: sizes.append(len(line)), lambda: None)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(read)
+            os.write(theirs, before + b"x" * size + end)
+            with trio.move_on_after(PATIENCE_S if size > LIMIT else 0.05):
+                await trio.sleep_forever()
+            nursery.cancel_scope.cancel()
+        return sizes
+
+    with pipe() as (ours, theirs):
+        assert max(trio.run(main, ours, theirs), default=0) <= LIMIT
+
+
+def test_the_next_line_waits_until_the_last_one_is_caught_up_with() -> None:
+    """Law 6: what a line has to be told to many is not met by a thousand further lines."""
+
+    async def main(ours: int, theirs: int) -> None:
+        upstream = Upstream(-1, ours, max_line_bytes=LIMIT, congested=lambda _: None)
+        lines: list[bytes] = []
+        may = trio.Event()
+
+        def take(line: bytes) -> bool:
+            lines.append(line)
+            return line == b"much"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upstream.read, take, lambda: None, may.wait)
+            os.write(theirs, b"much\nmore\n")
+            await trio.testing.wait_all_tasks_blocked()
+            assert lines == [b"much"]
+            may.set()
+            with trio.fail_after(PATIENCE_S):
+                while len(lines) < 2:
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+    with pipe() as (ours, theirs):
+        trio.run(main, ours, theirs)
+
+
+def test_what_waits_for_a_server_that_does_not_read_has_a_limit() -> None:
+    """Law 6: it is told once, what waited is forgotten, and nothing more is written."""
+
+    async def main() -> list[str]:
+        theirs, ours = os.pipe()
+        os.set_blocking(ours, False)
+        os.set_blocking(theirs, False)
+        told: list[str] = []
+        upstream = Upstream(
+            ours,
+            -1,
+            max_line_bytes=LIMIT,
+            congested=lambda _: None,
+            max_waiting_bytes=LIMIT,
+            overfull=lambda: told.append("overfull"),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(upstream.flush)
+            upstream.write(b"x" * 1_000_000)  # more than the pipe and the limit hold
+            for _ in range(10):
+                upstream.write(b"{}\n")
+            assert residue(upstream) == {}
+            with trio.fail_after(PATIENCE_S):
+                while nursery.child_tasks:
+                    with suppress(BlockingIOError):
+                        os.read(theirs, 65_536)
+                    await trio.lowlevel.checkpoint()
+        os.close(theirs)
+        os.close(ours)
+        return told
+
+    assert trio.run(main) == ["overfull"]

@@ -32,13 +32,18 @@ class Askers:
         if waiting.pop(call.id, None) is None:
             return False
         if not waiting:
-            del self._calls[call.method], self._until[call.method]
+            del self._calls[call.method]
+            self._until.pop(call.method, None)
         return True
 
-    def of(self, method: str | None = None) -> list[Call]:
-        """Who waits for this list, or for any."""
-        methods = self._calls if method is None else [method]
-        return [call for one in methods for call in self._calls.get(one, {}).values()]
+    @property
+    def methods(self) -> list[str]:
+        """The lists that somebody waits for."""
+        return list(self._calls)
+
+    def of(self, method: str) -> list[Call]:
+        """Who waits for this list."""
+        return list(self._calls.get(method, {}).values())
 
     @property
     def wake_at(self) -> float | None:
@@ -46,5 +51,8 @@ class Askers:
         return min(self._until.values()) if self._until else None
 
     def overdue(self, now: float) -> list[str]:
-        """The lists that have been waited for for long enough."""
-        return [method for method, until in self._until.items() if until <= now]
+        """The lists that have been waited for for long enough, each said once."""
+        over = [method for method, until in self._until.items() if until <= now]
+        for method in over:
+            del self._until[method]
+        return over

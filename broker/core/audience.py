@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from broker.core import refusals
+from broker.core.backlog import Backlog, Job
 from broker.core.effects import Effects
 from broker.core.fairness import Lane
+from broker.core.metrics import Counters
 from broker.core.refusals import Blame, Refusal
 from broker.core.server import Server
 from broker.core.sessions import Sessions
-from broker.core.subscriptions import Subscriptions, Wants, read_wants
+from broker.core.subscriptions import MAX_URIS, Subscriptions, Wants, read_wants
 from broker.core.texts import clip
 from client_shim import wire
 from client_shim.wire import Code
@@ -51,14 +53,39 @@ class Accepted(Struct, frozen=True):
         return msgspec.json.encode(result)
 
 
-class Audience:
-    """The channels that listen."""
+class _News(NamedTuple):
+    """What there is to hear: a notification about a resource, or, without a uri, about lists."""
 
-    def __init__(self, servers: Mapping[str, Server], sessions: Sessions, effects: Effects) -> None:
+    method: str
+    uri: str = ""
+
+
+class Audience:
+    """The channels that listen.
+
+    Args:
+        servers: each server by its name.
+        backlog: where many are told by and by.
+    """
+
+    def __init__(
+        self,
+        servers: Mapping[str, Server],
+        sessions: Sessions,
+        counters: Counters,
+        effects: Effects,
+        backlog: Backlog,
+    ) -> None:
         self._servers = servers
         self._sessions = sessions
+        self._counters = counters
         self._effects = effects
+        self._backlog = backlog
+        self._news: dict[str, dict[_News, bytes | str | None]] = {}
+        """What is still to be told of a server, each with its params: as they came, or for what reason."""
         self.subscriptions = Subscriptions()
+        self.unwanted: Callable[[str], object] = lambda server: None
+        """Told that a server has told of a resource that nobody has subscribed to."""
 
     def listen(self, lane: Lane, body: bytes) -> Refusal | Accepted:
         """Hear from now on what servers say unasked; it replaces what the channel listened to before.
@@ -92,45 +119,84 @@ class Audience:
         """Tell a channel what of its wants is not heard for now: each resource, and lists without a uri."""
         wants = self.subscriptions.of(lane)
         for name, why in accepted.refused.items():
+            said = self._reason(why.message)
             if wants.servers is not None and name in wants.servers and name not in accepted.servers:
-                self._tell_unheard([lane], name, None, why.message)
+                self._tell(lane, name, _News(UNHEARD), said)
             for uri in sorted(wants.resources.get(name, ())):
-                self._tell_unheard([lane], name, uri, why.message)
+                self._tell(lane, name, _News(UNHEARD, uri), said)
 
     def removed(self, server: str, reason: str) -> None:
         """A server is no longer configured: who has named it hears so, and hears it again if it is back."""
-        for lane in self.subscriptions.followers(server):
-            self._tell_unheard([lane], server, None, reason)
-        self.unheard(server, list(self.subscriptions.uris(server)), reason)
+        self.unheard(server, ["", *self.subscriptions.uris(server)], reason)
 
     def list_changed(self, server: str, notification: str) -> None:
         """One of its lists is another one than before."""
-        self._tell(self.subscriptions.listeners(server), server, notification, b"{}", "")
+        self._put(server, _News(notification), b"{}")
 
     def resource_updated(self, server: str, uri: str, body: bytes) -> bool:
-        """A resource may have changed; whether there is anybody to tell."""
-        lanes = self.subscriptions.subscribers(server, uri)
-        self._tell(lanes, server, UPDATED, body, uri)
-        return bool(lanes)
+        """The server says that a resource has changed; whether there can be anybody to tell."""
+        if not self.subscriptions.has_subscribers(server) or len(self._news.get(server, ())) >= MAX_URIS:
+            return False
+        self._put(server, _News(UPDATED, uri), body)
+        return True
+
+    def missed(self, server: str, uris: Iterable[str]) -> None:
+        """These resources may have changed."""
+        for uri in uris:
+            self._put(server, _News(UPDATED, uri), None)
 
     def unheard(self, server: str, uris: Iterable[str], reason: str) -> None:
         """The server will not tell of these resources, and who waits for that should know."""
+        said = self._reason(reason)
         for uri in uris:
-            self._tell_unheard(self.subscriptions.subscribers(server, uri), server, uri, reason)
+            self._put(server, _News(UNHEARD, uri), said)
 
-    def _tell_unheard(self, lanes: Iterable[Lane], server: str, uri: str | None, reason: str) -> None:
-        body = msgspec.json.encode({"uri": uri, "reason": self._effects.mask(clip(reason, _REASON_CHARS))})
-        self._tell(lanes, server, UNHEARD, body, uri or "")
+    def _reason(self, reason: str) -> str:
+        return self._effects.mask(clip(reason, _REASON_CHARS))
 
-    def _tell(self, lanes: Iterable[Lane], server: str, method: str, body: bytes, uri: str) -> None:
-        for key, channel in lanes:
-            connection = self._sessions.get(key)
-            if connection is not None:
-                message = wire.Notification(channel, 0, server, method)
-                slot = ("news", channel, server, method, uri)
-                post = self._sessions.post(connection, message, body, slot=slot)
-                if post is not None:
-                    self._effects.append(post)
+    def _put(self, server: str, news: _News, said: bytes | str | None) -> None:
+        """Tell it by and by. While it waits for its turn, the same again takes its place."""
+        waiting = self._news.setdefault(server, {})
+        if news in waiting:
+            self._counters.add("replaced.news")
+        waiting[news] = said
+        self._backlog.begin(("news", server), self._tell_all(server, waiting))
+
+    def _tell_all(self, server: str, waiting: dict[_News, bytes | str | None]) -> Job:
+        while waiting:
+            news = next(iter(waiting))
+            said, is_heard = waiting.pop(news), False
+            for lane in self._lanes(server, news):
+                if lane is not None:
+                    is_heard = True
+                    self._tell(lane, server, news, said)
+                yield
+            if not is_heard and type(said) is bytes and news.uri:
+                self.unwanted(server)
+        del self._news[server]
+
+    def _lanes(self, server: str, news: _News) -> Iterator[Lane | None]:
+        table = self.subscriptions
+        if news.uri:
+            return table.subscribers(server, news.uri)
+        return table.listeners(server, by_name=news.method == UNHEARD)
+
+    def _tell(self, lane: Lane, server: str, news: _News, said: bytes | str | None) -> None:
+        key, channel = lane
+        connection = self._sessions.get(key)
+        if connection is not None:
+            message = wire.Notification(channel, 0, server, news.method)
+            slot = ("news", channel, server, news.method, news.uri)
+            post = self._sessions.post(connection, message, _body(news, said), slot=slot)
+            if post is not None:
+                self._effects.append(post)
+
+
+def _body(news: _News, said: bytes | str | None) -> bytes:
+    if isinstance(said, bytes):
+        return said
+    params = {"uri": news.uri} if said is None else {"uri": news.uri or None, "reason": said}
+    return msgspec.json.encode(params)
 
 
 def _tells_of_none(server: Server) -> bool:

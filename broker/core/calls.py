@@ -6,10 +6,11 @@ A call has a row in `Routing` from `accept` on, waits its turn in its server's `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from broker.core import jsonrpc, refusals, repeating
 from broker.core.askers import PATIENCE_S
+from broker.core.backlog import PIECES, Backlog, Job
 from broker.core.catalog import LISTS
 from broker.core.config import LimitsConfig
 from broker.core.effects import Demand, Effects, Level, Write
@@ -29,6 +30,9 @@ from client_shim.wire import Code
 MAX_LOG_WAITING = 256
 """Log messages of one call that may wait for its client; beyond, the oldest gives way."""
 
+PUMPED_BYTES = 1024 * 1024
+"""Params that are given to a server in one step; whether it reads them shows before the next ones."""
+
 
 class Calls:
     """Every open call of the broker, and what becomes of it."""
@@ -40,12 +44,14 @@ class Calls:
         sessions: Sessions,
         counters: Counters,
         effects: Effects,
+        backlog: Backlog,
     ) -> None:
         self.limits = limits
         self._servers = servers
         self._sessions = sessions
         self._counters = counters
         self._effects = effects
+        self._backlog = backlog
         self.routing = Routing()
 
     def accept(
@@ -112,8 +118,16 @@ class Calls:
 
     def answer_askers(self, server: Server, method: str | None, now: float) -> None:
         """A list was read, or will not be: who waits for it gets what there is."""
+        for one in server.askers.methods if method is None else (method,):
+            job = self._answer_askers(server, one, now)
+            self._backlog.begin(("list", server.name, one), job)
+
+    def _answer_askers(self, server: Server, method: str, now: float) -> Job:
+        listing = server.catalogue.answer(method, now) if server.catalogue else None
         for call in server.askers.of(method):
-            self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
+            if call in server.askers:
+                self._list(call, listing, now)
+                yield
 
     def _full(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
         limits, routing = self.limits, self.routing
@@ -128,12 +142,32 @@ class Calls:
         return None
 
     def pump(self, server: Server, now: float) -> None:
-        """Give the server what it may have next."""
+        """Give the server what it may have next; what is too much for one step follows in the next."""
+        pieces, size = 0, 0
         while server.line.waiting and server.opened:
+            if pieces >= PIECES or size > PUMPED_BYTES:
+                self._backlog.leave(("pump", server.name), self._pump_later(server, now))
+                return
             call = server.line.next()
             if call is None:
                 return
-            self._serve(server, call, now)
+            pieces, size = pieces + 1, size + len(call.body)
+            if call.deadline <= now or self._sessions.get(call.connection) is None:
+                server.line.rejoin(call)
+                self._pass_over(call, now)
+            else:
+                self._serve(server, call, now)
+
+    def _pump_later(self, server: Server, now: float) -> Job:
+        self.pump(server, now)
+        yield
+
+    def _pass_over(self, call: Call, now: float) -> None:
+        """It is among many that end, and its turn to end has not come yet: it is not begun any more."""
+        if call.deadline <= now:
+            self.overdue(call, now)
+        else:
+            self.give_up(call, now)
 
     def _serve(self, server: Server, call: Call, now: float) -> None:
         assert server.link is not None
@@ -235,47 +269,38 @@ class Calls:
 
     def cancel(self, call: Call, now: float) -> None:
         """The client takes the call back."""
-        self._cancel_upstream(call, "the client cancelled it", now)
+        self.cancel_upstream(call, "the client cancelled it", now)
         self.fail(call, refusals.cancelled(), now)
         self.pump(self._servers[call.server], now)
 
-    def release(self, calls: Iterable[Call], now: float) -> None:
-        """Nobody waits for these calls any more."""
-        names = set()
-        for call in calls:
-            names.add(call.server)
-            self._cancel_upstream(call, "the client is gone", now)
-            self._end(call, None, None, now)
-        for name in sorted(names):
-            self.pump(self._servers[name], now)
+    def give_up(self, call: Call, now: float) -> None:
+        """Nobody waits for this call any more."""
+        self.cancel_upstream(call, "the client is gone", now)
+        self._end(call, None, None, now)
 
-    def _cancel_upstream(self, call: Call, reason: str, now: float) -> None:
+    def cancel_upstream(self, call: Call, reason: str, now: float) -> None:
+        """Tell the server that the answer is no longer wanted, if the call is there."""
         server = self._servers[call.server]
-        if call.sent and server.opened:
+        if call.sent and not call.orphaned and server.opened:
             server.give_up(call, now)
             params = {"requestId": call.id, "reason": reason}
             line = jsonrpc.notification_line("notifications/cancelled", params)
             self._effects.append(Write(call.server, line))
 
-    def expire(self, now: float) -> None:
-        """End the calls whose time is up; only then is anybody's turn."""
-        names = set()
-        for call in self.routing.expired(now):
-            server = self._servers[call.server]
-            if call in server.askers:
-                self.answer_askers(server, call.method, now)
-                continue
-            if call.sent or (server.lifecycle.state is State.READY and not call.begun):
-                refusal = refusals.deadline(call, server.line.running + server.line.reserved)
-            else:
-                refusal = self._not_served(call, server, now)
-            if call.sent and server.health is not None:
-                server.health.missed()
-            self._cancel_upstream(call, "its time was up", now)
-            self.fail(call, refusal, now)
-            names.add(call.server)
-        for name in sorted(names):
-            self.pump(self._servers[name], now)
+    def overdue(self, call: Call, now: float) -> None:
+        """The time of this call is up."""
+        server = self._servers[call.server]
+        if call in server.askers:  # it gets what there is
+            self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
+            return
+        if call.sent or (server.lifecycle.state is State.READY and not call.begun):
+            refusal = refusals.deadline(call, server.line.running + server.line.reserved)
+        else:
+            refusal = self.not_served(call, server, now)
+        if call.sent and server.health is not None:
+            server.health.missed()
+        self.cancel_upstream(call, "its time was up", now)
+        self.fail(call, refusal, now)
 
     def busy_until(self, server: Server, before: float, now: float) -> float | None:
         """When the last of the calls runs out of time that the server was given before a moment, and has."""
@@ -286,45 +311,8 @@ class Calls:
         ]
         return max(deadlines, default=None)
 
-    def server_died(self, server: Server, reason: str, now: float) -> None:
-        """The process is gone: what it had is answered now, or is to be sent again; what waits goes on."""
-        had = [call for call in self.routing.of_server(server.name) if call.sent]
-        again = []
-        for call in had:
-            call.deaths, call.death = call.deaths + 1, reason
-            stopping = server.lifecycle.stopping or server.withdrawn
-            why = repeating.at_death(call.once, call.deaths, stopping=stopping)
-            if why is None:
-                again.append(call)
-            else:
-                self.fail(call, refusals.died(call, why), now)
-        for call in reversed(again):  # each goes to the front
-            self.routing.mark_lost(call)
-            server.line.rejoin(call)
-        self._account(server, lost=len(had) - len(again), again=len(again))
-
-    def _account(self, server: Server, *, lost: int, again: int) -> None:
-        server.lost += lost
-        server.again += again
-        if lost or again:
-            self._counters.add("calls.again", again)
-            level = Level.WARNING if lost else Level.INFO
-            self._effects.note(level, "server.had_calls", server=server.name, lost=lost, again=again)
-
-    def refuse_waiting(self, server: Server, refusal: Refusal, now: float) -> None:
-        """The server takes no further calls: those in line end, those that it has do not."""
-        for call in self.routing.of_server(server.name):
-            if not call.sent:
-                self.fail(call, refusals.died(call, Once.STOPPED) if call.begun else refusal, now)
-
-    def server_rests(self, server: Server, now: float) -> None:
-        """The server will not be back for a while: what cannot wait so long is answered now."""
-        for call in self.routing.of_server(server.name):
-            if server.comes_too_late(call.deadline):
-                self.fail(call, self._not_served(call, server, now), now)
-
-    def _not_served(self, call: Call, server: Server, now: float) -> Refusal:
-        """Why a call that waits for its server does so in vain."""
+    def not_served(self, call: Call, server: Server, now: float) -> Refusal:
+        """Why a call that waits for its server is not served."""
         if not call.begun:
             return refusals.not_ready(server.name, server.lifecycle, now)
         return refusals.died(call, Once.STOPPED if server.lifecycle.stopped else Once.LATE)

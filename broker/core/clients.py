@@ -271,7 +271,7 @@ class Clients:
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
         """A channel is gone, or all of a connection: with its calls, and with what it listened to."""
-        self._calls.release(self._calls.routing.of_client(key, channel), now)
+        self._roster.release(key, channel, now)
         self._roster.want(self._audience.subscriptions.drop(key, channel), now)
 
     def goodbye(self, reason: str, now: float) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -123,13 +122,15 @@ class Each(Listening):
         if self._agreed.tells_of_resources:
             self._todo.update(dict.fromkeys(sorted(set(uris) ^ set(self._wanted))))
             self._wanted = frozenset(uris)
+            self._missed &= self._wanted
         return self._go_on(now)
 
     def _go_on(self, now: float) -> list[Heard]:
         effects: list[Heard] = []
         under_way = {asked.uri for asked in self._asked.values()}
-        free = (uri for uri in self._todo if uri not in under_way)
-        for uri in list(islice(free, MAX_ASKING - len(self._asked))):
+        for uri in [uri for uri in self._todo if uri not in under_way]:
+            if len(self._asked) == MAX_ASKING:
+                break
             del self._todo[uri]
             on = uri in self._wanted
             if on is not (uri in self._has):
@@ -203,8 +204,9 @@ class Stream(Listening):
         self._wanted = self._filter()
         self._open: _Stream | None = None
         self._next: _Stream | None = None
-        self._honoured: dict[str, Any] = {}
-        self._refused: dict[str, Any] | None = None
+        self._honoured: dict[str, bool | frozenset[str] | None] = {}
+        self._refused = False
+        """Whether the server will not do what is wanted now."""
         self._deaf = False
         self._pace = Pace(LISTEN_BURST, LISTEN_EVERY_S)
 
@@ -213,7 +215,9 @@ class Stream(Listening):
 
     def want(self, uris: Collection[str], now: float) -> list[Heard]:
         self._uris = frozenset(uris) if self._agreed.tells_of_resources else frozenset()
-        self._wanted = self._filter()
+        self._missed &= self._uris
+        before, self._wanted = self._wanted, self._filter()
+        self._refused = self._refused and self._wanted == before
         return self._go_on(now)
 
     def _filter(self) -> dict[str, Any]:
@@ -222,7 +226,7 @@ class Stream(Listening):
 
     @property
     def _is_due(self) -> bool:
-        if self._next is not None or self._wanted == self._refused:
+        if self._next is not None or self._refused:
             return False
         return self._wanted != (self._open.filter if self._open else {})
 
@@ -230,6 +234,7 @@ class Stream(Listening):
         wanted = self._wanted
         if self._is_due and not wanted and self._open is not None:
             ended, self._open = self._open, None
+            self._honoured = {}
             return [self._take_back(ended)]
         if not self._is_due or not self._pace.take(now):
             return []
@@ -249,20 +254,33 @@ class Stream(Listening):
         return None
 
     def _refuse(self, stream: _Stream, reply: Reply | None, now: float) -> list[Heard]:
-        self._refused, self._next = stream.filter, None
+        self._refused, self._next = stream.filter == self._wanted, None
         reason = _reason(reply)
-        warning = note(Level.WARNING, "subscription.refused", server=self._server, reason=reason)
-        return [warning, *self._unheard(self._open, reason), *self._go_on(now)]
+        heard: list[Heard] = [note(Level.WARNING, "subscription.refused", server=self._server, reason=reason)]
+        if self._refused and self._open is not None:
+            heard += self._keep(self._open)
+        return [*heard, *self._unheard(self._open, reason), *self._go_on(now)]
+
+    def _keep(self, stream: _Stream) -> list[Heard]:
+        """It cannot be replaced: it stays for those who are left, without what only others wanted."""
+        if stream.uris and not self._uris:
+            self._open, self._honoured, self._deaf = None, {}, True
+            return [self._take_back(stream)]
+        uris = sorted(stream.uris & self._uris)
+        left = {**stream.filter, "resourceSubscriptions": uris} if uris else stream.filter
+        self._open = _Stream(stream.id, left, stream.deadline)
+        self._honoured = {name: _asked_for(said, self._uris) for name, said in self._honoured.items()}
+        return []
 
     def _unheard(self, stream: _Stream | None, reason: str) -> list[Heard]:
         """Of which of the wanted resources the server will not tell, as long as this stream is the one."""
-        told_of = self._honoured.get("resourceSubscriptions", ()) if stream is not None else ()
-        named = {uri for uri in told_of if isinstance(uri, str)} if isinstance(told_of, list) else set()
-        lacking = self._uris - named
+        told_of = self._honoured.get("resourceSubscriptions") if stream is not None else None
+        lacking = self._uris - told_of if isinstance(told_of, frozenset) else self._uris
         return [Unheard(tuple(sorted(lacking)), reason)] if lacking else []
 
     def _ended(self, now: float) -> list[Heard]:
         self._open, self._deaf = None, True
+        self._honoured = {}
         self._missed = set(self._uris)
         return [note(Level.INFO, "subscription.ended", server=self._server), *self._go_on(now)]
 
@@ -282,8 +300,10 @@ class Stream(Listening):
         if self._next is None or named != b"%d" % self._next.id:
             return None
         before, self._open, self._next = self._open, self._next, None
-        self._honoured = {name: _agreed_to(raw) for name, raw in seen.notifications.items()}
-        self._refused = None
+        asked, self._honoured = self._open, {}
+        for name in asked.filter.keys() & seen.notifications.keys():
+            self._honoured[name] = _asked_for(_agreed_to(seen.notifications[name]), asked.uris)
+        self._refused = False
         effects: list[Heard] = [] if before is None else [self._take_back(before)]
         effects += self._check(self._open)
         if self._deaf or self._missed:
@@ -321,6 +341,11 @@ class Stream(Listening):
             taken_back = self._take_back(self._next)
             return [taken_back, *self._refuse(self._next, None, now)]
         return self._go_on(now)
+
+
+def _asked_for(said: bool | Collection[str] | None, uris: frozenset[str]) -> bool | frozenset[str] | None:
+    """Of what a server agrees to, what it was asked for: more of its words need not be kept."""
+    return said if said is None or isinstance(said, bool) else uris.intersection(said)
 
 
 def _agreed_to(raw: Raw) -> bool | list[str] | None:

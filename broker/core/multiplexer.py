@@ -7,11 +7,15 @@ the life of a call in `calls`.
 
 from __future__ import annotations
 
+import math
+
 from broker.core.audience import Audience
+from broker.core.backlog import Backlog
 from broker.core.calls import Calls
 from broker.core.clients import Clients
 from broker.core.config import Config, LimitsConfig, ServerConfig
 from broker.core.effects import Effect, Effects, Level
+from broker.core.endings import Endings
 from broker.core.lifecycle import Lifecycle
 from broker.core.metrics import Counters
 from broker.core.refusals import Refusal
@@ -53,13 +57,17 @@ class Multiplexer:
         self.servers = {
             name: Server(config.servers[name], lifecycles[name]) for name in sorted(config.servers)
         }
-        self.calls = Calls(limits, self.servers, self.sessions, self.counters, self._effects)
-        self.audience = Audience(self.servers, self.sessions, self._effects)
+        self.backlog = Backlog()
+        self.calls = Calls(limits, self.servers, self.sessions, self.counters, self._effects, self.backlog)
+        self._endings = Endings(self.calls, self.servers, self.backlog, self.counters, self._effects)
+        self.audience = Audience(self.servers, self.sessions, self.counters, self._effects, self.backlog)
         self._servers = Servers(self.servers, self.calls, self.audience, self.counters, self._effects)
         self._roster = Roster(
             self.servers,
             self._servers,
             self.calls,
+            self._endings,
+            self.backlog,
             self.audience,
             self._effects,
             max_bytes=limits.max_message_bytes,
@@ -193,12 +201,15 @@ class Multiplexer:
 
     def wake_at(self) -> float | None:
         """When `tick` is due next; `None` while nothing waits."""
+        if self.backlog:
+            return -math.inf
         times = (self.calls.routing.next_deadline(), self._roster.wake_at())
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed."""
-        self.calls.expire(now)
+        self.backlog.go_on()
+        self._endings.expire(now)
         self._roster.tick(now)
         return self._done(now)
 

@@ -9,9 +9,11 @@ from collections.abc import Collection
 
 from broker.core import refusals
 from broker.core.audience import Audience
+from broker.core.backlog import Backlog
 from broker.core.calls import Calls
 from broker.core.config import ServerConfig
 from broker.core.effects import Effects, Level, Unfit
+from broker.core.endings import Endings
 from broker.core.health import Health, Verdict
 from broker.core.lifecycle import Lifecycle
 from broker.core.link import Link
@@ -28,6 +30,8 @@ class Roster:
         table: each server by its name; it is changed here and nowhere else.
         servers: what carries out what their links want done.
         calls: the open calls.
+        endings: what ends many of them at once.
+        backlog: what is left for later steps.
         audience: who listens.
         max_bytes: the largest list that is kept of a server.
         client_info: what the broker calls itself towards servers.
@@ -38,6 +42,8 @@ class Roster:
         table: dict[str, Server],
         servers: Servers,
         calls: Calls,
+        endings: Endings,
+        backlog: Backlog,
         audience: Audience,
         effects: Effects,
         *,
@@ -47,6 +53,8 @@ class Roster:
         self._table = table
         self._servers = servers
         self._calls = calls
+        self._endings = endings
+        self._backlog = backlog
         self._audience = audience
         self._effects = effects
         self._max_bytes = max_bytes
@@ -75,20 +83,21 @@ class Roster:
         if server.outdated and server.link is None:
             server.forget()
         if not config.runs:
-            self._calls.refuse_waiting(server, refusals.does_not_run(config), now)
+            self._endings.refuse_waiting(server, refusals.does_not_run(config), now)
         self._calls.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:
         """It is no longer configured: what waits for it ends now, what it has may go on."""
         server = self._table[name]
         server.withdrawn = True
-        self._calls.refuse_waiting(server, refusals.removed(name), now)
+        self._endings.refuse_waiting(server, refusals.removed(name), now)
 
     def remove(self, name: str, now: float) -> None:
         """Its process is gone, and so is all that was known of it."""
         server = self._table[name]
-        self._calls.server_died(server, _why(server, "it was stopped"), now)
-        self._calls.refuse_waiting(server, refusals.removed(name), now)
+        self._endings.server_died(server, _why(server, "it was stopped"), now)
+        self._endings.refuse_waiting(server, refusals.removed(name), now)
+        self._backlog.finish(name)
         del self._table[name]
         if server.known is not None:
             for notification in server.known.changes_since(None):
@@ -123,6 +132,10 @@ class Roster:
                 did = server.link.want(self._audience.subscriptions.uris(name), now)
                 self._servers.link_did(server, server.link, did, now)
 
+    def release(self, connection: bytes, channel: int | None, now: float) -> None:
+        """A connection is gone, or one of its channels."""
+        self._endings.release(connection, channel, now)
+
     def heard(self, name: str, now: float) -> None:
         """It wrote to its stderr."""
         link = self._table[name].link
@@ -146,14 +159,14 @@ class Roster:
         if server.link is not None and not server.link.opened:
             server.remembered = Era.LEGACY if server.lifecycle.respawning else None
         server.forget_process()
-        self._calls.server_died(server, _why(server, reason), now)
+        self._endings.server_died(server, _why(server, reason), now)
         self._calls.answer_askers(server, None, now)
         if server.outdated:
             server.forget()
 
     def rests(self, name: str, now: float) -> None:
         """It has no process, and its lifecycle says when it will have one again."""
-        self._calls.server_rests(self._table[name], now)
+        self._endings.server_rests(self._table[name], now)
 
     def wake_at(self) -> float | None:
         """When `tick` is due for one of them."""

@@ -26,7 +26,8 @@ class Call(Struct, eq=False):
     `answers`: it carries on with what the server asked back.
 
     `once` is known when the call is sent: why it must not be sent a second time. `deaths` is how often its
-    server died while it had the call, `death` how it did the last time.
+    server died while it had the call, `death` how it did the last time. `orphaned`: its process is gone, and
+    what follows from that is still to be done.
     """
 
     id: int
@@ -52,6 +53,7 @@ class Call(Struct, eq=False):
     once: Once | None = None
     deaths: int = 0
     death: str = ""
+    orphaned: bool = False
 
     @property
     def lane(self) -> tuple[bytes, int]:
@@ -112,7 +114,7 @@ class Routing:
         """The server has died with it, and it is to be sent again: under a new id, as no id is used twice."""
         del self._calls[call.id]
         call.id = self.new_id()
-        call.sent = False
+        call.sent = call.orphaned = False
         self._calls[call.id] = call
         self._watch(call)
 

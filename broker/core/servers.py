@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from broker.core import jsonrpc, refusals
 from broker.core.audience import UPDATED, Audience
 from broker.core.calls import Calls
@@ -24,6 +22,9 @@ from broker.core.metrics import Counters
 from broker.core.routing import Call
 from broker.core.server import Server
 from broker.core.texts import clip
+
+MAX_ID_CHARS = 256
+"""The longest id of a server's own request that is answered. It is part of the answer."""
 
 
 class Servers:
@@ -48,6 +49,7 @@ class Servers:
         self._audience = audience
         self._counters = counters
         self._effects = effects
+        audience.unwanted = self._unwanted
 
     def line(self, name: str, line: bytes, now: float) -> None:
         """A server wrote this line to its stdout."""
@@ -82,7 +84,8 @@ class Servers:
     def _open_call(self, server: Server, id: Id | None) -> Call | None:
         """The call that this id of the broker's names, if that server has it."""
         call = self._calls.routing.by_id(id)
-        return call if call is not None and call.sent and call.server == server.name else None
+        is_there = call is not None and call.sent and not call.orphaned and call.server == server.name
+        return call if is_there else None
 
     def _replied(self, server: Server, link: Link, reply: Reply, now: float) -> None:
         call = self._open_call(server, reply.id)
@@ -136,6 +139,11 @@ class Servers:
         if uri is None or not self._audience.resource_updated(server.name, uri, bytes(told.params or b"")):
             self.discard(server, "resource.updated")
 
+    def _unwanted(self, name: str) -> None:
+        server = self._table.get(name)
+        if server is not None:
+            self.discard(server, "resource.updated")
+
     def _log_message(self, server: Server, told: Told, now: float) -> None:
         """It is for the call that asked for it, where it can be only one; else for who reads the logs."""
         call = server.log_takers.only(now) if server.era is Era.MODERN else None
@@ -155,6 +163,9 @@ class Servers:
 
     def _asked(self, server: Server, link: Link, asked: Asked) -> None:
         """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""
+        if len(str(asked.id)) > MAX_ID_CHARS:
+            self.discard(server, "long.id", method=clip(asked.method))
+            return
         if link.era is Era.MODERN:
             self._was_asked(server, link, asked)
         elif asked.method == "ping":
@@ -184,8 +195,7 @@ class Servers:
             if isinstance(one, Read):
                 self._was_read(server, one, now)
             elif isinstance(one, Missed):
-                for uri in one.uris:
-                    self._audience.resource_updated(server.name, uri, msgspec.json.encode({"uri": uri}))
+                self._audience.missed(server.name, one.uris)
             elif isinstance(one, Unheard):
                 self._audience.unheard(server.name, one.uris, one.reason)
             else:

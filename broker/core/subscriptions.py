@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, KeysView
+from collections.abc import Iterator, KeysView, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -35,7 +34,7 @@ MAX_SERVERS_NAMED = 1024
 MAX_SERVER_BYTES = 256
 """the longest name of one: a server that is not configured may be named, and the name is kept."""
 
-_PART = re.compile(r"[/?#]")
+_PARTS = frozenset("/?#")
 
 
 class Wants(Struct, frozen=True):
@@ -90,6 +89,8 @@ class Subscriptions:
     def __init__(self) -> None:
         self._rows: dict[bytes, dict[int, Wants]] = {}
         self._subscribers: dict[str, dict[str, dict[Lane, None]]] = {}
+        self._lengths: dict[str, dict[int, int]] = {}
+        """How many of the uris of a server have which length: only such parts of a uri are looked up."""
         self._channels = 0
         self._uris = 0
 
@@ -131,9 +132,8 @@ class Subscriptions:
             self._channels += 1
             self._uris += wants.uris
         for server, uris in wants.resources.items():
-            table = self._subscribers.setdefault(server, {})
             for uri in uris:
-                table.setdefault(uri, {})[lane] = None
+                self._join(server, uri, lane)
         return changed | set(wants.resources)
 
     def drop(self, connection: bytes, channel: int | None = None) -> set[str]:
@@ -158,50 +158,60 @@ class Subscriptions:
                 self._leave(server, uri, lane)
         return set(wants.resources)
 
+    def _join(self, server: str, uri: str, lane: Lane) -> None:
+        table = self._subscribers.setdefault(server, {})
+        if uri not in table:
+            lengths = self._lengths.setdefault(server, {})
+            lengths[len(uri)] = lengths.get(len(uri), 0) + 1
+        table.setdefault(uri, {})[lane] = None
+
     def _leave(self, server: str, uri: str, lane: Lane) -> None:
-        table = self._subscribers[server]
+        table, lengths = self._subscribers[server], self._lengths[server]
         del table[uri][lane]
         if not table[uri]:
             del table[uri]
+            lengths[len(uri)] -= 1
+            if not lengths[len(uri)]:
+                del lengths[len(uri)]
         if not table:
-            del self._subscribers[server]
+            del self._subscribers[server], self._lengths[server]
 
-    def listeners(self, server: str) -> Iterator[Lane]:
-        """Who hears of changed lists of a server."""
-        for connection, channels in self._rows.items():
-            for channel, wants in channels.items():
-                if wants.servers is None or server in wants.servers:
-                    yield (connection, channel)
+    def listeners(self, server: str, *, by_name: bool = False) -> Iterator[Lane | None]:
+        """Who hears of changed lists of a server; `by_name`: only who has named it.
 
-    def followers(self, server: str) -> list[Lane]:
-        """Who follows the lists of this server by its name."""
-        return [
-            (connection, channel)
-            for connection, channels in self._rows.items()
-            for channel, wants in channels.items()
-            if wants.servers is not None and server in wants.servers
-        ]
+        What changes between two steps of this counts; `None` is a pause, so that no step is long.
+        """
+        for connection in list(self._rows):
+            for channel in list(self._rows.get(connection, ())):
+                servers = self.of((connection, channel)).servers
+                hears = not by_name if servers is None else server in servers
+                yield (connection, channel) if hears else None
 
     def uris(self, server: str) -> KeysView[str]:
         """The resources of a server that somebody has subscribed to."""
         return self._subscribers.get(server, {}).keys()
 
-    def subscribers(self, server: str, uri: str) -> list[Lane]:
-        """Who hears of a resource: who subscribed to it, or to one that it is a part of."""
-        table = self._subscribers.get(server, {})
-        lanes: dict[Lane, None] = {}
-        for whole in _wholes(uri) if table else ():
-            lanes.update(table.get(whole, {}))
-        return list(lanes)
+    def has_subscribers(self, server: str) -> bool:
+        """Whether anybody has subscribed to a resource of this server."""
+        return server in self._subscribers
+
+    def subscribers(self, server: str, uri: str) -> Iterator[Lane | None]:
+        """Who hears of a resource, in the same way: who subscribed to it, or to one that it is a part of."""
+        heard: set[Lane] = set()
+        for length in list(self._lengths.get(server, ())):
+            for lane in list(self._of(server, uri[:length])) if _is_whole(uri, length) else ():
+                if lane not in heard and lane in self._of(server, uri[:length]):
+                    heard.add(lane)
+                    yield lane
+            yield None
+
+    def _of(self, server: str, uri: str) -> Mapping[Lane, None]:
+        return self._subscribers.get(server, {}).get(uri, {})
 
 
-def _wholes(uri: str) -> Iterator[str]:
-    """A uri and all that it may be a part of: MCP lets a server name a part of what was subscribed to.
+def _is_whole(uri: str, length: int) -> bool:
+    """Whether a uri is, or is a part of, what its first characters name.
 
-    Nothing longer can be subscribed to, and of a very long uri there would be very many that are.
+    MCP lets a server name a part of what was subscribed to.
     """
-    yield uri
-    for part in _PART.finditer(uri, 0, MAX_URI_BYTES):
-        yield uri[: part.start()]
-        if part.end() < len(uri):
-            yield uri[: part.end()]
+    return length == len(uri) or (length < len(uri) and not _PARTS.isdisjoint(uri[length - 1 : length + 1]))

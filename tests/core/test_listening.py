@@ -15,6 +15,7 @@ from client_shim import wire
 from client_shim.wire import Code
 from tests.core.fake_server import Json, Process, Script
 from tests.core.reloading import Reloads
+from tests.core.residue import tables
 from tests.core.world import Client, World
 
 ALL: Json = {"tools": {"listChanged": True}, "resources": {"listChanged": True, "subscribe": True}}
@@ -451,6 +452,68 @@ def test_a_stream_that_cannot_be_replaced_leaves_the_old_one_and_who_waits_knows
     assert [(method, params["uri"]) for _, _, method, params in page.told()] == [(UNHEARD, "v")]
     process.tell(U, uri="u")
     assert page.news() == [(1, "time", U, {"uri": "u"})]
+
+
+URIS = [f"note://{number}" for number in range(100)]
+
+
+def held(world: World) -> list[set[str]]:
+    """The tables that are as large as if all of `URIS` were kept in them."""
+    figures = {"Latency._buckets"}
+    return [names for names, size in tables(world.mux) if size >= len(URIS) and names != figures]
+
+
+@ERAS
+@pytest.mark.parametrize("way", ["refuses", "is silent", "ends the old one first", "ends the old one after"])
+@pytest.mark.parametrize("was_open", [True, False], ids=["it was subscribed", "it was not yet"])
+def test_whatever_a_server_says_after_the_clients_have_left_nothing_is_left(
+    era: Era, way: str, was_open: bool
+) -> None:
+    """Law 4: a refusal to listen to less, or the end of a stream, kept 500 of 500 uris for ever."""
+    world = there(era)
+    process, page = world.processes["time"], world.client()
+    mute = {"subscriptions/listen", "resources/subscribe", "resources/unsubscribe"}
+    process.script.mute = set() if was_open else mute
+    page.listen(time=URIS)
+    assert held(world)
+    process.script.mute = mute
+    opened = process.got("subscriptions/listen")
+    if way == "ends the old one first" and era is Era.MODERN:
+        process.refuse(opened[-1], -32603, "the backlog is full")
+    world.cut(page)
+    if way == "ends the old one after" and era is Era.MODERN:
+        process.tell("cancelled", requestId=opened[-1]["id"])
+    for _ in range(len(URIS)):
+        asked = [
+            line for method in mute for line in process.got(method) if line["id"] not in process.answered
+        ]
+        if not asked or way != "refuses":
+            break
+        for line in asked:
+            process.refuse(line, -32603, "no")
+    world.wait(1000.0 if era is Era.MODERN else 100_000.0)
+    assert held(world) == []
+    world.assert_empty()
+
+
+def test_a_stream_that_cannot_be_replaced_keeps_nothing_of_who_is_gone() -> None:
+    """Law 4: it goes on for who is left, and ends with the last of them."""
+    world = there(Era.MODERN)
+    process, page, leaver = world.processes["time"], world.client(), world.client(b"b")
+    page.listen(time=["u"])
+    leaver.listen(time=URIS)
+    world.wait(10.0)
+    process.script.mute = {"subscriptions/listen"}
+    world.cut(leaver)
+    process.refuse(process.got("subscriptions/listen")[-1], -32603, "no")
+    assert held(world) == []
+    process.tell(U, uri="u")
+    assert page.news() == [(1, "time", U, {"uri": "u"})]
+    world.cut(page)
+    world.wait(10.0)
+    process.refuse(process.got("subscriptions/listen")[-1], -32603, "no")
+    assert subscribed(process) == []
+    world.assert_empty()
 
 
 @pytest.mark.parametrize("how", ["error", "silence"])

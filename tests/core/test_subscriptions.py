@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core import subscriptions
+from broker.core.fairness import Lane
 from broker.core.subscriptions import Subscriptions, Wants, read_wants
 
 A, B, C = (b"a", 1), (b"a", 2), (b"b", 1)
 EMPTY = "<Subscriptions channels=0 uris=0 servers=0>"
+
+
+def heard(lanes: Iterable[Lane | None]) -> list[Lane]:
+    """Without the pauses."""
+    return [lane for lane in lanes if lane is not None]
 
 
 def wants(*servers: str, **resources: str) -> Wants:
@@ -55,10 +63,10 @@ def test_who_listens_hears() -> None:
     table.want(A, Wants(None))
     table.want(B, wants("s"))
     table.want(C, wants("t"))
-    assert (list(table.listeners("s")), list(table.listeners("u"))) == ([A, B], [A])
+    assert (heard(table.listeners("s")), heard(table.listeners("u"))) == ([A, B], [A])
     assert (table.channels(b"a"), table.channels(b"x")) == ([1, 2], [])
     table.want(A, wants("t"))
-    assert (list(table.listeners("s")), sorted(table.listeners("t"))) == ([B], [A, C])
+    assert (heard(table.listeners("s")), sorted(heard(table.listeners("t")))) == ([B], [A, C])
 
 
 def test_the_first_in_and_the_last_out_make_a_difference() -> None:
@@ -91,22 +99,22 @@ def test_who_subscribed_to_the_whole_hears_of_a_part(uri: str, hears: bool) -> N
     table = Subscriptions()
     table.want(A, wants(s="file:///notes"))
     table.want(B, wants(t="file:///notes"))
-    assert table.subscribers("s", uri) == ([A] if hears else [])
+    assert heard(table.subscribers("s", uri)) == ([A] if hears else [])
 
 
 def test_a_very_long_uri_holds_nobody_up() -> None:
     """Law 5: to try each part that it has would take longer than the test may."""
     table = Subscriptions()
     table.want(A, Wants(resources={"s": frozenset({"x://", "x:///"})}))
-    assert table.subscribers("s", "x:///" + "/" * 4_000_000) == [A]
+    assert heard(table.subscribers("s", "x:///" + "/" * 4_000_000)) == [A]
 
 
 def test_a_folder_with_its_slash_is_a_whole_too() -> None:
     """The same, as others write it."""
     table = Subscriptions()
     table.want(A, wants(s="file:///notes/"))
-    assert table.subscribers("s", "file:///notes/a") == [A]
-    assert table.subscribers("s", "file:///notes/") == [A]
+    assert heard(table.subscribers("s", "file:///notes/a")) == [A]
+    assert heard(table.subscribers("s", "file:///notes/")) == [A]
 
 
 @pytest.mark.parametrize(
@@ -170,10 +178,10 @@ class AnyTable(RuleBasedStateMachine):
         assert len(self.table) == len(rows)
         for server in "st":
             listeners = [lane for lane, row in rows.items() if row.servers is None or server in row.servers]
-            assert sorted(self.table.listeners(server)) == sorted(listeners)
+            assert sorted(heard(self.table.listeners(server))) == sorted(listeners)
             for uri in "uvw":
                 hear = [lane for lane, row in rows.items() if uri in row.resources.get(server, ())]
-                assert sorted(self.table.subscribers(server, uri)) == sorted(hear)
+                assert sorted(heard(self.table.subscribers(server, uri))) == sorted(hear)
                 assert (uri in self.table.uris(server)) is bool(hear)
 
     def teardown(self) -> None:
