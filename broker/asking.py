@@ -30,6 +30,9 @@ GiveUp = Callable[[str, int], NoReturn]
 BAD, USAGE, NO_BROKER = 1, 2, 3
 """Exit statuses beside 0: it ran and the answer is bad; usage or config; no broker answers."""
 
+RECONNECT_S = 5.0
+"""How long a command that calls a server waits for the next broker, where the one that is there ends."""
+
 ASK_S = 0.2
 """How long a command that waits for something lets pass before it asks again."""
 
@@ -75,10 +78,13 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
 @contextmanager
-def client(endpoint: str | None) -> Iterator[BlockingClient]:
-    """A connected client; what goes wrong with it ends the command with the right status."""
+def client(endpoint: str | None, reconnect_s: float = 0.0) -> Iterator[BlockingClient]:
+    """A connected client; what goes wrong with it ends the command with the right status.
+
+    With `reconnect_s` a broker that ends in order is waited out, and the next one is asked.
+    """
     try:
-        with BlockingClient(endpoint) as broker:
+        with BlockingClient(endpoint, reconnect_s=reconnect_s) as broker:
             yield broker
     except BrokerError as error:
         fail_by(error)

@@ -19,6 +19,7 @@ from broker import __version__, overview
 from broker.asking import (
     ASK_S,
     BAD,
+    RECONNECT_S,
     USAGE,
     GiveUp,
     client,
@@ -167,7 +168,7 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
 def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
     """List the tools of one SERVER, or of all that are ready. Exit status 1 if a list cannot be had."""
     failed: dict[str, CallError] = {}
-    with client(endpoint) as broker:
+    with client(endpoint, RECONNECT_S) as broker:
         if server is not None:
             found = {server: tools_of(broker, server)}
         else:
@@ -212,7 +213,7 @@ def call(
 ) -> None:
     """Call a TOOL of a SERVER with ARGUMENTS, a JSON object, and print its result."""
     params = {"name": tool, "arguments": _json_object(arguments)}
-    with client(endpoint) as broker:
+    with client(endpoint, RECONNECT_S) as broker:
         result = broker.request(
             server, "tools/call", params, timeout_s=timeout_s, on_progress=None if as_json else _progress
         )
@@ -293,7 +294,7 @@ def _watch(endpoint: str | None, *, as_json: bool) -> None:
     """Draw the status again and again, also while there is no broker, until Ctrl-C."""
     with suppress(KeyboardInterrupt), overview.live() as draw:
         while True:
-            with suppress(Unavailable), BlockingClient(endpoint) as broker:
+            with suppress(Unavailable), BlockingClient(endpoint, reconnect_s=0) as broker:
                 while True:
                     seen = broker.request(MANAGEMENT, "status")
                     _json_line(seen) if as_json else draw(overview.status(seen))

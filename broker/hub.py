@@ -284,12 +284,12 @@ class Hub:
         await self._pulsing.park()
 
     async def drain(self, patience_s: float) -> int:
-        """Take no new calls, and give the open ones this long to end; how many did not."""
+        """Take no new requests, and give the open ones this long to end; how many did not."""
         self.mux.refuse_new()
         with trio.move_on_after(patience_s):
-            while len(self.mux.calls.routing):
+            while not self.mux.is_drained:
                 await self._watching.park()
-        return len(self.mux.calls.routing)
+        return self.mux.under_way
 
     async def drain_server(self, name: str, patience_s: float, *, firm: bool = False) -> int:
         """Give a server no further calls, and those it has this long to end; how many did not.

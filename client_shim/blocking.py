@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any
 
 import zmq
 
-from client_shim import __version__, payload
+from client_shim import __version__, payload, reasons
 from client_shim.endpoint import default_endpoint, probe
-from client_shim.errors import ClientClosed
+from client_shim.errors import BrokerError, ClientClosed, Unavailable
 from client_shim.events import Asked, Ended, Event, Lost, Progressed
 from client_shim.link import FAREWELL_MS, Link
 from client_shim.state import ClientState, Phase
@@ -23,6 +23,9 @@ from client_shim.wire import WANTS_PROGRESS
 
 OnProgress = Callable[[float, "float | None", "str | None"], object]
 _CHANNEL = 1
+
+_PAUSE_S = 0.1
+"""Between two attempts to reach the next broker."""
 
 
 class BlockingClient:
@@ -35,6 +38,8 @@ class BlockingClient:
         endpoint: where the broker listens; `default_endpoint` where it is not given.
         timeout_s: the deadline of a call that is given none; `None` leaves it to the broker.
         hello_timeout_s: how long the broker may take to greet.
+        reconnect_s: how long to wait for the next broker, within the time of the call, where the one that was
+            there was lost; 0 is not at all. After one that ended in order it is all of the call's time.
         name: what the broker calls this client in its `status`.
 
     Entering raises `Unavailable`: `NoBroker`, `NotAllowed`, `BrokerSilent`, `WrongWireVersion`, …
@@ -46,11 +51,17 @@ class BlockingClient:
         *,
         timeout_s: float | None = None,
         hello_timeout_s: float = 5.0,
+        reconnect_s: float = 5.0,
         name: str = "mcp-broker",
     ) -> None:
         self.endpoint = endpoint or default_endpoint()
         self.timeout_s = timeout_s
         self._hello_timeout_s = hello_timeout_s
+        self._reconnect_s = reconnect_s
+        self._gone_at: float | None = None
+        """When the broker that was there last was lost; `None` while one is, and before there was one."""
+        self._announced = False
+        self._closed = True
         self._who = {"name": name, "version": __version__, "pid": os.getpid()}
         self._link: Link | None = None
 
@@ -66,25 +77,56 @@ class BlockingClient:
     @property
     def broker_version(self) -> str:
         """The version of the broker that answered the greeting."""
-        return self._open_link().state.broker_version
+        return self._open_link(None).state.broker_version
 
     def connect(self) -> None:
         """Connect, greet and be welcomed; nothing happens where that is done already."""
-        if self._link is not None and self._link.state.phase is Phase.OPEN:
-            return
-        self.close()
+        self._closed = False
+        self._reach(None)
+
+    def _reach(self, expires: float | None) -> Link:
+        """Return an open link, if need be to the next broker, once it is there."""
+        while True:
+            if self._link is not None and self._link.state.phase is Phase.OPEN:
+                return self._link
+            try:
+                self._greet(expires)
+            except Unavailable as error:
+                if not self._may_wait(error, expires):
+                    raise
+                sleep(_PAUSE_S)
+
+    def _greet(self, expires: float | None) -> None:
+        self._leave()
         probe(self.endpoint)
-        state = ClientState(self._who, monotonic(), hello_timeout_s=self._hello_timeout_s)
-        self._link = Link(self.endpoint, state)
-        self._link.flush()
+        now = monotonic()
+        hello_s = self._hello_timeout_s if expires is None else min(self._hello_timeout_s, expires - now)
+        state = ClientState(self._who, now, hello_timeout_s=max(hello_s, _PAUSE_S))
+        self._link = link = Link(self.endpoint, state)
+        link.flush()
         while state.phase is not Phase.OPEN:
-            for event in self._wait(self._link):
+            for event in self._wait(link):
                 if isinstance(event, Lost):
-                    self.close()
+                    if event.announced:
+                        self._gone_at, self._announced = monotonic(), True
+                    self._leave()
                     raise event.error
+        self._gone_at, self._announced = None, False
+
+    def _may_wait(self, error: Unavailable, expires: float | None) -> bool:
+        if self._gone_at is None or not self._reconnect_s or isinstance(error, reasons.HOPELESS):
+            return False
+        until = self._gone_at + self._reconnect_s
+        if expires is not None:
+            until = expires if self._announced else min(until, expires)
+        return monotonic() + _PAUSE_S < until
 
     def close(self) -> None:
         """Say goodbye and close. Closing twice is fine."""
+        self._closed = True
+        self._leave()
+
+    def _leave(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.state.close("closed")
@@ -103,6 +145,8 @@ class BlockingClient:
     ) -> Any:
         """Make a call and wait for its end; the result as plain data.
 
+        A call that its broker has not begun, because it ends or was lost, is made again at the next one.
+
         Raises:
             CallError: the broker or the server ended it with an error.
             Unavailable: the connection was lost meanwhile.
@@ -115,18 +159,30 @@ class BlockingClient:
             flags=WANTS_PROGRESS if on_progress is not None else 0,
             meta=meta,
         )
-        link = self._open_link()
-        id = link.state.request(_CHANNEL, ask, monotonic())
-        return payload.decode(ask.subject, self._await(link, id, on_progress))
+        expires = None if ask.timeout_s is None else monotonic() + ask.timeout_s
+        link = self._open_link(expires)
+        while True:
+            if expires is not None:
+                ask = ask._replace(timeout_s=max(expires - monotonic(), 0.001))
+            try:
+                return payload.decode(ask.subject, self._call(link, ask, on_progress))
+            except BrokerError as error:
+                if link.state.phase is Phase.DRAINING:
+                    self._gone_at, self._announced = monotonic(), True
+                if not self._reconnect_s or not reasons.is_for_the_next(error):
+                    raise
+            link = self._reach(expires)
 
-    def _open_link(self) -> Link:
-        if self._link is None:
+    def _open_link(self, expires: float | None) -> Link:
+        """Return the link, or another one where it is found to be lost: before anything is sent."""
+        if self._closed:
             raise ClientClosed("this client is not connected", hint="use it in a `with`, or call connect()")
-        if self._link.state.phase is Phase.ENDED:
-            self.connect()
-        return self._link
+        while self._link is not None and self._link.has_work():
+            self._hear(self._link, self._link.receive())
+        return self._reach(expires)
 
-    def _await(self, link: Link, id: int, on_progress: OnProgress | None) -> bytes:
+    def _call(self, link: Link, ask: payload.Ask, on_progress: OnProgress | None) -> bytes:
+        id = link.state.request(_CHANNEL, ask, monotonic())
         link.flush()
         try:
             while True:
@@ -146,9 +202,14 @@ class BlockingClient:
         events = link.receive()
         if not link.has_work():
             events += link.state.expire(monotonic())
+        return self._hear(link, events)
+
+    def _hear(self, link: Link, events: list[Event]) -> list[Event]:
         for event in events:
             if isinstance(event, Asked):
                 link.state.refuse(event)
+            elif isinstance(event, Lost) and link.state.instance:
+                self._gone_at, self._announced = monotonic(), event.announced
         return events
 
     def _poll(self, link: Link) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, NamedTuple
 
-from client_shim import log, payload
-from client_shim.errors import BrokerError, CallError, ShuttingDown
+from client_shim import log, payload, reasons
+from client_shim.errors import BrokerError, CallError
 from client_shim.payload import Ask
 from client_shim.wire import MANAGEMENT
 
@@ -95,8 +95,9 @@ class Listening:
 
     def end(self, outcome: bytes | BrokerError) -> None:
         """The broker has answered."""
-        if isinstance(outcome, ShuttingDown):
-            return  # the next broker is asked, once this connection is back
+        if reasons.is_for_the_next(outcome):  # it is asked once it is there, as after every reconnection
+            self._channel.listened = self._again
+            return
         if isinstance(outcome, CallError):
             log.warn(f"the broker does not tell of changes: {outcome}")
             self._channel.listened = self._again

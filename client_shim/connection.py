@@ -16,19 +16,12 @@ from typing import Any
 
 import zmq
 
-from client_shim import log, payload, reasons, wire
+from client_shim import log, payload, reasons
 from client_shim.attempts import Attempts
 from client_shim.call import Call
 from client_shim.channel import Channel, Listener, Listening, Wants
 from client_shim.endpoint import probe
-from client_shim.errors import (
-    BrokerRefused,
-    CallError,
-    ClientClosed,
-    InvalidEndpoint,
-    Unavailable,
-    WrongWireVersion,
-)
+from client_shim.errors import CallError, ClientClosed, Unavailable
 from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed, Welcomed
 from client_shim.link import FAREWELL_MS
 from client_shim.loop_link import LoopLink
@@ -36,10 +29,7 @@ from client_shim.payload import Ask
 from client_shim.state import GRACE_S, ClientState, Phase
 from client_shim.waiters import Waiters
 
-NOTHING = Wants()
-
-_HOPELESS = (WrongWireVersion, InvalidEndpoint)
-"""What waiting does not mend."""
+NOTHING, _NEVER = Wants(), float("inf")
 
 _ORDINARY = ("late", "cancelled")
 """What a broker says about calls that this side has given up. It is counted and no cause for worry."""
@@ -65,9 +55,8 @@ class Connection:
         self.loop = loop
         self.endpoint = endpoint
         self.pid = os.getpid()
-        self.closed = False
-        self.came_up = False
-        self.lost_at = float("inf")
+        self.closed = self.came_up = False
+        self.lost_at = _NEVER  # also while it is there
         self.counts: dict[str, int] = {}
         self._who = who
         self._hello_timeout_s = hello_timeout_s
@@ -79,6 +68,7 @@ class Connection:
         self._retry: asyncio.TimerHandle | None = None
         self._retry_at = float("inf")
         self._error: Unavailable | None = None
+        self._announced = False  # by the broker that was there last: that it ends
         self._attempts = Attempts(random.random)
         self._context = Context()
         self._waiters = Waiters(loop, self._context)
@@ -138,22 +128,37 @@ class Connection:
 
     def leave_soon(self, channel: Channel, reason: str) -> None:
         """The same from anywhere: another thread, a finalizer in the middle of something."""
-        if not self.is_ours:
-            return
         try:
-            self.loop.call_soon_threadsafe(self.leave, channel, reason)
+            if self.is_ours:
+                self.loop.call_soon_threadsafe(self.leave, channel, reason)
         except RuntimeError:
             return  # the loop is closed: the next client of this process clears up after it
 
-    async def ready(self, channel: Channel, until: float | None) -> None:
-        """Wait until calls can be made, at the latest until then (by the loop's clock).
+    async def ready(
+        self, channel: Channel, patience_s: float, expires: float | None = None, ask: Ask | None = None
+    ) -> None:
+        """Wait until calls can be made, or until `expires` (by the loop's clock); `ask` is the call to make.
+
+        Where the broker was lost without a word, or nothing expires, the next one is waited for `patience_s`.
 
         Raises:
-            Unavailable: why they cannot; at once, where no broker has answered here yet.
+            Unavailable: no call can be made; at once, where no broker has answered here yet.
+            Busy: too many calls wait already.
         """
+        since = self.loop.time()
         while not self.is_open:
+            until = self._until(since, patience_s, expires)
+            if until is not None and until <= self.loop.time():
+                raise self._why_not()
             self._hurry()
-            await self._waiters.wait(channel, until, self._why_not)
+            await self._waiters.wait(channel, until, ask)
+
+    def _until(self, since: float, patience_s: float, expires: float | None) -> float | None:
+        """Return until when to wait, as things are; a `wake` tells of a change."""
+        if (self.came_up and self.lost_at == _NEVER) or (self._announced and expires is not None):
+            return expires  # it drains, or it said that it ends
+        gone_since = max(since, self.lost_at) if self.came_up else since
+        return gone_since + patience_s if expires is None else min(gone_since + patience_s, expires)
 
     def call(self, channel: Channel, ask: Ask) -> Call:
         """Send a request. `drop` must be called afterwards, whatever happens.
@@ -208,25 +213,26 @@ class Connection:
             self._fell(Unavailable(f"no connection to {self.endpoint} can be made: {error}"))
 
     def _rose(self) -> None:
-        self.came_up, self._error = True, None
+        self.came_up, self.lost_at, self._announced, self._error = True, _NEVER, False, None
         self._attempts.welcomed(self.loop.time())
         self._waiters.wake()
 
-    def _fell(self, error: Unavailable) -> None:
-        """An attempt has failed, or the link was lost."""
+    def _fell(self, error: Unavailable, *, announced: bool = False) -> None:
+        """An attempt has failed, or the link was lost; `announced`: its broker said that it ends."""
         link, self._link, self._error = self._link, None, error
-        if self._attempts.came_through:
-            self.lost_at = self.loop.time()
+        if self._attempts.came_through or announced:  # one was there, and be it to refuse the hello
+            self.came_up, self.lost_at, self._announced = True, self.loop.time(), announced
+            self._waiters.wake()  # to wait on, for as long as it may take now
         if link is not None:
             link.close()
-        if _is_ending(error):  # one was there, as much as if it had ended a moment later
-            self.came_up, self.lost_at = True, self.loop.time()
-        if not self.came_up or isinstance(error, _HOPELESS):
+        if not self.came_up or isinstance(error, reasons.HOPELESS):
             self._waiters.fail(error)
         if self.came_up:
             self._try_at(self._attempts.after(self.loop.time(), hasty=bool(self._waiters)))
 
     def _why_not(self) -> Unavailable:
+        if self._link is not None and self._link.state.phase is Phase.DRAINING:
+            return reasons.draining()
         try:
             probe(self.endpoint)
         except Unavailable as error:
@@ -313,7 +319,7 @@ class Connection:
             log.warn(f"{self.endpoint}: {event.what} (further ones of this kind are only counted)")
 
     def _on_lost(self, event: Lost) -> None:
-        self._fell(event.error)
+        self._fell(event.error, announced=event.announced)
 
     def _count(self, what: str) -> int:
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -334,11 +340,6 @@ _REACTIONS: dict[type[Any], Callable[[Connection, Any], None]] = {
 
 def _closed(reason: str) -> ClientClosed:
     return ClientClosed(f"this client was closed ({reason})", hint="make another one")
-
-
-def _is_ending(error: Unavailable) -> bool:
-    """Whether it is said by a broker that is being stopped: the next one may be waited for."""
-    return isinstance(error, BrokerRefused) and error.data.get("fault") == wire.Code.SHUTTING_DOWN.value
 
 
 def _step(step: Awaitable[None]) -> None:

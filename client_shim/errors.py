@@ -122,15 +122,15 @@ class BrokerSilent(Unavailable):
 class BrokerLost(Unavailable):
     """The connection broke while a call was under way.
 
-    Whether the call was carried out cannot be known, unless ``data["sent"]`` is false or it changes nothing
-    anyway (``data["only_reads"]``).
+    Whether the call was carried out cannot be known, unless ``data["begun"]`` is false: then no broker has
+    begun it. A call that only reads (``data["only_reads"]``) changes nothing anyway.
     """
 
     default_code = "broker-lost"
 
     @property
     def outcome_unknown(self) -> bool:  # type: ignore[override]
-        return bool(self.data.get("sent", True)) and not self.data.get("only_reads")
+        return bool(self.data.get("begun", True)) and not self.data.get("only_reads")
 
 
 class ClientClosed(Unavailable):
@@ -249,9 +249,13 @@ class WrongInstance(CallError):
 
 
 class ShuttingDown(CallError):
-    """The broker is ending and takes no new calls."""
+    """The broker is ending. It refused the call, or cut it off: then ``data["outcome"]`` is "unknown"."""
 
     default_code = Code.SHUTTING_DOWN.value
+
+    @property
+    def outcome_unknown(self) -> bool:  # type: ignore[override]
+        return self.data.get("outcome") == "unknown"
 
 
 class InternalError(CallError):

@@ -56,9 +56,13 @@ class Ended(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The connection is over. The `Ended` of every call that was under way came before this."""
+    """The connection is over. The `Ended` of every call that was under way came before this.
+
+    `announced` is true where the broker said that it ends: the next one is likely to come soon.
+    """
 
     error: errors.Unavailable
+    announced: bool = False
 
 
 class Dropped(NamedTuple):

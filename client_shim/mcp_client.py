@@ -272,13 +272,15 @@ def _arguments(subject: str, given: object) -> dict[str, Any]:
 def _was_under_way(error: BrokerError) -> bool:
     """Whether the call was lost with what had it, and may have been carried out."""
     if isinstance(error, BrokerLost):
-        return bool(error.data.get("sent"))
+        return bool(error.data.get("begun"))
+    if isinstance(error, ShuttingDown):
+        return error.outcome_unknown
     return isinstance(error, (ClientClosed, ServerDied))
 
 
 def _was_cut(error: BrokerError) -> bool:
     """Whether a broker that ends has refused or dropped the call: the next one would answer it."""
-    return isinstance(error, ShuttingDown) or (isinstance(error, BrokerLost) and "sent" in error.data)
+    return isinstance(error, ShuttingDown) or (isinstance(error, BrokerLost) and "begun" in error.data)
 
 
 def _broker() -> BrokerClient:

@@ -10,9 +10,12 @@ import msgpack
 from client_shim import errors, wire
 from client_shim.texts import shown
 
+HOPELESS = (errors.WrongWireVersion, errors.InvalidEndpoint)
+"""Errors of an attempt to connect that no further attempt mends."""
+
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
 _ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
-_NOT_SENT = "it was never sent, so it can be repeated"
+_NOT_BEGUN = "it was never sent to a server, so it can be repeated"
 _SAID_CHARS = 1000
 _REPORT = "client and broker disagree about the protocol: use the same release of mcp-broker on both sides"
 
@@ -50,11 +53,19 @@ def outbox_full(subject: str, messages: int, size_bytes: int) -> errors.Busy:
 # --- the end of a call ---------------------------------------------------------------------------------
 
 
-def lost(subject: str, error: errors.Unavailable, sent: bool, only_reads: bool) -> errors.BrokerLost:
-    """The connection ended while this call was under way."""
-    hint = _ONLY_READS if only_reads else _UNKNOWN if sent else _NOT_SENT
-    data = {**error.data, "sent": sent, "only_reads": only_reads}
+def lost(subject: str, error: errors.Unavailable, begun: bool, only_reads: bool) -> errors.BrokerLost:
+    """Return the end of a call whose connection ended; `begun` is true where the broker may have begun it."""
+    hint = _ONLY_READS if only_reads else _UNKNOWN if begun else _NOT_BEGUN
+    data = {**error.data, "begun": begun, "only_reads": only_reads}
     return errors.BrokerLost(f"{subject}: {error.message}", hint=hint, data=data)
+
+
+def is_for_the_next(outcome: object) -> bool:
+    """Return whether a call that ended so was not begun by its broker, and goes to the next one."""
+    if isinstance(outcome, errors.BrokerLost):
+        return outcome.data.get("begun") is False
+    refused = (errors.ShuttingDown, errors.WrongInstance)
+    return isinstance(outcome, refused) and not outcome.outcome_unknown
 
 
 def closed(subject: str, reason: str) -> errors.ClientClosed:
@@ -118,6 +129,23 @@ def parted(reason: str) -> errors.BrokerLost:
         f"the broker ended the connection ({reason})",
         hint="see its log; the client reconnects by itself",
         data={"reason": reason},
+    )
+
+
+def draining() -> errors.BrokerRefused:
+    """Return why no call can be made on a connection whose broker ends."""
+    return errors.BrokerRefused(
+        "the broker is shutting down and has not ended yet",
+        hint="the next one answers: see `mcp-broker status`, and give the call more time",
+        data={"fault": wire.Code.SHUTTING_DOWN.value},
+    )
+
+
+def too_many_wait(subject: str, messages: int, size_bytes: int) -> errors.Busy:
+    return errors.Busy(
+        f"{subject}: {messages} calls ({size_bytes} bytes) of this process wait for the next broker already",
+        hint="see whether one is started, by `mcp-broker status`, and try again then",
+        data={"retry_after_s": 1.0},
     )
 
 

@@ -8,11 +8,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from client_shim import __version__, log, payload
+from client_shim import __version__, log, payload, reasons
 from client_shim.call import OnLog, OnProgress
 from client_shim.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, Listener, Wants
 from client_shim.endpoint import default_endpoint, probe
-from client_shim.errors import ClientClosed, InvalidReply, Unavailable, from_fault
+from client_shim.errors import BrokerError, ClientClosed, InvalidReply, Unavailable, from_fault
 from client_shim.payload import Ask
 from client_shim.registry import registry
 from client_shim.texts import shown
@@ -74,18 +74,27 @@ class Seat:
     async def call(
         self, ask: Ask, on_progress: OnProgress | None = None, on_log: OnLog | None = None
     ) -> bytes:
-        """Make a call, connecting where that is needed; its result, or the error that it ends in."""
+        """Make a call, connecting where that is needed; its result, or the error that it ends in.
+
+        A call that its broker has not begun, because it ends or was lost, is made again at the next one.
+        """
         loop = asyncio.get_running_loop()
         expires = None if ask.timeout_s is None else loop.time() + ask.timeout_s
-        channel = await self.join(ask.timeout_s)
-        if expires is not None:
-            ask = ask._replace(timeout_s=max(expires - loop.time(), 0.001))
-        connection = channel.connection
-        call = connection.call(channel, ask)
-        try:
-            return await call.follow(on_progress, on_log)
-        finally:
-            connection.drop(call, "cancelled by the caller")
+        while True:
+            channel = await self.join(ask.timeout_s, ask)
+            if expires is not None:
+                ask = ask._replace(timeout_s=max(expires - loop.time(), 0.001))
+            connection = channel.connection
+            call = connection.call(channel, ask)
+            try:
+                return await call.follow(on_progress, on_log)
+            except BrokerError as error:
+                if not reasons.is_for_the_next(error):
+                    raise
+            finally:
+                connection.drop(call, "cancelled by the caller")
+            if expires is not None:
+                ask = ask._replace(timeout_s=expires - loop.time())
 
     async def subscribe(self, server: str, uri: str, wanted: bool, timeout_s: float | None) -> None:
         """Hear of a resource from now on, or no longer. One change at a time: each says all of it.
@@ -107,8 +116,13 @@ class Seat:
             if self._channel is not None:
                 self._channel.wants, self._channel.listened = wants, True
 
-    async def join(self, timeout_s: float | None) -> Channel:
-        """The channel, with an open connection; `Unavailable` where there is none to be had in time."""
+    async def join(self, timeout_s: float | None, ask: Ask | None = None) -> Channel:
+        """Return the channel, with an open connection, for `ask` if a call is to be made.
+
+        Raises:
+            Unavailable: there is no connection to be had in time.
+            Busy: too many calls wait for one already.
+        """
         channel = self._sit_down()
         connection = channel.connection
         if connection.is_open:
@@ -116,9 +130,9 @@ class Seat:
         if connection.loop.time() - connection.lost_at > self._reconnect_s:
             probe(connection.endpoint)  # not every call has to wait again for a broker that stays away
         patience_s = self._reconnect_s if connection.came_up else self._reconnect_s + self._hello_timeout_s
-        until = connection.loop.time() + (patience_s if timeout_s is None else min(patience_s, timeout_s))
+        expires = None if timeout_s is None else connection.loop.time() + timeout_s
         try:
-            await connection.ready(channel, until)
+            await connection.ready(channel, patience_s, expires, ask)
         except Unavailable:
             if not connection.came_up and self._channel is channel:
                 self._leave("no broker")  # so that the next try looks for the endpoint again

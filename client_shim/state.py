@@ -6,6 +6,10 @@ stands in its outbox, from where the shell that owns the socket takes it (`next_
 
 Every call ends in exactly one `Ended`, and nothing is said about it after that: a number is never given
 twice, so whatever arrives for one that is no longer in the table is late and is counted.
+
+A broker that ends in order refuses new requests, answers what it has begun, and says GOODBYE with the highest
+id that it has taken in (as HTTP/2 does: RFC 9113, section 6.8). So it is known which calls it has not begun:
+`reasons.is_for_the_next` is true of their outcome, and the shell sends them to the next broker.
 """
 
 from __future__ import annotations
@@ -24,16 +28,19 @@ from client_shim.payload import Ask
 GRACE_S = 2.0
 """How much later than the broker this side enforces a deadline. The broker's answer is the better one."""
 
-PROGRESS = "notifications/progress"
-MESSAGE = "notifications/message"
+PROGRESS, MESSAGE = "notifications/progress", "notifications/message"
 
 
 class Phase(Enum):
-    """Where a connection is in its life."""
+    """Where a connection is in its life. While it is draining, the broker takes no new requests."""
 
     GREETING = "greeting"
     OPEN = "open"
+    DRAINING = "draining"
     ENDED = "ended"
+
+
+_UP = (Phase.OPEN, Phase.DRAINING)
 
 
 class _Call(NamedTuple):
@@ -131,7 +138,7 @@ class ClientState:
         """End the calls of a channel and tell the broker that the channel is no more."""
         ids = {id for id, call in self._calls.items() if call.channel == channel}
         self._outbox.take_back(ids)
-        if self.phase is Phase.OPEN:
+        if self.phase in _UP:
             self._queue(wire.Goodbye(channel, 0, reason))
         return [Ended(id, reasons.closed(self._calls.pop(id).subject, reason)) for id in sorted(ids)]
 
@@ -139,7 +146,7 @@ class ClientState:
         """End the connection on purpose. What is in the outbox may still be sent, and ends in a goodbye."""
         ids = sorted(self._calls)
         self._outbox.take_back(set(ids))
-        if self.phase is Phase.OPEN:
+        if self.phase in _UP:
             self._queue(wire.Goodbye(0, 0, reason))
         self.phase = Phase.ENDED
         return [Ended(id, reasons.closed(self._calls.pop(id).subject, reason)) for id in ids]
@@ -179,17 +186,19 @@ class ClientState:
         """The transport has lost the broker. Every call ends here and now."""
         return self._lose(reasons.cut_off(reason))
 
-    def _lose(self, error: errors.Unavailable) -> list[Event]:
+    def _lose(
+        self, error: errors.Unavailable, last_id: int | None = None, *, announced: bool = False
+    ) -> list[Event]:
+        """End the connection and its calls. The broker has begun none above `last_id` or in the outbox."""
         if self.phase is Phase.ENDED:
             return []
-        self.phase = Phase.ENDED
+        announced, self.phase = announced or self.phase is Phase.DRAINING, Phase.ENDED
         unsent = self._outbox.take_back(set(self._calls))
         self._outbox.clear()
         calls, self._calls = self._calls, {}
-        ends: list[Event] = [
-            Ended(i, reasons.lost(c.subject, error, i not in unsent, c.only_reads)) for i, c in calls.items()
-        ]
-        return [*ends, Lost(error)]
+        begun = {i for i in calls if i not in unsent and (last_id is None or i <= last_id)}
+        ends = (Ended(i, reasons.lost(c.subject, error, i in begun, c.only_reads)) for i, c in calls.items())
+        return [*ends, Lost(error, announced)]
 
     # --- what the broker says ---------------------------------------------------------------------
 
@@ -215,7 +224,7 @@ class ClientState:
     def _give_back(self, cost: int) -> None:
         """Credit is given back once a quarter of the window was read: often enough, and not each time."""
         self._read_bytes += cost
-        if self.phase is Phase.OPEN and self._read_bytes >= self._credit_bytes // 4:
+        if self.phase in _UP and self._read_bytes >= self._credit_bytes // 4:
             self._queue(wire.Credit(0, 0, self._read_bytes))
             self._read_bytes = 0
 
@@ -247,8 +256,8 @@ class ClientState:
 
     def _not_under_way(self, message: wire.Message, why: str = "late") -> list[Event]:
         known = 0 < message.id <= self._last_id and message.id not in self._calls
-        what = f"a {_name(message)} for call {message.id} of channel {message.channel}"
-        return [self._drop(why if known else "stray", what)]
+        about = f"a {_name(message)} for call {message.id} of channel {message.channel}"
+        return [self._drop(why if known else "stray", about)]
 
     def _on_welcome(self, message: wire.Welcome, _: bytes | None) -> list[Event]:
         if self.phase is not Phase.GREETING:
@@ -272,23 +281,29 @@ class ClientState:
         return [self._end(message.id, reasons.server_error(call.subject, body))]
 
     def _on_fault(self, message: wire.Fault, _: bytes | None) -> list[Event]:
-        if message.code == wire.Code.HELLO_FIRST:
-            return self._lose(reasons.parted("it no longer knows this client"))
+        if message.code == wire.Code.HELLO_FIRST:  # it reads in order, and refuses all that follows
+            last_id = message.id - 1 if message.id else None
+            return self._lose(reasons.parted("it no longer knows this client"), last_id)
         if message.id == 0:
             return self._on_complaint(message)
+        if message.code == wire.Code.SHUTTING_DOWN and self.phase is Phase.OPEN:
+            self.phase = Phase.DRAINING
         if self._find(message.channel, message.id) is None:
             why = "cancelled" if message.code == wire.Code.CANCELLED else "late"
             return self._not_under_way(message, why)
-        return [self._end(message.id, errors.from_fault(message))]
+        ended = self._end(message.id, errors.from_fault(message))
+        if message.code != wire.Code.WRONG_INSTANCE:
+            return [ended]
+        return [ended, *self._lose(reasons.parted("it is another one by now"), message.id)]
 
     def _on_complaint(self, fault: wire.Fault) -> list[Event]:
         if fault.code == wire.Code.WIRE_VERSION:
             return self._lose(reasons.wrong_version(fault.data.get("versions")))
         if self.phase is Phase.GREETING:
-            return self._lose(reasons.refused(fault))
-        return [
-            self._drop("complaints", f"the broker refused a frame of ours: {fault.message} ({fault.code})")
-        ]
+            announced = fault.code == wire.Code.SHUTTING_DOWN
+            return self._lose(reasons.refused(fault), announced=announced)
+        what = f"the broker refused a frame of ours: {fault.message} ({fault.code})"
+        return [self._drop("complaints", what)]
 
     def _on_notification(self, message: wire.Notification, body: bytes) -> list[Event]:
         if message.id == 0 or message.method not in (PROGRESS, MESSAGE):
@@ -307,7 +322,7 @@ class ClientState:
 
     def _on_goodbye(self, message: wire.Goodbye, _: bytes | None) -> list[Event]:
         if message.channel == 0:
-            return self._lose(reasons.parted(message.reason))
+            return self._lose(reasons.parted(message.reason), message.last_id, announced=True)
         error = reasons.parted(message.reason)
         gone = {id: call for id, call in self._calls.items() if call.channel == message.channel}
         self._calls = {id: call for id, call in self._calls.items() if id not in gone}

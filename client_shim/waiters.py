@@ -1,18 +1,25 @@
-"""Who waits until calls can be made: the tasks of an asyncio loop, each until a time of its own."""
+"""The calls that wait until there is a broker to send them to: tasks of an asyncio loop."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
 from contextvars import Context
+from typing import NamedTuple
 
+from client_shim import outbox, reasons
 from client_shim.channel import Channel
 from client_shim.errors import Unavailable
+from client_shim.payload import Ask
+
+
+class _Waiter(NamedTuple):
+    channel: Channel
+    size_bytes: int
 
 
 class Waiters:
-    """Those of one connection.
+    """The waiting tasks of one connection. Calls that no broker has begun wait here too, so they are bounded.
 
     Args:
         context: what their timers run in. Even a cancelled timer keeps its context until it is due, so it
@@ -22,48 +29,55 @@ class Waiters:
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
         self._loop = loop
         self._context = context
-        self._waiters: dict[asyncio.Future[None], Channel] = {}
+        self._waiters: dict[asyncio.Future[None], _Waiter] = {}
+        self._size_bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._waiters)
 
-    async def wait(self, channel: Channel, until: float | None, why_not: Callable[[], Unavailable]) -> None:
-        """Wait for `wake`, at the latest until then (by the loop's clock).
+    async def wait(self, channel: Channel, until: float | None, ask: Ask | None = None) -> None:
+        """Wait for `wake`, or until then (by the loop's clock). `ask` is the call that waits, if it is one.
 
         Raises:
-            Unavailable: what `fail` was given, or `why_not` says when the time is up.
+            Unavailable: the error that `fail` was given.
+            Busy: as many calls wait as an outbox holds, or as many bytes.
         """
+        size_bytes = 0 if ask is None else len(ask.body or b"")
+        if ask is not None and self._is_full(size_bytes):
+            raise reasons.too_many_wait(ask.subject, len(self._waiters), self._size_bytes)
         waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters[waiter] = channel
+        self._waiters[waiter] = _Waiter(channel, size_bytes)
+        self._size_bytes += size_bytes
         timer = None
         if until is not None:
-            timer = self._loop.call_at(until, _give_up, waiter, why_not, context=self._context)
+            timer = self._loop.call_at(until, _wake, waiter, context=self._context)
         try:
             await waiter
         finally:
-            self._waiters.pop(waiter, None)
+            self._size_bytes -= self._waiters.pop(waiter).size_bytes
             del waiter  # an error that it raised holds this frame, and neither must keep the other
             if timer is not None:
                 timer.cancel()
 
+    def _is_full(self, size_bytes: int) -> bool:
+        too_large = self._size_bytes > 0 and self._size_bytes + size_bytes > outbox.MAX_BYTES
+        return too_large or len(self._waiters) >= outbox.MAX_MESSAGES
+
     def wake(self) -> None:
-        """Calls can be made."""
+        """Wake all: calls can be made, or how long to wait for that has changed."""
         for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
 
     def fail(self, error: Unavailable, channel: Channel | None = None) -> None:
-        """They wait in vain; only those of one channel where it is given."""
-        for waiter, whose in self._waiters.items():
-            if channel is None or whose is channel:
-                _fail(waiter, error)
+        """End the wait of all with this error, or of one channel where it is given.
+
+        Each gets a copy: one exception raised in two tasks would mix their tracebacks.
+        """
+        for waiter, about in self._waiters.items():
+            if not waiter.done() and (channel is None or about.channel is channel):
+                waiter.set_exception(copy.copy(error))
 
 
-def _give_up(waiter: asyncio.Future[None], why_not: Callable[[], Unavailable]) -> None:
-    _fail(waiter, why_not())
-
-
-def _fail(waiter: asyncio.Future[None], error: Unavailable) -> None:
-    """Each waiter gets a copy: one exception raised in two tasks would mix their tracebacks."""
+def _wake(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
-        waiter.set_exception(copy.copy(error))
+        waiter.set_result(None)

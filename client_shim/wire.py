@@ -181,11 +181,16 @@ class Answer(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """The end of a channel, or, where `channel` is 0, of the whole connection. Either side may say it."""
+    """The end of a channel, or, where `channel` is 0, of the whole connection. Either side may say it.
+
+    `last_id` is the broker's: the highest id of the requests that it has taken in on the connection, 0 if it
+    took in none. It has begun no request with a higher id. `None` (the field is left out) claims nothing.
+    """
 
     channel: int
     id: int
     reason: str
+    last_id: int | None = None
 
 
 Message = (
@@ -234,7 +239,7 @@ _SHAPES: dict[int, tuple[type[Any], frozenset[tuple[type, ...]]]] = {
     Kind.CREDIT: (Credit, _fields(_INT)),
     Kind.QUESTION: (Question, _fields(_INT, _STR, _STR)),
     Kind.ANSWER: (Answer, _fields(_BOOL)),
-    Kind.GOODBYE: (Goodbye, _fields(_STR)),
+    Kind.GOODBYE: (Goodbye, _fields(_STR) | _fields(_STR, _INT)),
 }
 """What each kind decodes to, and the types that its fields after channel and id may have."""
 
@@ -252,8 +257,9 @@ def encode(message: Message) -> bytes:
     Raises:
         WireError: a value that msgpack cannot carry, or a header above `MAX_HEADER_BYTES`.
     """
+    fields = message[:-1] if type(message) is Goodbye and message.last_id is None else message
     try:
-        header: bytes = msgpack.packb((VERSION, _KINDS[type(message)], *message))
+        header: bytes = msgpack.packb((VERSION, _KINDS[type(message)], *fields))
     except (TypeError, ValueError, OverflowError) as error:
         raise WireError(Code.MALFORMED, f"this cannot be sent: {error}") from None
     if len(header) > MAX_HEADER_BYTES:
@@ -317,7 +323,7 @@ def _shape(fields: list[Any]) -> Message:
             channel=channel,
             id=id,
         )
-    message: Message = shape._make(fields[2:])
+    message: Message = shape(*fields[2:])
     return message
 
 

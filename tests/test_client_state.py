@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from client_shim import errors, outbox, wire
 from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed
 from client_shim.payload import ask
+from client_shim.reasons import is_for_the_next
 from client_shim.state import GRACE_S, Phase
 from tests.client.talk import ECHO, LIMITS, WINDOW, flush, greeting, hear, opened
 
@@ -206,6 +207,7 @@ def test_a_loss_says_whether_the_call_may_have_been_carried_out(sent: bool) -> N
     assert error.outcome_unknown is sent
     assert "tool 'now' of server 'time'" in str(error)
     assert ("unknown" if sent else "never sent") in error.hint
+    assert is_for_the_next(error) is not sent
     assert isinstance(how_lost(events), errors.BrokerLost)
 
 
@@ -223,6 +225,69 @@ def test_what_only_asks_the_broker_about_itself_can_be_repeated(how: str, method
     assert error.outcome_unknown is not reads
     assert ("only asks" in error.hint) is reads
     assert ("look before" in error.hint) is not reads
+
+
+@pytest.mark.parametrize("last_id", [None, 0, 2, 4, 9])
+def test_a_goodbye_says_which_calls_the_broker_has_not_begun(last_id: int | None) -> None:
+    """RFC 9113, section 6.8: what is above the last id can be sent again; and so can what never left.
+
+    The goodbye of an older broker has no last id: of what was sent, nothing is known (law 8).
+    """
+    state = opened()
+    ids = [state.request(channel, ECHO, 0.0) for channel in (1, 2, 1)]
+    flush(state)
+    unsent = state.request(2, ECHO, 0.0)
+    events = hear(state, wire.Goodbye(0, 0, "it ends", last_id))
+    assert events[-1] == Lost(how_lost(events), announced=True)
+    ends = {event.id: event.outcome for event in events if isinstance(event, Ended)}
+    begun = {id for id, outcome in ends.items() if not is_for_the_next(outcome)}
+    assert ends.keys() == {*ids, unsent}
+    assert begun == {id for id in ids if last_id is None or id <= last_id}
+    assert all(ends[id].outcome_unknown is (id in begun) for id in ends)  # type: ignore[union-attr]
+
+
+def test_a_broker_that_drains_ends_what_it_has_and_takes_no_more() -> None:
+    """What it refuses goes to the next one; what it has begun it answers; credit and cancels go on."""
+    state = opened()
+    begun, refused, cancelled = (state.request(1, ECHO, 0.0) for _ in range(3))
+    flush(state)
+    (ended,) = hear(state, wire.Fault(1, refused, "shutting-down", "it ends", {}))
+    assert isinstance(ended, Ended)
+    assert is_for_the_next(ended.outcome)
+    assert state.phase is Phase.DRAINING
+    with pytest.raises(RuntimeError, match="draining"):
+        state.request(1, ECHO, 0.0)
+    state.cancel(cancelled)
+    assert flush(state) == [wire.Cancel(1, cancelled, None)]
+    body = b" " * WINDOW
+    assert hear(state, wire.Result(1, begun), body) == [Ended(begun, body)]
+    assert [type(message) for message in flush(state)] == [wire.Credit]
+    assert state.close_channel(1, "done") == []
+    assert flush(state) == [wire.Goodbye(1, 0, "done")]
+    assert state.lose("killed in the middle of it")[-1].announced  # type: ignore[union-attr]
+
+
+def test_a_call_that_the_end_of_its_broker_cuts_off_is_not_sent_again() -> None:
+    """Law 8: the broker says that it had begun, and the outcome is unknown."""
+    state = opened()
+    fault = wire.Fault(1, state.request(1, ECHO, 0.0), "shutting-down", "cut", {"outcome": "unknown"})
+    error = only_error(hear(state, fault))
+    assert (error.outcome_unknown, is_for_the_next(error)) == (True, False)
+
+
+@pytest.mark.parametrize("code", ["wrong-instance", "hello-first"])
+def test_a_broker_that_knows_no_such_client_has_begun_nothing_from_there_on(code: str) -> None:
+    """It reads in order: what was sent before may have been begun, what is refused and what follows was not.
+
+    The connection is over, or the call would be sent there again, and refused again, without an end.
+    """
+    state = opened()
+    before, refused, after = (state.request(1, ECHO, 0.0) for _ in range(3))
+    flush(state)
+    events = hear(state, wire.Fault(1, refused, code, "who?", {}))
+    ends = {event.id: is_for_the_next(event.outcome) for event in events if isinstance(event, Ended)}
+    assert ends == {before: False, refused: True, after: True}
+    assert isinstance(how_lost(events), errors.BrokerLost)
 
 
 def test_a_goodbye_ends_the_connection_for_the_reason_it_gives() -> None:

@@ -50,7 +50,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(wire.Credit, numbers, numbers, numbers),
     st.builds(wire.Question, numbers, numbers, numbers, texts, texts),
     st.builds(wire.Answer, numbers, numbers, st.booleans()),
-    st.builds(wire.Goodbye, numbers, numbers, texts),
+    st.builds(wire.Goodbye, numbers, numbers, texts, st.none() | numbers),
 )
 
 
@@ -133,6 +133,8 @@ REFUSED = {
     "a number for true": (packed(1, Kind.ANSWER, 1, 1, 1), Code.MALFORMED),
     "bytes for text": (packed(1, Kind.GOODBYE, 1, 1, b"bye"), Code.MALFORMED),
     "nothing for text": (packed(1, Kind.GOODBYE, 1, 1, None), Code.MALFORMED),
+    "nothing for a last id": (packed(1, Kind.GOODBYE, 0, 0, "bye", None), Code.MALFORMED),
+    "true for a last id": (packed(1, Kind.GOODBYE, 0, 0, "bye", True), Code.MALFORMED),
     "a list for a map": (packed(1, Kind.REQUEST, 1, 1, "", "", "", None, 0, []), Code.MALFORMED),
     "above the limit": (packed(1, Kind.GOODBYE, 1, 1, "x" * wire.MAX_HEADER_BYTES), Code.TOO_LARGE),
 }

@@ -177,6 +177,8 @@ class Clients:
         except BodyError as error:
             return refusals.invalid_body(error.code, str(error))
         connection.calls += 1
+        if request.id > connection.last_id:
+            connection.last_id = request.id
         if request.service == wire.MANAGEMENT and request.method == "listen":
             return self._listen(connection, request, params, now)
         if request.service == wire.MANAGEMENT:
@@ -237,6 +239,11 @@ class Clients:
         self._effects.append(Manage(key, request.id, request.method, params.body))
         return None
 
+    @property
+    def managing(self) -> int:
+        """The number of management requests that are under way."""
+        return len(self._managing)
+
     def managed(self, key: bytes, client_id: int, outcome: bytes | Refusal, now: float) -> None:
         """A management request was carried out, or refused."""
         channel = self._managing.pop((key, client_id))
@@ -255,19 +262,18 @@ class Clients:
         if connection is not None:
             self._close(connection, CloseReason.LOST, now)
 
-    def _close(self, connection: Connection, reason: CloseReason, now: float) -> None:
-        """The one way out of a connection."""
+    def _close(self, connection: Connection, reason: CloseReason, now: float, farewell: str = "") -> None:
+        """The one way out of a connection. Its client is told the reason `farewell`, where there is one."""
         self._sessions.close(connection.key)
         self._patience.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")
-        if reason is CloseReason.CREDIT:  # beyond its credit, or it would wait for answers for ever
-            text = "the client did not read what it was sent"
-            self._effects.append(Post(connection.key, wire.encode(wire.Goodbye(0, 0, text))))
+        if farewell:  # beyond its credit: what waits for that is gone with the connection
+            goodbye = wire.encode(wire.Goodbye(0, 0, farewell, connection.last_id))
+            self._effects.append(Post(connection.key, goodbye))
         self._effects.append(Closed(connection.key, reason))
-        level = Level.WARNING if reason is CloseReason.CREDIT else Level.DEBUG
-        peer, name = connection.peer, connection.name
-        self._effects.note(level, "client.closed", client=name, pid=peer.pid, reason=reason.value)
+        level, pid = Level.WARNING if reason is CloseReason.CREDIT else Level.DEBUG, connection.peer.pid
+        self._effects.note(level, "client.closed", client=connection.name, pid=pid, reason=reason.value)
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
         """A channel is gone, or all of a connection: with its calls, and with what it listened to."""
@@ -283,14 +289,13 @@ class Clients:
             for (key, id), channel in self._managing.items():
                 if key == connection.key:
                     self._refuse(key, channel, id, refusals.cut_command(), now)
-            self._post(connection, wire.Goodbye(0, 0, reason))
-            self._close(connection, CloseReason.SHUTDOWN, now)
+            self._close(connection, CloseReason.SHUTDOWN, now, reason)
 
     def close_overflowing(self, now: float) -> None:
         """Who does not read what it is sent is closed."""
         for connection in self._sessions.overflowing():
             if self._sessions.get(connection.key) is connection:
-                self._close(connection, CloseReason.CREDIT, now)
+                self._close(connection, CloseReason.CREDIT, now, "the client did not read what it was sent")
 
     # -- doors ------------------------------------------------------------------------------------
 
@@ -311,15 +316,7 @@ class Clients:
         self._led_nowhere(key, now)
 
     def _refuse_frame(
-        self,
-        key: bytes,
-        code: Code,
-        message: str,
-        channel: int,
-        id: int,
-        now: float,
-        *,
-        is_late: bool = False,
+        self, key: bytes, code: Code, text: str, channel: int, id: int, now: float, *, is_late: bool = False
     ) -> None:
         connection = self._sessions.get(key)
         client = connection.name if connection is not None else None
@@ -329,7 +326,7 @@ class Clients:
             self._counters.add("late.frame")
         else:
             self._effects.note(Level.WARNING, "frame.refused", code=code.value, client=client)
-        self._refuse(key, channel, id, refusals.protocol(code, message), now)
+        self._refuse(key, channel, id, refusals.protocol(code, text), now)
 
     def _came_to_nothing(self, what: str, key: bytes, now: float) -> None:
         self._counters.add(what)

@@ -96,6 +96,16 @@ class Multiplexer:
         self._clients.closing = True
 
     @property
+    def under_way(self) -> int:
+        """The number of requests that have not ended."""
+        return len(self.calls.routing) + self._clients.managing
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether every request has ended, and every answer has left for its client."""
+        return not self.under_way and not self.sessions.is_waiting
+
+    @property
     def limits(self) -> LimitsConfig:
         """What bounds it."""
         return self._clients.limits

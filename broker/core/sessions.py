@@ -48,7 +48,8 @@ class Post(Struct, frozen=True, gc=False):
 
 class Connection(Struct, eq=False):
     """One connection. `unread_bytes` is what it was sent and has not given back as credit; `partings` are its
-    goodbyes to channels, as far as there was a call for each."""
+    goodbyes to channels, as far as there was a call for each; `last_id` is the highest id of the requests
+    that the broker has taken in."""
 
     key: bytes
     name: str
@@ -57,6 +58,7 @@ class Connection(Struct, eq=False):
     unread_bytes: int = 0
     outbox_bytes: int = 0
     calls: int = 0
+    last_id: int = 0
     partings: int = 0
     posted: int = 0
     outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
@@ -80,6 +82,11 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._connections)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any message waits until its client has read what it was sent."""
+        return any(connection.outbox for connection in self._connections.values())
 
     def all(self) -> list[Connection]:
         """Every connection."""

@@ -37,7 +37,7 @@ SAMPLES: list[wire.Message] = [
     wire.Credit(0, 0, 2097152),
     wire.Question(1, 1, 4, "time", "elicitation/create"),
     wire.Answer(1, 1, False),
-    wire.Goodbye(0, 0, "closed"),
+    wire.Goodbye(0, 0, "the broker is shutting down", 4),
 ]
 """One of each kind."""
 
@@ -65,11 +65,17 @@ def fields_of(kind: wire.Kind) -> dict[str, Any]:
 def fields(_: Language) -> str:
     """The fields of every kind that has any."""
     rows = [
-        [kind.name, code(name), _TYPES[type_], TEXTS["fields"][kind.name.lower()][name]]
+        [kind.name, code(name), _type(kind, name, type_), TEXTS["fields"][kind.name.lower()][name]]
         for kind in wire.Kind
         for name, type_ in fields_of(kind).items()
     ]
     return table(("kind", "field", "type", "meaning"), rows)
+
+
+def _type(kind: wire.Kind, name: str, type_: Any) -> str:
+    if name in _SHAPES[kind]._field_defaults:
+        return f"{_TYPES[type_].removesuffix(' or nil')}, may be left out"
+    return _TYPES[type_]
 
 
 def examples(_: Language) -> str:

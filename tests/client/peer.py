@@ -72,6 +72,10 @@ class Peer:
         """Answer a request."""
         self.send(heard.who, wire.Result(heard.message.channel, heard.message.id), body)
 
+    def has_mail(self) -> bool:
+        """Whether a message is there."""
+        return bool(self._router.poll(0))
+
     def receive(self) -> Heard:
         """The next message, for a peer in a thread of its own."""
         assert self._router.poll(PATIENCE_S * 1000), "the client says nothing"

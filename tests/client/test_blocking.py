@@ -35,7 +35,7 @@ def serving(endpoint: str, script: Callable[[Peer, Heard], None]) -> Iterator[No
         except BaseException as mishap:
             mishaps.append(mishap)
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, name="peer")
     thread.start()
     try:
         yield
@@ -74,13 +74,13 @@ def test_calls_progress_and_goodbye(endpoint: str) -> None:
 
 
 def test_a_lost_broker_ends_the_call_and_the_next_one_looks_again(endpoint: str) -> None:
-    """Law 8, and then the probe's own words."""
+    """Law 8, and then the probe's own words, once the next broker was waited for."""
 
     def script(peer: Peer, hello: Heard) -> None:
         peer.receive()
 
     with serving(endpoint, script):
-        client = BlockingClient(endpoint)
+        client = BlockingClient(endpoint, reconnect_s=0.2)
         client.connect()
         with pytest.raises(errors.BrokerLost):
             client.request("s", "m")
@@ -90,6 +90,66 @@ def test_a_lost_broker_ends_the_call_and_the_next_one_looks_again(endpoint: str)
     client.close()
     with pytest.raises(errors.ClientClosed):
         client.request("s", "m")
+
+
+@pytest.mark.parametrize("how", ["refused", "crossed", "before"])
+def test_a_call_that_one_broker_has_not_begun_is_made_at_the_next(endpoint: str, how: str) -> None:
+    """Law 2: unseen by the caller, within its time, and under a new id there."""
+    connected, ended = threading.Event(), threading.Event()
+
+    def ending(peer: Peer, hello: Heard) -> None:
+        assert connected.wait(PATIENCE_S)
+        if how != "before":
+            heard = peer.receive()
+            assert heard.message.timeout_ms == 20_000
+        if how == "refused":
+            peer.send(heard.who, wire.Fault(1, heard.message.id, "shutting-down", "it ends", {}))
+            assert isinstance(peer.receive().message, wire.Goodbye)  # it asks for the next one
+            who = peer.receive().who
+            peer.send(who, wire.Fault(0, 0, "shutting-down", "it ends", {}))  # and is still too early
+        else:
+            peer.send(hello.who, wire.Goodbye(0, 0, "it ends", 0))
+        ended.set()
+
+    def next_one(peer: Peer, hello: Heard) -> None:
+        heard = peer.receive()
+        assert (heard.message.id, heard.body) == (1, b'{"a":1}')
+        assert heard.message.timeout_ms in range(1, 20_000)
+        peer.result(heard, b'"from the next"')
+
+    def next_broker() -> None:
+        first.join(PATIENCE_S)
+        with serving(endpoint, next_one):
+            pass
+
+    client = BlockingClient(endpoint, timeout_s=20.0)
+    with serving(endpoint, ending):
+        first = next(thread for thread in threading.enumerate() if thread.name == "peer")
+        client.connect()
+        connected.set()
+        if how == "before":
+            assert ended.wait(PATIENCE_S)
+        second = threading.Thread(target=next_broker)
+        second.start()
+        assert client.request("s", "m", {"a": 1}) == "from the next"
+        client.close()
+    second.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("reconnect_s", [0.0, 0.2])
+def test_where_no_further_broker_comes_the_end_of_the_wait_is_told(endpoint: str, reconnect_s: float) -> None:
+    """Law 10. A call has its own time for that; without one, `reconnect_s`; with 0 nothing is waited for."""
+
+    def ending(peer: Peer, hello: Heard) -> None:
+        heard = peer.receive()
+        peer.send(heard.who, wire.Fault(1, heard.message.id, "shutting-down", "it ends", {}))
+
+    client = BlockingClient(endpoint, reconnect_s=reconnect_s)
+    with serving(endpoint, ending):
+        client.connect()
+        with pytest.raises(errors.Unavailable if reconnect_s else errors.ShuttingDown):
+            client.request("s", "m")
+    client.close()
 
 
 def test_a_broker_that_misses_the_deadline_does_not_hold_the_caller(

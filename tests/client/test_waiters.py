@@ -19,11 +19,6 @@ def channel(number: int) -> Channel:
     return Channel(cast(Any, None), number, lambda: None, Wants())
 
 
-def late() -> Unavailable:
-    """Why there was nothing until the time was up."""
-    return Unavailable("its time is up")
-
-
 def run(meanwhile: Callable[[Waiters], object], *waits: tuple[Channel, float | None]) -> list[object]:
     """How each of these waits ended, with this done meanwhile. A wait has the seconds that it may take."""
 
@@ -32,7 +27,7 @@ def run(meanwhile: Callable[[Waiters], object], *waits: tuple[Channel, float | N
         waiters = Waiters(loop, Context())
 
         def wait(whose: Channel, s: float | None) -> Awaitable[None]:
-            return waiters.wait(whose, None if s is None else loop.time() + s, late)
+            return waiters.wait(whose, None if s is None else loop.time() + s)
 
         tasks = [asyncio.ensure_future(wait(*one)) for one in waits]
         await asyncio.sleep(0)
@@ -56,7 +51,7 @@ def test_the_end_of_a_channel_is_that_of_its_own_waits() -> None:
     ends = run(
         lambda waiters: waiters.fail(Unavailable("closed"), one), (one, None), (other, 0.01), (one, 60.0)
     )
-    assert ends == ["closed", "its time is up", "closed"]
+    assert ends == ["closed", None, "closed"]
 
 
 def test_who_was_woken_is_not_failed_afterwards() -> None:
@@ -74,7 +69,7 @@ def test_each_gets_an_error_of_its_own() -> None:
 
     async def main() -> None:
         waiters = Waiters(asyncio.get_running_loop(), Context())
-        tasks = [asyncio.ensure_future(waiters.wait(channel(n), None, late)) for n in range(2)]
+        tasks = [asyncio.ensure_future(waiters.wait(channel(n), None)) for n in range(2)]
         await asyncio.sleep(0)
         waiters.fail(error := Unavailable("no broker"))
         await asyncio.wait(tasks, timeout=PATIENCE_S)
@@ -89,7 +84,7 @@ def test_a_cancelled_wait_leaves_nothing() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         waiters = Waiters(loop, Context())
-        task = asyncio.ensure_future(waiters.wait(channel(1), loop.time() + 60, late))
+        task = asyncio.ensure_future(waiters.wait(channel(1), loop.time() + 60))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task], timeout=PATIENCE_S)

@@ -394,7 +394,71 @@ def test_goodbye_ends_every_call_and_then_every_connection() -> None:
     world.run(world.mux.goodbye("the broker was stopped", world.now))
     assert {client.fault(id).code for client, id in ids} == {Code.SHUTTING_DOWN.value}
     for client in clients:
-        assert client.inbox[-1][0] == wire.Goodbye(0, 0, "the broker was stopped")
+        assert client.inbox[-1][0] == wire.Goodbye(0, 0, "the broker was stopped", last_id=3)
     assert set(world.closed.values()) == {CloseReason.SHUTDOWN}
     assert len(world.mux.sessions) == 0
     world.assert_empty()
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], [7, 2, 5], [9]])
+def test_the_goodbye_has_the_highest_id_that_was_taken_in(ids: list[int]) -> None:
+    """RFC 9113, section 6.8: above it nothing was begun, whatever ids a client gives and in which order.
+
+    What is refused because the broker ends was not taken in; nor is one connection told of another's.
+    """
+    world = World()
+    world.start()
+    client, other = world.client(b"a"), world.client(b"b")
+    for id in ids:
+        client.call(id=id)
+    world.mux.refuse_new()
+    assert client.fault(client.call(id=20)).code == Code.SHUTTING_DOWN
+    assert client.fault(client.call(id=21, instance="another")).code == Code.WRONG_INSTANCE
+    world.run(world.mux.goodbye("it ends", world.now))
+    assert client.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=max(ids))
+    assert other.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=0)
+
+
+def test_lists_and_management_are_taken_in_too() -> None:
+    """What the broker answers itself has been begun as much as what a server does."""
+    world = World()
+    world.start()
+    client = world.client()
+    connection = world.mux.sessions.get(client.key)
+    assert connection is not None
+    for service, method in (("time", "tools/list"), (wire.MANAGEMENT, "status"), (wire.MANAGEMENT, "listen")):
+        assert client.request(service, method, {}) == connection.last_id
+
+
+def test_a_broker_is_drained_when_every_answer_has_left() -> None:
+    """Neither a command that is under way nor an answer that waits for credit is cut off by the end."""
+    world = World(credit_bytes=65_536)
+    process = world.start()
+    client = world.client()
+    ids = [client.call(), client.call()]
+    client.request(wire.MANAGEMENT, "restart", {"server": "time"})
+    world.mux.refuse_new()
+    for request in process.calls:
+        process.reply(request, "x" * 70_000)
+    assert (world.mux.under_way, world.mux.is_drained) == (1, False)
+    world.managed(world.managing[0], b"{}")
+    assert (world.mux.under_way, world.mux.is_drained) == (0, False)
+    assert not client.endings(ids[1])
+    for _ in range(2):
+        assert not world.mux.is_drained
+        client.say(wire.Credit(0, 0, 70_000))
+    assert client.endings(ids[1])
+    assert world.mux.is_drained
+
+
+def test_the_goodbye_reaches_a_client_that_has_used_up_its_credit() -> None:
+    """What waits for credit is dropped at the end: the client learns that, and what was not begun."""
+    world = World(credit_bytes=65_536)
+    process = world.start()
+    client = world.client()
+    ids = [client.call() for _ in range(3)]
+    for request in process.calls[:2]:
+        process.reply(request, "x" * 70_000)
+    world.run(world.mux.goodbye("it ends", world.now))
+    assert [len(client.endings(id)) for id in ids] == [1, 0, 0]
+    assert client.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=3)

@@ -24,6 +24,7 @@ import pytest
 from client_shim import BrokerClient
 from client_shim.errors import (
     BrokerLost,
+    BrokerRefused,
     CallError,
     NoBroker,
     ServerDied,
@@ -218,7 +219,10 @@ def test_a_wrapper_that_does_not_wait_is_told_to() -> None:
 
 
 def test_the_end_is_in_order() -> None:
-    """SIGTERM: no new calls, those in flight may end, the stubborn are killed, nothing is left."""
+    """SIGTERM: no new calls, those in flight may end, the stubborn are killed, nothing is left.
+
+    A call that is made meanwhile waits in the client; where no other broker comes, it ends with the reason.
+    """
     servers = {
         "polite": rogue(),
         "stubborn": rogue("--ignore-sigterm", "--ignore-eof", timeout_stop_sec=0.2),
@@ -233,9 +237,12 @@ def test_the_end_is_in_order() -> None:
                 broker.process.send_signal(signal.SIGTERM)
                 while "broker.ending" not in broker.log():
                     await asyncio.sleep(0.01)
-                with pytest.raises(CallError, match="shutting down"):
-                    await client.call_tool("polite", "echo")
+                with pytest.raises(BrokerRefused, match="shutting down"):
+                    await client.call_tool("polite", "echo", timeout=0.2)
+                waiting = asyncio.create_task(client.call_tool("polite", "echo", timeout=3))
                 assert (await running_call).content[0].text == "slept"
+                with pytest.raises((NoBroker, BrokerRefused)):
+                    await waiting
 
         pids = broker.pids()
         asyncio.run(main())

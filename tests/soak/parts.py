@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tests.soak import churn, hostile, kills, matrix, queues, reloads, restarts, strangers, vanish
+from tests.soak import churn, handovers, hostile, kills, matrix, queues, reloads, restarts, strangers, vanish
 from tests.soak.ground import Line, Progress
 
 
@@ -23,6 +23,8 @@ PARTS = {
     "restarts": Part(restarts.run, 1000, 12, "restarts"),
     "reloads": Part(reloads.run, 100, 6, "reloads"),
     "kills": Part(kills.run, 50, 5, "kills"),
+    "handovers": Part(handovers.in_order, 10, 2, "restarts"),
+    "crashes": Part(handovers.killed, 10, 2, "kills"),
     "strangers": Part(strangers.run, 60, 3, "seconds"),
     "queues": Part(queues.run, 1000, 100, "calls"),
     "stopped": Part(hostile.stopped_reader, 10, 1, "rounds"),
