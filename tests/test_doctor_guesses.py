@@ -123,3 +123,15 @@ def test_whose_a_process_is(parent: str, kind: str | None) -> None:
     expected = [] if kind is None else [("time", pids["one"], kind)]
     assert [(stray.server, stray.pid, stray.kind) for stray in found] == expected
     assert all(("run_server.py" in stray.by) is (parent == "backend") for stray in found)
+
+
+def test_two_servers_of_one_command_are_no_second_tree() -> None:
+    """Two of the same program differ in their environment only: each is the leader of its own tree."""
+    pids = {name: BEYOND + n for n, name in enumerate(("broker", "one", "other", "below other", "third"))}
+    parents = {"one": "broker", "other": "broker", "below other": "other", "third": "broker"}
+    seen = {
+        pid: Task(pid, pids.get(parents.get(name, ""), 1), 0.0, ("uvx", "notes") if name != "broker" else ())
+        for name, pid in pids.items()
+    }
+    found = strays(seen, pids["broker"], {"work": pids["one"], "home": pids["other"]})
+    assert [(stray.pid, stray.kind) for stray in found] == [(pids["third"], "second")]

@@ -100,8 +100,10 @@ def strays(seen: Tasks, broker: int, leaders: Mapping[str, int]) -> list[Stray]:
     known = {leader: name for name, leader in leaders.items() if leader in seen and seen[leader].argv}
     found = {}
     for one in seen.values():
+        if any(up.pid in known for up in (one, *above(seen, one.pid))):
+            continue  # in the tree of a server, which may be run by the same command as another
         for leader, name in known.items():
-            if one.pid != leader and _alike(one, seen[leader]):
+            if _alike(one, seen[leader]):
                 kind = _kind(seen, one, leader, broker)
                 if kind is not None:
                     found[one.pid] = Stray(server=name, pid=one.pid, kind=kind, by=_by(seen, one))
