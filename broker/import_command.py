@@ -83,7 +83,7 @@ def import_(
         plan = _plan(sources, Here(search_path), there, prefer, secrets_as_variables)
         _tell(plan.remarks)
         if plan.servers:
-            header = say("import_header", files=", ".join(map(str, files or ["-"])))
+            header = say("import_header", files=", ".join(map(str, files or ["<stdin>"])))
             _finish(output, new_text(old, plan.servers, header), plan.servers, dry_run=dry_run)
         else:
             echo(say("import_nothing", path=output), err=True)

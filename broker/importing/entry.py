@@ -31,7 +31,7 @@ KEYS = ("command", "args", "env", "env_inherit", "cwd", "timeout", "timeout_star
 FEW = ("env_inherit", "timeout_start_sec")
 """Those of which most hosts say nothing: what is set by hand in `broker.toml` is no other definition."""
 
-_SWITCHES = {"disabled": False, "enabled": True, "isActive": True, "active": True, "startup": True}
+_SWITCHES = {"disabled": False, "enabled": True, "isActive": True, "active": True}
 """Keys by which hosts switch a server off, each with the value that leaves it on."""
 _FOLDERS = ("workspaceFolder", "workspaceRoot", "cwd", "__dirname", "CLAUDE_PLUGIN_ROOT")
 _SHELLS = ("sh", "bash", "dash", "zsh")

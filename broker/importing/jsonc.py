@@ -25,6 +25,7 @@ _PIECE = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+_NO_NUMBER = re.compile(r"-?(?:NaN|Infinity)")
 _CLOSING = {"}": "{", "]": "["}
 _WORDS_OF_OTHERS = {"True": "true", "False": "false", "None": "null", "undefined": "null", "nil": "null"}
 
@@ -73,8 +74,8 @@ def loads(text: str, collect: Collect = dict) -> object:
     except json.JSONDecodeError as error:
         raise _told(plain, pieces, error) from None
     except _NoNumber:
-        found = next(piece for piece in pieces if piece.kind == "word" and _is_no_number(piece.text))
-        raise NotJson(found.at, "json_number", found=found.text) from None
+        found = next(piece for piece in pieces if piece.kind == "word" and _NO_NUMBER.match(piece.text))
+        raise NotJson(found.at, "json_number", found=found.text[:9]) from None
 
 
 class _NoNumber(Exception):
@@ -92,10 +93,6 @@ def _refuse(name: str) -> NoReturn:
 def _integer(digits: str) -> int | float:
     """A number that is too long for Python's int is no time-out and no port."""
     return int(digits) if len(digits) < 400 else float(digits)
-
-
-def _is_no_number(word: str) -> bool:
-    return word.lstrip("-") in ("NaN", "Infinity")
 
 
 def _pieces(text: str) -> Iterator[_Piece]:

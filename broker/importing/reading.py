@@ -5,7 +5,6 @@ PyYAML is imported where it is used: no other command pays for it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +25,8 @@ _COMMENTS = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/|#[^\n]*)*", re.DOTALL)
 _TOML = re.compile(r"\[\[?[\w.\"' -]+\]\]?[ \t]*(?:#.*)?$|[\w.\"-]+[ \t]*=", re.MULTILINE)
 _YAML = re.compile(r"---|- |[\w.\"'-][^\n{}\[\]:]*:(?:[ \t]|$)|%YAML", re.MULTILINE)
 _KEY = re.compile(r'"(?:[^"\\\n]|\\.)*"\s*:')  # of an object without its braces
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*", re.MULTILINE)
+_HALF = re.compile("[\ud800-\udfff]")
+_FENCED = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n(.*?)(?:^[ \t]*(?:```|~~~)|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class FileProblem(Exception):
@@ -55,21 +55,41 @@ def document(text: str, path: object, suffix: str) -> Document:
         FileProblem: it cannot be read; the message has the line and the column.
     """
     text = text.removeprefix("\ufeff")
-    if _FENCE.match(text.lstrip()):  # a snippet with the fence of its page
-        text = _FENCE.sub(lambda fence: " " * len(fence[0]), text)
+    if suffix not in _SUFFIXES:
+        text = _in_fence(text)
     form = "commands" if commands.are_commands(text) else _SUFFIXES.get(suffix) or _form(text)
     if form is None:
         raise FileProblem("import_no_servers", path=path, hosts=HOSTS)
     twice: list[str] = []
     try:
         value = {"json": _json, "toml": _toml, "yaml": _yaml, "commands": _commands}[form](text, path, twice)
-        if form != "yaml":  # a YAML reader refuses half characters, and its aliases may mean very much text
-            json.dumps(value, ensure_ascii=False, default=str).encode()
     except RecursionError:
         raise FileProblem("import_too_deep", path=path) from None
-    except UnicodeEncodeError:
-        raise FileProblem("import_surrogate", path=path) from None
+    if _has_half_characters(value):
+        raise FileProblem("import_surrogate", path=path)
     return Document(form, value, list(dict.fromkeys(twice)))
+
+
+def _has_half_characters(value: object) -> bool:
+    """Whether a text in it is none, because an escape means half a character. An alias is followed once."""
+    todo, seen = [value], set[int]()
+    while todo:
+        one = todo.pop()
+        if isinstance(one, str) and not one.isascii() and _HALF.search(one):
+            return True
+        if isinstance(one, (dict, list)) and id(one) not in seen:
+            seen.add(id(one))
+            todo += [*one, *one.values()] if isinstance(one, dict) else one
+    return False
+
+
+def _in_fence(text: str) -> str:
+    """Of a page, or a piece of one, its first block that has servers in it; all else becomes spaces."""
+    for block in _FENCED.finditer(text):
+        if commands.are_commands(block[1]) or _form(block[1]):
+            before, behind = text[: block.start(1)], text[block.end(1) :]
+            return re.sub(r"\S", " ", before) + block[1] + re.sub(r"\S", " ", behind)
+    return text
 
 
 def _form(text: str) -> str | None:

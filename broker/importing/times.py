@@ -12,6 +12,9 @@ AMBIGUOUS_S = (1000, 3600)
 """A `timeout` within these may be seconds or milliseconds, where the host is not known. Nobody waits for less
 than a second (so those below are seconds) nor for more than an hour (those above are milliseconds)."""
 
+LEAST_S = 0.1
+"""A shorter time is none that anybody wants: most likely it was written in another unit than its host's."""
+
 NAMED: dict[str, tuple[str, Unit]] = {
     "startup_timeout_sec": ("timeout_start_sec", "s"),
     "startup_timeout_ms": ("timeout_start_sec", "ms"),
@@ -63,7 +66,8 @@ def seconds_of(value: float, unit: Unit | None) -> float | None:
     if not 0 < value < math.inf:
         return None
     if unit is not None:
-        return value if unit == "s" else value / 1000
+        seconds = value if unit == "s" else value / 1000
+        return seconds if seconds >= LEAST_S else None
     if value < least:
         return value
     return value / 1000 if value > most else None

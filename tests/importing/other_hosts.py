@@ -258,7 +258,6 @@ OTHER_HOSTS = [
                 "@modelcontextprotocol/server-filesystem",
                 timeout=60,
                 timeout_start_sec=15,
-                enabled=False,
             ),
             "mine": {"command": "npx", "env": {"USER": "{{LIBRECHAT_USER_ID}}"}, "enabled": False},
         },

@@ -98,6 +98,8 @@ def test_what_is_relative_starts_from_the_file(
         (3600, "mcp_settings.json", 3600),
         (1800, ".roo/mcp.json", 1800),
         (60_000, ".gemini/settings.json", 60),
+        (500, ".gemini/settings.json", 0.5),
+        (60, ".mcp.json", None),
     ],
 )
 def test_a_timeout_is_seconds_or_milliseconds(

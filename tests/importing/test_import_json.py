@@ -54,6 +54,7 @@ REFUSED = {
     "{\"a\": 'x'}": (6, "json_quote"),
     "{a: 1}": (1, "json_key"),
     '{"a": NaN}': (6, "json_number"),
+    '{"a": NaN1}': (6, "json_number"),
     '{"a": -Infinity}': (6, "json_number"),
     '{"a": [1,], "b": Infinity}': (17, "json_number"),
     '{"a": 0x10}': (7, "json_number"),

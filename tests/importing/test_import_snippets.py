@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.importing.asking import Run, Write, placed, servers
 
@@ -25,6 +29,8 @@ TIME = '{"command": "uvx", "args": ["mcp-server-time"]}'
         f'[{{"name": "time", {TIME[1:]}]',
         f'{{"name": "time", {TIME[1:]}',
         f'```json\n{{"mcpServers": {{"time": {TIME}}}}}\n```\n',
+        f'# Install\n\nAdd this to your file:\n\n```json\n{{"time": {TIME}}}\n```\n\nThen restart.\n',
+        "Or by the command:\n\n```bash\nclaude mcp add time -- uvx mcp-server-time\n```\n",
         f'\ufeff{{"servers": {{"time": {TIME}}}}}',
         '[mcp_servers.time]\ncommand = "uvx"\nargs = ["mcp-server-time"]\n',
         "mcpServers:\n  time:\n    command: uvx\n    args: [mcp-server-time]\n",
@@ -124,6 +130,7 @@ def test_the_options_of_the_host_are_not_the_servers(
         ("mcpServers:\n\ta: 1\n", 2, "<stdin>:2:1: not YAML"),
         ("mcpServers: &a\n  x: *a\n", 1, "x: not imported"),
         ("mcp: &a\n  settings: *a\n", 2, "nested too deeply"),
+        ('mcpServers:\n  a: {command: "\\ud800"}\n', 2, "half a character"),
         ("  \n", 2, "<stdin> is empty"),
     ],
 )
@@ -175,3 +182,70 @@ def test_what_was_set_by_hand_is_no_other_definition(run: Run, write: Write) -> 
     other = write("b.json", {"mcpServers": {"it": {"command": "uvx"}}})
     assert run(other, "--merge", "--prefer", "last").exit_code == 0
     assert servers()["it"]["timeout_start_sec"] == 120
+
+
+KEYS = [
+    *("mcpServers", "mcp_servers", "servers", "mcp", "context_servers", "extensions", "projects", "settings"),
+    *(
+        "command",
+        "args",
+        "env",
+        "cwd",
+        "timeout",
+        "url",
+        "type",
+        "transport",
+        "cmd",
+        "envs",
+        "env_keys",
+        "name",
+    ),
+    *(
+        "disabled",
+        "enabled",
+        "tool_timeout_sec",
+        "environment",
+        "experimental",
+        "config",
+        "excluded",
+        "x/y",
+        "",
+    ),
+]
+TEXTS = [
+    *(
+        "npx",
+        "-y",
+        "x y",
+        "cmd",
+        "C:\\x",
+        "${a}",
+        "${input:x}",
+        "{{X}}",
+        "$X",
+        "stdio",
+        "local",
+        "sse",
+        "",
+        "~/x",
+    ),
+    *("a\tb", "\0", "'", "a && b", "${{ secrets.X }}", "{env:X}", "${}", "FOO=1 x", "https://x", "builtin"),
+]
+parts = st.recursive(
+    st.sampled_from(TEXTS) | st.none() | st.booleans() | st.sampled_from([0, -1, 5000, 1.5, 10**30]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from(KEYS), parts, min_size=1), st.sampled_from([json.dumps, yaml.safe_dump])
+)
+def test_whatever_a_file_says_it_is_imported_or_told(
+    run: Run, value: object, dump: Callable[[object], str]
+) -> None:
+    """Never a traceback; and what is written is a config that the broker takes."""
+    done = run("-", "--dry-run", stdin=dump(value))
+    assert done.exit_code in (0, 1, 2)
+    assert done.stderr or done.exit_code == 0
