@@ -11,9 +11,11 @@ from typing import NamedTuple
 from broker.config_file import tables
 from broker.core.config import Config, ServerConfig
 from broker.core.names import toml_key
+from broker.environment import environment
 from broker.importing.secrets import has_secret_args, secrets_in
 from broker.program import NoCommand, SpawnError, program_of
-from broker.unit import Unit, User
+from broker.shebang import needed_by
+from broker.unit import Unit
 from broker.words import say
 
 _OF_HOMES = (
@@ -60,7 +62,7 @@ def _server(
         if isinstance(error, NoCommand):
             yield from _elsewhere(server.command, unit)
         return
-    closed = next(_closed(server, program, folder, unit.user), None) if unit else None
+    closed = next(_closed(server, program, folder, unit), None) if unit else None
     if unit is None or closed is None:
         yield Finding(say("runs", server=server.name, program=program))
     else:
@@ -68,26 +70,15 @@ def _server(
         yield Finding(say("check_closed", **facts), bad=True)
 
 
-def _closed(server: ServerConfig, program: str, folder: Path, user: User) -> Iterator[Path]:
+def _closed(server: ServerConfig, program: str, folder: Path, unit: Unit) -> Iterator[Path]:
     """What its user could not use: the folder, the program, its interpreter, files among the arguments."""
     cwd = folder / (server.cwd or "")
     files = {cwd: os.X_OK, Path(program): os.X_OK, Path(os.path.realpath(program)): os.X_OK}
-    if interpreter := _interpreter(Path(program)):
-        files[Path(os.path.realpath(interpreter))] = os.X_OK
+    for interpreter in needed_by(program, cwd, environment(server, unit.environ).get("PATH", os.defpath)):
+        files |= {Path(interpreter): os.X_OK, Path(os.path.realpath(interpreter)): os.X_OK}
     files |= {cwd / arg: os.R_OK for arg in server.args if "/" in arg and (cwd / arg).is_file()}
-    found = (user.closed_at(Path(os.path.abspath(file)), needed) for file, needed in files.items())
+    found = (unit.user.closed_at(Path(os.path.abspath(file)), needed) for file, needed in files.items())
     return (path for path in found if path is not None)
-
-
-def _interpreter(program: Path) -> str | None:
-    """What a script names in its first line."""
-    try:
-        with program.open("rb") as file:
-            line = file.readline(256)
-    except OSError:
-        return None
-    words = os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
-    return words[0] if words else None
 
 
 # --- what was not found ------------------------------------------------------------------------------

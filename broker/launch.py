@@ -17,6 +17,10 @@ import sys
 PR_SET_PDEATHSIG = 1
 RLIMIT_LOCKS = 10  # <sys/resource.h>; see `trees`
 CANNOT_RUN = 126
+MENDS = {
+    errno.ENOENT: "; install what its first line names",
+    errno.ENOEXEC: "; it is no program for this machine, or a script without a first line such as #!/bin/sh",
+}
 
 
 def main(
@@ -39,7 +43,7 @@ def main(
     try:
         os.execv(program, [program, *args])
     except OSError as error:
-        mend = "; install what its first line names" if error.errno == errno.ENOENT else ""
+        mend = MENDS.get(error.errno or 0, "")
         print(f"{program}: {error.strerror}{mend}", file=sys.stderr, flush=True)
         os._exit(CANNOT_RUN)
 

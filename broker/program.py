@@ -12,6 +12,7 @@ from broker.core.config import ServerConfig
 from broker.core.lifecycle import Cause
 from broker.core.names import toml_key
 from broker.environment import environment
+from broker.shebang import Broken, needed_by
 
 MENDS = {
     errno.EMFILE: "; raise the limit of open files, LimitNOFILE= of the service",
@@ -58,7 +59,7 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
                 config.command,
                 f"there is no command {config.command!r} in PATH ({path}); {mend} as command in {table}",
             )
-        return os.path.abspath(found)
+        return _runnable(os.path.abspath(found), config, cwd, environ)
     program = os.path.abspath(cwd / config.command)
     _reach(Path(program), f"command in {table}")
     if not os.path.exists(program):
@@ -71,6 +72,15 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
         raise SpawnError(f"there is no file {program!r}; {mend}")
     if os.path.isdir(program) or not os.access(program, os.X_OK):
         raise SpawnError(f"{program!r} may not be run; `chmod +x` it, or correct command in {table}")
+    return _runnable(program, config, cwd, environ)
+
+
+def _runnable(program: str, config: ServerConfig, cwd: Path, environ: Mapping[str, str]) -> str:
+    """The program, once it is known that what it names as its interpreter is there."""
+    try:
+        needed_by(program, cwd, environment(config, environ).get("PATH", os.defpath))
+    except Broken as broken:
+        raise SpawnError(f"it could not be run: {broken}") from None
     return program
 
 

@@ -155,7 +155,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no such file": ({"command": "/no/such/file"}, "there is no file '/no/such/file'"),
     "not executable": ({"command": str(ROOT / "pyproject.toml")}, "may not be run"),
     "wrong cwd": ({"command": "true", "cwd": "/no/such/folder"}, "'/no/such/folder' is not a folder"),
-    "bad interpreter": ({"command": "./script"}, "it could not be run: "),
+    "bad interpreter": ({"command": "./script"}, "names /no/such/interpreter, which is not there"),
     "unknown version": (rogue("--bad-version", protocol="legacy"), "protocol version 1999-01-01"),
     "dies in the handshake": (rogue("--die-in-handshake", protocol="legacy"), "it exited with status 1"),
     "never answers": (rogue("--silent", protocol="legacy", timeout_start_sec=0.5), "not ready within 0.5 s"),

@@ -1,0 +1,193 @@
+"""What has to be there for a file to be run: the interpreter that it names, and whether that can be run.
+
+A script names it in its first line, a binary in its header. Found are the usual breaks: lines of Windows, a
+virtual environment that was moved, an interpreter that is not installed, and a byte-order mark.
+
+Sources: execve(2), *Interpreter scripts*; fs/binfmt_script.c and fs/binfmt_elf.c of Linux; env(1); elf(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import struct
+from pathlib import Path
+
+_HEAD_BYTES = 256
+"""So much of a file the kernel looks at (BINPRM_BUF_SIZE)."""
+
+_DEEPEST = 5
+"""An interpreter may be a script itself, but the kernel follows no more than this."""
+
+_MARK = b"\xef\xbb\xbf"
+_TRAMPOLINE = re.compile(rb"'''exec' (?:\"([^\"\n]+)\"|'([^'\n]+)'|([^\s'\"]+))")
+"""How pip and uv write a first line that would be too long, or has spaces in it."""
+
+_FORGIVING = ("perl",)
+"""Interpreters that put up with a CR behind their options."""
+
+
+class Broken(Exception):
+    """The file cannot be run: why, and what to do about it."""
+
+
+def needed_by(program: str, cwd: Path, path: str) -> list[str]:
+    """The interpreters by which the kernel runs a file, the first one first; those of `env` too.
+
+    Args:
+        cwd: the folder that it is run in.
+        path: the PATH that it is run with.
+
+    Raises:
+        Broken: it cannot be run.
+    """
+    found: list[str] = []
+    while len(found) < _DEEPEST:
+        named = _named(found[-1] if found else program, cwd, path)
+        if not named:
+            break
+        found += named
+    return found
+
+
+def _named(file: str, cwd: Path, path: str) -> list[str]:
+    """What one file names, without what that names in turn."""
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+            if head.startswith(b"\x7fELF"):
+                return _of_binary(file, head + opened.read(4096 - len(head)))
+            second = opened.readline(4096)
+    except OSError:  # it may be run though it may not be read
+        return []
+    if head.startswith(_MARK + b"#!"):
+        raise Broken(f"{file} begins with a byte-order mark, which hides its first line; save it without one")
+    if not head.startswith(b"#!"):
+        return _of_other(file, head)
+    return _of_script(file, head, second, cwd, path)
+
+
+def _of_other(file: str, head: bytes) -> list[str]:
+    if not head.strip():
+        raise Broken(f"{file} is empty")
+    if not _BINARY.search(head) and not _has_other_formats():
+        example = "#!/usr/bin/env python3"
+        raise Broken(f"{file} is a script without a first line such as `{example}`, which says what runs it")
+    return []
+
+
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+
+def _has_other_formats() -> bool:
+    """Whether this machine runs files of further kinds (binfmt_misc), by their names or contents."""
+    try:
+        return bool(set(os.listdir("/proc/sys/fs/binfmt_misc")) - {"register", "status"})
+    except OSError:
+        return False
+
+
+def _of_script(file: str, head: bytes, second: bytes, cwd: Path, path: str) -> list[str]:
+    line, newline, rest = head.partition(b"\n")
+    text = os.fsdecode(line[2:]).strip(" \t")
+    interpreter, *arguments = re.split(r"[ \t]+", text, maxsplit=1)
+    argument = arguments[0] if arguments else ""
+    if not newline and len(head) == _HEAD_BYTES and not argument:
+        raise Broken(f"{file} has a first line above {_HEAD_BYTES - 1} bytes, which the kernel cuts off")
+    if text.endswith("\r") and not (argument and os.path.basename(interpreter) in _FORGIVING):
+        wanted = re.split(r"[ \t]", text)[-1]
+        raise Broken(
+            f"the lines of {file} end in CR LF, as Windows writes them, so that {wanted!r} is looked for; "
+            rf"convert it with `sed -i 's/\r$//' {shlex.quote(file)}`"
+        )
+    if not interpreter:
+        raise Broken(f"{file} names nothing in its first line; write `#!/usr/bin/env python3` or the like")
+    found = [_existing(os.path.join(cwd, interpreter), f"the first line of {file}")]
+    if os.path.basename(interpreter) == "env":
+        return found + _of_env(file, argument, cwd, path)
+    if trampoline := _TRAMPOLINE.match(rest + second):
+        real = next(filter(None, trampoline.groups()))
+        found.append(_existing(os.fsdecode(real), f"the second line of {file}"))
+    return found
+
+
+def _existing(interpreter: str, where: str) -> str:
+    """An interpreter that is named by its path."""
+    if os.path.isdir(interpreter) or (os.path.exists(interpreter) and not os.access(interpreter, os.X_OK)):
+        raise Broken(f"{where} names {interpreter}, which may not be run")
+    if os.path.exists(interpreter) or not _is_visible(interpreter):
+        return interpreter
+    mend = "install it, or correct the line"
+    venv = Path(interpreter).parent.parent
+    if Path(interpreter).parent.name == "bin" and Path(interpreter).name.startswith(("python", "pypy")):
+        mend = f"it was moved or removed: make the environment {venv} again and install the server into it"
+    raise Broken(f"{where} names {interpreter}, which is not there; {mend}")
+
+
+def _is_visible(path: str) -> bool:
+    """Whether this user could see it if it were there."""
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _of_env(file: str, argument: str, cwd: Path, path: str) -> list[str]:
+    """What `env` is told to look for. The kernel gives it all that follows as one argument."""
+    words = [argument] if argument else []
+    splits = re.match(r"(?:-S|--split-string[= ])\s*(.*)|-(?:v|i)*S\s*(.*)", argument)
+    if splits is not None:
+        try:
+            words = shlex.split(splits[1] or splits[2] or "")
+        except ValueError:
+            return []
+    command = next((word for word in words if not re.match(r"-|\w+=", word)), None)
+    if command is None or any(word.startswith(("-i", "--ignore", "-C", "--chdir", "-P")) for word in words):
+        return []
+    if "/" in command:
+        return [_existing(os.path.join(cwd, command), f"the first line of {file}")]
+    if found := shutil.which(command, path=path):
+        return [found]
+    if splits is None and " " in command and shutil.which(command.split()[0], path=path):
+        raise Broken(
+            f"the first line of {file} gives `env` the one word {command!r}; write `env -S {command}`"
+        )
+    raise Broken(
+        f"the first line of {file} has `env` look for {command!r}, which is not in PATH ({path}); "
+        f"install it, or set PATH in env"
+    )
+
+
+def _of_binary(file: str, head: bytes) -> list[str]:
+    """The loader that an ELF file names; none where it is static, or cannot be read so."""
+    try:
+        loader = _loader(head)
+    except (struct.error, ValueError):
+        return []
+    if loader is None or os.path.exists(loader):
+        return [loader] if loader else []
+    mend = "install the program for this system"
+    raise Broken(f"{file} was made for another system, whose loader {loader} is not there; {mend}")
+
+
+_PT_INTERP = 3
+
+
+def _loader(head: bytes) -> str | None:
+    """The path in the segment PT_INTERP, by the tables of elf(5) for 64 and for 32 bits."""
+    order = "<" if head[5] == 1 else ">"
+    word, start, sizes, offset, length = ("Q", 32, 54, 8, 32) if head[4] == 2 else ("I", 28, 42, 4, 16)
+    (table,) = struct.unpack_from(order + word, head, start)
+    size, count = struct.unpack_from(order + "HH", head, sizes)
+    for at in range(table, table + size * count, size):
+        if struct.unpack_from(order + "I", head, at)[0] == _PT_INTERP:
+            (begins,) = struct.unpack_from(order + word, head, at + offset)
+            (bytes_,) = struct.unpack_from(order + word, head, at + length)
+            text = head[begins : begins + bytes_].rstrip(b"\0")
+            return text.decode() if begins + bytes_ <= len(head) else None
+    return None
