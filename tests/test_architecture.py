@@ -226,8 +226,8 @@ RULES = [
     ),
     Rule(
         "its verdict is found by pure functions",
-        who="broker.doctor.verdict broker.doctor.evidence",
-        only=f"{PURE} msgspec broker.doctor.evidence",
+        who="broker.doctor.verdict broker.doctor.kinds broker.doctor.evidence",
+        only=f"{PURE} msgspec broker.doctor.evidence broker.doctor.kinds",
         broken_by=(
             "broker.doctor.verdict: import os",
             "broker.doctor.verdict: from broker.doctor.texts import Say",

@@ -124,7 +124,7 @@ def test_json_is_for_programs(healthy: RunningBroker) -> None:
     done = run(healthy, "--cycles", "2", "--json")
     report: dict[str, Any] = json.loads(done.stdout)
     assert (done.exit_code, report["verdict"]) == (0, "A"), done.output
-    assert codes(report) == {("wrapped", "tree"), ("tool_complains", "tree")}
+    assert codes(report) == {("wrapped", "tree"), ("no_tool", None)}
     assert {"text", "why", "rule", "broker_version", "comparison", "no_comparison"} <= set(report)
     assert (report["endpoint"], report["clients_left"]) == (healthy.endpoint, 0)
     first, second = report["pages"]

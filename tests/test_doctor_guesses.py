@@ -20,19 +20,25 @@ def tool(name: str, required: tuple[str, ...] = (), **hints: bool) -> dict[str, 
     [
         ([], None),
         ([tool("list_all"), tool("peek", readOnlyHint=True)], "peek"),
-        ([tool("peek", ("where",), readOnlyHint=True), tool("listAll")], "listAll"),
+        ([tool("peek", ("where",), readOnlyHint=True), tool("look", readOnlyHint=True)], "look"),
+        ([tool("peek", ("where",), readOnlyHint=True), tool("listAll")], None),
         ([tool("get_it", ("id",))], None),
+        ([tool("list_tabs")], None),  # seen: it started a browser
+        ([tool("get_audit")], None),  # seen: it ran one
         ([tool("reset")], None),
-        ([tool("getaway")], None),
         ([tool("list_and_erase", destructiveHint=True)], None),
+        ([tool("list_all", idempotentHint=True)], None),
+        ([tool("list_all", openWorldHint=False)], None),
+        ([{"name": "list_all", "annotations": None}], None),
+        ([{"name": "list_all", "annotations": {"readOnlyHint": "true"}}], None),
         ([tool("peek", readOnlyHint=True, destructiveHint=True)], None),
         ([tool("get_next_job", readOnlyHint=False)], None),
-        ([tool("status", destructiveHint=False)], "status"),
+        ([tool("status", destructiveHint=False)], None),
         ([{"name": "現在"}], None),
     ],
 )
 def test_only_a_harmless_tool_is_chosen(tools: list[dict[str, Any]], chosen: str | None) -> None:
-    """One that needs no arguments and says that it only reads; where none says so, one whose name asks."""
+    """One that needs no arguments and is annotated `readOnlyHint`: a name proves nothing."""
     wish = harmless(tools)
     assert (wish.tool if wish else None) == chosen
 
@@ -83,10 +89,11 @@ def test_pids_of_another_machine_are_not_taken_for_ours(
 
 def test_what_the_config_names_is_called() -> None:
     """The doctor chooses only where nobody else has, even if the tool that is named is not in the list."""
-    wish = wish_for({"doctor": {"tool": "reset", "arguments": {"soft": True}}}, [tool("list_all")])
+    look = tool("look", readOnlyHint=True)
+    wish = wish_for({"doctor": {"tool": "reset", "arguments": {"soft": True}}}, [look])
     assert wish == ("reset", {"soft": True}, "config")
-    chosen = wish_for({"doctor": None}, [tool("list_all")])
-    assert chosen == ("list_all", {}, "doctor")
+    chosen = wish_for({"doctor": None}, [tool("list_all"), look])
+    assert chosen == ("look", {}, "doctor")
 
 
 BEYOND = 10**9

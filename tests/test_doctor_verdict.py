@@ -13,9 +13,20 @@ from hypothesis import strategies as st
 from broker.doctor import verdict
 from broker.doctor.evidence import Evidence, Fault, Load, Moment, Page, Server, Stray, Visit
 from broker.doctor.findings import FINDINGS
+from broker.doctor.kinds import (
+    DETAILS,
+    FINDINGS_AT_LEAST,
+    GRADES,
+    MANY,
+    REMARKS_AT_LEAST,
+    Facts,
+    Finding,
+    Grade,
+    collected,
+)
 from broker.doctor.report import tell
 from broker.doctor.texts import WORDS, speaker
-from broker.doctor.verdict import GRADES, Facts, Grade, grows, is_slower, judge
+from broker.doctor.verdict import grows, is_slower, judge
 
 At = Callable[[int], Any]
 """Something for each moment: 0 before the first page, N after page N, and the last once more at the end."""
@@ -280,9 +291,48 @@ def test_every_finding_can_be_said(case: str, language: int) -> None:
 
 def test_no_text_is_left_over() -> None:
     """Every text of a finding belongs to one; the two languages fill in the same facts."""
-    assert {word.removesuffix(".mend") for word in FINDINGS} == set(GRADES)
+    assert {word.removesuffix(".mend") for word in FINDINGS} == {*GRADES, *(word + MANY for word in DETAILS)}
     for word, (english, chinese) in WORDS.items():
         assert fields(english) == fields(chinese), word
+
+
+FORTY = tuple(f"server-{number}" for number in range(40))
+
+
+@pytest.mark.parametrize(
+    "how", [{"processes": 3}, {"state": "starting"}, {"state": "broken"}, {"state": "stopped"}]
+)
+def test_forty_servers_make_one_remark_of_a_kind(how: dict[str, Any]) -> None:
+    """With their count and all of their names, and one mend, in both languages."""
+    servers = (*(server(name, **how) for name in FORTY), server("fine"))
+    pages = tuple(
+        Page(number=n, closed=True, open_s=0.01, took_s=0.01, visits=(), servers=servers) for n in range(1, 7)
+    )
+    judged = judge(Evidence(before=moment(servers), pages=pages, after=moment(servers)))
+    (finding,) = judged.findings
+    assert (finding.server, finding.facts["count"]) == (None, 40)
+    for language in (0, 1):
+        text, mend = tell(finding, speaker(language))
+        assert "40" in text
+        assert all(name in text for name in FORTY)
+        assert "{" not in text + mend
+        assert bool(mend) is (finding.grade > Grade.A)
+
+
+@pytest.mark.parametrize("word", DETAILS)
+def test_every_kind_is_collected(word: str) -> None:
+    """Few have their own details; many are one finding of the same grade, which can be said."""
+    facts = dict.fromkeys(fields(FINDINGS[word][0]) | fields(FINDINGS.get(f"{word}.mend", ("",))[0]), "7")
+    least = REMARKS_AT_LEAST if GRADES[word] is Grade.A else FINDINGS_AT_LEAST
+    kind = [Finding(word, f"s{number}", {**facts, "state": "broken"}) for number in range(least)]
+    assert collected(kind[:-1]) == kind[:-1]
+    (finding,) = collected(kind)
+    assert (finding.word, finding.grade, finding.facts["count"]) == (f"{word}.many", GRADES[word], least)
+    for language in (0, 1):
+        text, mend = tell(finding, speaker(language))
+        assert "s0" in text
+        assert "{" not in text + mend
+        assert "s0" not in mend
 
 
 def fields(text: str) -> set[str]:

@@ -12,9 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 
 from broker.doctor import report as of
+from broker.doctor.kinds import Grade
 from broker.doctor.report import Report, Rows
 from broker.doctor.texts import Say
-from broker.doctor.verdict import Grade
 from broker.tables import text
 
 WIDTH = 100

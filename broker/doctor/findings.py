@@ -175,6 +175,81 @@ FINDINGS: dict[str, tuple[str, str]] = {
             " `mcp-broker restart {server:sh}`，并报告给其作者。"
         ),
     ),
+    # --- of many servers, each named with its details
+    "grows.many": (
+        "the processes of {count} servers grow page by page: {servers}",
+        "{count} 个服务器的进程数逐页增长：{servers}",
+    ),
+    "second.many": (
+        "the broker runs a second tree of {count} servers: {servers}",
+        "broker 运行着 {count} 个服务器的第二棵进程树：{servers}",
+    ),
+    "beside_grows.many": (
+        "processes of {count} servers beside the broker's grew in number meanwhile: {servers}",
+        "测试期间，{count} 个服务器在 broker 之外的同类进程增多：{servers}",
+    ),
+    "beside.many": (
+        "the command lines of {count} servers also run beside the broker: {servers}",
+        "broker 之外另有 {count} 个服务器的相同命令行在运行：{servers}",
+    ),
+    "orphan.many": (
+        "processes of {count} servers are left over from a broker that is gone: {servers}",
+        "{count} 个服务器有已不存在的 broker 遗留的进程：{servers}",
+    ),
+    "crashes.many": (
+        "{count} servers ended while pages used them: {servers}",
+        "{count} 个服务器在页面使用期间退出：{servers}",
+    ),
+    "not_ready.many": (
+        "{count} servers are not ready: {servers}; `mcp-broker status` says why",
+        "{count} 个服务器未就绪：{servers}；原因见 `mcp-broker status`",
+    ),
+    "stopped.many": ("{count} servers are stopped: {servers}", "{count} 个服务器已停止：{servers}"),
+    "starting.many": (
+        "{count} servers have not finished starting: {servers}",
+        "{count} 个服务器尚未启动完成：{servers}",
+    ),
+    "list_fails.many": (
+        "the tools of {count} servers could not be listed, at so many pages: {servers}",
+        "{count} 个服务器的工具未能列出，失败的页面数：{servers}",
+    ),
+    "call_fails.many": (
+        "calls of {count} servers failed, at so many pages: {servers}",
+        "对 {count} 个服务器的调用失败，失败的页面数：{servers}",
+    ),
+    "tool_fails.many": (
+        "tools of {count} servers answered with an error, at so many pages: {servers}",
+        "{count} 个服务器的工具返回错误，出错的页面数：{servers}",
+    ),
+    "slower.many": (
+        "the answers of {count} servers became slower: {servers}",
+        "{count} 个服务器的回答变慢：{servers}",
+    ),
+    "wrapped.many": (
+        (
+            "The trees of {count} servers have several processes, and the same after each page: {servers}. "
+            "Those are launchers such as npx or uvx, and the servers below them: one tree each, as it "
+            "should be."
+        ),
+        (
+            "{count} 个服务器的进程树各有多个进程，且每个页面之后都不变：{servers}。由 npx、uvx 之类的启动器"
+            "及其下的服务器组成，各算一棵树，属于正常。"
+        ),
+    ),
+    "rose.many": (
+        "The trees of {count} servers rose at their first use, and stayed there: {servers}.",
+        "{count} 个服务器的进程树增大后保持不变：{servers}。这是首次使用时启动的工作进程。",
+    ),
+    "tool_complains.many": (
+        (
+            "{count} servers answered the tool that the doctor chose by itself with an error: {servers}. "
+            "Name better ones in [servers.NAME.doctor]."
+        ),
+        (
+            "{count} 个服务器对 doctor 自行选择的工具返回了错误：{servers}。可在 [servers.NAME.doctor] 中指定"
+            "更合适的工具。"
+        ),
+    ),
     # --- remarks
     "wrapped": (
         (
@@ -195,12 +270,12 @@ FINDINGS: dict[str, tuple[str, str]] = {
     ),
     "no_tool": (
         (
-            "{servers}: listed and not called, because no tool of theirs is known to be harmless. Name one "
-            "in [servers.NAME.doctor] of the broker's config."
+            "{servers}: listed and not called, because no tool of theirs that needs no arguments is "
+            "annotated `readOnlyHint`. Name a harmless call in [servers.NAME.doctor] of the broker's config."
         ),
         (
-            "{servers}：只列出了工具而未调用，因为其中没有已知无害的工具。可在 broker 配置的 "
-            "[servers.NAME.doctor] 中指定一个。"
+            "{servers}：只列出了工具而未调用，因为没有标注 `readOnlyHint` 且无需参数的工具。可在 broker 配置"
+            "的 [servers.NAME.doctor] 中指定一个无害的调用。"
         ),
     ),
     "tool_complains": (
@@ -247,4 +322,4 @@ FINDINGS: dict[str, tuple[str, str]] = {
         "内存从 {first} MiB 增至 {last} MiB。服务器首次使用时会这样；再运行一次 doctor，应当不再增长。",
     ),
 }
-"""word → English, Chinese. A remark has no mend."""
+"""word → English, Chinese. A remark has no mend; what is found of many servers has the mend of one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple
@@ -14,14 +13,6 @@ from client_shim.errors import CallError, ServerDied, ServerError
 
 CALL_TIMEOUT_S = 30.0
 _TOLD_CHARS = 2000
-
-_READING = frozenset(
-    [
-        *("about", "count", "current", "describe", "find", "get", "help", "info"),
-        *("list", "now", "ping", "read", "search", "show", "status", "version"),
-    ]
-)
-"""How the names of tools begin that only look at something, as far as a name can tell."""
 
 
 class Wish(NamedTuple):
@@ -41,40 +32,18 @@ class Opened(NamedTuple):
 
 
 def harmless(tools: Sequence[Mapping[str, Any]]) -> Wish | None:
-    """A tool that can be called without arguments and without harm; `None` where none is known to be such.
+    """A tool that can be called without arguments and says that it only reads; `None` where there is none.
 
-    One that says it only reads is best. One that says nothing counts if its name is that of a question;
-    MCP takes tools that say nothing to be destructive (2025-06-18, schema, `ToolAnnotations`).
+    Names prove nothing, and MCP takes a tool that says nothing to be destructive (2025-06-18, schema,
+    `ToolAnnotations`).
     """
-    free = [tool for tool in tools if isinstance(tool.get("name"), str) and not _needs_arguments(tool)]
-    for fits in (_only_reads, _sounds_harmless):
-        for tool in filter(fits, free):
-            return Wish(tool["name"], {}, "doctor")
-    return None
-
-
-def _needs_arguments(tool: Mapping[str, Any]) -> bool:
-    """Whether it cannot be called without any, or its schema is not one that says so."""
-    schema = tool.get("inputSchema")
-    return schema is not None and (not isinstance(schema, dict) or bool(schema.get("required")))
-
-
-def _notes(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    notes = tool.get("annotations")
-    return notes if isinstance(notes, dict) else {}
+    free = (tool for tool in tools if not (tool.get("inputSchema") or {}).get("required"))
+    return next((Wish(tool["name"], {}, "doctor") for tool in free if _only_reads(tool)), None)
 
 
 def _only_reads(tool: Mapping[str, Any]) -> bool:
-    notes = _notes(tool)
+    notes = tool.get("annotations") or {}
     return notes.get("readOnlyHint") is True and notes.get("destructiveHint") is not True
-
-
-def _sounds_harmless(tool: Mapping[str, Any]) -> bool:
-    notes = _notes(tool)
-    if notes.get("destructiveHint") is True or notes.get("readOnlyHint") is False:
-        return False
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", tool["name"])
-    return bool(words) and words[0].lower() in _READING
 
 
 async def open_page(name: str, endpoint: str, *, close: bool) -> Opened:

@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from broker.core.secrets import Secrets
 from broker.doctor.evidence import Evidence, Page, Server
+from broker.doctor.kinds import Finding, Grade
 from broker.doctor.old_way import OldWay
 from broker.doctor.texts import Say
-from broker.doctor.verdict import LEAST_PAGES, Finding, Grade, Verdict
+from broker.doctor.verdict import LEAST_PAGES, Verdict
 
 MIB = 1024**2
 
@@ -176,6 +177,10 @@ def told(report: Report, say: Say, *, remarks: bool) -> list[Told]:
     return [tell(finding, say) for finding in found]
 
 
+_ANY = {"server": "SERVER", "tool": "TOOL"}
+"""Stands in the mend of what was found of many servers."""
+
+
 def tell(finding: Finding, say: Say) -> Told:
     """One finding in words."""
     facts = {**finding.facts, "server": finding.server or ""}
@@ -184,7 +189,8 @@ def tell(finding: Finding, say: Say) -> Told:
     for name in ("first", "last"):
         if f"{name}_bytes" in facts:
             facts[name] = f"{int(facts[f'{name}_bytes']) / MIB:.1f}"
-    mend = "" if finding.grade is Grade.A else say(f"{finding.word}.mend", **facts)
+    names = _ANY if finding.word != finding.kind else {}
+    mend = "" if finding.grade is Grade.A else say(f"{finding.kind}.mend", **{**facts, **names})
     return Told(say(finding.word, **facts), mend)
 
 

@@ -4,56 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from itertools import accumulate, pairwise
 from statistics import median
 
 from msgspec import Struct
 
 from broker.doctor.evidence import Evidence, Fault, Server, Stray, Visit
-
-Facts = dict[str, str | int | float]
-
-
-class Grade(str, Enum):
-    """The verdicts of the users' test guide."""
-
-    A = "A"  # fixed
-    B = "B"  # partly: it names what is to be mended
-    C = "C"  # not fixed
-
-
-GRADES: dict[str, Grade] = {
-    # The leak is still there.
-    "grows": Grade.C,
-    "second": Grade.C,
-    "beside_grows": Grade.C,
-    "left": Grade.C,
-    "slower_all": Grade.C,
-    "none_ready": Grade.C,
-    # Something is to be mended.
-    "beside": Grade.B,
-    "orphan": Grade.B,
-    "broker_restarted": Grade.B,
-    "crashes": Grade.B,
-    "not_ready": Grade.B,
-    "stopped": Grade.B,
-    "starting": Grade.B,
-    "list_fails": Grade.B,
-    "call_fails": Grade.B,
-    "tool_fails": Grade.B,
-    "slower": Grade.B,
-    # Remarks.
-    "wrapped": Grade.A,
-    "rose": Grade.A,
-    "no_tool": Grade.A,
-    "tool_complains": Grade.A,
-    "runtime": Grade.A,
-    "elsewhere": Grade.A,
-    "few_pages": Grade.A,
-    "memory": Grade.A,
-}
-"""What can be found, and how bad it is."""
+from broker.doctor.kinds import Facts, Finding, Grade, collected
 
 LEAST_PAGES = 6
 """With fewer pages than this, a growing answer time cannot be told from noise."""
@@ -65,25 +22,6 @@ MEMORY_RATIO, MEMORY_SLACK_BYTES = 1.3, 50 * 1024**2
 """Memory that rose by more than both of these is worth a remark."""
 
 
-class Finding(Struct, frozen=True):
-    """One thing that was found.
-
-    Args:
-        word: a key of `GRADES`, and of the texts.
-        server: the server that it is about, where it is about one.
-        facts: what the text is filled in with.
-    """
-
-    word: str
-    server: str | None
-    facts: Facts
-
-    @property
-    def grade(self) -> Grade:
-        """How bad it is."""
-        return GRADES[self.word]
-
-
 class Verdict(Struct, frozen=True):
     """The grade, and everything that it was found from, the worst first."""
 
@@ -93,7 +31,7 @@ class Verdict(Struct, frozen=True):
 
 def judge(evidence: Evidence) -> Verdict:
     """The verdict: as bad as the worst that was found."""
-    found = [finding for rule in RULES for finding in rule(evidence)]
+    found = collected([finding for rule in RULES for finding in rule(evidence)])
     found.sort(key=lambda finding: finding.grade.value, reverse=True)
     return Verdict(found[0].grade if found else Grade.A, tuple(found))
 

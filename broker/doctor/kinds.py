@@ -1,0 +1,120 @@
+"""What can be found, and how bad it is; what is found of many servers becomes one finding. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from msgspec import Struct
+
+Facts = dict[str, str | int | float]
+
+
+class Grade(str, Enum):
+    """The verdicts of the users' test guide."""
+
+    A = "A"  # fixed
+    B = "B"  # partly: it names what is to be mended
+    C = "C"  # not fixed
+
+
+GRADES: dict[str, Grade] = {
+    # The leak is still there.
+    "grows": Grade.C,
+    "second": Grade.C,
+    "beside_grows": Grade.C,
+    "left": Grade.C,
+    "slower_all": Grade.C,
+    "none_ready": Grade.C,
+    # Something is to be mended.
+    "beside": Grade.B,
+    "orphan": Grade.B,
+    "broker_restarted": Grade.B,
+    "crashes": Grade.B,
+    "not_ready": Grade.B,
+    "stopped": Grade.B,
+    "starting": Grade.B,
+    "list_fails": Grade.B,
+    "call_fails": Grade.B,
+    "tool_fails": Grade.B,
+    "slower": Grade.B,
+    # Remarks.
+    "wrapped": Grade.A,
+    "rose": Grade.A,
+    "no_tool": Grade.A,
+    "tool_complains": Grade.A,
+    "runtime": Grade.A,
+    "elsewhere": Grade.A,
+    "few_pages": Grade.A,
+    "memory": Grade.A,
+}
+"""What can be found, and how bad it is."""
+
+MANY = ".many"
+"""Ends the word of a finding that is about many servers."""
+
+
+class Finding(Struct, frozen=True):
+    """One thing that was found.
+
+    Args:
+        word: a key of the texts: one of `GRADES`, or that with `MANY` behind it.
+        server: the server that it is about, where it is about one.
+        facts: what the text is filled in with.
+    """
+
+    word: str
+    server: str | None
+    facts: Facts
+
+    @property
+    def kind(self) -> str:
+        """The key of `GRADES`, of how many servers it may be."""
+        return self.word.removesuffix(MANY)
+
+    @property
+    def grade(self) -> Grade:
+        """How bad it is."""
+        return GRADES[self.kind]
+
+
+REMARKS_AT_LEAST, FINDINGS_AT_LEAST = 2, 4
+"""From so many servers on, what is found of one kind becomes one finding: fewer have their own details."""
+
+DETAILS: dict[str, str] = {
+    "grows": "{first} → {last}",
+    "second": "pid {pids}",
+    "beside_grows": "{first} → {last}",
+    "beside": "{last}×",
+    "orphan": "pid {pids}",
+    "crashes": "{times}×",
+    "not_ready": "{state}",
+    "stopped": "",
+    "starting": "{state}",
+    "list_fails": "{times}/{of}",
+    "call_fails": "{tool}, {times}/{of}",
+    "tool_fails": "{tool}, {times}/{of}",
+    "slower": "{first_s} → {last_s} s",
+    "wrapped": "{processes}",
+    "rose": "{first} → {last}",
+    "tool_complains": "{tool}",
+}
+"""What may be found of many servers; and what is told of each where it is."""
+
+
+def collected(found: Sequence[Finding]) -> list[Finding]:
+    """The same with one finding for all of a kind, `WORD.many`, where there are many."""
+    kinds = {word: [one for one in found if one.word == word and one.server] for word in DETAILS}
+    many = {word: kind for word, kind in kinds.items() if len(kind) >= _least(word)}
+    single = [one for one in found if one.word not in many or one.server is None]
+    return single + [_together(word, kind) for word, kind in many.items()]
+
+
+def _least(word: str) -> int:
+    return REMARKS_AT_LEAST if GRADES[word] is Grade.A else FINDINGS_AT_LEAST
+
+
+def _together(word: str, kind: Sequence[Finding]) -> Finding:
+    details = ((one.server, DETAILS[word].format(**one.facts)) for one in kind)
+    servers = ", ".join(f"{name} ({detail})" if detail else str(name) for name, detail in details)
+    return Finding(f"{word}{MANY}", None, {"count": len(kind), "servers": servers})
