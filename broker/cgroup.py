@@ -73,9 +73,13 @@ class Delegation(NamedTuple):
         Raises:
             OSError: it cannot be made.
         """
-        made = Cgroup(self.path / f"server-{server}.{cookie}")
+        made = self.of(server, cookie)
         made.path.mkdir()
         return made
+
+    def of(self, server: str, cookie: str) -> Cgroup:
+        """The cgroup that is made for one process tree."""
+        return Cgroup(self.path / f"server-{server}.{cookie}")
 
     def left(self, owner: str) -> Iterator[tuple[str, str, Cgroup]]:
         """Server, cookie and cgroup of what brokers of this owner made and did not remove."""

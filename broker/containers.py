@@ -6,21 +6,37 @@ Blocks, for `END_S` at most: a running broker calls it in a thread.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from broker.core.config import ServerConfig
-from broker.core.containers import Container, id_in, is_gone, run_of
+from broker.core.containers import ENGINES, Container, Note, id_in, is_gone, run_of, where_of
+from broker.environment import common, environment
+from broker.program import SpawnError, program_of
+from client_shim.trusted import Folder, Untrusted, is_safe_program, open_folder
 
 END_S = 20.0
 """Seconds that an engine has to remove a container: docker itself waits up to ten for the kernel."""
 
 _SAID_BYTES = 4096
+_ID_BYTES = 256
+
+
+class Unknown(Exception):
+    """Nobody but a record tells how a container is removed, and by that alone nothing is run."""
+
+
+class Removal(NamedTuple):
+    """How a container is removed: the command, and the environment that it has."""
+
+    container: Container
+    environ: Mapping[str, str]
 
 
 def is_one(config: ServerConfig) -> bool:
@@ -48,6 +64,63 @@ def told(
     return container, run.told(config.args, str(path))
 
 
+def removal_of(
+    note: Note, config: ServerConfig | None, *, folder: Path, environ: Mapping[str, str], cidfile: Path
+) -> Removal:
+    """How a container is removed that an earlier broker ran.
+
+    The engine is the one that the config has for the server now, or `docker` or `podman` as the broker finds
+    it; of the note is believed only that it is the same one.
+
+    Args:
+        config: of the server; `None` where there is none of this name any more.
+        folder: the config file's.
+        environ: the broker's own.
+        cidfile: where the broker has had the id written, unless the config names a file.
+
+    Raises:
+        Unknown: neither is the engine that ran it, or the id was written to another file.
+    """
+    files = {str(cidfile)}
+    for removal in _candidates(note, config, folder, environ, files):
+        program, *options = removal.container.engine
+        if program.rpartition("/")[2] == note.engine and where_of(options, removal.environ) == note.where:
+            if note.cidfile not in files:
+                raise Unknown(f"its id is in {note.cidfile}, which the config does not name")
+            return removal
+    raise Unknown(f"the config has no {note.engine} with the options and variables that it was run with")
+
+
+def _candidates(
+    note: Note, config: ServerConfig | None, folder: Path, environ: Mapping[str, str], files: set[str]
+) -> Iterator[Removal]:
+    """The engine of the config, and the broker's own; `files` gets the file that the config names."""
+    run = run_of(config.command, config.args) if config is not None else None
+    if config is not None and run is not None:
+        if run.cidfile:
+            files.add(str(folder / (config.cwd or "") / run.cidfile))
+        with suppress(SpawnError):
+            program = program_of(config, folder=folder, environ=environ)
+            engine = (program, *run.options)
+            yield Removal(_noted(note, engine), environment(config, environ))
+    own = _engine(note.engine, environ)
+    if own is not None:
+        yield Removal(_noted(note, (own,)), common(environ))
+
+
+def _noted(note: Note, engine: tuple[str, ...]) -> Container:
+    return Container(engine=engine, cidfile=note.cidfile, volumes=note.volumes)
+
+
+def _engine(name: str, environ: Mapping[str, str]) -> str | None:
+    """An engine of the broker's own PATH that nobody but this user and root can replace."""
+    if name not in ENGINES:
+        return None
+    paths = filter(os.path.isabs, environ.get("PATH", os.defpath).split(os.pathsep))
+    found = (program for path in paths if (program := shutil.which(name, path=path)) is not None)
+    return next(filter(is_safe_program, found), None)
+
+
 def end(container: Container, environ: Mapping[str, str], timeout_s: float = END_S) -> str | None:
     """Remove a container, running or not. Nothing may be left of the command that has run it.
 
@@ -57,16 +130,29 @@ def end(container: Container, environ: Mapping[str, str], timeout_s: float = END
     Returns:
         Why there may be something left of it, or `None` where nothing is.
     """
+    path = container.cidfile
     try:
-        id = id_in(Path(container.cidfile).read_text(errors="replace"))
+        with open_folder(os.path.dirname(path)) as folder:
+            return _end(container, environ, timeout_s, folder, os.path.basename(path))
     except FileNotFoundError:
         return None  # the id is written before a container is started
+    except Untrusted as error:
+        return f"{error.problem}: the id in {path} may be any container's"
     except OSError as error:
-        return f"{container.cidfile} cannot be read: {error.strerror}"
+        return f"{path} cannot be read: {error.strerror}"
+
+
+def _end(
+    container: Container, environ: Mapping[str, str], timeout_s: float, folder: Folder, name: str
+) -> str | None:
+    text = folder.read(name, _ID_BYTES).decode(errors="replace").strip()
+    id = id_in(text)
+    if id is None and text:
+        return f"{folder.where(name)} does not hold the id of a container"
     if id is not None and (why := _remove(container.removal(id), environ, timeout_s)) is not None:
         return why
     with suppress(OSError):  # the engine would run no other container with it
-        os.unlink(container.cidfile)
+        folder.remove(name)
     return None
 
 

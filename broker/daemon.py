@@ -17,7 +17,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,6 @@ from broker.cgroup import Delegation, delegation
 from broker.core.config import BrokerConfig, Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
-from broker.environment import common, environment
 from broker.fleet import Fleet
 from broker.hub import Hub
 from broker.leftovers import end_leftovers
@@ -83,15 +82,10 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     with claim(place), held(state_dir) as state:
         delegation = _delegation()
         launcher = Launcher(folder, os.environ, state, delegation, soft_limit)
-        end_leftovers(state, delegation, partial(_environ_of, config))
+        servers = config.servers
+        end_leftovers(state, delegation, lambda one: launcher.removal_of(one, servers.get(one.server)))
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
         trio.run(serve, config, path.absolute(), place, launcher, manager, meaning)
-
-
-def _environ_of(config: Config, server: str) -> Mapping[str, str]:
-    """What a server's commands are run with; of one that is no longer configured, what is common to all."""
-    known = config.servers.get(server)
-    return common(os.environ) if known is None else environment(known, os.environ)
 
 
 def _delegation() -> Delegation | None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+from msgspec import structs
 
 from broker import containers
 from broker.cgroup import Delegation, is_removed
+from broker.containers import Removal, Unknown
 from broker.state import Record, State, boot
 from broker.trees import Hunt, Mark
 
@@ -24,27 +27,37 @@ logger = logging.getLogger("mcp-broker")
 
 
 def end_leftovers(
-    state: State, delegation: Delegation | None, environ_of: Callable[[str], Mapping[str, str]]
+    state: State, delegation: Delegation | None, removal_of: Callable[[Record], Removal]
 ) -> None:
     """End every process and container that is left of brokers with this state directory, and log each.
 
     What an engine does not remove now, the server's own start has it remove first.
 
     Args:
-        delegation: where they may have made cgroups, also some that no record tells of.
-        environ_of: with which environment a server's engine is to be spoken to.
+        delegation: where they may have made cgroups, also some that no record tells of. A record's cgroup is
+            believed only where it is the one that is made for its server there.
+        removal_of: how the container of a record is removed; raises `containers.Unknown`.
     """
-    here, written = boot(), state.records()
+    here = boot()
+    written = [_believed(record, delegation) for record in state.records()]
     records = {record.cookie: record for record in written if record.boot == here}
     for server, cookie, cgroup in delegation.left(state.owner) if delegation else ():
         found = Record(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
         records.setdefault(cookie, found)
     left = _kill_all(state.owner, list(records.values()))
     _remove_cgroups([record for record in records.values() if record.cookie not in left])
-    left |= _end_containers(state, written, environ_of)
+    left |= _end_containers(state, written, removal_of)
     for record in [*records.values(), *written]:
         if record.cookie not in left:
             state.forget(record)
+
+
+def _believed(record: Record, delegation: Delegation | None) -> Record:
+    """Without a cgroup that is not the broker's own to end."""
+    if record.cgroup is None:
+        return record
+    own = delegation and delegation.of(record.server, record.cookie)
+    return record if own and str(own.path) == record.cgroup else structs.replace(record, cgroup=None)
 
 
 def _remove_cgroups(records: list[Record]) -> None:
@@ -55,21 +68,27 @@ def _remove_cgroups(records: list[Record]) -> None:
         time.sleep(_PAUSE_S)
 
 
-def _end_containers(
-    state: State, records: list[Record], environ_of: Callable[[str], Mapping[str, str]]
-) -> set[str]:
+def _end_containers(state: State, records: list[Record], removal_of: Callable[[Record], Removal]) -> set[str]:
     """Remove all their containers at once, also those of another boot, which the engine may have started
     again; the cookies of what may be left all the same."""
-    owed = [(record, record.container) for record in records if record.container is not None]
-    left = set[str]()
-    for path in state.cidfiles() - {state.cidfile(record) for record, _ in owed}:
+    noted = [record for record in records if record.container is not None]
+    for path in state.cidfiles() - {state.cidfile(record) for record in noted}:
         _tell_container_left(path.stem.rpartition(".")[0], str(path), "its record is missing")
-    if not owed:
+    left, known = set[str](), list[tuple[Record, Removal]]()
+    for record in noted:
+        try:
+            known.append((record, removal_of(record)))
+        except Unknown as error:
+            if record.container is not None and os.path.lexists(record.container.cidfile):
+                _tell_container_left(record.server, record.container.cidfile, str(error))
+                state.owe(record, None)
+                left.add(record.cookie)
+    if not known:
         return left
-    began = [os.path.exists(container.cidfile) for _, container in owed]
-    with ThreadPoolExecutor(len(owed)) as threads:
-        ends = threads.map(lambda one: containers.end(one[1], environ_of(one[0].server)), owed)
-    for (record, container), why, had_begun in zip(owed, ends, began, strict=True):
+    began = [os.path.exists(removal.container.cidfile) for _, removal in known]
+    with ThreadPoolExecutor(len(known)) as threads:
+        ends = threads.map(lambda one: containers.end(*one[1]), known)
+    for (record, (container, _)), why, had_begun in zip(known, ends, began, strict=True):
         if why is not None:
             _tell_container_left(record.server, container.cidfile, why)
             state.owe(record, container)

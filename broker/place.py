@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from broker.core.config import BrokerConfig
 from broker.core.loading import check_endpoint
+from client_shim.trusted import Folder, Untrusted, open_folder
 
 _VARIABLE = "MCP_BROKER_ENDPOINT"
 _ANOTHER = "give another endpoint by --endpoint or in [broker]"
@@ -103,11 +104,13 @@ def claim(place: Place) -> Iterator[None]:
         yield  # a second bind of a TCP port fails by itself
         return
     path = Path(endpoint.removeprefix("ipc://"))
-    check_folder(path)
     taken = f"already listens at {endpoint}; stop it first, or {_ANOTHER}"
     with ExitStack() as stack:
+        folder = stack.enter_context(folder_for(path))
         try:
-            stack.enter_context(locked(Path(f"{path}.lock"), taken))
+            stack.enter_context(locked(folder, f"{path.name}.lock", taken))
+        except Untrusted as error:
+            raise PlaceError(f"{error}, or {_ANOTHER}") from None
         except OSError as error:
             raise PlaceError(
                 f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
@@ -122,13 +125,15 @@ def claim(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, taken: str) -> Iterator[None]:
+def locked(folder: Folder, name: str, taken: str) -> Iterator[None]:
     """Hold the lock on this file, in which stands the pid of the broker that does.
 
     Raises:
         PlaceError: another broker has it: so and so, which `taken` goes on to say.
+        Untrusted: another user could hold it or change it, or it is no regular file.
+        OSError: it cannot be made or opened.
     """
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = folder.open(name, os.O_RDWR, make=True)
     try:
         pid = os.pread(lock, 64, 0).decode(errors="replace").strip()
         try:
@@ -153,29 +158,46 @@ def _try_port(endpoint: str) -> None:
             raise not_bound(endpoint, error.errno or 0) from None
 
 
-def check_folder(path: Path) -> None:
-    """Make the folder of a socket, if it is not there, and see whether the socket can be in it.
+def folder_for(path: Path) -> Folder:
+    """Open the folder of a socket, made if it is not there, and see whether the socket can be in it.
 
     Raises:
-        PlaceError: it cannot.
+        PlaceError: it cannot, or another user could change what is there.
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise PlaceError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
-    folder = path.parent
-    if not folder.exists() and folder.parent.is_dir():
-        with suppress(OSError):
-            folder.mkdir(mode=0o700)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PlaceError(
-            f"the folder {folder} does not exist or may not be written to; create it for this user"
-        )
-    status = folder.stat()
-    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        raise PlaceError(f"everybody may write to the folder {folder}; take that away with chmod o-w")
-    if folder.name.startswith("mcp-broker-") and status.st_uid != os.getuid():
-        raise PlaceError(f"the folder {folder} belongs to another user; {_ANOTHER}")
-    if path.exists() and not path.is_socket():
-        raise PlaceError(f"{path} is there and is not a socket; {_ANOTHER}")
+    missing = f"the folder {path.parent} does not exist or may not be written to; create it for this user"
+    if path.parent.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PlaceError(missing)
+    try:
+        folder = open_folder(path.parent, make=1)
+    except Untrusted as error:
+        raise PlaceError(f"{error}, or {_ANOTHER}") from None
+    except OSError:
+        raise PlaceError(missing) from None
+    try:
+        _check_socket(folder, path.name)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _check_socket(folder: Folder, name: str) -> None:
+    """See that nothing stands at the place of the socket but an older one."""
+    about = folder.stat(name)
+    if about is None:
+        return
+    if not stat.S_ISSOCK(about.st_mode):
+        raise PlaceError(f"{folder.where(name)} is there and is not a socket; {_ANOTHER}")
+    if folder.is_shared:
+        try:
+            with folder.entry(name):
+                pass
+        except Untrusted as error:
+            raise PlaceError(f"{error}, or {_ANOTHER}") from None
+        except FileNotFoundError:
+            pass  # gone meanwhile
 
 
 def _is_listened_at(path: Path) -> bool:
@@ -204,9 +226,11 @@ def open_to(place: Place, config: BrokerConfig) -> None:
         PlaceError: there is no such group, this user is not in it, or the socket's file is gone.
     """
     if place.is_file:
-        path = place.endpoint.removeprefix("ipc://")
+        path = Path(place.endpoint.removeprefix("ipc://"))
         try:
             _open(path, config)
+        except Untrusted as error:
+            raise PlaceError(f"broker.socket_mode: {error}; then restart the broker") from None
         except OSError as error:
             raise PlaceError(
                 f"broker.socket_mode: {path} cannot be given it: {error.strerror}; restart the broker, which "
@@ -214,17 +238,22 @@ def open_to(place: Place, config: BrokerConfig) -> None:
             ) from None
 
 
-def _open(path: str, config: BrokerConfig) -> None:
-    if config.socket_group is not None:
-        try:
-            os.chown(path, -1, grp.getgrnam(config.socket_group).gr_gid)
-        except KeyError:
-            raise PlaceError(
-                f"broker.socket_group: there is no group {config.socket_group!r}; create it with groupadd"
-            ) from None
-        except PermissionError:
-            raise PlaceError(
-                f"broker.socket_group: this user is not in group {config.socket_group!r}; "
-                f"add it with usermod -aG"
-            ) from None
-    os.chmod(path, int(config.socket_mode, 8))
+def _open(path: Path, config: BrokerConfig) -> None:
+    """By a descriptor of the socket: nothing that was put in its place gets its mode."""
+    with open_folder(path.parent) as folder, folder.entry(path.name) as (fd, about):
+        if not stat.S_ISSOCK(about.st_mode) or about.st_uid != os.geteuid():
+            raise Untrusted(str(path), f"{path} is no socket of this user", "see what made it, and remove it")
+        socket_file = f"/proc/self/fd/{fd}"  # an O_PATH descriptor takes no fchmod(2)
+        if config.socket_group is not None:
+            try:
+                os.chown(socket_file, -1, grp.getgrnam(config.socket_group).gr_gid)
+            except KeyError:
+                raise PlaceError(
+                    f"broker.socket_group: there is no group {config.socket_group!r}; create it with groupadd"
+                ) from None
+            except PermissionError:
+                raise PlaceError(
+                    f"broker.socket_group: this user is not in group {config.socket_group!r}; "
+                    f"add it with usermod -aG"
+                ) from None
+        os.chmod(socket_file, int(config.socket_mode, 8))

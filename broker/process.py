@@ -24,12 +24,14 @@ from msgspec import structs
 
 from broker import containers, launch
 from broker.cgroup import Delegation
+from broker.containers import Removal, Unknown
 from broker.core.config import ServerConfig
+from broker.core.containers import Container
 from broker.core.loading import ConfigError, Problem
 from broker.core.names import file_name
 from broker.core.start import Activity
 from broker.ending import Ending, in_thread, kill_tree, signal_group
-from broker.environment import environment, mask
+from broker.environment import environment
 from broker.exit_status import ExitStatus
 from broker.program import MENDS, SpawnError, program_of
 from broker.state import Record, State, boot
@@ -85,7 +87,7 @@ class Launcher(NamedTuple):
         record = self._begun(config)
         container, args = containers.told(config, program, folder, self.state.cidfile(record))
         if container is not None:
-            record = structs.replace(record, container=container.masked(mask(config, self.environ)))
+            record = structs.replace(record, container=container.noted(environ))
         self.state.keep(record)
         procs = str(record.own_cgroup.procs) if record.own_cgroup else ""
         numbers = map(str, (os.getpid(), self.soft_limit, number_of(record.cookie)))
@@ -115,11 +117,37 @@ class Launcher(NamedTuple):
             SpawnError: their engine does not do it.
         """
         for record, container in self.state.owed_by(config.name):
-            why = await Ending(container, environment(config, self.environ)).carry_out()
+            why = await self._end_owed(record, container, config)
             if why is not None:
-                mend = f"see that it answers; or remove the container by hand, and {container.cidfile}"
+                cidfile = record.container.cidfile if record.container else self.state.cidfile(record)
+                mend = f"see that it answers; or remove the container by hand, and {cidfile}"
                 raise SpawnError(f"its last container may run still, and was not removed: {why}; {mend}")
             self.state.forget(record)
+
+    async def _end_owed(
+        self, record: Record, container: Container | None, config: ServerConfig
+    ) -> str | None:
+        """Have a container removed; why it may be there still."""
+        environ = environment(config, self.environ)
+        try:
+            removal = Removal(container, environ) if container else self.removal_of(record, config)
+        except Unknown as error:
+            left = record.container is not None and os.path.lexists(record.container.cidfile)
+            return str(error) if left else None
+        return await Ending(*removal).carry_out()
+
+    def removal_of(self, record: Record, config: ServerConfig | None) -> Removal:
+        """How the container of an earlier broker's record is removed.
+
+        Raises:
+            Unknown: neither the config nor the broker itself can tell.
+        """
+        if record.container is None:
+            raise Unknown("its record tells of none")
+        own = self.state.cidfile(record)
+        return containers.removal_of(
+            record.container, config, folder=self.folder, environ=self.environ, cidfile=own
+        )
 
     def _begun(self, config: ServerConfig) -> Record:
         """The record of a process that is about to be started; its cgroup is made for it here."""

@@ -19,7 +19,8 @@ import trio
 from broker.admin import Office
 from broker.core.config import BrokerConfig
 from broker.exposition import render
-from broker.place import Place, PlaceError, closed_umask, open_to
+from broker.place import Place, PlaceError, open_to
+from broker.socket_file import SocketFile
 
 MAX_CONNECTIONS = 32
 """So many there may be at once; a further one takes the place of the oldest."""
@@ -58,13 +59,41 @@ class Scraping:
         self._address = address
         self._open: dict[trio.SocketStream, trio.CancelScope] = {}
         self._answering = trio.CapacityLimiter(MAX_ANSWERS)
-        self._socket = _bound(address, config)
+        self._file: SocketFile | None = None
+        self._socket = self._bound(config)
 
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
-        if self._address.startswith(_UNIX):
-            Path(self._address.removeprefix(_UNIX)).unlink(missing_ok=True)
+        if self._file is not None:
+            self._file.remove()
+
+    def _bound(self, config: BrokerConfig) -> socket.socket:
+        try:
+            if self._address.startswith(_UNIX):
+                return self._bound_path(Path(self._address.removeprefix(_UNIX)), config)
+            host, _, port = self._address.rpartition(":")
+            family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+            return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
+        except (OSError, PlaceError) as error:
+            raise PlaceError(
+                f"broker.metrics: {self._address} cannot be had: {error}; give another address in [broker]"
+            ) from None
+
+    def _bound_path(self, path: Path, config: BrokerConfig) -> socket.socket:
+        """A Unix socket with the owner, group and mode of the broker's own."""
+        _refuse_taken(path)
+        place = Place(f"ipc://{path}")
+        file = SocketFile(place)
+        listening = socket.socket(fileno=file.make())
+        try:
+            open_to(place, config)
+        except BaseException:
+            listening.close()
+            file.remove()
+            raise
+        self._file = file
+        return listening
 
     async def run(self, office: Office) -> None:
         """Answer until cancelled."""
@@ -161,39 +190,11 @@ async def _send(
         await stream.send_all(http.send(event) or b"")
 
 
-def _bound(address: str, config: BrokerConfig) -> socket.socket:
-    try:
-        if address.startswith(_UNIX):
-            return _bound_path(Path(address.removeprefix(_UNIX)), config)
-        host, _, port = address.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise PlaceError(
-            f"broker.metrics: {address} cannot be had: {error}; give another address in [broker]"
-        ) from None
-
-
-def _bound_path(path: Path, config: BrokerConfig) -> socket.socket:
-    """A Unix socket with the owner, group and mode of the broker's own."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _make_room(path)
-        with closed_umask():
-            listening.bind(str(path))
-        open_to(Place(f"ipc://{path}"), config)
-        listening.listen(_BACKLOG)
-    except BaseException:
-        listening.close()
-        raise
-    return listening
-
-
-def _make_room(path: Path) -> None:
-    """Remove a socket that a killed broker left behind; one that is in use stays.
+def _refuse_taken(path: Path) -> None:
+    """A socket that a killed broker left behind is made anew; one that is in use stays.
 
     Raises:
-        OSError: somebody listens there, or it is no socket.
+        OSError: somebody listens there.
     """
     if not path.is_socket():
         return
@@ -201,6 +202,5 @@ def _make_room(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()
             return
     raise OSError("something listens there already")

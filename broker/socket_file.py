@@ -1,4 +1,4 @@
-"""The file of the broker's socket, for as long as the broker runs.
+"""The file of a socket, for as long as the broker runs.
 
 Whoever cleans up a folder of temporary files may take it away. Who is connected does not notice, but nobody
 else could reach the broker any more, not even to stop it. So it is looked after, and made anew.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from broker.place import Place, PlaceError, check_folder, closed_umask, not_bound
+from broker.place import Place, PlaceError, closed_umask, folder_for, not_bound
+from client_shim.permissions import ROOT, identity, user
+from client_shim.trusted import Folder, Untrusted, open_folder
 
 _BACKLOG = 1024
 
@@ -39,23 +42,25 @@ class SocketFile:
             PlaceError: there can be none.
         """
         try:
-            check_folder(self._path)
-            if self._own is None:  # what an earlier broker left; later on, nothing but its own is removed
-                self._path.unlink(missing_ok=True)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as made:
-                with closed_umask():
-                    made.bind(os.fsencode(self._path))
-                made.listen(_BACKLOG)
-                self._own = self._seen()
-                return made.detach()
+            with folder_for(self._path) as folder:
+                if self._own is None:  # what an earlier broker left; later on, nothing but its own is removed
+                    _remove_old(folder, self._path.name)
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as made:
+                    with closed_umask():
+                        made.bind(os.fsencode(self._path))  # nobody else can change where this path leads
+                    made.listen(_BACKLOG)
+                    self._own = _seen(folder, self._path.name)
+                    return made.detach()
+        except Untrusted as error:
+            raise PlaceError(str(error)) from None
         except OSError as error:
             raise not_bound(self._place.endpoint, error.errno or 0) from None
 
     def remove(self) -> None:
         """Remove the file, unless another is there in its place."""
-        if self._own is not None and self._seen() == self._own:
-            with suppress(OSError):
-                self._path.unlink()
+        with suppress(OSError, Untrusted), open_folder(self._path.parent) as folder:
+            if self._own is not None and _seen(folder, self._path.name) == self._own:
+                folder.remove(self._path.name)
 
     def look(self, listen: Callable[[], None]) -> None:
         """See whether it is there, and say so where it is not.
@@ -63,8 +68,8 @@ class SocketFile:
         Args:
             listen: makes it anew, listens at it, and opens it to whom the config names; raises `PlaceError`.
         """
-        seen = self._seen()
-        if seen == self._own:
+        seen = self._there()
+        if seen is not None and seen == self._own:
             self._told = None
         elif seen is not None:
             self._tell("something else is there in its place")
@@ -82,10 +87,29 @@ class SocketFile:
             self._told = reason
             logger.error("endpoint.unreachable", extra={"endpoint": self._place.endpoint, "reason": reason})
 
-    def _seen(self) -> tuple[int, int] | None:
+    def _there(self) -> tuple[int, int] | None:
         """What is there now; `None` is nothing."""
         try:
-            status = self._path.lstat()
+            return identity(self._path.lstat())
         except OSError:
             return None
-        return status.st_dev, status.st_ino
+
+
+def _seen(folder: Folder, name: str) -> tuple[int, int] | None:
+    about = folder.stat(name)
+    return None if about is None else identity(about)
+
+
+def _remove_old(folder: Folder, name: str) -> None:
+    """Remove the socket that an earlier broker of this user, or of root, left behind.
+
+    Raises:
+        Untrusted: it is another user's, whose broker may listen at it.
+    """
+    about = folder.stat(name)
+    if about is None:
+        return
+    if not stat.S_ISSOCK(about.st_mode) or about.st_uid not in (ROOT, os.geteuid()):
+        path = folder.where(name)
+        raise Untrusted(path, f"{path} belongs to {user(about.st_uid)}", "see whose it is, and remove it")
+    folder.remove(name)

@@ -179,12 +179,32 @@ def _by_number(pid: int, numbers: dict[int, Mark], owners: dict[int, Mark]) -> M
 
 
 def _by_pipe(pid: int, pipes: dict[int, Mark]) -> Mark | None:
+    return next((pipes[inode] for inode in _pipes(pid) if inode in pipes), None)
+
+
+def _pipes(pid: int) -> Iterator[int]:
     for stream in (0, 1, 2):
         with suppress(OSError):
             kind, _, inode = os.readlink(f"/proc/{pid}/fd/{stream}").partition(":")
-            if kind == "pipe" and (mark := pipes.get(int(inode.strip("[]")))) is not None:
-                return mark
-    return None
+            if kind == "pipe":
+                yield int(inode.strip("[]"))
+
+
+def pipes_of(pid: int) -> frozenset[int]:
+    """The inodes of the pipes that a process has as stdin, stdout and stderr now."""
+    return frozenset(_pipes(pid))
+
+
+def verified(pid: int, cookie: str) -> bool:
+    """Whether a process that a record names is this user's, and carries the cookie or its number.
+
+    Raises:
+        OSError: nothing can be opened now, so that nobody knows.
+    """
+    uids = (_told(pid, "status") or b"").partition(b"\nUid:")[2].split(None, 1)[:1]
+    mark = Mark(cookie)
+    carried = _by_cookie(pid, [mark]) or _by_number(pid, {number_of(cookie): mark}, {})
+    return uids == [str(os.getuid()).encode()] and carried is not None
 
 
 def trees_of(marks: Collection[Mark]) -> dict[str, Tree]:

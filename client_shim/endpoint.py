@@ -20,12 +20,15 @@ from client_shim.errors import (
     PathTooLong,
     UnsupportedPlatform,
 )
+from client_shim.permissions import group, user_name
+from client_shim.trusted import Untrusted, open_folder
 
 VARIABLE = "MCP_BROKER_ENDPOINT"
 SYSTEM_SOCKET = "/run/mcp-broker/broker.sock"
 MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (``unix(7)``)."""
 
+_PRIVATE = "mcp-broker-"
 _TCP_WAIT_S = 0.2
 _WRITE = "write ipc:///path/to/broker.sock or tcp://127.0.0.1:port"
 _WHERE = f"say where it listens with the variable {VARIABLE}"
@@ -41,16 +44,20 @@ def default_endpoint(environ: Mapping[str, str] = os.environ, *, system_socket: 
         return told
     if _exists(system_socket):
         return f"ipc://{system_socket}"
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    folder = os.path.join(runtime, "mcp-broker") if os.path.isabs(runtime) else private_folder()
+    folder = _runtime_folder(environ) or private_folder()
     return f"ipc://{os.path.join(folder, 'broker.sock')}"
+
+
+def _runtime_folder(environ: Mapping[str, str]) -> str | None:
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    return os.path.join(runtime, "mcp-broker") if os.path.isabs(runtime) else None
 
 
 def private_folder() -> str:
     """The folder of this user's own under the temp folder; a broker makes it with mode 0700."""
     import tempfile  # costs 6 ms, and is rarely needed
 
-    return os.path.join(tempfile.gettempdir(), f"mcp-broker-{os.getuid() if hasattr(os, 'getuid') else 0}")
+    return os.path.join(tempfile.gettempdir(), f"{_PRIVATE}{os.getuid() if hasattr(os, 'getuid') else 0}")
 
 
 def _exists(path: str) -> bool:
@@ -109,7 +116,7 @@ def _probe_ipc(endpoint: str, path: str) -> None:
             hint="write the whole path: ipc:///path/to/broker.sock",
         )
     if not path.startswith("@"):
-        _refuse_foreign_folder(endpoint, os.path.dirname(path))
+        _refuse_untrusted(endpoint, path)
     # libzmq writes @name for the abstract socket "\0name"
     failure = _connect(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path)
     if failure not in (0, errno.EAGAIN):
@@ -168,20 +175,41 @@ def _nobody_listens(endpoint: str, why: str) -> NoBroker:
     )
 
 
-def _refuse_foreign_folder(endpoint: str, folder: str) -> None:
-    """Anybody can make a folder under the temp folder: in one that is not ours a stranger may listen."""
-    if f"{os.sep}mcp-broker-" not in folder or folder != private_folder():
-        return
+def _refuse_untrusted(endpoint: str, path: str) -> None:
+    """Refuse an address that was looked up, and not told, where another user could listen for the broker.
+
+    He would be told the arguments of every call, and answer it as he likes. What this user was told, in
+    `$MCP_BROKER_ENDPOINT` or by an argument, is taken as it is.
+    """
+    folder = os.path.dirname(path)
     try:
-        about = os.lstat(folder)
+        if path == SYSTEM_SOCKET:
+            _refuse_folder(folder, given=True)
+        elif folder == _runtime_folder(os.environ) or (_PRIVATE in folder and folder == private_folder()):
+            _refuse_folder(folder)
     except OSError:
-        return  # not there: `connect` says so
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
-        raise NotAllowed(
-            f"{endpoint}: {_describe(folder, about)}, and must be a folder of uid {os.getuid()} alone",
-            hint=f"remove it, or {_WHERE}",
-            data={"path": folder},
-        )
+        pass  # it is not there, or closed: `connect` says so
+    except Untrusted as error:
+        hint = f"{error.mend}, or {_WHERE}"
+        raise NotAllowed(f"{endpoint}: {error.problem}", hint=hint, data={"path": error.path}) from None
+
+
+def _refuse_folder(path: str, *, given: bool = False) -> None:
+    """Raise where another user could change what is in a folder.
+
+    Args:
+        given: it may belong to any user that root has given it to.
+
+    Raises:
+        Untrusted: another user could.
+        OSError: it cannot be looked at.
+    """
+    if hasattr(os, "O_PATH"):
+        with open_folder(os.path.dirname(path)) as parent, parent.folder(os.path.basename(path), given=given):
+            return
+    about = os.lstat(path)  # not Linux: without a look at the folders above
+    if about.st_uid not in (0, os.getuid()) or about.st_mode & 0o022 or not stat.S_ISDIR(about.st_mode):
+        raise Untrusted(path, _describe(path, about), "remove it")
 
 
 # --- not allowed -----------------------------------------------------------------------------------
@@ -213,16 +241,16 @@ def _culprit(path: str) -> str:
 
 
 def _way_in(about: os.stat_result, *, is_socket: bool) -> str:
-    group, needed = _group(about.st_gid), 0o020 if is_socket else 0o010
+    named, needed = group(about.st_gid), 0o020 if is_socket else 0o010
     open_up = 'set `socket_group` to a group of this user and `socket_mode = "0660"` in broker.toml'
-    as_owner = f"or run this program as user {_user(about.st_uid)}"
+    as_owner = f"or run this program as user {user_name(about.st_uid)}"
     container = (
         f'in a container set `user: "{os.getuid()}:{about.st_gid}"` or `group_add: ["{about.st_gid}"]`'
     )
     if about.st_mode & needed and about.st_gid not in _my_groups():
         return (
-            f"let this user into group {group}: `sudo usermod -aG {group} {_user(os.geteuid())}`, then log "
-            f"in or start the service again; {container}"
+            f"let this user into group {named}: `sudo usermod -aG {named} {user_name(os.geteuid())}`, then "
+            f"log in or start the service again; {container}"
         )
     if about.st_mode & needed:
         return "the file modes allow it, so look at SELinux or AppArmor (`dmesg`, `journalctl -t audit`)"
@@ -236,34 +264,16 @@ def _way_in(about: os.stat_result, *, is_socket: bool) -> str:
 
 def _describe(path: str, about: os.stat_result) -> str:
     mode = stat.filemode(about.st_mode)
-    return f"{path} belongs to {_user(about.st_uid)}:{_group(about.st_gid)} with mode {mode}"
+    return f"{path} belongs to {user_name(about.st_uid)}:{group(about.st_gid)} with mode {mode}"
 
 
 def _me() -> str:
-    groups = ", ".join(_group(gid) for gid in sorted(_my_groups()))
-    return f"user {_user(os.geteuid())} (uid {os.geteuid()}, groups {groups})"
+    groups = ", ".join(group(gid) for gid in sorted(_my_groups()))
+    return f"user {user_name(os.geteuid())} (uid {os.geteuid()}, groups {groups})"
 
 
 def _my_groups() -> set[int]:
     return {os.getegid(), *os.getgroups()}
-
-
-def _user(uid: int) -> str:
-    import pwd  # not there on Windows
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group(gid: int) -> str:
-    import grp
-
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
 
 
 # --- tcp:// --------------------------------------------------------------------------------------

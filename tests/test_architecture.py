@@ -172,6 +172,15 @@ RULES = [
         broken_by=("broker.cgroup: import trio", "broker.trees: from broker.process import Process"),
     ),
     Rule(
+        "what opens folders and files safely needs the standard library only",
+        who="client_shim.trusted client_shim.permissions",
+        only=" ".join(
+            sys.stdlib_module_names - {"subprocess", "multiprocessing", "asyncio"}
+            | {"client_shim.permissions"}
+        ),
+        broken_by=("client_shim.trusted: import zmq", "client_shim.trusted: from .errors import NotAllowed"),
+    ),
+    Rule(
         "leftovers are ended before anything runs: the state directory knows no event loop and no server",
         who="broker.state broker.leftovers",
         never="trio broker.process broker.supervisor broker.hub",
@@ -253,11 +262,11 @@ RULES = [
     ),
     # The shim.
     Rule(
-        "of the shim the broker imports the wire protocol, and what makes text fit to be shown",
+        "of the shim the broker imports the wire protocol, and what makes text fit to be shown and a path safe to use",
         who="broker broker.*",
         not_who=f"{COMMAND_LINE} broker.doctor.*",
         never="client_shim",
-        unless="client_shim.wire client_shim.texts",
+        unless="client_shim.wire client_shim.texts client_shim.trusted client_shim.permissions",
         broken_by=("broker.hub: import client_shim", "broker.endpoint: from client_shim.state import State"),
     ),
     Rule(

@@ -16,6 +16,7 @@ from broker.process import Launcher
 from broker.program import SpawnError
 from broker.state import State
 from broker.trees import look_at
+from client_shim.trusted import open_folder
 from tests.e2e.harness import PATIENCE_S, descendants, rogue
 
 ENOUGH = 12
@@ -44,7 +45,7 @@ def descriptors_left(count: int) -> Iterator[None]:
 @pytest.mark.parametrize("left", range(ENOUGH + 1))
 def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_path: Path) -> None:
     """Law 5: a broker that is out of descriptors does not end of it; the server is tried again later."""
-    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
     table = rogue()
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
     before, others = os.listdir("/proc/self/fd"), descendants(os.getpid())
@@ -69,7 +70,7 @@ def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_pat
 
 def test_what_the_locale_cannot_write_is_told(tmp_path: Path) -> None:
     """Law 10: a name in Chinese, where the broker runs with a locale of before UTF-8."""
-    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
     not_to_be_written = "\ud800"
     config = ServerConfig(name="s", command=rogue()["command"], args=(not_to_be_written,))
     with pytest.raises(SpawnError, match="start the broker with LC_ALL"):
@@ -85,7 +86,7 @@ def test_a_server_that_has_become_another_user_ends_no_broker(
     def refuse(group: int, number: int) -> None:
         raise PermissionError
 
-    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
     table = rogue("--ignore-eof")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
 
@@ -107,7 +108,7 @@ def test_without_threads_a_tree_is_ended_all_the_same(
     async def no_thread(read: Callable[[], object]) -> None:
         raise RuntimeError("can't start new thread")  # as `threading` says it
 
-    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
     table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
     others = descendants(os.getpid())
@@ -130,7 +131,7 @@ def test_what_cannot_be_looked_at_is_not_taken_for_gone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Laws 1, 9 and 10: without descriptors nobody knows what is left of a tree; so its end is waited for."""
-    launcher = Launcher(tmp_path, os.environ, State(tmp_path, "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
     table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
     left: list[list[int]] = []

@@ -5,24 +5,34 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import structs
 
+from broker.cgroup import Delegation
+from broker.containers import Removal, Unknown
 from broker.core.config import BrokerConfig
 from broker.leftovers import end_leftovers
 from broker.place import PlaceError
 from broker.state import Record, State, boot, held, state_dir_of
-from broker.trees import COOKIE, look_at, trees_of
+from broker.trees import COOKIE as MARK_NAME
+from broker.trees import look_at, number_of, trees_of
+from client_shim.trusted import open_folder
+from tests.e2e.harness import wait_until
 
 PATIENCE_S = 60.0
+MARK = "00000000000000aa.00000000000000bb"
+RLIMIT_LOCKS = 10
+"""From <sys/resource.h>."""
 
 
 @pytest.fixture
@@ -32,12 +42,19 @@ def state(tmp_path: Path) -> Iterator[State]:
         yield state
 
 
+def nowhere(record: Record) -> Removal:
+    """No engine is known that could remove a container."""
+    raise Unknown("no engine is known")
+
+
 @contextmanager
-def sleeper(environ: Mapping[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[bytes], Record]]:
+def sleeper(
+    environ: Mapping[str, str] | None = None, script: str = "exec sleep 300"
+) -> Iterator[tuple[subprocess.Popen[bytes], Record]]:
     """A process in a session of its own, as a server is, and the record that a broker would keep of it."""
     process = subprocess.Popen(
-        ["sleep", "300"],
-        env=dict(environ or {}),
+        ["sh", "-c", f"exec 3<&0; {script}"],
+        env={"PATH": os.defpath, **(environ or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -47,15 +64,21 @@ def sleeper(environ: Mapping[str, str] | None = None) -> Iterator[tuple[subproce
     try:
         seen = look_at(process.pid)
         assert seen is not None
+        leader = {"pid": process.pid, "started": seen.started}
         pipes = (os.fstat(process.stdin.fileno()).st_ino,)
-        yield (
-            process,
-            Record(server="s", cookie="o.1", boot=boot(), pid=process.pid, started=seen.started, pipes=pipes),
-        )
+        yield process, structs.replace(Record(server="s", cookie=MARK, boot=boot(), pipes=pipes), **leader)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.stdin.close()
         process.wait(PATIENCE_S)
+
+
+def child_of(pid: int) -> int:
+    """The first child of a process, which it may have to start yet."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    wait_until(lambda: children.read_text() != "")
+    return int(children.read_text().split()[0])
 
 
 def is_killed(process: subprocess.Popen[bytes]) -> bool:
@@ -65,54 +88,92 @@ def is_killed(process: subprocess.Popen[bytes]) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def test_what_overwrote_its_environment_is_found_by_pid_and_start(state: State) -> None:
+def test_what_overwrote_its_environment_is_found_by_its_number(state: State) -> None:
     """Issue 4: pid and start time are compared, for a server that shows no cookie any more."""
     with sleeper() as (process, record):
+        resource.prlimit(process.pid, RLIMIT_LOCKS, (number_of(MARK), number_of(MARK)))
         state.keep(structs.replace(record, pipes=()))
-        end_leftovers(state, None, lambda server: {})
+        end_leftovers(state, None, nowhere)
         assert is_killed(process)
     assert state.records() == []
 
 
-def test_a_reused_pid_is_never_touched(state: State) -> None:
-    """Issue 4: the same pid with another start time is somebody else, with its whole session."""
-    with sleeper() as (process, record):
-        state.keep(structs.replace(record, started=record.started - 1, pipes=()))
-        end_leftovers(state, None, lambda server: {})
-        assert process.poll() is None
-    assert state.records() == []
-
-
-def test_numbers_of_another_boot_mean_nothing(state: State) -> None:
-    """Pids begin anew at a boot, and so do the numbers of pipes."""
-    with sleeper() as (process, record):
-        state.keep(structs.replace(record, boot="another"))
-        end_leftovers(state, None, lambda server: {})
-        assert process.poll() is None
-    assert state.records() == []
+def test_what_is_in_the_session_of_a_leader_that_is_the_server_s(state: State) -> None:
+    """A child that cleared its environment; its leader carries the cookie, so the record is right."""
+    with sleeper({MARK_NAME: MARK}, "env -i sleep 300 >/dev/null 2>&1 </dev/null & wait") as (
+        process,
+        record,
+    ):
+        child = child_of(process.pid)
+        state.keep(record)
+        end_leftovers(state, None, nowhere)
+        assert is_killed(process)
+        assert look_at(child) is None
 
 
 def test_what_left_the_session_is_found_by_its_pipe(state: State) -> None:
-    """A descendant without environment, whose leader is gone, still holds what it inherited."""
-    with sleeper() as (process, record):
-        state.keep(structs.replace(record, pid=2**22 + 1, started=1))
-        end_leftovers(state, None, lambda server: {})
+    """A descendant without environment, in a session of its own, holds the pipe of a leader that is known."""
+    with sleeper({MARK_NAME: MARK}, "env -i setsid sleep 300 0<&3 & exec sleep 300") as (process, record):
+        child = child_of(process.pid)
+        wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+        state.keep(record)
+        end_leftovers(state, None, nowhere)
         assert is_killed(process)
+        assert look_at(child) is None
+
+
+LIES: dict[str, Callable[[Record], Record]] = {
+    "its number is another's by now": lambda record: structs.replace(record, started=record.started - 1),
+    "its numbers are of another boot": lambda record: structs.replace(record, boot="another"),
+    "its leader shows no cookie": lambda record: record,
+    "its leader is gone and its pipes may be another's": lambda record: structs.replace(
+        record, pid=2**22 + 1
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_record_is_believed_only_where_the_kernel_says_the_same(state: State, lie: str) -> None:
+    """Issues 4 and 13: by a record that is wrong, or old, no process of anybody is ended."""
+    with sleeper() as (process, record):
+        state.keep(LIES[lie](record))
+        end_leftovers(state, None, nowhere)
+        assert process.poll() is None
+    assert state.records() == []
+
+
+def test_a_cgroup_is_ended_only_where_the_broker_makes_its_own(state: State, tmp_path: Path) -> None:
+    """Issue 13: else a record could have any cgroup of the machine killed, or any empty folder removed."""
+    delegation, elsewhere = Delegation(tmp_path / "cg"), tmp_path / "elsewhere"
+    record = Record(server="s", cookie=MARK, boot=boot())
+    own = delegation.of("s", MARK).path
+    for folder in (own, elsewhere):
+        folder.mkdir(parents=True)
+    for named, there in ((elsewhere, True), (delegation.path, True), (own, False)):
+        state.keep(structs.replace(record, cgroup=str(named)))
+        end_leftovers(state, delegation, nowhere)
+        assert own.exists() is there
+    assert elsewhere.exists()
+    assert delegation.path.exists()
 
 
 def test_what_carries_the_owner_s_cookie_needs_no_record(state: State) -> None:
     """A broker may be killed between the start of a process and its record."""
-    with sleeper({COOKIE: f"{state.owner}.ab"}) as (mine, _), sleeper({COOKIE: "other.ab"}) as (others, _):
-        end_leftovers(state, None, lambda server: {})
+    with (
+        sleeper({MARK_NAME: f"{state.owner}.ab"}) as (mine, _),
+        sleeper({MARK_NAME: "other.ab"}) as (others, _),
+    ):
+        end_leftovers(state, None, nowhere)
         assert is_killed(mine)
         assert others.poll() is None
 
 
 def test_each_that_is_killed_is_logged(state: State, caplog: pytest.LogCaptureFixture) -> None:
     """Law 9: with its pid, and the server that it belonged to."""
-    with sleeper() as (process, record), caplog.at_level(logging.WARNING, "mcp-broker"):
+    carries = {MARK_NAME: MARK}
+    with sleeper(carries) as (process, record), caplog.at_level(logging.WARNING, "mcp-broker"):
         state.keep(record)
-        end_leftovers(state, None, lambda server: {})
+        end_leftovers(state, None, nowhere)
         (line,) = caplog.records
         assert line.getMessage() == "broker.leftover_killed"
         assert (vars(line)["pid"], vars(line)["server"]) == (process.pid, "s")
@@ -125,19 +186,43 @@ def test_a_record_that_cannot_be_read_is_told_and_removed(
     """A power cut may leave half a file: no broker stays down for that."""
     (state.folder / "s.1.json").write_bytes(content)
     (state.folder / "s.2.new").write_bytes(content)
-    end_leftovers(state, None, lambda server: {})
+    end_leftovers(state, None, nowhere)
     assert {path.name for path in state.folder.iterdir()} == {"lock", "owner"}
     assert [line.getMessage() for line in caplog.records] == ["state.unreadable"]
 
 
+@pytest.mark.parametrize(
+    ("name", "server", "cookie"),
+    [
+        ("s.00000000000000bb.json", "t", MARK),
+        ("s.00000000000000bb.json", "../s", MARK),
+        ("s..json", "s", ""),
+        ("s.json", "s", "00000000000000aa."),
+        ("s.bb.json", "s", "aa.bb"),
+    ],
+)
+def test_a_record_that_no_broker_writes_is_told_and_left(
+    state: State, name: str, server: str, cookie: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Issue 13: a server's name is a part of what is removed, and a short cookie is that of every server."""
+    path = state.folder / name
+    path.write_bytes(msgspec.json.encode(Record(server=server, cookie=cookie, boot=boot())))
+    with sleeper({MARK_NAME: MARK}) as (process, _):
+        end_leftovers(state, None, nowhere)
+        assert process.poll() is None
+    assert path.exists()
+    (line,) = caplog.records
+    assert (line.getMessage(), vars(line)["path"]) == ("state.not_trusted", str(path))
+
+
 def test_a_container_without_a_record_is_told(state: State, caplog: pytest.LogCaptureFixture) -> None:
     """Law 9: the disk was full when its record was to be written. Nobody knows its engine; the file stays."""
-    state.cidfile(Record(server="s", cookie="o.1", boot=boot())).write_text("0123456789ab")
-    end_leftovers(state, None, lambda server: {})
+    state.cidfile(Record(server="s", cookie=MARK, boot=boot())).write_text("0123456789ab")
+    end_leftovers(state, None, nowhere)
     (line,) = caplog.records
     assert line.getMessage() == "broker.leftover_container"
     assert (vars(line)["server"], vars(line)["reason"]) == ("s", "its record is missing")
-    assert [path.name for path in state.cidfiles()] == ["s.1.cid"]
+    assert [path.name for path in state.cidfiles()] == ["s.00000000000000bb.cid"]
 
 
 def test_the_directory_is_its_user_s_alone(tmp_path: Path) -> None:
@@ -190,15 +275,18 @@ def test_a_full_disk_does_not_keep_the_next_broker_from_starting(
         held(tmp_path / "s"),
     ):
         pass
-    monkeypatch.setattr(Path, "mkdir", full)
-    with pytest.raises(PlaceError, match="No space left on device; free some space there"), held(tmp_path):
-        pass
+    monkeypatch.setattr(os, "mkdir", full)
+    with pytest.raises(PlaceError, match="No space left on device; free some space there"):  # noqa: SIM117
+        with held(tmp_path / "t"):
+            pass
 
 
 def test_a_full_disk_stops_no_server(state: State, caplog: pytest.LogCaptureFixture) -> None:
     """The cookie still tells whose a process is; that there is no record is logged."""
-    away = State(state.folder / "away", state.owner)
-    away.keep(Record(server="s", cookie="o.1", boot=boot()))
+    (state.folder / "away").mkdir()
+    away = State(open_folder(state.folder / "away"), state.owner)
+    away.folder.rmdir()
+    away.keep(Record(server="s", cookie=MARK, boot=boot()))
     assert [line.getMessage() for line in caplog.records] == ["state.not_written"]
 
 
@@ -234,12 +322,16 @@ def test_memory_and_cpu_are_of_the_whole_tree(state: State) -> None:
     burn = "import os, time\nwhile time.process_time() < 0.2: pass\n"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); input()"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {parent!r}])"
+    cookie = state.new_cookie()
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, start_new_session=True, env={COOKIE: "o.1"}
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env={MARK_NAME: cookie},
     )
     assert process.stdin
-    record = Record(server="s", cookie="o.1", boot=boot())
-    while (tree := trees_of([record.mark])["o.1"]).cpu_s < 0.2 or len(tree.processes) != 2:
+    record = Record(server="s", cookie=cookie, boot=boot())
+    while (tree := trees_of([record.mark])[cookie]).cpu_s < 0.2 or len(tree.processes) != 2:
         assert process.poll() is None
     assert tree.rss_bytes > 8_000_000
     process.stdin.close()

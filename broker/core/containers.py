@@ -10,12 +10,15 @@ Source: the references of `docker container run` and of podman-run(1), and what 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 ENGINES = ("docker", "podman")
+_OF_ENGINES = ("DOCKER_", "CONTAINER_", "CONTAINERS_")
+"""What the variables begin with that say which engine a command talks to."""
 
 _GLOBAL_SWITCHES = frozenset(
     (
@@ -60,9 +63,35 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True):
         volumes = ["--volumes"] if self.volumes else []
         return [*self.engine, "rm", "--force", *volumes, id]
 
-    def masked(self, mask: Callable[[str], str]) -> Container:
-        """As it may be written down."""
-        return structs.replace(self, engine=tuple(map(mask, self.engine)))
+    def noted(self, environ: Mapping[str, str]) -> Note:
+        """As it is written down; `environ` is that of the command."""
+        program, *options = self.engine
+        return Note(
+            engine=program.rpartition("/")[2],
+            where=where_of(options, environ),
+            cidfile=self.cidfile,
+            volumes=self.volumes,
+        )
+
+
+class Note(Struct, frozen=True, kw_only=True):
+    """What is written down of a container: too little to run anything by.
+
+    `engine` is the name of a program, `where` tells whether another command would talk to the same engine
+    (`where_of`). What they stand for is the config's and the broker's own to say.
+    """
+
+    engine: str
+    where: str
+    cidfile: str
+    volumes: bool = False
+
+
+def where_of(options: Sequence[str], environ: Mapping[str, str]) -> str:
+    """A digest of what says which engine a command talks to: its options before `run`, and its variables."""
+    named = sorted(f"{name}={value}" for name, value in environ.items() if name.startswith(_OF_ENGINES))
+    words = "\0".join([*options, "", *named]).encode(errors="surrogateescape")
+    return blake2b(words, digest_size=8).hexdigest()
 
 
 class Run(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.containers import Container, id_in, is_gone, run_of
+from broker.core.containers import Container, id_in, is_gone, run_of, where_of
 
 FILE = "/state/s.cid"
 
@@ -91,10 +91,26 @@ def test_it_is_removed_at_the_same_engine(args: str, removal: str) -> None:
     assert " ".join(container.removal("abc")) == removal
 
 
-def test_what_is_written_down_has_no_secret() -> None:
-    """Law: secrets never in the state file."""
-    container = Container(engine=("docker", "-H", "tcp://me:hunter2@far"), cidfile=FILE)
-    assert container.masked(lambda word: word.replace("hunter2", "***")).engine[2] == "tcp://me:***@far"
+def test_what_is_written_down_has_no_secret_and_nothing_to_run() -> None:
+    """Secrets are never in the state file; and whoever could change that could run nothing by it."""
+    container = Container(engine=("/opt/docker", "-H", "tcp://me:hunter2@far"), cidfile=FILE, volumes=True)
+    note = container.noted({"DOCKER_HOST": "tcp://me:hunter2@far"})
+    assert (note.engine, note.cidfile, note.volumes) == ("docker", FILE, True)
+    assert not any(word in note.where for word in ("hunter2", "/", "far"))
+
+
+def test_another_engine_is_told_from_the_same_one() -> None:
+    """Law 8: one that never had the container says that there is none, and would be believed."""
+    places = [
+        where_of(["--context", "a"], {}),
+        where_of(["--context", "b"], {}),
+        where_of([], {"DOCKER_HOST": "ssh://a"}),
+        where_of(["DOCKER_HOST=ssh://a"], {}),
+        where_of([], {"CONTAINER_HOST": "ssh://a"}),
+        where_of([], {}),
+    ]
+    assert len(set(places)) == len(places)
+    assert where_of([], {"PATH": "/bin", "TERM": "dumb"}) == where_of([], {})
 
 
 @pytest.mark.parametrize(
