@@ -16,6 +16,7 @@ from msgspec import structs
 from broker import containers
 from broker.cgroup import Delegation, is_removed
 from broker.containers import Removal, Unknown
+from broker.core.names import file_name
 from broker.state import Record, State, boot
 from broker.trees import Hunt, Mark
 
@@ -56,7 +57,7 @@ def _believed(record: Record, delegation: Delegation | None) -> Record:
     """Without a cgroup that is not the broker's own to end."""
     if record.cgroup is None:
         return record
-    own = delegation and delegation.of(record.server, record.cookie)
+    own = delegation and delegation.of(file_name(record.server), record.cookie)
     return record if own and str(own.path) == record.cgroup else structs.replace(record, cgroup=None)
 
 

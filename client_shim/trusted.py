@@ -221,7 +221,7 @@ class Folder:
         """Refuse what another user can rename, remove or has planted."""
         path, kind = self.where(name), kind_of(about)
         if self.is_shared and about.st_uid not in (ROOT, os.geteuid()):
-            problem = f"{path}, {kind} in a folder where others may write, belongs to {user(about.st_uid)}"
+            problem = f"{path} is {kind} of {user(about.st_uid)} in a folder where others may write"
             raise Untrusted(path, problem, "see who made it and why, and remove it")
         if self.is_shared and stat.S_ISLNK(about.st_mode):
             problem = f"{path} is a symbolic link in a folder where others may write"

@@ -262,7 +262,7 @@ RULES = [
     ),
     # The shim.
     Rule(
-        "of the shim the broker imports the wire protocol, and what makes text fit to be shown and a path safe to use",
+        "of the shim the broker imports the wire protocol, and what makes text fit to show and paths safe",
         who="broker broker.*",
         not_who=f"{COMMAND_LINE} broker.doctor.*",
         never="client_shim",

@@ -21,6 +21,7 @@ from msgspec import structs
 from broker.cgroup import Delegation
 from broker.containers import Removal, Unknown
 from broker.core.config import BrokerConfig
+from broker.core.names import file_name
 from broker.leftovers import end_leftovers
 from broker.place import PlaceError
 from broker.state import Record, State, boot, held, state_dir_of
@@ -30,7 +31,9 @@ from client_shim.trusted import open_folder
 from tests.e2e.harness import wait_until
 
 PATIENCE_S = 60.0
-MARK = "00000000000000aa.00000000000000bb"
+MARK = f"{os.getpid():016x}.00000000000000bb"
+"""Of this process alone: the tests of another look at the same machine."""
+
 RLIMIT_LOCKS = 10
 """From <sys/resource.h>."""
 
@@ -142,11 +145,14 @@ def test_a_record_is_believed_only_where_the_kernel_says_the_same(state: State, 
     assert state.records() == []
 
 
-def test_a_cgroup_is_ended_only_where_the_broker_makes_its_own(state: State, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", ["s", "时间"])
+def test_a_cgroup_is_ended_only_where_the_broker_makes_its_own(
+    state: State, tmp_path: Path, server: str
+) -> None:
     """Issue 13: else a record could have any cgroup of the machine killed, or any empty folder removed."""
     delegation, elsewhere = Delegation(tmp_path / "cg"), tmp_path / "elsewhere"
-    record = Record(server="s", cookie=MARK, boot=boot())
-    own = delegation.of("s", MARK).path
+    record = Record(server=server, cookie=MARK, boot=boot())
+    own = delegation.of(file_name(server), MARK).path
     for folder in (own, elsewhere):
         folder.mkdir(parents=True)
     for named, there in ((elsewhere, True), (delegation.path, True), (own, False)):
@@ -194,19 +200,20 @@ def test_a_record_that_cannot_be_read_is_told_and_removed(
 @pytest.mark.parametrize(
     ("name", "server", "cookie"),
     [
-        ("s.00000000000000bb.json", "t", MARK),
-        ("s.00000000000000bb.json", "../s", MARK),
+        ("s.00000000000000bb.json", "t", None),
+        ("s.00000000000000bb.json", "../s", None),
         ("s..json", "s", ""),
         ("s.json", "s", "00000000000000aa."),
         ("s.bb.json", "s", "aa.bb"),
     ],
 )
 def test_a_record_that_no_broker_writes_is_told_and_left(
-    state: State, name: str, server: str, cookie: str, caplog: pytest.LogCaptureFixture
+    state: State, name: str, server: str, cookie: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Issue 13: a server's name is a part of what is removed, and a short cookie is that of every server."""
     path = state.folder / name
-    path.write_bytes(msgspec.json.encode(Record(server=server, cookie=cookie, boot=boot())))
+    record = Record(server=server, cookie=MARK if cookie is None else cookie, boot=boot())
+    path.write_bytes(msgspec.json.encode(record))
     with sleeper({MARK_NAME: MARK}) as (process, _):
         end_leftovers(state, None, nowhere)
         assert process.poll() is None
