@@ -1,4 +1,5 @@
 """`mcp-broker import`: the files of other hosts become a `broker.toml`.
 
-`plan` and what it uses decide, and never touch the machine; `files` reads and writes.
+`files` reads and writes. `reading` makes a document of a text (`jsonc`, `commands`), `hosts` finds the
+servers in it, and `plan` with `entry` makes a table of each; these never touch the machine.
 """

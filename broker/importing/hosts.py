@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
-from broker.importing.shapes import is_server
+from broker.importing.shapes import is_server, runs_here
 from broker.importing.times import Unit
 
 HOSTS = (
@@ -34,7 +34,6 @@ _SECONDS_FOLDERS = (".roo", ".kilocode")
 _MS_FILES = (".mcp.json", ".claude.json", "librechat.yaml", "librechat.yml")
 _MS_FOLDERS = (".gemini", ".qwen", ".amazonq", "amazonq")
 """Claude Code, LibreChat, Gemini CLI and Amazon Q count in milliseconds, as OpenCode does."""
-
 
 _NOTES = ("//", "_", "$", "#")
 """A text or a list below such a name is a comment or a schema, and no server."""
@@ -68,7 +67,7 @@ def servers_in(value: object, path: PurePath, form: str) -> list[Found] | None:
         path: where it is; its name and folder may tell its host.
         form: how it was written: `json`, `toml`, `yaml` or `commands`.
     """
-    unit = _unit_of(path, form)
+    unit = _unit_of(path)
     host = "gemini" if ".gemini" in path.parts or "gemini" in path.name else ""
     if form == "commands":
         return [Found(*_named(entry), host="shell") for entry in _list(value)]
@@ -78,7 +77,7 @@ def servers_in(value: object, path: PurePath, form: str) -> list[Found] | None:
     return _bare(value, unit)
 
 
-def _unit_of(path: PurePath, form: str) -> Unit | None:
+def _unit_of(path: PurePath) -> Unit | None:
     if path.name in _SECONDS_FILES or path.parent.name in _SECONDS_FOLDERS:
         return "s"
     return "ms" if path.name in _MS_FILES or set(path.parts) & {*_MS_FOLDERS} else None
@@ -194,16 +193,17 @@ def _bare(value: object, unit: Unit | None) -> list[Found] | None:
     """A piece of a file: a list of entries, a map of them, or one alone."""
     if isinstance(value, list):
         entries = list(_entries(value))
-        return (
-            [Found(*one, unit) for one in entries] if any(is_server(entry) for _, entry in entries) else None
-        )
+        return [Found(*one, unit) for one in entries] if any(is_server(one[1]) for one in entries) else None
     if not isinstance(value, dict):
         return None
     if is_server(value):
         return [Found(*_named(value), unit)]
-    if not any(map(is_server, value.values())):
-        return None
-    return [Found(str(name), entry, unit) for name, entry in value.items() if isinstance(entry, dict)]
+    tables = {str(name): entry for name, entry in value.items() if isinstance(entry, dict)}
+    if any(map(runs_here, tables.values())) or (
+        len(tables) == len(value) and all(map(is_server, tables.values()))
+    ):
+        return [Found(name, entry, unit) for name, entry in tables.items()] or None
+    return None
 
 
 def switched(found: list[Found], value: object) -> list[Found]:

@@ -29,8 +29,13 @@ def is_server(entry: object) -> bool:
     """Whether this is what is said of one server, by the keys that it has."""
     if not isinstance(entry, dict):
         return False
+    return runs_here(entry) or any(entry.get(key) for key in _ADDRESSES)
+
+
+def runs_here(entry: Mapping[str, Any]) -> bool:
+    """Whether it names a program, or a kind of server: many other things have a `url`."""
     types = {entry.get(key) for key in ("type", "transport") if isinstance(entry.get(key), str)}
-    return any(entry.get(key) for key in (*_PROGRAMS, *_ADDRESSES)) or bool(types & {*_TYPES, *_GOOSE_OWN})
+    return any(entry.get(key) for key in _PROGRAMS) or bool(types & {*_TYPES, *_GOOSE_OWN})
 
 
 def flat(entry: Mapping[str, Any]) -> Table:
@@ -52,15 +57,13 @@ def flat(entry: Mapping[str, Any]) -> Table:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _env(env: object, keys: object) -> object:
+def _env(env: Any, keys: object) -> object:
     """The variables; as `NAME=value` or as entries with `name` and `value` in a list, too."""
     if isinstance(env, list):
         pairs = [one.partition("=")[::2] if isinstance(one, str) else _pair(one) for one in env]
         env = dict(pairs) if all(name for name, _ in pairs) else env
-    if isinstance(keys, list) and (
-        env is None or isinstance(env, dict)
-    ):  # Goose keeps their values elsewhere
-        env = {**{str(key): f"${{{key}}}" for key in keys}, **(env or {})}
+    if isinstance(keys, list) and isinstance(env or {}, dict):  # Goose keeps their values elsewhere
+        return {str(key): f"${{{key}}}" for key in keys} | dict(env or {})
     return env
 
 

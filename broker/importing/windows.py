@@ -9,6 +9,7 @@ from typing import NamedTuple
 _SHELLS = ("cmd", "cmd.exe", "powershell", "powershell.exe", "pwsh.exe", "wsl", "wsl.exe")
 _SWITCHES = re.compile(r"[/-]\w+|--\w[\w-]*", re.ASCII)
 _PROGRAM = re.compile(r"\.(?:exe|cmd|bat|ps1|com)$", re.IGNORECASE)
+_PROGRAM_IN = re.compile(r".*?\.(?:exe|cmd|bat|ps1|com)\b", re.IGNORECASE)
 _PATH = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]:(?:\\|/(?!/))|^\\\\\w|%[A-Za-z_]\w*%|\$env:\w+", re.ASCII)
 _LOST = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]:[\x07\b\t\n\v\f\r]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\t(?=\w)")
@@ -29,7 +30,10 @@ def of_command(command: str, args: Sequence[object]) -> Unusable | None:
     if _LOST.search(command):
         return Unusable("import_lost_backslash", {"key": "command"})
     if _PROGRAM.search(base) or _PATH.search(command):
-        return Unusable("import_windows_program", {"program": command, "instead": _PROGRAM.sub("", base)})
+        found = _PROGRAM_IN.match(command) or re.match(r"\S*", command)
+        program = found[0] if found else ""  # without its arguments, which may have a secret in them
+        instead = _PROGRAM.sub("", re.split(r"[\\/]", program)[-1])
+        return Unusable("import_windows_program", {"program": program, "instead": instead})
     return None
 
 
@@ -53,7 +57,8 @@ def paths_in(key: str, texts: Iterable[object]) -> Iterator[Unusable]:
         if isinstance(text, str) and (found := _LOST.search(text)):
             yield Unusable("import_lost_backslash", {"key": key, "found": repr(found[0])})
         elif isinstance(text, str) and (found := _PATH.search(text)):
-            yield Unusable("import_windows_path", {"key": key, "found": text[found.start() :][:60]})
+            rest = "" if found[0].endswith("%") else "…"  # it may go on with a secret
+            yield Unusable("import_windows_path", {"key": key, "found": f"{found[0]}{rest}"})
 
 
 def controls_in(texts: Iterable[object]) -> list[str]:

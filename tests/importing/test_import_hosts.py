@@ -60,6 +60,7 @@ def test_a_server_that_was_imported_runs(run: Run, write: Write, tmp_path: Path)
         (b'{"mcpServers": {"a": {"command": "\\ud800"}}}', "half a character"),
         (b'{"mcpServers": ' + b"[" * 100_000, "nested too deeply"),
         ('{"mcpServers": {}}'.encode("utf-16"), "not UTF-8"),
+        (b'{"name": "x", "repository": {"type": "git", "url": "https://x"}}', "Goose (extensions)"),
         (b'{"tools": {}}', "Zed (context_servers); Goose (extensions)"),
         (b"[]", "Zed (context_servers); Goose (extensions)"),
         (None, "cannot be read: No such file"),
@@ -86,6 +87,10 @@ def test_what_is_no_such_file_is_2(run: Run, tmp_path: Path, content: bytes | No
         ("npx -y x", "servers.it: this must be a table"),
         ({"url": "https://example.com"}, "it is reached by url"),
         ({"serverUrl": "https://example.com"}, "it is reached by serverUrl"),
+        (
+            {"command": "C:\\x y\\z.exe --key abc"},
+            "C:\\x y\\z.exe is a program of Windows; write that of Linux, such as z\n",
+        ),
         ({"command": "npx", "type": "sse"}, "it is reached by sse"),
         ({"command": "npx", "transportType": "streamable-http"}, "it is reached by streamable-http"),
     ],
