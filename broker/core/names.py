@@ -20,6 +20,7 @@ MEND = (
     "no - first"
 )
 
+_COMPARED_CHARS = 1024
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _RANGES = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
@@ -30,8 +31,11 @@ _WITHOUT_SHAPE = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFF
 
 
 def normal(name: str) -> str:
-    """The name as it is compared: é is one character (NFC), however it was typed."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+    """The name as it is compared: é is one character (NFC), however it was typed.
+
+    What is much too long for a name stays as it is: a client may send it again and again.
+    """
+    return name if name.isascii() or len(name) > _COMPARED_CHARS else unicodedata.normalize("NFC", name)
 
 
 def why_not(name: str) -> str | None:
@@ -67,6 +71,11 @@ def derived(name: str) -> str:
         base = base[1:]
     digest = sha256(normal(name).encode(errors="surrogatepass")).hexdigest()[:8]
     return f"{base[: MAX_CHARS - 9].rstrip('-._') or 'server'}-{digest}"
+
+
+def imported(name: str) -> str | None:
+    """What `mcp-broker import` calls a server of this name, where it cannot keep it."""
+    return derived(name) if len(name) <= _COMPARED_CHARS and why_not(normal(name)) else None
 
 
 def shell(name: str) -> str:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from broker.core.config import ServerConfig
 from broker.core.lifecycle import Lifecycle, State
-from broker.core.names import shell, toml_key
+from broker.core.names import imported, shell, toml_key
 from broker.core.repeating import Once
 from broker.core.routing import Call
 from broker.core.texts import clip
@@ -64,7 +64,7 @@ def _close(name: str, known: list[str]) -> str:
 def unknown_server(name: str, names: Iterable[str]) -> Refusal:
     """No server of that name is configured."""
     known = sorted(names)
-    close = _close(name, known)
+    close = f"did you mean {new}? " if (new := imported(name)) in known else _close(name, known)
     instead = f"{close}or else " if close else ""
     return Refusal(
         Code.UNKNOWN_SERVER,

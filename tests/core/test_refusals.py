@@ -161,6 +161,7 @@ def test_of_many_names_the_nearest_are_compared(monkeypatch: pytest.MonkeyPatch)
     ("refusal", "hint"),
     [
         (refusals.unknown_server("tmie", ["time", "notes"]), "did you mean time? "),
+        (refusals.unknown_server("a/b", ["a-b", "a-b-c14cddc0"]), "did you mean a-b-c14cddc0? "),
         (refusals.unknown_tool("time", "get_time", ["get_tiem", "other"]), "did you mean get_tiem? "),
         (refusals.unknown_server("qqq", ["time"]), "add a [servers.NAME] table"),
     ],
