@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError, BrokerLost
@@ -76,7 +76,7 @@ class Calls:
 
     def runs(self) -> Counter[str]:
         """How often the server has begun each call."""
-        return Counter(self._record.read_text(encoding="utf-8").split())
+        return Counter(self._record.read_text(encoding="utf-8").splitlines())
 
     def not_run_once(self) -> list[str]:
         """The calls that the server has begun twice, and those that were answered and never begun."""
@@ -86,14 +86,14 @@ class Calls:
 
 
 @contextmanager
-def counting(drain_sec: float = 5.0) -> Iterator[tuple[RunningBroker, Calls]]:
-    """A broker with the server that writes down the calls which it begins."""
+def counting(drain_sec: float = 5.0, **keys: Any) -> Iterator[tuple[RunningBroker, Calls]]:
+    """A broker with the server that writes down the calls which it begins; `keys` are of its table."""
     with tempfile.TemporaryDirectory(prefix="mb-") as name:
         record = Path(name) / "calls"
         record.touch()
-        servers = {NAME: script("tests/servers/counting.py", str(record), timeout_stop_sec=1.0)}
+        table = script("tests/servers/counting.py", str(record), timeout_stop_sec=1.0, **keys)
         quiet = ("--log-level", "warning")
-        with running(servers, arguments=quiet, limits={"drain_sec": drain_sec}) as broker:
+        with running({NAME: table}, arguments=quiet, limits={"drain_sec": drain_sec}) as broker:
             yield broker, Calls(record)
 
 
