@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from logging import ERROR
+from typing import Any
 
+import msgspec
+
+from broker.core.severity import severity
 from broker.core.stderr_lines import BOX, NOISE, Rank, Reader, Report, joined, rest, without_border
 from broker.core.tracebacks import TRACEBACK, javascript, jvm, panic, python
 
 MAX_CHARS = 400
 """Of a cause: it stands in one line of `status`."""
 
-_NEWER_LINES = {Rank.LINE: 0, Rank.WRAPPER: 5, Rank.ERROR: 5, Rank.EXCEPTION: 20}
+_NEWER_LINES = {Rank.BELOW: 0, Rank.LINE: 0, Rank.WRAPPER: 5, Rank.ERROR: 5, Rank.EXCEPTION: 20}
 """A report with more ordinary lines below it was survived: it is not why the server ended."""
 
 
@@ -107,7 +112,7 @@ def _miette(plain: Sequence[str], at: int) -> Report | None:
         arrow, inner = _ARROW.match(line), line.strip()
         if arrow:
             parts.append(arrow["text"])
-        elif line.startswith("    ") and not inner.startswith(("hint:", "help:")):
+        elif line.startswith("    ") and not inner.startswith(("hint:", "help:", "[stderr]", "[stdout]")):
             parts[-1] += f" {inner}"
         else:
             break
@@ -156,14 +161,58 @@ _HARMLESS = re.compile(
 )
 
 
+_NAMED = re.compile(r"\s*(?:ERR_PNPM_\w+ |ERROR: |E: |\*\* \()")
+"""How an error begins that is indented, or has no other sign."""
+
+_EPILOGUE = re.compile(
+    r"(?i:\b(?:exiting|shutting down|start-?up failed|failed to start(?: server)?|giving up|aborting|aborted"
+    r"|command failed|installation failed|prevented installation)\b[^:]*$"
+    r"|^error installing |possibly relevant errors)"
+)
+"""Says that it is over, and leaves the cause to the lines before."""
+
+
 def _line(plain: Sequence[str], at: int) -> Report | None:
     """Any other line, by the signs in it."""
     line = plain[at].strip()
     if not line or line.startswith((BOX.strip(), "- ", "at ", "from ", "}")) or NOISE.match(line):
         return None
-    told = _SIGNS.search(line) and not _HARMLESS.search(line)
-    indented = plain[at].startswith(" ")
-    return Report(line, Rank.ERROR if told and not indented else Rank.LINE, at + 1)
+    if line.startswith("{") and (said := _of_json(line)):
+        return Report(said, Rank.ERROR, at + 1)
+    return Report(line, _rank(plain[at], line), at + 1)
+
+
+def _rank(line: str, text: str) -> Rank:
+    if _NAMED.match(line):
+        return Rank.EXCEPTION if "ERR_PNPM" in line else Rank.ERROR
+    if line.startswith(" "):
+        return Rank.BELOW
+    if not _SIGNS.search(text) or _HARMLESS.search(text):
+        return Rank.LINE
+    return Rank.WRAPPER if _EPILOGUE.search(text) else Rank.ERROR
+
+
+def _of_json(line: str) -> str | None:
+    """The message of an object that calls itself an error, as loggers for programs write it."""
+    try:
+        record = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    level, _ = severity(line)
+    if level is None or level < ERROR:
+        return None
+    said = [_first(record, keys) for keys in (("msg", "message", "event"), ("err", "error", "exception"))]
+    return ": ".join(part for part in said if part) or None
+
+
+def _first(record: dict[str, Any], keys: Sequence[str]) -> str | None:
+    return next((text for key in keys if (text := _text(record.get(key)))), None)
+
+
+def _text(value: object) -> str | None:
+    """An error in a log record: its text, or its message where it is an object."""
+    inner = value.get("message") if isinstance(value, dict) else value
+    return inner.splitlines()[0] if isinstance(inner, str) and inner.strip() else None
 
 
 _READERS: tuple[Reader, ...] = (

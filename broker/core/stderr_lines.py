@@ -15,10 +15,11 @@ from msgspec import Struct
 class Rank(IntEnum):
     """How much a report says about the end."""
 
-    LINE = 0  # a line that carries no sign
-    WRAPPER = 1  # a wrapper's word that what it ran has failed
-    ERROR = 2  # a line that calls itself an error
-    EXCEPTION = 3  # an exception, a panic, the refusal of a package manager
+    BELOW = 0  # a line that goes on with another one
+    LINE = 1  # a line that carries no sign
+    WRAPPER = 2  # what only says that something has failed, as the wrapper of a program does
+    ERROR = 3  # a line that calls itself an error
+    EXCEPTION = 4  # an exception, a panic, the refusal of a package manager
 
 
 class Report(Struct, frozen=True):

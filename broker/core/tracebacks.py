@@ -14,7 +14,7 @@ from broker.core.stderr_lines import BOX, SIBLING, Rank, Report, joined, rest
 TRACEBACK = re.compile(r"(?P<box>\u256d )?.{0,200}\bTraceback \(most recent call last\)")
 _PYTHON = re.compile(
     r"(?!(?:INFO|DEBUG|WARNING|WARN|ERROR|CRITICAL)\b)"
-    r"(?P<name>[A-Za-z_][\w.]*(?: \[[\w.]+\])?)(?::(?: (?P<text>.*))?|)$"
+    r"(?P<name>[A-Za-z_][\w.<>]*(?: \[[\w.]+\])?)(?::(?: (?P<text>.*))?|)$"
 )
 _CHAIN = {
     "The above exception was the direct cause": "caused by",
@@ -57,6 +57,8 @@ def _behind_siblings(plain: Sequence[str], end: int) -> int:
             end = number + 1
         elif end and plain[end - 1] == SIBLING and (other := python(plain, number)):
             return _behind_siblings(plain, other.end)
+        elif end and plain[end - 1] == SIBLING and _PYTHON.match(line):  # one that was never raised
+            end = number + 1
         elif line:
             break
     return end
@@ -101,6 +103,8 @@ def _next_traceback(plain: Sequence[str], at: int, *, grouped: bool) -> tuple[in
             how = word
         elif TRACEBACK.match(line):
             return (number, how) if how else (at, "")
+        elif grouped and plain[number - 1] == SIBLING and _PYTHON.match(line):  # one that was never raised
+            return number - 1, how
         elif line and not line.startswith((" ", BOX)) and not grouped:
             return at, ""
     return at, ""
@@ -130,6 +134,8 @@ def javascript(plain: Sequence[str], at: int) -> Report | None:
     if shown is None:
         return None
     text, end, cause = _opened(shown["uncaught"] or shown["error"]), at + 1, None
+    if (frames := _first_frame(plain, at)) is not None:
+        text, end = " ".join([text, *(line for line in plain[at + 1 : frames] if line)]), frames
     while end < len(plain) and (_is_below(plain[end]) or not plain[end]):
         found = _JS_CAUSE.match(plain[end])
         cause = found["error"] if found else cause
@@ -138,6 +144,19 @@ def javascript(plain: Sequence[str], at: int) -> Report | None:
     return Report(
         f"{text} (caused by {cause})" if cause else text, Rank.EXCEPTION if stack else Rank.ERROR, end
     )
+
+
+_MESSAGE_LINES = 8
+
+
+def _first_frame(plain: Sequence[str], at: int) -> int | None:
+    """Where the stack begins, if a message of several lines stands before it."""
+    for number, line in rest(plain, at + 1):
+        if re.match(r"\s+at ", line):
+            return number
+        if number > at + _MESSAGE_LINES or _is_below(line):
+            return None
+    return None
 
 
 def _opened(line: str) -> str:
