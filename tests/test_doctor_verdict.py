@@ -24,8 +24,8 @@ from broker.doctor.kinds import (
     Grade,
     collected,
 )
-from broker.doctor.report import tell
-from broker.doctor.texts import WORDS, speaker
+from broker.doctor.report import Report, record, tell
+from broker.doctor.texts import WORDS, Say, markdown_speaker, speaker
 from broker.doctor.verdict import grows, is_slower, judge
 
 At = Callable[[int], Any]
@@ -277,12 +277,13 @@ def test_every_finding_is_reached() -> None:
     assert reached == set(GRADES)
 
 
+@pytest.mark.parametrize("speaks", [speaker, markdown_speaker], ids=["plain", "Markdown"])
 @pytest.mark.parametrize("language", [0, 1], ids=["en", "zh"])
 @pytest.mark.parametrize("case", CASES)
-def test_every_finding_can_be_said(case: str, language: int) -> None:
+def test_every_finding_can_be_said(case: str, language: int, speaks: Callable[[int], Say]) -> None:
     """Each text finds the facts it is filled in with, in both languages; only what is bad has a mend."""
     for finding in judge(CASES[case][0]).findings:
-        text, mend = tell(finding, speaker(language))
+        text, mend = tell(finding, speaks(language))
         assert text
         assert "{" not in text + mend
         assert bool(mend) is (finding.grade > Grade.A)
@@ -317,6 +318,18 @@ def test_forty_servers_make_one_remark_of_a_kind(how: dict[str, Any]) -> None:
         assert all(name in text for name in FORTY)
         assert "{" not in text + mend
         assert bool(mend) is (finding.grade > Grade.A)
+
+
+def test_forty_servers_are_one_remark_in_a_row_of_the_record() -> None:
+    """The cell of a page names a few; the findings name all of them."""
+    ready = tuple(server(name) for name in FORTY)
+    broken = tuple(server(name, state="broken", pid=None, processes=0) for name in FORTY)
+    visits = tuple(visit(name, fault=Fault("call", "no answer")) for name in FORTY[:2])
+    page = Page(number=1, closed=True, open_s=0.1, took_s=0.1, visits=visits, servers=broken)
+    evidence = Evidence(before=moment(ready), pages=(page,), after=moment(broken))
+    report = Report(endpoint="e", broker_version="1", evidence=evidence, verdict=judge(evidence))
+    ((*_, remark),) = record(report, speaker(0)).lines
+    assert remark == "server-0, server-1: call failed, server-2, server-3, server-4, … (38): broken"
 
 
 @pytest.mark.parametrize("word", DETAILS)

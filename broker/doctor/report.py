@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -67,23 +67,39 @@ def record(report: Report, say: Say) -> Rows:
 
 
 def _remarks(page: Page, earlier: tuple[Server, ...], say: Say) -> Iterator[str]:
-    """What was other than at the page before."""
+    """What was other than at the page before; the servers of which it is the same are named together."""
     faults = {visit.server: visit.fault for visit in page.visits if visit.fault}
     were = {server.name: server for server in earlier}
+    kinds: dict[tuple[str, tuple[tuple[str, object], ...]], list[str]] = {}
     for name, fault in faults.items():
-        yield say("at_page.died" if fault.died else f"at_page.{fault.kind}", server=name)
+        kinds.setdefault(("at_page.died" if fault.died else f"at_page.{fault.kind}", ()), []).append(name)
     for server in page.servers:
-        if server.name not in faults:
-            yield from _changes(were.get(server.name, server), server, say)
+        changed = None if server.name in faults else _change(were.get(server.name, server), server, say)
+        if changed is not None:
+            kinds.setdefault((changed[0], tuple(changed[1].items())), []).append(server.name)
+    for (word, facts), names in kinds.items():
+        yield say(word, server=_together(names), **dict(facts))
 
 
-def _changes(was: Server, now: Server, say: Say) -> Iterator[str]:
+def _change(was: Server, now: Server, say: Say) -> tuple[str, dict[str, object]] | None:
+    """What has become of a server, as a word of the texts and its facts; `None` for nothing."""
     if now.state not in ("ready", "disabled"):
-        yield say("at_page.state", server=now.name, state=say(f"state.{now.state}"))
-    elif now.pid != was.pid:
-        yield say("at_page.new", server=now.name)
-    elif now.processes != was.processes:
-        yield say("at_page.count", server=now.name, first=was.processes, last=now.processes)
+        return "at_page.state", {"state": say(f"state.{now.state}")}
+    if now.pid != was.pid:
+        return "at_page.new", {}
+    if now.processes != was.processes:
+        return "at_page.count", {"first": was.processes, "last": now.processes}
+    return None
+
+
+_NAMED = 3
+"""Names in a cell of a table; the findings below it have all of them."""
+
+
+def _together(names: Sequence[str]) -> str:
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])}, … ({len(names)})"
 
 
 def loads(report: Report, say: Say) -> Rows:
@@ -146,7 +162,9 @@ def notes(report: Report, say: Say) -> list[str]:
     if old.memory_ran_out:
         said.append(say("compare.memory", pages=len(old.pages)))
     failed = {server: error for page in old.pages for server, error in page.failed.items()}
-    said += [say("compare.failed", server=server, error=error) for server, error in failed.items()]
+    for error in dict.fromkeys(failed.values()):
+        servers = ", ".join(server for server, other in failed.items() if other == error)
+        said.append(say("compare.failed", server=servers, error=error))
     started = max((page.processes for page in old.pages), default=0)
     said.append(say("compare.left", count=old.left) if old.left else say("compare.ended", count=started))
     return said

@@ -168,7 +168,9 @@ def markdown_speaker(language: int) -> Say:
     def say(word: str, **facts: object) -> str:
         parts = WORDS[word][language].split("`")
         formatted = [
-            part.format(**{name: _inert(fact, in_code=bool(number % 2)) for name, fact in facts.items()})
+            words.fill_in(
+                part, **{name: _inert(fact, in_code=bool(number % 2)) for name, fact in facts.items()}
+            )
             for number, part in enumerate(parts)
         ]
         return "`".join(formatted)
