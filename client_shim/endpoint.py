@@ -205,7 +205,10 @@ def _refuse_folder(path: str, *, given: bool = False) -> None:
         OSError: it cannot be looked at.
     """
     if hasattr(os, "O_PATH"):
-        with open_folder(os.path.dirname(path)) as parent, parent.folder(os.path.basename(path), given=given):
+        if not given or os.path.islink(path):
+            open_folder(path).close()
+            return
+        with open_folder(os.path.dirname(path)) as parent, parent.folder(os.path.basename(path), given=True):
             return
     about = os.lstat(path)  # not Linux: without a look at the folders above
     if about.st_uid not in (0, os.getuid()) or about.st_mode & 0o022 or not stat.S_ISDIR(about.st_mode):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import client_shim.endpoint
 from client_shim import errors
 from client_shim.endpoint import MAX_PATH_BYTES, VARIABLE, default_endpoint, private_folder, probe
 
@@ -277,6 +278,63 @@ def test_a_folder_under_tmp_that_others_can_write_is_not_trusted(
         probe(endpoint)
         folder.chmod(0o777)
         assert isinstance(refusal(endpoint), errors.NotAllowed)
+
+
+@pytest.mark.parametrize(
+    "kind", ["for all", "another's", "in another's", "a link", "a sticky one of another's"]
+)
+def test_an_address_that_is_looked_up_is_trusted_only_where_nobody_else_can_listen(
+    place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Issue 13: who listens there is told the arguments of every call. What this user names is as he says."""
+    if "another's" in kind and os.getuid() != 0:
+        pytest.skip("only root can give a folder to somebody else")
+    runtime, real = place / "run", place / "real"
+    (real / "mcp-broker").mkdir(parents=True)
+    runtime.symlink_to(real)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    with closing(listen(real / "mcp-broker" / "broker.sock")):
+        endpoint = default_endpoint(system_socket=str(place / "none"))
+        probe(endpoint)
+        if kind == "for all":
+            (real / "mcp-broker").chmod(0o777)
+        elif kind == "another's":
+            os.chown(real / "mcp-broker", STRANGER, STRANGER)
+        elif kind == "in another's":
+            os.chown(real, STRANGER, STRANGER)
+        elif kind == "another's link":
+            (real / "mcp-broker").rename(real / "elsewhere")
+            (real / "mcp-broker").symlink_to("elsewhere")
+            probe(endpoint)
+            os.lchown(real / "mcp-broker", STRANGER, STRANGER)
+        else:
+            os.chown(real / "mcp-broker", STRANGER, STRANGER)
+            real.chmod(0o1777)
+        error = refusal(endpoint)
+        assert isinstance(error, errors.NotAllowed)
+        assert str(real) in error.message
+        assert f"or say where it listens with the variable {VARIABLE}" in error.hint
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        probe(endpoint)
+
+
+@as_root
+def test_the_system_s_socket_may_be_any_user_s_whom_root_has_given_the_folder_to(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service runs as a user of its own; its folder in /run only root can have made."""
+    folder = place / "mcp-broker"
+    folder.mkdir()
+    os.chown(folder, STRANGER, STRANGER)
+    monkeypatch.setattr(client_shim.endpoint, "SYSTEM_SOCKET", str(folder / "broker.sock"))
+    with closing(listen(folder / "broker.sock")):
+        os.chown(folder / "broker.sock", STRANGER, STRANGER)
+        probe(f"ipc://{folder}/broker.sock")
+        folder.chmod(0o777)
+        assert isinstance(refusal(f"ipc://{folder}/broker.sock"), errors.NotAllowed)
+        folder.chmod(0o755)
+        place.chmod(0o1777)
+        assert isinstance(refusal(f"ipc://{folder}/broker.sock"), errors.NotAllowed)
 
 
 # --- the default endpoint ----------------------------------------------------------------------------
