@@ -312,9 +312,17 @@ def _json_line(value: dict[str, Any]) -> None:
 
 
 def _config_path(path: Path | None, give_up: GiveUp = fail) -> Path:
-    for candidate in (path, Path("broker.toml"), SYSTEM_CONFIG):
-        if candidate is not None and (candidate is path or candidate.exists()):
-            return candidate
+    from client_shim.trusted import is_safe_file
+
+    if path is not None:
+        return path
+    here = Path("broker.toml")
+    if here.exists():
+        if not is_safe_file(os.path.abspath(here)):  # it says which programs are run
+            give_up(say("config_of_others", path=here.absolute()), USAGE)
+        return here
+    if SYSTEM_CONFIG.exists():
+        return SYSTEM_CONFIG
     give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
 
 

@@ -19,7 +19,7 @@ from broker.core.config import ServerConfig
 from broker.core.containers import ENGINES, Container, Note, id_in, is_gone, run_of, where_of
 from broker.environment import common, environment
 from broker.program import SpawnError, program_of
-from client_shim.trusted import Folder, Untrusted, is_safe_program, open_folder
+from client_shim.trusted import Folder, Untrusted, is_safe_file, open_folder
 
 END_S = 20.0
 """Seconds that an engine has to remove a container: docker itself waits up to ten for the kernel."""
@@ -118,7 +118,7 @@ def _engine(name: str, environ: Mapping[str, str]) -> str | None:
         return None
     paths = filter(os.path.isabs, environ.get("PATH", os.defpath).split(os.pathsep))
     found = (program for path in paths if (program := shutil.which(name, path=path)) is not None)
-    return next(filter(is_safe_program, found), None)
+    return next(filter(is_safe_file, found), None)
 
 
 def end(container: Container, environ: Mapping[str, str], timeout_s: float = END_S) -> str | None:

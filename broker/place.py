@@ -19,7 +19,9 @@ from broker.core.loading import check_endpoint
 from client_shim.trusted import Folder, Untrusted, open_folder
 
 _VARIABLE = "MCP_BROKER_ENDPOINT"
-_ANOTHER = "give another endpoint by --endpoint or in [broker]"
+ANOTHER = "give another endpoint by --endpoint or in [broker]"
+"""The last resort where a place cannot be had."""
+
 SYSTEM_FOLDER = Path("/run/mcp-broker")
 MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (unix(7))."""
@@ -41,11 +43,11 @@ class Place(NamedTuple):
         return self.endpoint.startswith("ipc://") and self.listener is None
 
 
-def not_bound(endpoint: str, number: int) -> PlaceError:
+def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> PlaceError:
     """What to say where the system does not let the broker listen; `number` is the errno."""
     if number == errno.EADDRINUSE:
-        return PlaceError(f"{endpoint} is taken by another program; stop it, or {_ANOTHER}")
-    return PlaceError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {_ANOTHER}")
+        return PlaceError(f"{endpoint} is taken by another program; stop it, or {another}")
+    return PlaceError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {another}")
 
 
 def place_of(
@@ -104,17 +106,17 @@ def claim(place: Place) -> Iterator[None]:
         yield  # a second bind of a TCP port fails by itself
         return
     path = Path(endpoint.removeprefix("ipc://"))
-    taken = f"already listens at {endpoint}; stop it first, or {_ANOTHER}"
+    taken = f"already listens at {endpoint}; stop it first, or {ANOTHER}"
     with ExitStack() as stack:
         folder = stack.enter_context(folder_for(path))
         try:
             stack.enter_context(locked(folder, f"{path.name}.lock", taken))
         except Untrusted as error:
-            raise PlaceError(f"{error}, or {_ANOTHER}") from None
+            raise PlaceError(f"{error}, or {ANOTHER}") from None
         except OSError as error:
             raise PlaceError(
                 f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
-                f"see to it or remove it, or {_ANOTHER}"
+                f"see to it or remove it, or {ANOTHER}"
             ) from None
         if place.is_file and _is_listened_at(path):
             raise PlaceError(
@@ -158,8 +160,11 @@ def _try_port(endpoint: str) -> None:
             raise not_bound(endpoint, error.errno or 0) from None
 
 
-def folder_for(path: Path) -> Folder:
+def folder_for(path: Path, another: str = ANOTHER) -> Folder:
     """Open the folder of a socket, made if it is not there, and see whether the socket can be in it.
+
+    Args:
+        another: what to do where it cannot, in the last resort.
 
     Raises:
         PlaceError: it cannot, or another user could change what is there.
@@ -172,30 +177,30 @@ def folder_for(path: Path) -> Folder:
     try:
         folder = open_folder(path.parent, make=1)
     except Untrusted as error:
-        raise PlaceError(f"{error}, or {_ANOTHER}") from None
+        raise PlaceError(f"{error}, or {another}") from None
     except OSError:
         raise PlaceError(missing) from None
     try:
-        _check_socket(folder, path.name)
+        _check_socket(folder, path.name, another)
     except BaseException:
         folder.close()
         raise
     return folder
 
 
-def _check_socket(folder: Folder, name: str) -> None:
+def _check_socket(folder: Folder, name: str, another: str) -> None:
     """See that nothing stands at the place of the socket but an older one."""
     about = folder.stat(name)
     if about is None:
         return
     if not stat.S_ISSOCK(about.st_mode):
-        raise PlaceError(f"{folder.where(name)} is there and is not a socket; {_ANOTHER}")
+        raise PlaceError(f"{folder.where(name)} is there and is not a socket; {another}")
     if folder.is_shared:
         try:
             with folder.entry(name):
                 pass
         except Untrusted as error:
-            raise PlaceError(f"{error}, or {_ANOTHER}") from None
+            raise PlaceError(f"{error}, or {another}") from None
         except FileNotFoundError:
             pass  # gone meanwhile
 

@@ -39,6 +39,7 @@ PATIENCE_S = 5.0
 _READ_BYTES = 4096
 _BACKLOG = 128
 _UNIX = "unix:"
+_ANOTHER = "give another address in [broker]"
 _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^:@/\s]+)(?::[0-9]{1,5})?")
 
 logger = logging.getLogger("mcp-broker")
@@ -75,16 +76,16 @@ class Scraping:
             host, _, port = self._address.rpartition(":")
             family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
             return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
-        except (OSError, PlaceError) as error:
-            raise PlaceError(
-                f"broker.metrics: {self._address} cannot be had: {error}; give another address in [broker]"
-            ) from None
+        except OSError as error:
+            raise PlaceError(f"broker.metrics: {self._address} cannot be had: {error}; {_ANOTHER}") from None
+        except PlaceError as error:
+            raise PlaceError(f"broker.metrics: {error}") from None
 
     def _bound_path(self, path: Path, config: BrokerConfig) -> socket.socket:
         """A Unix socket with the owner, group and mode of the broker's own."""
         _refuse_taken(path)
         place = Place(f"ipc://{path}")
-        file = SocketFile(place)
+        file = SocketFile(place, _ANOTHER)
         listening = socket.socket(fileno=file.make())
         try:
             open_to(place, config)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from broker.place import Place, PlaceError, closed_umask, folder_for, not_bound
+from broker.place import ANOTHER, Place, PlaceError, closed_umask, folder_for, not_bound
 from client_shim.permissions import ROOT, identity, user
 from client_shim.trusted import Folder, Untrusted, open_folder
 
@@ -27,10 +27,15 @@ class SocketFile:
     """The socket at a claimed place, which is this broker's own to make.
 
     libzmq could make it too, but would remove whatever is at its path when it ends.
+
+    Args:
+        place: where, by its path.
+        another: what to do where it cannot be had, in the last resort.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, another: str = ANOTHER) -> None:
         self._place = place
+        self._another = another
         self._path = Path(place.endpoint.removeprefix("ipc://"))
         self._own: tuple[int, int] | None = None
         self._told: str | None = None
@@ -42,7 +47,7 @@ class SocketFile:
             PlaceError: there can be none.
         """
         try:
-            with folder_for(self._path) as folder:
+            with folder_for(self._path, self._another) as folder:
                 if self._own is None:  # what an earlier broker left; later on, nothing but its own is removed
                     _remove_old(folder, self._path.name)
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as made:
@@ -52,9 +57,9 @@ class SocketFile:
                     self._own = _seen(folder, self._path.name)
                     return made.detach()
         except Untrusted as error:
-            raise PlaceError(str(error)) from None
+            raise PlaceError(f"{error}, or {self._another}") from None
         except OSError as error:
-            raise not_bound(self._place.endpoint, error.errno or 0) from None
+            raise not_bound(self._place.endpoint, error.errno or 0, self._another) from None
 
     def remove(self) -> None:
         """Remove the file, unless another is there in its place."""

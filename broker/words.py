@@ -180,6 +180,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "interrupted": ("interrupted", "已中断"),
     "no_output": ("its output cannot be written: {problem}", "无法写出结果：{problem}"),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
+    "config_of_others": (
+        "{path} was found here, and another user may have written it; if it is right: --config {path}",
+        "{path} 是在当前目录找到的，其他用户可能写过它；如确认是自己的，请用 --config {path} 指定",
+    ),
     "no_config": (
         "there is no broker.toml here and no {system}; name one with --config",
         "当前目录没有 broker.toml，也没有 {system}；请用 --config 指定",

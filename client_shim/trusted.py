@@ -278,8 +278,8 @@ def open_folder(path: str | os.PathLike[str], *, make: int = 0) -> Folder:
     return here
 
 
-def is_safe_program(path: str) -> bool:
-    """Whether nobody but this user and root can change or replace a program, or a link to it on the way."""
+def is_safe_file(path: str) -> bool:
+    """Whether nobody but this user and root can change or replace a file, or a link to it on the way."""
     for _ in range(_MOST_LINKS):
         folder, name = os.path.split(path)
         try:

@@ -270,10 +270,11 @@ RULES = [
         broken_by=("broker.hub: import client_shim", "broker.endpoint: from client_shim.state import State"),
     ),
     Rule(
-        "of the shim the command line imports the wire protocol, the blocking client, errors and texts",
+        "of the shim the command line imports the wire protocol, the blocking client, errors, texts, trust",
         who=COMMAND_LINE,
         never="client_shim",
-        unless="client_shim.wire client_shim.texts client_shim.blocking client_shim.errors",
+        unless="client_shim.wire client_shim.texts client_shim.blocking client_shim.errors "
+        "client_shim.trusted",
         broken_by=("broker.cli: import client_shim", "broker.cli: from client_shim import client"),
     ),
     Rule(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from client_shim.permissions import writers
-from client_shim.trusted import Folder, Untrusted, is_safe_program, open_folder
+from client_shim.trusted import Folder, Untrusted, is_safe_file, open_folder
 from tests.hostile import STRANGER, as_root, make_victim, planted, snapshot
 
 
@@ -250,9 +250,9 @@ def test_a_program_is_safe_where_nobody_else_can_replace_it(place: Path) -> None
         "the program": lambda: program.chmod(0o777),
     }
     for name, open_up in links.items():
-        assert is_safe_program(str(place / "bin" / "docker")), name
+        assert is_safe_file(str(place / "bin" / "docker")), name
         open_up()
-        assert not is_safe_program(str(place / "bin" / "docker")), name
+        assert not is_safe_file(str(place / "bin" / "docker")), name
         (place / "bin").chmod(0o755)
         program.chmod(0o755)
-    assert not is_safe_program(str(place / "none"))
+    assert not is_safe_file(str(place / "none"))

@@ -128,7 +128,8 @@ def test_what_is_planted_beside_a_socket_in_a_shared_folder_is_refused_and_stays
     is_other_kind = name.endswith(".sock") and kind != "socket"
     if name == "m.sock":
         assert done.returncode == 1, done.stderr
-        assert f"broker.metrics: unix:{path} cannot be had" in done.stderr
+        assert f"broker.metrics: {path} " in done.stderr
+        assert "give another address in [broker]" in done.stderr
     else:
         check_refused(done, path, "give another" if is_other_kind else "remove it")
     assert snapshot(victim, path) == before
@@ -156,3 +157,38 @@ def test_a_folder_that_is_another_user_s_is_refused(shared: Path, victim: Path) 
     check_refused(serve(shared, f"ipc://{shared}/b.sock", state_dir=str(his)), his, "run this program as")
     assert list(his.iterdir()) == []
     shutil.rmtree(his)
+
+
+PLANT_CONFIG = """
+path, command = sys.argv[1:]
+if command == "link": os.symlink("his.toml", path)
+open(os.path.realpath(path), "w").write('[servers.s]\\ncommand = "touch"\\nargs = ["ran"]\\n')
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_config_that_is_only_found_is_not_another_user_s(shared: Path, command: str, kind: str) -> None:
+    """It says which programs are run. One that is named is the operator's own word."""
+    by_stranger(PLANT_CONFIG, shared / "broker.toml", kind)
+    ask = [sys.executable, "-m", "broker", command]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MCP_BROKER_LANG": "en"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*ask, *arguments],
+            cwd=shared,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    done = run()
+    assert done.returncode == 2, done.stderr
+    assert f"{shared}/broker.toml was found here, and another user may have written it" in done.stderr
+    assert f"--config {shared}/broker.toml" in done.stderr
+    assert not (shared / "ran").exists()
+    if command == "check":
+        assert "another user" not in run("--config", "broker.toml").stderr
