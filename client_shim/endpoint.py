@@ -176,12 +176,14 @@ def _nobody_listens(endpoint: str, why: str) -> NoBroker:
 
 
 def _refuse_untrusted(endpoint: str, path: str) -> None:
-    """Refuse an address that was looked up, and not told, where another user could listen for the broker.
+    """Refuse an address of those that are looked up where another user could listen for the broker.
 
-    He would be told the arguments of every call, and answer it as he likes. What this user was told, in
-    `$MCP_BROKER_ENDPOINT` or by an argument, is taken as it is.
+    He would be told the arguments of every call, and answer it as he likes. Any other address is as this user
+    wants it, and so is what `$MCP_BROKER_ENDPOINT` names.
     """
     folder = os.path.dirname(path)
+    if os.environ.get(VARIABLE) == endpoint:
+        return
     try:
         if path == SYSTEM_SOCKET:
             _refuse_folder(folder, given=True)
