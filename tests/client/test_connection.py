@@ -384,6 +384,7 @@ def test_a_call_that_one_broker_has_not_begun_goes_to_the_next(on_loop: Run, end
             else:
                 peer.send(who, wire.Goodbye(0, 0, "it ends", first.message.id))
             later = asyncio.ensure_future(client.request("s", "later"))
+            await asyncio.sleep(0.05)  # of its time
             if how != "refused":
                 assert (await fails_in(begun)).outcome_unknown
             assert not kept.done()
@@ -392,7 +393,7 @@ def test_a_call_that_one_broker_has_not_begun_goes_to_the_next(on_loop: Run, end
             heard = {one.message.method: one for one in [await second.heard() for _ in range(2)]}
             again = heard["quick"]
             assert (again.message.instance, again.body) == ("i2", b'{"a":1}')
-            assert again.message.timeout_ms in range(1, 20_000)
+            assert again.message.timeout_ms in range(1, 19_975)
             note = wire.Notification(1, again.message.id, "s", "notifications/progress")
             second.send(again.who, note, b'{"progress":1}')
             for method in heard:
