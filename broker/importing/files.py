@@ -18,11 +18,11 @@ import tomli
 
 from broker.config_file import text_of
 from broker.core.loading import ConfigError, load
-from broker.core.secrets import PLACEHOLDER
 from broker.importing.entry import FEW, KEYS
 from broker.importing.hosts import HOSTS, servers_in, switched
 from broker.importing.plan import Imported, Source
 from broker.importing.reading import FileProblem, document
+from broker.importing.secrets import variables_of
 from broker.importing.shapes import Table
 
 STDIN = "-"
@@ -102,17 +102,17 @@ def new_text(old: str, servers: Mapping[str, Table], header: str) -> str:
     try:
         text = _changed(old, servers) + _appendix(old, servers, header)
         mapping = tomli.loads(text)
-        load(mapping, dict.fromkeys(PLACEHOLDER.findall(text), ""))
+        tables = [one.table for one in servers_there(text, Path())]
+        load(mapping, dict.fromkeys((name for table in tables for name in variables_of(table)), ""))
     except (tomli.TOMLDecodeError, TOMLKitError) as error:
         raise FileProblem("import_not_merged", problem=error) from None
     except ConfigError as error:
         lines = "".join(f"\n  {problem}" for problem in error.problems)
         raise FileProblem("import_invalid_file", count=len(error.problems), lines=lines) from None
     for name, table in servers.items():
+        keys = [key for key in KEYS if key in table or key not in FEW]
         written = mapping["servers"][name]
-        if {
-            key: written[key] for key in KEYS if key in written and (key in table or key not in FEW)
-        } != table:
+        if {key: written[key] for key in keys if key in written} != table:
             raise FileProblem("import_not_merged", problem=name)
     return text
 

@@ -35,6 +35,12 @@ _MS_FILES = (".mcp.json", ".claude.json", "librechat.yaml", "librechat.yml")
 _MS_FOLDERS = (".gemini", ".qwen", ".amazonq", "amazonq")
 """Claude Code, LibreChat, Gemini CLI and Amazon Q count in milliseconds, as OpenCode does."""
 
+_WITHIN = (
+    *(("settings",), ("customizations", "vscode"), ("customizations", "vscode", "settings")),
+    ("augment.advanced",),
+)
+"""Where an editor keeps settings in a file: a workspace, a devcontainer, an extension."""
+
 _NOTES = ("//", "_", "$", "#")
 """A text or a list below such a name is a comment or a schema, and no server."""
 
@@ -95,7 +101,7 @@ def _places(value: object, unit: Unit | None, folder: str | None = None) -> Iter
     yield from _goose(value.get("extensions"))
     yield from _below_mcp(value.get("mcp"), unit, folder)
     yield from _of_projects(value.get("projects"))
-    for keys in (("settings",), ("customizations", "vscode"), ("customizations", "vscode", "settings")):
+    for keys in _WITHIN:
         if inner := _at(value, *keys):
             yield from _places(inner, unit, folder)
     experimental = _at(value, "experimental")

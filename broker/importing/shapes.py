@@ -82,6 +82,8 @@ def own_of_host(entry: Mapping[str, Any]) -> str | None:
     """What the entry is, where its host runs it itself and there is no program to run."""
     if (kind := entry.get("type")) in _GOOSE_OWN:
         return str(kind)
+    if "uses" in entry and not is_server(entry):  # a block of Continue's hub
+        return "uses"
     is_extension = entry.get("source") == "extension" or isinstance(entry.get("settings"), dict)
     return "extension" if is_extension and not is_server(entry) else None
 

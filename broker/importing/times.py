@@ -19,10 +19,11 @@ NAMED: dict[str, tuple[str, Unit]] = {
     "startup_timeout_sec": ("timeout_start_sec", "s"),
     "startup_timeout_ms": ("timeout_start_sec", "ms"),
     "tool_timeout_sec": ("timeout", "s"),
+    "read_timeout_seconds": ("timeout", "s"),
     "initTimeout": ("timeout_start_sec", "ms"),
     "connectionTimeout": ("timeout_start_sec", "ms"),
 }
-"""Times whose unit is known by their name: three of Codex, one of LibreChat, one of Continue."""
+"""Times whose unit is known by their name: three of Codex; fast-agent, LibreChat, Continue."""
 
 _INNER = {"request": "timeout", "startup": "timeout_start_sec"}
 """What OpenCode 2 has in `timeout`, in milliseconds."""

@@ -29,6 +29,7 @@ mcpServers:
       PORT: 3000
       OCTAL: 010
     connectionTimeout: 20000
+  - uses: acme/memory-mcp
   - name: far
     type: streamable-http
     url: https://example.com/mcp
@@ -213,11 +214,43 @@ LINES = {
 }
 
 
+FAST_AGENT = """\
+default_model: x
+mcp:
+  servers:
+    fetch:
+      command: uvx
+      args: [mcp-server-fetch]
+      read_timeout_seconds: 60
+"""
+
+SETTINGS = {
+    "editor.tabSize": 2,
+    "augment.advanced": {"mcpServers": [{"name": "one", "command": "npx"}]},
+    "amp.mcpServers": {"two": {"command": "npx"}},
+    "mcp.servers": {"three": {"command": "npx"}},
+    "mcp": {"inputs": [], "servers": {"four": {"command": "npx"}}},
+}
+
+_FOUR = ("one", "two", "three", "four")
+
+DEVCONTAINER = {"image": "x", "customizations": {"vscode": {"mcp": {"servers": {"it": {"command": "npx"}}}}}}
+
+
 def _npx(*args: str, **keys: object) -> dict[str, object]:
     return {"command": "{bin}/npx", **({"args": [*args]} if args else {}), **keys}
 
 
 OTHER_HOSTS = [
+    Host(
+        "fastagent.config.yaml",
+        FAST_AGENT,
+        {"fetch": {"command": "{bin}/uvx", "args": ["mcp-server-fetch"], "timeout": 60}},
+        0,
+        ("fetch: read_timeout_seconds is timeout, 60 s",),
+    ),
+    Host("settings.json", SETTINGS, {name: {"command": "{bin}/npx"} for name in _FOUR}, 0, ()),
+    Host("devcontainer.json", DEVCONTAINER, {"it": {"command": "{bin}/npx"}}, 0, ()),
     Host(
         ".zed/settings.json",
         ZED,
@@ -240,7 +273,11 @@ OTHER_HOSTS = [
             )
         },
         1,
-        ("env KEY is now the variable MY_KEY", "far: not imported: it is reached by streamable-http"),
+        (
+            "env KEY is now the variable MY_KEY",
+            "it is a part of its host (uses)",
+            "far: not imported: it is reached by streamable-http",
+        ),
     ),
     Host(
         "config.json",

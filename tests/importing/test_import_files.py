@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tomli
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from broker.importing.files import new_text
@@ -313,6 +313,7 @@ names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example({"a": {"command": "x", "env": {"A": "${\\1}"}}}, "", OLD)
 @given(st.dictionaries(names, tables, min_size=1), texts, st.sampled_from(["", OLD]))
 def test_whatever_it_is_the_file_says_it(
     servers: dict[str, dict[str, object]], header: str, old: str
