@@ -15,6 +15,7 @@ import tomli
 
 from broker.core.config import Config, ServerConfig
 from broker.core.loading import ConfigError, Problem, load
+from broker.environment import with_credentials
 
 METRICS_PACKAGES = ("h11", "prometheus_client")
 """What the extra `metrics` of pyproject.toml brings; a test holds the two together."""
@@ -29,7 +30,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: the file cannot be read, is not TOML, or has other mistakes; all of them at once.
     """
-    config = load(tables(path), environ, leave_out=True)
+    config = load(tables(path), with_credentials(environ), leave_out=True)
     _check_installed(config)
     folder = path.resolve().parent
     servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}

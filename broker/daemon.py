@@ -31,6 +31,7 @@ from broker.cgroup import Delegation, delegation
 from broker.core.config import BrokerConfig, Config
 from broker.core.multiplexer import Multiplexer
 from broker.endpoint import Endpoint
+from broker.environment import hide_from_servers, with_credentials
 from broker.fleet import Fleet
 from broker.hub import Hub
 from broker.leftovers import end_leftovers
@@ -70,6 +71,8 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
         PlaceError: the endpoint or the state directory cannot be had.
     """
     faulthandler.enable()  # where a broker was stuck that the watchdog ends by SIGABRT is then in the log
+    if not hide_from_servers(os.environ):
+        logger.warning("broker.not_hidden", extra={"pid": os.getpid()})
     meaning = Signals()
     for number in HANDLED:  # before and after `serve`, which has its own way with them
         signal.signal(number, lambda number, _: sys.exit(0) if meaning.ends(number) else None)
@@ -81,7 +84,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
     with claim(place), held(state_dir) as state:
         delegation = _delegation()
-        launcher = Launcher(folder, os.environ, state, delegation, soft_limit)
+        launcher = Launcher(folder, with_credentials(os.environ), state, delegation, soft_limit)
         servers = config.servers
         end_leftovers(state, delegation, lambda one: launcher.removal_of(one, servers.get(one.server)))
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call

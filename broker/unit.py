@@ -105,7 +105,25 @@ def _variables(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]
         except (OSError, UnicodeDecodeError):
             unread.append(file)
     pairs = (word.partition("=") for word in words if word[:1] not in ("#", ";"))
-    return {name: _unquoted(value) for name, equals, value in pairs if equals}, unread
+    credentials, closed = _credentials(lines)
+    named = {name: _unquoted(value) for name, equals, value in pairs if equals}
+    return {**credentials, **named}, [*unread, *closed]
+
+
+def _credentials(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]]:
+    """What the broker takes from `LoadCredential=ID:PATH`; of an encrypted one, that it is there."""
+    encrypted = _values(lines, "LoadCredentialEncrypted")
+    found = dict.fromkeys((value.partition(":")[0] for value in encrypted), "")
+    unread = []
+    for value in _values(lines, "LoadCredential"):
+        name, _, path = value.partition(":")
+        try:
+            found[name] = Path(path or name).read_text(encoding="utf-8").removesuffix("\n")
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError):
+            unread.append(Path(path))
+    return found, unread
 
 
 def _unquoted(value: str) -> str:

@@ -84,6 +84,22 @@ def test_files_of_variables_are_read(host: Callable[..., list[Path]], tmp_path: 
     assert (found.environ["API_KEY"], found.unread) == ("s3cret", [])
 
 
+def test_credentials_are_read(host: Callable[..., list[Path]], tmp_path: Path) -> None:
+    """`LoadCredential=`, as `${VAR}` is filled from it; of one that is encrypted, that there is one."""
+    (tmp_path / "key").write_text("s3cret\n", encoding="utf-8")
+    (tmp_path / "environment").write_text("SET=by-the-file\n", encoding="utf-8")
+    lines = [
+        *("[Service]", f"LoadCredential=API_KEY:{tmp_path}/key", f"LoadCredential=SET:{tmp_path}/key"),
+        *(f"LoadCredential=NONE:{tmp_path}/none", f"LoadCredential=FOLDER:{tmp_path}"),
+        *(f"LoadCredentialEncrypted=LOCKED:{tmp_path}/key", f"EnvironmentFile={tmp_path}/environment"),
+    ]
+    found = installed(host(lib={unit.NAME: "\n".join(lines)}))
+    assert found is not None
+    values = {name: found.environ.get(name) for name in ("API_KEY", "SET", "NONE", "LOCKED")}
+    assert values == {"API_KEY": "s3cret", "SET": "by-the-file", "NONE": None, "LOCKED": ""}
+    assert found.unread == [tmp_path]
+
+
 def test_the_folders_are_those_of_systemd() -> None:
     """systemd.unit(5), the table of the system's unit search path."""
     assert [str(folder) for folder in FOLDERS] == ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"]

@@ -21,6 +21,8 @@ from tests.systemd.host import (
     PYTHON,
     ROGUE,
     SOCKET,
+    Skipped,
+    as_user,
     background,
     call,
     configure,
@@ -225,6 +227,54 @@ def what_a_server_left_detached_is_ended_by_its_cgroup() -> None:
     assert not Path(f"/sys/fs/cgroup{cgroup}").exists(), "an empty cgroup is removed"
 
 
+def no_server_can_read_the_secrets_of_the_others() -> None:
+    """The broker's /proc is closed to its own user, and nothing dumps core."""
+    kept = CONFIG.with_name("environment")
+    before = kept.read_text(encoding="utf-8")
+    kept.write_text("OTHERS_KEY=planted-others-1\n", encoding="utf-8")
+    configure({"fine": ROGUE, "other": {**ROGUE, "env": {"KEY": "${OTHERS_KEY}"}}})
+    sh("systemctl restart mcp-broker")
+    until_ready()
+    assert "planted-others-1" not in sh(f"cat /proc/{server_pids()['fine']}/environ")
+    assert "KEY=planted-others-1" in sh(f"cat /proc/{server_pids()['other']}/environ")
+    said = as_user("mcp-broker", "cat", f"/proc/{main_pid()}/environ", status=1)
+    assert "Permission denied" in said, said
+    assert "planted-others-1" in sh(f"cat /proc/{main_pid()}/environ"), "root can"
+    assert (show("LimitCORE"), "planted-" in journal()) == ("0", False)
+    kept.write_text(before, encoding="utf-8")
+    _back_to_two_servers()
+
+
+def a_credential_fills_a_variable() -> None:
+    """`LoadCredential=` in a drop-in: `${API_KEY}` is what is in the file, for the servers that name it."""
+    credential = CONFIG.with_name("api-key")
+    credential.write_text("planted-credential-2\n", encoding="utf-8")
+    credential.chmod(0o600)
+    drop_in(f"[Service]\nLoadCredential=API_KEY:{credential}\n")
+    configure({"fine": {**ROGUE, "env": {"KEY": "${API_KEY}"}}, "other": ROGUE})
+    said = sh("mcp-broker check --service")
+    sh("systemctl restart mcp-broker")
+    inside = f"nsenter -t {main_pid()} -m setpriv --reuid=mcp-broker --regid=mcp-broker --init-groups"
+    seen = sh(f"{inside} cat /run/credentials/mcp-broker.service/API_KEY", status=None)
+    try:
+        assert "fine, 2 servers" in said, said
+        if "Permission denied" in seen:
+            raise Skipped("this systemd has no way to give a credential to another user than root")
+        until_ready()
+        assert "KEY=planted-credential-2" in sh(f"cat /proc/{server_pids()['fine']}/environ")
+        assert "planted-credential" not in journal()
+    finally:
+        credential.unlink()
+        drop_in("")
+        _back_to_two_servers()
+
+
+def _back_to_two_servers() -> None:
+    configure({"fine": ROGUE, "other": ROGUE})
+    sh("systemctl restart mcp-broker")
+    until_ready()
+
+
 CHECKS = (
     an_idle_broker_feeds_the_watchdog,
     a_stopped_broker_is_started_again,
@@ -235,4 +285,6 @@ CHECKS = (
     both_stopped_is_stopped,
     a_socket_whose_file_was_removed_comes_back,
     what_a_server_left_detached_is_ended_by_its_cgroup,
+    no_server_can_read_the_secrets_of_the_others,
+    a_credential_fills_a_variable,
 )
