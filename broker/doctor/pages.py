@@ -37,13 +37,23 @@ def harmless(tools: Sequence[Mapping[str, Any]]) -> Wish | None:
     Names prove nothing, and MCP takes a tool that says nothing to be destructive (2025-06-18, schema,
     `ToolAnnotations`).
     """
-    free = (tool for tool in tools if not (tool.get("inputSchema") or {}).get("required"))
+    free = (tool for tool in tools if isinstance(tool.get("name"), str) and not _needs_arguments(tool))
     return next((Wish(tool["name"], {}, "doctor") for tool in free if _only_reads(tool)), None)
 
 
+def _needs_arguments(tool: Mapping[str, Any]) -> bool:
+    """Whether it cannot be called without any, or its schema is not one that says so."""
+    schema = tool.get("inputSchema")
+    return schema is not None and (not isinstance(schema, dict) or bool(schema.get("required")))
+
+
 def _only_reads(tool: Mapping[str, Any]) -> bool:
-    notes = tool.get("annotations") or {}
-    return notes.get("readOnlyHint") is True and notes.get("destructiveHint") is not True
+    notes = tool.get("annotations")
+    return (
+        isinstance(notes, dict)
+        and notes.get("readOnlyHint") is True
+        and notes.get("destructiveHint") is not True
+    )
 
 
 async def open_page(name: str, endpoint: str, *, close: bool) -> Opened:

@@ -23,7 +23,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
         hello = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": INFO}
         return {"result": {**hello, "instructions": WORDS}}
     if method == "tools/list" and "MUTE" not in os.environ:
-        tool = {"description": WORDS, "inputSchema": SCHEMA}
+        tool = {"description": WORDS, "inputSchema": SCHEMA, "annotations": {"readOnlyHint": True}}
         names = (f"get{WORDS}", "list_fails", "show_error", "say")
         return {"result": {"tools": [{"name": name, **tool} for name in names]}}
     if method == "tools/call" and params["name"] != "show_error":
