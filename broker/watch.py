@@ -135,7 +135,7 @@ class Watch:
     async def _tell_end(self) -> None:
         status = self._process.exit_status()
         if status is None:
-            self._tell(Event.EXITED, Ending("it closed its output"))
+            self._tell(Event.EXITED, Ending(f"it closed its output{self._log.why()}"))
         elif self._is_legacy(status):
             self._tell(Event.LEGACY, Ending(f"{status}, asked for server/discover"))
         else:

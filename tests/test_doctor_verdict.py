@@ -162,6 +162,7 @@ CASES: dict[str, tuple[Evidence, str, set[tuple[str, str | None]]]] = {
         {("crashes", "a")},
     ),
     "broken": (seen(a=state("broken", last_error="no such command")), "B", {("not_ready", "a")}),
+    "left out": (seen(a=state("misconfigured", last_error="no K")), "B", {("misconfigured", "a")}),
     "waiting for its restart": (seen(a=state("backoff")), "B", {("not_ready", "a")}),
     "stopped by hand": (seen(a=state("stopped")), "B", {("stopped", "a")}),
     "starting": (seen(a=state("starting")), "B", {("starting", "a")}),

@@ -83,8 +83,8 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: b
     """The `Config` that `mapping` describes, its `${VAR}` filled from `environ`.
 
     Args:
-        leave_out: a server with a mistake in the values of its table is no error: it has `faults` and does
-            not run. A key or a table that is not known, and a mistake elsewhere, is an error all the same.
+        leave_out: do not raise for a mistake in the values of one server: the server has `faults` and does
+            not run. A key or a table that is not known, and any other mistake, still raises.
 
     Raises:
         ConfigError: with every mistake there is.

@@ -121,6 +121,14 @@ FINDINGS: dict[str, tuple[str, str]] = {
             "{server:sh}`。缺少的命令须安装在 broker 运行之处，而不是后端运行之处。"
         ),
     ),
+    "misconfigured": (
+        "{server}: it was left out, for its table has a mistake: {error}",
+        "{server}：配置有误，未启动：{error}",
+    ),
+    "misconfigured.mend": (
+        "Correct broker.toml, then `mcp-broker reload`; `mcp-broker check` names every mistake.",
+        "请更正 broker.toml，然后执行 `mcp-broker reload`；`mcp-broker check` 会列出每处错误。",
+    ),
     "stopped": ("{server}: it is stopped; last error: {error}", "{server}：已停止；最近的错误：{error}"),
     "stopped.mend": (
         "Start it with `mcp-broker start {server:sh}`.",
@@ -203,6 +211,10 @@ FINDINGS: dict[str, tuple[str, str]] = {
     "not_ready.many": (
         "{count} servers are not ready: {servers}; `mcp-broker status` says why",
         "{count} 个服务器未就绪：{servers}；原因见 `mcp-broker status`",
+    ),
+    "misconfigured.many": (
+        "{count} servers were left out, for their tables have mistakes: {servers}",
+        "{count} 个服务器配置有误，未启动：{servers}",
     ),
     "stopped.many": ("{count} servers are stopped: {servers}", "{count} 个服务器已停止：{servers}"),
     "starting.many": (

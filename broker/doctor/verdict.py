@@ -73,7 +73,10 @@ def _not_ready(evidence: Evidence, name: str) -> Finding | None:
     return _about(word, name, state=state, error=_last_error(history, ()))
 
 
-_BY_STATE = dict.fromkeys(("starting", "handshake", "draining"), "starting") | {"stopped": "stopped"}
+_BY_STATE = dict.fromkeys(("starting", "handshake", "draining"), "starting") | {
+    "stopped": "stopped",
+    "misconfigured": "misconfigured",
+}
 
 
 def _fails(evidence: Evidence, name: str) -> Finding | None:
