@@ -164,3 +164,33 @@ def test_what_cannot_be_looked_at_is_not_taken_for_gone(
     assert "LimitNOFILE=" in told.__dict__["mend"]
     assert set(descendants(os.getpid())) <= set(others)
     assert list(tmp_path.iterdir()) == []
+
+
+LOOK_S = 0.5
+WORK = {
+    "it waits": ("sleep 600", False),
+    "it calculates": ("while :; do :; done", True),
+    "it writes a file": ("while :; do head -c 65536 /dev/zero >> file; sleep 0.1; done", True),
+    "a child of it reads": ("(while :; do cat /etc/passwd; sleep 0.05; done) > /dev/null & wait", True),
+}
+
+
+@pytest.mark.parametrize(("script", "works"), WORK.values(), ids=WORK)
+def test_a_tree_that_works_is_told_from_one_that_waits(script: str, works: bool, tmp_path: Path) -> None:
+    """So a download that writes nothing to stderr is known to go on."""
+    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
+    config = ServerConfig(name="s", command="sh", args=("-c", script))
+
+    async def looked_at() -> bool:
+        process = launcher.spawn(config)
+        try:
+            await trio.sleep(LOOK_S)  # it becomes what it is to be
+            before = await process.activity()
+            await trio.sleep(LOOK_S)
+            return (await process.activity()).since(before, LOOK_S)
+        finally:
+            with trio.CancelScope(shield=True):
+                await process.end(0)
+            process.close()
+
+    assert trio.run(looked_at) is works
