@@ -172,7 +172,7 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise PlaceError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
     missing = f"the folder {path.parent} does not exist or may not be written to; create it for this user"
-    if path.parent.exists() and not os.access(path.parent, os.W_OK | os.X_OK):
+    if os.path.exists(path.parent) and not os.access(path.parent, os.W_OK | os.X_OK):
         raise PlaceError(missing)
     try:
         folder = open_folder(path.parent, make=1)

@@ -19,7 +19,7 @@ import trio
 from broker.admin import Office
 from broker.core.config import BrokerConfig
 from broker.exposition import render
-from broker.place import Place, PlaceError, open_to
+from broker.place import Place, PlaceError, folder_for, open_to
 from broker.socket_file import SocketFile
 
 MAX_CONNECTIONS = 32
@@ -83,6 +83,7 @@ class Scraping:
 
     def _bound_path(self, path: Path, config: BrokerConfig) -> socket.socket:
         """A Unix socket with the owner, group and mode of the broker's own."""
+        folder_for(path, _ANOTHER).close()  # before anything is connected to
         _refuse_taken(path)
         place = Place(f"ipc://{path}")
         file = SocketFile(place, _ANOTHER)

@@ -174,3 +174,31 @@ def test_a_program_in_a_closed_folder_is_not_said_to_be_missing() -> None:
         assert said.startswith(f"'{folder}/{what}' may not be reached by this user (uid "), said
         assert f"{folder}/closed is closed to it; let it in, or correct {key} in [servers.a]" in said
     assert gone.startswith(f"there is no file '{folder}/gone'")
+
+
+CLAIM_AS_A_STRANGER = """
+import grp, os, pwd, sys
+from broker.core.config import BrokerConfig
+from broker.place import PlaceError, claim, place_of
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    with claim(place_of(f"ipc://{sys.argv[1]}/closed/in/b.sock", BrokerConfig(), {}, {})):
+        pass
+except PlaceError as error:
+    print(error)
+"""
+
+
+def test_a_socket_in_a_closed_folder_is_said_to_be_out_of_reach() -> None:
+    """Law 10: this user cannot know whether there is such a folder, and it is no fault of the broker's."""
+    with tempfile.TemporaryDirectory(prefix="mb-") as name:
+        folder = Path(os.path.realpath(name))
+        folder.chmod(0o755)
+        (folder / "closed" / "in").mkdir(parents=True)
+        (folder / "closed").chmod(0)
+        ask = [sys.executable, "-c", CLAIM_AS_A_STRANGER, str(folder)]
+        done = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        (folder / "closed").chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert f"the folder {folder}/closed/in does not exist or may not be written to" in done.stdout

@@ -192,3 +192,23 @@ def test_a_config_that_is_only_found_is_not_another_user_s(shared: Path, command
     assert not (shared / "ran").exists()
     if command == "check":
         assert "another user" not in run("--config", "broker.toml").stderr
+
+
+def test_the_service_is_not_installed_where_others_could_replace_it(shared: Path) -> None:
+    """Root runs what is installed, and the service too."""
+    open_to_all = shared.parent / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    check = f'. "{ROOT}/systemd/install" && check_prefix "{sys.executable}"'
+
+    def run(prefix: Path) -> subprocess.CompletedProcess[str]:
+        environ = {**os.environ, "PREFIX": str(prefix), "MCP_BROKER_LANG": "en"}
+        return subprocess.run(["bash", "-c", check], env=environ, capture_output=True, text=True, check=False)
+
+    for prefix in (shared / "new", shared.parent / "new" / "below"):
+        assert run(prefix).returncode == 0
+        assert not prefix.exists()
+    done = run(open_to_all / "new" / "below")
+    assert done.returncode == 1
+    assert f"everybody may write to the folder {open_to_all}" in done.stderr
+    assert "or name another PREFIX" in done.stderr

@@ -176,6 +176,18 @@ def systemd_does_not_take_the_socket_of_a_broker_either() -> None:
     until_ready()
 
 
+def what_stands_in_the_service_s_folder_is_not_opened_by_root() -> None:
+    """The folder is the service's user's, and so its servers': a link there leads root nowhere."""
+    sh("systemctl stop mcp-broker.socket")
+    lock = Path("/run/mcp-broker/broker.sock.lock")
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(CONFIG.with_name("environment"))  # only root can open it
+    sh("systemctl start mcp-broker.socket", status=1)
+    lock.unlink()
+    sh("systemctl start mcp-broker")
+    until_ready()
+
+
 def to_install_again_is_to_upgrade() -> None:
     """`make install` again: the config is never overwritten, a running broker is started anew."""
     CONFIG.write_text("# mine\n" + CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
@@ -217,6 +229,7 @@ CHECKS = (
     one_outside_the_group_is_told_what_to_do,
     a_second_broker_cannot_take_the_socket,
     systemd_does_not_take_the_socket_of_a_broker_either,
+    what_stands_in_the_service_s_folder_is_not_opened_by_root,
     the_journal_has_a_priority_for_each_line,
     to_install_again_is_to_upgrade,
     what_was_stopped_on_purpose_stays_so_over_an_upgrade,
