@@ -209,15 +209,16 @@ class Conversion:
             self.remark("warning", "import_dollar", key=key)
         filled = placeholders.of_env(key, text, self._known, self._variables, self.remark)
         if left := placeholders.of_each_user(text):
-            self._disable("import_unfilled", key=f"env {key}", placeholder=left)
+            self._disable("import_each_user", key=f"env {key}", placeholder=left)
         return filled
 
     def _fill(self, text: str, key: str, *, shell: bool = False) -> str:
         """A text outside of `env`, where the broker fills nothing."""
         filled = self._with_known(placeholders.as_braces(text, self._found.host))
-        left = placeholders.left_in(filled) or placeholders.of_each_user(filled)
-        if left and not shell:
+        if (left := placeholders.left_in(filled)) and not shell:
             self._disable("import_unfilled", key=key, placeholder=left)
+        elif left := placeholders.of_each_user(filled):
+            self._disable("import_each_user", key=key, placeholder=left)
         return filled
 
     def _with_known(self, text: str) -> str:

@@ -117,5 +117,5 @@ def left_in(text: str) -> str | None:
 
 def of_each_user(text: str) -> str | None:
     """`{{NAME}}` of LibreChat, which is another text for each of its users: no shared server can have it."""
-    found = re.search(r"(?<!\$)\{\{\s*(\w+)\s*\}\}", text)
+    found = re.search(r"(?<!\$)\{\{\s*[A-Z][A-Z0-9_]*\s*\}\}", text)
     return found[0] if found else None

@@ -125,12 +125,23 @@ WORDS: dict[str, tuple[str, str]] = {
     "import_invalid": ("{server}: not imported: {problem}", "{server}：未导入：{problem}"),
     "import_unfilled": (
         (
-            "{server}: imported but disabled: {key} has {placeholder}, and the broker fills variables in "
-            "env only; write the value there and remove enabled = false"
+            "{server}: imported but disabled: {key} has {placeholder}, and the broker fills variables in env "
+            "only; write the value there, or run it by sh -c with the variable in env, and remove "
+            "enabled = false"
         ),
         (
-            "{server}：已导入但被禁用：{key} 中有 {placeholder}，而 broker 只在 env 中替换变量；"
-            "请写入实际值并删除 enabled = false"
+            "{server}：已导入但被禁用：{key} 中有 {placeholder}，而 broker 只在 env 中替换变量；请写入实际"
+            "值，或用 sh -c 运行并把变量放在 env 中，再删除 enabled = false"
+        ),
+    ),
+    "import_each_user": (
+        (
+            "{server}: imported but disabled: {key} has {placeholder}, another text for each user of its "
+            "host; one server is for all here: write one text, and remove enabled = false"
+        ),
+        (
+            "{server}：已导入但被禁用：{key} 中有 {placeholder}，它在原宿主中因用户而异，而这里所有人共用一"
+            "个服务器；请写入一个值，并删除 enabled = false"
         ),
     ),
     "import_env_file": (
