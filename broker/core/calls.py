@@ -18,7 +18,7 @@ from broker.core.jsonrpc import Params, Reply
 from broker.core.lifecycle import State
 from broker.core.meta import LOG_LEVEL, client_meta
 from broker.core.metrics import Counters
-from broker.core.refusals import Refusal
+from broker.core.refusals import Blame, Refusal
 from broker.core.repeating import Once
 from broker.core.routing import Call, Routing
 from broker.core.server import Server
@@ -326,6 +326,10 @@ def _outcome(ending: wire.Message | None) -> str:
 
 
 def fault(channel: int, id: int, refusal: Refusal, mask: Callable[[str], str]) -> wire.Fault:
-    """A refusal as it travels: what a server said of itself may be in it, so its secrets are taken out."""
+    """A refusal as it travels. What a server said may be in it, so secrets are taken out; of what is the
+    caller's own fault, that would only be the caller's own words, and a flood of it must cost little.
+    """
+    if refusal.blame is Blame.CALLER:
+        return wire.Fault(channel, id, refusal.code.value, refusal.message, refusal.data())
     data = {name: mask(value) if isinstance(value, str) else value for name, value in refusal.data().items()}
     return wire.Fault(channel, id, refusal.code.value, mask(refusal.message), data)

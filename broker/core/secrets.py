@@ -96,8 +96,8 @@ _WRITTEN = re.compile(
     r"""(?P<h>\b(?:proxy-)?authorization["']?\s{0,2}[:=]\s{0,2}["']?|\b(?:set-)?cookie["']?:\s{0,2}["']?)"""
     r"""[^"'\n]+"""
     # X-Api-Key: x, PRIVATE-TOKEN: x, "password": "x", password: x
-    rf"""|(?P<c>(?:(?<![\w-])[\w-]{{1,40}}-(?:key|token|secret|auth)|(?:{_NAMES}))["']?\s{{0,2}}:(?!//)"""
-    rf"""\s{{0,2}}){_VALUE}"""
+    rf"""|(?<=\w-)(?P<x>(?:key|token|secret|auth)["']?\s{{0,2}}:(?!//)\s{{0,2}}){_VALUE}"""
+    rf"""|(?P<c>(?:{_NAMES})["']?\s{{0,2}}:(?!//)\s{{0,2}}){_VALUE}"""
     # ?token=x, API_KEY=x, --password=x, password = x
     rf"""|(?P<e>(?:(?:{_NAMES})(?:_?\d{{1,3}})?["']?\s?=\s?|[?&](?:key|auth|sig|code|pwd|pass)=)){_VALUE}"""
     # --token x, also in a list of arguments
@@ -107,13 +107,23 @@ _WRITTEN = re.compile(
     rf"|(?P<k>\b{_TOKEN})[\w.-]{{6,}}",
     re.IGNORECASE,
 )
-_MAY_BE_WRITTEN = re.compile(rf"{_NAMES}|key|auth|cookie|bearer|[?&]|://|{_TOKEN}", re.IGNORECASE)
-"""Whether there is anything to look for: in most texts there is not."""
+_HINTS = (
+    *("token", "secret", "passw", "passphrase", "apikey", "api_key", "api-key", "access", "-key", "-auth"),
+    *("authorization", "cookie", "bearer", "signature"),
+    *(f"{mark}{name}=" for mark in "?&" for name in ("key", "auth", "sig", "code", "pwd", "pass")),
+    *("sk-", "sk_", "ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-", "xox", "akia", "aiza", "hf_"),
+    *("npm_", "pypi-", "eyj"),
+)
+"""One of these, in small letters, or an address with a user stands in every text that `_WRITTEN` finds
+something in. In most texts there is none, and to look for them takes a twentieth of the time."""
 
 
 def redact(text: str) -> str:
     """Return the text with stars in the place of what is written as a secret is, whatever its value."""
-    return _WRITTEN.sub(_starred, text) if _MAY_BE_WRITTEN.search(text) else text
+    small = text.lower()
+    if any(hint in small for hint in _HINTS) or ("://" in small and "@" in small):
+        return _WRITTEN.sub(_starred, text)
+    return text
 
 
 def _parts(found: re.Match[str]) -> tuple[str, str]:

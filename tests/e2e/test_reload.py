@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -344,3 +344,56 @@ def test_a_closed_terminal_ends_the_broker_that_was_started_in_it() -> None:
             os.close(ours)
         assert broker.process.wait(30) == 0
         assert "broker.ending signal=SIGHUP" in broker.log()
+
+
+URI = "note://today"
+
+
+def test_a_subscription_outlives_that_a_server_is_gone_for_a_while() -> None:
+    """Issue 13: gone by a reload and by a restart of the broker, the others are heard; back, so is it."""
+    both = {name: rogue("--era", "modern") for name in ("stays", "goes")}
+
+    async def main(broker: RunningBroker) -> None:
+        heard: list[tuple[str, str]] = []
+        said: list[tuple[str, str]] = []
+        client = BrokerClient(
+            "page",
+            broker.endpoint,
+            reconnect_s=60,
+            on_resource_updated=lambda server, uri: heard.append((server, uri)),
+            on_notification=lambda server, method, _: said.append((server, method)),
+        )
+
+        async def until(what: Callable[[], bool]) -> None:
+            while not what():
+                await asyncio.sleep(0.02)
+
+        async def hears(server: str) -> None:
+            heard.clear()
+            while (server, URI) not in heard:  # until the stream upstream is replaced
+                await client.call_tool(server, "touch", {"uri": URI})
+                await asyncio.sleep(0.02)
+
+        for name in both:
+            await client.subscribe_resource(name, URI)
+            await hears(name)
+        broker.write({"stays": both["stays"]})
+        await asyncio.to_thread(reload, broker)
+        await asyncio.wait_for(until(lambda: ("goes", "$broker/not_subscribed") in said), 30)
+        await hears("stays")
+        said.clear()
+        await asyncio.to_thread(broker.stop)
+        broker.start()
+        await asyncio.to_thread(broker.wait_ready)
+        await client.ping(timeout=60)
+        await asyncio.wait_for(until(lambda: ("goes", "$broker/not_subscribed") in said), 30)
+        await hears("stays")
+        heard.clear()
+        broker.write(both)
+        await asyncio.to_thread(reload, broker)
+        await asyncio.wait_for(until(lambda: ("goes", URI) in heard), 30)
+        await hears("goes")
+        await client.aclose()
+
+    with running(both) as broker:
+        asyncio.run(main(broker))
