@@ -22,6 +22,7 @@ from broker.core.server import Server
 from broker.core.sessions import Connection
 from broker.core.start import Start
 from broker.core.texts import clip
+from broker.core.tolerances import told
 from broker.hub import Hub
 from broker.reloader import Reloader
 from broker.supervisor import Supervisor
@@ -236,6 +237,8 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "errors": server.errors,
         "questions": server.questions,
         "dropped": dict(sorted(server.dropped.items())),
+        "tolerated": dict(sorted(server.tolerated.items())),
+        "warnings": _warnings(server),
         "p50_ms": round(server.latency.quantile_ms(0.50), 3),
         "p99_ms": round(server.latency.quantile_ms(0.99), 3),
         "rss_bytes": tree.rss_bytes if tree else 0,
@@ -264,6 +267,15 @@ def _start(start: Start | None, now: float) -> Answer | None:
         "extended": start.is_extended and now > start.began + start.start_s,
         "at_most_s": round(start.latest - start.began, 3),
     }
+
+
+def _warnings(server: Server) -> list[Answer]:
+    """What is notable of what the server writes, in words and as facts."""
+    found = []
+    for (oddity, _), facts in sorted(server.remarks.items(), key=lambda item: item[0]):
+        facts = {"server": server.name, **facts}
+        found.append({"kind": oddity.value, "text": told(oddity, facts), "facts": facts})
+    return found
 
 
 def _client(hub: Hub, connection: Connection, now: float) -> Answer:

@@ -15,7 +15,19 @@ from typing import Protocol
 import trio
 
 from broker.core.config import Config, ServerConfig
-from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Slow, Unfit, Write
+from broker.core.effects import (
+    Closed,
+    Demand,
+    Effect,
+    Keep,
+    Manage,
+    Note,
+    Opened,
+    Respawn,
+    Slow,
+    Unfit,
+    Write,
+)
 from broker.core.multiplexer import Multiplexer
 from broker.core.refusals import Refusal
 from broker.core.sessions import CloseReason, Peer, Post
@@ -59,6 +71,9 @@ class Backend(Protocol):
 
     def unfit(self, reason: str) -> None:
         """Its conversation cannot be opened."""
+
+    def respawn(self, reason: str) -> None:
+        """The era probe hung it."""
 
     def demand(self) -> None:
         """It is broken, and wanted all the same."""
@@ -144,6 +159,15 @@ class Hub:
         """A server wrote to its stderr."""
         self.mux.heard(name, self._clock())
         self.settle()
+
+    def taken(self, name: str) -> None:
+        """A server has read all that was written to its stdin."""
+        self.mux.taken(name, self._clock())
+        self.settle()
+
+    def hint(self, name: str) -> str:
+        """What may explain that a server is not ready yet; empty if there is nothing to say."""
+        return self.mux.hint(name)
 
     def congested(self, name: str, congested: bool) -> None:
         """A server stopped or began to read."""
@@ -240,6 +264,8 @@ class Hub:
             self.backends[effect.server].opened()
         elif isinstance(effect, Unfit):
             self.backends[effect.server].unfit(effect.reason)
+        elif isinstance(effect, Respawn):
+            self.backends[effect.server].respawn(effect.reason)
         elif isinstance(effect, Demand):
             self.backends[effect.server].demand()
         elif isinstance(effect, Keep):

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from broker.core.tolerances import KINDS
 from broker.output import echo
-from broker.words import WORDS, say
+from broker.words import WORDS, fill, say
 from client_shim.texts import on_one_line, shown
 
 WIDTH = 100
@@ -23,6 +24,8 @@ WIDTH = 100
 
 
 _MANY = 8
+
+_KINDS = {oddity.value: kind for oddity, kind in KINDS.items()}
 
 
 class Line(NamedTuple):
@@ -129,6 +132,7 @@ def status(seen: dict[str, Any]) -> list[Part]:
     why += [line for one in servers for line in _misconfigured(one)]
     why += [line for one in wanted if one.get("start") for line in _starting(one)]
     why += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
+    why += [line for server in wanted for line in _warnings(server)]
     return [Line(head), Line(""), _servers(servers), Line(""), *why, *_config(broker), tail]
 
 
@@ -181,6 +185,14 @@ def _starting(server: dict[str, Any]) -> Iterator[Line]:
 
 def _lines(server: dict[str, Any]) -> Iterator[Line]:
     return (Line(f"    {line}", "dim") for line in server.get("last_lines", []))
+
+
+def _warnings(server: dict[str, Any]) -> Iterator[Line]:
+    """What is put up with in what a server writes, where somebody should know of it."""
+    for warning in server.get("warnings", []):
+        kind = _KINDS.get(warning["kind"])  # that of a newer broker is not known
+        text = fill((kind.english, kind.chinese), **warning["facts"]) if kind else warning["text"]
+        yield Line(say("puts_up_with", server=server["name"], what=text), "yellow")
 
 
 def _reason(server: dict[str, Any]) -> str:

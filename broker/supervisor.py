@@ -114,6 +114,10 @@ class Supervisor:
         """The conversation cannot be opened."""
         self._feed(Event.FAILED, Ending(reason))
 
+    def respawn(self, reason: str) -> None:
+        """The era probe hung the process: the next one is asked in the older way only."""
+        self._feed(Event.LEGACY, Ending(reason))
+
     def demand(self) -> None:
         """It is broken, and somebody calls it: one try, now."""
         self._feed(Event.DEMAND)
@@ -222,7 +226,10 @@ class Supervisor:
             ending = None
             if start is not None:
                 ending = self.lifecycle.overdue(now)
-                ending = structs.replace(ending, reason=ending.reason + self.log.why())
+                hint = self._hub.hint(self.name)
+                ending = structs.replace(
+                    ending, reason=ending.reason + (f"; {hint}" if hint else "") + self.log.why()
+                )
             self._feed(Event.TIMEOUT, ending)
             return
         self._feed(Event.TIMEOUT)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import select
+import sys
+import termios
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -97,6 +100,13 @@ class Upstream:
         if congested is not self._is_congested:
             self._is_congested = congested
             self._tell_congested(congested)
+
+    def unread(self) -> bool:
+        """Whether the server has not read yet all that was written to it."""
+        if self._queue or self.broken:
+            return True
+        waiting = fcntl.ioctl(self._stdin, termios.FIONREAD, bytes(4))  # of either end: pipe(7)
+        return int.from_bytes(waiting, sys.byteorder) > 0
 
     def close(self) -> None:
         """Write nothing more: stdin is about to be closed, and its number may be another's at once."""

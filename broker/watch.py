@@ -22,6 +22,7 @@ _BESIDE_CALLS_BYTES = 4 * 1024 * 1024
 """What may wait for a stdin beside calls. Those stop above 1 MiB, two of the largest later at most."""
 
 _LAST_WORDS_S = 1.0
+_STDIN_LOOK_S = 0.1
 _LOOKS_A_WATCH = 3
 """How often a process is looked at within `watchdog_sec`."""
 
@@ -93,6 +94,15 @@ class Watch:
         nursery.start_soon(self.upstream.watch)
         nursery.start_soon(self._log.drain, self._process.stderr, self._heard)
         nursery.start_soon(self._look_at_tree)
+        nursery.start_soon(self._look_at_stdin)
+
+    async def _look_at_stdin(self) -> None:
+        """Tell when the process has read what it was asked, until it is ready: it runs, or it hangs at it."""
+        await trio.sleep(_STDIN_LOOK_S)
+        while self._lifecycle.state is State.HANDSHAKE:
+            if not self.upstream.unread():
+                self._hub.taken(self._name)
+            await trio.sleep(_STDIN_LOOK_S)
 
     def _heard(self) -> None:
         self._lifecycle.alive(trio.current_time())

@@ -74,6 +74,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}: it was stopped; `mcp-broker start {server:sh}` starts it",
         "{server}：已被停止；用 `mcp-broker start {server:sh}` 启动",
     ),
+    "puts_up_with": ("{server}: {what}", "{server}：{what}"),
     "ran_already": ("{server}: was running already", "{server}：本来就在运行"),
     "what_next": (
         "more: mcp-broker logs SERVER; once it is mended: mcp-broker start SERVER",

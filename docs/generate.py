@@ -63,6 +63,7 @@ BLOCKS: dict[str, Block] = {
     "lifecycle-table": house.lifecycle_table,
     "states": servers.states,
     "fates": servers.fates,
+    "tolerated": servers.tolerated,
     "unit": service.unit,
     "hardening": service.hardening,
     "hardening-left-out": service.not_used,

@@ -411,7 +411,7 @@ def test_the_readme_example_lists_and_calls(place: Place) -> None:
     """The first Python that a reader tries: the tools of `time`, and the time in Tokyo."""
     (text,) = fences(ROOT / "README.md", "python")
     printed = place.run(sys.executable, "-c", text).stdout
-    assert printed.startswith("convert_time\nget_current_time\n")
+    assert printed.startswith("get_current_time\nconvert_time\n")
     assert '"timezone": "Asia/Tokyo"' in printed
 
 

@@ -133,7 +133,7 @@ def test_json_is_for_programs(healthy: RunningBroker) -> None:
     assert 0 < first["open_s"] <= first["took_s"]
     called = {visit["server"]: (visit["tool"], visit["chosen"]) for visit in first["visits"]}
     assert called["time"] == ("get_current_time", "config")
-    assert called["laundry-assistant"] == ("list_cycles", "doctor")
+    assert called["laundry-assistant"] == ("list_machines", "doctor")
     assert "off" not in called
     for moment in (report["before"], report["after"]):
         assert (moment["load"]["processes"], moment["strays"]) == (8, [])

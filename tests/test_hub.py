@@ -32,6 +32,9 @@ class Pipe:
     def unfit(self, reason: str) -> None:
         """Nothing to do."""
 
+    def respawn(self, reason: str) -> None:
+        """Nothing to do."""
+
     def demand(self) -> None:
         """Nothing to do."""
 

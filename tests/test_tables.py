@@ -113,6 +113,26 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
         "time: E",
         "time：E",
     ),
+    "odd": (
+        {"state": "ready", "warnings": [{"kind": "id-as-string", "text": "T", "facts": {"server": "time"}}]},
+        "time: answers carry ids as strings",
+        "time：应答中的 id 是字符串",
+    ),
+    "odd, with an amount": (
+        {
+            "state": "ready",
+            "warnings": [
+                {"kind": "bad-item", "text": "T", "facts": {"list": "tools/list", "count": 1, "reason": "R"}}
+            ],
+        },
+        "time: tools/list: left out 1 item that cannot be used: R",
+        "time：tools/list：略去 1 个无法使用的项：R",
+    ),
+    "odd, as a newer broker knows": (
+        {"state": "ready", "warnings": [{"kind": "new", "text": "T", "facts": {}}]},
+        "time: T",
+        "time：T",
+    ),
     "starting anew": ({"state": "handshake", "last_error": "E"}, "time: E", "time：E"),
 }
 

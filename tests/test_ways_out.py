@@ -62,6 +62,9 @@ class Played:
     def unfit(self, reason: str) -> None:
         """Nothing to do."""
 
+    def respawn(self, reason: str) -> None:
+        """Nothing to do."""
+
     def demand(self) -> None:
         """Nothing to do."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.core import jsonrpc, refusals, repeating
-from broker.core.askers import PATIENCE_S
 from broker.core.backlog import PIECES, Backlog, Job
 from broker.core.catalog import LISTS
 from broker.core.config import LimitsConfig
@@ -112,9 +111,9 @@ class Calls:
         if not server.is_stale(method, now):
             return None
         assert server.link is not None
-        effects, since = server.link.reread(method, now)
+        effects, until = server.link.reread(method, now)
         self._effects += effects
-        return since + PATIENCE_S if since is not None and since + PATIENCE_S > now else None
+        return until if until is not None and until > now else None
 
     def answer_askers(self, server: Server, method: str | None, now: float) -> None:
         """A list was read, or will not be: who waits for it gets what there is."""
@@ -172,6 +171,10 @@ class Calls:
     def _serve(self, server: Server, call: Call, now: float) -> None:
         assert server.link is not None
         assert server.catalogue is not None
+        if call.method in LISTS and (until := self.reread(server, call.method, now)) is not None:
+            server.line.stand_aside()
+            server.askers.join(call, until)
+            return
         body, meta = call.body, call.meta
         call.once = repeating.once(
             call.method,
@@ -248,13 +251,16 @@ class Calls:
 
     def _end(self, call: Call, ending: wire.Message | None, body: Body, now: float) -> None:
         """The one way out of a call. `ending` goes to its client, unless that is gone."""
-        self._servers[call.server].leave(call)
+        server = self._servers[call.server]
+        server.leave(call)
+        if call.sent:
+            server.ended.append(call.id)
         self.routing.end(call)
         connection = self._sessions.get(call.connection)
         if ending is not None and connection is not None:
             self._post(connection, ending, body)
         outcome = _outcome(ending)
-        self._servers[call.server].outcomes.add(outcome)
+        server.outcomes.add(outcome)
         if self._effects.logs(Level.DEBUG):
             self._effects.note(
                 Level.DEBUG,

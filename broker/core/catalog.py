@@ -1,29 +1,20 @@
 """The catalogue: what a server offers, read once and answered from memory.
 
-Each list is read page by page when the server opens, and again when it says that it changed; a
-client gets one page, in an order that does not depend on the server's mood.
+Each list is read page by page when the server opens, and again when it says that it changed; a client gets
+one page, in the server's order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from broker.core.handshake import Agreed
+from broker.core.agreement import Agreed
 from broker.core.methods import Era, in_effect
-
-MAX_PAGES = 1000
-"""A list that goes on for longer is cut: its cursors lead nowhere."""
-
-MAX_ITEMS = 16_384
-"""A longer list is refused: each item is looked at, and nobody else has a turn in between."""
-
-MAX_TTL_MS = 31_536_000_000
-"""A year. A list that is said to last for longer is taken to last so long: not every number is a time."""
 
 
 class ListKind(Struct, frozen=True):
@@ -46,8 +37,9 @@ LISTS = {
 
 
 def lists_for(capabilities: Collection[str]) -> list[str]:
-    """The list methods that a server with these capabilities has."""
-    return [method for method, kind in LISTS.items() if kind.capability in capabilities]
+    """The lists to read of a server with these capabilities: all, where it declares none. Some have them."""
+    declared = [method for method, kind in LISTS.items() if kind.capability in capabilities]
+    return declared or list(LISTS)
 
 
 def changed_lists(notification: str) -> list[str]:
@@ -55,30 +47,12 @@ def changed_lists(notification: str) -> list[str]:
     return [method for method, kind in LISTS.items() if kind.changed == notification]
 
 
-_NULL = Raw(b"null")
-_HINT_BYTES = 1024
-
-
-class _Page(Struct):
-    next_cursor: str | None = msgspec.field(default=None, name="nextCursor")
-    ttl_ms: Raw = msgspec.field(default=_NULL, name="ttlMs")
-    cache_scope: Raw = msgspec.field(default=_NULL, name="cacheScope")
-    result_type: Raw = msgspec.field(default=Raw(b'"complete"'), name="resultType")
-
-
-_Items = Annotated[list[Raw], msgspec.Meta(max_length=MAX_ITEMS)]
-
-
-class _Annotations(Struct):
-    read_only: bool = msgspec.field(default=False, name="readOnlyHint")
-    idempotent: bool = msgspec.field(default=False, name="idempotentHint")
-
-
 class Listing(Struct, frozen=True):
     """One list: the names in it, its items as bytes, and how long it is good for.
 
     `repeatable` are the tools among them that say of themselves that a second call does no harm. `ttl_s` is
-    what the server says, `None` where it says nothing; `fresh_until` counts it from the reading.
+    what the server says, `None` where it says nothing; `fresh_until` counts it from the reading. `partial`:
+    it may go on, but could not be read further.
     """
 
     names: frozenset[str]
@@ -88,6 +62,7 @@ class Listing(Struct, frozen=True):
     ttl_s: float | None = None
     fresh_until: float = math.inf
     repeatable: frozenset[str] = frozenset()
+    partial: bool = False
 
     def is_stale(self, now: float, heard_of: bool) -> bool:
         """Whether it must be read again before it is answered.
@@ -108,107 +83,39 @@ class Listing(Struct, frozen=True):
         return hints % (left_ms, self.scope.encode(), self.items)
 
 
-class Reading:
-    """Reading one list, page by page."""
-
-    def __init__(self, method: str, max_bytes: int) -> None:
-        self.method = method
-        self._kind = LISTS[method]
-        self._max_bytes = max_bytes
-        self._items: dict[str, bytes] = {}
-        self._repeatable: set[str] = set()
-        self._cursors: set[str] = set()
-        self._bytes = 0
-        self._ttls: list[float | None] = []
-        self._fresh_until = math.inf
-        self._scope: Literal["public", "private"] = "public"
-        self.repeated = 0
-
-    def page(self, result: memoryview, now: float) -> bytes | None:
-        """Take one page in; the params of the request for the next, or `None` at the end.
-
-        Raises:
-            ValueError: the page does not follow the protocol, or the list has no end.
-        """
-        hints = msgspec.json.decode(result, type=_Page)
-        if (result_type := _hint(hints.result_type)) != "complete":
-            raise ValueError(f"a list cannot be a result of the type {result_type!r:.40}")
-        for item in msgspec.json.decode(result, type=dict[str, Raw]).items():
-            if item[0] == self._kind.member:
-                self._take(msgspec.json.decode(item[1], type=_Items))
-        ttl_ms = _hint(hints.ttl_ms)
-        ttl_s = max(0, min(ttl_ms, MAX_TTL_MS)) / 1000 if type(ttl_ms) in (int, float) else None
-        self._ttls.append(ttl_s)
-        self._fresh_until = min(self._fresh_until, now + (ttl_s or 0.0))
-        if _hint(hints.cache_scope) != "public":
-            self._scope = "private"
-        self._bytes += len(hints.next_cursor or "")  # all of them are kept
-        if self._bytes > self._max_bytes:
-            raise ValueError(f"the list is above {self._max_bytes} bytes (limits.max_message_bytes)")
-        return self._next(hints.next_cursor)
-
-    def _take(self, items: Iterable[Raw]) -> None:
-        for raw in items:
-            item = msgspec.json.decode(raw, type=dict[str, Raw])
-            name = item.get(self._kind.key)
-            if name is None:
-                raise ValueError(f"an item has no `{self._kind.key}`")
-            key = msgspec.json.decode(name, type=str)
-            if key in self._items:
-                self.repeated += 1
-            else:
-                self._items[key] = bytes(raw)
-                self._repeatable |= {key} if _may_be_repeated(item.get("annotations")) else set()
-            self._bytes += len(bytes(raw))
-        if len(self._items) > MAX_ITEMS:
-            raise ValueError(f"the list has more than {MAX_ITEMS} items")
-
-    def _next(self, cursor: str | None) -> bytes | None:
-        if cursor is None:
-            return None
-        if cursor in self._cursors or len(self._cursors) == MAX_PAGES:
-            raise ValueError("its cursors have no end")
-        self._cursors.add(cursor)
-        return msgspec.json.encode({"cursor": cursor})
-
-    def listing(self, era: Era) -> Listing:
-        """The whole list, sorted by what names its items."""
-        joined = b",".join(self._items[key] for key in sorted(self._items))
-        items = b'"%b":[%b]' % (self._kind.member.encode(), joined)
-        names, repeatable = frozenset(self._items), frozenset(self._repeatable)
-        if era is Era.LEGACY:
-            return Listing(names, items, repeatable=repeatable)
-        known = [ttl_s for ttl_s in self._ttls if ttl_s is not None]
-        ttl_s = min(ttl_s or 0.0 for ttl_s in self._ttls) if known else None
-        return Listing(names, items, era, self._scope, ttl_s, self._fresh_until, repeatable)
-
-
-def _hint(raw: Raw) -> Any:
-    """What a server says of a list: a word or a number. Anything long is neither, and is not taken apart."""
-    text = memoryview(raw)
-    return msgspec.json.decode(text) if len(text) <= _HINT_BYTES else None
-
-
-def _may_be_repeated(annotations: Raw | None) -> bool:
-    """Whether a second call of a tool with these annotations does no harm. What cannot be read says no."""
-    try:
-        hints = msgspec.json.decode(annotations or b"{}", type=_Annotations)
-    except msgspec.MsgspecError:
-        return False
-    return hints.read_only or hints.idempotent
-
-
 class Catalogue:
     """All lists of one server, and what it said of itself."""
 
     def __init__(self, agreed: Agreed) -> None:
         self.agreed = agreed
         self._listings: dict[str, Listing] = {}
+        self._lacking: set[str] = set()
+
+    def declares(self, method: str) -> bool:
+        """Whether the server says of itself that it has this list."""
+        return LISTS[method].capability in self.agreed.capabilities
+
+    def has(self, method: str) -> bool:
+        """Whether the list has been read."""
+        return method in self._listings
+
+    def is_lacking(self, method: str) -> bool:
+        """Whether the server turned out not to have this list."""
+        return method in self._lacking
+
+    def was_asked(self, method: str) -> bool:
+        """Whether it is known what the server has of this list."""
+        return method in self._listings or method in self._lacking
+
+    def lacks(self, method: str) -> None:
+        """The server turned out not to have this list: it is answered as an empty one."""
+        self._lacking.add(method)
 
     def put(self, method: str, listing: Listing) -> bool:
         """Set a list; whether it differs from what was there."""
         before = self._listings.get(method)
         self._listings[method] = listing
+        self._lacking.discard(method)
         return before is None or before.items != listing.items
 
     def changes_since(self, before: Catalogue | None) -> list[str]:
@@ -221,16 +128,17 @@ class Catalogue:
         """Whether a list must be read before it is answered; so must one that could not be read before."""
         if method not in LISTS:
             return False
-        listing, capability = self._listings.get(method), LISTS[method].capability
+        listing = self._listings.get(method)
         if listing is None:
-            return capability in self.agreed.capabilities
-        return listing.is_stale(now, heard_of(capability))
+            return method not in self._lacking
+        return listing.is_stale(now, heard_of(LISTS[method].capability))
 
     def may_have_tool(self, name: str | None) -> bool:
-        """Whether a call of this tool makes sense: it is listed, or the list could not be read."""
+        """Whether a call of this tool makes sense: it is listed, or not all of the list was read."""
         listing = self._listings.get("tools/list")
-        unread = listing is None and "tools" in self.agreed.capabilities
-        return unread or (listing is not None and name in listing.names)
+        if listing is None:
+            return "tools/list" not in self._lacking
+        return listing.partial or name in listing.names
 
     def may_repeat_tool(self, name: str | None) -> bool:
         """Whether the list says of this tool that a second call of it does no harm."""
@@ -243,10 +151,15 @@ class Catalogue:
         return listing.names if listing else frozenset()
 
     def answer(self, method: str, now: float) -> bytes | None:
-        """The result of a list method or of `server/discover`; `None` where the server has no such list."""
+        """The result of a list method or of `server/discover`; `None` where the list could not be read.
+
+        A list that the server does not have is an empty one, as in the SDKs.
+        """
         if method == "server/discover":
             return self._discovery()
         listing = self._listings.get(method)
+        if listing is None and method in self._lacking:
+            listing = Listing(frozenset(), b'"%b":[]' % LISTS[method].member.encode(), self.agreed.era)
         return listing.body(now) if listing else None
 
     def _discovery(self) -> bytes:
@@ -254,7 +167,7 @@ class Catalogue:
         result: dict[str, Any] = {
             "resultType": "complete",
             "supportedVersions": [agreed.version],
-            "capabilities": in_effect(agreed.capabilities),
+            "capabilities": in_effect({**self._undeclared(), **agreed.capabilities}),
             "ttlMs": 0,
             "cacheScope": "private",
             "_meta": {"io.modelcontextprotocol/serverInfo": agreed.server_info},
@@ -262,6 +175,10 @@ class Catalogue:
         if agreed.instructions is not None:
             result["instructions"] = agreed.instructions
         return msgspec.json.encode(result)
+
+    def _undeclared(self) -> dict[str, Any]:
+        """What it does not declare, and has items of all the same."""
+        return {LISTS[method].capability: {} for method, one in self._listings.items() if one.names}
 
 
 def _items(listings: Mapping[str, Listing], method: str) -> bytes | None:

@@ -51,6 +51,13 @@ class Unfit(Struct, frozen=True, gc=False):
     reason: str
 
 
+class Respawn(Struct, frozen=True, gc=False):
+    """The era probe hung a server: it is to be started again without one."""
+
+    server: str
+    reason: str
+
+
 class Demand(Struct, frozen=True, gc=False):
     """A broken server is called: have it tried now."""
 
@@ -86,7 +93,7 @@ class Note(Struct, frozen=True):
     facts: dict[str, Fact]
 
 
-Effect = Post | Write | Manage | Opened | Unfit | Demand | Closed | Slow | Keep | Note
+Effect = Post | Write | Manage | Opened | Unfit | Respawn | Demand | Closed | Slow | Keep | Note
 
 
 def note(level: Level, event: str, **facts: Fact) -> Note:

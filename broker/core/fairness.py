@@ -110,6 +110,10 @@ class Line:
             for order in (self._round, self._new, self._served):
                 order.pop(call.lane, None)
 
+    def stand_aside(self) -> None:
+        """A call that had its turn waits for something else than the server."""
+        self.running -= 1
+
     # -- calls that were given up -----------------------------------------------------------------
 
     def reserve(self, id: int, until: float) -> None:

@@ -9,19 +9,39 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
+from broker.core.agreement import (
+    Agreed,
+    Disagreement,
+    discovered,
+    initialized,
+    is_unknown_method,
+    reason_of,
+    shown,
+)
 from broker.core.jsonrpc import Reply
-from broker.core.methods import LEGACY_VERSIONS, MODERN_VERSION, Era
+from broker.core.methods import LEGACY_VERSIONS, Era
+from broker.core.texts import clip
+from broker.core.tolerances import Fact, Oddity, Tolerated
 
-PROBE_S = 5.0
-"""How long a server that has shown a sign of life may leave the era probe unanswered."""
+START_UP_S = 3.0
+"""How long an ordinary interpreter takes to start: so long a server may give no sign of life at all."""
+
+PROBE_S = 3.0
+"""How long a server that has shown a sign of life may leave the era probe unanswered. To ask in the older way
+too does no harm to a modern server: it answers the probe first."""
+
+NOISE_S = 0.5
+"""The same once it has written a line that is no message: perhaps that was its answer, perhaps a banner."""
+
+HANGS_S = 5.0
+"""How long a server that has read the probe may leave both questions unanswered, as some do for ever."""
 
 MAX_REPLY_BYTES = 1024 * 1024
 """What a server says of itself is taken apart and kept, which takes many times the memory of the text."""
 
-_UNSUPPORTED_VERSION = -32022
-_MODERN_ERRORS = frozenset({-32020, -32021, _UNSUPPORTED_VERSION})
+DISCOVER, INITIALIZE = "server/discover", "initialize"
 
 
 class Ask(Struct, frozen=True):
@@ -38,73 +58,24 @@ class Tell(Struct, frozen=True):
     method: str
 
 
-class Agreed(Struct, frozen=True):
-    """The conversation is open."""
-
-    era: Era
-    version: str
-    capabilities: dict[str, Any]
-    server_info: dict[str, Any]
-    instructions: str | None
-
-    def offers(self, capability: str, feature: str) -> bool:
-        """Whether the server has this feature of a capability."""
-        seen = self.capabilities.get(capability)
-        return isinstance(seen, dict) and seen.get(feature) is True
-
-    @property
-    def tells_of_lists(self) -> list[str]:
-        """The capabilities of which it tells when their lists change."""
-        return [name for name in ("tools", "resources", "prompts") if self.offers(name, "listChanged")]
-
-    @property
-    def tells_of_resources(self) -> bool:
-        """Whether it tells when a resource changes that was subscribed to."""
-        return self.offers("resources", "subscribe")
-
-
 class Failed(Struct, frozen=True):
     """It cannot be opened, and why."""
 
     reason: str
 
 
-Step = Ask | Tell | Agreed | Failed
+class Restart(Struct, frozen=True):
+    """The probe hung it: another process is to be asked in the older way only."""
 
 
-class _Discovered(Struct):
-    supported_versions: list[str] = msgspec.field(name="supportedVersions")
-    capabilities: dict[str, Any] = {}
-    instructions: str | None = None
-    meta: dict[str, Any] = msgspec.field(default_factory=dict, name="_meta")
-
-
-class _Initialized(Struct):
-    version: str = msgspec.field(name="protocolVersion")
-    capabilities: dict[str, Any] = {}
-    server_info: dict[str, Any] = msgspec.field(default_factory=dict, name="serverInfo")
-    instructions: str | None = None
-
-
-class RpcError(Struct):
-    """A JSON-RPC error object, as far as the broker looks into one."""
-
-    code: int = 0
-    message: str = ""
-    data: Raw = Raw(b"null")
-
-
-def reason_of(error: memoryview | bytes | None) -> str:
-    """What a JSON-RPC error says."""
-    try:
-        seen = msgspec.json.decode(error or b"{}", type=RpcError)
-    except msgspec.MsgspecError:
-        return "it answered with an error that does not follow the protocol"
-    return f"{seen.message} ({seen.code})"
+Step = Ask | Tell | Agreed | Failed | Restart | Tolerated
 
 
 class Handshake:
     """The handshake with one process.
+
+    Only a well-formed modern answer to the probe proves a modern server. Whatever else it answers, it is
+    asked in the older way, and soon if it is silent. After that the first good answer counts.
 
     Args:
         protocol: what the config says; "auto" asks the server.
@@ -125,98 +96,142 @@ class Handshake:
         legacy = protocol == "legacy" or (protocol == "auto" and remembered is Era.LEGACY)
         self._client_info = client_info
         self._capabilities = capabilities or {}
-        self._may_fall_back = protocol == "auto"
+        self._may_ask_both = protocol == "auto"
         self._start_s = start_s
-        self._first = "initialize" if legacy else "server/discover"
-        self._open: set[str] = set()
-        self._heard = False
+        self._first = INITIALIZE if legacy else DISCOVER
+        self._asked: dict[str, float] = {}
+        self._refusals: dict[str, str] = {}
+        self._spare: Agreed | None = None
+        self._heard = self._taken = False
+        self._over = False
         self.wake_at: float | None = None
 
     def start(self, now: float) -> list[Step]:
         """The first request."""
-        if self._first == "server/discover" and self._may_fall_back:
-            self.wake_at = now + self._start_s / 2 + self._probe_s
-        return [self._ask(self._first)]
+        if self._first == DISCOVER and self._may_ask_both:
+            self.wake_at = now + min(START_UP_S, self._start_s / 2) + self._probe_s
+        return [self._ask(self._first, now)]
 
     @property
     def _probe_s(self) -> float:
         return min(PROBE_S, self._start_s / 4)
 
     @property
+    def _hangs_s(self) -> float:
+        return min(HANGS_S, self._start_s / 4)
+
+    def _waits_for(self, method: str) -> bool:
+        return not self._over and method in self._asked and method not in self._refusals
+
+    @property
     def probing(self) -> bool:
         """Whether the era probe is unanswered: a server that exits now is an older one."""
-        return self._may_fall_back and self._open == {"server/discover"}
+        return self._may_ask_both and self._waits_for(DISCOVER) and INITIALIZE not in self._refusals
+
+    @property
+    def _only_probed(self) -> bool:
+        return self.probing and INITIALIZE not in self._asked
+
+    @property
+    def probed(self) -> bool:
+        """Whether this process was asked for its era, which `protocol = "legacy"` would have left out."""
+        return self._may_ask_both and DISCOVER in self._asked
+
+    @property
+    def unanswered(self) -> list[str]:
+        """What it was asked and has not answered."""
+        return [method for method in self._asked if self._waits_for(method)]
 
     def heard(self, now: float) -> None:
         """The server wrote something, to stdout or stderr: it runs, and the probe's time starts."""
-        if not self._heard and self.wake_at is not None:
-            self.wake_at = min(self.wake_at, now + self._probe_s)
+        if self._only_probed and not self._heard:
+            self._by(now + self._probe_s)
+        elif self.probing and self.wake_at is not None and not self._only_probed:
+            self.wake_at = now + self._hangs_s  # it is at work
         self._heard = True
 
-    def timeout(self) -> list[Step]:
-        """`wake_at` has come: the probe stays unanswered, so the server is asked in the old way too."""
-        self.wake_at = None
-        return [self._ask("initialize")]
+    def noise(self, now: float) -> None:
+        """The server wrote a line that is no message, or that answers nothing it was asked."""
+        if self._only_probed:
+            self._by(now + min(NOISE_S, self._probe_s))
 
-    def reply(self, method: str, reply: Reply) -> list[Step]:
-        """The reply to one of the two requests. After a fallback the first good one counts."""
-        self._open.discard(method)
+    def taken(self, now: float) -> None:
+        """The server has read all that was written to it."""
+        if not self._taken:
+            self._taken = True
+            self.heard(now)
+            if self.probing and not self._only_probed:
+                self.wake_at = now + self._hangs_s
+
+    def _by(self, at: float) -> None:
+        self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
+
+    def timeout(self, now: float) -> list[Step]:
+        """`wake_at` has come: it is asked in the older way too, or else started without the probe."""
         self.wake_at = None
-        size = len(reply.error or reply.result or b"")
-        if size > MAX_REPLY_BYTES:
-            return [Failed(f"its reply to {method} is {size} bytes, and may be {MAX_REPLY_BYTES}")]
+        if INITIALIZE in self._asked:
+            return [Restart()] if self.probing else []
+        if self._taken:
+            self.wake_at = now + self._hangs_s
+        return [self._ask(INITIALIZE, now)]
+
+    def reply(self, method: str, reply: Reply, now: float) -> list[Step]:
+        """The reply to one of the two requests."""
+        if reply.error is not None:
+            return self.refused(method, f"it refused {method}: {reason_of(reply.error)}", now)
+        assert reply.result is not None
+        if (size := len(reply.result)) > MAX_REPLY_BYTES:
+            why = f"its reply to {method} is {size} bytes, and may be {MAX_REPLY_BYTES}"
+            return self.refused(method, why, now)
         try:
-            if reply.error is not None:
-                return self._refused(method, msgspec.json.decode(reply.error, type=RpcError))
-            assert reply.result is not None
-            if method == "initialize":
-                return self._initialized(msgspec.json.decode(reply.result, type=_Initialized))
-            return self._discovered(msgspec.json.decode(reply.result, type=_Discovered))
+            agreed = (initialized if method == INITIALIZE else discovered)(reply.result)
+        except Disagreement as error:
+            return self.refused(method, str(error), now)
         except msgspec.MsgspecError as error:
-            return [Failed(f"its reply to {method} does not follow the protocol: {error}")]
+            why = f"its reply to {method} does not follow the protocol: {error}; it was {shown(reply.result)}"
+            return self.refused(method, why, now)
+        if method == DISCOVER and not agreed.well_formed:
+            self._spare = agreed
+            why = f"its reply to {method} is not that of a modern server: {shown(reply.result)}"
+            return self.refused(method, why, now)
+        return self._agree(method, agreed)
 
-    def _refused(self, method: str, error: RpcError) -> list[Step]:
-        if method == "initialize":
-            if self._open:  # the probe may still be answered
-                return []
-            return [Failed(f"it refused initialize: {error.message} ({error.code})")]
-        if error.code == _UNSUPPORTED_VERSION:
-            data = msgspec.json.decode(error.data)
-            supported = data.get("supported") if isinstance(data, dict) else None
-            return self._choose(supported if isinstance(supported, list) else [])
-        if error.code in _MODERN_ERRORS or not self._may_fall_back:
-            return [Failed(f"it refused server/discover: {error.message} ({error.code})")]
-        return [] if "initialize" in self._open else [self._ask("initialize")]
+    def refused(self, method: str, reason: str, now: float) -> list[Step]:
+        """One of the two requests led to nothing; the other one is asked, where that may be."""
+        self._refusals[method] = reason
+        self.wake_at = None
+        other = INITIALIZE if method == DISCOVER else DISCOVER
+        if self._may_ask_both and other not in self._asked:
+            return [*self._remembered_wrongly(other, reason), self._ask(other, now)]
+        if self._waits_for(other):
+            return []
+        if self._spare is not None:
+            return self._agree(DISCOVER, self._spare)
+        self._over = True
+        return [Failed("; ".join(self._refusals[one] for one in (method, other) if one in self._refusals))]
 
-    def _discovered(self, seen: _Discovered) -> list[Step]:
-        if MODERN_VERSION not in seen.supported_versions:
-            return self._choose(seen.supported_versions)
-        info = seen.meta.get("io.modelcontextprotocol/serverInfo")
-        server_info = info if isinstance(info, dict) else {}
-        return [Agreed(Era.MODERN, MODERN_VERSION, seen.capabilities, server_info, seen.instructions)]
+    def _remembered_wrongly(self, other: str, reason: str) -> list[Step]:
+        if other == DISCOVER:
+            return [Tolerated(Oddity.FORGOTTEN)]
+        return [] if is_unknown_method(reason) else [Tolerated(Oddity.PROBE_ODD, {"reason": clip(reason)})]
 
-    def _choose(self, supported: list[Any]) -> list[Step]:
-        """The server does not speak the modern revision that the broker speaks."""
-        if self._may_fall_back and any(version in LEGACY_VERSIONS for version in supported):
-            return [] if "initialize" in self._open else [self._ask("initialize")]
-        theirs = ", ".join(map(str, supported)) or "none that it names"
-        ours = ", ".join((MODERN_VERSION, *LEGACY_VERSIONS))
-        return [Failed(f"it speaks the protocol versions {theirs}; the broker speaks {ours}")]
+    def _agree(self, method: str, agreed: Agreed) -> list[Step]:
+        self.wake_at, self._over = None, True
+        odd: list[Step] = []
+        if agreed.ignored:
+            fields: dict[str, Fact] = {"method": method, "fields": ", ".join(agreed.ignored)}
+            odd.append(Tolerated(Oddity.FIELD, fields))
+        if agreed.era is Era.MODERN:
+            return [*odd, agreed]
+        if DISCOVER in self._asked and DISCOVER not in self._refusals:
+            odd.append(Tolerated(Oddity.PROBE_UNANSWERED))
+        if agreed.version not in LEGACY_VERSIONS:
+            odd.append(Tolerated(Oddity.OLD_VERSION, {"version": agreed.version}))
+        return [*odd, Tell("notifications/initialized"), agreed]
 
-    def _initialized(self, seen: _Initialized) -> list[Step]:
-        if seen.version not in LEGACY_VERSIONS:
-            ours = ", ".join(LEGACY_VERSIONS)
-            return [
-                Failed(
-                    f"it answered initialize with protocol version {seen.version}; the broker speaks {ours}"
-                )
-            ]
-        agreed = Agreed(Era.LEGACY, seen.version, seen.capabilities, seen.server_info, seen.instructions)
-        return [Tell("notifications/initialized"), agreed]
-
-    def _ask(self, method: str) -> Ask:
-        self._open.add(method)
-        if method == "server/discover":
+    def _ask(self, method: str, now: float) -> Ask:
+        self._asked[method] = now
+        if method == DISCOVER:
             return Ask(method, b"{}", True)
         params = {
             "protocolVersion": LEGACY_VERSIONS[0],

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from broker.core import jsonrpc
+from broker.core.agreement import Agreed, reason_of
 from broker.core.effects import Effect, Level, Write, note
-from broker.core.handshake import Agreed, reason_of
 from broker.core.jsonrpc import Id, Reply, Told
 from broker.core.meta import SUBSCRIPTION_ID
 from broker.core.pace import Pace

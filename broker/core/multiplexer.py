@@ -178,6 +178,14 @@ class Multiplexer:
         """The server wrote to its stderr."""
         self._roster.heard(name, now)
 
+    def taken(self, name: str, now: float) -> None:
+        """The server has read all that was written to its stdin."""
+        self._roster.taken(name, now)
+
+    def hint(self, name: str) -> str:
+        """What may explain that the server is not ready yet; empty if there is nothing to say."""
+        return self._roster.hint(name)
+
     def line(self, name: str, line: bytes, now: float) -> list[Effect]:
         """The server wrote this line to its stdout."""
         self._servers.line(name, line, now)

@@ -103,11 +103,11 @@ def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
 
 
 def no_list(server: str, method: str) -> Refusal:
-    """A list that the server's catalogue does not have."""
+    """A list that could not be read."""
     return Refusal(
         Code.UNKNOWN_METHOD,
-        f"server {server!r} has no list for {method}: it offers none, or its list could not be read",
-        "if it should have one, the broker's log says at `catalogue.unread` why it could not be read",
+        f"server {server!r} has no list for {method}: it did not answer, or its answer could not be used",
+        "`mcp-broker status` says why, and the broker's log at `catalogue.unread`",
         Blame.SERVER,
         {"server": server, "method": method},
     )
@@ -292,7 +292,7 @@ def invalid_reply(call: Call, reason: str) -> Refusal:
     """The server's answer cannot be passed on."""
     return Refusal(
         Code.INVALID_REPLY,
-        f"server {call.server!r} answered {call.method} with something that is not JSON: {clip(reason)}",
+        f"server {call.server!r} answered {call.method} with a message that cannot be used: {clip(reason)}",
         "this is a fault of that server: report it there; the call may have taken effect",
         Blame.SERVER,
         {"server": call.server, "method": call.method},

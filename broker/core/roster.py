@@ -21,6 +21,7 @@ from broker.core.methods import Era
 from broker.core.pace import soonest
 from broker.core.server import Server
 from broker.core.servers import Servers
+from broker.core.tolerances import Oddity, Tolerated
 
 
 class Roster:
@@ -113,6 +114,7 @@ class Roster:
         """A new process is there: its conversation begins."""
         server = self._table[name]
         server.line.paused = False
+        server.begin()
         server.link = Link(
             server.config,
             server.remembered,
@@ -157,12 +159,29 @@ class Roster:
         """Its process ends, or has ended, for this reason."""
         server = self._table[name]
         if server.link is not None and not server.link.opened:
-            server.remembered = Era.LEGACY if server.lifecycle.respawning else None
+            self._not_opened(server, server.link)
         server.forget_process()
         self._endings.server_died(server, _why(server, reason), now)
         self._calls.answer_askers(server, None, now)
         if server.outdated:
             server.forget()
+
+    def _not_opened(self, server: Server, link: Link) -> None:
+        """It ended before it was open, perhaps at the probe. A verdict that failed is dropped."""
+        server.remembered = Era.LEGACY if server.lifecycle.respawning else None
+        if server.lifecycle.respawning:
+            self._servers.tolerate(server, Tolerated(Oddity.PROBE_HANG if link.hung else Oddity.PROBE_EXIT))
+
+    def hint(self, name: str) -> str:
+        """What may explain that it is not ready yet: what it was asked, and what it wrote."""
+        link = self._table[name].link
+        return link.hint if link is not None and not link.opened else ""
+
+    def taken(self, name: str, now: float) -> None:
+        """It has read all that was written to it."""
+        link = self._table[name].link
+        if link is not None:
+            link.taken(now)
 
     def rests(self, name: str, now: float) -> None:
         """It has no process, and its lifecycle says when it will have one again."""

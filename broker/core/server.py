@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 
 from broker.core.askers import Askers
 from broker.core.catalog import Catalogue
@@ -16,6 +17,9 @@ from broker.core.methods import Era
 from broker.core.metrics import Counters, Latency
 from broker.core.pace import soonest
 from broker.core.routing import Call
+from broker.core.tolerances import KINDS, OF_ERA, Fact, Oddity, Tolerated
+
+RECENT = 64
 
 DISABLED, MISCONFIGURED = "disabled", "misconfigured"
 """What is shown as the state of a server that the broker does not run."""
@@ -57,6 +61,13 @@ class Server:
         self.outcomes = Counters()
         self.dropped = Counters()
         """What it said that went nowhere, by kind."""
+        self.ended: deque[int] = deque(maxlen=RECENT)
+        """The ids of the calls that ended last: what comes for one of them is late, or came twice."""
+        self.tolerated = Counters()
+        """What was put up with, by kind (`tolerances`)."""
+        self.remarks: dict[tuple[Oddity, str], dict[str, Fact]] = {}
+        """What is notable of that, by kind and list, with its facts."""
+        self._said: set[tuple[Oddity, str]] = set()
         self.questions = 0
         """What it asked of a client and was refused, for it cannot be known of which."""
         self.former: Catalogue | None = None
@@ -122,6 +133,27 @@ class Server:
         self.log_takers.release(id)
         return self.line.release(id)
 
+    def tolerate(self, odd: Tolerated) -> bool:
+        """Count something that was put up with; whether it is the first of its kind of this process."""
+        key = (odd.oddity, str(odd.facts.get("list", "")))
+        self.tolerated.add(odd.oddity.value)
+        if KINDS[odd.oddity].notable:
+            self.remarks[key] = odd.facts
+        first = key not in self._said
+        self._said.add(key)
+        return first
+
+    def reread(self, method: str, odd: Collection[Oddity]) -> None:
+        """A list was read again: what was notable of the last reading is no longer true."""
+        for oddity, of in list(self.remarks):
+            if of == method and oddity not in odd:
+                del self.remarks[oddity, of]
+
+    def begin(self) -> None:
+        """A new process is there: what was notable of the last one is no longer true, its era aside."""
+        self._said.clear()
+        self.remarks = {key: facts for key, facts in self.remarks.items() if key[0] in OF_ERA}
+
     def watch(self, now: float) -> None:
         """The process is ready: from now on its silence is noticed."""
         patience_s = 0.0 if self.answers_checks is False else self.config.watchdog_sec
@@ -156,6 +188,7 @@ class Server:
         self.outdated = False
         self.former, self.catalogue = self.known, None
         self.remembered = None
+        self.remarks.clear()
 
     @property
     def known(self) -> Catalogue | None:

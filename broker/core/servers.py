@@ -9,19 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from broker.core import jsonrpc, refusals
+import msgspec
+
+from broker.core import jsonrpc, lines, refusals
 from broker.core.audience import UPDATED, Audience
 from broker.core.calls import Calls
 from broker.core.catalog import LISTS
 from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
 from broker.core.jsonrpc import Asked, Id, Message, Noise, Reply, Told
-from broker.core.link import Did, Link, Read
+from broker.core.link import Did, Link
 from broker.core.listening import Missed, Unheard
+from broker.core.lists import Read
 from broker.core.methods import Era
 from broker.core.metrics import Counters
 from broker.core.routing import Call
 from broker.core.server import Server
 from broker.core.texts import clip
+from broker.core.tolerances import KINDS, Oddity, Tolerated, told
 
 MAX_ID_CHARS = 256
 """The longest id of a server's own request that is answered. It is part of the answer."""
@@ -61,17 +65,21 @@ class Servers:
         link.heard(now)
         if server.health is not None:
             server.health.heard(now)
-        message = jsonrpc.read(line)
+        message = lines.read(line)
         if not isinstance(message, Noise):
             self._message(server, link, message, now)
-        elif (batch := jsonrpc.read_batch(line)) and link.era is not Era.MODERN:
+        elif (batch := lines.read_batch(line)) and link.era is not Era.MODERN:
             for message in batch:
                 self._message(server, link, message, now)
         else:
+            self._note_odd(server, message.odd)
             self.discard(server, "noise", bytes=len(line))
             self._effects.append(Keep(name, line))
+            link.noise(line, now)
 
     def _message(self, server: Server, link: Link, message: Message, now: float) -> None:
+        if message.odd:
+            self._note_odd(server, message.odd)
         if isinstance(message, Reply):
             self._replied(server, link, message, now)
         elif isinstance(message, Told):
@@ -96,29 +104,40 @@ class Servers:
         if effects is None and server.health is not None and server.health.answered(reply.id):
             return  # that it came is all that it says
         if effects is None:
-            self.discard(server, "late.reply", id=_shown(reply.id))
-            self._release(server, reply.id, now)
+            self._answers_nothing(server, link, reply.id, now)
         else:
             self.link_did(server, link, effects, now)
 
-    def _release(self, server: Server, id: Id | None, now: float) -> None:
-        """Nobody waits for this reply any more, but perhaps for the place in line of its call."""
+    def _answers_nothing(self, server: Server, link: Link, id: Id | None, now: float) -> None:
+        """Nobody waits for this reply, but perhaps for the place in line of its call."""
+        shown = _shown(id)
         if server.release(id):
+            self.discard(server, "late.reply", id=shown)
             self._calls.pump(server, now)
+        elif link.is_late(id) or id in server.ended:
+            self.discard(server, "late.reply", id=shown)
+        elif server.line.running or link.waits:  # perhaps it is the answer that is waited for
+            self.discard(server, "unmatched.reply", id=shown)
+            self.tolerate(server, Tolerated(Oddity.UNMATCHED, {"id": shown}))
+            link.noise(b"a reply with the id " + shown.encode(), now)
+        else:
+            self.discard(server, "late.reply", id=shown)
 
     def _broken(self, server: Server, link: Link, broken: jsonrpc.Broken, now: float) -> None:
         call = self._open_call(server, broken.id)
+        if broken.id is not None:
+            self.tolerate(server, Tolerated(Oddity.BROKEN, {"reason": clip(broken.reason)}))
         if call is not None:
             self.discard(server, "broken.reply", method=call.method, reason=clip(broken.reason))
             self._calls.fail(call, refusals.invalid_reply(call, broken.reason), now)
             self._calls.pump(server, now)
             return
         effects = link.broken(broken.id, broken.reason, now)
-        if effects is None:
-            self.discard(server, "broken.line", reason=clip(broken.reason))
-            self._release(server, broken.id, now)
-        else:
+        if effects is not None:
             self.link_did(server, link, effects, now)
+        elif server.health is None or not server.health.answered(broken.id):
+            self.discard(server, "broken.line", reason=clip(broken.reason))
+            self._answers_nothing(server, link, broken.id, now)
 
     def _told(self, server: Server, link: Link, told: Told, now: float) -> None:
         if told.method == "notifications/progress":
@@ -135,7 +154,7 @@ class Servers:
                 self.link_did(server, link, did, now)
 
     def _updated(self, server: Server, told: Told) -> None:
-        uri = jsonrpc.read_uri(told.params)
+        uri = lines.read_uri(told.params)
         if uri is None or not self._audience.resource_updated(server.name, uri, bytes(told.params or b"")):
             self.discard(server, "resource.updated")
 
@@ -154,12 +173,12 @@ class Servers:
         self._effects.append(Keep(server.name, bytes(told.params or b"")))
 
     def _progress(self, server: Server, told: Told, now: float) -> None:
-        seen = jsonrpc.read_progress(told.params)
+        seen = lines.read_progress(told.params)
         call = self._open_call(server, seen.token)
         if call is None or not call.wants_progress:
             self.discard(server, "late.progress")
         else:
-            self._calls.progress(call, jsonrpc.progress_body(seen, call.token), now)
+            self._calls.progress(call, lines.progress_body(seen, call.token), now)
 
     def _asked(self, server: Server, link: Link, asked: Asked) -> None:
         """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""
@@ -191,8 +210,12 @@ class Servers:
 
     def link_did(self, server: Server, link: Link, did: Iterable[Did], now: float) -> None:
         """Its link has something to be done, or to be told."""
+        did = list(did)
         for one in did:
-            if isinstance(one, Read):
+            if isinstance(one, Tolerated):
+                self.tolerate(server, one)
+            elif isinstance(one, Read):
+                server.reread(one.method, {odd.oddity for odd in did if isinstance(odd, Tolerated)})
                 self._was_read(server, one, now)
             elif isinstance(one, Missed):
                 self._audience.missed(server.name, one.uris)
@@ -221,6 +244,21 @@ class Servers:
         if server.link is None or not server.link.is_reading(read.method):  # it may have changed meanwhile
             self._calls.answer_askers(server, read.method, now)
 
+    def _note_odd(self, server: Server, odd: Iterable[Oddity]) -> None:
+        for oddity in odd:
+            self.tolerate(server, Tolerated(oddity))
+
+    def tolerate(self, server: Server, odd: Tolerated) -> None:
+        """Something was put up with: counted, and said, a notable kind once per process as a warning."""
+        if server.tolerate(odd):
+            level = Level.WARNING if KINDS[odd.oddity].notable else Level.DEBUG
+            event = "catalogue.unread" if odd.oddity is Oddity.UNREAD else "server.odd"
+            reason = told(odd.oddity, {"server": server.name, **odd.facts})
+            facts = {"list": odd.facts["list"]} if "list" in odd.facts else {}
+            self._effects.note(
+                level, event, server=server.name, kind=odd.oddity.value, **facts, reason=reason
+            )
+
     def discard(self, server: Server, what: str, **facts: str | int) -> None:
         """Something of a server's that goes nowhere: counted, and said."""
         server.dropped.add(what)
@@ -228,8 +266,9 @@ class Servers:
         self._effects.note(Level.DEBUG, f"server.{what}", server=server.name, **facts)
 
 
-def _shown(id: Id) -> str:
-    return clip(str(id), 40)
+def _shown(id: Id | None) -> str:
+    """An id as it came, in JSON."""
+    return clip(msgspec.json.encode(id).decode(), 40)
 
 
 def no_answer(method: str) -> str:

@@ -21,6 +21,7 @@ LEVELS = ("debug", "info", "warning", "error")
 _PARTS = {
     "state.value": [state.value for state in State],
     "stream": ["stderr", "stdout"],
+    "event": ["catalogue.unread", "server.odd"],
     "what": [],  # the second argument of every `discard`, which is where it comes from
 }
 """The source of what stands in the braces of an event → what it may be."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from broker.core import repeating
 from broker.core.lifecycle import State
 from broker.core.methods import METHODS, Era, Route
 from broker.core.repeating import Once
+from broker.core.tolerances import KINDS
 from broker.words import WORDS
 from docs.blocks.markdown import TEXTS, Language, code, table
 
@@ -22,6 +25,29 @@ def states(language: Language) -> str:
         for state, text in ((state, TEXTS["states"][state.value]) for state in State)
     ]
     return table(head[language], rows)
+
+
+def tolerated(language: Language) -> str:
+    """Each kind of oddity that is put up with, by its name in `tolerated`, and how it is told."""
+    head = {"en": ("kind", "what is put up with", "told"), "zh": ("种类", "容忍什么", "如何告知")}
+    said = TEXTS["tolerated"]
+    rows = [
+        [
+            code(oddity.value),
+            _blanks(kind.english if language == "en" else kind.chinese),
+            said["notable" if kind.notable else "counted"][language],
+        ]
+        for oddity, kind in KINDS.items()
+    ]
+    return table(head[language], rows)
+
+
+def _blanks(text: str) -> str:
+    """The places of a text, as what stands there; an amount is written with the plural."""
+    return _PLACE.sub(lambda place: "s" if place[2] else f"*{place[1].upper()}*", text)
+
+
+_PLACE = re.compile(r"\{(\w+)(:s)?\}")
 
 
 def fates(language: Language) -> str:

@@ -24,6 +24,7 @@ class Script:
     lists: dict[str, list[str]] = field(default_factory=lambda: {"tools/list": ["echo"]})
     capabilities: Json | None = None
     mute: set[str] = field(default_factory=set)
+    lacks: set[str] = field(default_factory=set)
     hints: Json = field(default_factory=dict)
     annotations: dict[str, Json] = field(default_factory=dict)
 
@@ -32,6 +33,8 @@ class Script:
         method = request["method"]
         if "id" not in request or method in self.mute:
             return None
+        if method in self.lacks:
+            return _error(request, -32601, "no such method")
         if method == "server/discover" and self.era is Era.MODERN:
             return _result(
                 request, {"supportedVersions": [MODERN_VERSION], "capabilities": self.offers(), "_meta": {}}
@@ -125,8 +128,8 @@ class Process:
         return self.got("tools/call")
 
     def say(self, message: Json | bytes) -> None:
-        """It writes a line."""
-        line = message if isinstance(message, bytes) else json.dumps(message).encode()
+        """It writes a line: a message of JSON-RPC, or any bytes."""
+        line = message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode()
         self.answered |= _answers(line) & self.at.keys()
         self._world.lines.append((self, line))
         self._world.settle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.askers import PATIENCE_S
-from broker.core.link import READ_BURST
+from broker.core.lists import READ_BURST
 from broker.core.methods import Era
 from client_shim import wire
 from client_shim.wire import Code
@@ -116,7 +116,7 @@ def test_a_reading_that_fails_gives_the_old_list(how: str) -> None:
     if how == "error":
         process.refuse(last(process), -32603, "not now")
     elif how == "garbage":
-        process.say(b'{"id":%d,"result":NaN}' % last(process)["id"])
+        process.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % last(process)["id"])
     elif how == "pages":
         process.reply(last(process), {"tools": "none"})
     elif how == "death":

@@ -97,7 +97,7 @@ def test_any_line_is_a_sign_of_life(era: Era, sign: str) -> None:
         asked = process(world).got(QUESTION[era])
         answers: dict[str, Any] = {
             "error": {"id": asked[-1]["id"], "error": {"code": -32601, "message": "no such method"}},
-            "broken answer": b'{"id":%d,"result":NaN}' % asked[-1]["id"],
+            "broken answer": b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % asked[-1]["id"],
             "late answer": {"id": asked[-2]["id"], "result": {}},
             "notification": {"method": "notifications/message", "params": {"level": "info", "data": 1}},
             "request": {"id": 1, "method": "ping"},

@@ -11,9 +11,11 @@ import pytest
 from broker.core.config import ServerConfig
 from broker.core.effects import Effect, Note, Opened, Unfit, Write
 from broker.core.jsonrpc import Reply, Told
-from broker.core.link import MAX_REASON_CHARS, READ_BURST, READ_EVERY_S, Did, Link, Read
+from broker.core.link import MAX_REASON_CHARS, Did, Link
 from broker.core.listening import Missed, Unheard
+from broker.core.lists import LIST_HOLD_S, LIST_S, READ_BURST, READ_EVERY_S, TOOLS_HOLD_S, Read
 from broker.core.methods import MODERN_VERSION, Era
+from broker.core.tolerances import Tolerated
 
 CLIENT = {"name": "mcp-broker", "version": "0.1.0"}
 META = "io.modelcontextprotocol/"
@@ -35,6 +37,7 @@ class Talk:
         self.link = Link(config, remembered, count(1).__next__, 10_000, CLIENT)
         self.asked: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
+        self.odd: list[Tolerated] = []
         self.news: list[Read | Missed | Unheard] = []
 
     def did(self, effects: list[Did] | list[Effect] | None) -> list[str]:
@@ -44,6 +47,10 @@ class Talk:
         for effect in effects:
             if isinstance(effect, (Read, Missed, Unheard)):
                 self.news.append(effect)
+                continue
+            if isinstance(effect, Tolerated):
+                self.odd.append(effect)
+                words.append(effect.oddity.value)
                 continue
             self.effects.append(effect)
             if isinstance(effect, Write):
@@ -138,9 +145,73 @@ def test_a_legacy_request_of_the_broker_has_no_modern_meta() -> None:
     assert all("_meta" not in request["params"] for request in talk.asked)
 
 
-def test_a_server_without_lists_is_open_at_once() -> None:
-    """Section 2: what it does not offer is not asked for."""
-    assert Talk(logging={}).agree() == ["notifications/initialized", "Opened"]
+def test_a_server_that_declares_no_list_is_asked_for_each_once() -> None:
+    """Servers with `capabilities: {}` and tools behind it exist. `-32601`, `{}` or silence means none."""
+    talk = Talk(logging={})
+    lists = ["tools/list", "resources/list", "resources/templates/list", "prompts/list"]
+    assert talk.agree() == ["notifications/initialized", *lists]
+    assert talk.tools("a") == ["list-undeclared"]
+    assert talk.refuse("resources/list") == talk.answer("resources/templates/list", {}) == []
+    assert talk.did(talk.link.tick(LIST_HOLD_S)) == ["Opened"]
+    assert talk.names() == {"a"}
+    assert talk.did(talk.link.tick(LIST_S)) == []
+    assert talk.link.catalogue is not None
+    for method, member in (("resources/list", "resources"), ("prompts/list", "prompts")):
+        assert talk.link.catalogue.answer(method, 0.0) == b'{"%b":[]}' % member.encode()
+
+
+def test_a_list_without_an_answer_costs_that_list() -> None:
+    """A server that ignored `resources/templates/list` never became ready."""
+    talk = Talk(tools={}, resources={})
+    talk.agree()
+    talk.tools("a")
+    assert talk.answer("resources/list", {"resources": []}) == []
+    dues = [talk.link.wake_at]
+    assert talk.did(talk.link.tick(LIST_HOLD_S)) == ["Opened"]
+    dues.append(talk.link.wake_at)
+    assert talk.did(talk.link.tick(LIST_S)) == ["list-unread"]
+    assert [*dues, talk.link.wake_at] == [LIST_HOLD_S, LIST_S, None]
+    late = Reply(talk.last("resources/templates/list")["id"], memoryview(b"{}"), None)
+    assert talk.link.reply(late.id, late, LIST_S) is None
+    assert talk.link.is_late(late.id)
+
+
+def test_a_list_that_comes_after_the_server_is_ready_counts() -> None:
+    """It was slow, and clients are told that it has changed."""
+    talk = Talk(tools={}, prompts={})
+    talk.agree()
+    talk.tools("a")
+    talk.did(talk.link.tick(LIST_HOLD_S))
+    assert talk.link.is_reading("prompts/list")
+    assert talk.answer("prompts/list", {"prompts": [{"name": "p"}]}, 5.0) == ["catalogue.changed"]
+    assert talk.news == [Read("prompts/list", True)]
+
+
+def test_the_list_of_tools_is_waited_for_longer() -> None:
+    """It is what a server is for; it may be slow, and one that is ready has it."""
+    talk = Talk(tools={}, prompts={})
+    talk.agree()
+    talk.answer("prompts/list", {"prompts": []})
+    assert talk.did(talk.link.tick(TOOLS_HOLD_S - 0.1)) == []
+    assert talk.did(talk.link.tick(TOOLS_HOLD_S)) == ["Opened"]
+    assert talk.tools("a", now=20.0) == ["catalogue.changed"]
+
+
+@pytest.mark.parametrize("how", ["error", "silence", "broken"])
+def test_a_further_page_that_cannot_be_had_leaves_what_was_read(how: str) -> None:
+    """And `status` says so."""
+    talk = Talk(tools={})
+    talk.agree()
+    talk.tools("a", nextCursor="2")
+    if how == "error":
+        did = talk.refuse("tools/list", -32602)
+    elif how == "broken":
+        did = talk.did(talk.link.broken(talk.last("tools/list")["id"], "NaN", 0.0))
+    else:
+        did = talk.did(talk.link.tick(TOOLS_HOLD_S)) + talk.did(talk.link.tick(30.0))
+    assert "list-partial" in did
+    assert "Opened" in did
+    assert talk.names() == {"a"}
 
 
 def test_pages_are_asked_for_until_there_are_no_more() -> None:
@@ -153,34 +224,41 @@ def test_pages_are_asked_for_until_there_are_no_more() -> None:
     assert talk.names() == {"a", "b"}
 
 
-@pytest.mark.parametrize("how", ["refused", "garbage", "broken", "endless"])
+@pytest.mark.parametrize("how", ["refused", "garbage", "broken"])
 def test_a_list_that_cannot_be_had_does_not_keep_the_server_from_opening(how: str) -> None:
-    """Law 9: the server is of use without it, and the log says which list and why."""
+    """Law 9: the server is of use without it, and it is told which list it is and why."""
     talk = Talk(tools={}, prompts={})
     talk.agree()
     talk.tools("a")
     if how == "refused":
-        did = talk.refuse("prompts/list")
+        did = talk.refuse("prompts/list", -32603)
     elif how == "garbage":
         did = talk.answer("prompts/list", {"prompts": 5})
-    elif how == "broken":
-        did = talk.did(talk.link.broken(talk.last("prompts/list")["id"], "NaN", 0.0))
     else:
-        talk.answer("prompts/list", {"prompts": [], "nextCursor": "x"})
-        did = talk.answer("prompts/list", {"prompts": [], "nextCursor": "x"})
-    assert did == ["catalogue.unread", "Opened"]
-    (note,) = [effect for effect in talk.effects if isinstance(effect, Note)]
-    assert note.facts["list"] == "prompts/list"
-    assert note.facts["reason"]
+        did = talk.did(talk.link.broken(talk.last("prompts/list")["id"], "NaN", 0.0))
+    assert did == ["list-unread", "Opened"]
+    (odd,) = talk.odd
+    assert odd.facts["list"] == "prompts/list"
+    assert odd.facts["reason"]
     assert talk.link.catalogue is not None
     assert talk.link.catalogue.answer("prompts/list", 0.0) is None
+
+
+def test_a_declared_list_that_the_server_does_not_know_is_empty() -> None:
+    """As in both SDKs; nothing is lost, so nothing is said."""
+    talk = Talk(tools={}, prompts={})
+    talk.agree()
+    talk.tools("a")
+    assert talk.refuse("prompts/list", -32601) == ["Opened"]
+    assert talk.link.catalogue is not None
+    assert talk.link.catalogue.answer("prompts/list", 0.0) == b'{"prompts":[]}'
 
 
 def test_tools_of_one_name_are_told_of() -> None:
     """Law 9: which of them answers is the server's affair, but somebody should know."""
     talk = Talk(tools={})
     talk.agree()
-    assert talk.tools("a", "a") == ["catalogue.repeated", "Opened"]
+    assert talk.tools("a", "a") == ["same-name", "Opened"]
 
 
 # --- a handshake that goes wrong ---------------------------------------------------------------------
@@ -190,26 +268,38 @@ def test_a_failed_handshake_makes_the_process_unfit() -> None:
     """Law 10: with the server's own words."""
     talk = Talk(remembered=Era.LEGACY)
     talk.greet()
-    assert talk.refuse("initialize", -32603) == ["Unfit"]
-    assert talk.effects[-1] == Unfit("s", "it refused initialize: no (-32603)")
+    assert talk.refuse("initialize", -32603) == ["era-changed", "server/discover"]
+    assert talk.refuse("server/discover") == ["Unfit"]
+    assert talk.effects[-1] == Unfit(
+        "s",
+        "it refused server/discover: no (-32601); it refused initialize: no (-32603); "
+        'if it is an older server, `protocol = "legacy"` in [servers.s] may help',
+    )
 
 
 def test_why_a_handshake_failed_is_told_in_few_words() -> None:
     """Law 6: for as long as the server is down it is kept, logged and shown, whatever the server made it."""
-    talk = Talk(remembered=Era.LEGACY)
+    talk = Talk()
     talk.greet()
+    talk.refuse("server/discover")
     assert talk.refuse("initialize", -32603, "\x1b[2J" + "x" * 1_000_000) == ["Unfit"]
     (unfit,) = [effect for effect in talk.effects if isinstance(effect, Unfit)]
     assert len(unfit.reason) <= MAX_REASON_CHARS + 1
     assert unfit.reason.isprintable()
 
 
-def test_a_broken_reply_makes_it_unfit_at_once() -> None:
+def test_broken_replies_make_it_unfit_at_once() -> None:
     """Section 5: else the start would wait for its deadline."""
-    talk = Talk(remembered=Era.LEGACY)
+    talk = Talk()
     talk.greet()
-    assert talk.did(talk.link.broken(talk.asked[0]["id"], "NaN", 0.0)) == ["Unfit"]
-    assert talk.effects[-1] == Unfit("s", "its reply to initialize cannot be read: NaN")
+    assert talk.did(talk.link.broken(talk.asked[0]["id"], "NaN", 0.0)) == [
+        "probe-answered-oddly",
+        "initialize",
+    ]
+    assert talk.did(talk.link.broken(talk.asked[1]["id"], "NaN", 0.0)) == ["Unfit"]
+    unfit = talk.effects[-1]
+    assert isinstance(unfit, Unfit)
+    assert "its reply to initialize cannot be used: NaN" in unfit.reason
 
 
 def test_a_silent_probe_is_followed_by_initialize() -> None:
@@ -221,7 +311,21 @@ def test_a_silent_probe_is_followed_by_initialize() -> None:
     assert due is not None
     assert talk.link.tick(due - 0.1) == []
     assert talk.did(talk.link.tick(due)) == ["initialize"]
-    assert (talk.link.probing, talk.link.wake_at) == (False, None)
+    assert talk.link.wake_at is None
+
+
+def test_what_may_explain_that_it_is_not_ready() -> None:
+    """Law 10: what it was sent, what came instead, and what may help."""
+    talk = Talk(tools={}, prompts={})
+    talk.greet()
+    talk.link.noise(b'{"id": 1, "result": {}}', 1.0)
+    talk.did(talk.link.tick(9.0))
+    assert talk.link.hint == (
+        "it was sent server/discover and initialize, and has not answered; the last line on its stdout was: "
+        '{"id": 1, "result": {}}; if it is an older server, `protocol = "legacy"` in [servers.s] may help'
+    )
+    talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": talk.capabilities})
+    assert talk.link.hint == "it has not answered tools/list, prompts/list"
 
 
 @pytest.mark.parametrize("late", ["no", "yes", "garbage", "broken"])
@@ -333,7 +437,7 @@ def test_a_refresh_that_fails_leaves_the_old_list() -> None:
     """Section 2: a list that was good is better than none."""
     talk = Talk(tools={}).open()
     talk.did(talk.link.told(Told(CHANGED, None), 0.0))
-    assert talk.refuse("tools/list") == ["catalogue.unread"]
+    assert talk.refuse("tools/list") == ["list-unread"]
     assert talk.names() == {"a"}
 
 
@@ -344,7 +448,7 @@ def test_a_refresh_without_an_answer_is_given_up() -> None:
     talk.did(talk.link.told(Told(CHANGED, None), 100.0))
     dues.append(talk.link.wake_at)
     assert talk.link.tick(129.0) == []
-    assert talk.did(talk.link.tick(130.0)) == ["catalogue.unread"]
+    assert talk.did(talk.link.tick(130.0)) == ["list-unread"]
     assert [*dues, talk.link.wake_at] == [None, 130.0, None]
     late = Reply(talk.asked[-1]["id"], memoryview(b'{"tools":[]}'), None)
     assert talk.link.reply(late.id, late, 131.0) is None

@@ -338,7 +338,7 @@ def test_a_subscription_that_the_server_refuses_is_told_in_the_log(how: str) -> 
     if how == "error":
         process.refuse(request, -32002, "there is no u")
     elif how == "garbage":
-        process.say(b'{"id":%d,"result":NaN}' % request["id"])
+        process.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % request["id"])
     world.wait(100.0)
     (note,) = [note for note in world.notes if note.event == "resource.not_subscribed"]
     assert note.facts["uri"] == "u"
@@ -568,7 +568,9 @@ def test_the_body_of_an_update_passes_as_it_came() -> None:
     page: Client = world.client()
     page.listen([], time=["u"])
     page.inbox.clear()
-    world.processes["time"].say(b'{"method":"%b","params":{"uri" : "u", "x":1.0}}' % UPDATED.encode())
+    world.processes["time"].say(
+        b'{"jsonrpc":"2.0","method":"%b","params":{"uri" : "u", "x":1.0}}' % UPDATED.encode()
+    )
     ((_, body),) = page.inbox
     assert body == b'{"uri" : "u", "x":1.0}'
     assert json.loads(body)["uri"] == "u"

@@ -36,7 +36,10 @@ def logged(client: Client) -> list[tuple[int, int, bytes | None]]:
 
 def say(process: Process, data: str = "x") -> None:
     """The server logs something."""
-    process.say(b'{"method":"notifications/message","params":{"level":"info", "data":"%b"}}' % data.encode())
+    process.say(
+        b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info", "data":"%b"}}'
+        % data.encode()
+    )
 
 
 BODY = b'{"level":"info", "data":"x"}'

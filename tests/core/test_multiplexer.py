@@ -267,7 +267,6 @@ def test_the_five_ways_a_server_may_not_be_there_are_told_apart() -> None:
         ("", {}, Code.UNKNOWN_METHOD),
         ("tools/list", {"cursor": "1"}, Code.INVALID_PARAMS),
         ("tools/list", {"cursor": ""}, Code.INVALID_PARAMS),
-        ("prompts/list", {}, Code.UNKNOWN_METHOD),
         ("tools/call", {"name": "echo", "_meta": {}}, Code.META_IN_BODY),
         ("tools/call", [], Code.INVALID_BODY),
         ("tools/call", {}, Code.UNKNOWN_TOOL),

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from broker.core.effects import Level
 from broker.core.jsonrpc import MAX_BATCH
 from broker.core.methods import MODERN_VERSION, Era
+from broker.core.tolerances import Oddity
 from client_shim import wire
 from client_shim.wire import Code
 from tests.core.world import World, ready
@@ -42,7 +44,7 @@ def test_an_error_of_the_server_passes_as_bytes() -> None:
     id = client.call()
     request = world.processes["time"].calls[0]
     error = b'{"code":-32022, "message":"no","data":{"a":1.0}}'
-    world.processes["time"].say(b'{"id":%d,"error":%b}' % (request["id"], error))
+    world.processes["time"].say(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (request["id"], error))
     assert client.endings(id) == [(wire.Error(1, id), error)]
     assert (world.mux.servers["time"].calls, world.mux.servers["time"].errors) == (1, 1)
 
@@ -142,7 +144,7 @@ def test_a_server_cannot_answer_the_call_of_another() -> None:
     rogue.reply(request, "mine")
     rogue.refuse(request, -1, "mine")
     rogue.progress(request["id"], 1)
-    rogue.say(b'{"id":%d,"result":NaN}' % request["id"])
+    rogue.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % request["id"])
     assert client.inbox == []
     process.reply(request, "ok")
     assert client.result(id) == "ok"
@@ -158,15 +160,38 @@ def test_a_server_cannot_answer_a_call_that_it_was_not_given_yet() -> None:
     assert client.endings(waiting) == []
 
 
-@pytest.mark.parametrize("id", [b'"%d"', b"%d.0", b"true", b"null", b"[%d]", b"%d9999999999999999999999"])
-def test_an_id_of_another_type_is_no_id(id: bytes) -> None:
-    """Law 8: 1, "1", 1.0 and true are not the same."""
+@pytest.mark.parametrize("id", [b'"%dx"', b"%d.5", b"true", b"null", b"[%d]", b"%d9999999999999999999999"])
+def test_an_id_of_another_value_is_another_id(id: bytes) -> None:
+    """Law 8: it ends nobody's call, and since one is open, somebody is told of it."""
     world = ready()
     process, client = world.processes["time"], world.client()
     call = client.call()
     known = process.calls[0]["id"]
-    process.say(b'{"id":%b,"result":1}' % id.replace(b"%d", str(known).encode()))
+    process.say(b'{"jsonrpc":"2.0","id":%b,"result":1}' % id.replace(b"%d", str(known).encode()))
     assert client.endings(call) == []
+    (warning,) = [note for note in world.notes if note.event == "server.odd" and note.level is Level.WARNING]
+    assert warning.facts["kind"] == Oddity.UNMATCHED.value
+    assert world.mux.servers["time"].tolerated[Oddity.UNMATCHED.value] == 1
+
+
+@pytest.mark.parametrize(
+    ("id", "oddity"),
+    [
+        (b'"%d"', Oddity.STRING_ID),
+        (b'" %d "', Oddity.STRING_ID),
+        (b"%d.0", Oddity.FLOAT_ID),
+        (b"%d0e-1", Oddity.FLOAT_ID),
+    ],
+)
+def test_an_id_as_a_string_or_a_float_is_the_same_id(id: bytes, oddity: Oddity) -> None:
+    """Servers that keep ids as strings or doubles echo them so; both SDKs take the former."""
+    world = ready()
+    process, client = world.processes["time"], world.client()
+    call = client.call()
+    known = process.calls[0]["id"]
+    process.say(b'{"jsonrpc":"2.0","id":%b,"result":{"x": 1.0}}' % id.replace(b"%d", str(known).encode()))
+    assert client.endings(call)[0][1] == b'{"x": 1.0}'
+    assert world.mux.servers["time"].tolerated == {oddity.value: 1}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +202,10 @@ def test_an_id_of_another_type_is_no_id(id: bytes) -> None:
         rb'"result":"\ud800"}',
         b'"result":' + b"[" * 2000 + b"]" * 2000 + b"}",
         b'"result":{',
-        b'"result":1,"error":{}}',
+        b'"result":1,"error":{"code":1}}',
+        b'"result":null,"error":null}',
+        b'"error":"no"}',
+        b'"error":null}',
         b'"method":5}',
         b'"jsonrpc":"2.0"}',
     ],
@@ -187,7 +215,7 @@ def test_a_broken_reply_ends_its_own_call_at_once(rest: bytes) -> None:
     world = ready()
     process, client = world.processes["time"], world.client()
     broken, neighbour = client.call(), client.call()
-    process.say(b'{"id":%d,' % process.calls[0]["id"] + rest)
+    process.say(b'{"jsonrpc":"2.0","id":%d,' % process.calls[0]["id"] + rest)
     fault = client.fault(broken)
     assert (fault.code, fault.data["server"]) == (Code.INVALID_REPLY, "time")
     process.reply(process.calls[1], "ok")
@@ -201,7 +229,7 @@ def test_a_broken_reply_makes_room_for_the_next_call() -> None:
     process, client = world.processes["time"], world.client()
     client.call()
     client.call()
-    process.say(b'{"id":%d,"result":NaN}' % process.calls[0]["id"])
+    process.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % process.calls[0]["id"])
     assert len(process.calls) == 2
 
 
@@ -212,13 +240,15 @@ def test_a_batch_is_its_messages() -> None:
     first, second = client.call(flags=WANTED), client.call()
     one, two = (request["id"] for request in process.calls)
     process.say(
-        b'[{"method":"notifications/progress","params":{"progressToken":%d,"progress":1}},'
-        b'{"id":%d,"result":"one"}, {"id":%d,"result":NaN},{"id":%d,"result":"two"}]' % (one, one, 9999, two)
+        b'[{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%d,"progress":1}},'
+        b'{"jsonrpc":"2.0","id":%d,"result":"one"}, {"jsonrpc":"2.0","id":%d,"result":NaN},'
+        b'{"jsonrpc":"2.0","id":%d,"result":"two"}]' % (one, one, 9999, two)
     )
     assert client.inbox == []  # NaN is no JSON: nothing of it can be told apart
     process.say(
-        b'[{"method":"notifications/progress","params":{"progressToken":%d,"progress":1}},'
-        b'{"id":%d,"result":"one"}, {"id":%d,"result":"two"}]' % (one, one, two)
+        b'[{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%d,"progress":1}},'
+        b'{"jsonrpc":"2.0","id":%d,"result":"one"}, {"jsonrpc":"2.0","id":%d,"result":"two"}]'
+        % (one, one, two)
     )
     assert [type(message) for message, _ in client.inbox] == [wire.Notification, wire.Result, wire.Result]
     assert (client.result(first), client.result(second)) == ("one", "two")
@@ -232,17 +262,23 @@ def test_a_batch_is_its_messages() -> None:
         (b"[info] listening", "dropped.noise"),
         (b"[]", "dropped.noise"),
         (b"[1, 2]", "dropped.noise"),
-        (b'[{"id":12345,"result":1}]', "dropped.late.reply"),
+        (b'[{"jsonrpc":"2.0","id":12345,"result":1}]', "dropped.unmatched.reply"),
         (b"[" + b",".join([b"{}"] * (MAX_BATCH + 1)) + b"]", "dropped.noise"),
         (b"", "dropped.noise"),
-        (b"{", "dropped.broken.line"),
-        (b'{"id":12345,"result":NaN}', "dropped.broken.line"),
-        (b'{"id":12345,"result":1}', "dropped.late.reply"),
-        (b'{"method":"notifications/x"}', "dropped.notification"),
-        (b'{"method":"notifications/cancelled","params":{"requestId":1}}', "dropped.notification"),
-        (b'{"method":"notifications/message","params":{"data":"x"}}', "dropped.message"),
-        (b'{"method":"notifications/progress"}', "dropped.late.progress"),
-        (b'{"id":1,"method":"sampling/createMessage"}', "dropped.question"),
+        (b"{", "dropped.noise"),
+        (b'{"id":12345,"result":1}', "dropped.noise"),
+        (b'{"jsonrpc":"1.0","id":12345,"result":1}', "dropped.noise"),
+        (b'{"jsonrpc":"2.0","id":12345,"result":NaN}', "dropped.broken.line"),
+        (b'{"jsonrpc":"2.0","id":12345,"result":1}', "dropped.unmatched.reply"),
+        (b'{"jsonrpc":"2.0","id":null,"result":{}}', "dropped.broken.line"),
+        (b'{"jsonrpc":"2.0","method":"notifications/x"}', "dropped.notification"),
+        (
+            b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}',
+            "dropped.notification",
+        ),
+        (b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"x"}}', "dropped.message"),
+        (b'{"jsonrpc":"2.0","method":"notifications/progress"}', "dropped.late.progress"),
+        (b'{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage"}', "dropped.question"),
     ],
 )
 def test_what_a_server_says_to_nobody_is_counted(line: bytes, counter: str) -> None:
@@ -256,11 +292,40 @@ def test_what_a_server_says_to_nobody_is_counted(line: bytes, counter: str) -> N
     assert world.notes[-1].facts["server"] == "time"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"level":"debug","id":%d,"result":{"rows":3},"message":"query done"}',
+        b'{"level":"warn","id":%d,"error":"upstream 502, trying again"}',
+        b'{"id":%d,"method":"tools/call","params":{"name":"echo"}}',
+        b'{"jsonrpc":2.0,"id":%d,"result":{}}',
+        b'{"jsonrpc":"1.0","id":%d,"result":{}}',
+        b'{"message":{"jsonrpc":"2.0","id":%d,"result":{}},"id":%d,"result":{}}',
+        b'{"id":%d,"result":NaN}',
+        b'{"id":%d,"result":{"jsonrpc":"2.0"},',
+        b'[{"id":%d,"result":{}}]',
+        b"{",
+        b'  "id": %d,',
+        b'  "result": {},',
+        b"}",
+    ],
+)
+def test_a_line_that_is_no_json_rpc_settles_nothing(line: bytes) -> None:
+    """Law 3: a caller was once given the rows of a log line, with `is_error` false."""
+    world = ready()
+    process, client = world.processes["time"], world.client()
+    call = client.call()
+    process.say(line.replace(b"%d", str(process.calls[0]["id"]).encode()))
+    assert not client.endings(call)
+    process.reply(process.calls[0], {"content": []})
+    assert client.result(call) == {"content": []}
+
+
 def test_what_is_for_people_is_kept_for_them() -> None:
     """Section 2: a banner on stdout and log messages go where stderr goes."""
     world = ready()
     world.processes["time"].say(b"Listening")
-    world.processes["time"].say(b'{"method":"notifications/message","params":{"data":"x"}}')
+    world.processes["time"].say(b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"x"}}')
     assert [kept.text for kept in world.kept] == [b"Listening", b'{"data":"x"}']
 
 
@@ -268,7 +333,7 @@ def test_lines_of_a_process_that_is_gone_are_counted() -> None:
     """Law 9: its last words may come after its end."""
     world = ready()
     world.exit()
-    world.run(world.mux.line("time", b'{"id":1,"result":1}', world.now))
+    world.run(world.mux.line("time", b'{"jsonrpc":"2.0","id":1,"result":1}', world.now))
     assert world.mux.counters["dropped.late.line"] == 1
 
 

@@ -50,7 +50,7 @@ requests = st.tuples(
     ),
     st.sampled_from([*TOOLS * 4, "other"]),
 )
-replies = st.sampled_from(["result", "result", "result", "big", "huge", "error", "broken", "text id"])
+replies = st.sampled_from(["result", "result", "result", "big", "huge", "error", "broken", "text id", "log"])
 
 
 @dataclass
@@ -224,9 +224,11 @@ class AnyInterleaving(RuleBasedStateMachine):
             error = {"code": -32000, "message": "no", "data": secret}
             process.say({"jsonrpc": "2.0", "id": request["id"], "error": error})
         elif how == "broken":
-            process.say(b'{"id":%d,"result":NaN}' % request["id"])
+            process.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % request["id"])
         elif how == "text id":
-            process.reply({"id": str(request["id"])}, "stolen")
+            process.reply({"id": str(request["id"])}, secret)
+        elif how == "log":
+            process.say(b'{"id":%d,"result":"stolen"}' % request["id"])
         else:
             size = {"big": 30_000, "huge": 66_000}.get(how, 0)
             process.reply(request, {**secret, "pad": "x" * size})
@@ -255,7 +257,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         if what == "result":
             process.reply({"id": id}, "stolen")
         elif what == "broken":
-            process.say(b'{"id":%d,"result":NaN}' % id)
+            process.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % id)
         else:
             process.progress("t" if what == "token" else id, -1)
 
@@ -345,6 +347,8 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert result["arguments"]["secret"] == asked.secret
         elif asked.method == "ping":
             assert result == {}
+        elif asked.method == "prompts/list":
+            assert result["prompts"] == []
         else:
             assert [tool["name"] for tool in result["tools"]] == TOOLS
 

@@ -85,7 +85,7 @@ def test_a_question_in_a_result_passes_untouched_and_so_does_the_retry() -> None
     id = client.call(meta=capabilities)
     assert process.calls[0]["params"]["_meta"][META + "clientCapabilities"] == {"elicitation": {}}
     wanted = b'{"resultType":"input_required", "inputRequests":{"a":{"method":"x"}},"requestState":"1.0"}'
-    process.say(b'{"id":%d,"result":%b}' % (process.calls[0]["id"], wanted))
+    process.say(b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (process.calls[0]["id"], wanted))
     ((_, body),) = client.endings(id)
     assert body == wanted
     retry = b'{"name":"echo","inputResponses":{"a":{"action":"accept", "n":1.0}},"requestState":"1.0"}'

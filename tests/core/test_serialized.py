@@ -44,7 +44,9 @@ def test_the_next_call_waits_for_the_late_reply(world: World, how: str, late: st
     second = other.call()
     assert len(process.calls) == 1
     id = process.calls[0]["id"]
-    process.say(b'{"id":%d,"result":NaN}' % id if late == "broken" else {**LATE[late], "id": id})
+    process.say(
+        b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % id if late == "broken" else {**LATE[late], "id": id}
+    )
     process.reply(process.calls[1], "ok")
     assert other.result(second) == "ok"
     world.assert_empty()
@@ -82,7 +84,7 @@ def test_a_reply_to_something_else_frees_no_place(world: World) -> None:
     give_up(world, "cancel")
     other.call()
     id = process.calls[0]["id"]
-    for stray in (id + 1, str(id), 0, -id):
+    for stray in (id + 1, f"{id}x", 0, -id):
         process.say({"id": stray, "result": {}})
     assert len(process.calls) == 1
 

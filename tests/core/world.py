@@ -13,7 +13,19 @@ from typing import Any
 
 from broker.core.backoff import Backoff
 from broker.core.config import Config, ServerConfig
-from broker.core.effects import Closed, Demand, Effect, Keep, Manage, Note, Opened, Slow, Unfit, Write
+from broker.core.effects import (
+    Closed,
+    Demand,
+    Effect,
+    Keep,
+    Manage,
+    Note,
+    Opened,
+    Respawn,
+    Slow,
+    Unfit,
+    Write,
+)
 from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
 from broker.core.loading import load
 from broker.core.multiplexer import Multiplexer
@@ -224,6 +236,8 @@ class World:
                 self.feed(effect.server, Event.OPENED)
             elif isinstance(effect, Unfit):
                 self.feed(effect.server, Event.FAILED, Ending(effect.reason))
+            elif isinstance(effect, Respawn):
+                self.feed(effect.server, Event.LEGACY, Ending(effect.reason))
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
             else:

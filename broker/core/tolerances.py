@@ -1,0 +1,191 @@
+"""What the broker puts up with in the lines of servers: each kind by its name, and the words that tell of it.
+
+A kind is counted per server (`tolerated` in `status --json`). A notable one is also logged as a warning, once
+per process, and has a line in `status`: something is lost, slow or doubtful because of it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from msgspec import Struct
+
+Fact = str | int
+
+
+class Oddity(str, Enum):
+    """The kinds, by their names in `tolerated`."""
+
+    # Lines
+    BYTE_ORDER_MARK = "byte-order-mark"
+    ANSI = "ansi-colours"
+    NOT_JSON_RPC = "not-json-rpc"
+    BROKEN = "broken-answer"
+    # Envelopes
+    STRING_ID = "id-as-string"
+    FLOAT_ID = "id-as-float"
+    NULL_ID = "null-id"
+    NULL_MEMBER = "null-member"
+    EMPTY_MEMBER = "empty-member"
+    PARAMS = "params-not-an-object"
+    UNMATCHED = "unmatched-answer"
+    # The handshake
+    PROBE_ODD = "probe-answered-oddly"
+    PROBE_UNANSWERED = "probe-unanswered"
+    PROBE_EXIT = "probe-ended-it"
+    PROBE_HANG = "probe-hung-it"
+    FIELD = "field-ignored"
+    OLD_VERSION = "old-version"
+    FORGOTTEN = "era-changed"
+    # Lists
+    EMPTY_CURSOR = "empty-cursor"
+    BAD_CURSOR = "cursor-not-a-string"
+    CURSOR_AGAIN = "cursor-again"
+    PAGE_AGAIN = "page-again"
+    TOO_LONG = "list-too-long"
+    NO_LIST = "list-missing"
+    BAD_ITEM = "bad-item"
+    SAME_NAME = "same-name"
+    PARTIAL = "list-partial"
+    UNREAD = "list-unread"
+    UNDECLARED = "list-undeclared"
+
+
+class Kind(Struct, frozen=True):
+    """How one kind is told of: its texts with places for facts, and whether it is notable."""
+
+    english: str
+    chinese: str
+    notable: bool = False
+
+
+_O = Oddity
+
+KINDS: dict[Oddity, Kind] = {
+    _O.BYTE_ORDER_MARK: Kind(
+        "a byte-order mark before a line of its stdout",
+        "stdout 的行首有字节顺序标记（BOM）",
+    ),
+    _O.ANSI: Kind("ANSI colours around a message", "消息前后带有 ANSI 颜色序列"),
+    _O.NOT_JSON_RPC: Kind(
+        'JSON on its stdout that is no JSON-RPC 2.0 (no `"jsonrpc": "2.0"`): kept as log lines',
+        'stdout 上有不是 JSON-RPC 2.0 的 JSON（没有 `"jsonrpc": "2.0"`）：按日志行保留',
+    ),
+    _O.BROKEN: Kind("an answer that cannot be used: {reason}", "有无法使用的应答：{reason}", notable=True),
+    _O.STRING_ID: Kind("answers carry ids as strings", "应答中的 id 是字符串", notable=True),
+    _O.FLOAT_ID: Kind("answers carry ids as floats", "应答中的 id 是浮点数", notable=True),
+    _O.NULL_ID: Kind("notifications carry an `id` of null", "通知带有值为 null 的 `id`"),
+    _O.NULL_MEMBER: Kind("members that are null beside others", "消息中有值为 null 的成员"),
+    _O.EMPTY_MEMBER: Kind(
+        "an empty `error` beside a result, or an empty `result` beside an error",
+        "result 旁边有空的 `error`，或 error 旁边有空的 `result`",
+    ),
+    _O.PARAMS: Kind("params that are no object: taken as absent", "params 不是对象：按没有处理"),
+    _O.UNMATCHED: Kind(
+        "an answer came with the id {id}, which no open request has: a request may wait until its time is up",
+        "收到 id 为 {id} 的应答，但没有未完成的请求用这个 id：可能有请求会一直等到超时",
+        notable=True,
+    ),
+    _O.PROBE_ODD: Kind(
+        "answered server/discover oddly, and was taken for an older server: {reason}",
+        "对 server/discover 的应答不合规范，按旧版服务器处理：{reason}",
+    ),
+    _O.PROBE_UNANSWERED: Kind(
+        'leaves server/discover unanswered, which delays its start; `protocol = "legacy"` in '
+        "[servers.{server}] leaves it out",
+        '不应答 server/discover，启动因此变慢；在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
+        notable=True,
+    ),
+    _O.PROBE_EXIT: Kind(
+        'ended at server/discover and was started again without it; `protocol = "legacy"` in '
+        "[servers.{server}] leaves it out",
+        "收到 server/discover 就退出，已不带它重新启动；"
+        '在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
+        notable=True,
+    ),
+    _O.PROBE_HANG: Kind(
+        'answered nothing after server/discover and was started again without it; `protocol = "legacy"` in '
+        "[servers.{server}] leaves it out",
+        "收到 server/discover 之后不再应答，已不带它重新启动；"
+        '在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
+        notable=True,
+    ),
+    _O.FIELD: Kind(
+        "its answer to {method} has fields of the wrong type, which were ignored: {fields}",
+        "对 {method} 的应答中有类型不对的字段，已忽略：{fields}",
+    ),
+    _O.OLD_VERSION: Kind("speaks the old protocol version {version}", "使用旧的协议版本 {version}"),
+    _O.FORGOTTEN: Kind("is of another era than its last process was", "与它上一个进程的协议时代不同"),
+    _O.EMPTY_CURSOR: Kind(
+        '{list}: `nextCursor` is "": taken for the end', '{list}：`nextCursor` 为 ""：按列表结束处理'
+    ),
+    _O.BAD_CURSOR: Kind(
+        "{list}: `nextCursor` is no string: the list ends there, with {count} items",
+        "{list}：`nextCursor` 不是字符串：列表到此为止，共 {count} 项",
+        notable=True,
+    ),
+    _O.CURSOR_AGAIN: Kind(
+        "{list}: the same `nextCursor` came again: the list ends there, with {count} items",
+        "{list}：同一个 `nextCursor` 再次出现：列表到此为止，共 {count} 项",
+        notable=True,
+    ),
+    _O.PAGE_AGAIN: Kind(
+        "{list}: a further page brought nothing new: the list ends there, with {count} items",
+        "{list}：后一页没有新的项：列表到此为止，共 {count} 项",
+        notable=True,
+    ),
+    _O.TOO_LONG: Kind(
+        "{list}: it goes on beyond {most}: the list ends there, with {count} items",
+        "{list}：超过上限（{most}）：列表到此为止，共 {count} 项",
+        notable=True,
+    ),
+    _O.NO_LIST: Kind(
+        "{list}: the answer has no `{member}`, or null: taken for an empty list",
+        "{list}：应答中没有 `{member}`，或为 null：按空列表处理",
+    ),
+    _O.BAD_ITEM: Kind(
+        "{list}: left out {count} item{count:s} that cannot be used: {reason}",
+        "{list}：略去 {count} 个无法使用的项：{reason}",
+        notable=True,
+    ),
+    _O.SAME_NAME: Kind(
+        "{list}: left out {count} item{count:s} of a name that was there before",
+        "{list}：略去 {count} 个重名的项",
+        notable=True,
+    ),
+    _O.PARTIAL: Kind(
+        "{list}: only the first {count} items were read: {reason}",
+        "{list}：只读到前 {count} 项：{reason}",
+        notable=True,
+    ),
+    _O.UNREAD: Kind("{list}: could not be read: {reason}", "{list}：无法读取：{reason}", notable=True),
+    _O.UNDECLARED: Kind(
+        "{list}: has a list that its capabilities do not declare",
+        "{list}：有这个列表，但 capabilities 中没有声明",
+    ),
+}
+"""kind → how it is told of. A fact with `:s` is a number, after which the noun follows."""
+
+
+OF_ERA = frozenset({_O.PROBE_UNANSWERED, _O.PROBE_EXIT, _O.PROBE_HANG})
+"""What stays true of the next process too, which is not asked again because of it."""
+
+
+class Tolerated(Struct, frozen=True):
+    """Something was put up with: it is counted, and told of once with its facts."""
+
+    oddity: Oddity
+    facts: dict[str, Fact] = {}
+
+
+class _Number(int):
+    """A number whose noun follows it: `{count} item{count:s}`."""
+
+    def __format__(self, form: str) -> str:
+        return ("" if self == 1 else "s") if form == "s" else super().__format__(form)
+
+
+def told(oddity: Oddity, facts: dict[str, Fact]) -> str:
+    """A kind in English, filled in: for the log, and for programs."""
+    filled = {name: _Number(fact) if type(fact) is int else fact for name, fact in facts.items()}
+    return KINDS[oddity].english.format(**filled)
