@@ -8,6 +8,7 @@ from contextlib import suppress
 
 ROOT = 0
 EVERYBODY = "everybody"
+MOUNTS = "/proc/self/mountinfo"
 _ACL = "system.posix_acl_access"
 _KINDS = (
     (stat.S_ISREG, "a regular file"),
@@ -66,6 +67,13 @@ def owners() -> set[int]:
 def identity(about: os.stat_result) -> tuple[int, int]:
     """By what a file is the same one."""
     return about.st_dev, about.st_ino
+
+
+def is_fuse(device: int) -> bool:
+    """Whether a device is a file system in user space, whose server says what owner and mode it likes."""
+    name = f" {os.major(device)}:{os.minor(device)} "
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
+        return any(name in mount and mount.partition(" - ")[2].startswith("fuse") for mount in mounts)
 
 
 def kind_of(about: os.stat_result) -> str:

@@ -19,7 +19,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from client_shim.permissions import EVERYBODY, ROOT, identity, kind_of, owners, user, writers
+from client_shim.permissions import EVERYBODY, ROOT, identity, is_fuse, kind_of, owners, user, writers
 
 _LOOK = _FILE = 0
 if hasattr(os, "O_PATH"):  # elsewhere the module can be imported, and no more
@@ -219,13 +219,19 @@ class Folder:
 
     def _check_owner(self, name: str, about: os.stat_result) -> None:
         """Refuse what another user can rename, remove or has planted."""
-        path, kind = self.where(name), kind_of(about)
-        if self.is_shared and about.st_uid not in (ROOT, os.geteuid()):
-            problem = f"{path} is {kind} of {user(about.st_uid)} in a folder where others may write"
-            raise Untrusted(path, problem, "see who made it and why, and remove it")
-        if self.is_shared and stat.S_ISLNK(about.st_mode):
-            problem = f"{path} is a symbolic link in a folder where others may write"
-            raise Untrusted(path, problem, "see who made it and why, and remove it")
+        if not self.is_shared:
+            return
+        path = self.where(name)
+        if about.st_uid not in (ROOT, os.geteuid()):
+            what = f"{kind_of(about)} of {user(about.st_uid)}"
+        elif stat.S_ISLNK(about.st_mode):
+            what = "a symbolic link"
+        elif about.st_dev != self.about.st_dev and is_fuse(about.st_dev):
+            what = "a file system of some user's (FUSE)"
+        else:
+            return
+        problem = f"{path} is {what} in a folder where others may write"
+        raise Untrusted(path, problem, "see who made it and why, and remove it")
 
     def _check_file(self, name: str, about: os.stat_result, fd: int | None = None) -> None:
         path = self.where(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from client_shim import permissions
 from client_shim.permissions import writers
 from client_shim.trusted import Folder, Untrusted, is_safe_file, open_folder
 from tests.hostile import STRANGER, as_root, make_victim, planted, snapshot
@@ -83,6 +84,24 @@ def test_in_a_sticky_folder_what_is_this_user_s_is_trusted_and_a_link_is_not(pla
     with open_folder(place / "tmp" / "mine") as folder:
         assert not folder.is_shared
     assert "is a symbolic link in a folder where others may write" in refusal(place / "tmp" / "link").problem
+
+
+def test_what_a_user_has_mounted_in_a_sticky_folder_says_nothing_of_its_owner(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FUSE, with `user_allow_other` in fuse.conf: root then sees whatever owner the user makes up."""
+    mounts, device = place / "mountinfo", os.stat("/proc").st_dev
+    monkeypatch.setattr(permissions, "MOUNTS", str(mounts))
+    with open_folder("/") as folder:
+        for shared, kind, trusted in ((True, "proc", True), (False, "fuse.x", True), (True, "fuse.x", False)):
+            monkeypatch.setattr(folder, "_shared", shared)
+            at = f"{os.major(device)}:{os.minor(device)}"
+            mounts.write_text(f"1 0 0:0 / / rw - none none rw\n2 1 {at} / /x rw,nosuid - {kind} x rw\n")
+            if trusted:
+                folder.folder("proc").close()
+            else:
+                with pytest.raises(Untrusted, match="FUSE"):
+                    folder.folder("proc")
 
 
 def test_a_link_is_followed_where_nobody_else_can_have_made_it(place: Path) -> None:

@@ -54,10 +54,10 @@ def a_user_runs_one_too() -> None:
     config.write_text(toml({"servers.mine": ROGUE, "servers.more": ROGUE}), encoding="utf-8")
     _as_them("systemctl --user reload mcp-broker")
     until(lambda: _told() == "2 of 2 servers ready", _told)
-    config.write_text("[servers.mine]\n", encoding="utf-8")
+    config.write_text('[servers.mine]\ncomand = "typo"\n', encoding="utf-8")
     _as_them("systemctl --user restart mcp-broker", status=1)
     until(lambda: _told("ActiveState", "mcp-broker.socket") == "inactive", _told)
-    assert "servers.mine.command" in _told()
+    assert "servers.mine.comand" in _told()
     sh(f"systemctl stop {MANAGER}")
     assert processes_of(USER) == []
 
