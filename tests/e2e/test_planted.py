@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import PATIENCE_S, ROOT, toml
+from client_shim.wire import MANAGEMENT
+from tests.e2e.harness import PATIENCE_S, ROOT, rogue, running, toml
 from tests.hostile import STRANGER, as_root, busy_stranger, by_stranger, make_victim, snapshot
 
 pytestmark = as_root
@@ -212,3 +213,26 @@ def test_the_service_is_not_installed_where_others_could_replace_it(shared: Path
     assert done.returncode == 1
     assert f"everybody may write to the folder {open_to_all}" in done.stderr
     assert "or name another PREFIX" in done.stderr
+
+
+def test_what_is_planted_where_the_broker_s_own_was_cleaned_away_is_told_and_left(
+    shared: Path, victim: Path
+) -> None:
+    """While it runs: it makes its socket and its state anew only where nothing of others stands."""
+    with running({"s": rogue()}, broker={"endpoint": f"ipc://{shared}/b.sock"}) as broker:
+        (shared / "b.sock").unlink()
+        by_stranger(PLANT, "link", shared / "b.sock", victim / "file")
+        shutil.rmtree(shared / "b.sock.state")
+        by_stranger(PLANT, "link", shared / "b.sock.state", victim / "folder")
+        before = snapshot(victim)
+        broker.wait_log("endpoint.unreachable")
+        os.unlink(shared / "b.sock")
+        broker.wait_log("endpoint.made_anew")
+        assert broker.status()["servers"][0]["state"] == "ready"
+        with broker.client() as client:
+            client.request(MANAGEMENT, "restart", {"server": "s"})
+        broker.wait_log("state.not_written")
+        assert snapshot(victim) == before
+        os.unlink(shared / "b.sock.state")
+        broker.wait_log("state.written_anew")
+        assert snapshot(victim) == before
