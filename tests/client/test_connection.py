@@ -499,6 +499,51 @@ async def next_of(peer: Peer, call: asyncio.Future[Any]) -> Heard | None:
     return None if call.done() else await peer.heard()
 
 
+def test_a_kept_call_whose_next_broker_speaks_another_version_is_told_so(on_loop: Run, endpoint: str) -> None:
+    """Law 10: an upgrade that went half way. Waiting would not help, and the call was not carried out."""
+
+    async def main() -> None:
+        client = BrokerClient("test", endpoint)
+        with Peer(endpoint) as peer:
+            await while_greeting(peer, client.connect())
+            call = await kept_call(peer, client, timeout=PATIENCE_S)
+        with Peer(endpoint, "i2") as second:
+            who = (await second.heard()).who
+            second.send(who, wire.Fault(0, 0, "wire-version", "no", {"versions": [2]}))
+            error = await fails_in(call)
+            assert isinstance(error, errors.WrongWireVersion)
+            assert not error.outcome_unknown
+            await client.aclose()
+
+    on_loop(main())
+
+
+def test_what_a_channel_listens_to_is_asked_of_the_next_broker(on_loop: Run, endpoint: str) -> None:
+    """Refused by one that ends: it has listened to nothing yet, so nothing can have changed meanwhile."""
+
+    async def main() -> None:
+        heard: list[str] = []
+        client = BrokerClient("test", endpoint, on_list_changed=lambda server, _: heard.append(server))
+        with Peer(endpoint) as peer:
+            await while_greeting(peer, client.connect())
+            who, listen, _ = await peer.heard()
+            assert listen.method == "listen"
+            peer.send(who, wire.Fault(1, listen.id, "shutting-down", "it ends", {}))
+            await until(lambda: not client.connected)
+        with Peer(endpoint, "i2") as second:
+            await second.greet()
+            again = await second.heard()
+            assert again.message.method == "listen"
+            second.result(again, b'{"servers":["s"]}')
+            call = asyncio.ensure_future(client.ping())
+            second.result(await second.heard())
+            await call
+            assert heard == []
+            await client.aclose()
+
+    on_loop(main())
+
+
 def test_so_many_calls_are_kept_and_no_more(
     on_loop: Run, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from client_shim import wire
 from client_shim.events import Ended, Event, Progressed
+from client_shim.reasons import is_for_the_next
 from client_shim.state import Phase
 from tests.client.talk import ECHO, flush, hear, opened
+
+KINDS = ["result", "error", "fault", "progress", "cancelled", "drains"]
 
 
 class OneAnswer(RuleBasedStateMachine):
@@ -22,6 +25,8 @@ class OneAnswer(RuleBasedStateMachine):
         self.now = 0.0
         self.waiting: dict[int, int] = {}
         self.known: dict[int, int] = {}
+        self.taken: set[int] = set()
+        """The requests that the transport has taken."""
 
     def absorb(self, events: list[Event]) -> set[int]:
         """Check events against the calls that wait; the calls that they end."""
@@ -40,22 +45,29 @@ class OneAnswer(RuleBasedStateMachine):
         assert id not in self.known
         self.known[id] = self.waiting[id] = channel
         if send:
-            flush(self.state)
+            self.transport_takes()
 
-    @rule(data=st.data(), kind=st.sampled_from(["result", "error", "fault", "progress", "cancelled"]))
+    def transport_takes(self) -> None:
+        self.taken |= {message.id for message in flush(self.state)}
+
+    @rule(
+        data=st.data(), kind=st.sampled_from(["result", "error", "fault", "progress", "cancelled", "drains"])
+    )
     def broker_speaks(self, data: Any, kind: str) -> None:
         id = data.draw(st.sampled_from([*self.known, 999]))
         channel = data.draw(st.sampled_from([self.known.get(id, 1), 1, 2, 3]))
-        fits = self.waiting.get(id) == channel and self.state.phase is Phase.OPEN
+        fits = self.waiting.get(id) == channel and self.state.phase is not Phase.ENDED
         say: dict[str, tuple[wire.Message, bytes | None]] = {
             "result": (wire.Result(channel, id), b"{}"),
             "error": (wire.Error(channel, id), b'{"code":1,"message":"m"}'),
             "fault": (wire.Fault(channel, id, "busy", "m", {}), None),
             "cancelled": (wire.Fault(channel, id, "cancelled", "m", {}), None),
+            "drains": (wire.Fault(channel, id, "shutting-down", "m", {}), None),
             "progress": (wire.Notification(channel, id, "s", "notifications/progress"), b"{}"),
         }
         ended = self.absorb(hear(self.state, *say[kind]))
         assert ended == ({id} if fits and kind != "progress" else set())
+        assert not (kind == "drains" and self.state.phase is Phase.OPEN)
 
     @rule(data=st.data())
     def caller_cancels(self, data: Any) -> None:
@@ -76,17 +88,26 @@ class OneAnswer(RuleBasedStateMachine):
         assert channel not in self.waiting.values()
         assert all(self.known[id] == channel for id in ended)
 
-    @rule(how=st.sampled_from(["lose", "goodbye", "close"]), luck=st.integers(0, 9))
-    def connection_ends(self, how: str, luck: int = 0) -> None:
+    @rule(
+        how=st.sampled_from(["lose", "goodbye", "close"]),
+        luck=st.integers(0, 9),
+        last_id=st.none() | st.integers(0, 12),
+    )
+    def connection_ends(self, how: str, luck: int = 0, last_id: int | None = None) -> None:
         if luck:
             return  # or most lives would be over before anything happened in them
         ends = {
             "lose": lambda: self.state.lose("gone"),
-            "goodbye": lambda: hear(self.state, wire.Goodbye(0, 0, "gone")),
+            "goodbye": lambda: hear(self.state, wire.Goodbye(0, 0, "gone", last_id)),
             "close": lambda: self.state.close("gone"),
         }
-        self.absorb(ends[how]())
+        events = ends[how]()
+        self.absorb(events)
         assert not self.waiting
+        for event in events:
+            if isinstance(event, Ended) and is_for_the_next(event.outcome):
+                known = last_id is not None and how == "goodbye" and event.id > last_id
+                assert known or event.id not in self.taken, "it may have been begun"
 
     @invariant()
     def the_table_holds_what_waits(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -14,7 +16,7 @@ from client_shim import BlockingClient, BrokerClient, MCPClient
 from client_shim.errors import BrokerLost, CallError
 from client_shim.wire import MANAGEMENT
 from tests.backend.kit import having
-from tests.e2e.harness import PATIENCE_S, RunningBroker, wait_until
+from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, wait_until
 from tests.soak.handovers import NAME, Calls, counting
 
 RESTARTS = 2
@@ -142,6 +144,30 @@ def test_a_call_that_outlasts_the_drain_is_cut_and_the_one_in_line_goes_on(block
     with counting(drain_sec=0.2, max_in_flight=1) as (broker, calls):
         asyncio.run(asyncio.wait_for(main(broker, calls), PATIENCE_S))
         assert calls.runs() == {"long": 1, "in line": 1}
+
+
+def test_a_command_that_calls_waits_for_the_next_broker() -> None:
+    """The one that is there ends, and refuses whoever comes: the next one answers."""
+    command = [sys.executable, "-m", "broker", "call", NAME, "count", '{"call": "command"}', "--endpoint"]
+
+    async def main(broker: RunningBroker, calls: Calls) -> None:
+        client = BrokerClient("all", broker.endpoint, timeout=PATIENCE_S)
+        long = asyncio.create_task(client.call_tool(NAME, "count", {"call": "long", "seconds": 60}))
+        await asyncio.to_thread(wait_until, lambda: calls.runs()["long"] == 1)
+        broker.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(broker.wait_log, "broker.ending")
+        process = await asyncio.create_subprocess_exec(*command, broker.endpoint, cwd=ROOT, stdout=PIPE)
+        await asyncio.to_thread(broker.wait_log, "request.refused code=shutting-down")
+        await client.aclose()
+        await asyncio.wait([long])
+        assert await asyncio.to_thread(broker.process.wait, PATIENCE_S) == 0
+        broker.start()
+        said, _ = await process.communicate()
+        assert (process.returncode, said) == (0, b"command\n")
+
+    with counting(drain_sec=PATIENCE_S, log_level="debug") as (broker, calls):
+        asyncio.run(asyncio.wait_for(main(broker, calls), PATIENCE_S))
+        assert calls.runs() == {"long": 1, "command": 1}
 
 
 def from_a_thread(endpoint: str) -> object:

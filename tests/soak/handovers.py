@@ -86,14 +86,16 @@ class Calls:
 
 
 @contextmanager
-def counting(drain_sec: float = 5.0, **keys: Any) -> Iterator[tuple[RunningBroker, Calls]]:
+def counting(
+    drain_sec: float = 5.0, *, log_level: str = "warning", **keys: Any
+) -> Iterator[tuple[RunningBroker, Calls]]:
     """A broker with the server that writes down the calls which it begins; `keys` are of its table."""
     with tempfile.TemporaryDirectory(prefix="mb-") as name:
         record = Path(name) / "calls"
         record.touch()
         table = script("tests/servers/counting.py", str(record), timeout_stop_sec=1.0, **keys)
-        quiet = ("--log-level", "warning")
-        with running({NAME: table}, arguments=quiet, limits={"drain_sec": drain_sec}) as broker:
+        arguments = ("--log-level", log_level)
+        with running({NAME: table}, arguments=arguments, limits={"drain_sec": drain_sec}) as broker:
             yield broker, Calls(record)
 
 
