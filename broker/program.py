@@ -53,26 +53,36 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
         path = environment(config, environ).get("PATH", os.defpath)
         found = shutil.which(config.command, path=path)
         if found is None:
-            beside = (cwd / config.command).is_file()
-            mend = f"write ./{config.command}" if beside else "install it, or write its whole path"
-            raise NoCommand(
-                config.command,
-                f"there is no command {config.command!r} in PATH ({path}); {mend} as command in {table}",
-            )
+            mend = _instead(config.command, cwd, path, f"command in {table}")
+            message = f"there is no command {config.command!r} in PATH ({path}); {mend}"
+            raise NoCommand(config.command, message)
         return _runnable(os.path.abspath(found), config, cwd, environ)
     program = os.path.abspath(cwd / config.command)
     _reach(Path(program), f"command in {table}")
     if not os.path.exists(program):
-        tilde = config.command.startswith("~")
-        mend = (
-            f"write the whole path instead of ~ as command in {table}"
-            if tilde
-            else f"correct command in {table}"
-        )
-        raise SpawnError(f"there is no file {program!r}; {mend}")
+        raise SpawnError(_no_file(program, config.command, table))
     if os.path.isdir(program) or not os.access(program, os.X_OK):
         raise SpawnError(f"{program!r} may not be run; `chmod +x` it, or correct command in {table}")
     return _runnable(program, config, cwd, environ)
+
+
+def _instead(command: str, cwd: Path, path: str, key: str) -> str:
+    """What to write at `key` for a command that PATH does not have. Its further words may be secrets."""
+    if (cwd / command).is_file():
+        return f"write ./{command} as {key}"
+    first, *more = command.split() or [""]
+    if more and shutil.which(first, path=path):
+        return f"write only {first!r} as {key}, and its other words as args, each a string"
+    return f"install it, or write its whole path as {key}"
+
+
+def _no_file(program: str, command: str, table: str) -> str:
+    """What to say of a path at which nothing is."""
+    mend = "write the whole path instead of ~ as" if command.startswith("~") else "correct"
+    if not os.path.islink(program):
+        return f"there is no file {program!r}; {mend} command in {table}"
+    link = f"{program!r} is a link to {os.path.realpath(program)!r}, which is not there"
+    return f"{link}; make the link or its virtual environment again, or {mend} command in {table}"
 
 
 def _runnable(program: str, config: ServerConfig, cwd: Path, environ: Mapping[str, str]) -> str:

@@ -123,7 +123,15 @@ def _existing(interpreter: str, where: str) -> str:
     venv = Path(interpreter).parent.parent
     if Path(interpreter).parent.name == "bin" and Path(interpreter).name.startswith(("python", "pypy")):
         mend = f"it was moved or removed: make the environment {venv} again and install the server into it"
-    raise Broken(f"{where} names {interpreter}, which is not there; {mend}")
+    raise Broken(f"{where} names {interpreter}{link_of(interpreter)}, which is not there; {mend}")
+
+
+def link_of(path: str) -> str:
+    """Where a link leads whose end is missing, to be put behind its name; "" for what is no link.
+
+    The Python of a virtual environment is a link to the one that the environment was made with.
+    """
+    return f", a link to {os.path.realpath(path)}" if os.path.islink(path) else ""
 
 
 def _is_visible(path: str) -> bool:

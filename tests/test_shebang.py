@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.core.config import ServerConfig
+from broker.program import SpawnError, program_of
 from broker.shebang import Broken, needed_by
 from tests.e2e.harness import running, toml
 from tests.e2e.test_command import command
@@ -120,6 +122,31 @@ def test_a_binary_of_another_system(tmp_path: Path) -> None:
     content[at : at + len(loader)] = b"/lib/ld-none.so".ljust(len(loader), b"x")
     with pytest.raises(Broken, match="made for another system, whose loader /lib/ld-none"):
         needed_by(str(file(tmp_path, bytes(content))), tmp_path, PATH)
+
+
+def test_a_virtual_environment_whose_python_is_gone(tmp_path: Path) -> None:
+    """Its `python` is a link to a Python that was upgraded away: both ends are named."""
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/opt/none/bin/python3.10")
+    script = file(tmp_path, f"#!{python}\n".encode())
+    with pytest.raises(
+        Broken, match=f"names {python}, a link to /opt/none/bin/python3.10, which is not there"
+    ):
+        needed_by(str(script), tmp_path, PATH)
+    config = ServerConfig(name="one", command=str(python))
+    with pytest.raises(SpawnError, match=r"is a link to '/opt/none/bin/python3\.10', which is not there"):
+        program_of(config, folder=tmp_path, environ={})
+
+
+def test_a_whole_command_line_is_told_as_one(tmp_path: Path) -> None:
+    """`command = "sh -c x"`: as many hosts write it."""
+    config = ServerConfig(name="one", command="sh -c 'x y'")
+    said = r"write only 'sh' as command in \[servers.one\], and its other words as args, each a string"
+    with pytest.raises(SpawnError, match=said):
+        program_of(config, folder=tmp_path, environ={"PATH": PATH})
+    with pytest.raises(SpawnError, match="install it, or write its whole path as command"):
+        program_of(ServerConfig(name="one", command=" "), folder=tmp_path, environ={"PATH": PATH})
 
 
 def test_an_interpreter_may_be_a_script(tmp_path: Path) -> None:
