@@ -24,7 +24,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.wants_spawn = False
         self.wanted = False
         backoff = Backoff(first_delay_s=1.0, burst=3, interval_s=60.0, rng=lambda: 0.5)
-        self.server = Lifecycle(restart="always", start_s=20.0, backoff=backoff)
+        self.server = Lifecycle(restart="always", start_s=20.0, backoff=backoff, runner="npx")
 
     def feed(self, event: Event, ending: Ending | None = None) -> None:
         action = self.server.on(event, self.now, ending)
@@ -86,6 +86,10 @@ class AnyHistory(RuleBasedStateMachine):
         self.now = max(self.now, self.server.wake_at)
         self.feed(Event.TIMEOUT)
 
+    @rule(spoke=st.booleans())
+    def alive(self, spoke: bool) -> None:
+        self.server.alive(self.now, spoke=spoke)
+
     @rule(seconds=st.floats(0, 100))
     def wait(self, seconds: float) -> None:
         until = self.now + seconds
@@ -96,6 +100,14 @@ class AnyHistory(RuleBasedStateMachine):
         assert self.server.wake_at is None or self.server.state in _TIMED
         if self.server.state in _TIMED - {State.READY}:
             assert self.server.wake_at is not None
+
+    @invariant()
+    def every_start_has_an_end(self) -> None:
+        start = self.server.start
+        if start is not None:
+            assert self.server.wake_at is not None
+            assert start.began + 20.0 <= start.due <= start.latest == start.began + 200.0
+            assert self.now <= self.server.wake_at <= start.latest
 
     @invariant()
     def the_state_knows_of_the_process(self) -> None:
