@@ -168,6 +168,19 @@ def _dropped(seen: Seen) -> Samples:
             yield (server.name, what), count
 
 
+@_metric(
+    "server_tolerated",
+    "counter",
+    "What a server wrote beside the specification and the broker put up with, by kind.",
+    "server",
+    "kind",
+)
+def _tolerated(seen: Seen) -> Samples:
+    for server in seen.mux.servers.values():
+        for kind, count in sorted(server.tolerated.items()):
+            yield (server.name, kind), count
+
+
 @_metric("events", "counter", "Whatever else the broker counts, by its name there.", "event")
 def _others(seen: Seen) -> Samples:
     for name, count in sorted(seen.mux.counters.items()):

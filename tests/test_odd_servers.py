@@ -15,7 +15,7 @@ import pytest
 
 from client_shim.wire import MANAGEMENT
 from tests.e2e.harness import SERVERS, RunningBroker, running
-from tests.servers.odd import ODDITIES, TEXT
+from tests.servers.odd import MODERN, ODDITIES, TEXT
 
 AT_ONCE = 4
 
@@ -27,6 +27,9 @@ def table(*arguments: str) -> dict[str, Any]:
 
 TABLES = {
     **{name: table(name) for name in ODDITIES},
+    **{f"modern-{name}": table(name, "--modern") for name in MODERN},
+    "modern-banner": table("plain", "--modern", "--banner"),
+    "modern-mark": table("plain", "--modern", "--mark"),
     "banner": table("plain", "--banner"),
     "mark": table("plain", "--mark"),
     "mark-fixed": {**table("plain", "--mark"), "protocol": "legacy"},
@@ -101,6 +104,14 @@ def test_it_works_again_after_a_restart(broker: RunningBroker) -> None:
 def test_it_is_told(broker: RunningBroker, name: str, kinds: set[str]) -> None:
     """Every tolerance is counted by its kind."""
     assert set(rows(broker)[name]["tolerated"]) == kinds
+
+
+def test_a_modern_server_is_used_as_one(broker: RunningBroker) -> None:
+    """Whatever else is odd about it; one that has no capabilities refuses `initialize`, and is used then."""
+    eras = {name: row["era"] for name, row in rows(broker).items()}
+    assert {
+        name for name, era in eras.items() if (era == "modern") is not name.startswith("modern-")
+    } == set()
 
 
 def test_a_list_without_an_answer_is_told_in_the_end(broker: RunningBroker) -> None:

@@ -19,6 +19,7 @@ from broker.core import jsonrpc
 from broker.core.agreement import Agreed, reason_of
 from broker.core.effects import Effect, Level, Write, note
 from broker.core.jsonrpc import Id, Reply, Told
+from broker.core.lines import same_id
 from broker.core.meta import SUBSCRIPTION_ID
 from broker.core.pace import Pace
 from broker.core.texts import clip
@@ -192,7 +193,7 @@ class _Acknowledged(Struct):
 
 
 class _Cancelled(Struct):
-    request_id: Id = msgspec.field(name="requestId")
+    request_id: Raw = msgspec.field(name="requestId")
 
 
 class Stream(Listening):
@@ -296,8 +297,8 @@ class Stream(Listening):
             seen = msgspec.json.decode(told.params or b"{}", type=_Acknowledged)
         except msgspec.MsgspecError:
             return None
-        named = bytes(seen.meta.get(SUBSCRIPTION_ID, b""))
-        if self._next is None or named != b"%d" % self._next.id:
+        named = same_id(seen.meta.get(SUBSCRIPTION_ID))
+        if self._next is None or named != self._next.id:
             return None
         before, self._open, self._next = self._open, self._next, None
         asked, self._honoured = self._open, {}
@@ -325,10 +326,10 @@ class Stream(Listening):
     def _cancelled(self, told: Told, now: float) -> list[Heard] | None:
         """A server says so, too, when it tears a subscription down."""
         try:
-            id = msgspec.json.decode(told.params or b"{}", type=_Cancelled).request_id
+            id = same_id(msgspec.json.decode(told.params or b"{}", type=_Cancelled).request_id)
         except msgspec.MsgspecError:
             return None
-        return self.reply(id, None, now)
+        return None if id is None else self.reply(id, None, now)
 
     @property
     def wake_at(self) -> float | None:

@@ -24,9 +24,11 @@ TOOL = {"name": "hello", "description": "says hello", "inputSchema": {"type": "o
 
 
 def _answer(request: Message) -> Message:
-    method = request["method"]
+    method, is_modern = request["method"], "--modern" in sys.argv
     result: Message | None = None
-    if method == "initialize":
+    if method == "server/discover" and is_modern:
+        result = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+    elif method == "initialize" and not is_modern:
         info = {"name": "odd", "version": "1"}
         result = {"protocolVersion": "2024-11-05", "capabilities": {"tools": {}}, "serverInfo": info}
     elif method == "tools/list":
@@ -321,9 +323,58 @@ ODDITIES: dict[str, Oddity] = {
 }
 
 
+def _slow(request: Message, answer: Message) -> Written:
+    """It is asked in the older way too, and answers the first question first."""
+    if request["method"] == "server/discover":
+        time.sleep(5.0)
+    return [answer]
+
+
+MODERN: dict[str, Oddity] = {
+    **{
+        name: ODDITIES[name]
+        for name in (
+            *(
+                "plain",
+                "id-string",
+                "id-float",
+                "error-null",
+                "crlf",
+                "mark-on-every-line",
+                "colours",
+                "twice",
+            ),
+            *("log-result", "log-error", "echo", "notes", "cursor-empty", "cursor-again", "item-null"),
+            *("list-hints", "error-empty-list"),
+        )
+    },
+    **{
+        f"discover-{field}-{name}": _result("server/discover", **{field: value})
+        for field, values in {
+            "capabilities": {
+                "empty": {},
+                "others-null": {"tools": {}, "resources": None},
+                "absent": ...,
+                "list": [],
+            },
+            "supportedVersions": {"more": ["2027-01-01", "2026-07-28"], "odd": ["2026-07-28", None, 5]},
+            "instructions": {"null": None, "number": 5},
+            "_meta": {"null": None, "list": [], "info": {"io.modelcontextprotocol/serverInfo": "odd"}},
+            "resultType": {"null": None, "number": 5},
+            "ttlMs": {"null": None, "string": "5", "negative": -1},
+            "cacheScope": {"null": None, "other": "shared"},
+        }.items()
+        for name, value in values.items()
+    },
+    "discover-slow": _slow,
+}
+"""The same for a server of the revision 2026-07-28, with `--modern`."""
+
+
 def main() -> None:
     """Answer every request until stdin ends."""
-    odd, out = ODDITIES[sys.argv[1]], sys.stdout.buffer
+    odd = (MODERN if "--modern" in sys.argv else ODDITIES)[sys.argv[1]]
+    out = sys.stdout.buffer
     if "--banner" in sys.argv:
         out.write(b"\xef\xbb\xbf\x1b[32m* odd server\x1b[0m\r\n\nlistening on stdio\n")
     if "--mark" in sys.argv:
