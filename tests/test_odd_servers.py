@@ -108,10 +108,8 @@ def test_it_is_told(broker: RunningBroker, name: str, kinds: set[str]) -> None:
 
 def test_a_modern_server_is_used_as_one(broker: RunningBroker) -> None:
     """Whatever else is odd about it; one that has no capabilities refuses `initialize`, and is used then."""
-    eras = {name: row["era"] for name, row in rows(broker).items()}
-    assert {
-        name for name, era in eras.items() if (era == "modern") is not name.startswith("modern-")
-    } == set()
+    modern = {name for name, row in rows(broker).items() if row["era"] == "modern"}
+    assert modern == {name for name in TABLES if name.startswith("modern-")}
 
 
 def test_a_list_without_an_answer_is_told_in_the_end(broker: RunningBroker) -> None:

@@ -330,40 +330,33 @@ def _slow(request: Message, answer: Message) -> Written:
     return [answer]
 
 
+_DISCOVERY: dict[str, dict[str, object]] = {
+    "capabilities": {
+        "empty": {},
+        "others-null": {"tools": {}, "resources": None},
+        "absent": ...,
+        "list": [],
+    },
+    "supportedVersions": {"more": ["2027-01-01", "2026-07-28"], "odd": ["2026-07-28", None, 5]},
+    "instructions": {"null": None, "number": 5},
+    "_meta": {"null": None, "list": [], "info": {"io.modelcontextprotocol/serverInfo": "odd"}},
+    "resultType": {"null": None, "number": 5},
+    "ttlMs": {"null": None, "string": "5", "negative": -1},
+    "cacheScope": {"null": None, "other": "shared"},
+}
+
 MODERN: dict[str, Oddity] = {
     **{
         name: ODDITIES[name]
         for name in (
-            *(
-                "plain",
-                "id-string",
-                "id-float",
-                "error-null",
-                "crlf",
-                "mark-on-every-line",
-                "colours",
-                "twice",
-            ),
-            *("log-result", "log-error", "echo", "notes", "cursor-empty", "cursor-again", "item-null"),
-            *("list-hints", "error-empty-list"),
+            *("plain", "id-string", "id-float", "error-null", "error-empty-list", "crlf", "colours", "twice"),
+            *("mark-on-every-line", "log-result", "log-error", "echo", "notes"),
+            *("cursor-empty", "cursor-again", "item-null", "list-hints"),
         )
     },
     **{
         f"discover-{field}-{name}": _result("server/discover", **{field: value})
-        for field, values in {
-            "capabilities": {
-                "empty": {},
-                "others-null": {"tools": {}, "resources": None},
-                "absent": ...,
-                "list": [],
-            },
-            "supportedVersions": {"more": ["2027-01-01", "2026-07-28"], "odd": ["2026-07-28", None, 5]},
-            "instructions": {"null": None, "number": 5},
-            "_meta": {"null": None, "list": [], "info": {"io.modelcontextprotocol/serverInfo": "odd"}},
-            "resultType": {"null": None, "number": 5},
-            "ttlMs": {"null": None, "string": "5", "negative": -1},
-            "cacheScope": {"null": None, "other": "shared"},
-        }.items()
+        for field, values in _DISCOVERY.items()
         for name, value in values.items()
     },
     "discover-slow": _slow,
