@@ -18,10 +18,13 @@ import msgspec
 
 from broker.core.severity import severity
 from broker.core.stderr_lines import BOX, NOISE, Rank, Reader, Report, joined, rest, without_border
-from broker.core.tracebacks import TRACEBACK, javascript, jvm, panic, python
+from broker.core.tracebacks import is_traceback, javascript, jvm, panic, python
 
 MAX_CHARS = 400
 """Of a cause: it stands in one line of `status`."""
+
+_LOOK_AT = 600
+"""Characters of a line: the others wait while it is looked at, and a line may be made to be slow."""
 
 _NEWER_LINES = {Rank.BELOW: 0, Rank.LINE: 0, Rank.WRAPPER: 5, Rank.ERROR: 5, Rank.EXCEPTION: 20}
 """A report with more ordinary lines below it was survived: it is not why the server ended."""
@@ -33,7 +36,7 @@ def cause_in(lines: Sequence[str]) -> str | None:
     Args:
         lines: what it wrote last, the newest at the end, without colours; indentation matters.
     """
-    plain = [without_border(line) for line in lines]
+    plain = [without_border(line if line.startswith("{") else line[:_LOOK_AT]) for line in lines]
     best: Report | None = None
     for report in _reports(plain):
         if best is None or report.rank >= best.rank or _survived(plain, best, report.end):
@@ -43,7 +46,7 @@ def cause_in(lines: Sequence[str]) -> str | None:
 
 def last_line(lines: Sequence[str]) -> str | None:
     """The last line that says something."""
-    plain = (without_border(line).strip() for line in reversed(lines))
+    plain = (without_border(line[:_LOOK_AT]).strip() for line in reversed(lines))
     return next((_clipped(line) for line in plain if line and not NOISE.match(line)), None)
 
 
@@ -141,7 +144,7 @@ def _anyhow(plain: Sequence[str], at: int) -> Report | None:
 
 def _titled(plain: Sequence[str], at: int) -> Report | None:
     """A box that is called an error, as typer draws it."""
-    if not plain[at].startswith(BOX) or "rror" not in plain[at] or TRACEBACK.match(plain[at]):
+    if not plain[at].startswith(BOX) or "rror" not in plain[at] or is_traceback(plain[at]):
         return None
     inside = []
     for _, line in rest(plain, at + 1):
@@ -179,6 +182,7 @@ def _line(plain: Sequence[str], at: int) -> Report | None:
         return None
     if line.startswith("{") and (said := _of_json(line)):
         return Report(said, Rank.ERROR, at + 1)
+    line = line[:_LOOK_AT]
     return Report(line, _rank(plain[at], line), at + 1)
 
 

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 from broker.core.stderr_lines import BOX, SIBLING, Rank, Report, joined, rest
 
-TRACEBACK = re.compile(r"(?P<box>\u256d )?.{0,200}\bTraceback \(most recent call last\)")
+_HEADER = "Traceback (most recent call last)"
+
+
+def is_traceback(line: str) -> bool:
+    """Whether a traceback of Python begins here, perhaps behind what a logger writes."""
+    return _HEADER in line
+
+
 _PYTHON = re.compile(
     r"(?!(?:INFO|DEBUG|WARNING|WARN|ERROR|CRITICAL)\b)"
     r"(?P<name>[A-Za-z_][\w.<>]*(?: \[[\w.]+\])?)(?::(?: (?P<text>.*))?|)$"
@@ -29,7 +36,7 @@ def python(plain: Sequence[str], at: int) -> Report | None:
 
     A sub-exception stands in the group, and its own chain before it.
     """
-    if not TRACEBACK.match(plain[at]):
+    if not is_traceback(plain[at]):
         return None
     found: list[tuple[str, str, str]] = []  # how it hangs together with the one before, name, text
     how, end = "", at
@@ -66,10 +73,11 @@ def _behind_siblings(plain: Sequence[str], end: int) -> int:
 
 def _raised(plain: Sequence[str], at: int) -> tuple[str, str, int] | None:
     """The exception below a traceback's frames: its name, its whole line, and where it ends."""
-    boxed = bool(TRACEBACK.match(plain[at]) and plain[at].startswith(BOX))
+    boxed = bool(is_traceback(plain[at]) and plain[at].startswith(BOX))
     for number, line in rest(plain, at + 1):
-        if TRACEBACK.match(line):
-            return _raised(plain, number)
+        if is_traceback(line):
+            boxed = boxed or line.startswith(BOX)
+            continue
         if line.startswith(" ") or (boxed and _CODE.match(line)):
             continue
         if raised := _PYTHON.match(line):
@@ -101,7 +109,7 @@ def _next_traceback(plain: Sequence[str], at: int, *, grouped: bool) -> tuple[in
         word = next((word for begins, word in _CHAIN.items() if line.startswith(begins)), None)
         if word is not None:
             how = word
-        elif TRACEBACK.match(line):
+        elif is_traceback(line):
             return (number, how) if how else (at, "")
         elif grouped and plain[number - 1] == SIBLING and _PYTHON.match(line):  # one that was never raised
             return number - 1, how
@@ -177,14 +185,13 @@ _JVM_CAUSE = re.compile(r"(?:Caused by: |\s*---> )(?P<error>.*)$")
 
 def jvm(plain: Sequence[str], at: int) -> Report | None:
     """An exception of Java or .NET, with the deepest of its causes."""
-    thrown = _JVM.match(plain[at]) or _LAUNCHER.match(plain[at])
+    if not (_JVM.match(plain[at]) or _LAUNCHER.match(plain[at])):
+        return None
     end, cause = at + 1, None
     while end < len(plain) and (plain[end].startswith(" ") or _JVM_CAUSE.match(plain[end])):
         found = _JVM_CAUSE.match(plain[end])
         cause = found["error"] if found else cause
         end += 1
-    if thrown is None or (end == at + 1 and not plain[at].startswith(("Exception in", "Unhandled"))):
-        return None
     if not any(re.match(r"\s+at |Caused by", line) for line in plain[at + 1 : end]):
         return None
     return Report(joined(plain[at].strip(), cause), Rank.EXCEPTION, end)
