@@ -58,8 +58,7 @@ class Connection:
         self.closed = self.came_up = False
         self.lost_at = _NEVER  # also while it is there
         self.counts: dict[str, int] = {}
-        self._who = who
-        self._hello_timeout_s = hello_timeout_s
+        self._who, self._hello_timeout_s = who, hello_timeout_s
         self._on_close = on_close
         self._channels: dict[int, Channel] = {}
         self._last_channel = 0
@@ -293,11 +292,11 @@ class Connection:
 
     def _on_progressed(self, event: Progressed) -> None:
         if (call := self._calls.get(event.id)) and not call.add(payload.progress(event.body)):
-            self._count("progress dropped")
+            self.count("progress dropped")
 
     def _on_logged(self, event: Logged) -> None:
         if (call := self._calls.get(event.id)) and not call.add(payload.log_message(event.body)):
-            self._count("log message dropped")
+            self.count("log message dropped")
 
     def _on_notified(self, event: Notified) -> None:
         for channel in list(self._channels.values()):
@@ -315,13 +314,14 @@ class Connection:
             self._link.state.refuse(event)
 
     def _on_dropped(self, event: Dropped) -> None:
-        if self._count(event.why) == 1 and event.why not in _ORDINARY:
+        if self.count(event.why) == 1 and event.why not in _ORDINARY:
             log.warn(f"{self.endpoint}: {event.what} (further ones of this kind are only counted)")
 
     def _on_lost(self, event: Lost) -> None:
         self._fell(event.error, announced=event.announced)
 
-    def _count(self, what: str) -> int:
+    def count(self, what: str) -> int:
+        """Count something that its callers are not told; the number of times so far."""
         self.counts[what] = self.counts.get(what, 0) + 1
         return self.counts[what]
 

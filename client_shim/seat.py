@@ -91,6 +91,7 @@ class Seat:
             except BrokerError as error:
                 if not reasons.is_for_the_next(error):
                     raise
+                connection.count("kept for the next broker")
             finally:
                 connection.drop(call, "cancelled by the caller")
             if expires is not None:

@@ -13,8 +13,17 @@ _BLAME = {
 }
 
 
-def _raised(code: wire.Code) -> errors.CallError:
-    return errors.from_fault(wire.Fault(0, 1, code.value, "", {}))
+_UNKNOWN = {"outcome": "unknown"}
+
+
+def _raised(code: wire.Code, data: dict[str, str] | None = None) -> errors.CallError:
+    return errors.from_fault(wire.Fault(0, 1, code.value, "", data or {}))
+
+
+def _carried_out(code: wire.Code) -> str:
+    if _raised(code).outcome_unknown:
+        return "yes"
+    return "where `outcome` is `unknown`" if _raised(code, _UNKNOWN).outcome_unknown else "no"
 
 
 def codes(_: Language) -> str:
@@ -23,7 +32,7 @@ def codes(_: Language) -> str:
         [
             code(one.value),
             ", ".join(text["blame"]),
-            "yes" if _raised(one).outcome_unknown else "no",
+            _carried_out(one),
             text["en"],
         ]
         for one, text in ((one, TEXTS["codes"][one.value]) for one in wire.Code)

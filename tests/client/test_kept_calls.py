@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from client_shim import BrokerClient, errors, wire
+from client_shim.registry import registry
 from tests.client.peer import PATIENCE_S, Heard, Peer, until, while_greeting
 from tests.client.test_connection import Run, endpoint, on_loop
 
@@ -54,6 +55,8 @@ def test_a_call_that_one_broker_has_not_begun_goes_to_the_next(on_loop: Run, end
             for method in heard:
                 second.result(heard[method], json.dumps(method).encode())
             assert (await kept, await later, seen) == ("quick", "later", [1])
+            (connection,) = registry().connections
+            assert connection.counts["kept for the next broker"] >= 1
             await client.aclose()
 
     on_loop(main())
