@@ -24,6 +24,9 @@ from client_shim.wire import WANTS_PROGRESS
 OnProgress = Callable[[float, "float | None", "str | None"], object]
 _CHANNEL = 1
 
+_MAX_READINGS = 16
+"""How often what has arrived is read before a call: a flood must not keep it for ever."""
+
 _PAUSE_S = 0.1
 """Between two attempts to reach the next broker."""
 
@@ -104,13 +107,15 @@ class BlockingClient:
         state = ClientState(self._who, now, hello_timeout_s=max(hello_s, _PAUSE_S))
         self._link = link = Link(self.endpoint, state)
         link.flush()
-        while state.phase is not Phase.OPEN:
+        while state.phase is Phase.GREETING:
             for event in self._wait(link):
                 if isinstance(event, Lost):
                     if event.announced:
                         self._gone_at, self._announced = monotonic(), True
                     self._leave()
                     raise event.error
+        if state.phase is not Phase.OPEN:
+            raise reasons.draining()
         self._gone_at, self._announced = None, False
 
     def _may_wait(self, error: Unavailable, expires: float | None) -> bool:
@@ -167,8 +172,6 @@ class BlockingClient:
             try:
                 return payload.decode(ask.subject, self._call(link, ask, on_progress))
             except BrokerError as error:
-                if link.state.phase is Phase.DRAINING:
-                    self._gone_at, self._announced = monotonic(), True
                 if not self._reconnect_s or not reasons.is_for_the_next(error):
                     raise
             link = self._reach(expires)
@@ -177,7 +180,9 @@ class BlockingClient:
         """Return the link, or another one where it is found to be lost: before anything is sent."""
         if self._closed:
             raise ClientClosed("this client is not connected", hint="use it in a `with`, or call connect()")
-        while self._link is not None and self._link.has_work():
+        for _ in range(_MAX_READINGS):
+            if self._link is None or not self._link.has_work():
+                break
             self._hear(self._link, self._link.receive())
         return self._reach(expires)
 
@@ -210,6 +215,8 @@ class BlockingClient:
                 link.state.refuse(event)
             elif isinstance(event, Lost) and link.state.instance:
                 self._gone_at, self._announced = monotonic(), event.announced
+        if link.state.phase is Phase.DRAINING:  # one call at a time: nothing else is under way
+            self._gone_at, self._announced = monotonic(), True
         return events
 
     def _poll(self, link: Link) -> None:

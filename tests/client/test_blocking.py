@@ -136,6 +136,20 @@ def test_a_call_that_one_broker_has_not_begun_is_made_at_the_next(endpoint: str,
     second.join(PATIENCE_S)
 
 
+def test_a_broker_that_welcomes_and_ends_in_one_breath_is_waited_out(endpoint: str) -> None:
+    """Law 2: it is never waited for what such a broker will not say."""
+
+    def ending(peer: Peer, hello: Heard) -> None:
+        peer.send(hello.who, wire.Fault(1, 9, "shutting-down", "it ends", {}))
+
+    def call() -> None:
+        with BlockingClient(endpoint, reconnect_s=0.2) as client:
+            client.request("s", "m")
+
+    with serving(endpoint, ending), pytest.raises(errors.Unavailable):
+        call()
+
+
 @pytest.mark.parametrize("reconnect_s", [0.0, 0.2])
 def test_where_no_further_broker_comes_the_end_of_the_wait_is_told(endpoint: str, reconnect_s: float) -> None:
     """Law 10. A call has its own time for that; without one, `reconnect_s`; with 0 nothing is waited for."""
