@@ -12,20 +12,20 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from broker.core.tolerances import KINDS
 from broker.output import echo
 from broker.words import WORDS, fill, say
 from client_shim.texts import on_one_line, shown
+
+if TYPE_CHECKING:
+    from broker.core.tolerances import Kind
 
 WIDTH = 100
 """Nothing is drawn wider than this, so that a report pastes well."""
 
 
 _MANY = 8
-
-_KINDS = {oddity.value: kind for oddity, kind in KINDS.items()}
 
 
 class Line(NamedTuple):
@@ -187,10 +187,17 @@ def _lines(server: dict[str, Any]) -> Iterator[Line]:
     return (Line(f"    {line}", "dim") for line in server.get("last_lines", []))
 
 
+def _kind(name: str) -> Kind | None:
+    """The texts of a kind of oddity, `None` for one of a newer broker. Only who needs them loads msgspec."""
+    from broker.core.tolerances import KINDS, Oddity
+
+    return KINDS[Oddity(name)] if name in {oddity.value for oddity in Oddity} else None
+
+
 def _warnings(server: dict[str, Any]) -> Iterator[Line]:
     """What is put up with in what a server writes, where somebody should know of it."""
     for warning in server.get("warnings", []):
-        kind = _KINDS.get(warning["kind"])  # that of a newer broker is not known
+        kind = _kind(warning["kind"])
         text = fill((kind.english, kind.chinese), **warning["facts"]) if kind else warning["text"]
         yield Line(say("puts_up_with", server=server["name"], what=text), "yellow")
 

@@ -217,6 +217,8 @@ class Lists:
         """A list cannot be had. The server is of use without it; an earlier one stays, else what was read."""
         method, known = reading.method, self.catalogue
         self._again.discard(method)
+        if reading.end_before_empty():
+            return self._read(reading, now)
         if known.has(method) or not reading.begun:
             if not known.has(method) and (is_unknown_method(reason) or not known.declares(method)):
                 return self._lacks(method, now)

@@ -69,6 +69,7 @@ class Reading:
         self._bad_reason = ""
         self._end: Tolerated | None = None
         self._has_member = True
+        self._after_empty = False
 
     @property
     def begun(self) -> bool:
@@ -162,9 +163,6 @@ class Reading:
             self._ends(Oddity.BAD_CURSOR, raw)
             return None
         cursor = msgspec.json.decode(raw, type=str)
-        if not cursor:
-            self._end = self._tolerated(Oddity.EMPTY_CURSOR)
-            return None
         if cursor in self._cursors:
             self._ends(Oddity.CURSOR_AGAIN, raw)
             return None
@@ -176,12 +174,21 @@ class Reading:
         if self._end is not None:
             return None
         self._cursors.add(cursor)
+        self._after_empty = not cursor
         return msgspec.json.encode({"cursor": cursor})
 
     def _ends(self, oddity: Oddity, cursor: Raw) -> None:
         """Its cursor leads nowhere."""
-        if memoryview(cursor) != memoryview(b"null"):
+        if self._after_empty:
+            self.end_before_empty()
+        elif memoryview(cursor) != memoryview(b"null"):
             self._end = self._tolerated(oddity, count=len(self._items))
+
+    def end_before_empty(self) -> bool:
+        """End it where `nextCursor` was "", which many servers write at the end; whether it was."""
+        if self._after_empty:
+            self._end = self._tolerated(Oddity.EMPTY_CURSOR)
+        return self._after_empty
 
     def listing(self, era: Era, *, partial: bool = False) -> Listing:
         """The list as far as it was read, in the server's order."""

@@ -117,7 +117,9 @@ KINDS: dict[Oddity, Kind] = {
     _O.OLD_VERSION: Kind("speaks the old protocol version {version}", "使用旧的协议版本 {version}"),
     _O.FORGOTTEN: Kind("is of another era than its last process was", "与它上一个进程的协议时代不同"),
     _O.EMPTY_CURSOR: Kind(
-        '{list}: `nextCursor` is "": taken for the end', '{list}：`nextCursor` 为 ""：按列表结束处理'
+        '{list}: `nextCursor` is "" and leads nowhere: taken for the end',
+        '{list}：`nextCursor` 为 ""，且没有后续内容：按列表结束处理',
+        notable=True,
     ),
     _O.BAD_CURSOR: Kind(
         "{list}: `nextCursor` is no string: the list ends there, with {count} items",

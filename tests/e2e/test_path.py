@@ -227,8 +227,8 @@ def test_a_changed_list_is_read_again(rogues: RunningBroker, server: str) -> Non
     asyncio.run(main())
 
 
-def test_lists_come_whole_and_in_one_order(rogues: RunningBroker) -> None:
-    """All pages of a server that pages and shuffles, sorted; the empty cursor is one as any other."""
+def test_lists_come_whole(rogues: RunningBroker) -> None:
+    """All pages of a server that pages and shuffles; the empty cursor is one as any other, if it leads on."""
     shuffling = rogue("--page-size", "3", "--shuffle", "--empty-cursor")
 
     async def lists(endpoint: str, server: str) -> list[list[str]]:
@@ -243,8 +243,8 @@ def test_lists_come_whole_and_in_one_order(rogues: RunningBroker) -> None:
 
     with running({"shuffling": shuffling}) as broker:
         got = asyncio.run(lists(broker.endpoint, "shuffling"))
-    assert got == [sorted(names) for names in got]
-    assert got == asyncio.run(lists(rogues.endpoint, "old"))
+    unshuffled = asyncio.run(lists(rogues.endpoint, "old"))
+    assert [sorted(names) for names in got] == [sorted(names) for names in unshuffled]
     assert all(got)
 
 
