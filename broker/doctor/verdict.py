@@ -231,14 +231,23 @@ def _tools(evidence: Evidence) -> Iterator[Finding]:
             error = visit.fault.text if visit.fault else "-"
             yield _about("tool_complains", name, tool=visit.tool or "-", error=error)
     if untried:
-        yield _about("no_tool", None, servers=", ".join(untried))
+        yield _about("no_tool", None, servers=_named(untried), count=len(untried))
 
 
 def _runtimes(evidence: Evidence) -> Iterator[Finding]:
     needed = {name: runtime for name, runtime in evidence.runtimes.items() if name in evidence.wanted}
     if needed:
         runtimes = ", ".join(sorted(Counter(needed.values())))
-        yield _about("runtime", None, servers=", ".join(needed), runtimes=runtimes)
+        yield _about("runtime", None, servers=_named(list(needed)), count=len(needed), runtimes=runtimes)
+
+
+def _named(servers: Sequence[str]) -> str:
+    """The names of some servers, and how many they are where that is not seen at once."""
+    names = ", ".join(servers)
+    return names if len(servers) <= _SEEN_AT_ONCE else f"{names} ({len(servers)})"
+
+
+_SEEN_AT_ONCE = 3
 
 
 def _limits(evidence: Evidence) -> Iterator[Finding]:
