@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from broker.core.texts import clip
 from broker.core.tolerances import told
 from broker.hub import Hub
 from broker.reloader import Reloader
+from broker.shared import Shared
 from broker.supervisor import Supervisor
 from broker.trees import Tree, rss_bytes, trees_of
 from client_shim.wire import Code
@@ -44,6 +46,8 @@ class Office(Struct, frozen=True):
     endpoint: str
     config_path: str
     started_at: float
+    looks: dict[str, Shared[Answer]] = {}
+    """What takes long and is the same for all who ask."""
 
     def supervisor(self, params: Params) -> Supervisor:
         """The supervisor of the server that a command is about.
@@ -87,6 +91,12 @@ async def servers(office: Office, params: Params) -> Answer:
 
 async def status(office: Office, params: Params) -> Answer:
     """Everything that `mcp-broker status` shows."""
+    if "status" not in office.looks:
+        office.looks["status"] = Shared(partial(_status, office))
+    return await office.looks["status"].get()
+
+
+async def _status(office: Office) -> Answer:
     trees = await office.trees()
     now, mux = trio.current_time(), office.hub.mux
     return {

@@ -35,6 +35,7 @@ from broker.environment import hide_from_servers, with_credentials
 from broker.fleet import Fleet
 from broker.hub import Hub
 from broker.leftovers import end_leftovers
+from broker.memory import Memory
 from broker.notify import Manager, summary
 from broker.place import Place, claim, open_to, place_of
 from broker.process import Launcher, check_descriptor_limit, raise_descriptor_limit
@@ -137,7 +138,7 @@ async def serve(
                 if server.runs:
                     fleet.add(server)
             tell_faults(config)
-            nursery.start_soon(_look_after, launcher.state.mend, *looks)
+            nursery.start_soon(_look_after, Memory().look, launcher.state.mend, *looks)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
             logger.info("broker.listening", extra={"endpoint": place.endpoint, "pid": os.getpid()})
             manager.ready()

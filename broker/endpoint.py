@@ -18,7 +18,7 @@ import zmq
 
 from broker.connections import Connections, first_reserved, hung_up, is_routers_own, shut
 from broker.core.config import LimitsConfig
-from broker.core.patience import Rounds
+from broker.core.patience import Refills, Rounds
 from broker.core.sessions import Body, Peer, Post
 from broker.hub import Hub
 from broker.place import PlaceError, not_bound
@@ -30,8 +30,9 @@ MESSAGES_A_TURN = 64
 TURN_S = 0.001
 """After so many seconds too: a request that is refused costs more than a body that passes."""
 
-RECEIVE_HWM = 128
-"""Messages of one connection that libzmq takes in ahead of the broker."""
+RECEIVE_HWM = 8
+"""Messages of one connection that libzmq takes in ahead of the broker. Of one that keeps to its credit, one
+is large; of another one all may be, until it is cut off."""
 
 _ZERO_COPY_BYTES = 65_536
 _FRAMES = 3
@@ -65,6 +66,7 @@ class Endpoint:
         self._connections = Connections()
         self._telling = False
         self._rounds = Rounds()
+        self._refills = Refills()
         self._most = 2 * limits.connections  # so that who comes after the limit is told so
         self._reserved = first_reserved()
         self._fd = _fd(self._router)
@@ -130,14 +132,21 @@ class Endpoint:
                 key = self._router.recv(_NOBLOCK)
             except zmq.Again:
                 self._quiet = True
+                self._refill(self._refills.quiet())
                 break
             self._receive(key)
+            if self._refills:
+                self._refill(self._refills.turn())
             if self._rounds:
                 rest = self._rounds.rest(key, trio.current_time())
             if rest or perf_counter() > end:
                 break
         self._hub.settle()
         return math.inf if self._quiet else rest
+
+    def _refill(self, keys: list[bytes]) -> None:
+        for key in keys:
+            self._hub.refill(key)
 
     async def _park(self) -> None:
         self._parked = True
@@ -218,6 +227,10 @@ class Endpoint:
             if not self._quiet:
                 self._wake()
 
+    def exhausted(self, connection: bytes) -> None:
+        """This connection has used up its credit."""
+        self._refills.wait(connection, len(self._connections))
+
     def hold(self, connection: bytes, until: float) -> None:
         """What this connection says next can wait until then."""
         self._rounds.hold(connection, until)
@@ -225,6 +238,7 @@ class Endpoint:
     def forget(self, connection: bytes) -> None:
         """This connection is closed as far as the broker is concerned."""
         self._rounds.forget(connection)
+        self._refills.forget(connection)
         self._connections.forget(connection)
 
     def cut(self, connection: bytes) -> None:
@@ -233,6 +247,7 @@ class Endpoint:
         fd = self._connections.descriptor_of(connection)
         if fd is not None:
             self._rounds.forget(connection)
+            self._refills.forget(connection)
             self._connections.end(connection)
             shut(fd)
 
@@ -286,6 +301,7 @@ class Endpoint:
             while self._connections.lost:
                 key = self._connections.lost.popleft()
                 self._rounds.forget(key)
+                self._refills.forget(key)
                 self._hub.lost(key)
         finally:
             self._telling = False

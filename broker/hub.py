@@ -19,6 +19,7 @@ from broker.core.effects import (
     Closed,
     Demand,
     Effect,
+    Exhausted,
     Keep,
     Manage,
     Note,
@@ -49,6 +50,9 @@ class Transport(Protocol):
 
     def settle(self) -> None:
         """Nothing more is sent for now."""
+
+    def exhausted(self, connection: bytes) -> None:
+        """This connection has used up its credit: `Hub.refill` once nothing of it is left to be read."""
 
     def hold(self, connection: bytes, until: float) -> None:
         """What this connection says next can wait until then, by the hub's clock."""
@@ -121,6 +125,10 @@ class Hub:
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None = None) -> None:
         """A message came in from a client. `settle` must follow, when others that are there are taken in."""
         self._do(self.mux.received(key, peer, header, body, self._clock()))
+
+    def refill(self, key: bytes) -> None:
+        """Nothing is left to be read of a connection that had used up its credit. `settle` must follow."""
+        self._do(self.mux.refill(key, self._clock()))
 
     def malformed(self, key: bytes, why: str) -> None:
         """A message came in that is none of the protocol."""
@@ -260,6 +268,9 @@ class Hub:
         elif isinstance(effect, Slow):
             if self._transport is not None:
                 self._transport.hold(effect.connection, effect.until)
+        elif isinstance(effect, Exhausted):
+            if self._transport is not None:
+                self._transport.exhausted(effect.connection)
         elif isinstance(effect, Opened):
             self.backends[effect.server].opened()
         elif isinstance(effect, Unfit):

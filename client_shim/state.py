@@ -267,7 +267,12 @@ class ClientState:
         limits = {name: value for name, value in message.limits.items() if type(value) is int and value > 0}
         self.max_message_bytes = limits.get("max_message_bytes")
         self._credit_bytes = limits.get("credit_bytes", 0)
+        self._outbox.open(limits.get("request_credit_bytes", math.inf))
         return [Welcomed(message.instance, message.broker_version)]
+
+    def _on_credit(self, message: wire.Credit, _: bytes | None) -> list[Event]:
+        self._outbox.refill(message.read_bytes)
+        return []
 
     def _on_result(self, message: wire.Result, body: bytes) -> list[Event]:
         if self._find(message.channel, message.id) is None:
@@ -337,6 +342,7 @@ _HANDLERS: dict[type[Any], Callable[[ClientState, Any, Any], list[Event]]] = {
     wire.Notification: ClientState._on_notification,
     wire.Question: ClientState._on_question,
     wire.Goodbye: ClientState._on_goodbye,
+    wire.Credit: ClientState._on_credit,
 }
 
 

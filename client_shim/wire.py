@@ -155,7 +155,7 @@ class Cancel(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """The client has read this many bytes, as `cost` counts them; the broker may send as many more."""
+    """This end has read so many bytes, as `cost` counts them; the other end may send as many more."""
 
     channel: int
     id: int
@@ -342,6 +342,6 @@ def _signature(shape: type[Any]) -> str:
 
 
 def cost(header: bytes, body: bytes | memoryview | None) -> int:
-    """What a message from the broker takes from its connection's credit, in bytes."""
+    """What a message takes from the credit of its connection and direction, in bytes."""
     size = len(header) + MESSAGE_OVERHEAD_BYTES
     return size if body is None else size + (body.nbytes if isinstance(body, memoryview) else len(body))

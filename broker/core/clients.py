@@ -10,11 +10,11 @@ from broker.core import jsonrpc, names, refusals
 from broker.core.audience import Audience
 from broker.core.calls import Calls, fault
 from broker.core.config import LimitsConfig
-from broker.core.effects import Closed, Effects, Level, Manage, Slow
+from broker.core.effects import Closed, Effects, Level, Manage
+from broker.core.intake import MAX_UNGREETED_BYTES, Intake
 from broker.core.jsonrpc import BodyError, Params
 from broker.core.methods import NO_TASKS, Era, Route, rule_for
 from broker.core.metrics import Counters
-from broker.core.patience import Patience
 from broker.core.refusals import Refusal
 from broker.core.roster import Roster
 from broker.core.server import Server
@@ -25,6 +25,12 @@ from client_shim.wire import Code
 
 MAX_MANAGING = 512
 """Management requests that may be under way at once."""
+
+BYTES_A_TIME, URIS_A_TIME = 4096, 256
+"""A `listen` takes as long as a refusal for so many bytes of its params, or of all subscribed uris."""
+
+COSTS = {"status": 16, "reload": 16}
+"""What takes as long as so many refusals."""
 
 MAX_MANAGING_OF_ONE = 64
 """Those of one connection, so that it cannot keep the others from asking."""
@@ -67,11 +73,17 @@ class Clients:
         self._instance = instance
         self._version = version
         self._managing: dict[tuple[bytes, int], int] = {}
-        self._patience = Patience()
+        self._intake = Intake(sessions, counters, effects)
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
         """A message came in on the connection `key`; `peer` is who the kernel says is at its end."""
-        connection = self._sessions.get(key)
+        connection, size = self._sessions.get(key), self._intake.measure(header, body)
+        if connection is None and size > MAX_UNGREETED_BYTES:
+            self._cut(key, size, now)
+            return
+        if connection is not None and not self._intake.takes(connection):
+            self._close(connection, CloseReason.OVERDRAWN, now, "the client sent more than its credit")
+            return
         try:
             message = wire.decode(header)
             wire.check_body(message, body)
@@ -83,15 +95,27 @@ class Clients:
         elif isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self._came_to_nothing("late.frame", key, now)  # of one that was closed: it wants nothing
+            self._intake.came_to_nothing("late.frame", key, now)  # of one that was closed: it wants nothing
         else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
             self._refuse_frame(
                 key, Code.HELLO_FIRST, text, message.channel, message.id, now, is_late=self.closing
             )
 
+    def refill(self, key: bytes) -> None:
+        """Nothing is left to be read of a connection that had used up its credit."""
+        self._intake.refill(key)
+
+    def _cut(self, key: bytes, size: int, now: float) -> None:
+        text = f"the client sent {size} bytes before its hello, and may send {MAX_UNGREETED_BYTES}"
+        self._refuse_frame(key, Code.TOO_LARGE, text, 0, 0, now)
+        self._intake.forget(key)
+        self._counters.add(f"closed.{CloseReason.UNGREETED.value}")
+        self._effects.append(Closed(key, CloseReason.UNGREETED))
+
     def malformed(self, key: bytes, why: str, now: float) -> None:
         """A message came in that is none of the protocol, whatever its header says."""
+        self._intake.measure(b"", None)
         self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
 
     def _hello(self, key: bytes, peer: Peer, hello: wire.Hello, now: float) -> None:
@@ -110,6 +134,7 @@ class Clients:
             limits = {
                 "max_message_bytes": self.limits.max_message_bytes,
                 "credit_bytes": self.limits.credit_bytes,
+                "request_credit_bytes": self.limits.credit_bytes,
             }
             self._post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
             self._effects.note(Level.DEBUG, "client.connected", client=shown, pid=peer.pid, uid=peer.uid)
@@ -128,7 +153,7 @@ class Clients:
             if call is not None:
                 self._calls.cancel(call, now)
             else:
-                self._came_to_nothing("late.cancel", connection.key, now)
+                self._intake.came_to_nothing("late.cancel", connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
             self._part(connection, message.channel, now)
         elif isinstance(message, wire.Goodbye):
@@ -141,7 +166,7 @@ class Clients:
         if 0 <= credit.read_bytes <= connection.unread_bytes:
             self._effects += self._sessions.credit(connection, credit.read_bytes)
             if credit.read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
-                self._came_to_nothing("empty.credit", connection.key, now)
+                self._intake.came_to_nothing("empty.credit", connection.key, now)
             return
         text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
         self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
@@ -152,7 +177,7 @@ class Clients:
         if connection.partings < connection.calls:
             connection.partings += 1
         else:
-            self._came_to_nothing("empty.goodbye", connection.key, now)
+            self._intake.came_to_nothing("empty.goodbye", connection.key, now)
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
@@ -182,6 +207,7 @@ class Clients:
         if request.service == wire.MANAGEMENT and request.method == "listen":
             return self._listen(connection, request, params, now)
         if request.service == wire.MANAGEMENT:
+            self._intake.cost(key, now, COSTS.get(request.method, 0))
             return self._manage(key, request, params)
         return self._route(connection, request, params, now)
 
@@ -227,6 +253,8 @@ class Clients:
             return accepted
         self._post(connection, wire.Result(request.channel, request.id), accepted.body())
         self._audience.tell_refused(lane, accepted)
+        subscribed = self._audience.subscriptions.count
+        self._intake.cost(connection.key, now, len(params.body) // BYTES_A_TIME + subscribed // URIS_A_TIME)
         self._roster.want(accepted.changed, now)
         return None
 
@@ -257,7 +285,7 @@ class Clients:
 
     def lost(self, key: bytes, now: float) -> None:
         """The transport says that this connection is gone."""
-        self._patience.forget(key)
+        self._intake.forget(key)
         connection = self._sessions.get(key)
         if connection is not None:
             self._close(connection, CloseReason.LOST, now)
@@ -265,14 +293,15 @@ class Clients:
     def _close(self, connection: Connection, reason: CloseReason, now: float, farewell: str = "") -> None:
         """The one way out of a connection. Its client is told the reason `farewell`, where there is one."""
         self._sessions.close(connection.key)
-        self._patience.forget(connection.key)
+        self._intake.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")
         if farewell:  # beyond its credit: what waits for that is gone with the connection
             goodbye = wire.encode(wire.Goodbye(0, 0, farewell, connection.last_id))
             self._effects.append(Post(connection.key, goodbye))
         self._effects.append(Closed(connection.key, reason))
-        level, pid = Level.WARNING if reason is CloseReason.CREDIT else Level.DEBUG, connection.peer.pid
+        level = Level.WARNING if reason in (CloseReason.CREDIT, CloseReason.OVERDRAWN) else Level.DEBUG
+        pid = connection.peer.pid
         self._effects.note(level, "client.closed", client=connection.name, pid=pid, reason=reason.value)
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
@@ -313,7 +342,7 @@ class Clients:
             self._post(connection, fault(channel, id, refusal, self._effects.mask))
         else:
             self._effects.append(Post(key, wire.encode(fault(channel, id, refusal, self._effects.mask))))
-        self._led_nowhere(key, now)
+        self._intake.cost(key, now)
 
     def _refuse_frame(
         self, key: bytes, code: Code, text: str, channel: int, id: int, now: float, *, is_late: bool = False
@@ -327,19 +356,3 @@ class Clients:
         else:
             self._effects.note(Level.WARNING, "frame.refused", code=code.value, client=client)
         self._refuse(key, channel, id, refusals.protocol(code, text), now)
-
-    def _came_to_nothing(self, what: str, key: bytes, now: float) -> None:
-        self._counters.add(what)
-        self._led_nowhere(key, now)
-
-    def _led_nowhere(self, key: bytes, now: float) -> None:
-        """Who is refused time and again waits, so that the others need not (law 5)."""
-        verdict = self._patience.tried(key, now)
-        if verdict is None:
-            return
-        self._effects.append(Slow(key, verdict.until))
-        if verdict.is_new:
-            connection = self._sessions.get(key)
-            name, pid = (connection.name, connection.peer.pid) if connection is not None else (None, None)
-            self._counters.add("slowed")
-            self._effects.note(Level.WARNING, "client.slowed", client=name, pid=pid)

@@ -234,7 +234,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     credit_bytes: Annotated[
         Bytes,
         _about(
-            "What may be under way to one connection before it has read some of it.",
+            "What may be under way on one connection, in each direction, before the other end has read some "
+            "of it.",
             _SIZE,
         ),
     ] = 8_388_608

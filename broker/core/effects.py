@@ -78,6 +78,12 @@ class Slow(Struct, frozen=True, gc=False):
     until: float
 
 
+class Exhausted(Struct, frozen=True, gc=False):
+    """This connection has used up its credit: `Multiplexer.refill` once nothing of it is left to be read."""
+
+    connection: bytes
+
+
 class Keep(Struct, frozen=True, gc=False):
     """Keep this text among what the server wrote to stderr: it is for people, not for a client."""
 
@@ -93,7 +99,7 @@ class Note(Struct, frozen=True):
     facts: dict[str, Fact]
 
 
-Effect = Post | Write | Manage | Opened | Unfit | Respawn | Demand | Closed | Slow | Keep | Note
+Effect = Post | Write | Manage | Opened | Unfit | Respawn | Demand | Closed | Slow | Exhausted | Keep | Note
 
 
 def note(level: Level, event: str, **facts: Fact) -> Note:

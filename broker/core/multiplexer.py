@@ -117,6 +117,11 @@ class Multiplexer:
         self._clients.received(key, peer, header, body, now)
         return self._done(now)
 
+    def refill(self, key: bytes, now: float) -> list[Effect]:
+        """Nothing is left to be read of a connection that had used up its credit."""
+        self._clients.refill(key)
+        return self._done(now)
+
     def malformed(self, key: bytes, why: str, now: float) -> list[Effect]:
         """A message came in that is none of the protocol, whatever its header says."""
         self._clients.malformed(key, why, now)

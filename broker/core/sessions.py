@@ -27,6 +27,8 @@ class CloseReason(str, Enum):
     GOODBYE = "goodbye"
     LOST = "lost"
     CREDIT = "credit"
+    OVERDRAWN = "overdrawn"
+    UNGREETED = "ungreeted"
     SHUTDOWN = "shutdown"
 
 
@@ -49,7 +51,11 @@ class Post(Struct, frozen=True, gc=False):
 class Connection(Struct, eq=False):
     """One connection. `unread_bytes` is what it was sent and has not given back as credit; `partings` are its
     goodbyes to channels, as far as there was a call for each; `last_id` is the highest id of the requests
-    that the broker has taken in."""
+    that the broker has taken in.
+
+    `taken_bytes` is what it has sent and was given no credit back for. `exhausted`: that is all it may have
+    under way, and it is looked whether it keeps to that before it is given more.
+    """
 
     key: bytes
     name: str
@@ -61,6 +67,8 @@ class Connection(Struct, eq=False):
     last_id: int = 0
     partings: int = 0
     posted: int = 0
+    taken_bytes: int = 0
+    exhausted: bool = False
     outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
 
 
@@ -129,6 +137,25 @@ class Sessions:
             self._discount(connection, connection.outbox.pop(instead_of, None), instead_of)
         self._keep(connection, header, body, slot)
         return None
+
+    def take(self, connection: Connection, size: int) -> Post | None:
+        """A message has come in; the credit to send for it now, if it is time for some.
+
+        It is given back once a quarter of the window was read, as the client does. Who has used up the window
+        is `exhausted`, and has to wait for `refill`.
+        """
+        connection.taken_bytes += size
+        if connection.taken_bytes < self._credit_bytes // 4 or connection.exhausted:
+            return None
+        if connection.taken_bytes < self._credit_bytes:
+            return self.refill(connection)
+        connection.exhausted = True
+        return None
+
+    def refill(self, connection: Connection) -> Post | None:
+        """Give credit for all that was taken in."""
+        taken, connection.taken_bytes, connection.exhausted = connection.taken_bytes, 0, False
+        return self.post(connection, wire.Credit(0, 0, taken))
 
     def _discount(self, connection: Connection, replaced: tuple[bytes, Body] | None, slot: Slot) -> None:
         if replaced is not None:

@@ -25,7 +25,13 @@ MAX_URIS_OF_ONE = 1024
 MAX_URI_BYTES = 2048
 """The longest uri that can be subscribed to."""
 
-MAX_PARAMS_BYTES = 4 * 1024 * 1024
+MAX_URIS_BYTES = 2 * 1024 * 1024
+"""What all that are subscribed may take: a server of 2026-07-28 is told all of them at each change."""
+
+MAX_URIS_BYTES_OF_ONE = 256 * 1024
+"""Those of one connection."""
+
+MAX_PARAMS_BYTES = 512 * 1024
 """The largest params: more cannot be wanted, and to read them takes everybody's time."""
 
 MAX_SERVERS_NAMED = 1024
@@ -50,6 +56,11 @@ class Wants(Struct, frozen=True):
     def uris(self) -> int:
         """How many subscriptions it is."""
         return sum(map(len, self.resources.values()))
+
+    @property
+    def uris_bytes(self) -> int:
+        """How long all of them are together, in UTF-8."""
+        return sum(len(uri.encode(errors="replace")) for uris in self.resources.values() for uri in uris)
 
 
 class _Params(Struct, forbid_unknown_fields=True):
@@ -92,7 +103,7 @@ class Subscriptions:
         self._lengths: dict[str, dict[int, int]] = {}
         """How many of the uris of a server have which length: only such parts of a uri are looked up."""
         self._channels = 0
-        self._uris = 0
+        self._uris = self._uris_bytes = 0
 
     def __len__(self) -> int:
         return self._channels
@@ -122,7 +133,17 @@ class Subscriptions:
             return Limit("subscribed resources of a connection", MAX_URIS_OF_ONE)
         if more > 0 and self._uris + more > MAX_URIS:
             return Limit("subscribed resources", MAX_URIS)
+        more = wants.uris_bytes - before.uris_bytes
+        if more > 0 and sum(one.uris_bytes for one in mine.values()) + more > MAX_URIS_BYTES_OF_ONE:
+            return Limit("bytes of subscribed uris of a connection", MAX_URIS_BYTES_OF_ONE)
+        if more > 0 and self._uris_bytes + more > MAX_URIS_BYTES:
+            return Limit("bytes of subscribed uris", MAX_URIS_BYTES)
         return None
+
+    @property
+    def count(self) -> int:
+        """How many subscriptions there are."""
+        return self._uris
 
     def want(self, lane: Lane, wants: Wants) -> set[str]:
         """Replace what a channel wants; the servers of which other resources are subscribed than before."""
@@ -131,6 +152,7 @@ class Subscriptions:
             self._rows.setdefault(lane[0], {})[lane[1]] = wants
             self._channels += 1
             self._uris += wants.uris
+            self._uris_bytes += wants.uris_bytes
         for server, uris in wants.resources.items():
             for uri in uris:
                 self._join(server, uri, lane)
@@ -153,6 +175,7 @@ class Subscriptions:
             del self._rows[lane[0]]
         self._channels -= 1
         self._uris -= wants.uris
+        self._uris_bytes -= wants.uris_bytes
         for server, uris in wants.resources.items():
             for uri in uris:
                 self._leave(server, uri, lane)

@@ -27,7 +27,13 @@ _INSTANCE = "b97c253f864c1560"
 
 SAMPLES: list[wire.Message] = [
     wire.Hello(0, 0, [wire.VERSION], {"name": "demo", "version": "0.1.0", "pid": 4711}),
-    wire.Welcome(0, 0, _INSTANCE, "0.1.0", {"max_message_bytes": 33554432, "credit_bytes": 8388608}),
+    wire.Welcome(
+        0,
+        0,
+        _INSTANCE,
+        "0.1.0",
+        {"max_message_bytes": 33554432, "credit_bytes": 8388608, "request_credit_bytes": 8388608},
+    ),
     wire.Request(1, 1, _INSTANCE, "time", "tools/call", 30000, wire.WANTS_PROGRESS, None),
     wire.Result(1, 1),
     wire.Error(1, 2),

@@ -307,6 +307,9 @@ class AnyInterleaving(RuleBasedStateMachine):
         if isinstance(message, wire.Goodbye):
             assert page.client.key in self.world.closed
             return
+        if isinstance(message, wire.Credit):
+            assert message.read_bytes > 0
+            return
         if message.id == 0:
             assert isinstance(message, wire.Fault)
             assert message.code == Code.DUPLICATE_ID

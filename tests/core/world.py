@@ -17,6 +17,7 @@ from broker.core.effects import (
     Closed,
     Demand,
     Effect,
+    Exhausted,
     Keep,
     Manage,
     Note,
@@ -148,6 +149,8 @@ class World:
         self.managing: list[Manage] = []
         self.lines: deque[tuple[Process, bytes]] = deque()
         self.slow_to_end: set[str] = set()
+        self.refills = True
+        """Whether nothing is ever left to be read of who has used up its credit."""
 
     def lifecycle_of(self, config: ServerConfig) -> Lifecycle:
         """The automaton of a server in its first state."""
@@ -240,6 +243,8 @@ class World:
                 self.feed(effect.server, Event.LEGACY, Ending(effect.reason))
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
+            elif isinstance(effect, Exhausted) and self.refills:
+                self.run(self.mux.refill(effect.connection, self.now))
             else:
                 self._record(effect)
         self.settle()

@@ -72,11 +72,14 @@ class RawPeer:
         self.send(wire.encode(message), *([] if body is None else [body]))
 
     def receive(self) -> Received:
-        """The next message. It gives no credit back."""
-        header, *rest = self.socket.recv_multipart()
-        body = rest[0] if rest else None
-        self.read_bytes += wire.cost(header, body)
-        return wire.decode(header), body
+        """The next message but credit. It gives none back, and waits for none."""
+        while True:
+            header, *rest = self.socket.recv_multipart()
+            body = rest[0] if rest else None
+            self.read_bytes += wire.cost(header, body)
+            message = wire.decode(header)
+            if not isinstance(message, wire.Credit):
+                return message, body
 
     def waiting(self) -> Iterator[Received]:
         """What has arrived and was not read yet."""
