@@ -188,6 +188,66 @@ def what_stands_in_the_service_s_folder_is_not_opened_by_root() -> None:
     until_ready()
 
 
+SWAP = """
+import ctypes, os, pwd, sys
+user = pwd.getpwnam("mcp-broker")
+os.setgroups([]); os.setgid(user.pw_gid); os.setuid(user.pw_uid)
+os.chdir("/run/mcp-broker")
+exchange = lambda: ctypes.CDLL(None).renameat2(-100, b"his", -100, b"broker.sock", 2)
+print("ready", flush=True)
+while True:
+    try:
+        os.symlink(sys.argv[1], "his")
+    except OSError:
+        pass
+    if exchange() == 0:
+        try:
+            os.unlink("his")
+        except OSError:
+            pass
+"""
+
+
+def what_a_server_puts_in_the_place_of_the_socket_is_not_given_to_it() -> None:
+    """systemd gives a socket to its user by its path; a server that puts a link there got any file of root's.
+
+    Ten starts of the socket; without the lines in the unit one or two are enough.
+    """
+    victim = Path("/etc/victim")
+    victim.touch(mode=0o600)
+    with subprocess.Popen([PYTHON, "-c", SWAP, str(victim)], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline() == b"ready\n"
+            for _ in range(10):
+                sh("systemctl reset-failed mcp-broker.socket mcp-broker.service", status=None)
+                sh("systemctl stop mcp-broker.socket")
+                sh("systemctl start mcp-broker.socket", status=None)
+                assert (victim.stat().st_uid, victim.stat().st_gid) == (0, 0)
+            assert server.poll() is None
+        finally:
+            server.kill()
+    sh("systemctl stop mcp-broker.socket; rm -f /run/mcp-broker/his; systemctl start mcp-broker")
+    until_ready()
+    assert sh(f"stat -c %U:%G {SOCKET.parent} {SOCKET}").split() == ["mcp-broker:mcp-broker"] * 2
+
+
+def another_group_can_be_given_the_socket() -> None:
+    """`SocketGroup=` in a drop-in holds also after the service has been started with its folder new."""
+    sh("groupadd --force others")
+    folder = Path("/etc/systemd/system/mcp-broker.socket.d")
+    folder.mkdir()
+    (folder / "group.conf").write_text("[Socket]\nSocketGroup=others\n", encoding="utf-8")
+    sh("systemctl stop mcp-broker.socket && rm -r /run/mcp-broker && systemctl daemon-reload")
+    sh("systemctl start mcp-broker")
+    until_ready()
+    assert sh(f"stat -c %U:%G {SOCKET}").strip() == "mcp-broker:others"
+    (folder / "group.conf").unlink()
+    folder.rmdir()
+    sh("systemctl stop mcp-broker.socket && systemctl daemon-reload && systemctl start mcp-broker")
+    until_ready()
+
+
 def to_install_again_is_to_upgrade() -> None:
     """`make install` again: the config is never overwritten, a running broker is started anew."""
     CONFIG.write_text("# mine\n" + CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
@@ -230,6 +290,8 @@ CHECKS = (
     a_second_broker_cannot_take_the_socket,
     systemd_does_not_take_the_socket_of_a_broker_either,
     what_stands_in_the_service_s_folder_is_not_opened_by_root,
+    what_a_server_puts_in_the_place_of_the_socket_is_not_given_to_it,
+    another_group_can_be_given_the_socket,
     the_journal_has_a_priority_for_each_line,
     to_install_again_is_to_upgrade,
     what_was_stopped_on_purpose_stays_so_over_an_upgrade,
