@@ -136,9 +136,7 @@ class Catalogue:
     def may_have_tool(self, name: str | None) -> bool:
         """Whether a call of this tool makes sense: it is listed, or not all of the list was read."""
         listing = self._listings.get("tools/list")
-        if listing is None:
-            return "tools/list" not in self._lacking
-        return listing.partial or name in listing.names
+        return listing is None or listing.partial or name in listing.names
 
     def may_repeat_tool(self, name: str | None) -> bool:
         """Whether the list says of this tool that a second call of it does no harm."""

@@ -134,8 +134,9 @@ class Handshake:
 
     @property
     def probed(self) -> bool:
-        """Whether this process was asked for its era, which `protocol = "legacy"` would have left out."""
-        return self._may_ask_both and DISCOVER in self._asked
+        """Whether the probe may be why it fails, which `protocol = "legacy"` would have left out."""
+        refused = is_unknown_method(self._refusals.get(DISCOVER, ""))
+        return self._may_ask_both and DISCOVER in self._asked and not refused
 
     @property
     def unanswered(self) -> list[str]:
@@ -208,7 +209,17 @@ class Handshake:
         if self._spare is not None:
             return self._agree(DISCOVER, self._spare)
         self._over = True
-        return [Failed("; ".join(self._refusals[one] for one in (method, other) if one in self._refusals))]
+        return [Failed("; ".join(self._reasons(method, other)))]
+
+    def _reasons(self, *methods: str) -> list[str]:
+        """Why each led to nothing; that an older server does not know the probe is no reason."""
+        told = [
+            self._refusals[method]
+            for method in methods
+            if method in self._refusals
+            and not (method == DISCOVER and is_unknown_method(self._refusals[method]))
+        ]
+        return told or [self._refusals[methods[0]]]
 
     def _remembered_wrongly(self, other: str, reason: str) -> list[Step]:
         if other == DISCOVER:

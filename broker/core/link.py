@@ -70,6 +70,7 @@ class Link:
         self._listening: Listening | None = None
         self._lists: Lists | None = None
         self._last_line = ""
+        self._wrote_json = False
         self.hung = False
         """Whether the era probe hung it."""
         self.opened = False
@@ -107,6 +108,7 @@ class Link:
         """The process wrote a line that is no message, or that answers nothing that it was asked."""
         if self.catalogue is None:
             self._last_line = shown(line.strip()) or self._last_line
+            self._wrote_json |= line.lstrip().startswith(b"{")
             self._handshake.noise(now)
 
     @property
@@ -126,6 +128,8 @@ class Link:
             parts.append(f"it was sent {' and '.join(asked)}, and has not answered")
         if asked and self._last_line:
             parts.append(f"the last line on its stdout was: {self._last_line}")
+        if asked and self._wrote_json:
+            parts.append('an answer has `"jsonrpc": "2.0"` and the id of its request')
         if self._lists is not None and self._lists.unanswered:
             parts.append(f"it has not answered {', '.join(self._lists.unanswered)}")
         return "; ".join([*parts, *self._way_out])

@@ -272,8 +272,7 @@ def test_a_failed_handshake_makes_the_process_unfit() -> None:
     assert talk.refuse("server/discover") == ["Unfit"]
     assert talk.effects[-1] == Unfit(
         "s",
-        "it refused server/discover: no (-32601); it refused initialize: no (-32603); "
-        'if it is an older server, `protocol = "legacy"` in [servers.s] may help',
+        "it refused initialize: no (-32603)",
     )
 
 
@@ -322,7 +321,8 @@ def test_what_may_explain_that_it_is_not_ready() -> None:
     talk.did(talk.link.tick(9.0))
     assert talk.link.hint == (
         "it was sent server/discover and initialize, and has not answered; the last line on its stdout was: "
-        '{"id": 1, "result": {}}; if it is an older server, `protocol = "legacy"` in [servers.s] may help'
+        '{"id": 1, "result": {}}; an answer has `"jsonrpc": "2.0"` and the id of its request; '
+        'if it is an older server, `protocol = "legacy"` in [servers.s] may help'
     )
     talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": talk.capabilities})
     assert talk.link.hint == "it has not answered tools/list, prompts/list"
