@@ -219,7 +219,7 @@ class Connection:
     def _fell(self, error: Unavailable, *, announced: bool = False) -> None:
         """An attempt has failed, or the link was lost; `announced`: its broker said that it ends."""
         link, self._link, self._error = self._link, None, error
-        if self._attempts.came_through or announced:  # one was there, and be it to refuse the hello
+        if self._attempts.came_through or announced:  # a broker was there, if only to refuse the hello
             self.came_up, self.lost_at, self._announced = True, self.loop.time(), announced
             self._waiters.wake()  # to wait on, for as long as it may take now
         if link is not None:

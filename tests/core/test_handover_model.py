@@ -204,7 +204,7 @@ class Handovers(RuleBasedStateMachine):
         if self.is_lost or self.world.mux.closing:
             self.is_lost = self.cut_short = True
             self.next_broker()
-        for _ in range(100):
+        for _ in range(10 + len(self.channels)):
             self.transport_takes(4)
             self.broker_reads(4)
             if self.unanswered():
