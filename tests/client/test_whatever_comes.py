@@ -28,8 +28,8 @@ from client_shim.state import ClientState, Phase
 from client_shim.texts import printable, shown
 from tests.client.talk import ECHO, LIMITS, WHO, hear, opened
 
-# What is nested deeply ends at Python's limit of recursion: Hypothesis's own callback of the garbage collector
-# may be what meets it, and complains.
+# What is nested deeply ends at Python's limit of recursion. Hypothesis's own callback of the garbage
+# collector may be what meets it, and complains.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 DEEP = 990
