@@ -172,10 +172,10 @@ def _classify(seen: _Loose, odd: list[Oddity]) -> Incoming:
 
 
 def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:
-    """Exactly one of `result` and `error` counts. One that is null or empty gives way to the other."""
+    """Exactly one of `result` and `error` counts. One that says nothing gives way to the other."""
     result, error = seen.result, seen.error
     if _given(result) and _given(error):
-        if _is_empty(error):
+        if _is_empty(error) or (_is_object(result) and not _is_object(error)):
             error = UNSET
         elif _is_empty(result):
             result = UNSET

@@ -27,7 +27,7 @@ READ_EVERY_S = 1.0
 """A list is read so often in a row, and then once in this time, however often the server says it changed."""
 
 TOOLS_HOLD_S = 10.0
-LIST_HOLD_S = 2.0
+LIST_HOLD_S = 1.0
 """So long the list of tools, and any other one, may keep a server from being ready. What is read later counts
 as changed then."""
 

@@ -111,6 +111,8 @@ def test_what_a_line_is(line: bytes, kind: object) -> None:
         (V + b'"id":1,"result":{"a": 1.0},"error":[ ]}', REPLY, [Oddity.EMPTY_MEMBER]),
         (V + b'"id":1,"result":{"a": 1.0},"error":""}', REPLY, [Oddity.EMPTY_MEMBER]),
         (V + b'"id":1,"result":{"a": 1.0},"error":false}', REPLY, [Oddity.EMPTY_MEMBER]),
+        (V + b'"id":1,"result":{"a": 1.0},"error":"none"}', REPLY, [Oddity.EMPTY_MEMBER]),
+        (V + b'"id":1,"result":{"a": 1.0},"error":true}', REPLY, [Oddity.EMPTY_MEMBER]),
         (V + b'"id":1,"result":"","error":{"code":1}}', ERROR, [Oddity.EMPTY_MEMBER]),
         (V + b'"id":null,"method":"n"}', ("told", "n", None), [Oddity.NULL_ID]),
         (
