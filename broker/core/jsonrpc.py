@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from broker.core.nesting import MAX_DEPTH, is_deep
+from broker.core.texts import check_utf8
 from broker.core.tolerances import Oddity
 from client_shim.wire import Code
 
@@ -120,7 +121,7 @@ def check_params(body: bytes | None) -> Params:
         )
     try:
         if not body.isascii():
-            body.decode()
+            check_utf8(body)
         seen = _params.decode(body)
     except UnicodeDecodeError as error:
         raise BodyError(Code.INVALID_BODY, f"the params are not UTF-8: {error.reason}") from None

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from broker.core.jsonrpc import MAX_BATCH, Asked, Broken, Id, Incoming, Message, Noise, Reply, Told
 from broker.core.nesting import MAX_DEPTH, depth_at_end, is_deep
-from broker.core.texts import clip
+from broker.core.texts import check_utf8, clip
 from broker.core.tolerances import Oddity
 
 _LAST_BYTES = 4096
@@ -28,7 +28,17 @@ _MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARS = 200
 _COLOUR_BYTES = 16
 
-_Batch = Annotated[list[Raw], Meta(max_length=MAX_BATCH)]
+_HEAD_BYTES = 65_536
+"""Of a longer line that does not parse only so much is looked at."""
+
+_Batch = msgspec.defstruct(
+    "_Batch",
+    [(f"m{number}", Raw | UnsetType, UNSET) for number in range(MAX_BATCH)],
+    array_like=True,
+    forbid_unknown_fields=True,
+    gc=False,
+)
+"""An array of so many. Of a list msgspec would make all elements before it looks how many there are."""
 
 
 class _Envelope(Struct, gc=False):
@@ -56,6 +66,7 @@ class _Loose(Struct, gc=False):
 _encode = msgspec.json.Encoder().encode
 _envelope = msgspec.json.Decoder(_Envelope)
 _loose = msgspec.json.Decoder(_Loose)
+_batch = msgspec.json.Decoder(_Batch)
 
 # A string without an end takes the rest: else each escaped quote in it would be tried as a start.
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
@@ -79,7 +90,7 @@ def read(line: bytes) -> Incoming:
     try:
         seen = _envelope.decode(line)
         if not line.isascii():
-            line.decode()
+            check_utf8(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _patiently(line)
     if is_deep(line):
@@ -102,9 +113,10 @@ def read(line: bytes) -> Incoming:
 def read_batch(line: bytes) -> list[Message]:
     """The messages of a batch: 2025-03-26 lets a server write several as an array. None if it is not one."""
     try:
-        parts = msgspec.json.decode(line, type=_Batch) if line.lstrip().startswith(b"[") else []
+        seen = _batch.decode(line) if line.lstrip().startswith(b"[") else None
     except (msgspec.DecodeError, RecursionError):
         return []
+    parts = [part for part in structs.astuple(seen) if part is not UNSET] if seen is not None else []
     messages = [message for part in parts if not isinstance(message := read(bytes(part)), Noise)]
     return messages if len(messages) == len(parts) else []
 
@@ -120,7 +132,7 @@ def _patiently(line: bytes) -> Incoming:
         text = text[len(_MARK) :]
         odd.append(Oddity.BYTE_ORDER_MARK)
     if text.startswith(b"\x1b") or b"\x1b" in text[-_COLOUR_BYTES:]:
-        coloured = _COLOURED.fullmatch(text)
+        coloured = _COLOURED.fullmatch(text) if len(text) <= _HEAD_BYTES else None
         if coloured is None:
             return Noise()
         text = coloured[1]
@@ -130,7 +142,7 @@ def _patiently(line: bytes) -> Incoming:
     try:
         seen = _loose.decode(text)
         if not text.isascii():
-            text.decode()
+            check_utf8(text)
         deep = is_deep(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _unreadable(text, str(error) or type(error).__name__, odd)
@@ -281,7 +293,7 @@ def _own_member(line: bytes, name: bytes, value: re.Pattern[bytes]) -> re.Match[
     through all of a long line would stop everybody for many seconds.
     """
     depth, key = 0, b'"%b"' % name
-    for token in islice(_TOKENS.finditer(line), _TOKENS_LOOKED_AT):
+    for token in islice(_TOKENS.finditer(line, 0, _HEAD_BYTES), _TOKENS_LOOKED_AT):
         text = token[0]
         if text in b"[{":
             depth += 1

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from broker.core.agreement import shown
 from broker.core.catalog import LISTS, Listing
@@ -40,6 +41,37 @@ class _Page(Struct):
 
 
 _Items = Annotated[list[Raw], msgspec.Meta(max_length=MAX_ITEMS)]
+_SHORT_BYTES = 1024 * 1024
+
+
+class _Member(Struct):
+    """What is read of a page beside its hints: one of these is there."""
+
+    tools: Raw = _NULL
+    resources: Raw = _NULL
+    templates: Raw = msgspec.field(default=_NULL, name="resourceTemplates")
+    prompts: Raw = _NULL
+
+
+class _Item(Struct):
+    """What is read of an item."""
+
+    name: Raw = _NULL
+    uri: Raw = _NULL
+    template: Raw = msgspec.field(default=_NULL, name="uriTemplate")
+    annotations: Raw = _NULL
+
+
+@cache
+def _many() -> msgspec.json.Decoder[Any]:
+    """Reads an array of `MAX_ITEMS` at most. Of a list msgspec would make all elements before it counts them.
+
+    To make it takes a tenth of a second, so it is made when a page is that large for the first time.
+    """
+    fields = [(f"i{number}", Raw | UnsetType, UNSET) for number in range(MAX_ITEMS)]
+    return msgspec.json.Decoder(
+        msgspec.defstruct("_Many", fields, array_like=True, forbid_unknown_fields=True, gc=False)
+    )
 
 
 class _Annotations(Struct):
@@ -123,13 +155,15 @@ class Reading:
         return self._next(hints.next_cursor)
 
     def _member(self, result: memoryview) -> list[Raw]:
-        member = msgspec.json.decode(result, type=dict[str, Raw]).get(self._kind.member, _NULL)
+        member = _of(msgspec.json.decode(result, type=_Member), self._kind.member)
         if memoryview(member)[0] == ord("n"):
             self._has_member = False
             return []
         if memoryview(member)[0] != ord("["):
             raise ValueError(f"its `{self._kind.member}` is no list")
-        return msgspec.json.decode(member, type=_Items)
+        if len(memoryview(member)) <= _SHORT_BYTES:
+            return msgspec.json.decode(member, type=_Items)
+        return [raw for raw in structs.astuple(_many().decode(member)) if raw is not UNSET]
 
     def _take(self, items: Iterable[Raw]) -> None:
         for raw in items:
@@ -141,8 +175,8 @@ class Reading:
             if self._end is not None:
                 return
             try:
-                item = msgspec.json.decode(raw, type=dict[str, Raw])
-                key = msgspec.json.decode(item.get(self._kind.key, _NULL), type=str)
+                item = msgspec.json.decode(raw, type=_Item)
+                key = msgspec.json.decode(_of(item, self._kind.key), type=str)
             except msgspec.MsgspecError:
                 self._bad += 1
                 self._bad_reason = self._bad_reason or f"no `{self._kind.key}` in {shown(raw)}"
@@ -151,7 +185,7 @@ class Reading:
                 self._repeated += 1
             else:
                 self._items[key] = bytes(raw)
-                self._repeatable |= {key} if _may_be_repeated(item.get("annotations")) else set()
+                self._repeatable |= {key} if _may_be_repeated(item.annotations) else set()
 
     def _end_at(self, most: str) -> None:
         self._end = self._tolerated(Oddity.TOO_LONG, most=most, count=len(self._items))
@@ -202,16 +236,25 @@ class Reading:
         return Listing(names, items, era, self._scope, ttl_s, self._fresh_until, repeatable, partial)
 
 
+_NAMES = {"resourceTemplates": "templates", "uriTemplate": "template"}
+"""Members of a page or an item → what they are called here, where that is not the same."""
+
+
+def _of(read: _Member | _Item, name: str) -> Raw:
+    found: Raw = getattr(read, _NAMES.get(name, name))
+    return found
+
+
 def _hint(raw: Raw) -> Any:
     """What a server says of a list: a word or a number. Anything long is neither, and is not taken apart."""
     text = memoryview(raw)
     return msgspec.json.decode(text) if len(text) <= _HINT_BYTES else None
 
 
-def _may_be_repeated(annotations: Raw | None) -> bool:
+def _may_be_repeated(annotations: Raw) -> bool:
     """Whether a second call of a tool with these annotations does no harm. What cannot be read says no."""
     try:
-        hints = msgspec.json.decode(annotations or b"{}", type=_Annotations)
+        hints = msgspec.json.decode(annotations, type=_Annotations)
     except msgspec.MsgspecError:
         return False
     return hints.read_only or hints.idempotent

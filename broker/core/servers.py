@@ -27,6 +27,9 @@ from broker.core.server import Server
 from broker.core.texts import clip
 from broker.core.tolerances import KINDS, Oddity, Tolerated, told
 
+MAX_TOLD_BYTES = 1024 * 1024
+"""The largest params of a notification. It is taken apart, and may go to many; a result is for one."""
+
 MAX_ID_CHARS = 256
 """The longest id of a server's own request that is answered. It is part of the answer."""
 
@@ -140,6 +143,9 @@ class Servers:
             self._answers_nothing(server, link, broken.id, now)
 
     def _told(self, server: Server, link: Link, told: Told, now: float) -> None:
+        if told.params is not None and len(told.params) > MAX_TOLD_BYTES:
+            self.discard(server, "large.notification", method=clip(told.method), bytes=len(told.params))
+            return
         if told.method == "notifications/progress":
             self._progress(server, told, now)
         elif told.method == "notifications/message":
