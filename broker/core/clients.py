@@ -77,12 +77,9 @@ class Clients:
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
         """A message came in on the connection `key`; `peer` is who the kernel says is at its end."""
-        connection, size = self._sessions.get(key), self._intake.measure(header, body)
-        if connection is None and size > MAX_UNGREETED_BYTES:
-            self._cut(key, size, now)
-            return
-        if connection is not None and not self._intake.takes(connection):
-            self._close(connection, CloseReason.OVERDRAWN, now, "the client sent more than its credit")
+        connection = self._sessions.get(key)
+        if not self._intake.takes(connection, header, body):
+            self._exceeded(key, connection, now)
             return
         try:
             message = wire.decode(header)
@@ -106,7 +103,12 @@ class Clients:
         """Nothing is left to be read of a connection that had used up its credit."""
         self._intake.refill(key)
 
-    def _cut(self, key: bytes, size: int, now: float) -> None:
+    def _exceeded(self, key: bytes, connection: Connection | None, now: float) -> None:
+        """A message is larger than its connection may send now."""
+        if connection is not None:
+            self._close(connection, CloseReason.OVERDRAWN, now, "the client sent more than its credit")
+            return
+        size = self._intake.size
         text = f"the client sent {size} bytes before its hello, and may send {MAX_UNGREETED_BYTES}"
         self._refuse_frame(key, Code.TOO_LARGE, text, 0, 0, now)
         self._intake.forget(key)
@@ -115,7 +117,7 @@ class Clients:
 
     def malformed(self, key: bytes, why: str, now: float) -> None:
         """A message came in that is none of the protocol, whatever its header says."""
-        self._intake.measure(b"", None)
+        self._intake.size = 0
         self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
 
     def _hello(self, key: bytes, peer: Peer, hello: wire.Hello, now: float) -> None:

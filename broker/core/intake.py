@@ -20,19 +20,20 @@ class Intake:
         self._counters = counters
         self._effects = effects
         self._patience = Patience()
-        self._size = 0
+        self.size = 0
         """Of the message that is being taken in."""
 
-    def measure(self, header: bytes, body: bytes | None) -> int:
-        """A message comes in; what it costs."""
-        self._size = len(header) + (0 if body is None else len(body)) + wire.MESSAGE_OVERHEAD_BYTES
-        return self._size
-
-    def takes(self, connection: Connection) -> bool:
-        """Count the message; whether its client keeps to its credit."""
-        if connection.exhausted and self._size > wire.MAX_HEADER_BYTES:  # what is small may overtake requests
+    def takes(self, connection: Connection | None, header: bytes, body: bytes | None) -> bool:
+        """Count a message; whether its client keeps to its credit, or to what is allowed before a hello."""
+        self.size = size = len(header) + (0 if body is None else len(body)) + wire.MESSAGE_OVERHEAD_BYTES
+        if connection is None:
+            return size <= MAX_UNGREETED_BYTES
+        if not connection.exhausted and connection.taken_bytes + size < self._sessions.step_bytes:
+            connection.taken_bytes += size  # as nearly always: each message of every client comes by here
+            return True
+        if connection.exhausted and size > wire.MAX_HEADER_BYTES:  # what is small may overtake requests
             return False
-        post = self._sessions.take(connection, self._size)
+        post = self._sessions.take(connection, size)
         if post is not None:
             self._effects.append(post)
         elif connection.exhausted:
@@ -54,7 +55,7 @@ class Intake:
     def cost(self, key: bytes, now: float, times: int = 1) -> None:
         """A message led to nothing, or took the time of so many that do. Who sends such time and again waits,
         so that the others need not (law 5)."""
-        verdict = self._patience.tried(key, now, times + self._size // UNIT_BYTES) if times else None
+        verdict = self._patience.tried(key, now, times + self.size // UNIT_BYTES) if times else None
         if verdict is None:
             return
         self._effects.append(Slow(key, verdict.until))

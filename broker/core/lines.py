@@ -91,7 +91,10 @@ def read(line: bytes) -> Incoming:
         seen = _envelope.decode(line)
         if not line.isascii():
             check_utf8(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+        is_other_json = isinstance(fault, msgspec.ValidationError)
+        if not is_other_json and line[:1] == b"{" and b"\x1b" not in line[-_COLOUR_BYTES:]:
+            return _unreadable(line, str(fault) or type(fault).__name__, [])  # and so it would be again
         return _patiently(line)
     if is_deep(line):
         return Broken(recover_id(line), f"it nests deeper than {MAX_DEPTH}")

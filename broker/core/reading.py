@@ -34,23 +34,20 @@ _HINT_BYTES = 1024
 
 
 class _Page(Struct):
+    """What is read of a page: its hints, and of its members the one that is asked for."""
+
     next_cursor: Raw = msgspec.field(default=_NULL, name="nextCursor")
     ttl_ms: Raw = msgspec.field(default=_NULL, name="ttlMs")
     cache_scope: Raw = msgspec.field(default=_NULL, name="cacheScope")
     result_type: Raw = msgspec.field(default=Raw(b'"complete"'), name="resultType")
-
-
-_Items = Annotated[list[Raw], msgspec.Meta(max_length=MAX_ITEMS)]
-_SHORT_BYTES = 1024 * 1024
-
-
-class _Member(Struct):
-    """What is read of a page beside its hints: one of these is there."""
-
     tools: Raw = _NULL
     resources: Raw = _NULL
     templates: Raw = msgspec.field(default=_NULL, name="resourceTemplates")
     prompts: Raw = _NULL
+
+
+_Items = Annotated[list[Raw], msgspec.Meta(max_length=MAX_ITEMS)]
+_SHORT_BYTES = 1024 * 1024
 
 
 class _Item(Struct):
@@ -138,7 +135,7 @@ class Reading:
         result_type = _hint(hints.result_type)
         if isinstance(result_type, str) and result_type != "complete":
             raise ValueError(f"a list cannot be a result of the type {result_type!r:.40}")
-        items = self._member(result)
+        items = self._member(hints)
         ttl_ms = _hint(hints.ttl_ms)
         ttl_s = max(0, min(ttl_ms, MAX_TTL_MS)) / 1000 if type(ttl_ms) in (int, float) else None
         self._ttls.append(ttl_s)
@@ -154,8 +151,8 @@ class Reading:
             return None
         return self._next(hints.next_cursor)
 
-    def _member(self, result: memoryview) -> list[Raw]:
-        member = _of(msgspec.json.decode(result, type=_Member), self._kind.member)
+    def _member(self, page: _Page) -> list[Raw]:
+        member = _of(page, self._kind.member)
         if memoryview(member)[0] == ord("n"):
             self._has_member = False
             return []
@@ -240,7 +237,7 @@ _NAMES = {"resourceTemplates": "templates", "uriTemplate": "template"}
 """Members of a page or an item → what they are called here, where that is not the same."""
 
 
-def _of(read: _Member | _Item, name: str) -> Raw:
+def _of(read: _Page | _Item, name: str) -> Raw:
     found: Raw = getattr(read, _NAMES.get(name, name))
     return found
 

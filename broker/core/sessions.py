@@ -84,6 +84,8 @@ class Sessions:
     def __init__(self, *, credit_bytes: int, outbox_bytes: int, counters: Counters | None = None) -> None:
         self._counters = Counters() if counters is None else counters
         self._credit_bytes = credit_bytes
+        self.step_bytes = credit_bytes // 4
+        """After so much it is time to give credit."""
         self._outbox_bytes = outbox_bytes
         self._connections: dict[bytes, Connection] = {}
         self._overflowing: list[Connection] = []
@@ -145,7 +147,7 @@ class Sessions:
         is `exhausted`, and has to wait for `refill`.
         """
         connection.taken_bytes += size
-        if connection.taken_bytes < self._credit_bytes // 4 or connection.exhausted:
+        if connection.taken_bytes < self.step_bytes or connection.exhausted:
             return None
         if connection.taken_bytes < self._credit_bytes:
             return self.refill(connection)
