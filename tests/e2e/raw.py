@@ -74,17 +74,22 @@ class RawPeer:
     def receive(self) -> Received:
         """The next message but credit. It gives none back, and waits for none."""
         while True:
-            header, *rest = self.socket.recv_multipart()
-            body = rest[0] if rest else None
-            self.read_bytes += wire.cost(header, body)
-            message = wire.decode(header)
+            message, body = self._read()
             if not isinstance(message, wire.Credit):
                 return message, body
 
+    def _read(self) -> Received:
+        header, *rest = self.socket.recv_multipart()
+        body = rest[0] if rest else None
+        self.read_bytes += wire.cost(header, body)
+        return wire.decode(header), body
+
     def waiting(self) -> Iterator[Received]:
-        """What has arrived and was not read yet."""
+        """What has arrived and was not read yet, but credit."""
         while self.socket.poll(0):
-            yield self.receive()
+            message, body = self._read()
+            if not isinstance(message, wire.Credit):
+                yield message, body
 
     def hello(self) -> RawPeer:
         """Greet, and be welcomed."""
