@@ -31,6 +31,10 @@ WORRYING = frozenset({State.BACKOFF, State.BROKEN})
 """The states that somebody may want to look into: they are logged as warnings."""
 
 _LAST_LINES = 5
+
+START_HOLD_S = 10.0
+"""So long a start counts among `starts_at_once`: one that hangs holds up nobody else."""
+
 _OWN_FAULT = (
     "a fault of the broker's own, not of the server's: see server.crashed_here in the broker's log, "
     "and report what stands there"
@@ -343,6 +347,7 @@ class Supervisor:
             self._upstream = watch.upstream
             self._feed(Event.SPAWNED)
             self._hub.spawned(self.name)
+            nursery.start_soon(self._let_others_start, watch)
             await self._ended.wait()
             self._upstream = None
             watch.upstream.close()
@@ -350,6 +355,12 @@ class Supervisor:
             left = await process.end(self._config.timeout_stop_sec)
             nursery.cancel_scope.cancel()
         return left
+
+    async def _let_others_start(self, watch: Watch) -> None:
+        """Give the place back once the process reads its stdin: then it runs, and to wait is no load."""
+        with trio.move_on_after(START_HOLD_S):
+            await watch.read.wait()
+        self._give_slot_back()
 
     def _give_slot_back(self) -> None:
         if self._has_slot:

@@ -68,6 +68,8 @@ class Watch:
         self._tell = tell
         self._max_message_bytes = max_message_bytes
         self._take: Callable[[bytes], bool] = self._first_line
+        self.read = trio.Event()
+        """Set once the process has read what it was asked first."""
         self._max_waiting_bytes = 2 * max_message_bytes + _BESIDE_CALLS_BYTES
         self.upstream = Upstream(
             process.stdin,
@@ -102,6 +104,7 @@ class Watch:
         while self._lifecycle.state is State.HANDSHAKE:
             if not self.upstream.unread():
                 self._hub.taken(self._name)
+                self.read.set()
             await trio.sleep(_STDIN_LOOK_S)
 
     def _heard(self) -> None:
@@ -144,19 +147,20 @@ class Watch:
 
     async def _tell_end(self) -> None:
         status = self._process.exit_status()
-        if status is None:
+        if self._is_legacy(status):
+            ended = "it closed its output" if status is None else str(status)
+            self._tell(Event.LEGACY, Ending(f"{ended}, asked for server/discover"))
+        elif status is None:
             self._tell(Event.EXITED, Ending(f"it closed its output{self._log.why()}"))
-        elif self._is_legacy(status):
-            self._tell(Event.LEGACY, Ending(f"{status}, asked for server/discover"))
         else:
             words = self._in_words(status) + await self._left_running(status)
             cause = None if status.never_ran else status.cause
             self._tell(Event.EXITED, Ending(words, failure=status.failure, cause=cause))
 
-    def _is_legacy(self, status: ExitStatus) -> bool:
-        """Whether it ended because of the era probe, as some servers of the older era do."""
+    def _is_legacy(self, status: ExitStatus | None) -> bool:
+        """Whether it ended, or closed its output, because of the era probe, as some older servers do."""
         asked = self._lifecycle.state is State.HANDSHAKE and self._hub.probing(self._name)
-        return asked and not status.never_ran
+        return asked and (status is None or not status.never_ran)
 
     def _in_words(self, status: ExitStatus) -> str:
         """How it ended, with what it said of the cause."""
@@ -205,4 +209,9 @@ class Watch:
         with trio.move_on_after(_LAST_WORDS_S):
             await self._process.exited()
             return  # that is why, and `_read` tells how
-        self._tell(Event.EXITED, Ending("it closed its input"))
+        legacy = self._is_legacy(None)
+        ended = "it closed its input"
+        self._tell(
+            Event.LEGACY if legacy else Event.EXITED,
+            Ending(f"{ended}, asked for server/discover" if legacy else ended),
+        )

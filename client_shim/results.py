@@ -179,6 +179,16 @@ class Result(Data):
         return bool(self.raw.get("resultType") == "input_required")
 
 
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+"""How some servers write a boolean as a string, and what the official SDK for Python reads as false."""
+
+
+def failed(result: dict[str, Any]) -> bool:
+    """Whether the result of a call says that its tool failed."""
+    said = result.get("isError", False)
+    return said.lower() not in _FALSE if isinstance(said, str) else bool(said)
+
+
 class CallResult(Result):
     """What a tool call came to. A tool that failed says so in `isError`; that is no exception."""
 
@@ -192,7 +202,7 @@ class CallResult(Result):
     @property
     def isError(self) -> bool:
         """Whether the tool says that it failed."""
-        return bool(self.raw.get("isError", False))
+        return failed(self.raw)
 
     is_error = isError
 

@@ -125,12 +125,25 @@ class Handshake:
 
     @property
     def probing(self) -> bool:
-        """Whether the era probe is unanswered: a server that exits now is an older one."""
-        return self._may_ask_both and self._waits_for(DISCOVER) and INITIALIZE not in self._refusals
+        """Whether the era probe was all it understood: a server that exits now is an older one.
+
+        Some refuse the probe, as the first message is to be `initialize`, and end then.
+        """
+        asked = self._may_ask_both and DISCOVER in self._asked
+        return asked and not self._over and INITIALIZE not in self._refusals
+
+    @property
+    def probe_refused(self) -> bool:
+        """Whether it was probed first, and refused that: perhaps it takes nothing else after that."""
+        return self._may_ask_both and self._first == DISCOVER and DISCOVER in self._refusals
+
+    @property
+    def _probe_open(self) -> bool:
+        return self.probing and DISCOVER not in self._refusals
 
     @property
     def _only_probed(self) -> bool:
-        return self.probing and INITIALIZE not in self._asked
+        return self._probe_open and INITIALIZE not in self._asked
 
     @property
     def probed(self) -> bool:
@@ -147,7 +160,7 @@ class Handshake:
         """The server wrote something, to stdout or stderr: it runs, and the probe's time starts."""
         if self._only_probed and not self._heard:
             self._by(now + self._probe_s)
-        elif self.probing and self.wake_at is not None and not self._only_probed:
+        elif self._probe_open and self.wake_at is not None and not self._only_probed:
             self.wake_at = now + self._hangs_s  # it is at work
         self._heard = True
 
@@ -161,7 +174,7 @@ class Handshake:
         if not self._taken:
             self._taken = True
             self.heard(now)
-            if self.probing and not self._only_probed:
+            if self._probe_open and not self._only_probed:
                 self.wake_at = now + self._hangs_s
 
     def _by(self, at: float) -> None:
@@ -171,7 +184,7 @@ class Handshake:
         """`wake_at` has come: it is asked in the older way too, or else started without the probe."""
         self.wake_at = None
         if INITIALIZE in self._asked:
-            return [Restart()] if self.probing else []
+            return [Restart()] if self._probe_open else []
         if self._taken:
             self.wake_at = now + self._hangs_s
         return [self._ask(INITIALIZE, now)]

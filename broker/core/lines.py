@@ -63,7 +63,12 @@ class _Loose(Struct, gc=False):
     error: Raw | UnsetType = UNSET
 
 
+class _Exact(_Loose, gc=False, forbid_unknown_fields=True):
+    """The same, with nothing else beside them."""
+
+
 _encode = msgspec.json.Encoder().encode
+_exact = msgspec.json.Decoder(_Exact)
 _envelope = msgspec.json.Decoder(_Envelope)
 _loose = msgspec.json.Decoder(_Loose)
 _batch = msgspec.json.Decoder(_Batch)
@@ -77,7 +82,12 @@ _FLAT = rb'(?:"[^"\\]{0,200}"|-?\d{1,19}|null|true|false)'
 _REST = rb'\s*:\s*%b\s*(?:,\s*"[^"\\]{0,200}"\s*:\s*%b\s*){0,8}\}\s*\Z' % (_FLAT, _FLAT)
 _LAST = {name: re.compile(b'"%b"(?=%b)' % (name, _REST)) for name in (b"id", b"jsonrpc")}
 
-_WHOLE = re.compile(r"\s*-?\d{1,19}\s*")
+# Some serializers write numbers that JSON does not have, and Python's reader takes them.
+_NOT_FINITE = re.compile(_STRING + rb"|-?(?:NaN|Infinity)", re.DOTALL)
+_MENDED_BYTES = 256 * 1024
+"""A longer line with such numbers cannot be used: to go through it would hold up everybody."""
+
+_WHOLE = re.compile(r"\s*[+-]?\d{1,19}\s*")
 _COLOURS = rb"(?:\x1b\[[0-9;?]*[A-Za-z]|\s)*"
 _COLOURED = re.compile(_COLOURS + rb"(\{.*\})" + _COLOURS, re.DOTALL)
 
@@ -154,23 +164,36 @@ def _patiently(line: bytes) -> Incoming:
     if _string(seen.jsonrpc) != "2.0":
         members = (seen.id, seen.method, seen.result, seen.error)
         return Noise((Oddity.NOT_JSON_RPC,) if any(one is not UNSET for one in members) else ())
-    return _classify(seen, odd)
+    return _classify(seen, text, odd)
 
 
 def _unreadable(text: bytes, reason: str, odd: list[Oddity]) -> Incoming:
     """A line that does not parse ends the request that it answers, if it was to be JSON-RPC."""
     if not is_json_rpc(text):
         return Noise()
+    if b"NaN" in text or b"Infinity" in text:
+        if len(text) > _MENDED_BYTES:
+            reason += "; JSON has no numbers NaN and Infinity"
+        elif (mended := _NOT_FINITE.sub(_finite, text)) != text:
+            seen = read(mended)
+            if not isinstance(seen, Reply) or seen.result != b"null":  # a result that is one is no result
+                return structs.replace(seen, odd=(*odd, Oddity.NOT_FINITE, *seen.odd))
     id = recover_id(text)
     return Broken(_same(id) if isinstance(id, str) else id, reason, tuple(odd))
 
 
-def _classify(seen: _Loose, odd: list[Oddity]) -> Incoming:
+def _finite(token: re.Match[bytes]) -> bytes:
+    """What a token becomes in JSON: a string stays, NaN is null, as `JSON.stringify` has it."""
+    return token[0] if token[0][:1] == b'"' else b"null"
+
+
+def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
     method, params = _string(seen.method), seen.params
     if _given(seen.method) and method is None:
         return Broken(_id_of(seen.id, odd), "its method is no string", tuple(odd))
     if method is None:
-        return _response(seen, odd)
+        unusable = not _given(seen.result) and not _is_object(seen.error)
+        return Noise((Oddity.NO_MESSAGE,)) if unusable and _says_more(text) else _response(seen, odd)
     if not _given(params) or not _is_object(params):
         odd += [Oddity.NULL_MEMBER if not _given(params) else Oddity.PARAMS] if params is not UNSET else []
         params = UNSET
@@ -184,6 +207,15 @@ def _classify(seen: _Loose, odd: list[Oddity]) -> Incoming:
     if id is None and method.startswith("notifications/"):
         return Told(method, taken, (*odd, Oddity.NULL_ID))
     return Broken(None, "its id is no id", tuple(odd)) if id is None else Asked(id, method, taken, tuple(odd))
+
+
+def _says_more(text: bytes) -> bool:
+    """Whether it has members that no message has, as the lines of a logger do."""
+    try:
+        _exact.decode(text)
+    except msgspec.ValidationError:
+        return True
+    return False
 
 
 def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:

@@ -6,6 +6,7 @@ clients have; the multiplexer hands it the replies that are meant for it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection
 
 from broker.core import jsonrpc
@@ -16,7 +17,7 @@ from broker.core.effects import Effect, Opened, Respawn, Unfit, Write
 from broker.core.handshake import Ask, Handshake, Restart, Step, Tell
 from broker.core.jsonrpc import Reply, Told
 from broker.core.listening import Each, Heard, Listening, Missed, Stream, Unheard
-from broker.core.lists import Lists, Read
+from broker.core.lists import MAX_LATE, Lists, Read
 from broker.core.meta import own_meta
 from broker.core.methods import Era
 from broker.core.pace import soonest
@@ -66,6 +67,7 @@ class Link:
             {"roots": {}} if config.roots else {},
         )
         self._asked: dict[int, str] = {}
+        self._answered: deque[int] = deque(maxlen=MAX_LATE)
         self._uris, self._was_there = uris, again
         self._listening: Listening | None = None
         self._lists: Lists | None = None
@@ -92,6 +94,11 @@ class Link:
         """Whether an exit now means an older server rather than a failure."""
         return self._handshake.probing
 
+    @property
+    def probe_refused(self) -> bool:
+        """Whether this process was probed first, and refused that."""
+        return self._handshake.probe_refused
+
     def greet(self, now: float) -> list[Did]:
         """The process is there: begin."""
         return self._take(self._handshake.start(now), now)
@@ -117,8 +124,17 @@ class Link:
         return self._lists.waits if self._lists else bool(self._asked)
 
     def is_late(self, id: jsonrpc.Id | None) -> bool:
-        """Whether a reply with this id is to a request of the broker's own that was given up."""
-        return id in self._asked or (self._lists is not None and self._lists.is_late(id))
+        """Whether a reply with this id is to one of its own requests, which was answered or given up."""
+        return (
+            id in self._asked or id in self._answered or (self._lists is not None and self._lists.is_late(id))
+        )
+
+    def _take_asked(self, id: jsonrpc.Id) -> str | None:
+        """What was asked of the server by this id in the handshake; from now on it is answered."""
+        method = self._asked.pop(id, None) if type(id) is int else None
+        if method is not None and type(id) is int:
+            self._answered.append(id)
+        return method
 
     @property
     def hint(self) -> str:
@@ -142,7 +158,7 @@ class Link:
 
     def reply(self, id: jsonrpc.Id, reply: Reply, now: float) -> list[Did] | None:
         """Take in a reply; `None` if it is not for one of this link's own requests."""
-        method = self._asked.pop(id, None) if type(id) is int else None
+        method = self._take_asked(id)
         if method is not None:
             if self._lists is not None:
                 return []  # the other of two handshake requests was answered first
@@ -157,7 +173,7 @@ class Link:
         """A reply that cannot be used; `None` if it is not for one of this link's own requests."""
         if id is None:
             return None
-        method = self._asked.pop(id, None) if type(id) is int else None
+        method = self._take_asked(id)
         if method is not None:
             if self._lists is not None:
                 return []  # the other of two handshake requests was answered first

@@ -35,7 +35,7 @@ LIST_S = 10.0
 """A list that the server does not answer at its start is given up after so long, the list of tools aside."""
 
 MAX_LATE = 64
-"""The ids of requests that were given up last: a late reply to one of them is no surprise."""
+"""The ids of requests that were answered or given up last: a further reply to one of them is no surprise."""
 
 
 class _Pending(Struct):
@@ -110,18 +110,24 @@ class Lists:
         return self._since.keys()
 
     def is_late(self, id: Id | None) -> bool:
-        """Whether a reply with this id is to a request that was given up."""
+        """Whether a reply with this id is to a request that was answered or given up."""
         return id in self._late
 
     def reply(self, id: Id, reply: Reply, now: float) -> list[Step] | None:
         """Take in a reply; `None` if it is not to one of these requests."""
-        pending = self._pending.pop(id, None) if type(id) is int else None
+        pending = self._take_pending(id)
         return None if pending is None else self._page(pending.reading, reply, now)
 
     def broken(self, id: Id, reason: str, now: float) -> list[Step] | None:
         """A reply that cannot be used; `None` if it is not to one of these requests."""
-        pending = self._pending.pop(id, None) if type(id) is int else None
+        pending = self._take_pending(id)
         return None if pending is None else self._unread(pending.reading, reason, now)
+
+    def _take_pending(self, id: Id) -> _Pending | None:
+        pending = self._pending.pop(id, None) if type(id) is int else None
+        if pending is not None and type(id) is int:
+            self._late.append(id)
+        return pending
 
     def changed(self, notification: str, now: float) -> list[Effect] | None:
         """The server says that lists have changed; `None` if it says something else."""

@@ -167,9 +167,13 @@ class Roster:
             server.forget()
 
     def _not_opened(self, server: Server, link: Link) -> None:
-        """It ended before it was open, perhaps at the probe. A verdict that failed is dropped."""
-        server.remembered = Era.LEGACY if server.lifecycle.respawning else None
-        if server.lifecycle.respawning:
+        """It ended before it was open, perhaps because of the probe: then the next one is asked without it.
+
+        A verdict that failed is dropped.
+        """
+        again = server.lifecycle.respawning
+        server.remembered = Era.LEGACY if again or link.probe_refused else None
+        if again:
             self._servers.tolerate(server, Tolerated(Oddity.PROBE_HANG if link.hung else Oddity.PROBE_EXIT))
 
     def hint(self, name: str) -> str:

@@ -20,6 +20,8 @@ class Oddity(str, Enum):
     BYTE_ORDER_MARK = "byte-order-mark"
     ANSI = "ansi-colours"
     NOT_JSON_RPC = "not-json-rpc"
+    NO_MESSAGE = "no-message"
+    NOT_FINITE = "not-a-number"
     BROKEN = "broken-answer"
     # Envelopes
     STRING_ID = "id-as-string"
@@ -70,6 +72,15 @@ KINDS: dict[Oddity, Kind] = {
     _O.NOT_JSON_RPC: Kind(
         'JSON on its stdout that is no JSON-RPC 2.0 (no `"jsonrpc": "2.0"`): kept as log lines',
         'stdout 上有不是 JSON-RPC 2.0 的 JSON（没有 `"jsonrpc": "2.0"`）：按日志行保留',
+    ),
+    _O.NO_MESSAGE: Kind(
+        "JSON on its stdout that names JSON-RPC 2.0 and is no message of it: kept as log lines",
+        "stdout 上有写着 JSON-RPC 2.0 却不是其消息的 JSON：按日志行保留",
+    ),
+    _O.NOT_FINITE: Kind(
+        "messages have NaN or Infinity, which JSON does not have: passed on as null",
+        "消息中有 JSON 没有的 NaN 或 Infinity：按 null 转交",
+        notable=True,
     ),
     _O.BROKEN: Kind("an answer that cannot be used: {reason}", "有无法使用的应答：{reason}", notable=True),
     _O.STRING_ID: Kind("answers carry ids as strings", "应答中的 id 是字符串", notable=True),

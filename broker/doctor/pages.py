@@ -133,7 +133,7 @@ async def _call(client: BrokerClient, server: str, wish: Wish) -> Fault | None:
         return Fault("tool", _told(error))
     except CallError as error:
         return Fault("call", _told(error), isinstance(error, ServerDied))
-    if not result.get("isError"):
+    if not result.isError:
         return None
     return Fault("tool", " ".join(_texts(result.get("content")))[:200] or "it says no more")
 

@@ -142,6 +142,19 @@ def test_the_items_of_a_result_are_objects_too() -> None:
     assert prompt.messages[0].content.text == "hi"
 
 
+@pytest.mark.parametrize(
+    ("said", "failed"),
+    [
+        *[(True, True), (1, True), ("true", True), ("yes", True), ("it failed", True)],
+        *[(False, False), (None, False), (0, False), ("false", False), ("False", False), ("no", False)],
+        *[("0", False), ({}, False)],
+    ],
+)
+def test_a_failure_is_told_however_it_is_written(said: object, failed: bool) -> None:
+    """Some servers write booleans as strings; the official SDK reads them as this does."""
+    assert CallResult({"content": [], "isError": said}).is_error is failed
+
+
 # --- errors --------------------------------------------------------------------------------------------
 
 

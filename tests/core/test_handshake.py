@@ -430,6 +430,19 @@ def test_a_server_that_the_probe_hangs_is_started_without_it() -> None:
     assert begun.timeout(5.0 + HANGS_S) == [Restart()]
 
 
+@pytest.mark.parametrize("code", [-32600, -32601, -32602])
+def test_a_server_that_refuses_the_probe_and_ends_is_started_without_it(code: int) -> None:
+    """Servers whose first message is to be `initialize`: some refuse another one, and end then."""
+    begun = handshake()
+    begun.start(0.0)
+    assert words(begun.reply(DISCOVER, error(code), 1.0)) == ["ask initialize"]
+    assert begun.probing
+    assert begun.wake_at is None  # to wait is no sign that the probe hung it: it may be loading
+    assert (begun.probe_refused, handshake("legacy").probe_refused) == (True, False)
+    assert words(begun.reply(INITIALIZE, result(INITIALIZED), 60.0)) == LEGACY
+    assert not begun.probing
+
+
 def test_a_server_that_has_read_nothing_is_not_started_again() -> None:
     """An `npx` that downloads its package has not, and would lose the download."""
     begun = handshake()

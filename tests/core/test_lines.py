@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -102,6 +104,9 @@ def test_what_a_line_is(line: bytes, kind: object) -> None:
     [
         (V + b'"id":"1","result":{"a": 1.0}}', REPLY, [Oddity.STRING_ID]),
         (V + b'"id":" 1 ","result":{"a": 1.0}}', REPLY, [Oddity.STRING_ID]),
+        (V + b'"id":"+1","result":{"a": 1.0}}', REPLY, [Oddity.STRING_ID]),
+        (V + b'"id":"01","result":{"a": 1.0}}', REPLY, [Oddity.STRING_ID]),
+        (V + b'"id":"1_0","result":{"a": 1.0}}', ("reply", "1_0", b'{"a": 1.0}', None), []),
         (V + b'"id":1.0,"result":{"a": 1.0}}', REPLY, [Oddity.FLOAT_ID]),
         (V + b'"id":10e-1,"error":{"code":1}}', ERROR, [Oddity.FLOAT_ID]),
         (V + b'"id":1,"result":{"a": 1.0},"error":null}', REPLY, [Oddity.NULL_MEMBER]),
@@ -132,6 +137,23 @@ def test_what_a_line_is(line: bytes, kind: object) -> None:
         ),
         (b'{"level":30,"id":1}', "noise", [Oddity.NOT_JSON_RPC]),
         (b'{"level":30}', "noise", []),
+        (V + b'"id":1,"msg":"working on it"}', "noise", [Oddity.NO_MESSAGE]),
+        (V + b'"id":1,"level":"warn","error":"upstream 502"}', "noise", [Oddity.NO_MESSAGE]),
+        (V + b'"id":1,"ms":3,"error":null}', "noise", [Oddity.NO_MESSAGE]),
+        (V + b'"ts":1,"payload":{"id":1,"result":{}}}', "noise", [Oddity.NO_MESSAGE]),
+        (
+            V + rb'"id":1,"result":{"NaN": "-Infinity \"NaN", "a": [NaN,-Infinity , Infinity]}}',
+            ("reply", 1, rb'{"NaN": "-Infinity \"NaN", "a": [null,null , null]}', None),
+            [Oddity.NOT_FINITE],
+        ),
+        (
+            V + b'"id":"1","error":{"code":1,"data":NaN}}',
+            ("reply", 1, None, b'{"code":1,"data":null}'),
+            [Oddity.NOT_FINITE, Oddity.STRING_ID],
+        ),
+        (V + b'"method":"n","params":{"x":NaN}}', ("told", "n", b'{"x":null}'), [Oddity.NOT_FINITE]),
+        (V + b'"id":1,"result":{"a":"NaN",}}', ("broken", 1), []),
+        (V + b'"id":1,"result":{"a":NaN,}}', ("broken", 1), [Oddity.NOT_FINITE]),
         (V + b'"id":1,"result":{"a": 1.0}} \r', REPLY, []),
         (V + b'"id":1,"result":{"a": 1.0},"ts":5,"session":null}', REPLY, []),
     ],
@@ -140,6 +162,30 @@ def test_what_is_put_up_with(line: bytes, kind: object, odd: list[Oddity]) -> No
     """Strict in what we send, patient in what we take: the body stays the bytes it came in."""
     assert kind_of(line) == kind
     assert list(lines.read(line).odd) == odd
+
+
+def _json(number: Callable[[float], object]) -> st.SearchStrategy[object]:
+    numbers = st.floats().map(number)
+    leaves = st.none() | st.integers() | numbers | st.text() | st.sampled_from(["NaN", '"Infinity', "-NaN\\"])
+    return st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(result=st.dictionaries(st.text(), _json(lambda one: one)), ascii=st.booleans())
+def test_numbers_that_json_does_not_have_are_null(result: dict[str, object], ascii: bool) -> None:
+    """Python writes NaN and its reader takes it, others do not: pandas brings it into many a result."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: plain(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [plain(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}, ensure_ascii=ascii)
+    seen = lines.read(line.encode(errors="replace"))
+    assert isinstance(seen, Reply)
+    assert seen.result is not None
+    assert json.loads(bytes(seen.result)) == plain(json.loads(json.dumps(result)))
 
 
 def test_a_result_is_the_bytes_it_came_in() -> None:

@@ -232,6 +232,31 @@ def test_a_server_that_dies_of_the_probe_is_started_again_without_it() -> None:
     assert world.mux.servers["time"].remembered is Era.LEGACY
 
 
+def test_a_server_that_refuses_the_probe_and_then_everything_is_next_asked_without_it() -> None:
+    """Whatever came of the start: it may take nothing after a wrong first message. It is no verdict."""
+    world = World({"time": {"timeout_start_sec": 40.0}})
+    world.scripts["time"].mute = {"initialize"}
+    assert [line["method"] for line in world.start().lines] == ["server/discover", "initialize"]
+    firsts = []
+    for _ in range(3):
+        world.feed("time", Event.TIMEOUT)
+        while "time" not in world.processes:
+            world.wait(0.5)
+        firsts.append(world.processes["time"].lines[0]["method"])
+    assert firsts == ["initialize", "server/discover", "initialize"]
+
+
+def test_a_second_answer_to_a_question_of_the_handshake_is_no_unmatched_one() -> None:
+    """Nobody waits for it, so nothing is to be said of a request that waits."""
+    world = ready()
+    world.client().call()
+    ids = [line["id"] for line in world.processes["time"].lines if "id" in line][:-1]
+    for id in ids:
+        world.processes["time"].reply({"id": id}, {})
+    assert (world.mux.counters["dropped.late.reply"], len(ids)) == (len(ids), 3)
+    assert world.mux.servers["time"].tolerated["unmatched-answer"] == 0
+
+
 def test_a_stop_during_the_probe_teaches_nothing() -> None:
     """Law 8: the server did not end of the probe, so its era is as unknown as before."""
     world = World()

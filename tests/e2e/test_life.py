@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -466,15 +465,23 @@ def test_nobody_there_is_told_at_once() -> None:
 
 def test_servers_start_in_parallel_but_not_all_at_once() -> None:
     """`starts_at_once` bounds the load of a boot; clients are served meanwhile."""
-    slow = {f"s{number}": rogue("--silent", protocol="legacy", timeout_stop_sec=0.1) for number in range(5)}
-    with running(slow, ready=False, limits={"starts_at_once": 2}) as broker:
-
-        def states(status: dict[str, Any]) -> list[str]:
-            return sorted(server["state"] for server in status["servers"])
-
+    slow = {"command": "sleep", "args": ["100"], "timeout_stop_sec": 0.1}
+    with running({f"s{n}": slow for n in range(5)}, ready=False, limits={"starts_at_once": 2}) as broker:
         seen = broker.wait(lambda status: states(status).count("handshake") == 2)
         assert states(seen) == ["handshake"] * 2 + ["starting"] * 3
-        time.sleep(0)  # the status itself was answered while they start
+
+
+def test_a_server_that_only_waits_holds_up_no_other_start() -> None:
+    """Law 5: one that has read its first message runs. Whether it answers is no load."""
+    silent = {f"s{n}": rogue("--silent", protocol="legacy", timeout_stop_sec=0.1) for n in range(5)}
+    with running({**silent, "t": rogue()}, ready=False, limits={"starts_at_once": 1}) as broker:
+        seen = broker.wait(lambda status: states(status).count("ready") == 1)
+        assert set(states(seen)) <= {"handshake", "starting", "ready"}
+
+
+def states(status: dict[str, Any]) -> list[str]:
+    """The states of all servers, in order."""
+    return sorted(server["state"] for server in status["servers"])
 
 
 def test_noise_on_stdout_harms_nothing() -> None:

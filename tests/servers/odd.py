@@ -7,6 +7,7 @@ as bytes or messages. The rest is a plain server of the revision 2024-11-05 with
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
@@ -117,6 +118,32 @@ def _probe(*written: Message | bytes | None, **members: object) -> Oddity:
 def _ends(request: Message, answer: Message) -> Written:
     if request["method"] == "server/discover":
         sys.exit(1)
+    return [answer]
+
+
+def _refuses_and_ends(request: Message, answer: Message) -> Written:
+    """Its first message is to be `initialize`: it refuses another one, and ends, as some in Rust do."""
+    _seen.append(request["method"])
+    if _seen[0] == "server/discover" and len(_seen) > 1:
+        sys.exit(1)
+    return [answer]
+
+
+def _refuses_all(request: Message, answer: Message) -> Written:
+    """The same, but it goes on and refuses whatever comes."""
+    _seen.append(request["method"])
+    refused = {"jsonrpc": "2.0", "id": request["id"], "error": {"code": -32600, "message": "not initialized"}}
+    return [refused if _seen[0] == "server/discover" else answer]
+
+
+_seen: list[str] = []
+
+
+def _closes(request: Message, answer: Message) -> Written:
+    """Its connection ends at the probe, and its process does not."""
+    if request["method"] == "server/discover":
+        os.close(1)
+        time.sleep(100.0)
     return [answer]
 
 
@@ -246,6 +273,8 @@ ODDITIES: dict[str, Oddity] = {
     # ids
     "id-string": _with_id(str),
     "id-spaced-string": _with_id(lambda id: f" {id} "),
+    "id-plus": _with_id(lambda id: f"+{id}"),
+    "id-zeros": _with_id(lambda id: f"00{id}"),
     "id-float": _with_id(float),
     "id-exponent": _raw_id(b"%d0e-1"),
     # members
@@ -273,6 +302,8 @@ ODDITIES: dict[str, Oddity] = {
     "log-version": _log(jsonrpc=2.0, result={"rows": 3}),
     "log-old-version": _log(jsonrpc="1.0", result={"rows": 3}),
     "log-inside": _log(message={"jsonrpc": "2.0", "id": 1, "result": {}}, result={}),
+    "log-no-message": _log(jsonrpc="2.0", msg="working on it"),
+    "log-no-error": _log(jsonrpc="2.0", error="upstream 502, trying again"),
     "log-list": _first(b'[{"id":%d,"result":{}}]'),
     "log-nan": _first(b'{"id":%d,"result":NaN}'),
     "log-cut": _first(b'{"id":%d,"result":{"jsonrpc":"2.0",'),
@@ -293,6 +324,9 @@ ODDITIES: dict[str, Oddity] = {
     "probe-late": _late_probe,
     "probe-silent": _probe(),
     "probe-ends": _ends,
+    "probe-refused-then-ends": _refuses_and_ends,
+    "probe-refused-then-all": _refuses_all,
+    "probe-closes": _closes,
     "probe-hangs": _hangs,
     # initialize
     **{
@@ -316,6 +350,10 @@ ODDITIES: dict[str, Oddity] = {
     "item-name-number": _result("tools/list", tools=[{"name": 5}, TOOL]),
     "item-twice": _result("tools/list", tools=[TOOL, TOOL]),
     "list-hints": _result("tools/list", ttlMs=None, cacheScope=5, resultType=None, _meta=None),
+    "list-nan": _on(
+        "tools/list",
+        lambda a: [b'{"jsonrpc":"2.0","id":%d,"result":{"tools":[%b],"x":NaN}}' % (a["id"], _encode(TOOL))],
+    ),
     "list-mute": _mute,
     "list-empty-answers": lambda request, answer: [
         {"jsonrpc": "2.0", "id": answer["id"], "result": answer.get("result", {})}
