@@ -37,7 +37,7 @@ from broker.output import echo, echo_json
 from broker.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.errors import CallError, MethodRefused, Unavailable
-from client_shim.results import failed
+from client_shim.texts import truth
 from client_shim.wire import MANAGEMENT
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def call(
     else:
         for line in result_lines(result):
             echo(line)
-    if isinstance(result, dict) and failed(result):
+    if isinstance(result, dict) and truth(result.get("isError")):
         sys.exit(BAD)
 
 

@@ -12,7 +12,7 @@ import copy
 from typing import Any, TypeVar
 
 from client_shim.errors import InvalidReply
-from client_shim.texts import shown
+from client_shim.texts import shown, truth
 
 T = TypeVar("T", bound="Data")
 
@@ -179,16 +179,6 @@ class Result(Data):
         return bool(self.raw.get("resultType") == "input_required")
 
 
-_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
-"""How some servers write a boolean as a string, and what the official SDK for Python reads as false."""
-
-
-def failed(result: dict[str, Any]) -> bool:
-    """Whether the result of a call says that its tool failed."""
-    said = result.get("isError", False)
-    return said.lower() not in _FALSE if isinstance(said, str) else bool(said)
-
-
 class CallResult(Result):
     """What a tool call came to. A tool that failed says so in `isError`; that is no exception."""
 
@@ -202,7 +192,7 @@ class CallResult(Result):
     @property
     def isError(self) -> bool:
         """Whether the tool says that it failed."""
-        return failed(self.raw)
+        return truth(self.raw.get("isError"))
 
     is_error = isError
 

@@ -73,3 +73,12 @@ def shown(value: object, limit: int = 100) -> str:
     except (RecursionError, ValueError):
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+_FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
+"""How some servers write a boolean as a string, and what the official SDK for Python reads as false."""
+
+
+def truth(said: object) -> bool:
+    """A boolean as servers write it."""
+    return said.lower() not in _FALSE if isinstance(said, str) else bool(said)

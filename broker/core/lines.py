@@ -24,6 +24,7 @@ _TOKENS_LOOKED_AT = 4096
 _OBJECT, _QUOTE, _NULL = b'{"n'
 """With what a value of JSON begins that is an object, a string, or null."""
 
+_NULL_TEXT = memoryview(b"null")
 _MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARS = 200
 _COLOUR_BYTES = 16
@@ -176,7 +177,7 @@ def _unreadable(text: bytes, reason: str, odd: list[Oddity]) -> Incoming:
             reason += "; JSON has no numbers NaN and Infinity"
         elif (mended := _NOT_FINITE.sub(_finite, text)) != text:
             seen = read(mended)
-            if not isinstance(seen, Reply) or seen.result != b"null":  # a result that is one is no result
+            if not isinstance(seen, Reply) or seen.result != _NULL_TEXT:  # NaN alone is no result
                 return structs.replace(seen, odd=(*odd, Oddity.NOT_FINITE, *seen.odd))
     id = recover_id(text)
     return Broken(_same(id) if isinstance(id, str) else id, reason, tuple(odd))
