@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from typing import NamedTuple
+from collections import OrderedDict, deque
 
 from client_shim import wire
 
-MAX_MESSAGES = 1024
-MAX_BYTES = 64 * 1024 * 1024
-"""A request beyond either limit is refused. What answers the broker (credit, cancel, goodbye) always finds
-room: there is no more of it than of what it answers."""
+MAX_MESSAGES = 4096
+MAX_BYTES = 128 * 1024 * 1024
+"""A request beyond either limit is refused. They are those of the broker (`calls_per_connection`,
+`queue_bytes`): while it has credit to give, requests wait here that would else wait there. What answers the
+broker (credit, cancel, goodbye) always finds room: there is no more of it than of what it answers."""
 
 Frames = tuple[bytes, ...]
-
-
-class _Parcel(NamedTuple):
-    """`id` and `size` are of a request; both are 0 for other messages."""
-
-    id: int
-    frames: Frames
-    size: int = 0
 
 
 class Outbox:
@@ -33,9 +25,10 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._requests: deque[_Parcel] = deque()
-        self._others: deque[_Parcel] = deque()
-        self._next = self._others
+        self._requests: OrderedDict[int, Frames] = OrderedDict()
+        """By the id of the call: thousands may be taken back one by one."""
+        self._others: deque[Frames] = deque()
+        self._is_request = False
         self._under_way = 0
         self._window_bytes = math.inf
         self.requests_bytes = 0
@@ -50,15 +43,18 @@ class Outbox:
 
     def first(self) -> Frames | None:
         """What is to be sent next, if it may be now."""
-        may = self._under_way < self._window_bytes
-        self._next = self._others if self._others or not may else self._requests
-        return self._next[0].frames if self._next else None
+        self._is_request = not self._others and self._under_way < self._window_bytes
+        if self._is_request:
+            return next(iter(self._requests.values()), None)
+        return self._others[0] if self._others else None
 
     def pop(self) -> None:
         """Forget what `first` gave: the transport has it."""
-        parcel = self._next.popleft()
-        self._under_way += sum(map(len, parcel.frames)) + wire.MESSAGE_OVERHEAD_BYTES
-        self._discount(parcel)
+        frames = self._requests.popitem(last=False)[1] if self._is_request else self._others.popleft()
+        size = sum(map(len, frames))
+        self._under_way += size + wire.MESSAGE_OVERHEAD_BYTES
+        if self._is_request:
+            self.requests_bytes -= size
 
     def open(self, window_bytes: float) -> None:
         """The broker has greeted: from now on it is counted what is under way to it."""
@@ -70,7 +66,7 @@ class Outbox:
 
     def add(self, *frames: bytes) -> None:
         """Queue what is not a request."""
-        self._others.append(_Parcel(0, frames))
+        self._others.append(frames)
 
     def add_request(self, id: int, frames: Frames) -> bool:
         """Queue the request of call `id` (from 1), or return false where there is no room."""
@@ -78,25 +74,18 @@ class Outbox:
         if self.requests >= MAX_MESSAGES or (self.requests and self.requests_bytes + size > MAX_BYTES):
             return False
         self.requests_bytes += size
-        self._requests.append(_Parcel(id, frames, size))
+        self._requests[id] = frames
         return True
 
     def take_back(self, ids: set[int]) -> set[int]:
         """Drop the requests of these calls; return the calls whose request was still here."""
-        found = [parcel for parcel in self._requests if parcel.id in ids]
-        if found:
-            left = [parcel for parcel in self._requests if parcel.id not in ids]
-            self._requests.clear()
-            self._requests.extend(left)
-            for parcel in found:
-                self._discount(parcel)
-        return {parcel.id for parcel in found}
+        found = {id for id in ids if id in self._requests}
+        for id in found:
+            self.requests_bytes -= sum(map(len, self._requests.pop(id)))
+        return found
 
     def clear(self) -> None:
         """Drop everything."""
         self._requests.clear()
         self._others.clear()
         self.requests_bytes = 0
-
-    def _discount(self, parcel: _Parcel) -> None:
-        self.requests_bytes -= parcel.size

@@ -143,8 +143,8 @@ def draining() -> errors.BrokerRefused:
 
 def too_many_wait(subject: str, messages: int, size_bytes: int) -> errors.Busy:
     return errors.Busy(
-        f"{subject}: {messages} calls ({size_bytes} bytes) of this process wait for the next broker already",
-        hint="see whether one is started, by `mcp-broker status`, and try again then",
+        f"{subject}: {messages} calls ({size_bytes} bytes) of this process wait for a broker already",
+        hint="see whether one answers, by `mcp-broker status`, and try again then",
         data={"retry_after_s": 1.0},
     )
 

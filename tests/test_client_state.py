@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.core.config import LimitsConfig
 from client_shim import errors, outbox, wire
 from client_shim.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed
 from client_shim.payload import ask
@@ -422,6 +423,30 @@ def test_the_outbox_is_bounded_in_messages_and_bytes(monkeypatch: pytest.MonkeyP
     with pytest.raises(errors.Busy):
         state.request(1, ECHO, 0.0)
     assert state.in_flight == 61
+
+
+def test_what_waits_for_credit_is_as_much_as_a_broker_takes() -> None:
+    """A burst that a broker of the default limits takes in is not refused by the shim, which only has to wait."""
+    limits = LimitsConfig()
+    assert outbox.MAX_MESSAGES >= limits.calls_per_connection
+    assert outbox.MAX_BYTES >= limits.queue_bytes
+
+
+def test_what_is_taken_back_out_of_a_full_outbox_leaves_the_rest_in_order() -> None:
+    """The broker gives no credit: requests wait, half of them are given up, and the others go in their order."""
+    state = opened(request_credit_bytes=100)
+    state.request(1, ECHO, 0.0)
+    flush(state)
+    ids = [state.request(1, ECHO, 0.0) for _ in range(outbox.MAX_MESSAGES)]
+    with pytest.raises(errors.Busy):
+        state.request(1, ECHO, 0.0)
+    for id in ids[::2]:
+        state.cancel(id)
+    sent = []
+    while state.in_flight > 1 + len(sent):
+        hear(state, wire.Credit(0, 0, 1_000))
+        sent += [message.id for message in flush(state) if isinstance(message, wire.Request)]
+    assert sent == ids[1::2]
 
 
 @given(st.lists(st.integers(0, 3 * WINDOW), max_size=60))
