@@ -426,14 +426,14 @@ def test_the_outbox_is_bounded_in_messages_and_bytes(monkeypatch: pytest.MonkeyP
 
 
 def test_what_waits_for_credit_is_as_much_as_a_broker_takes() -> None:
-    """A burst that a broker of the default limits takes in is not refused by the shim, which only has to wait."""
+    """A burst that a broker of the default limits takes in is not refused by the shim: it only waits."""
     limits = LimitsConfig()
-    assert outbox.MAX_MESSAGES >= limits.calls_per_connection
-    assert outbox.MAX_BYTES >= limits.queue_bytes
+    assert limits.calls_per_connection <= outbox.MAX_MESSAGES
+    assert limits.queue_bytes <= outbox.MAX_BYTES
 
 
 def test_what_is_taken_back_out_of_a_full_outbox_leaves_the_rest_in_order() -> None:
-    """The broker gives no credit: requests wait, half of them are given up, and the others go in their order."""
+    """Requests wait for credit, half of them are given up, and the others go in their order."""
     state = opened(request_credit_bytes=100)
     state.request(1, ECHO, 0.0)
     flush(state)
@@ -442,7 +442,7 @@ def test_what_is_taken_back_out_of_a_full_outbox_leaves_the_rest_in_order() -> N
         state.request(1, ECHO, 0.0)
     for id in ids[::2]:
         state.cancel(id)
-    sent = []
+    sent: list[int] = []
     while state.in_flight > 1 + len(sent):
         hear(state, wire.Credit(0, 0, 1_000))
         sent += [message.id for message in flush(state) if isinstance(message, wire.Request)]
