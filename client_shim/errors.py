@@ -327,7 +327,8 @@ _BY_CODE: dict[str, type[CallError]] = {
 def from_fault(fault: Fault) -> CallError:
     """The exception for a fault that ends a call."""
     kind = _BY_CODE.get(fault.code, CallError)
-    return kind(fault.message, code=fault.code, hint=hint_of(fault), data=fault.data)
+    message = fault.message or f"the broker ended the call with the code {fault.code!r} and no message"
+    return kind(message, code=fault.code, hint=hint_of(fault), data=fault.data)
 
 
 def hint_of(fault: Fault) -> str:

@@ -133,6 +133,15 @@ def test_a_fault_of_a_newer_broker_is_a_call_error() -> None:
     assert (type(error), error.code) == (errors.CallError, "brand-new")
 
 
+def test_a_fault_without_a_message_is_told_all_the_same() -> None:
+    """Law 10: an error with no words helps nobody."""
+    state = opened()
+    id = state.request(1, ECHO, 0.0)
+    (ended,) = hear(state, wire.Fault(1, id, "busy", "", {}))
+    assert isinstance(ended, Ended)
+    assert "'busy'" in str(ended.outcome)
+
+
 def test_the_deadline_is_enforced_here_too_but_later() -> None:
     """Law 2: also when the broker fails to. It gets `GRACE_S`, for its own words are better."""
     state = opened()

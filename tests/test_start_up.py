@@ -56,7 +56,8 @@ def test_a_command_into_a_pipe_loads_little(broker: RunningBroker, arguments: li
     assert "fine" in printed
     unwanted = {"asyncio", "concurrent.futures", "ssl", "rich", "trio", "mcp", "pydantic", "msgspec"}
     assert modules & unwanted == set()
-    assert {name for name in modules if name.startswith("broker.core")} == set()
+    of_core = {name for name in modules if name.startswith("broker.core.")}
+    assert of_core <= {"broker.core.names", "broker.core.secrets"}  # to quote a name, to mask a secret: 4 ms
 
 
 def test_a_command_on_a_terminal_draws(broker: RunningBroker) -> None:

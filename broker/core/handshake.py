@@ -35,8 +35,9 @@ too does no harm to a modern server: it answers the probe first."""
 NOISE_S = 0.5
 """The same once it has written a line that is no message: perhaps that was its answer, perhaps a banner."""
 
-HANGS_S = 5.0
-"""How long a server that has read the probe may leave both questions unanswered, as some do for ever."""
+HANGS_S = 20.0
+"""How long a server that has read the probe may leave both questions unanswered, as some do for ever. Others
+read their stdin at once and load a model before they answer: those must not be restarted."""
 
 MAX_REPLY_BYTES = 1024 * 1024
 """What a server says of itself is taken apart and kept, which takes many times the memory of the text."""

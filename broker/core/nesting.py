@@ -11,6 +11,8 @@ MAX_DEPTH = 512
 
 _LONG = 4096
 _STEPS_AT_ONCE = 8192
+_STRIDE = 512
+"""In wide JSON at most half of so many steps go up, so that it is enough to count those."""
 
 _PASSES = 4
 _MOST_STEPS = 1_048_576
@@ -28,12 +30,15 @@ def is_deep(text: bytes) -> bool:
         return False
     depth = looked_through = 0
     for steps in _steps(text):
-        ups = steps.count(_UP)
-        if depth + ups > MAX_DEPTH and not _stays_below(steps, MAX_DEPTH - depth):
-            looked_through += len(steps)
-            if depth + max(accumulate(array("b", steps))) > MAX_DEPTH or looked_through > _MOST_STEPS:
-                return True
-        depth += 2 * ups - len(steps)
+        for at in range(0, len(steps), _STRIDE):
+            ups = steps.count(_UP, at, at + _STRIDE)
+            stride = min(_STRIDE, len(steps) - at)
+            if depth + ups > MAX_DEPTH and not _stays_below(steps[at : at + stride], MAX_DEPTH - depth):
+                looked_through += stride
+                rises = max(accumulate(array("b", steps[at : at + stride])))
+                if depth + rises > MAX_DEPTH or looked_through > _MOST_STEPS:
+                    return True
+            depth += 2 * ups - stride
     return False
 
 

@@ -25,6 +25,9 @@ MAX_PAGES = 1000
 MAX_ITEMS = 16_384
 """A longer list ends there: each item is looked at, and nobody else has a turn in between."""
 
+MAX_CURSOR_BYTES = 65_536
+"""A list with a longer cursor ends there: the cursor is decoded, kept and sent back."""
+
 MAX_TTL_MS = 31_536_000_000
 """A year. A list that is said to last for longer is taken to last so long: not every number is a time."""
 
@@ -192,6 +195,9 @@ class Reading:
             return None
         if memoryview(raw)[0] != ord('"'):
             self._ends(Oddity.BAD_CURSOR, raw)
+            return None
+        if len(memoryview(raw)) > MAX_CURSOR_BYTES:
+            self._end_at(f"{MAX_CURSOR_BYTES} bytes of a cursor")
             return None
         cursor = msgspec.json.decode(raw, type=str)
         if cursor in self._cursors:

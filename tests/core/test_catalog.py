@@ -18,7 +18,7 @@ from broker.core.catalog import (
     lists_for,
 )
 from broker.core.methods import MODERN_VERSION, Era
-from broker.core.reading import MAX_ITEMS, MAX_PAGES, MAX_TTL_MS, Reading
+from broker.core.reading import MAX_CURSOR_BYTES, MAX_ITEMS, MAX_PAGES, MAX_TTL_MS, Reading
 from broker.core.tolerances import Oddity
 from tests.core.fake_server import Json
 
@@ -125,6 +125,14 @@ def test_a_list_without_an_end_is_cut() -> None:
     assert len(body(tools)["tools"]) == MAX_PAGES + 1
 
 
+def test_a_long_cursor_ends_the_list() -> None:
+    """Laws 5 and 6: each cursor is kept and sent back, so that one of 32 MiB took three times its size."""
+    tools = reading()
+    assert tools.page(page("a", cursor="x" * MAX_CURSOR_BYTES), 0.0) is None
+    assert odd(tools) == ["list-too-long"]
+    assert body(tools) == {"tools": [{"name": "a"}]}
+
+
 @pytest.mark.parametrize("hint", ["ttlMs", "cacheScope", "resultType"])
 def test_a_hint_of_any_length_is_not_taken_apart(hint: str) -> None:
     """Laws 5 and 6: as plain data a list in its place would take many times the memory of its text."""
@@ -145,8 +153,8 @@ def test_a_list_of_very_many_items_is_cut() -> None:
 
 def test_what_the_cursors_take_counts() -> None:
     """Law 6: each is kept, so that none comes again."""
-    tools = reading()
-    assert tools.page(page(cursor="a" * MAX_BYTES), 0.0) is not None
+    tools = reading(max_bytes=1000)
+    assert tools.page(page(cursor="a" * 1000), 0.0) is not None
     assert tools.page(page(cursor="b"), 0.0) is None
     assert odd(tools) == ["list-too-long"]
 

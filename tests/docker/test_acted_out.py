@@ -38,7 +38,7 @@ def test_a_backend_of_another_user_in_the_group_calls_a_tool(seen: dict[str, Any
     """Issue 6: user, group_add, volume and variable of compose.yaml are all that a backend needs."""
     status, printed, errors = seen["backend"]
     assert (status, errors) == (0, "")
-    assert printed.startswith("tools: convert_time, get_current_time\n")
+    assert printed.startswith("tools: get_current_time, convert_time\n")
     assert '"timezone": "Asia/Tokyo"' in printed
 
 
