@@ -16,7 +16,7 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench soak check install uninstall purge clean node
+.PHONY: help run test bench soak fuzz check install uninstall purge clean node
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12
 
 soak: $(VENV) node ## Try for long what must always hold: docs/soak.md (20 minutes; PARTS="restarts kills" for some)
 	$(BIN)/python -m tests.soak $(PARTS)
+
+fuzz: $(VENV) ## Attack the pure parts with odd messages, by seed (6 minutes; FUZZ_SEED=1 for other ones)
+	$(BIN)/python -m tests.soak fuzz-core fuzz-shim fuzz-heavy
 
 install: ## Install the service of this machine, or upgrade it (as root; see docs/service.md)
 	@PYTHON="$(INSTALL_PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" WHEELS="$(WHEELS)" systemd/install install

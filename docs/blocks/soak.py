@@ -102,6 +102,8 @@ _UNITS = {
     "requests": {"zh": "个请求，10 轮", "en": "requests, 10 rounds"},
     "clients": {"zh": "个客户端，10 轮", "en": "clients, 10 rounds"},
     "cycles": {"zh": "个循环"},
+    "games": {"zh": "局"},
+    "bytes": {"zh": "字节"},
 }
 
 

@@ -165,7 +165,7 @@ def test_no_request_of_the_full_size_holds_the_broker_up() -> None:
             world.start()
             client = world.client()
             header = wire.encode(wire.Request(1, id, "i-1", "time", "tools/call", None, 0, None))
-            peer = client._peer
+            peer = client.peer
             work = lambda: world.mux.received(client.key, peer, header, body, world.now)  # noqa: B023, E731
             took.append(cpu_s(work, times=1))
         assert min(took) < SLOWER * LONGEST_S

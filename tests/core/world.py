@@ -48,7 +48,7 @@ class Client:
         self.key = key
         self.inbox: list[tuple[wire.Message, bytes | None]] = []
         self._world = world
-        self._peer = peer
+        self.peer = peer
         self._ids = 0
 
     def say(self, message: wire.Message, body: bytes | None = None) -> None:
@@ -58,7 +58,7 @@ class Client:
     def send(self, header: bytes, body: bytes | None = None) -> None:
         """Send any bytes."""
         world = self._world
-        world.run(world.mux.received(self.key, self._peer, header, body, world.now))
+        world.run(world.mux.received(self.key, self.peer, header, body, world.now))
 
     def hello(self, name: str = "page") -> wire.Message:
         """Say hello, for the answer."""
@@ -230,14 +230,17 @@ class World:
 
     def run(self, effects: list[Effect]) -> None:
         """Do what the core wants done, then let the servers answer."""
+        unfit = set()
         for effect in effects:
             if isinstance(effect, Post):
                 self._post(effect)
             elif isinstance(effect, Write):
-                self.processes[effect.server].take(effect.line)
+                if effect.server not in unfit:  # what follows in the same step is for a process that is ended
+                    self.processes[effect.server].take(effect.line)
             elif isinstance(effect, Opened):
                 self.feed(effect.server, Event.OPENED)
             elif isinstance(effect, Unfit):
+                unfit.add(effect.server)
                 self.feed(effect.server, Event.FAILED, Ending(effect.reason))
             elif isinstance(effect, Respawn):
                 self.feed(effect.server, Event.LEGACY, Ending(effect.reason))

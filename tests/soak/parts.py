@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tests.fuzz import games, heavy
 from tests.soak import churn, handovers, hostile, kills, matrix, queues, reloads, restarts, strangers, vanish
 from tests.soak.ground import Line, Progress
 
@@ -32,5 +33,8 @@ PARTS = {
     "vanishing": Part(hostile.vanishing, 500, 100, "clients"),
     "churn": Part(churn.run, 10_000, 200, "cycles"),
     "vanish": Part(vanish.run, 200, 10, "kills"),
+    "fuzz-core": Part(games.core, 10_000, 150, "games"),
+    "fuzz-shim": Part(games.shim, 50_000, 2_000, "games"),
+    "fuzz-heavy": Part(games.heavy, heavy.SIZE_BYTES, 4_000_000, "bytes"),
 }
 """`few` is 0 where another test has it."""
