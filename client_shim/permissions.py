@@ -7,6 +7,9 @@ import stat
 from contextlib import suppress
 
 ROOT = 0
+_OF_THE_SYSTEM = range(100)
+"""The uids that a distribution gives out itself (LSB Core, "User ID Ranges")."""
+
 EVERYBODY = "everybody"
 MOUNTS = "/proc/self/mountinfo"
 _ACL = "system.posix_acl_access"
@@ -22,8 +25,9 @@ _KINDS = (
 def writers(about: os.stat_result, fd: int | None = None) -> str | None:
     """Who may write there beside its owner and root; `None` is nobody.
 
-    A private group of this user, as many systems make one, is nobody else; so is root's. An access list
-    makes of it whom it names: its mask stands in the place of the group's mode.
+    A private group of this user, as many systems make one, is nobody else, also while another group is the
+    current one (newgrp(1)); so is root's. An access list makes of it whom it names: its mask stands in the
+    place of the group's mode.
     """
     if about.st_mode & stat.S_IWOTH:
         return EVERYBODY
@@ -31,7 +35,7 @@ def writers(about: os.stat_result, fd: int | None = None) -> str | None:
         return None
     if fd is not None and _has_list(fd):
         return "whoever its access list names"
-    if about.st_gid in (ROOT, os.getegid()) and _members(about.st_gid) <= {ROOT, os.geteuid()}:
+    if about.st_gid in _own_groups() and _members(about.st_gid) <= {ROOT, os.geteuid()}:
         return None
     return f"group {group(about.st_gid)}"
 
@@ -45,12 +49,26 @@ def _has_list(fd: int) -> bool:
         return False
 
 
+def _own_groups() -> set[int]:
+    """The groups that may be private ones: the current one, that of the user table, and root's."""
+    import pwd
+
+    own = {ROOT, os.getegid()}
+    with suppress(KeyError):  # in a container a user need not have a name
+        own.add(pwd.getpwuid(os.geteuid()).pw_gid)
+    return own
+
+
 def _members(gid: int) -> set[int]:
-    """The uids of a group's users."""
+    """The uids of a group's users.
+
+    Some distributions have accounts of their own in root's group, as `sync` and `halt`: they are no users.
+    """
     import grp
     import pwd
 
-    uids = {entry.pw_uid for entry in pwd.getpwall() if entry.pw_gid == gid}
+    of_system = _OF_THE_SYSTEM if gid == ROOT else ()
+    uids = {entry.pw_uid for entry in pwd.getpwall() if entry.pw_gid == gid and entry.pw_uid not in of_system}
     with suppress(KeyError):
         for name in grp.getgrgid(gid).gr_mem:
             with suppress(KeyError):

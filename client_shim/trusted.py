@@ -329,12 +329,10 @@ def _check_folder(folder: Folder, owner: int) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     if about.st_uid not in {owner, *owners()}:
         problem = f"the folder {path} belongs to {user(about.st_uid)}, who can change whatever is in it"
-        raise Untrusted(
-            path, problem, f"run this program as that user, or chown {path} to uid {os.geteuid()}"
-        )
+        mend = f"run this program as that user, or make it uid {os.geteuid()}'s if nobody else needs it"
+        raise Untrusted(path, problem, mend)
     if folder.is_shared and not about.st_mode & stat.S_ISVTX:
         who = writers(about, folder.fd)
         problem = f"{who} may write to the folder {path} (mode {stat.S_IMODE(about.st_mode):04o})"
-        raise Untrusted(
-            path, problem, f"take that away with chmod {'o-w' if who == EVERYBODY else 'g-w'} {path}"
-        )
+        away = f"take that away with chmod {'o-w' if who == EVERYBODY else 'g-w'} {path}"
+        raise Untrusted(path, problem, f"{away}, or make it sticky, as /tmp is, with chmod +t {path}")

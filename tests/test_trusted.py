@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 import struct
 import tempfile
@@ -181,6 +182,42 @@ def test_a_group_of_others_is_others_and_a_group_of_this_user_alone_is_not(place
     os.chown(place, 0, 0)
     with open_folder(place):
         pass
+
+
+@pytest.mark.parametrize(
+    ("members", "who"),
+    [
+        ({}, None),
+        ({"sync": (5, 0), "halt": (7, 0), "operator": (11, 0)}, None),  # as Alpine and Red Hat have them
+        ({"alice": (1001, 0)}, "group root"),
+    ],
+)
+def test_accounts_of_the_system_in_root_s_group_are_no_users(
+    monkeypatch: pytest.MonkeyPatch, members: dict[str, tuple[int, int]], who: str | None
+) -> None:
+    """Images for OpenShift give their folders to root's group (mode 0775), as the uid can be any."""
+    table = [pwd.struct_passwd((name, "x", uid, gid, "", "/", "/")) for name, (uid, gid) in members.items()]
+    monkeypatch.setattr(pwd, "getpwall", lambda: table)
+    assert writers(of_group(0)) == who
+
+
+def test_a_private_group_stays_one_while_another_group_is_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`newgrp docker` changes the group of the process, and no folder of its user."""
+    me = pwd.struct_passwd(("me", "x", os.geteuid(), 4321, "", "/", "/"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: me)
+    monkeypatch.setattr(pwd, "getpwall", lambda: [me])
+    monkeypatch.setattr(os, "getegid", lambda: 999)
+    assert writers(of_group(4321)) is None
+    assert writers(of_group(4322)) == "group 4322"
+    monkeypatch.setattr(pwd, "getpwall", lambda: [me, pwd.struct_passwd(("he", "x", 77, 4321, "", "/", "/"))])
+    assert writers(of_group(4321)) == "group 4321"
+
+
+def of_group(gid: int) -> os.stat_result:
+    """A folder that its group may write to."""
+    return os.stat_result((stat.S_IFDIR | 0o775, 1, 1, 2, 0, gid, 0, 0, 0, 0))
 
 
 def test_an_access_list_names_others(place: Path) -> None:
