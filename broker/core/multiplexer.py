@@ -48,15 +48,15 @@ class Multiplexer:
     ) -> None:
         self.instance = instance
         limits = config.limits
-        self.mask = Secrets()
+        self.servers = {
+            name: Server(config.servers[name], lifecycles[name]) for name in sorted(config.servers)
+        }
+        self.mask = Secrets(self.servers)
         self._effects = Effects(least, self.mask)
         self.counters = Counters()
         self.sessions = Sessions(
             credit_bytes=limits.credit_bytes, outbox_bytes=limits.outbox_bytes, counters=self.counters
         )
-        self.servers = {
-            name: Server(config.servers[name], lifecycles[name]) for name in sorted(config.servers)
-        }
         self.backlog = Backlog()
         self.calls = Calls(limits, self.servers, self.sessions, self.counters, self._effects, self.backlog)
         self._endings = Endings(self.calls, self.servers, self.backlog, self.counters, self._effects)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
@@ -160,10 +160,16 @@ def _said(text: str) -> Iterator[str]:
 
 
 class Mask:
-    """Puts stars in the place of secrets: of these values, and of what is written as a secret is."""
+    """Puts stars in the place of secrets: of these values, and of what is written as a secret is.
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    Args:
+        names: what has to be told from one another, such as servers; a value that stands in one of them is no
+            secret, and is left.
+    """
+
+    def __init__(self, secrets: Iterable[str] = (), names: Collection[str] = ()) -> None:
         forms = {form for secret in secrets for form in _forms(secret) if can_be_told(form)}
+        forms = {form for form in forms if not any(form in name for name in names)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
         self.reach = max((len(form.encode(errors="replace")) for form in forms), default=0)
@@ -194,16 +200,21 @@ class Secrets:
     """All secrets that the broker knows, and the one mask that every way out of it uses.
 
     What the servers of a config are given is put in before their processes are started.
+
+    Args:
+        servers: the names of all, also of those that are given nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, servers: Collection[str] = ()) -> None:
+        self._servers = servers
         self._of: dict[str, tuple[str, ...]] = {}
         self._mask = Mask()
 
     def put(self, server: str, values: Iterable[str]) -> None:
         """Replace what is known of one server's."""
         self._of[server] = tuple(values)
-        self._mask = Mask(value for values in self._of.values() for value in values)
+        known = (value for of_one in self._of.values() for value in of_one)
+        self._mask = Mask(known, {*self._servers, *self._of})
 
     def __call__(self, text: str) -> str:
         """The text without them."""

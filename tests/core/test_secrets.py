@@ -171,6 +171,15 @@ def test_one_mask_for_all_servers() -> None:
     }
 
 
+def test_servers_keep_their_names() -> None:
+    """`PLACE = "${PLACE}"` may be the name of a server, or a part of one: `status` showed stars for it."""
+    mask = Secrets(["laundry-assistant-2", "time"])
+    mask.put("laundry-assistant-1", ["laundry-assistant-1", "laundry-assistant", "hunter2-1"])
+    mask.put("weather", ["laundry-assistant-2\nhunter2-2"])
+    text = "laundry-assistant-1, laundry-assistant-2, hunter2-1, hunter2-2"
+    assert mask(text) == "laundry-assistant-1, laundry-assistant-2, ***, ***"
+
+
 @pytest.mark.parametrize("piece", ["x-", "token", "://a:", "--a", "key=", "authorization ", "bearer a", "'"])
 def test_masking_takes_no_time_that_others_would_notice(piece: str) -> None:
     """Law 5: 64 KiB, the largest header, in much less than 50 ms times the noise of the machine."""
