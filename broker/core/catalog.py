@@ -37,9 +37,13 @@ LISTS = {
 
 
 def lists_for(capabilities: Collection[str]) -> list[str]:
-    """The lists to read of a server with these capabilities: all, where it declares none. Some have them."""
+    """The lists to read of a server with these capabilities: its tools, where it declares none.
+
+    Some have tools all the same. Other lists are asked for when a client wants them: no SDK asks for more by
+    itself, and some servers end at a method that they do not know.
+    """
     declared = [method for method, kind in LISTS.items() if kind.capability in capabilities]
-    return declared or list(LISTS)
+    return declared or ["tools/list"]
 
 
 def changed_lists(notification: str) -> list[str]:

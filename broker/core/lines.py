@@ -85,7 +85,7 @@ _LAST = {name: re.compile(b'"%b"(?=%b)' % (name, _REST)) for name in (b"id", b"j
 
 # Some serializers write numbers that JSON does not have, and Python's reader takes them.
 _NOT_FINITE = re.compile(_STRING + rb"|-?(?:NaN|Infinity)", re.DOTALL)
-_MENDED_BYTES = 256 * 1024
+_MENDED_BYTES = 1024 * 1024
 """A longer line with such numbers cannot be used: to go through it would hold up everybody."""
 
 _WHOLE = re.compile(r"\s*[+-]?\d{1,19}\s*")
@@ -133,6 +133,15 @@ def read_batch(line: bytes) -> list[Message]:
     parts = [part for part in structs.astuple(seen) if part is not UNSET] if seen is not None else []
     messages = [message for part in parts if not isinstance(message := read(bytes(part)), Noise)]
     return messages if len(messages) == len(parts) else []
+
+
+def read_behind(line: bytes) -> Incoming:
+    """The response behind text without a line end, such as a prompt; only the handshake looks for one."""
+    at = line.find(b'{"', 1, _HEAD_BYTES)
+    message = read(line[at:]) if at > 0 else Noise()
+    if not isinstance(message, Reply):
+        return Noise()
+    return structs.replace(message, odd=(Oddity.PREFIX, *message.odd))
 
 
 # --- the patient way -------------------------------------------------------------------------------------

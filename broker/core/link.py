@@ -43,6 +43,7 @@ class Link:
         client_info: what the broker calls itself.
         uris: the resources that clients have subscribed to.
         again: whether there was a process of this server before.
+        spared: the lists that it is not asked for at its start.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Link:
         client_info: dict[str, str],
         uris: Collection[str] = (),
         again: bool = False,
+        spared: Collection[str] = (),
     ) -> None:
         self._config = config
         self._new_id = new_id
@@ -68,7 +70,7 @@ class Link:
         )
         self._asked: dict[int, str] = {}
         self._answered: deque[int] = deque(maxlen=MAX_LATE)
-        self._uris, self._was_there = uris, again
+        self._uris, self._was_there, self._spared = uris, again, spared
         self._listening: Listening | None = None
         self._lists: Lists | None = None
         self._last_line = ""
@@ -117,6 +119,14 @@ class Link:
             self._last_line = shown(line.strip()) or self._last_line
             self._wrote_json |= line.lstrip().startswith(b"{")
             self._handshake.noise(now)
+
+    def asks(self, id: jsonrpc.Id | None) -> bool:
+        """Whether this id is that of an open question of the handshake."""
+        return id in self._asked
+
+    def unbearable(self, failed: bool) -> Collection[str]:
+        """The lists that the next process of this server had better not be asked for at its start."""
+        return self._lists.unbearable(failed) if self._lists is not None else ()
 
     @property
     def waits(self) -> bool:
@@ -274,7 +284,7 @@ class Link:
         kind = Stream if agreed.era is Era.MODERN else Each
         self._listening = kind(self._config.name, agreed, self.ask, self._config.timeout)
         did = self._heard(self._listening.start(self._uris, self._was_there, now), now)
-        did += self._lists.begin(now)  # after that: what changes meanwhile is heard of
+        did += self._lists.begin(self._spared, now)  # after that: what changes meanwhile is heard of
         return self._ready(did, now)
 
     def _ready(self, did: list[Did], now: float) -> list[Did]:

@@ -88,12 +88,22 @@ class Lists:
         self.opened = False
         """Whether the server is ready."""
 
-    def begin(self, now: float) -> list[Effect]:
-        """The server has said what it is: read what it has."""
-        for method in lists_for(self.catalogue.agreed.capabilities):
+    def begin(self, spared: Collection[str], now: float) -> list[Step]:
+        """The server has said what it is: read what it has, but for what is `spared`."""
+        methods = lists_for(self.catalogue.agreed.capabilities)
+        for method in (one for one in methods if one not in spared):
             is_tools = method == "tools/list" and self.catalogue.declares(method)
             self._holds[method] = now + (TOOLS_HOLD_S if is_tools else LIST_HOLD_S)
-        return [self._ask_page(Reading(method, self._max_bytes), b"{}", now) for method in self._holds]
+        left = [Tolerated(Oddity.SPARED, {"list": method}) for method in methods if method in spared]
+        return [*left, *(self._ask_page(Reading(one, self._max_bytes), b"{}", now) for one in self._holds)]
+
+    def unbearable(self, failed: bool) -> Collection[str]:
+        """The lists that it was asked for and did not survive, if it `failed`, or left without an answer.
+
+        Its tools are not among them: a server that cannot list these is of no use.
+        """
+        fatal = self._since.keys() if failed and not self.opened else set[str]()
+        return set() if "tools/list" in fatal else (self._silent | fatal) - {"tools/list"}
 
     def hold_up(self, now: float) -> bool:
         """Whether a list still keeps the server from being ready."""

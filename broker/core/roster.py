@@ -123,6 +123,7 @@ class Roster:
             self._client_info,
             uris=self._audience.subscriptions.uris(name),
             again=server.known is not None or server.awaited,
+            spared=server.spared,
         )
         self._servers.link_did(server, server.link, server.link.greet(now), now)
 
@@ -158,6 +159,8 @@ class Roster:
     def gone(self, name: str, reason: str, now: float) -> None:
         """Its process ends, or has ended, for this reason."""
         server = self._table[name]
+        if server.link is not None:
+            server.spared |= set(server.link.unbearable(server.lifecycle.failing))
         if server.link is not None and not server.link.opened:
             self._not_opened(server, server.link)
         server.forget_process()

@@ -49,6 +49,8 @@ class Server:
         self.remembered: Era | None = None
         self.answers_checks: bool | None = None
         """Whether it is known to answer health checks; False where an earlier process ended at one."""
+        self.spared: set[str] = set()
+        """The lists at which an earlier process ended or fell silent: clients may ask for them."""
         self.askers = Askers()
         self.log_takers = LogTakers()
         self.latency = Latency()
@@ -188,6 +190,7 @@ class Server:
         self.outdated = False
         self.former, self.catalogue = self.known, None
         self.remembered = None
+        self.spared.clear()
         self.remarks.clear()
 
     @property

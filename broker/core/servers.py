@@ -75,10 +75,18 @@ class Servers:
             for message in batch:
                 self._message(server, link, message, now)
         else:
-            self._note_odd(server, message.odd)
-            self.discard(server, "noise", bytes=len(line))
-            self._effects.append(Keep(name, line))
-            link.noise(line, now)
+            self._noise(server, link, message, line, now)
+
+    def _noise(self, server: Server, link: Link, noise: Noise, line: bytes, now: float) -> None:
+        """A line for people. In the handshake an answer may stand behind a prompt, on the same line."""
+        behind = lines.read_behind(line) if link.era is None else noise
+        if isinstance(behind, Reply) and link.asks(behind.id):
+            self._message(server, link, behind, now)
+            return
+        self._note_odd(server, noise.odd)
+        self.discard(server, "noise", bytes=len(line))
+        self._effects.append(Keep(server.name, line))
+        link.noise(line, now)
 
     def _message(self, server: Server, link: Link, message: Message, now: float) -> None:
         if message.odd:

@@ -19,6 +19,7 @@ class Oddity(str, Enum):
     # Lines
     BYTE_ORDER_MARK = "byte-order-mark"
     ANSI = "ansi-colours"
+    PREFIX = "text-before-it"
     NOT_JSON_RPC = "not-json-rpc"
     NO_MESSAGE = "no-message"
     NOT_FINITE = "not-a-number"
@@ -51,6 +52,7 @@ class Oddity(str, Enum):
     PARTIAL = "list-partial"
     UNREAD = "list-unread"
     UNDECLARED = "list-undeclared"
+    SPARED = "list-left-out"
 
 
 class Kind(Struct, frozen=True):
@@ -69,6 +71,10 @@ KINDS: dict[Oddity, Kind] = {
         "stdout 的行首有字节顺序标记（BOM）",
     ),
     _O.ANSI: Kind("ANSI colours around a message", "消息前后带有 ANSI 颜色序列"),
+    _O.PREFIX: Kind(
+        "text without a line end before its first answer: a prompt, or an escape sequence",
+        "第一个应答之前有没有换行的文字：提示符或转义序列",
+    ),
     _O.NOT_JSON_RPC: Kind(
         'JSON on its stdout that is no JSON-RPC 2.0 (no `"jsonrpc": "2.0"`): kept as log lines',
         'stdout 上有不是 JSON-RPC 2.0 的 JSON（没有 `"jsonrpc": "2.0"`）：按日志行保留',
@@ -172,6 +178,11 @@ KINDS: dict[Oddity, Kind] = {
         notable=True,
     ),
     _O.UNREAD: Kind("{list}: could not be read: {reason}", "{list}：无法读取：{reason}", notable=True),
+    _O.SPARED: Kind(
+        "{list}: an earlier process ended or fell silent at it: it is asked for when a client wants it",
+        "{list}：此前的进程在被问到它时退出或不再应答：只在客户端需要时才询问",
+        notable=True,
+    ),
     _O.UNDECLARED: Kind(
         "{list}: has a list that its capabilities do not declare",
         "{list}：有这个列表，但 capabilities 中没有声明",

@@ -164,6 +164,23 @@ def test_what_is_put_up_with(line: bytes, kind: object, odd: list[Oddity]) -> No
     assert list(lines.read(line).odd) == odd
 
 
+@pytest.mark.parametrize("before", [b"> ", b"\x1b]0;title\x07", b"mcp (1.0) {ready} > ", "❯ ".encode()])
+def test_an_answer_behind_a_prompt(before: bytes) -> None:
+    """Only the handshake looks for it: elsewhere such a line is a log line that shows an answer."""
+    line = before + V + b'"id":1,"result":{"a": 1.0}}'
+    assert isinstance(lines.read(line), Noise)
+    seen = lines.read_behind(line)
+    assert isinstance(seen, Reply)
+    assert (seen.id, seen.odd) == (1, (Oddity.PREFIX,))
+    for other in (
+        b'> {"id":1,"result":{}}',
+        before + V + b'"id":1,"method":"ping"}',
+        before,
+        line[len(before) :],
+    ):
+        assert isinstance(lines.read_behind(other), Noise)
+
+
 def _json(number: Callable[[float], object]) -> st.SearchStrategy[object]:
     numbers = st.floats().map(number)
     leaves = st.none() | st.integers() | numbers | st.text() | st.sampled_from(["NaN", '"Infinity', "-NaN\\"])

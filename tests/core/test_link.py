@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from itertools import count
 from typing import Any
 
@@ -30,11 +31,17 @@ CHANGED = "notifications/tools/list_changed"
 class Talk:
     """A link, and the server at its other end."""
 
-    def __init__(self, era: Era = Era.LEGACY, remembered: Era | None = None, **capabilities: Any) -> None:
+    def __init__(
+        self,
+        era: Era = Era.LEGACY,
+        remembered: Era | None = None,
+        spared: Collection[str] = (),
+        **capabilities: Any,
+    ) -> None:
         config = ServerConfig(name="s", command="x", timeout=30.0)
         self.era = era
         self.capabilities = capabilities
-        self.link = Link(config, remembered, count(1).__next__, 10_000, CLIENT)
+        self.link = Link(config, remembered, count(1).__next__, 10_000, CLIENT, spared=spared)
         self.asked: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
         self.odd: list[Tolerated] = []
@@ -145,19 +152,35 @@ def test_a_legacy_request_of_the_broker_has_no_modern_meta() -> None:
     assert all("_meta" not in request["params"] for request in talk.asked)
 
 
-def test_a_server_that_declares_no_list_is_asked_for_each_once() -> None:
-    """Servers with `capabilities: {}` and tools behind it exist. `-32601`, `{}` or silence means none."""
+def test_a_server_that_declares_no_list_is_asked_for_its_tools() -> None:
+    """Servers with `capabilities: {}` and tools exist, and others that end at what they do not know."""
     talk = Talk(logging={})
-    lists = ["tools/list", "resources/list", "resources/templates/list", "prompts/list"]
-    assert talk.agree() == ["notifications/initialized", *lists]
-    assert talk.tools("a") == ["list-undeclared"]
-    assert talk.refuse("resources/list") == talk.answer("resources/templates/list", {}) == []
-    assert talk.did(talk.link.tick(LIST_HOLD_S)) == ["Opened"]
+    assert talk.agree() == ["notifications/initialized", "tools/list"]
+    assert talk.tools("a") == ["list-undeclared", "Opened"]
     assert talk.names() == {"a"}
-    assert talk.did(talk.link.tick(LIST_S)) == []
-    assert talk.link.catalogue is not None
-    for method, member in (("resources/list", "resources"), ("prompts/list", "prompts")):
-        assert talk.link.catalogue.answer(method, 0.0) == b'{"%b":[]}' % member.encode()
+    assert talk.link.reread("resources/list", 1.0)[1] is not None  # a client wants it
+    assert talk.did(talk.link.refresh("prompts/list", 1.0)) == ["prompts/list"]
+    assert talk.answer("prompts/list", {"prompts": [{"name": "p"}]}) == ["list-undeclared"]
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_list_that_a_server_does_not_survive_is_asked_of_the_next_process_on_demand(failed: bool) -> None:
+    """It declares what it has not: no SDK asks for a list that nobody wants. Its tools are asked for."""
+    talk = Talk(tools={}, resources={}, prompts={})
+    talk.agree()
+    assert set(talk.link.unbearable(failed)) == set()  # its tools are among what it has not answered
+    talk.tools("a")
+    talk.refuse("prompts/list")
+    spared = set(talk.link.unbearable(failed))
+    assert spared == ({"resources/list", "resources/templates/list"} if failed else set())
+    talk.did(talk.link.tick(LIST_HOLD_S))
+    assert set(talk.link.unbearable(failed)) == set()  # it is ready: whatever ends it now
+    talk.did(talk.link.tick(LIST_S))
+    spared = set(talk.link.unbearable(False))
+    assert spared == {"resources/list", "resources/templates/list"}
+    talk = Talk(spared=spared, tools={}, resources={}, prompts={})
+    left = ["list-left-out", "list-left-out"]
+    assert talk.agree() == ["notifications/initialized", *left, "tools/list", "prompts/list"]
 
 
 def test_a_list_without_an_answer_costs_that_list() -> None:

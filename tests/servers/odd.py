@@ -147,6 +147,24 @@ def _closes(request: Message, answer: Message) -> Written:
     return [answer]
 
 
+def _prompt(request: Message, answer: Message) -> Written:
+    """A prompt without a line end stands before the first answer, whatever that is to."""
+    _seen.append(request["method"])
+    return [b"> " + _encode(answer)] if len(_seen) == 1 else [answer]
+
+
+def _fatal(*methods: str, declares: Message) -> Oddity:
+    """It ends at lists that it does not have."""
+    says = _result("initialize", capabilities=declares)
+
+    def odd(request: Message, answer: Message) -> Written:
+        if request["method"] in methods:
+            sys.exit(1)
+        return says(request, answer)
+
+    return odd
+
+
 def _hangs(request: Message, answer: Message) -> Written:
     while request["method"] == "server/discover":
         time.sleep(100.0)
@@ -355,6 +373,10 @@ ODDITIES: dict[str, Oddity] = {
         lambda a: [b'{"jsonrpc":"2.0","id":%d,"result":{"tools":[%b],"x":NaN}}' % (a["id"], _encode(TOOL))],
     ),
     "list-mute": _mute,
+    "list-fatal": _fatal("resources/list", "prompts/list", declares=_TOOLS),
+    "list-fatal-templates": _fatal("resources/templates/list", declares=_TOOLS),
+    "list-fatal-undeclared": _fatal("resources/list", "prompts/list", declares={}),
+    "prompt": _prompt,
     "list-empty-answers": lambda request, answer: [
         {"jsonrpc": "2.0", "id": answer["id"], "result": answer.get("result", {})}
     ],
