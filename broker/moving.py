@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -16,6 +17,9 @@ from client_shim.wire import MANAGEMENT
 
 _SETTLED = ("ready", "backoff", "broken", "stopped", "disabled", "misconfigured")
 """The states that a server leaves by itself after a while, or never."""
+
+QUIET_S = 5.0
+"""So long a command waits for a server without a word. One that downloads may take minutes."""
 
 
 @click.command()
@@ -76,12 +80,17 @@ def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
 
 def _settled(broker: BlockingClient, names: list[str]) -> dict[str, dict[str, Any]]:
     """State and last error of these servers, once none of them is on its way to another state."""
+    told_at = time.monotonic() + QUIET_S
     while True:
         known = broker.request(MANAGEMENT, "servers")["servers"] if names else []
         seen = {one["name"]: {key: one[key] for key in ("state", "last_error")} for one in known}
         states = {name: seen[name] for name in names if name in seen}
-        if all(about["state"] in _SETTLED for about in states.values()):
+        under_way = [name for name, about in states.items() if about["state"] not in _SETTLED]
+        if not under_way:
             return states
+        if time.monotonic() >= told_at:
+            echo(say("still_waiting", servers=", ".join(under_way)), err=True)
+            told_at = math.inf
         time.sleep(ASK_S)
 
 

@@ -165,6 +165,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "nothing was changed: the broker goes on with the config it has",
         "未作任何更改：broker 继续使用现有配置",
     ),
+    "still_waiting": (
+        "waiting for {servers}, which goes on without this command; its newest lines: mcp-broker status",
+        "正在等待 {servers}；即使结束本命令，启动也会继续。最新输出：mcp-broker status",
+    ),
     "reloaded": ("{path}: reloaded, {count} server{count:s}", "{path}：已重新加载，共 {count} 个服务器"),
     "restart_needed": (
         "{key}: has no effect until the broker is restarted, for {why}",
