@@ -144,7 +144,7 @@ def test_what_reaches_the_server_is_what_was_sent(rogues: RunningBroker, server:
 
 
 @pytest.mark.parametrize("server", ["old", "new"])
-@pytest.mark.parametrize("kind", ["nan", "surrogate", "utf8", "deep"])
+@pytest.mark.parametrize("kind", ["surrogate", "utf8", "deep"])
 def test_a_reply_that_is_no_json_ends_its_own_call_and_no_other(
     rogues: RunningBroker, server: str, kind: str
 ) -> None:
@@ -156,6 +156,18 @@ def test_a_reply_that_is_no_json_ends_its_own_call_and_no_other(
             with pytest.raises(InvalidReply, match=f"server '{server}' answered tools/call"):
                 await broker.call_tool(server, "bad_reply", {"kind": kind}, timeout=60)
             assert (await other).content[0].text == "slept"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("server", ["old", "new"])
+def test_a_number_that_json_does_not_have_comes_as_null(rogues: RunningBroker, server: str) -> None:
+    """Servers whose JSON writer lets NaN through work with the SDK: the rest of the answer is whole."""
+
+    async def main() -> None:
+        async with BrokerClient("nan", rogues.endpoint) as broker:
+            result = await broker.call_tool(server, "bad_reply", {"kind": "nan"}, timeout=60)
+            assert result.raw["value"] is None
 
     asyncio.run(main())
 
