@@ -321,8 +321,8 @@ class Hub:
         await self._pulsing.park()
 
     async def drain(self, patience_s: float) -> int:
-        """Take no new requests, and give the open ones this long to end; how many did not."""
-        self.mux.refuse_new()
+        """Take no new requests, and give those that were begun this long to end; how many did not."""
+        self._run(self.mux.refuse_new(self._clock()))
         with trio.move_on_after(patience_s):
             while not self.mux.is_drained:
                 await self._watching.park()

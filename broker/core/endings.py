@@ -129,6 +129,18 @@ class Endings:
 
         self._backlog.begin(("refuse", server.name), job())
 
+    def refuse_unbegun(self, server: Server, refusal: Refusal, now: float) -> None:
+        """The calls that no process of the server was ever given end; those that it has, or had, do not."""
+        calls = [call for call in self._calls.routing.of_server(server.name) if not call.begun]
+
+        def job() -> Job:
+            for call in self._still_open(calls):
+                if not call.begun:
+                    self._calls.fail(call, refusal, now)
+                    yield
+
+        self._backlog.begin(("unbegun", server.name), job())
+
     def server_rests(self, server: Server, now: float) -> None:
         """The server will not be back for a while: what cannot wait so long is answered."""
         calls = self._calls.routing.of_server(server.name)

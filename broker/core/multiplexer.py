@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from broker.core import refusals
 from broker.core.audience import Audience
 from broker.core.backlog import Backlog
 from broker.core.calls import Calls
@@ -91,9 +92,16 @@ class Multiplexer:
         """Whether the broker is ending."""
         return self._clients.closing
 
-    def refuse_new(self) -> None:
-        """The broker is ending: it takes no further clients and calls, and those that it has go on."""
+    def refuse_new(self, now: float) -> list[Effect]:
+        """The broker is ending: it takes no further clients and calls, and begins none of those that wait.
+
+        A waiting call would be begun later, and cut off before its time. Refused now, it goes to the next
+        broker.
+        """
         self._clients.closing = True
+        for server in self.servers.values():
+            self._endings.refuse_unbegun(server, refusals.shutting_down(), now)
+        return self._done(now)
 
     @property
     def under_way(self) -> int:

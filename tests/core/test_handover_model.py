@@ -150,7 +150,7 @@ class Handovers(RuleBasedStateMachine):
     @rule()
     @precondition(lambda self: not self.is_lost and not self.world.mux.closing)
     def broker_drains(self) -> None:
-        self.world.mux.refuse_new()
+        self.world.run(self.world.mux.refuse_new(0.0))
 
     @rule(patient=st.booleans())
     @precondition(lambda self: not self.is_lost and self.world.mux.closing and self.is_connected())

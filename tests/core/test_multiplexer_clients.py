@@ -377,7 +377,7 @@ def test_a_broker_that_drains_takes_nothing_new_and_finishes_what_it_has() -> No
     process = world.start()
     client = world.client()
     running = client.call()
-    world.mux.refuse_new()
+    world.run(world.mux.refuse_new(world.now))
     assert client.fault(client.call()).code == Code.SHUTTING_DOWN
     assert client.fault(client.request(wire.MANAGEMENT, "status")).code == Code.SHUTTING_DOWN
     late = world.stranger(b"late").hello()
@@ -385,6 +385,23 @@ def test_a_broker_that_drains_takes_nothing_new_and_finishes_what_it_has() -> No
     assert late.code == Code.SHUTTING_DOWN
     process.reply(process.calls[0], "ok")
     assert client.result(running) == "ok"
+
+
+def test_a_broker_that_drains_begins_none_of_the_calls_that_wait() -> None:
+    """Law 8: of a call that is begun in the last moment and cut off, nobody knows whether it took effect."""
+    world = World({"time": {"serialized": True}})
+    process = world.start()
+    client = world.client()
+    running, *waiting = [client.call() for _ in range(300)]
+    world.run(world.mux.refuse_new(world.now))
+    world.wait(1.0)
+    faults = [client.fault(id) for id in waiting]
+    assert {fault.code for fault in faults} == {Code.SHUTTING_DOWN.value}
+    assert not any("outcome" in fault.data for fault in faults)
+    process.reply(process.calls[0], "ok")
+    assert client.result(running) == "ok"
+    assert len(process.calls) == 1
+    assert world.mux.is_drained
 
 
 def test_goodbye_ends_every_call_and_then_every_connection() -> None:
@@ -413,7 +430,7 @@ def test_the_goodbye_has_the_highest_id_that_was_taken_in(ids: list[int]) -> Non
     client, other = world.client(b"a"), world.client(b"b")
     for id in ids:
         client.call(id=id)
-    world.mux.refuse_new()
+    world.run(world.mux.refuse_new(world.now))
     assert client.fault(client.call(id=20)).code == Code.SHUTTING_DOWN
     assert client.fault(client.call(id=21, instance="another")).code == Code.WRONG_INSTANCE
     world.run(world.mux.goodbye("it ends", world.now))
@@ -439,7 +456,7 @@ def test_a_broker_is_drained_when_every_answer_has_left() -> None:
     client = world.client()
     ids = [client.call(), client.call()]
     client.request(wire.MANAGEMENT, "restart", {"server": "time"})
-    world.mux.refuse_new()
+    world.run(world.mux.refuse_new(world.now))
     for request in process.calls:
         process.reply(request, "x" * 70_000)
     assert (world.mux.under_way, world.mux.is_drained) == (1, False)
