@@ -28,13 +28,13 @@ run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
 # Files run side by side, the longest first (tests/conftest.py); what `check` has run is not run again.
 test: check $(MCP1) node ## Set up, check, and run all tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
-	    --ignore tests/test_architecture.py
+	    --ignore tests/project/test_architecture.py
 
 check: $(VENV) ## Check style, format, types and the rules of who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/test_architecture.py
+	$(BIN)/python -m pytest --quiet tests/project/test_architecture.py
 
 bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12 minutes)
 	@.venv/$(PIP) --editable '.[bench]'

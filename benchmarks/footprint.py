@@ -13,8 +13,8 @@ from benchmarks.plan import Plan
 from benchmarks.processes import HERE, ROOT, Broker, script, started
 from benchmarks.results import Results
 from client_shim import BrokerClient
-from client_shim.endpoint import probe
 from client_shim.errors import Unavailable
+from client_shim.transport.endpoint import probe
 
 
 def measure_connections(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
@@ -52,7 +52,9 @@ async def measure_channels(broker: Broker, plan: Plan, results: Results) -> None
 def measure_start_up(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
     """In turns: the imports alone; until a client would be served; and the command, against a broker."""
     for _ in range(plan.starts):
-        results.start_up.imports.append(_took("-c", "import broker.cli, broker.daemon, broker.logs"))
+        results.start_up.imports.append(
+            _took("-c", "import broker.command.cli, broker.daemon, broker.service.logging")
+        )
         results.start_up.serving.append(_serving_after(folder))
         results.start_up.status.append(_took("-m", "broker", "status", "--endpoint", broker.endpoint))
 

@@ -22,33 +22,36 @@ import trio
 
 from benchmarks.calls import ECHO
 from benchmarks.servers import bare
+from broker.config.loading import load
 from broker.core.effects import Level
-from broker.core.loading import load
-from broker.core.multiplexer import Multiplexer
-from broker.endpoint import Endpoint
+from broker.core.engine import Multiplexer
+from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.supervisor import lifecycle_of
-from broker.upstream import Upstream
-from client_shim import payload
-from client_shim.events import Ended
-from client_shim.link import Link
-from client_shim.state import ClientState, Phase
+from broker.upstream.stdio.pipe import Upstream
+from broker.upstream.supervisor import lifecycle_of
+from client_shim.protocol import payload
+from client_shim.protocol.events import Ended
+from client_shim.protocol.state import ClientState, Phase
+from client_shim.transport.dealer import Link
 from docs.blocks.markdown import table
 
 COUNT = 2000
 
 STEPS = {
-    "ask": ("client: encode the params", "client_shim/payload.py"),
-    "request": ("client: number the call, encode the header", "client_shim/state.py"),
-    "flush": ("client: hand two frames to libzmq, wake its thread", "client_shim/link.py"),
-    "take": ("broker: take three frames from libzmq", "broker/endpoint.py"),
-    "received": ("broker: check, queue, route, build the line", "broker/core/multiplexer.py"),
-    "write": ("broker: write the line to the server's pipe", "broker/upstream.py"),
-    "line": ("broker: read the envelope of the answer, find its call, end it", "broker/core/servers.py"),
-    "send": ("broker: hand three frames to libzmq, wake its thread", "broker/endpoint.py"),
+    "ask": ("client: encode the params", "client_shim/protocol/payload.py"),
+    "request": ("client: number the call, encode the header", "client_shim/protocol/state.py"),
+    "flush": ("client: hand two frames to libzmq, wake its thread", "client_shim/transport/dealer.py"),
+    "take": ("broker: take three frames from libzmq", "broker/frontend/zmq/router.py"),
+    "received": ("broker: check, queue, route, build the line", "broker/core/engine.py"),
+    "write": ("broker: write the line to the server's pipe", "broker/upstream/stdio/pipe.py"),
+    "line": (
+        "broker: read the envelope of the answer, find its call, end it",
+        "broker/core/servers/replies.py",
+    ),
+    "send": ("broker: hand three frames to libzmq, wake its thread", "broker/frontend/zmq/router.py"),
     "settle": ("broker: look at the socket again, set the alarm, twice", "broker/hub.py"),
-    "receive": ("client: take two frames from libzmq, find the call", "client_shim/link.py"),
-    "decode": ("client: decode the result", "client_shim/payload.py"),
+    "receive": ("client: take two frames from libzmq, find the call", "client_shim/transport/dealer.py"),
+    "decode": ("client: decode the result", "client_shim/protocol/payload.py"),
 }
 """name → what is done, and where. In the order of a call."""
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import TextIO
 
-from broker.words import language, say
+from broker.command.words import language, say
 
 DAEMON_PACKAGES = ("click", "msgspec", "rich", "tomli", "tomlkit", "trio", "yaml")
 """What the extra `daemon` of pyproject.toml brings, as it is imported; a test holds the two together."""
@@ -63,7 +63,7 @@ def _command() -> int:
     if missing:
         sys.stderr.write(hint(missing))
         return 2
-    from broker.cli import main as command
+    from broker.command.cli import main as command
 
     return command()
 

@@ -25,28 +25,30 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker import __version__, containers, logs
-from broker.admin import Office, manage
-from broker.cgroup import Delegation, delegation
-from broker.core.config import BrokerConfig, Config
-from broker.core.multiplexer import Multiplexer
-from broker.endpoint import Endpoint
-from broker.environment import hide_from_servers, with_credentials
-from broker.fleet import Fleet
+from broker import __version__
+from broker.config.schema import BrokerConfig, Config
+from broker.core.engine import Multiplexer
+from broker.frontend.address import Place, claim, open_to, place_of
+from broker.frontend.socket_file import SocketFile
+from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.leftovers import end_leftovers
-from broker.memory import Memory
-from broker.notify import Manager, summary
-from broker.place import Place, claim, open_to, place_of
-from broker.process import Launcher, check_descriptor_limit, raise_descriptor_limit
-from broker.reloader import Reloader, tell_faults
-from broker.signals import HANDLED, Signals
-from broker.socket_file import SocketFile
-from broker.state import held, state_dir_of
-from broker.supervisor import lifecycle_of
+from broker.management.commands import Office, manage
+from broker.management.reload import Reloader, tell_faults
+from broker.processes import containers
+from broker.processes.cgroup import Delegation, delegation
+from broker.processes.environment import hide_from_servers, with_credentials
+from broker.processes.leftovers import end_leftovers
+from broker.processes.process import Launcher, check_descriptor_limit, raise_descriptor_limit
+from broker.processes.records import held, state_dir_of
+from broker.service import logging as logs
+from broker.service.memory import Memory
+from broker.service.signals import HANDLED, Signals
+from broker.service.systemd import Manager, summary
+from broker.upstream.supervisor import lifecycle_of
+from broker.upstream.supervisors import Fleet
 
 if TYPE_CHECKING:
-    from broker.scraping import Scraping
+    from broker.management.metrics_http import Scraping
 
 _LAST_STEPS_S = 10.0
 """What the end takes beside its waits for calls and servers: the kill of what does not go."""
@@ -186,7 +188,7 @@ def _scraped(config: BrokerConfig) -> Iterator[Scraping | None]:
     if config.metrics is None:
         yield None
         return
-    from broker.scraping import Scraping
+    from broker.management.metrics_http import Scraping
 
     scraping = Scraping(config.metrics, config)
     try:

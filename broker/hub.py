@@ -14,7 +14,8 @@ from typing import Protocol
 
 import trio
 
-from broker.core.config import Config, ServerConfig
+from broker.config.schema import Config, ServerConfig
+from broker.core.clients.connections import CloseReason, Peer, Post
 from broker.core.effects import (
     Closed,
     Demand,
@@ -29,9 +30,8 @@ from broker.core.effects import (
     Unfit,
     Write,
 )
-from broker.core.multiplexer import Multiplexer
+from broker.core.engine import Multiplexer
 from broker.core.refusals import Refusal
-from broker.core.sessions import CloseReason, Peer, Post
 
 LATE_S = 0.01
 """How much later than due a server's own deadlines may be seen while messages pass; those of calls are exact.
@@ -43,7 +43,7 @@ logger = logging.getLogger("mcp-broker")
 
 
 class Transport(Protocol):
-    """The way to the clients, as `endpoint` has it."""
+    """The way to the clients, as `frontend.zmq.router` has it."""
 
     def send(self, post: Post) -> bool:
         """Send a message; False where its connection is gone."""

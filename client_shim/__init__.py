@@ -8,22 +8,22 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as type checkers know it; the module `typing` costs 4 ms
 if TYPE_CHECKING:
+    from client_shim.asyncio.client import BrokerClient as BrokerClient
+    from client_shim.backend.mcp_client import MCPClient as MCPClient
     from client_shim.blocking import BlockingClient as BlockingClient
-    from client_shim.client import BrokerClient as BrokerClient
     from client_shim.errors import BrokerError as BrokerError
     from client_shim.errors import CallError as CallError
     from client_shim.errors import ServerError as ServerError
     from client_shim.errors import Unavailable as Unavailable
-    from client_shim.mcp_client import MCPClient as MCPClient
 
 __version__ = "0.1.0"
 
 _HOME = {
     "BlockingClient": "client_shim.blocking",
-    "BrokerClient": "client_shim.client",
+    "BrokerClient": "client_shim.asyncio.client",
     "BrokerError": "client_shim.errors",
     "CallError": "client_shim.errors",
-    "MCPClient": "client_shim.mcp_client",
+    "MCPClient": "client_shim.backend.mcp_client",
     "ServerError": "client_shim.errors",
     "Unavailable": "client_shim.errors",
 }

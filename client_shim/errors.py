@@ -8,7 +8,7 @@ Two families under one root:
 
 ``str()`` of each says what happened and what to do next; ``outcome_unknown`` says whether the call may
 have been carried out all the same. All can be pickled. The module imports `client_shim.wire` and
-`client_shim.texts` only.
+`client_shim.text` only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from client_shim.texts import shown
+from client_shim.text import shown
 from client_shim.wire import Code, Fault
 
 

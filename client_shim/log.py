@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from client_shim.texts import printable
+from client_shim.text import printable
 
 
 def warn(text: str, error: BaseException | None = None) -> None:

@@ -12,7 +12,7 @@ import copy
 from typing import Any, TypeVar
 
 from client_shim.errors import InvalidReply
-from client_shim.texts import shown, truth
+from client_shim.text import shown, truth
 
 T = TypeVar("T", bound="Data")
 

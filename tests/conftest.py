@@ -14,13 +14,13 @@ LONGEST = (
     "faults/test_matrix.py",
     "soak/test_soak.py",
     "e2e/test_hostile_clients.py",
-    "backend/test_pages.py",
+    "client_shim/backend/test_pages.py",
     "e2e/test_life.py",
-    "test_benchmarks.py",
-    "test_doctor.py",
+    "project/test_benchmarks.py",
+    "command/doctor/test_doctor.py",
     "e2e/test_reload.py",
     "e2e/test_containers.py",
-    "test_examples.py",
+    "project/test_examples.py",
 )
 """The files that take longest, which are begun first where files run side by side: they end together."""
 

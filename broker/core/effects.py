@@ -7,8 +7,8 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from broker.core.secrets import redact
-from broker.core.sessions import CloseReason, Post
+from broker.base.secrets import redact
+from broker.core.clients.connections import CloseReason, Post
 
 Fact = str | int | float | bool | None
 

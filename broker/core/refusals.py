@@ -10,12 +10,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker.core.config import ServerConfig
-from broker.core.lifecycle import Lifecycle, State
-from broker.core.names import imported, shell, toml_key
-from broker.core.repeating import Once
-from broker.core.routing import Call
-from broker.core.texts import clip
+from broker.base.text import clip
+from broker.config.names import imported, shell, toml_key
+from broker.config.schema import ServerConfig
+from broker.core.calls.retry import Once
+from broker.core.calls.table import Call
+from broker.core.servers.lifecycle import Lifecycle, State
 from client_shim.wire import VERSION, Code
 
 _SAID_CHARS = 400

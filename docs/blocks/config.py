@@ -1,4 +1,4 @@
-"""The reference of the configuration, from the structs of `broker.core.config`."""
+"""The reference of the configuration, from the structs of `broker.config.schema`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import get_args, get_type_hints
 import msgspec
 from msgspec import Struct, inspect
 
-from broker.core.config import NO_KEYS, BrokerConfig, DoctorConfig, LimitsConfig, ServerConfig, mend_of, metas
-from broker.core.reload import Takes, takes
-from broker.environment import INHERITED
+from broker.config.diff import Takes, takes
+from broker.config.schema import (
+    NO_KEYS,
+    BrokerConfig,
+    DoctorConfig,
+    LimitsConfig,
+    ServerConfig,
+    mend_of,
+    metas,
+)
+from broker.processes.environment import INHERITED
 from docs.blocks.markdown import TEXTS, Block, Language, code, table
 
 SHAPES: dict[str, type[Struct]] = {

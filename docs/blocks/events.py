@@ -12,8 +12,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.core.lifecycle import State
-from broker.supervisor import WORRYING
+from broker.core.servers.lifecycle import State
+from broker.upstream.supervisor import WORRYING
 from docs.blocks.markdown import DOCS, TEXTS, Block, Language, code, table
 
 LEVELS = ("debug", "info", "warning", "error")

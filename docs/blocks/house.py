@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from broker.core.backoff import Backoff
-from broker.core.lifecycle import TABLE, Event, Lifecycle, State
-from broker.core.methods import METHODS, Era, Route
+from broker.core.mcp.methods import METHODS, Era, Route
+from broker.core.servers.backoff import Backoff
+from broker.core.servers.lifecycle import TABLE, Event, Lifecycle, State
 from docs.blocks.markdown import DOCS, Block, Language, code, sentence, table
 
 ROOT = DOCS.parent

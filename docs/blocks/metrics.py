@@ -1,10 +1,10 @@
-"""What Prometheus is told, from the table of `broker.exposition`."""
+"""What Prometheus is told, from the table of `broker.management.metrics`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from broker.exposition import CALL_SECONDS, METRICS
+from broker.management.metrics import CALL_SECONDS, METRICS
 from docs.blocks.markdown import TEXTS, Language, code, table
 
 _HEAD = {"en": ("metric", "kind", "labels", "meaning"), "zh": ("指标", "类型", "标签", "含义")}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_type_hints
 
-from broker.admin import COMMANDS
-from broker.core.audience import Audience
+from broker.core.clients.notifications import Audience
+from broker.management.commands import COMMANDS
 from client_shim import wire
 from docs.blocks.markdown import TEXTS, Language, code, sentence, table
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from broker.core import repeating
-from broker.core.lifecycle import State
-from broker.core.methods import METHODS, Era, Route
-from broker.core.repeating import Once
-from broker.core.tolerances import KINDS
-from broker.words import WORDS
+from broker.base.tolerances import KINDS
+from broker.command.words import WORDS
+from broker.core.calls import retry
+from broker.core.calls.retry import Once
+from broker.core.mcp.methods import METHODS, Era, Route
+from broker.core.servers.lifecycle import State
 from docs.blocks.markdown import TEXTS, Language, code, table
 
 
@@ -81,5 +81,5 @@ def _reading() -> list[str]:
     return [
         name
         for name in methods
-        if repeating.once(name, repeatable_tool=False, answers=False, stateful=False) is None
+        if retry.once(name, repeatable_tool=False, answers=False, stateful=False) is None
     ]

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from broker.core.methods import MODERN_VERSION, Era
+from broker.core.mcp.methods import MODERN_VERSION, Era
 
 if TYPE_CHECKING:
     from tests.core.world import World

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.core.config import ServerConfig
-from broker.core.lifecycle import Event, State
-from broker.core.loading import load
-from broker.core.reload import (
+from broker.config.diff import (
     Add,
     Adjust,
     Keep,
@@ -20,6 +17,9 @@ from broker.core.reload import (
     plan,
     taken,
 )
+from broker.config.loading import load
+from broker.config.schema import ServerConfig
+from broker.core.servers.lifecycle import Event, State
 from tests.core.fake_server import Json, Process, Script
 from tests.core.world import World, backoff_of
 

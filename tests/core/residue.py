@@ -13,8 +13,8 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 
 from msgspec import Struct
 
-from broker.core.config import Config, LimitsConfig, ServerConfig
-from broker.core.lifecycle import Lifecycle
+from broker.config.schema import Config, LimitsConfig, ServerConfig
+from broker.core.servers.lifecycle import Lifecycle
 
 KEPT = {
     "Roster._table": "the configured servers",

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.backlog import PIECES, Backlog
-from broker.core.methods import Era
+from broker.base.backlog import PIECES, Backlog
+from broker.core.mcp.methods import Era
 from client_shim import wire
 from client_shim.wire import Code
+from tests.core.clients.test_notifications import ALL, LISTS
 from tests.core.steps import CALLS_A_STEP, Counted
-from tests.core.test_listening import ALL, LISTS
 from tests.core.world import Client, World
 
 MANY = 6000

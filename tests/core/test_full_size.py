@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.core.methods import Era
-from broker.core.servers import MAX_TOLD_BYTES
+from broker.core.mcp.methods import Era
+from broker.core.servers.replies import MAX_TOLD_BYTES
 from client_shim import wire
+from tests.core.clients.test_notifications import ALL, LISTS
 from tests.core.steps import LONGEST_S, cpu_s
-from tests.core.test_listening import ALL, LISTS
 from tests.core.world import World
 
 MIB = 1024 * 1024

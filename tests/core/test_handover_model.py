@@ -13,12 +13,13 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from client_shim import payload, wire
+from client_shim import wire
 from client_shim.errors import BrokerError, BrokerLost, ShuttingDown
-from client_shim.events import Ended, Event
-from client_shim.reasons import is_for_the_next
-from client_shim.state import ClientState, Phase
-from tests.client.talk import WHO
+from client_shim.protocol import payload
+from client_shim.protocol.events import Ended, Event
+from client_shim.protocol.reasons import is_for_the_next
+from client_shim.protocol.state import ClientState, Phase
+from tests.client_shim.talk import WHO
 from tests.core.fake_server import Json
 from tests.core.world import Client, World
 

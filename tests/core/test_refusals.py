@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import msgpack
 import pytest
 
+from broker.base.secrets import redact
+from broker.config.schema import ServerConfig
 from broker.core import refusals
-from broker.core.backoff import Backoff
-from broker.core.calls import fault
-from broker.core.config import ServerConfig
-from broker.core.lifecycle import Ending, Event, Lifecycle, State
+from broker.core.calls.dispatch import fault
+from broker.core.calls.retry import Once
+from broker.core.calls.table import Call
 from broker.core.refusals import Blame, Refusal
-from broker.core.repeating import Once
-from broker.core.routing import Call
-from broker.core.secrets import redact
+from broker.core.servers.backoff import Backoff
+from broker.core.servers.lifecycle import Ending, Event, Lifecycle, State
 from client_shim import wire
 from client_shim.wire import Code
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from broker.connections import Connections
-from broker.core.methods import Era
+from broker.core.mcp.methods import Era
+from broker.frontend.zmq.connections import Connections
+from tests.core.clients.test_notifications import ALL, LISTS
 from tests.core.residue import KEPT, residue, tables
-from tests.core.test_listening import ALL, LISTS
 from tests.core.world import World
 
 SERVERS = {"old": {"serialized": True}, "new": {}}

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from broker.core.backoff import Backoff
-from broker.core.config import Config, ServerConfig
+from broker.config.loading import load
+from broker.config.schema import Config, ServerConfig
+from broker.core.clients.connections import CloseReason, Peer, Post
 from broker.core.effects import (
     Closed,
     Demand,
@@ -27,11 +28,10 @@ from broker.core.effects import (
     Unfit,
     Write,
 )
-from broker.core.lifecycle import Action, Ending, Event, Lifecycle, State
-from broker.core.loading import load
-from broker.core.multiplexer import Multiplexer
+from broker.core.engine import Multiplexer
 from broker.core.refusals import Refusal
-from broker.core.sessions import CloseReason, Peer, Post
+from broker.core.servers.backoff import Backoff
+from broker.core.servers.lifecycle import Action, Ending, Event, Lifecycle, State
 from client_shim import wire
 from tests.core.fake_server import Json, Process, Script
 from tests.core.residue import residue

@@ -12,10 +12,10 @@ import pytest
 import tomli
 import yaml
 
-from broker.core.loading import load
+from broker.config.loading import load
 from tests.docker import dockerfile
 from tests.docker.dockerfile import Instruction
-from tests.wheels import pip
+from tests.project.wheels import pip
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "examples/docker/backend.Dockerfile"]

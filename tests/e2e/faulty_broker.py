@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from broker import process
 from broker.__main__ import main
-from broker.core.multiplexer import Multiplexer
-from broker.process import Launcher
-from broker.stderr_log import StderrLog
-from broker.upstream import Upstream
+from broker.core.engine import Multiplexer
+from broker.processes import process
+from broker.processes.process import Launcher
+from broker.upstream.stdio.pipe import Upstream
+from broker.upstream.stdio.stderr import StderrLog
 
 PLACES: dict[str, tuple[object, str]] = {
     "its start": (Launcher, "spawn"),

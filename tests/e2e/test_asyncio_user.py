@@ -15,8 +15,8 @@ import pytest
 import uvloop
 
 from client_shim import BrokerClient, errors
-from client_shim.registry import registry
-from tests.client.peer import run, until
+from client_shim.asyncio.pool import registry
+from tests.client_shim.peer import run, until
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, running
 
 PAGES = 12

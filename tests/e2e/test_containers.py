@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from broker import containers
-from broker.core.containers import Container
+from broker.processes import containers
+from broker.processes.container_options import Container
 from client_shim.wire import MANAGEMENT
 from tests.e2e.engine import Engine, engine
 from tests.e2e.harness import RunningBroker, running, wait_until

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.config_file import read
-from broker.environment import DUMPABLE, MAX_CREDENTIAL_BYTES, environment, with_credentials
+from broker.processes.environment import DUMPABLE, MAX_CREDENTIAL_BYTES, environment, with_credentials
+from broker.service.config_file import read
 from tests.e2e.harness import rogue, running
 
 OURS, THEIRS = "ours-of-the-broker-1", "theirs-of-the-other-2"

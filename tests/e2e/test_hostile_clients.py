@@ -22,13 +22,13 @@ import pytest
 import trio
 import zmq
 
-from broker.core.intake import MAX_UNGREETED_BYTES
-from broker.core.loading import load
-from broker.core.multiplexer import Multiplexer
-from broker.core.patience import AT_ONCE, EVERY_S
-from broker.endpoint import Endpoint
+from broker.config.loading import load
+from broker.core.clients.intake import MAX_UNGREETED_BYTES
+from broker.core.clients.throttle import AT_ONCE, EVERY_S
+from broker.core.engine import Multiplexer
+from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.supervisor import lifecycle_of
+from broker.upstream.supervisor import lifecycle_of
 from client_shim import BrokerClient, wire
 from client_shim.wire import Code, Fault, Goodbye, Result
 from tests.core.residue import residue

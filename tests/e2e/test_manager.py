@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.loading import load
-from broker.core.multiplexer import Multiplexer
-from broker.endpoint import Endpoint
+from broker.config.loading import load
+from broker.core.engine import Multiplexer
+from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.supervisor import lifecycle_of
+from broker.upstream.supervisor import lifecycle_of
 from client_shim.blocking import BlockingClient
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, running
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.overview import _columns
+from broker.command.status import _columns
 from client_shim.errors import UnknownServer
 from tests.e2e.harness import RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command

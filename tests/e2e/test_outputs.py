@@ -14,7 +14,7 @@ from typing import IO, Any
 import pytest
 import tomli
 
-from broker.asking import in_chinese
+from broker.command.common import in_chinese
 from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running
 
 ARGS = (sys.executable, "-m", "broker")
@@ -69,7 +69,7 @@ def test_a_closed_output_is_no_error(broker: RunningBroker) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize("module", ["click", "client_shim.errors", "broker.cli"])
+@pytest.mark.parametrize("module", ["click", "client_shim.errors", "broker.command.cli"])
 def test_ctrl_c_is_130_however_early(module: str) -> None:
     """Also while the command still imports what it runs on."""
     code = f"""
@@ -141,7 +141,7 @@ def errors_of(broker: RunningBroker, *args: str, lang: str, status: int) -> list
 
 def test_what_an_error_means_has_no_markdown() -> None:
     """The pages link; a terminal has no use for it."""
-    sections = tomli.loads((ROOT / "broker" / "codes.toml").read_text(encoding="utf-8")).values()
+    sections = tomli.loads((ROOT / "broker" / "command" / "codes.toml").read_text(encoding="utf-8")).values()
     lines = [line for section in sections for code in section for line in in_chinese(code)]
     assert len(lines) > 30
     assert [line for line in lines if "](" in line or "\n" in line] == []

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from client_shim.wire import MANAGEMENT
+from tests.daemon.hostile import STRANGER, as_root, busy_stranger, by_stranger, make_victim, snapshot
 from tests.e2e.harness import PATIENCE_S, ROOT, rogue, running, toml
-from tests.hostile import STRANGER, as_root, busy_stranger, by_stranger, make_victim, snapshot
 
 pytestmark = as_root
 

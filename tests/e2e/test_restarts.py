@@ -15,7 +15,7 @@ import pytest
 from client_shim import BlockingClient, BrokerClient, MCPClient
 from client_shim.errors import BrokerLost, CallError
 from client_shim.wire import MANAGEMENT
-from tests.backend.kit import having
+from tests.client_shim.backend.kit import having
 from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, wait_until
 from tests.soak.handovers import NAME, Calls, counting
 

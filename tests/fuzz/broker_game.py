@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from random import Random
 
-from broker.core.lifecycle import State
-from broker.core.methods import Era
+from broker.core.mcp.methods import Era
+from broker.core.servers.lifecycle import State
 from client_shim import wire
 from tests.core.fake_server import Json
 from tests.core.reloading import Reloads

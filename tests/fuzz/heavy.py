@@ -13,8 +13,8 @@ from pathlib import Path
 from time import thread_time
 from typing import NamedTuple
 
-from broker.core.loading import load
-from broker.core.methods import Era
+from broker.config.loading import load
+from broker.core.mcp.methods import Era
 from client_shim import wire
 from tests.core.world import INSTANCE, World
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from contextlib import suppress
 from random import Random
 
-from client_shim import payload, wire
-from client_shim.content import content_items
+from client_shim import wire
+from client_shim.backend.content import content_items
 from client_shim.errors import BrokerError, Busy, TooLarge
-from client_shim.events import Asked, Ended, Event, Logged, Progressed
-from client_shim.payload import Ask
+from client_shim.protocol import payload
+from client_shim.protocol.events import Asked, Ended, Event, Logged, Progressed
+from client_shim.protocol.payload import Ask
+from client_shim.protocol.state import GRACE_S, ClientState, Phase
 from client_shim.results import CallResult
-from client_shim.state import GRACE_S, ClientState, Phase
-from tests.client.talk import LIMITS, WHO
+from tests.client_shim.talk import LIMITS, WHO
 from tests.fuzz.odd import Odd
 from tests.fuzz.talk import Frames
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.project.wheels import wheels
 from tests.systemd.inside import needs_systemd, under_systemd
 from tests.systemd.session import CHECKS
-from tests.wheels import wheels
 
 SESSION_S = 420
 """It takes a minute on an idle machine."""

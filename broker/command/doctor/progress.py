@@ -1,0 +1,49 @@
+"""How far the doctor is: a bar on a terminal, else a line on stderr for each page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from broker.command.doctor.texts import Say, Tell
+from broker.command.output import echo
+from client_shim.text import printable
+
+
+@contextmanager
+def progress(say: Say) -> Iterator[Tell]:
+    """What the examination tells how far it is."""
+    if sys.stderr.isatty():
+        with _bar(say) as tell:
+            yield tell
+    else:
+        yield _lines(say)
+
+
+def _lines(say: Say) -> Tell:
+    said: list[str] = []
+
+    def tell(word: str, done: int, total: int, **facts: object) -> None:
+        line = say(word, done=done, total=total, **facts)
+        if said[-1:] != [line]:
+            echo(line, err=True)
+        said[:] = [line]
+
+    return tell
+
+
+@contextmanager
+def _bar(say: Say) -> Iterator[Tell]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        bar = bars.add_task("")
+
+        def tell(word: str, done: int, total: int, **facts: object) -> None:
+            text = printable(say(word, done=done, total=total, **facts))
+            bars.update(bar, description=text, completed=done, total=total)
+
+        yield tell

@@ -1,0 +1,199 @@
+"""The files of an import: those of other hosts, and `broker.toml`, old and new.
+
+tomlkit is imported where it is used: the daemon does not pay for it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from broker.command.importing.entry import FEW, KEYS
+from broker.command.importing.hosts import HOSTS, servers_in, switched
+from broker.command.importing.plan import Imported, Source
+from broker.command.importing.reading import FileProblem, document
+from broker.command.importing.secrets import variables_of
+from broker.command.importing.shapes import Table
+from broker.config.loading import ConfigError, load
+from broker.service.config_file import text_of
+
+STDIN = "-"
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+
+def read_source(path: Path) -> tuple[Source, list[str]]:
+    """What another host's file says, or standard input for `-`, and the keys that it has twice in one place.
+
+    Raises:
+        FileProblem: it cannot be read, or has no place for servers.
+    """
+    text, label = _text_of(path), "<stdin>" if str(path) == STDIN else path
+    if not text.strip():
+        raise FileProblem("import_empty", path=label)
+    form, value, twice = document(text, label, path.suffix.lower())
+    whole = path.absolute()
+    try:
+        found = servers_in(value, whole, form)
+    except RecursionError:  # YAML may say that a thing is a part of itself
+        raise FileProblem("import_too_deep", path=label) from None
+    if found is None:
+        raise FileProblem("import_no_servers", path=label, hosts=HOSTS)
+    return Source(whole, switched(found, value)), twice
+
+
+def _text_of(path: Path) -> str:
+    try:
+        content = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
+        return content.decode("utf-8-sig")  # editors of Windows begin a file with a mark
+    except OSError as error:
+        raise FileProblem("import_unreadable", path=path, problem=error.strerror) from None
+    except UnicodeDecodeError as error:
+        raise FileProblem("import_not_utf8", path=path, problem=error.reason) from None
+
+
+def read_old(path: Path) -> str:
+    """The text of a `broker.toml` that is added to, read as the broker does it.
+
+    Raises:
+        FileProblem: it cannot be read.
+    """
+    try:
+        return text_of(path)
+    except ConfigError as error:
+        raise FileProblem("import_old", problem=error) from None
+
+
+def servers_there(text: str, path: Path) -> list[Imported]:
+    """The servers that a `broker.toml` has already.
+
+    Raises:
+        FileProblem: it is not TOML, or a server of it is not a table.
+    """
+    try:
+        servers = tomli.loads(text).get("servers", {})
+    except tomli.TOMLDecodeError as error:
+        raise FileProblem("import_not_toml", path=path, problem=error) from None
+    if not isinstance(servers, dict) or not all(isinstance(table, dict) for table in servers.values()):
+        raise FileProblem("import_not_toml", path=path, problem="[servers] holds something other than tables")
+    return [Imported(name, table, str(path), []) for name, table in servers.items()]
+
+
+# --- the new text --------------------------------------------------------------------------------------
+
+
+def new_text(old: str, servers: Mapping[str, Table], header: str) -> str:
+    """The old text with these servers; those that it has are changed where they stand, the others follow.
+
+    Raises:
+        FileProblem: the old text cannot be added to, or the broker would not take the new one.
+    """
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        text = _changed(old, servers) + _appendix(old, servers, header)
+        mapping = tomli.loads(text)
+        tables = [one.table for one in servers_there(text, Path())]
+        load(mapping, dict.fromkeys((name for table in tables for name in variables_of(table)), ""))
+    except (tomli.TOMLDecodeError, TOMLKitError) as error:
+        raise FileProblem("import_not_merged", problem=error) from None
+    except ConfigError as error:
+        lines = "".join(f"\n  {problem}" for problem in error.problems)
+        raise FileProblem("import_invalid_file", count=len(error.problems), lines=lines) from None
+    for name, table in servers.items():
+        keys = [key for key in KEYS if key in table or key not in FEW]
+        written = mapping["servers"][name]
+        if {key: written[key] for key in keys if key in written} != table:
+            raise FileProblem("import_not_merged", problem=name)
+    return text
+
+
+def _changed(old: str, servers: Mapping[str, Table]) -> str:
+    """The old text with the new definitions of its servers; further keys of theirs and comments stay."""
+    import tomlkit
+
+    document = tomlkit.parse(old)
+    there: Any = document.get("servers", {})
+    for name, table in servers.items():
+        if name in there:
+            for key in KEYS:
+                if key in table:
+                    there[name][key] = _value(table[key])
+                elif key in there[name] and key not in FEW:
+                    del there[name][key]
+    return tomlkit.dumps(document)
+
+
+def _appendix(old: str, servers: Mapping[str, Table], header: str) -> str:
+    """The new servers as text that may follow the old one, whatever stands there."""
+    import tomlkit
+
+    there = tomli.loads(old).get("servers", {})
+    tables = tomlkit.table(is_super_table=True)
+    for name, table in servers.items():
+        if name not in there:
+            tables[name] = tomlkit.table()
+            tables[name].update({key: _value(value) for key, value in table.items()})
+    if not tables:
+        return ""
+    gap = "" if not old else "\n" if old.endswith("\n") else "\n\n"
+    comment = "".join(character if character.isprintable() else "?" for character in header)
+    return f"{gap}# {comment}\n\n{tomlkit.dumps({'servers': tables})}"
+
+
+def _value(value: object) -> object:
+    import tomlkit
+
+    if not isinstance(value, dict):
+        return value
+    table = tomlkit.inline_table()
+    table.update(value)
+    return table
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def write(path: Path, text: str, *, private: bool) -> Path | None:
+    """Put a file in its place in one step. The name under which an old one is kept; `None` without one.
+
+    The new file has the owner and the mode of the old one, but nobody else reads it if it is `private`.
+
+    Raises:
+        FileProblem: it cannot be written; the old one is still there.
+    """
+    path = path.resolve()
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            kept = _keep(path, descriptor, private=private) if path.exists() else None
+            file.write(text)
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise FileProblem("import_unwritable", path=path, problem=error.strerror) from None
+    return kept
+
+
+def _keep(path: Path, successor: int, *, private: bool) -> Path:
+    """Copy a file that is going to be replaced, and give its owner and mode to the successor."""
+    about = path.stat()
+    with suppress(PermissionError):  # only root gives a file to somebody else
+        os.fchown(successor, about.st_uid, about.st_gid)
+    os.fchmod(successor, about.st_mode & (0o600 if private else 0o777))
+    names = itertools.chain([".bak"], (f".bak{number}" for number in itertools.count(2)))
+    kept = next(found for name in names if not os.path.lexists(found := path.with_name(path.name + name)))
+    with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
+        copy.write(path.read_bytes())
+    shutil.copystat(path, kept)
+    return kept

@@ -1,0 +1,246 @@
+"""From a mapping, as TOML gives it, to a frozen `Config`, or to every mistake in it at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from broker.base.secrets import PLACEHOLDER
+from broker.config.names import MEND, normal, toml_key, why_not
+from broker.config.schema import (
+    BrokerConfig,
+    Config,
+    DoctorConfig,
+    Endpoint,
+    LimitsConfig,
+    ServerConfig,
+    mend_of,
+)
+
+_TOML_WORDS = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+
+
+class Problem(Struct, frozen=True):
+    """One mistake: the TOML path it is at, what is wrong, and the mend."""
+
+    path: str
+    message: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}; {self.mend}"
+
+
+MAX_PROBLEMS = 100
+"""Nobody reads more at once; each is a line of the log, and to find it takes its time."""
+
+
+MAX_FAULTS = 5
+"""Mistakes of one server that are kept with it."""
+
+
+class ConfigError(Exception):
+    """The configuration has mistakes; `problems` has them all, or says that there are more. Nothing of it is
+    used."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        if len(problems) > MAX_PROBLEMS:
+            last = Problem("and so on", "there are more mistakes", "correct these first")
+            problems = [*problems[:MAX_PROBLEMS], last]
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class _Found:
+    """The mistakes that were found: problems stop everything, for its faults one server is left out."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.faults: list[Problem] = []
+
+    @property
+    def many(self) -> bool:
+        return len(self.problems) > MAX_PROBLEMS
+
+    def all(self) -> list[Problem]:
+        return sorted([*self.problems, *self.faults], key=lambda problem: problem.path)
+
+
+def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: bool = False) -> Config:
+    """The `Config` that `mapping` describes, its `${VAR}` filled from `environ`.
+
+    Args:
+        leave_out: do not raise for a mistake in the values of one server: the server has `faults` and does
+            not run. A key or a table that is not known, and any other mistake, still raises.
+
+    Raises:
+        ConfigError: with every mistake there is.
+    """
+    found = _Found()
+    for key in mapping.keys() - {"broker", "limits", "servers"}:
+        found.problems.append(_unknown(key, key, ["broker", "limits", "servers"]))
+    broker = _section(BrokerConfig, "broker", mapping.get("broker", {}), found.problems, found.problems)
+    limits = _section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
+    servers = dict(_servers(mapping.get("servers", {}), environ, found))
+    if found.problems or broker is None or limits is None or (found.faults and not leave_out):
+        raise ConfigError(found.all())
+    return Config(broker=broker, limits=limits, servers=servers)
+
+
+def check_endpoint(endpoint: str, named_by: str) -> None:
+    """Hold an endpoint that is named elsewhere to the rule for the one in the config.
+
+    Raises:
+        ConfigError: it does not fit; `named_by` is where it stands.
+    """
+    try:
+        msgspec.convert(endpoint, Endpoint)
+    except msgspec.ValidationError as error:
+        raise ConfigError([Problem(named_by, _plain(error), mend_of(BrokerConfig, "endpoint"))]) from None
+
+
+def _servers(tables: object, environ: Mapping[str, str], found: _Found) -> Iterator[tuple[str, ServerConfig]]:
+    if not isinstance(tables, Mapping) or not tables:
+        found.problems.append(
+            Problem("servers", "there is no server", 'add a table such as [servers.time] with command = "…"')
+        )
+        return
+    seen = set[str]()
+    for written, table in tables.items():
+        if found.many:
+            return
+        name = normal(written)
+        path = f"servers.{toml_key(name)}"
+        if reason := why_not(name):
+            found.problems.append(Problem(path, f"a server cannot have this name: {reason}", MEND))
+        elif name in seen:
+            message = "two servers have this name, one of them in another spelling of its letters (NFC, NFD)"
+            found.problems.append(Problem(path, message, "give one of them another name"))
+        seen.add(name)
+        if not isinstance(table, Mapping):
+            mend = f"write [{path}] and its keys below it"
+            found.problems.append(Problem(path, "this must be a table", mend))
+            continue
+        yield name, _server(name, table, environ, found)
+
+
+def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], found: _Found) -> ServerConfig:
+    """One server; where its table has mistakes, with those and what else there is."""
+    path, before = f"servers.{toml_key(name)}", len(found.faults)
+    env = table.get("env") if table.get("enabled") is not False else None
+    filled = dict(_fill(env, f"{path}.env", environ, found.faults)) if isinstance(env, Mapping) else {}
+    given: dict[str, Any] = {"name": name, "variables": _variables(env) if filled else ()}
+    given |= {"faults": (), "kept": False}
+    if "doctor" in table:
+        section = f"{path}.doctor"
+        given["doctor"] = _section(DoctorConfig, section, table["doctor"], found.problems, found.faults)
+    rest = {key: value for key, value in table.items() if key != "doctor"}
+    values = _values(ServerConfig, path, rest, found.problems, found.faults, given)
+    faults = tuple(map(str, sorted(found.faults[before:], key=lambda problem: problem.path)))
+    return ServerConfig(**{"command": "", **values, "env": filled, "faults": _some(faults)})
+
+
+def _some(faults: tuple[str, ...]) -> tuple[str, ...]:
+    """So many as somebody reads: they are kept, and shown with each status."""
+    more = len(faults) - MAX_FAULTS
+    return faults if more <= 0 else (*faults[:MAX_FAULTS], f"and {more} more mistakes")
+
+
+def _variables(env: object) -> tuple[str, ...]:
+    values = [value for value in env.values() if isinstance(value, str)] if isinstance(env, Mapping) else []
+    return tuple(sorted({name for value in values for name in PLACEHOLDER.findall(value)}))
+
+
+def _fill(
+    env: Mapping[str, object], path: str, environ: Mapping[str, str], problems: list[Problem]
+) -> Iterator[tuple[str, str]]:
+    """`env` with each `${VAR}` replaced. A value is never part of a problem: it may be a secret."""
+    for key, value in env.items():
+        if "=" in key or "\0" in key or not key:
+            problems.append(Problem(f"{path}.{key}", "this cannot name a variable", "use a name without `=`"))
+        if not isinstance(value, str):
+            continue  # the field's own type says so
+        if "\0" in value:
+            problems.append(Problem(f"{path}.{key}", "the value has a NUL character", "remove it"))
+        for variable in PLACEHOLDER.findall(value):
+            if variable not in environ:
+                message = f"${{{variable}}} is not in the broker's environment"
+                mend = (
+                    f"set {variable} where the broker is started, and start it again; or write the value here"
+                )
+                problems.append(Problem(f"{path}.{key}", message, mend))
+        yield key, PLACEHOLDER.sub(lambda match: environ.get(match[1], ""), value)
+
+
+_Section = TypeVar("_Section", ServerConfig, DoctorConfig, BrokerConfig, LimitsConfig)
+
+
+def _section(
+    shape: type[_Section], path: str, table: object, problems: list[Problem], faults: list[Problem]
+) -> _Section | None:
+    """One table, or `None` where it has a mistake."""
+    if not isinstance(table, Mapping):
+        faults.append(Problem(path, "this must be a table", f"write [{path}] and its keys below it"))
+        return None
+    before = len(problems), len(faults)
+    values = _values(shape, path, table, problems, faults, {})
+    return shape(**values) if (len(problems), len(faults)) == before else None
+
+
+def _values(
+    shape: type[_Section],
+    path: str,
+    table: Mapping[str, Any],
+    problems: list[Problem],
+    faults: list[Problem],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a table gives its fields, converted one by one, so that one mistake does not hide the next.
+
+    Args:
+        problems: takes the keys that are not known.
+        faults: takes the values that do not fit.
+        given: fields that are no keys of the table, with their values.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(shape) if field.name not in given}
+    values: dict[str, Any] = dict(given)
+    for key in islice(table.keys() - fields.keys(), MAX_PROBLEMS + 1):
+        problems.append(_unknown(f"{path}.{key}", key, list(fields)))
+    for key, field in fields.items():
+        if key in table:
+            try:
+                values[key] = msgspec.convert(table[key], field.type)
+            except msgspec.ValidationError as error:
+                faults.append(Problem(f"{path}.{key}", _plain(error), mend_of(shape, key)))
+        elif field.required:
+            faults.append(Problem(f"{path}.{key}", "this key is missing", mend_of(shape, key)))
+    return values
+
+
+def _plain(error: msgspec.ValidationError) -> str:
+    """msgspec's words in those of TOML."""
+    text = str(error).partition(" - at ")[0].replace("`", "")
+    if "matching regex" in text:
+        return "this value does not fit"
+    for word, plain in _TOML_WORDS.items():
+        text = re.sub(rf"\b{word}\b", plain, text)
+    return text[:1].lower() + text[1:]
+
+
+def _unknown(path: str, key: str, known: list[str]) -> Problem:
+    close = difflib.get_close_matches(key, known, n=1)
+    mend = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+    return Problem(path, "there is no such key", mend)

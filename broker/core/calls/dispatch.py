@@ -1,0 +1,343 @@
+"""The life of a call: accepted, waiting in line, at its server, ended.
+
+A call has a row in `Routing` from `accept` on, waits its turn in its server's `Line`, and leaves by
+`_end`: the one door that every call goes out by, whatever its ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.base.backlog import PIECES, Backlog, Job
+from broker.base.metrics import Counters
+from broker.base.text import clip
+from broker.config.schema import LimitsConfig
+from broker.core import refusals
+from broker.core.calls import retry
+from broker.core.calls.retry import Once
+from broker.core.calls.table import Call, Routing
+from broker.core.clients.connections import Body, Connection, Sessions, Slot
+from broker.core.effects import Demand, Effects, Level, Write
+from broker.core.mcp import jsonrpc
+from broker.core.mcp.jsonrpc import Params, Reply
+from broker.core.mcp.meta import LOG_LEVEL, client_meta
+from broker.core.refusals import Blame, Refusal
+from broker.core.servers.catalogue import LISTS
+from broker.core.servers.lifecycle import State
+from broker.core.servers.server import Server
+from client_shim import wire
+from client_shim.wire import Code
+
+MAX_LOG_WAITING = 256
+"""Log messages of one call that may wait for its client; beyond, the oldest gives way."""
+
+PUMPED_BYTES = 1024 * 1024
+"""Params that are given to a server in one step; whether it reads them shows before the next ones."""
+
+
+class Calls:
+    """Every open call of the broker, and what becomes of it."""
+
+    def __init__(
+        self,
+        limits: LimitsConfig,
+        servers: dict[str, Server],
+        sessions: Sessions,
+        counters: Counters,
+        effects: Effects,
+        backlog: Backlog,
+    ) -> None:
+        self.limits = limits
+        self._servers = servers
+        self._sessions = sessions
+        self._counters = counters
+        self._effects = effects
+        self._backlog = backlog
+        self.routing = Routing()
+
+    def accept(
+        self,
+        server: Server,
+        connection: Connection,
+        request: wire.Request,
+        params: Params,
+        now: float,
+        list_by: float | None = None,
+    ) -> Refusal | None:
+        """Open a call, or say why not. `list_by`: it is for a list that is being read, until then."""
+        given_ms = request.timeout_ms
+        timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
+        tried = server.may_be_tried(now)
+        if not server.opened and not tried and server.comes_too_late(now + timeout_s):
+            return refusals.not_ready(server.name, server.lifecycle, now)
+        full = self._full(connection, request, params)
+        if full is not None:
+            return full
+        if tried:
+            self._effects.append(Demand(server.name))
+        token = request.meta.get("progressToken") if request.meta else None
+        call = Call(
+            id=self.routing.new_id(),
+            connection=connection.key,
+            client_pid=connection.peer.pid,
+            channel=request.channel,
+            client_id=request.id,
+            server=server.name,
+            method=request.method,
+            name=params.name,
+            body=params.body,
+            meta=request.meta,
+            wants_progress=bool(request.flags & wire.WANTS_PROGRESS) or token is not None,
+            extends=bool(request.flags & wire.PROGRESS_EXTENDS),
+            token=token if isinstance(token, (int, str)) else request.id,
+            timeout_s=timeout_s,
+            deadline=now + timeout_s,
+            since=now,
+            answers=params.answers,
+        )
+        self.routing.add(call)
+        if list_by is not None:
+            server.askers.join(call, list_by)
+        elif server.opened and server.line.enter():
+            self._serve(server, call, now)
+        else:
+            server.line.join(call)
+            self.pump(server, now)
+        return None
+
+    def reread(self, server: Server, method: str, now: float) -> float | None:
+        """See to a stale list; until when who asks should wait for it, `None` if what there is has to do.
+
+        One reading is for all who ask, and nobody waits for one that takes too long.
+        """
+        if not server.is_stale(method, now):
+            return None
+        assert server.link is not None
+        effects, until = server.link.reread(method, now)
+        self._effects += effects
+        return until if until is not None and until > now else None
+
+    def answer_askers(self, server: Server, method: str | None, now: float) -> None:
+        """A list was read, or will not be: who waits for it gets what there is."""
+        for one in server.askers.methods if method is None else (method,):
+            job = self._answer_askers(server, one, now)
+            self._backlog.begin(("list", server.name, one), job)
+
+    def _answer_askers(self, server: Server, method: str, now: float) -> Job:
+        listing = server.catalogue.answer(method, now) if server.catalogue else None
+        for call in server.askers.of(method):
+            if call in server.askers:
+                self._list(call, listing, now)
+                yield
+
+    def _full(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
+        limits, routing = self.limits, self.routing
+        if routing.count_of(connection.key, request.channel) >= limits.calls_per_channel:
+            return refusals.busy("calls_per_channel", limits.calls_per_channel)
+        if routing.count_of(connection.key) >= limits.calls_per_connection:
+            return refusals.busy("calls_per_connection", limits.calls_per_connection)
+        if len(routing) >= limits.calls:
+            return refusals.busy("calls", limits.calls)
+        if routing.body_bytes + len(params.body) > limits.queue_bytes:
+            return refusals.busy("queue_bytes", limits.queue_bytes)
+        return None
+
+    def pump(self, server: Server, now: float) -> None:
+        """Give the server what it may have next; what is too much for one step follows in the next."""
+        pieces, size = 0, 0
+        while server.line.waiting and server.opened:
+            if pieces >= PIECES or size > PUMPED_BYTES:
+                self._backlog.leave(("pump", server.name), self._pump_later(server, now))
+                return
+            call = server.line.next()
+            if call is None:
+                return
+            pieces, size = pieces + 1, size + len(call.body)
+            if call.deadline <= now or self._sessions.get(call.connection) is None:
+                server.line.rejoin(call)
+                self._pass_over(call, now)
+            else:
+                self._serve(server, call, now)
+
+    def _pump_later(self, server: Server, now: float) -> Job:
+        self.pump(server, now)
+        yield
+
+    def _pass_over(self, call: Call, now: float) -> None:
+        """It is among many that end, and its turn to end has not come yet: it is not begun any more."""
+        if call.deadline <= now:
+            self.overdue(call, now)
+        else:
+            self.give_up(call, now)
+
+    def _serve(self, server: Server, call: Call, now: float) -> None:
+        assert server.link is not None
+        assert server.catalogue is not None
+        if call.method in LISTS and (until := self.reread(server, call.method, now)) is not None:
+            server.line.stand_aside()
+            server.askers.join(call, until)
+            return
+        body, meta = call.body, call.meta
+        call.once = retry.once(
+            call.method,
+            repeatable_tool=server.catalogue.may_repeat_tool(call.name),
+            answers=call.answers,
+            stateful=server.config.stateful,
+        )
+        self.routing.mark_sent(call, now)
+        if call.method in LISTS or call.method == "server/discover":
+            self._list(call, server.catalogue.answer(call.method, now), now)
+        elif call.method == "ping":
+            self._answer(call, b"{}", now)
+        elif call.method == "tools/call" and not server.catalogue.may_have_tool(call.name):
+            names = server.catalogue.names("tools/list")
+            self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
+            self._effects += server.link.refresh("tools/list", now)  # it may have changed without a word
+        else:
+            server.calls += not call.deaths
+            token = call.id if call.wants_progress else None
+            meta = client_meta(meta, token, server.link.era, server.link.client_info)
+            if meta and LOG_LEVEL in meta:
+                server.log_takers.begin(call)
+            self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
+
+    def reply(self, call: Call, reply: Reply, now: float) -> None:
+        """The server has answered: the bytes go to the client as they are."""
+        server = self._servers[call.server]
+        server.latency.add(now - call.since)
+        if reply.result is not None:
+            self._end(call, wire.Result(call.channel, call.client_id), reply.result, now)
+        else:
+            server.errors += 1
+            self._end(call, wire.Error(call.channel, call.client_id), reply.error, now)
+        self.pump(server, now)
+
+    def progress(self, call: Call, body: bytes, now: float) -> None:
+        """The server has come further: its client is told, after what it was told before."""
+        if call.extends:
+            self.routing.extend(call, now)
+        message = wire.Notification(call.channel, call.client_id, call.server, "notifications/progress")
+        connection = self._sessions.get(call.connection)
+        if connection is not None:
+            self._post(connection, message, body, slot=("progress", call.id))
+
+    def log_message(self, call: Call, body: bytes) -> None:
+        """The server has a log message for the client of this call."""
+        call.logged += 1
+        message = wire.Notification(call.channel, call.client_id, call.server, "notifications/message")
+        connection = self._sessions.get(call.connection)
+        if connection is not None:
+            slot = ("log", call.id, call.logged)
+            oldest = ("log", call.id, call.logged - MAX_LOG_WAITING)
+            self._post(connection, message, body, slot=slot, instead_of=oldest)
+
+    def _post(self, connection: Connection, message: wire.Message, body: Body, **slots: Slot) -> None:
+        post = self._sessions.post(connection, message, body, **slots)
+        if post is not None:
+            self._effects.append(post)
+
+    def _list(self, call: Call, listing: bytes | None, now: float) -> None:
+        if listing is None:
+            self.fail(call, refusals.no_list(call.server, call.method), now)
+        else:
+            self._answer(call, listing, now)
+
+    def _answer(self, call: Call, body: bytes, now: float) -> None:
+        self._end(call, wire.Result(call.channel, call.client_id), body, now)
+
+    def fail(self, call: Call, refusal: Refusal, now: float) -> None:
+        """The broker ends the call itself."""
+        self._servers[call.server].errors += refusal.code is not Code.CANCELLED
+        self._counters.add(f"refused.{refusal.code.value}")
+        self._end(call, fault(call.channel, call.client_id, refusal, self._effects.mask), None, now)
+
+    def _end(self, call: Call, ending: wire.Message | None, body: Body, now: float) -> None:
+        """The one way out of a call. `ending` goes to its client, unless that is gone."""
+        server = self._servers[call.server]
+        server.leave(call)
+        if call.sent:
+            server.ended.append(call.id)
+        self.routing.end(call)
+        connection = self._sessions.get(call.connection)
+        if ending is not None and connection is not None:
+            self._post(connection, ending, body)
+        outcome = _outcome(ending)
+        server.outcomes.add(outcome)
+        if self._effects.logs(Level.DEBUG):
+            self._effects.note(
+                Level.DEBUG,
+                "call.ended",
+                server=call.server,
+                method=clip(call.method),
+                tool=call.name and clip(call.name),
+                outcome=outcome,
+                ms=round((now - call.since) * 1000, 3),
+                client_pid=call.client_pid,
+            )
+
+    def cancel(self, call: Call, now: float) -> None:
+        """The client takes the call back."""
+        self.cancel_upstream(call, "the client cancelled it", now)
+        self.fail(call, refusals.cancelled(), now)
+        self.pump(self._servers[call.server], now)
+
+    def give_up(self, call: Call, now: float) -> None:
+        """Nobody waits for this call any more."""
+        self.cancel_upstream(call, "the client is gone", now)
+        self._end(call, None, None, now)
+
+    def cancel_upstream(self, call: Call, reason: str, now: float) -> None:
+        """Tell the server that the answer is no longer wanted, if the call is there."""
+        server = self._servers[call.server]
+        if call.sent and not call.orphaned and server.opened:
+            server.give_up(call, now)
+            params = {"requestId": call.id, "reason": reason}
+            line = jsonrpc.notification_line("notifications/cancelled", params)
+            self._effects.append(Write(call.server, line))
+
+    def overdue(self, call: Call, now: float) -> None:
+        """The time of this call is up."""
+        server = self._servers[call.server]
+        if call in server.askers:  # it gets what there is
+            self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
+            return
+        if call.sent or (server.lifecycle.state is State.READY and not call.begun):
+            refusal = refusals.deadline(call, server.line.running + server.line.reserved)
+        else:
+            refusal = self.not_served(call, server, now)
+        if call.sent and server.health is not None:
+            server.health.missed()
+        self.cancel_upstream(call, "its time was up", now)
+        self.fail(call, refusal, now)
+
+    def busy_until(self, server: Server, before: float, now: float) -> float | None:
+        """When the last of the calls runs out of time that the server was given before a moment, and has."""
+        deadlines = [
+            call.deadline
+            for call in self.routing.of_server(server.name)
+            if call.sent and call.sent_at <= before and call.deadline > now
+        ]
+        return max(deadlines, default=None)
+
+    def not_served(self, call: Call, server: Server, now: float) -> Refusal:
+        """Why a call that waits for its server is not served."""
+        if not call.begun:
+            return refusals.not_ready(server.name, server.lifecycle, now)
+        return refusals.died(call, Once.STOPPED if server.lifecycle.stopped else Once.LATE)
+
+
+def _outcome(ending: wire.Message | None) -> str:
+    """`result`, `error` of the server, `dropped` where nobody waits any more, or the code of a refusal."""
+    if isinstance(ending, wire.Fault):
+        return ending.code
+    return "dropped" if ending is None else type(ending).__name__.lower()
+
+
+def fault(channel: int, id: int, refusal: Refusal, mask: Callable[[str], str]) -> wire.Fault:
+    """A refusal as it travels. What a server said may be in it, so secrets are taken out; of what is the
+    caller's own fault, that would only be the caller's own words, and a flood of it must cost little.
+    """
+    if refusal.blame is Blame.CALLER:
+        return wire.Fault(channel, id, refusal.code.value, refusal.message, refusal.data())
+    data = {name: mask(value) if isinstance(value, str) else value for name, value in refusal.data().items()}
+    return wire.Fault(channel, id, refusal.code.value, mask(refusal.message), data)

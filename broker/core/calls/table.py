@@ -1,0 +1,185 @@
+"""Whose answer is this? Ids, progress tokens, deadlines and cancellation of the calls that are open.
+
+Every call gets an id of the broker's own, which is never used again: it is the JSON-RPC id and the
+progress token upstream, so that nothing a client chooses can meet what another chose.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct
+
+from broker.core.calls.retry import Once
+
+MAX_EXTENDED_S = 86_400.0
+"""A call ends this long after it began, in seconds, however much progress is made: MCP wants such a limit."""
+
+
+class Call(Struct, eq=False):
+    """One open request of a client.
+
+    `id` is the broker's, `client_id` the client's. `name` is the tool or prompt it is about, `token`
+    what the client calls its progress. `client_pid` is the kernel's word on whose call it is.
+    `answers`: it carries on with what the server asked back.
+
+    `once` is known when the call is sent: why it must not be sent a second time. `deaths` is how often its
+    server died while it had the call, `death` how it did the last time. `orphaned`: its process is gone, and
+    what follows from that is still to be done.
+    """
+
+    id: int
+    connection: bytes
+    channel: int
+    client_id: int
+    server: str
+    method: str
+    name: str | None
+    body: bytes
+    meta: dict[str, Any] | None
+    wants_progress: bool
+    extends: bool
+    token: int | str
+    timeout_s: float
+    deadline: float
+    since: float
+    sent: bool = False
+    sent_at: float = 0.0
+    client_pid: int = -1
+    logged: int = 0
+    answers: bool = False
+    once: Once | None = None
+    deaths: int = 0
+    death: str = ""
+    orphaned: bool = False
+
+    @property
+    def lane(self) -> tuple[bytes, int]:
+        """The channel it came from."""
+        return (self.connection, self.channel)
+
+    @property
+    def given_s(self) -> float:
+        """How long it was given in the end, in seconds: its timeout, or all that progress can make of it."""
+        extended = self.extends and self.deadline >= self.since + MAX_EXTENDED_S
+        return max(self.timeout_s, MAX_EXTENDED_S) if extended else self.timeout_s
+
+    @property
+    def begun(self) -> bool:
+        """Whether a server has it, or had it: then it may have been carried out."""
+        return self.sent or self.deaths > 0
+
+
+class Routing:
+    """The table of open calls. A call enters it once, by `add`, and leaves it once, by `end`."""
+
+    def __init__(self) -> None:
+        self._last_id = 0
+        self._calls: dict[int, Call] = {}
+        self._by_client: dict[bytes, dict[int, Call]] = {}
+        self._per_channel: dict[tuple[bytes, int], int] = {}
+        self._deadlines: list[tuple[float, int]] = []
+        self.body_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __repr__(self) -> str:
+        return f"<Routing calls={len(self._calls)} clients={len(self._by_client)}>"
+
+    def new_id(self) -> int:
+        """An id that was never used before, for a call or for a request of the broker's own."""
+        self._last_id += 1
+        return self._last_id
+
+    def add(self, call: Call) -> None:
+        """Open a call. Its client id must not be open on that connection."""
+        self._calls[call.id] = call
+        self._by_client.setdefault(call.connection, {})[call.client_id] = call
+        self._per_channel[call.lane] = self._per_channel.get(call.lane, 0) + 1
+        self.body_bytes += len(call.body)
+        self._watch(call)
+
+    def mark_sent(self, call: Call, now: float) -> None:
+        """The call is written to its server; its params are only kept where it may be sent again."""
+        call.sent, call.sent_at = True, now
+        if call.once is not None:
+            self.body_bytes -= len(call.body)
+            call.body = b""
+            call.meta = None
+
+    def mark_lost(self, call: Call) -> None:
+        """The server has died with it, and it is to be sent again: under a new id, as no id is used twice."""
+        del self._calls[call.id]
+        call.id = self.new_id()
+        call.sent = call.orphaned = False
+        self._calls[call.id] = call
+        self._watch(call)
+
+    def end(self, call: Call) -> None:
+        """Close a call, whatever its ending was."""
+        del self._calls[call.id]
+        self.body_bytes -= len(call.body)
+        mine = self._by_client[call.connection]
+        del mine[call.client_id]
+        if not mine:
+            del self._by_client[call.connection]
+        left = self._per_channel[call.lane] - 1
+        if left:
+            self._per_channel[call.lane] = left
+        else:
+            del self._per_channel[call.lane]
+
+    def by_id(self, id: object) -> Call | None:
+        """The open call that a server's reply or progress names, if it names one."""
+        return self._calls.get(id) if type(id) is int else None
+
+    def by_client(self, connection: bytes, client_id: int) -> Call | None:
+        """The open call that a client knows by `client_id`."""
+        return self._by_client.get(connection, {}).get(client_id)
+
+    def of_client(self, connection: bytes, channel: int | None = None) -> list[Call]:
+        """The open calls of a connection, or of one of its channels."""
+        calls = self._by_client.get(connection, {}).values()
+        return [call for call in calls if channel is None or call.channel == channel]
+
+    def of_server(self, server: str) -> list[Call]:
+        """The open calls on a server, sent or waiting."""
+        return [call for call in self._calls.values() if call.server == server]
+
+    def count_of(self, connection: bytes, channel: int | None = None) -> int:
+        """How many calls a connection, or one of its channels, has open."""
+        if channel is None:
+            return len(self._by_client.get(connection, ()))
+        return self._per_channel.get((connection, channel), 0)
+
+    def extend(self, call: Call, now: float) -> None:
+        """Progress was made: the call's time starts anew, up to a limit."""
+        call.deadline = max(call.deadline, min(now + call.timeout_s, call.since + MAX_EXTENDED_S))
+        self._watch(call)
+
+    def _watch(self, call: Call) -> None:
+        heapq.heappush(self._deadlines, (call.deadline, call.id))
+        if len(self._deadlines) > 64 + 2 * len(self._calls):
+            self._deadlines = [(open.deadline, open.id) for open in self._calls.values()]
+            heapq.heapify(self._deadlines)
+
+    def next_deadline(self) -> float | None:
+        """When the next open call runs out of time, in the clock's seconds."""
+        while self._deadlines:
+            deadline, id = self._deadlines[0]
+            call = self._calls.get(id)
+            if call is not None and call.deadline == deadline:
+                return deadline
+            heapq.heappop(self._deadlines)
+        return None
+
+    def expired(self, now: float) -> Iterator[Call]:
+        """The open calls whose time is up; the caller ends each before it asks for the next."""
+        while True:
+            deadline = self.next_deadline()
+            if deadline is None or deadline > now:
+                return
+            yield self._calls[self._deadlines[0][1]]

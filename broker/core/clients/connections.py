@@ -1,0 +1,192 @@
+"""The connections of clients: who they are, and what may be under way to each of them.
+
+A connection's credit is what the broker may have sent and the client not yet read. Beyond it,
+messages wait in the connection's outbox; above the outbox's limit the connection is closed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import Enum
+
+import msgspec
+from msgspec import Struct
+
+from broker.base.metrics import Counters
+from client_shim import wire
+
+Body = bytes | memoryview | None
+
+Slot = tuple[object, ...]
+"""The place of a message that waits. Its first element says of what kind it is."""
+
+
+class CloseReason(str, Enum):
+    """Why a connection ended."""
+
+    GOODBYE = "goodbye"
+    LOST = "lost"
+    CREDIT = "credit"
+    OVERDRAWN = "overdrawn"
+    UNGREETED = "ungreeted"
+    SHUTDOWN = "shutdown"
+
+
+class Peer(Struct, frozen=True):
+    """Who is at the other end, as the kernel says; -1 where it does not (tcp, another pid namespace)."""
+
+    uid: int = -1
+    gid: int = -1
+    pid: int = -1
+
+
+class Post(Struct, frozen=True, gc=False):
+    """A message that may go out now."""
+
+    connection: bytes
+    header: bytes
+    body: Body = None
+
+
+class Connection(Struct, eq=False):
+    """One connection. `unread_bytes` is what it was sent and has not given back as credit; `partings` are its
+    goodbyes to channels, as far as there was a call for each; `last_id` is the highest id of the requests
+    that the broker has taken in.
+
+    `taken_bytes` is what it has sent and was given no credit back for. `exhausted`: that is all it may have
+    under way, and it is looked whether it keeps to that before it is given more.
+    """
+
+    key: bytes
+    name: str
+    peer: Peer
+    since: float
+    unread_bytes: int = 0
+    outbox_bytes: int = 0
+    calls: int = 0
+    last_id: int = 0
+    partings: int = 0
+    posted: int = 0
+    taken_bytes: int = 0
+    exhausted: bool = False
+    outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
+
+
+class Sessions:
+    """The table of connections, with credit and outboxes.
+
+    Args:
+        credit_bytes: what may be unread at one connection before messages wait.
+        outbox_bytes: what may wait for one connection.
+        counters: where it is counted that a message gave way to a newer one.
+    """
+
+    def __init__(self, *, credit_bytes: int, outbox_bytes: int, counters: Counters | None = None) -> None:
+        self._counters = Counters() if counters is None else counters
+        self._credit_bytes = credit_bytes
+        self.step_bytes = credit_bytes // 4
+        """After so much it is time to give credit."""
+        self._outbox_bytes = outbox_bytes
+        self._connections: dict[bytes, Connection] = {}
+        self._overflowing: list[Connection] = []
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any message waits until its client has read what it was sent."""
+        return any(connection.outbox for connection in self._connections.values())
+
+    def all(self) -> list[Connection]:
+        """Every connection."""
+        return list(self._connections.values())
+
+    def get(self, key: bytes) -> Connection | None:
+        """The connection with this key, if it has said hello and not ended."""
+        return self._connections.get(key)
+
+    def open(self, key: bytes, name: str, peer: Peer, now: float) -> Connection:
+        """A client said hello."""
+        connection = Connection(key, name, peer, now)
+        self._connections[key] = connection
+        return connection
+
+    def close(self, key: bytes) -> Connection | None:
+        """A connection ended; what waited for it is gone with it."""
+        return self._connections.pop(key, None)
+
+    def post(
+        self,
+        connection: Connection,
+        message: wire.Message,
+        body: Body = None,
+        *,
+        slot: Slot | None = None,
+        instead_of: Slot | None = None,
+    ) -> Post | None:
+        """What to send now if the credit allows; else it is put into the outbox.
+
+        A message that still waits in the same slot is replaced: newer progress of a call, say. One that waits
+        in the slot `instead_of` is dropped. A connection whose outbox gets too large shows up in
+        `overflowing`.
+        """
+        header = wire.encode(message)
+        if not connection.outbox and connection.unread_bytes < self._credit_bytes:
+            connection.unread_bytes += wire.cost(header, body)
+            return Post(connection.key, header, body)
+        if instead_of is not None:
+            self._discount(connection, connection.outbox.pop(instead_of, None), instead_of)
+        self._keep(connection, header, body, slot)
+        return None
+
+    def take(self, connection: Connection, size: int) -> Post | None:
+        """A message has come in; the credit to send for it now, if it is time for some.
+
+        It is given back once a quarter of the window was read, as the client does. Who has used up the window
+        is `exhausted`, and has to wait for `refill`.
+        """
+        connection.taken_bytes += size
+        if connection.taken_bytes < self.step_bytes or connection.exhausted:
+            return None
+        if connection.taken_bytes < self._credit_bytes:
+            return self.refill(connection)
+        connection.exhausted = True
+        return None
+
+    def refill(self, connection: Connection) -> Post | None:
+        """Give credit for all that was taken in."""
+        taken, connection.taken_bytes, connection.exhausted = connection.taken_bytes, 0, False
+        return self.post(connection, wire.Credit(0, 0, taken))
+
+    def _discount(self, connection: Connection, replaced: tuple[bytes, Body] | None, slot: Slot) -> None:
+        if replaced is not None:
+            connection.outbox_bytes -= wire.cost(*replaced)
+            self._counters.add(f"replaced.{slot[0]}")
+
+    def _keep(self, connection: Connection, header: bytes, body: Body, slot: Slot | None) -> None:
+        connection.posted += 1
+        slot = slot or ("message", connection.posted)
+        self._discount(connection, connection.outbox.get(slot), slot)
+        kept = bytes(body) if isinstance(body, memoryview) else body
+        connection.outbox[slot] = (header, kept)
+        connection.outbox_bytes += wire.cost(header, kept)
+        if connection.outbox_bytes > self._outbox_bytes and len(connection.outbox) > 1:
+            self._overflowing.append(connection)
+
+    def overflowing(self) -> list[Connection]:
+        """The connections whose clients do not read, since this was asked last; they must be closed."""
+        connections, self._overflowing = self._overflowing, []
+        return connections
+
+    def credit(self, connection: Connection, read_bytes: int) -> list[Post]:
+        """The client has read: what can go out now."""
+        connection.unread_bytes = max(0, connection.unread_bytes - read_bytes)
+        posts = []
+        while connection.outbox and connection.unread_bytes < self._credit_bytes:
+            _, (header, body) = connection.outbox.popitem(last=False)
+            size = wire.cost(header, body)
+            connection.outbox_bytes -= size
+            connection.unread_bytes += size
+            posts.append(Post(connection.key, header, body))
+        return posts

@@ -1,0 +1,70 @@
+"""How much a connection may send: credit in bytes, and a pace for what leads to nothing or takes long."""
+
+from __future__ import annotations
+
+from broker.base.metrics import Counters
+from broker.core.clients.connections import Connection, Sessions
+from broker.core.clients.throttle import UNIT_BYTES, Patience
+from broker.core.effects import Effects, Exhausted, Level, Slow
+from client_shim import wire
+
+MAX_UNGREETED_BYTES = 4096
+"""The largest message before a hello, and the largest hello: who sends more is cut off."""
+
+
+class Intake:
+    """What comes in from clients, by its size and cost."""
+
+    def __init__(self, sessions: Sessions, counters: Counters, effects: Effects) -> None:
+        self._sessions = sessions
+        self._counters = counters
+        self._effects = effects
+        self._patience = Patience()
+        self.size = 0
+        """Of the message that is being taken in."""
+
+    def takes(self, connection: Connection | None, header: bytes, body: bytes | None) -> bool:
+        """Count a message; whether its client keeps to its credit, or to what is allowed before a hello."""
+        self.size = size = len(header) + (0 if body is None else len(body)) + wire.MESSAGE_OVERHEAD_BYTES
+        if connection is None:
+            return size <= MAX_UNGREETED_BYTES
+        if not connection.exhausted and connection.taken_bytes + size < self._sessions.step_bytes:
+            connection.taken_bytes += size  # as nearly always: each message of every client comes by here
+            return True
+        if connection.exhausted and size > wire.MAX_HEADER_BYTES:  # what is small may overtake requests
+            return False
+        post = self._sessions.take(connection, size)
+        if post is not None:
+            self._effects.append(post)
+        elif connection.exhausted:
+            self._effects.append(Exhausted(connection.key))
+        return True
+
+    def refill(self, key: bytes) -> None:
+        """Nothing is left to be read of a connection that had used up its credit."""
+        connection = self._sessions.get(key)
+        post = self._sessions.refill(connection) if connection is not None else None
+        if post is not None:
+            self._effects.append(post)
+
+    def came_to_nothing(self, what: str, key: bytes, now: float) -> None:
+        """A message was late, or said nothing."""
+        self._counters.add(what)
+        self.cost(key, now)
+
+    def cost(self, key: bytes, now: float, times: int = 1) -> None:
+        """A message led to nothing, or took the time of so many that do. Who sends such time and again waits,
+        so that the others need not (law 5)."""
+        verdict = self._patience.tried(key, now, times + self.size // UNIT_BYTES) if times else None
+        if verdict is None:
+            return
+        self._effects.append(Slow(key, verdict.until))
+        if verdict.is_new:
+            connection = self._sessions.get(key)
+            name, pid = (connection.name, connection.peer.pid) if connection is not None else (None, None)
+            self._counters.add("slowed")
+            self._effects.note(Level.WARNING, "client.slowed", client=name, pid=pid)
+
+    def forget(self, key: bytes) -> None:
+        """This connection is gone."""
+        self._patience.forget(key)

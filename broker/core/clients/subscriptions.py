@@ -1,0 +1,240 @@
+"""What clients want to hear without asking: a row for each channel that listens, and only while it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, KeysView, Mapping
+
+import msgspec
+from msgspec import Struct
+
+from broker.config.names import normal
+from broker.core.calls.queue import Lane
+
+MAX_CHANNELS = 16_384
+"""Channels that may listen at once."""
+
+MAX_CHANNELS_OF_ONE = 4096
+"""Those of one connection, so that it cannot keep the others from it."""
+
+MAX_URIS = 16_384
+"""Subscriptions to a resource that there may be at once: one for each channel and uri."""
+
+MAX_URIS_OF_ONE = 1024
+"""Those of one connection."""
+
+MAX_URI_BYTES = 2048
+"""The longest uri that can be subscribed to."""
+
+MAX_URIS_BYTES = 2 * 1024 * 1024
+"""What all that are subscribed may take: a server of 2026-07-28 is told all of them at each change."""
+
+MAX_URIS_BYTES_OF_ONE = 256 * 1024
+"""Those of one connection."""
+
+MAX_PARAMS_BYTES = 512 * 1024
+"""The largest params: more cannot be wanted, and to read them takes everybody's time."""
+
+MAX_SERVERS_NAMED = 1024
+"""Servers that one `listen` may name, and"""
+
+MAX_SERVER_BYTES = 256
+"""the longest name of one: a server that is not configured may be named, and the name is kept."""
+
+_PARTS = frozenset("/?#")
+
+
+class Wants(Struct, frozen=True):
+    """What one channel wants to hear: of the lists of servers (`None`: of all), and of their resources."""
+
+    servers: frozenset[str] | None = frozenset()
+    resources: dict[str, frozenset[str]] = {}
+
+    def __bool__(self) -> bool:
+        return self.servers is None or bool(self.servers) or bool(self.resources)
+
+    @property
+    def uris(self) -> int:
+        """How many subscriptions it is."""
+        return sum(map(len, self.resources.values()))
+
+    @property
+    def uris_bytes(self) -> int:
+        """How long all of them are together, in UTF-8."""
+        return sum(len(uri.encode(errors="replace")) for uris in self.resources.values() for uri in uris)
+
+
+class _Params(Struct, forbid_unknown_fields=True):
+    servers: list[str] | None = []
+    resources: dict[str, list[str]] = {}
+
+
+def read_wants(body: bytes) -> Wants:
+    """The params of `listen`.
+
+    Raises:
+        ValueError: they are not as docs/protocol.md has them; the message says why.
+    """
+    if len(body) > MAX_PARAMS_BYTES:
+        raise ValueError(f"its params may be {MAX_PARAMS_BYTES} bytes, and are {len(body)}")
+    seen = msgspec.json.decode(body, type=_Params)
+    named = {*(seen.servers or ()), *seen.resources}
+    if len(named) > MAX_SERVERS_NAMED or any(len(name.encode()) > MAX_SERVER_BYTES for name in named):
+        raise ValueError(f"it may name {MAX_SERVERS_NAMED} servers, each in {MAX_SERVER_BYTES} bytes")
+    for uris in seen.resources.values():
+        if any(not uri or len(uri.encode(errors="replace")) > MAX_URI_BYTES for uri in uris):
+            raise ValueError(f"a uri has 1 to {MAX_URI_BYTES} bytes")
+    resources = {normal(server): frozenset(uris) for server, uris in seen.resources.items() if uris}
+    return Wants(None if seen.servers is None else frozenset(map(normal, seen.servers)), resources)
+
+
+class Limit(Struct, frozen=True):
+    """The limit that a channel would exceed by what it wants: its name, and its value."""
+
+    name: str
+    value: int
+
+
+class Subscriptions:
+    """The table of channels that listen, and by server and uri who hears of it."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, dict[int, Wants]] = {}
+        self._subscribers: dict[str, dict[str, dict[Lane, None]]] = {}
+        self._lengths: dict[str, dict[int, int]] = {}
+        """How many of the uris of a server have which length: only such parts of a uri are looked up."""
+        self._channels = 0
+        self._uris = self._uris_bytes = 0
+
+    def __len__(self) -> int:
+        return self._channels
+
+    def __repr__(self) -> str:
+        servers = len(self._subscribers)
+        return f"<Subscriptions channels={self._channels} uris={self._uris} servers={servers}>"
+
+    def of(self, lane: Lane) -> Wants:
+        """What a channel wants to hear."""
+        return self._rows.get(lane[0], {}).get(lane[1]) or Wants()
+
+    def channels(self, connection: bytes) -> list[int]:
+        """The channels of a connection that listen."""
+        return list(self._rows.get(connection, ()))
+
+    def exceeded(self, lane: Lane, wants: Wants) -> Limit | None:
+        """The limit that stands against it."""
+        before, mine = self.of(lane), self._rows.get(lane[0], {})
+        new = bool(wants) and not before
+        if new and len(mine) >= MAX_CHANNELS_OF_ONE:
+            return Limit("listening channels of a connection", MAX_CHANNELS_OF_ONE)
+        if new and self._channels >= MAX_CHANNELS:
+            return Limit("listening channels", MAX_CHANNELS)
+        more = wants.uris - before.uris
+        if more > 0 and sum(one.uris for one in mine.values()) + more > MAX_URIS_OF_ONE:
+            return Limit("subscribed resources of a connection", MAX_URIS_OF_ONE)
+        if more > 0 and self._uris + more > MAX_URIS:
+            return Limit("subscribed resources", MAX_URIS)
+        more = wants.uris_bytes - before.uris_bytes
+        if more > 0 and sum(one.uris_bytes for one in mine.values()) + more > MAX_URIS_BYTES_OF_ONE:
+            return Limit("bytes of subscribed uris of a connection", MAX_URIS_BYTES_OF_ONE)
+        if more > 0 and self._uris_bytes + more > MAX_URIS_BYTES:
+            return Limit("bytes of subscribed uris", MAX_URIS_BYTES)
+        return None
+
+    @property
+    def count(self) -> int:
+        """How many subscriptions there are."""
+        return self._uris
+
+    def want(self, lane: Lane, wants: Wants) -> set[str]:
+        """Replace what a channel wants; the servers of which other resources are subscribed than before."""
+        changed = self._forget(lane)
+        if wants:
+            self._rows.setdefault(lane[0], {})[lane[1]] = wants
+            self._channels += 1
+            self._uris += wants.uris
+            self._uris_bytes += wants.uris_bytes
+        for server, uris in wants.resources.items():
+            for uri in uris:
+                self._join(server, uri, lane)
+        return changed | set(wants.resources)
+
+    def drop(self, connection: bytes, channel: int | None = None) -> set[str]:
+        """A channel, or a whole connection, is gone; the same."""
+        channels = list(self._rows.get(connection, ())) if channel is None else [channel]
+        changed: set[str] = set()
+        for number in channels:
+            changed |= self._forget((connection, number))
+        return changed
+
+    def _forget(self, lane: Lane) -> set[str]:
+        mine = self._rows.get(lane[0], {})
+        wants = mine.pop(lane[1], None)
+        if wants is None:
+            return set()
+        if not mine:
+            del self._rows[lane[0]]
+        self._channels -= 1
+        self._uris -= wants.uris
+        self._uris_bytes -= wants.uris_bytes
+        for server, uris in wants.resources.items():
+            for uri in uris:
+                self._leave(server, uri, lane)
+        return set(wants.resources)
+
+    def _join(self, server: str, uri: str, lane: Lane) -> None:
+        table = self._subscribers.setdefault(server, {})
+        if uri not in table:
+            lengths = self._lengths.setdefault(server, {})
+            lengths[len(uri)] = lengths.get(len(uri), 0) + 1
+        table.setdefault(uri, {})[lane] = None
+
+    def _leave(self, server: str, uri: str, lane: Lane) -> None:
+        table, lengths = self._subscribers[server], self._lengths[server]
+        del table[uri][lane]
+        if not table[uri]:
+            del table[uri]
+            lengths[len(uri)] -= 1
+            if not lengths[len(uri)]:
+                del lengths[len(uri)]
+        if not table:
+            del self._subscribers[server], self._lengths[server]
+
+    def listeners(self, server: str, *, by_name: bool = False) -> Iterator[Lane | None]:
+        """Who hears of changed lists of a server; `by_name`: only who has named it.
+
+        What changes between two steps of this counts; `None` is a pause, so that no step is long.
+        """
+        for connection in list(self._rows):
+            for channel in list(self._rows.get(connection, ())):
+                servers = self.of((connection, channel)).servers
+                hears = not by_name if servers is None else server in servers
+                yield (connection, channel) if hears else None
+
+    def uris(self, server: str) -> KeysView[str]:
+        """The resources of a server that somebody has subscribed to."""
+        return self._subscribers.get(server, {}).keys()
+
+    def has_subscribers(self, server: str) -> bool:
+        """Whether anybody has subscribed to a resource of this server."""
+        return server in self._subscribers
+
+    def subscribers(self, server: str, uri: str) -> Iterator[Lane | None]:
+        """Who hears of a resource, in the same way: who subscribed to it, or to one that it is a part of."""
+        heard: set[Lane] = set()
+        for length in list(self._lengths.get(server, ())):
+            for lane in list(self._of(server, uri[:length])) if _is_whole(uri, length) else ():
+                if lane not in heard and lane in self._of(server, uri[:length]):
+                    heard.add(lane)
+                    yield lane
+            yield None
+
+    def _of(self, server: str, uri: str) -> Mapping[Lane, None]:
+        return self._subscribers.get(server, {}).get(uri, {})
+
+
+def _is_whole(uri: str, length: int) -> bool:
+    """Whether a uri is, or is a part of, what its first characters name.
+
+    MCP lets a server name a part of what was subscribed to.
+    """
+    return length == len(uri) or (length < len(uri) and not _PARTS.isdisjoint(uri[length - 1 : length + 1]))

@@ -1,0 +1,201 @@
+"""What a server says of itself when it is opened: its answers to `server/discover` and `initialize`.
+
+Null is the same as absent, and an optional field of the wrong type is left out: it costs nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from broker.base.text import clip
+from broker.core.mcp.methods import LEGACY_VERSIONS, MODERN_VERSION, Era
+
+ACCEPTED_VERSIONS = (*LEGACY_VERSIONS, "2024-10-07")
+"""The last is that of the first servers; it differs in nothing that the broker uses."""
+
+INFO = "io.modelcontextprotocol/serverInfo"
+
+SHOWN_BYTES = 200
+"""Of what a server said, in the reason why it could not be opened."""
+
+
+class Disagreement(Exception):
+    """It speaks none of the versions that the broker speaks; the message says which."""
+
+
+class Agreed(Struct, frozen=True):
+    """The conversation is open."""
+
+    era: Era
+    version: str
+    capabilities: dict[str, Any]
+    server_info: dict[str, Any]
+    instructions: str | None
+    ignored: tuple[str, ...] = ()
+    """Optional fields of its answer that are of the wrong type."""
+    well_formed: bool = True
+    """Whether its answer has all that it must have."""
+
+    def offers(self, capability: str, feature: str) -> bool:
+        """Whether the server has this feature of a capability."""
+        seen = self.capabilities.get(capability)
+        return isinstance(seen, dict) and seen.get(feature) is True
+
+    @property
+    def tells_of_lists(self) -> list[str]:
+        """The capabilities of which it tells when their lists change."""
+        return [name for name in ("tools", "resources", "prompts") if self.offers(name, "listChanged")]
+
+    @property
+    def tells_of_resources(self) -> bool:
+        """Whether it tells when a resource changes that was subscribed to."""
+        return self.offers("resources", "subscribe")
+
+
+_NULL = Raw(b"null")
+
+
+class _Discovered(Struct):
+    """What proves a modern server. The optional fields may be of any type."""
+
+    supported_versions: list[str] = msgspec.field(name="supportedVersions")
+    capabilities: dict[str, Any]
+    instructions: Raw = _NULL
+    meta: Raw = msgspec.field(default=_NULL, name="_meta")
+
+
+class _Lenient(Struct):
+    """What a modern server says that leaves out its capabilities, or has other things among its versions."""
+
+    supported_versions: list[Any] = msgspec.field(name="supportedVersions")
+    capabilities: Raw = _NULL
+    instructions: Raw = _NULL
+    meta: Raw = msgspec.field(default=_NULL, name="_meta")
+
+
+class _Initialized(Struct):
+    version: str = msgspec.field(name="protocolVersion")
+    capabilities: Raw = _NULL
+    server_info: Raw = msgspec.field(default=_NULL, name="serverInfo")
+    instructions: Raw = _NULL
+
+
+class RpcError(Struct):
+    """A JSON-RPC error object, as far as the broker looks into one. Its members may be of any type."""
+
+    code: Raw = _NULL
+    message: Raw = _NULL
+    data: Raw = _NULL
+
+
+def reason_of(error: memoryview | bytes | None) -> str:
+    """What a JSON-RPC error says."""
+    try:
+        seen = msgspec.json.decode(error or b"{}", type=RpcError)
+    except msgspec.MsgspecError:
+        return f"an error that is no error object: {shown(error or b'')}"
+    message, code = _text(seen.message), _text(seen.code)
+    said = shown(seen.message) if message is None else message
+    if memoryview(seen.code) == memoryview(b"null"):
+        return said
+    return f"{said} ({shown(seen.code) if code is None else code})"
+
+
+_UNKNOWN = re.compile(r"-32601|(?i:method[ _]?not[ _]?found|unknown[ _]method|no such method)")
+
+
+def is_unknown_method(reason: str) -> bool:
+    """Whether an error says that the server does not have the method, by its code or in words."""
+    return _UNKNOWN.search(reason) is not None
+
+
+def shown(raw: Raw | memoryview | bytes) -> str:
+    """What a server said, clipped, to be named in a reason."""
+    return clip(bytes(memoryview(raw)[:SHOWN_BYTES]).decode(errors="replace"), SHOWN_BYTES)
+
+
+def _text(raw: Raw) -> str | None:
+    return msgspec.json.decode(raw, type=str) if memoryview(raw)[0] == ord('"') else None
+
+
+def discovered(result: memoryview) -> Agreed:
+    """What the answer to `server/discover` says.
+
+    Raises:
+        Disagreement: it speaks other versions.
+        msgspec.MsgspecError: it is no such answer.
+    """
+    try:
+        seen: _Discovered | _Lenient = msgspec.json.decode(result, type=_Discovered)
+    except msgspec.MsgspecError:
+        seen = msgspec.json.decode(result, type=_Lenient)
+    if MODERN_VERSION not in seen.supported_versions:
+        theirs = clip(", ".join(map(str, seen.supported_versions))) or "none that it names"
+        ours = ", ".join((MODERN_VERSION, *LEGACY_VERSIONS))
+        raise Disagreement(f"it speaks the protocol versions {theirs}; the broker speaks {ours}")
+    fields, well_formed = _Fields(), isinstance(seen, _Discovered)
+    info = fields.mapping(seen, "meta").get(INFO)
+    return Agreed(
+        Era.MODERN,
+        MODERN_VERSION,
+        _declared(
+            seen.capabilities if isinstance(seen, _Discovered) else fields.mapping(seen, "capabilities")
+        ),
+        info if isinstance(info, dict) else {},
+        fields.text(seen, "instructions"),
+        tuple(fields.ignored),
+        well_formed,
+    )
+
+
+def initialized(result: memoryview) -> Agreed:
+    """What the answer to `initialize` says.
+
+    Raises:
+        Disagreement: it speaks another version.
+        msgspec.MsgspecError: it is no such answer.
+    """
+    seen, fields = msgspec.json.decode(result, type=_Initialized), _Fields()
+    if seen.version not in ACCEPTED_VERSIONS:
+        theirs, ours = clip(seen.version), ", ".join(LEGACY_VERSIONS)
+        raise Disagreement(f"it answered initialize with protocol version {theirs}; the broker speaks {ours}")
+    return Agreed(
+        Era.LEGACY,
+        seen.version,
+        _declared(fields.mapping(seen, "capabilities")),
+        fields.mapping(seen, "server_info"),
+        fields.text(seen, "instructions"),
+        tuple(fields.ignored),
+    )
+
+
+def _declared(capabilities: dict[str, Any]) -> dict[str, Any]:
+    """Null members count as absent."""
+    return {name: value for name, value in capabilities.items() if value is not None}
+
+
+class _Fields:
+    """Reads optional fields: null is absent, and one of the wrong type is ignored and remembered."""
+
+    def __init__(self) -> None:
+        self.ignored: list[str] = []
+
+    def mapping(self, seen: Struct, name: str) -> dict[str, Any]:
+        value = self._value(seen, name)
+        return value if isinstance(value, dict) else self._ignore(name, value, {})
+
+    def text(self, seen: Struct, name: str) -> str | None:
+        value = self._value(seen, name)
+        return value if isinstance(value, str) else self._ignore(name, value, None)
+
+    def _value(self, seen: Struct, name: str) -> Any:
+        return msgspec.json.decode(getattr(seen, name))
+
+    def _ignore(self, name: str, value: object, default: Any) -> Any:
+        if value is not None:
+            self.ignored.append({"server_info": "serverInfo", "meta": "_meta"}.get(name, name))
+        return default

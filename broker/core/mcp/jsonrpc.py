@@ -1,0 +1,192 @@
+"""The messages of JSON-RPC: what they are once they are read, and how they are built by splicing bytes.
+
+`lines` reads them. A body is checked once, where it comes in, and then travels as the bytes it came in. What
+is checked: it is one JSON object of valid UTF-8, without raw line ends (a server that reads lines would see
+several messages), not nested too deep, and without a `_meta` of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from broker.base.text import check_utf8
+from broker.base.tolerances import Oddity
+from broker.core.mcp.nesting import MAX_DEPTH, is_deep
+from client_shim.wire import Code
+
+MAX_BATCH = 1000
+"""Messages in one batch. Each is a step of its own, and nobody else has a turn in between."""
+
+Id = int | str
+
+METHOD_NOT_FOUND = -32601
+
+
+class BodyError(Exception):
+    """A body that cannot be passed on; `code` and the message say why."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Params(Struct, frozen=True, gc=False):
+    """What the broker needs to know of a request's params.
+
+    `name` is that of a tool or prompt, if there is one; `answers`: it carries on where a server asked back.
+    `is_task`: it is to become a task of 2025-11-25.
+    """
+
+    body: bytes
+    name: str | None
+    has_cursor: bool
+    answers: bool = False
+    is_task: bool = False
+
+
+class Reply(Struct, frozen=True):
+    """A response: exactly one of `result` and `error` is there, as bytes. `odd`: what was put up with."""
+
+    id: Id
+    result: memoryview | None
+    error: memoryview | None
+    odd: tuple[Oddity, ...] = ()
+
+
+class Asked(Struct, frozen=True):
+    """A request from the server. Its id is given back as it came."""
+
+    id: Id | float
+    method: str
+    params: memoryview | None
+    odd: tuple[Oddity, ...] = ()
+
+
+class Told(Struct, frozen=True):
+    """A notification from the server."""
+
+    method: str
+    params: memoryview | None
+    odd: tuple[Oddity, ...] = ()
+
+
+class Broken(Struct, frozen=True):
+    """A JSON-RPC message that cannot be used. `id` is the request that it answers, if legible."""
+
+    id: Id | None
+    reason: str
+    odd: tuple[Oddity, ...] = ()
+
+
+class Noise(Struct, frozen=True):
+    """A line that is no message at all: a banner, a debug print, a log line in JSON."""
+
+    odd: tuple[Oddity, ...] = ()
+
+
+Message = Reply | Asked | Told | Broken
+Incoming = Message | Noise
+
+
+class _Params(Struct, gc=False):
+    name: Raw | UnsetType = UNSET
+    cursor: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = field(default=UNSET, name="_meta")
+    responses: Raw | UnsetType = field(default=UNSET, name="inputResponses")
+    state: Raw | UnsetType = field(default=UNSET, name="requestState")
+    task: Raw | UnsetType = UNSET
+
+
+_params = msgspec.json.Decoder(_Params)
+_string = msgspec.json.Decoder(str)
+_encode = msgspec.json.Encoder().encode
+
+
+def check_params(body: bytes | None) -> Params:
+    """The params of a client's request, found fit to be written to a server.
+
+    Raises:
+        BodyError: they are not; the message says why.
+    """
+    if body is None:
+        return Params(b"{}", None, False)
+    if b"\n" in body or b"\r" in body:
+        raise BodyError(
+            Code.INVALID_BODY, "the params have a raw line end; write it as \\n or \\r in a string"
+        )
+    try:
+        if not body.isascii():
+            check_utf8(body)
+        seen = _params.decode(body)
+    except UnicodeDecodeError as error:
+        raise BodyError(Code.INVALID_BODY, f"the params are not UTF-8: {error.reason}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BodyError(Code.INVALID_BODY, f"the params are not one JSON object: {error}") from None
+    if is_deep(body):
+        raise BodyError(Code.INVALID_BODY, f"the params nest deeper than {MAX_DEPTH}")
+    if seen.meta is not UNSET:
+        raise BodyError(
+            Code.META_IN_BODY, "the params have a `_meta`; it travels in the header of the request"
+        )
+    name = None if seen.name is UNSET else _text(seen.name)
+    answers = seen.responses is not UNSET or seen.state is not UNSET
+    has_cursor = seen.cursor is not UNSET and bytes(seen.cursor) != b"null"
+    return Params(body.strip(b" \t"), name, has_cursor, answers, seen.task is not UNSET)
+
+
+def check_meta(meta: Mapping[str, Any] | None) -> None:
+    """Whether a request's `_meta` can be written as JSON.
+
+    Raises:
+        BodyError: it has binary data or a number that is none, or nests too deep.
+    """
+    if meta is None:
+        return
+    try:
+        text = json.dumps(meta, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BodyError(Code.INVALID_BODY, f"the `_meta` cannot be written as JSON: {error}") from None
+    if is_deep(text):
+        raise BodyError(Code.INVALID_BODY, f"the `_meta` nests deeper than {MAX_DEPTH}")
+
+
+def _text(raw: Raw) -> str | None:
+    is_text = bytes(raw).startswith(b'"')  # to decode a number can fail: it may be out of range
+    return _string.decode(raw) if is_text else None
+
+
+def request_line(id: int, method: str, body: bytes = b"{}", meta: Mapping[str, Any] | None = None) -> bytes:
+    """A request as one line. `body` has passed `check_params`; `meta` becomes its only `_meta`."""
+    params = body if not meta else _splice(body, meta)
+    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}\n' % (id, _encode(method), params)
+
+
+def _splice(body: bytes, meta: Mapping[str, Any]) -> bytes:
+    rest = body[1:].lstrip(b" \t")
+    comma = b"" if rest.startswith(b"}") else b","
+    return b'{"_meta":%b%b%b' % (_encode(meta), comma, rest)
+
+
+def notification_line(method: str, params: Mapping[str, Any] | None = None) -> bytes:
+    """A notification as one line."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","method":%b}\n' % _encode(method)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (_encode(method), _encode(params))
+
+
+def result_line(id: Id | float, result: Mapping[str, Any]) -> bytes:
+    """The answer to a server's request, as one line."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (_encode(id), _encode(result))
+
+
+def error_line(id: Id | float, code: int, message: str) -> bytes:
+    """The refusal of a server's request, as one line."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}\n' % (
+        _encode(id),
+        _encode({"code": code, "message": message}),
+    )

@@ -1,0 +1,287 @@
+"""The lists of one process: read when it is opened, and again when they change or grow stale.
+
+Not every list must have been read before the server is ready: one without an answer costs that list only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+import msgspec
+from msgspec import Struct
+
+from broker.base.rate_limit import Pace, soonest
+from broker.base.text import clip
+from broker.base.tolerances import Oddity, Tolerated
+from broker.config.schema import ServerConfig
+from broker.core.calls.pending_lists import PATIENCE_S
+from broker.core.effects import Effect, Level, Write, note
+from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, shown
+from broker.core.mcp.jsonrpc import Id, Reply
+from broker.core.servers.catalogue import LISTS, Catalogue, changed_lists, lists_for
+from broker.core.servers.reading import Reading
+
+READ_BURST = 4
+READ_EVERY_S = 1.0
+"""A list is read so often in a row, and then once in this time, however often the server says it changed."""
+
+TOOLS_HOLD_S = 10.0
+LIST_HOLD_S = 1.0
+"""So long the list of tools, and any other one, may keep a server from being ready. What is read later counts
+as changed then."""
+
+LIST_S = 10.0
+"""A list that the server does not answer at its start is given up after so long, the list of tools aside."""
+
+MAX_LATE = 64
+"""The ids of requests that were answered or given up last: a further reply to one of them is no surprise."""
+
+
+class _Pending(Struct):
+    """A page that the server was asked for."""
+
+    reading: Reading
+    deadline: float
+    patience_s: float
+
+
+class Read(Struct, frozen=True):
+    """The reading of a list is over: it is another one than before, the same, or could not be had."""
+
+    method: str
+    differs: bool
+
+
+Step = Effect | Read | Tolerated
+
+
+class Lists:
+    """The lists of one process.
+
+    Args:
+        config: the server's.
+        agreed: what it said of itself.
+        ask: makes a request: its id, and the line to write.
+        max_bytes: the limit on one list.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        agreed: Agreed,
+        ask: Callable[[str, bytes], tuple[int, Write]],
+        max_bytes: int,
+    ) -> None:
+        self._server = config.name
+        self._config = config
+        self._ask = ask
+        self._max_bytes = max_bytes
+        self._pending: dict[int, _Pending] = {}
+        self._paces: dict[str, Pace] = {}
+        self._since: dict[str, float] = {}
+        self._again: set[str] = set()
+        self._holds: dict[str, float] = {}
+        self._silent: set[str] = set()
+        self._late: deque[int] = deque(maxlen=MAX_LATE)
+        self.catalogue = Catalogue(agreed)
+        self.opened = False
+        """Whether the server is ready."""
+
+    def begin(self, spared: Collection[str], now: float) -> list[Step]:
+        """The server has said what it is: read what it has, but for what is `spared`."""
+        methods = lists_for(self.catalogue.agreed.capabilities)
+        for method in (one for one in methods if one not in spared):
+            is_tools = method == "tools/list" and self.catalogue.declares(method)
+            self._holds[method] = now + (TOOLS_HOLD_S if is_tools else LIST_HOLD_S)
+        left = [Tolerated(Oddity.SPARED, {"list": method}) for method in methods if method in spared]
+        return [*left, *(self._ask_page(Reading(one, self._max_bytes), b"{}", now) for one in self._holds)]
+
+    def unbearable(self, failed: bool) -> Collection[str]:
+        """The lists that it was asked for and did not survive, if it `failed`, or left without an answer.
+
+        Its tools are not among them: a server that cannot list these is of no use.
+        """
+        fatal = self._since.keys() if failed and not self.opened else set[str]()
+        return set() if "tools/list" in fatal else (self._silent | fatal) - {"tools/list"}
+
+    def hold_up(self, now: float) -> bool:
+        """Whether a list still keeps the server from being ready."""
+        return any(self._holds[method] > now for method in self._since)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a page is waited for."""
+        return bool(self._pending)
+
+    @property
+    def unanswered(self) -> Collection[str]:
+        """The lists that are being read."""
+        return self._since.keys()
+
+    def is_late(self, id: Id | None) -> bool:
+        """Whether a reply with this id is to a request that was answered or given up."""
+        return id in self._late
+
+    def reply(self, id: Id, reply: Reply, now: float) -> list[Step] | None:
+        """Take in a reply; `None` if it is not to one of these requests."""
+        pending = self._take_pending(id)
+        return None if pending is None else self._page(pending.reading, reply, now)
+
+    def broken(self, id: Id, reason: str, now: float) -> list[Step] | None:
+        """A reply that cannot be used; `None` if it is not to one of these requests."""
+        pending = self._take_pending(id)
+        return None if pending is None else self._unread(pending.reading, reason, now)
+
+    def _take_pending(self, id: Id) -> _Pending | None:
+        pending = self._pending.pop(id, None) if type(id) is int else None
+        if pending is not None and type(id) is int:
+            self._late.append(id)
+        return pending
+
+    def changed(self, notification: str, now: float) -> list[Effect] | None:
+        """The server says that lists have changed; `None` if it says something else."""
+        methods = changed_lists(notification)
+        if not methods:
+            return None
+        if not self.opened:
+            self._again.update(methods)  # what was read of them just now may be old
+            return []
+        known = self.catalogue
+        return [
+            *self._refresh_all([one for one in methods if known.declares(one) or known.was_asked(one)], now)
+        ]
+
+    def catch_up(self, now: float) -> list[Effect]:
+        """It is open: read again what has changed while it was being opened."""
+        methods, self._again = sorted(self._again), set()
+        return self._refresh_all(methods, now)
+
+    def missed(self, now: float) -> list[Effect]:
+        """What the server said of its lists was not heard for a while."""
+        told_of = self.catalogue.agreed.tells_of_lists
+        return self._refresh_all([name for name in LISTS if LISTS[name].capability in told_of], now)
+
+    def _refresh_all(self, methods: Collection[str], now: float) -> list[Effect]:
+        return [did for method in methods for did in self.refresh(method, now)]
+
+    def refresh(self, method: str, now: float) -> list[Effect]:
+        """Read a list anew; while it is being read, once more after that, and not too often."""
+        if method in self._since:
+            self._again.add(method)
+            return []
+        if self._pace(method).take(now):
+            self._again.discard(method)
+            return [self._ask_page(Reading(method, self._max_bytes), b"{}", now)]
+        new = method not in self._again
+        self._again.add(method)
+        return [note(Level.DEBUG, "catalogue.restless", server=self._server, list=method)] if new else []
+
+    def reread(self, method: str, now: float) -> tuple[list[Effect], float | None]:
+        """Read a stale list, if that may be now; and until when to wait for it, `None` if it is not read.
+
+        A list that was never read is waited for as long as the server may take for it, unless it has left it
+        without an answer before.
+        """
+        may = method in self._since or self._pace(method).at() <= now
+        did = self.refresh(method, now) if may and method not in self._since else []
+        since = self._since.get(method)
+        if since is None:
+            return did, None
+        if self.catalogue.has(method) or method in self._silent:
+            return did, since + PATIENCE_S
+        return did, max(one.deadline for one in self._pending.values() if one.reading.method == method)
+
+    def is_reading(self, method: str) -> bool:
+        """Whether the list is being read, so that what is known of it may be old."""
+        return method in self._since
+
+    def _pace(self, method: str) -> Pace:
+        return self._paces.setdefault(method, Pace(READ_BURST, READ_EVERY_S))
+
+    def _page(self, reading: Reading, reply: Reply, now: float) -> list[Step]:
+        if reply.result is None:
+            return self._unread(reading, reason_of(reply.error), now)
+        try:
+            next_page = reading.page(reply.result, now)
+        except (ValueError, msgspec.MsgspecError) as error:
+            return self._unread(reading, f"{error}; its answer was {shown(reply.result)}", now)
+        if next_page is not None:
+            return [self._ask_page(reading, next_page, now)]
+        return self._read(reading, now)
+
+    def _read(self, reading: Reading, now: float) -> list[Step]:
+        method, known = reading.method, self.catalogue
+        if not known.declares(method) and not known.has(method) and reading.is_empty:
+            return self._lacks(method, now)
+        did: list[Step] = [*reading.odd]
+        is_known = known.declares(method) or known.has(method) or known.is_lacking(method)
+        if not known.declares(method) and not known.has(method):
+            did.append(Tolerated(Oddity.UNDECLARED, {"list": method}))
+        differs = known.put(method, reading.listing(known.agreed.era)) and is_known
+        if self.opened and differs:
+            did.append(note(Level.INFO, "catalogue.changed", server=self._server, list=method))
+        return did + self._over(method, differs, now)
+
+    def _lacks(self, method: str, now: float) -> list[Step]:
+        """The server has no such list."""
+        self._again.discard(method)
+        self.catalogue.lacks(method)
+        return self._over(method, False, now)
+
+    def _unread(self, reading: Reading, reason: str, now: float) -> list[Step]:
+        """A list cannot be had. The server is of use without it; an earlier one stays, else what was read."""
+        method, known = reading.method, self.catalogue
+        self._again.discard(method)
+        if reading.end_before_empty():
+            return self._read(reading, now)
+        if known.has(method) or not reading.begun:
+            if not known.has(method) and (is_unknown_method(reason) or not known.declares(method)):
+                return self._lacks(method, now)
+            odd = Tolerated(Oddity.UNREAD, {"list": method, "reason": clip(reason)})
+            return [odd, *self._over(method, False, now)]
+        listing = reading.listing(known.agreed.era, partial=True)
+        odd = Tolerated(Oddity.PARTIAL, {"list": method, "count": len(listing.names), "reason": clip(reason)})
+        differs = known.put(method, listing)
+        return [*reading.odd, odd, *self._over(method, differs, now)]
+
+    def _over(self, method: str, differs: bool, now: float) -> list[Step]:
+        """The reading of a list has ended, well or not."""
+        del self._since[method]
+        if not self.opened:
+            return []
+        again = self.refresh(method, now) if method in self._again else []
+        return [Read(method, differs), *again]
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `tick` is due."""
+        times: list[float | None] = [pending.deadline for pending in self._pending.values()]
+        if self.opened:
+            times += [self._pace(method).at() for method in self._again - self._since.keys()]
+        else:
+            times += [self._holds[method] for method in self._since]
+        return soonest(times)
+
+    def tick(self, now: float) -> list[Step]:
+        """Time has passed: give up on a list, or read it again."""
+        did: list[Step] = []
+        for id, pending in list(self._pending.items()):
+            if pending.deadline <= now:
+                del self._pending[id]
+                self._late.append(id)
+                self._silent.add(pending.reading.method)
+                did += self._unread(pending.reading, f"no answer within {pending.patience_s:g} s", now)
+        if self.opened:
+            due = [method for method in self._again - self._since.keys() if self._pace(method).at() <= now]
+            did += self._refresh_all(sorted(due), now)
+        return did
+
+    def _ask_page(self, reading: Reading, body: bytes, now: float) -> Effect:
+        method, patience_s = reading.method, self._config.timeout
+        self._since.setdefault(method, now)
+        if not self.opened and method != "tools/list":
+            patience_s = min(patience_s, LIST_S)
+        id, line = self._ask(method, body)
+        self._pending[id] = _Pending(reading, now + patience_s, patience_s)
+        return line

@@ -1,0 +1,232 @@
+"""The configured servers: which there are, and what becomes of their processes.
+
+What the config and the supervisors say of a server comes in here; what a process writes, in `replies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from broker.base.backlog import Backlog
+from broker.base.rate_limit import soonest
+from broker.base.tolerances import Oddity, Tolerated
+from broker.config.schema import ServerConfig
+from broker.core import refusals
+from broker.core.calls.dispatch import Calls
+from broker.core.calls.endings import Endings
+from broker.core.clients.notifications import Audience
+from broker.core.effects import Effects, Level, Unfit
+from broker.core.mcp.methods import Era
+from broker.core.servers.health import Health, Verdict
+from broker.core.servers.lifecycle import Lifecycle
+from broker.core.servers.replies import Servers
+from broker.core.servers.server import Server
+from broker.core.servers.session import Link
+
+
+class Roster:
+    """The configured servers, as the config and their supervisors tell of them.
+
+    Args:
+        table: each server by its name; it is changed here and nowhere else.
+        servers: what carries out what their links want done.
+        calls: the open calls.
+        endings: what ends many of them at once.
+        backlog: what is left for later steps.
+        audience: who listens.
+        max_bytes: the largest list that is kept of a server.
+        client_info: what the broker calls itself towards servers.
+    """
+
+    def __init__(
+        self,
+        table: dict[str, Server],
+        servers: Servers,
+        calls: Calls,
+        endings: Endings,
+        backlog: Backlog,
+        audience: Audience,
+        effects: Effects,
+        *,
+        max_bytes: int,
+        client_info: dict[str, str],
+    ) -> None:
+        self._table = table
+        self._servers = servers
+        self._calls = calls
+        self._endings = endings
+        self._backlog = backlog
+        self._audience = audience
+        self._effects = effects
+        self._max_bytes = max_bytes
+        self._client_info = client_info
+
+    @property
+    def names(self) -> list[str]:
+        """What the configured servers are called."""
+        return [name for name, server in self._table.items() if not server.withdrawn]
+
+    # -- what the config says ---------------------------------------------------------------------
+
+    def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
+        """A server is configured that was not."""
+        server = Server(config, lifecycle)
+        server.awaited = bool(self._audience.subscriptions.uris(config.name))
+        rows = sorted({**self._table, config.name: server}.items())
+        self._table.clear()
+        self._table.update(rows)
+
+    def retune(self, config: ServerConfig, now: float, *, renewed: bool) -> None:
+        """Its table has changed; `renewed`: so much that its next process is of another kind."""
+        server = self._table[config.name]
+        server.retune(config)
+        server.outdated |= renewed
+        if server.outdated and server.link is None:
+            server.forget()
+        if not config.runs:
+            self._endings.refuse_waiting(server, refusals.does_not_run(config), now)
+        self._calls.pump(server, now)
+
+    def withdraw(self, name: str, now: float) -> None:
+        """It is no longer configured: what waits for it ends now, what it has may go on."""
+        server = self._table[name]
+        server.withdrawn = True
+        self._endings.refuse_waiting(server, refusals.removed(name), now)
+
+    def remove(self, name: str, now: float) -> None:
+        """Its process is gone, and so is all that was known of it."""
+        server = self._table[name]
+        self._endings.server_died(server, _why(server, "it was stopped"), now)
+        self._endings.refuse_waiting(server, refusals.removed(name), now)
+        self._backlog.finish(name)
+        del self._table[name]
+        if server.known is not None:
+            for notification in server.known.changes_since(None):
+                self._audience.list_changed(name, notification)
+        if server.withdrawn:
+            self._audience.removed(
+                name, f"{refusals.REMOVED}; it is heard again when a reload brings it back"
+            )
+
+    # -- what happens to it -----------------------------------------------------------------------
+
+    def spawned(self, name: str, now: float) -> None:
+        """A new process is there: its conversation begins."""
+        server = self._table[name]
+        server.line.paused = False
+        server.begin()
+        server.link = Link(
+            server.config,
+            server.remembered,
+            self._calls.routing.new_id,
+            self._max_bytes,
+            self._client_info,
+            uris=self._audience.subscriptions.uris(name),
+            again=server.known is not None or server.awaited,
+            spared=server.spared,
+        )
+        self._servers.link_did(server, server.link, server.link.greet(now), now)
+
+    def want(self, names: Collection[str], now: float) -> None:
+        """Clients have subscribed to other resources of these servers than before."""
+        for name in sorted(names):
+            server = self._table.get(name)  # it may have been removed since they subscribed
+            if server is not None and server.link is not None:
+                did = server.link.want(self._audience.subscriptions.uris(name), now)
+                self._servers.link_did(server, server.link, did, now)
+
+    def release(self, connection: bytes, channel: int | None, now: float) -> None:
+        """A connection is gone, or one of its channels."""
+        self._endings.release(connection, channel, now)
+
+    def heard(self, name: str, now: float) -> None:
+        """It wrote to its stderr."""
+        link = self._table[name].link
+        if link is not None:
+            link.heard(now)
+
+    def congested(self, name: str, congested: bool, now: float) -> None:
+        """It has stopped reading its stdin, or has begun again."""
+        server = self._table[name]
+        server.line.held = congested
+        self._calls.pump(server, now)
+
+    def probing(self, name: str) -> bool:
+        """Whether its exit now means that it is of the older era."""
+        link = self._table[name].link
+        return link is not None and link.probing
+
+    def gone(self, name: str, reason: str, now: float) -> None:
+        """Its process ends, or has ended, for this reason."""
+        server = self._table[name]
+        if server.link is not None:
+            server.spared |= set(server.link.unbearable(server.lifecycle.failing))
+        if server.link is not None and not server.link.opened:
+            self._not_opened(server, server.link)
+        server.forget_process()
+        self._endings.server_died(server, _why(server, reason), now)
+        self._calls.answer_askers(server, None, now)
+        if server.outdated:
+            server.forget()
+
+    def _not_opened(self, server: Server, link: Link) -> None:
+        """It ended before it was open, perhaps because of the probe: then the next one is asked without it.
+
+        A verdict that failed is dropped.
+        """
+        again = server.lifecycle.respawning
+        server.remembered = Era.LEGACY if again or link.probe_refused else None
+        if again:
+            self._servers.tolerate(server, Tolerated(Oddity.PROBE_HANG if link.hung else Oddity.PROBE_EXIT))
+
+    def hint(self, name: str) -> str:
+        """What may explain that it is not ready yet: what it was asked, and what it wrote."""
+        link = self._table[name].link
+        return link.hint if link is not None and not link.opened else ""
+
+    def taken(self, name: str, now: float) -> None:
+        """It has read all that was written to it."""
+        link = self._table[name].link
+        if link is not None:
+            link.taken(now)
+
+    def rests(self, name: str, now: float) -> None:
+        """It has no process, and its lifecycle says when it will have one again."""
+        self._endings.server_rests(self._table[name], now)
+
+    def wake_at(self) -> float | None:
+        """When `tick` is due for one of them."""
+        return soonest([server.wake_at for server in self._table.values()])
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        for server in self._table.values():
+            if server.link is not None:
+                self._servers.link_did(server, server.link, server.link.tick(now), now)
+            for method in server.askers.overdue(now):
+                self._effects.note(Level.WARNING, "catalogue.stale", server=server.name, list=method)
+                self._calls.answer_askers(server, method, now)
+            server.log_takers.tick(now)
+            if server.line.tick(now):
+                self._servers.discard(server, "never.replied")
+                self._calls.pump(server, now)
+            if server.health is not None and server.link is not None:
+                self._look_after(server, server.link, server.health, now)
+
+    def _look_after(self, server: Server, link: Link, health: Health, now: float) -> None:
+        """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
+        verdict = health.look(now, lambda before: self._calls.busy_until(server, before, now))
+        if verdict is Verdict.ASK:
+            id, line = link.ask("server/discover" if link.era is Era.MODERN else "ping", b"{}")
+            health.asked(id)
+            self._effects.append(line)
+            self._effects.note(
+                Level.DEBUG, "server.asked", server=server.name, silent_s=round(health.silent_s(now), 3)
+            )
+        elif verdict is Verdict.HUNG:
+            reason = f"it answered neither calls nor health checks for {health.silent_s(now):.0f} s"
+            self._effects.append(Unfit(server.name, reason))
+
+
+def _why(server: Server, reason: str) -> str:
+    return refusals.REMOVED if server.withdrawn else reason

@@ -1,0 +1,297 @@
+"""What servers say, and what becomes of it.
+
+A line that a server wrote is the reply to a call, or to a request of the broker's own; news about a
+call or about the server's lists; a question; or nothing that can be used. Nothing is guessed: what
+names no open call of that very server goes nowhere, and is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from broker.base.metrics import Counters
+from broker.base.text import clip
+from broker.base.tolerances import KINDS, Oddity, Tolerated, told
+from broker.core import refusals
+from broker.core.calls.dispatch import Calls
+from broker.core.calls.table import Call
+from broker.core.clients.notifications import UPDATED, Audience
+from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
+from broker.core.mcp import jsonrpc, lines
+from broker.core.mcp.jsonrpc import Asked, Id, Message, Noise, Reply, Told
+from broker.core.mcp.methods import Era
+from broker.core.servers.catalogue import LISTS
+from broker.core.servers.lists import Read
+from broker.core.servers.server import Server
+from broker.core.servers.session import Did, Link
+from broker.core.servers.subscription import Missed, Unheard
+
+MAX_TOLD_BYTES = 1024 * 1024
+"""The largest params of a notification. It is taken apart, and may go to many; a result is for one."""
+
+MAX_ID_CHARS = 256
+"""The longest id of a server's own request that is answered. It is part of the answer."""
+
+
+class Servers:
+    """The lines of the configured servers.
+
+    Args:
+        table: each server by its name.
+        calls: the open calls.
+        audience: who listens.
+    """
+
+    def __init__(
+        self,
+        table: dict[str, Server],
+        calls: Calls,
+        audience: Audience,
+        counters: Counters,
+        effects: Effects,
+    ) -> None:
+        self._table = table
+        self._calls = calls
+        self._audience = audience
+        self._counters = counters
+        self._effects = effects
+        audience.unwanted = self._unwanted
+
+    def line(self, name: str, line: bytes, now: float) -> None:
+        """A server wrote this line to its stdout."""
+        server = self._table[name]
+        link = server.link
+        if link is None:
+            self._counters.add("dropped.late.line")
+            return
+        link.heard(now)
+        if server.health is not None:
+            server.health.heard(now)
+        message = lines.read(line)
+        if not isinstance(message, Noise):
+            self._message(server, link, message, now)
+        elif (batch := lines.read_batch(line)) and link.era is not Era.MODERN:
+            for message in batch:
+                self._message(server, link, message, now)
+        else:
+            self._noise(server, link, message, line, now)
+
+    def _noise(self, server: Server, link: Link, noise: Noise, line: bytes, now: float) -> None:
+        """A line for people. In the handshake an answer may stand behind a prompt, on the same line."""
+        behind = lines.read_behind(line) if link.era is None else noise
+        if isinstance(behind, Reply) and link.asks(behind.id):
+            self._message(server, link, behind, now)
+            return
+        self._note_odd(server, noise.odd)
+        self.discard(server, "noise", bytes=len(line))
+        self._effects.append(Keep(server.name, line))
+        link.noise(line, now)
+
+    def _message(self, server: Server, link: Link, message: Message, now: float) -> None:
+        if message.odd:
+            self._note_odd(server, message.odd)
+        if isinstance(message, Reply):
+            self._replied(server, link, message, now)
+        elif isinstance(message, Told):
+            self._told(server, link, message, now)
+        elif isinstance(message, Asked):
+            self._asked(server, link, message)
+        else:
+            self._broken(server, link, message, now)
+
+    def _open_call(self, server: Server, id: Id | None) -> Call | None:
+        """The call that this id of the broker's names, if that server has it."""
+        call = self._calls.routing.by_id(id)
+        is_there = call is not None and call.sent and not call.orphaned and call.server == server.name
+        return call if is_there else None
+
+    def _replied(self, server: Server, link: Link, reply: Reply, now: float) -> None:
+        call = self._open_call(server, reply.id)
+        if call is not None:
+            self._calls.reply(call, reply, now)
+            return
+        effects = link.reply(reply.id, reply, now)
+        if effects is None and server.health is not None and server.health.answered(reply.id):
+            return  # that it came is all that it says
+        if effects is None:
+            self._answers_nothing(server, link, reply.id, now)
+        else:
+            self.link_did(server, link, effects, now)
+
+    def _answers_nothing(self, server: Server, link: Link, id: Id | None, now: float) -> None:
+        """Nobody waits for this reply, but perhaps for the place in line of its call."""
+        shown = _shown(id)
+        if server.release(id):
+            self.discard(server, "late.reply", id=shown)
+            self._calls.pump(server, now)
+        elif link.is_late(id) or id in server.ended:
+            self.discard(server, "late.reply", id=shown)
+        elif server.line.running or link.waits:  # perhaps it is the answer that is waited for
+            self.discard(server, "unmatched.reply", id=shown)
+            self.tolerate(server, Tolerated(Oddity.UNMATCHED, {"id": shown}))
+            link.noise(b"a reply with the id " + shown.encode(), now)
+        else:
+            self.discard(server, "late.reply", id=shown)
+
+    def _broken(self, server: Server, link: Link, broken: jsonrpc.Broken, now: float) -> None:
+        call = self._open_call(server, broken.id)
+        if broken.id is not None:
+            self.tolerate(server, Tolerated(Oddity.BROKEN, {"reason": clip(broken.reason)}))
+        if call is not None:
+            self.discard(server, "broken.reply", method=call.method, reason=clip(broken.reason))
+            self._calls.fail(call, refusals.invalid_reply(call, broken.reason), now)
+            self._calls.pump(server, now)
+            return
+        effects = link.broken(broken.id, broken.reason, now)
+        if effects is not None:
+            self.link_did(server, link, effects, now)
+        elif server.health is None or not server.health.answered(broken.id):
+            self.discard(server, "broken.line", reason=clip(broken.reason))
+            self._answers_nothing(server, link, broken.id, now)
+
+    def _told(self, server: Server, link: Link, told: Told, now: float) -> None:
+        if told.params is not None and len(told.params) > MAX_TOLD_BYTES:
+            self.discard(server, "large.notification", method=clip(told.method), bytes=len(told.params))
+            return
+        if told.method == "notifications/progress":
+            self._progress(server, told, now)
+        elif told.method == "notifications/message":
+            self._log_message(server, told, now)
+        elif told.method == UPDATED:
+            self._updated(server, told)
+        else:
+            did = link.told(told, now)
+            if did is None:
+                self.discard(server, "notification", method=clip(told.method))
+            else:
+                self.link_did(server, link, did, now)
+
+    def _updated(self, server: Server, told: Told) -> None:
+        uri = lines.read_uri(told.params)
+        if uri is None or not self._audience.resource_updated(server.name, uri, bytes(told.params or b"")):
+            self.discard(server, "resource.updated")
+
+    def _unwanted(self, name: str) -> None:
+        server = self._table.get(name)
+        if server is not None:
+            self.discard(server, "resource.updated")
+
+    def _log_message(self, server: Server, told: Told, now: float) -> None:
+        """It is for the call that asked for it, where it can be only one; else for who reads the logs."""
+        call = server.log_takers.only(now) if server.era is Era.MODERN else None
+        if call is not None:
+            self._calls.log_message(call, bytes(told.params or b"{}"))
+            return
+        self.discard(server, "message")
+        self._effects.append(Keep(server.name, bytes(told.params or b"")))
+
+    def _progress(self, server: Server, told: Told, now: float) -> None:
+        seen = lines.read_progress(told.params)
+        call = self._open_call(server, seen.token)
+        if call is None or not call.wants_progress:
+            self.discard(server, "late.progress")
+        else:
+            self._calls.progress(call, lines.progress_body(seen, call.token), now)
+
+    def _asked(self, server: Server, link: Link, asked: Asked) -> None:
+        """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""
+        if len(str(asked.id)) > MAX_ID_CHARS:
+            self.discard(server, "long.id", method=clip(asked.method))
+            return
+        if link.era is Era.MODERN:
+            self._was_asked(server, link, asked)
+        elif asked.method == "ping":
+            self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {})))
+        elif asked.method == "roots/list" and server.config.roots:
+            roots = [{"uri": uri} for uri in server.config.roots]
+            self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {"roots": roots})))
+        else:
+            self._was_asked(server, link, asked)
+            line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method))
+            self._effects.append(Write(server.name, line))
+
+    def _was_asked(self, server: Server, link: Link, asked: Asked) -> None:
+        """Behind one process there are many clients: whom the question is meant for cannot be known."""
+        server.questions += 1
+        server.dropped.add("question")
+        self._counters.add("dropped.question")
+        level, link.was_refused = Level.DEBUG if link.was_refused else Level.WARNING, True
+        method = clip(asked.method)
+        self._effects.note(level, "server.question", server=server.name, method=method)
+
+    # -- what comes of it --------------------------------------------------------------------------
+
+    def link_did(self, server: Server, link: Link, did: Iterable[Did], now: float) -> None:
+        """Its link has something to be done, or to be told."""
+        did = list(did)
+        for one in did:
+            if isinstance(one, Tolerated):
+                self.tolerate(server, one)
+            elif isinstance(one, Read):
+                server.reread(one.method, {odd.oddity for odd in did if isinstance(odd, Tolerated)})
+                self._was_read(server, one, now)
+            elif isinstance(one, Missed):
+                self._audience.missed(server.name, one.uris)
+            elif isinstance(one, Unheard):
+                self._audience.unheard(server.name, one.uris, one.reason)
+            else:
+                self._effects.append(one)
+            if isinstance(one, Opened):
+                self._opened(server, link, now)
+            elif isinstance(one, Unfit):
+                server.remembered = None
+
+    def _opened(self, server: Server, link: Link, now: float) -> None:
+        assert link.catalogue is not None
+        before, server.catalogue = server.known, link.catalogue
+        server.remembered = link.era
+        server.watch(now)
+        for notification in link.catalogue.changes_since(before):
+            self._audience.list_changed(server.name, notification)
+        self._effects += link.catch_up(now)
+        self._calls.pump(server, now)
+
+    def _was_read(self, server: Server, read: Read, now: float) -> None:
+        if read.differs:
+            self._audience.list_changed(server.name, LISTS[read.method].changed)
+        if server.link is None or not server.link.is_reading(read.method):  # it may have changed meanwhile
+            self._calls.answer_askers(server, read.method, now)
+
+    def _note_odd(self, server: Server, odd: Iterable[Oddity]) -> None:
+        for oddity in odd:
+            self.tolerate(server, Tolerated(oddity))
+
+    def tolerate(self, server: Server, odd: Tolerated) -> None:
+        """Something was put up with: counted, and said, a notable kind once per process as a warning."""
+        if server.tolerate(odd):
+            level = Level.WARNING if KINDS[odd.oddity].notable else Level.DEBUG
+            event = "catalogue.unread" if odd.oddity is Oddity.UNREAD else "server.odd"
+            reason = told(odd.oddity, {"server": server.name, **odd.facts})
+            facts = {"list": odd.facts["list"]} if "list" in odd.facts else {}
+            self._effects.note(
+                level, event, server=server.name, kind=odd.oddity.value, **facts, reason=reason
+            )
+
+    def discard(self, server: Server, what: str, **facts: str | int) -> None:
+        """Something of a server's that goes nowhere: counted, and said."""
+        server.dropped.add(what)
+        self._counters.add(f"dropped.{what}")
+        self._effects.note(Level.DEBUG, f"server.{what}", server=server.name, **facts)
+
+
+def _shown(id: Id | None) -> str:
+    """An id as it came, in JSON."""
+    return clip(msgspec.json.encode(id).decode(), 40)
+
+
+def no_answer(method: str) -> str:
+    """What a server is told that asks something of a client."""
+    if method == "roots/list":
+        return "this client has no roots; the operator may set `roots` for this server in broker.toml"
+    return (
+        "this client is mcp-broker: many clients share this process, so for which of them the question is "
+        "cannot be known. Ask in the result of a call (`input_required` of MCP 2026-07-28), or take what you "
+        "need as an argument of the tool"
+    )

@@ -1,0 +1,308 @@
+"""The broker's own conversation with one process of a server: the handshake, then the lists.
+
+A link lives as long as the process. Its requests have ids of the broker's own, as the calls of
+clients have; the multiplexer hands it the replies that are meant for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+from broker.base.rate_limit import soonest
+from broker.base.text import clip
+from broker.base.tolerances import Tolerated
+from broker.config.schema import ServerConfig
+from broker.core.effects import Effect, Opened, Respawn, Unfit, Write
+from broker.core.mcp import jsonrpc
+from broker.core.mcp.agreement import Agreed, shown
+from broker.core.mcp.handshake import Ask, Handshake, Restart, Step, Tell
+from broker.core.mcp.jsonrpc import Reply, Told
+from broker.core.mcp.meta import own_meta
+from broker.core.mcp.methods import Era
+from broker.core.servers.catalogue import Catalogue, changed_lists
+from broker.core.servers.lists import MAX_LATE, Lists, Read
+from broker.core.servers.subscription import Each, Heard, Listening, Missed, Stream, Unheard
+
+MAX_REASON_CHARS = 1000
+"""Of why a server could not be opened: it is kept and shown, and the words in it may be the server's own."""
+
+
+Did = Effect | Read | Missed | Unheard | Tolerated
+"""What is to be done, and what there is to be told."""
+
+
+class Link:
+    """One process's conversation.
+
+    Args:
+        config: the server's.
+        remembered: the era that an earlier process of it had.
+        new_id: gives ids that nothing else uses.
+        max_bytes: the limit on one list.
+        client_info: what the broker calls itself.
+        uris: the resources that clients have subscribed to.
+        again: whether there was a process of this server before.
+        spared: the lists that it is not asked for at its start.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        remembered: Era | None,
+        new_id: Callable[[], int],
+        max_bytes: int,
+        client_info: dict[str, str],
+        uris: Collection[str] = (),
+        again: bool = False,
+        spared: Collection[str] = (),
+    ) -> None:
+        self._config = config
+        self._new_id = new_id
+        self._max_bytes = max_bytes
+        self.client_info = client_info
+        self._handshake = Handshake(
+            config.protocol,
+            remembered,
+            config.timeout_start_sec,
+            client_info,
+            {"roots": {}} if config.roots else {},
+        )
+        self._asked: dict[int, str] = {}
+        self._answered: deque[int] = deque(maxlen=MAX_LATE)
+        self._uris, self._was_there, self._spared = uris, again, spared
+        self._listening: Listening | None = None
+        self._lists: Lists | None = None
+        self._last_line = ""
+        self._wrote_json = False
+        self.hung = False
+        """Whether the era probe hung it."""
+        self.opened = False
+        self.was_refused = False
+        """Whether a question of this process was refused before."""
+
+    @property
+    def catalogue(self) -> Catalogue | None:
+        """What the server offers, once it has said what it is."""
+        return self._lists.catalogue if self._lists else None
+
+    @property
+    def era(self) -> Era | None:
+        """The era, once it is known."""
+        return self.catalogue.agreed.era if self.catalogue else None
+
+    @property
+    def probing(self) -> bool:
+        """Whether an exit now means an older server rather than a failure."""
+        return self._handshake.probing
+
+    @property
+    def probe_refused(self) -> bool:
+        """Whether this process was probed first, and refused that."""
+        return self._handshake.probe_refused
+
+    def greet(self, now: float) -> list[Did]:
+        """The process is there: begin."""
+        return self._take(self._handshake.start(now), now)
+
+    def heard(self, now: float) -> None:
+        """The process wrote something, on either of its outputs."""
+        self._handshake.heard(now)
+
+    def taken(self, now: float) -> None:
+        """The process has read all that was written to it."""
+        self._handshake.taken(now)
+
+    def noise(self, line: bytes, now: float) -> None:
+        """The process wrote a line that is no message, or that answers nothing that it was asked."""
+        if self.catalogue is None:
+            self._last_line = shown(line.strip()) or self._last_line
+            self._wrote_json |= line.lstrip().startswith(b"{")
+            self._handshake.noise(now)
+
+    def asks(self, id: jsonrpc.Id | None) -> bool:
+        """Whether this id is that of an open question of the handshake."""
+        return id in self._asked
+
+    def unbearable(self, failed: bool) -> Collection[str]:
+        """The lists that the next process of this server had better not be asked for at its start."""
+        return self._lists.unbearable(failed) if self._lists is not None else ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request of the broker's own is open."""
+        return self._lists.waits if self._lists else bool(self._asked)
+
+    def is_late(self, id: jsonrpc.Id | None) -> bool:
+        """Whether a reply with this id is to one of its own requests, which was answered or given up."""
+        return (
+            id in self._asked or id in self._answered or (self._lists is not None and self._lists.is_late(id))
+        )
+
+    def _take_asked(self, id: jsonrpc.Id) -> str | None:
+        """What was asked of the server by this id in the handshake; from now on it is answered."""
+        method = self._asked.pop(id, None) if type(id) is int else None
+        if method is not None and type(id) is int:
+            self._answered.append(id)
+        return method
+
+    @property
+    def hint(self) -> str:
+        """What it was asked in vain, what it wrote instead, and what may help; while it is not open."""
+        asked, parts = self._handshake.unanswered, []
+        if asked:
+            parts.append(f"it was sent {' and '.join(asked)}, and has not answered")
+        if asked and self._last_line:
+            parts.append(f"the last line on its stdout was: {self._last_line}")
+        if asked and self._wrote_json:
+            parts.append('an answer has `"jsonrpc": "2.0"` and the id of its request')
+        if self._lists is not None and self._lists.unanswered:
+            parts.append(f"it has not answered {', '.join(self._lists.unanswered)}")
+        return "; ".join([*parts, *self._way_out])
+
+    @property
+    def _way_out(self) -> list[str]:
+        if self.catalogue is not None or not self._handshake.probed:
+            return []
+        return [f'if it is an older server, `protocol = "legacy"` in [servers.{self._config.name}] may help']
+
+    def reply(self, id: jsonrpc.Id, reply: Reply, now: float) -> list[Did] | None:
+        """Take in a reply; `None` if it is not for one of this link's own requests."""
+        method = self._take_asked(id)
+        if method is not None:
+            if self._lists is not None:
+                return []  # the other of two handshake requests was answered first
+            return self._take(self._handshake.reply(method, reply, now), now)
+        read = self._lists.reply(id, reply, now) if self._lists else None
+        if read is not None:
+            return self._ready([*read], now)
+        heard = self._listening.reply(id, reply, now) if self._listening else None
+        return None if heard is None else self._heard(heard, now)
+
+    def broken(self, id: jsonrpc.Id | None, reason: str, now: float) -> list[Did] | None:
+        """A reply that cannot be used; `None` if it is not for one of this link's own requests."""
+        if id is None:
+            return None
+        method = self._take_asked(id)
+        if method is not None:
+            if self._lists is not None:
+                return []  # the other of two handshake requests was answered first
+            why = f"its reply to {method} cannot be used: {reason}"
+            return self._take(self._handshake.refused(method, why, now), now)
+        read = self._lists.broken(id, reason, now) if self._lists else None
+        if read is not None:
+            return self._ready([*read], now)
+        heard = self._listening.reply(id, None, now) if self._listening else None
+        return None if heard is None else self._heard(heard, now)
+
+    def told(self, told: Told, now: float) -> list[Did] | None:
+        """The server says something unasked; `None` if it is not about its lists or a subscription."""
+        heard = self._listening.told(told, now) if self._listening else None
+        if heard is not None:
+            return self._heard(heard, now)
+        changed = self._lists.changed(told.method, now) if self._lists else _changed_early(told.method)
+        return None if changed is None else [*changed]
+
+    def want(self, uris: Collection[str], now: float) -> list[Did]:
+        """From now on clients have subscribed to these resources."""
+        self._uris = uris
+        return self._heard(self._listening.want(uris, now), now) if self._listening else []
+
+    def hears_of(self, capability: str) -> bool:
+        """Whether the server tells when the lists of this capability change."""
+        return self._listening is not None and self._listening.hears_of(capability)
+
+    def _heard(self, heard: list[Heard], now: float) -> list[Did]:
+        did: list[Did] = []
+        for one in heard:
+            did.append(one)
+            if isinstance(one, Missed) and one.lists and self._lists is not None:
+                did += self._lists.missed(now)
+        return did
+
+    # -- its lists --------------------------------------------------------------------------------
+
+    def catch_up(self, now: float) -> list[Effect]:
+        """It is open: read again what has changed while it was being opened."""
+        return self._lists.catch_up(now) if self._lists else []
+
+    def refresh(self, method: str, now: float) -> list[Effect]:
+        """Read a list anew; while it is being read, once more after that, and not too often."""
+        return self._lists.refresh(method, now) if self._lists else []
+
+    def reread(self, method: str, now: float) -> tuple[list[Effect], float | None]:
+        """Read a stale list, if that may be now; and until when to wait for it, `None` if it is not read."""
+        return self._lists.reread(method, now) if self._lists else ([], None)
+
+    def is_reading(self, method: str) -> bool:
+        """Whether the list is being read, so that what is known of it may be old."""
+        return self._lists is not None and self._lists.is_reading(method)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    @property
+    def wake_at(self) -> float | None:
+        """When `tick` is due."""
+        parts = (self._handshake, self._listening, self._lists)
+        return soonest(part.wake_at for part in parts if part is not None)
+
+    def tick(self, now: float) -> list[Did]:
+        """Time has passed: fall back from the probe, give up on a list, or read it again."""
+        did: list[Did] = []
+        if self._handshake.wake_at is not None and self._handshake.wake_at <= now:
+            did += self._take(self._handshake.timeout(now), now)
+        if self._listening is not None:
+            did += self._heard(self._listening.tick(now), now)
+        if self._lists is not None:
+            did = self._ready([*did, *self._lists.tick(now)], now)
+        return did
+
+    # -- how it goes on ---------------------------------------------------------------------------
+
+    def _take(self, steps: list[Step], now: float) -> list[Did]:
+        did: list[Did] = []
+        for step in steps:
+            if isinstance(step, Ask):
+                id, meta = self._new_id(), own_meta(self.client_info) if step.modern else None
+                self._asked[id] = step.method
+                did.append(Write(self._config.name, jsonrpc.request_line(id, step.method, step.body, meta)))
+            elif isinstance(step, Tell):
+                did.append(Write(self._config.name, jsonrpc.notification_line(step.method)))
+            elif isinstance(step, Agreed):
+                did += self._agreed(step, now)
+            elif isinstance(step, Restart):
+                self.hung = True
+                did.append(Respawn(self._config.name, "it answered nothing after server/discover"))
+            elif isinstance(step, Tolerated):
+                did.append(step)
+            else:
+                did.append(self._unfit("; ".join([step.reason, *self._way_out])))
+        return did
+
+    def _agreed(self, agreed: Agreed, now: float) -> list[Did]:
+        self._lists = Lists(self._config, agreed, self.ask, self._max_bytes)
+        kind = Stream if agreed.era is Era.MODERN else Each
+        self._listening = kind(self._config.name, agreed, self.ask, self._config.timeout)
+        did = self._heard(self._listening.start(self._uris, self._was_there, now), now)
+        did += self._lists.begin(self._spared, now)  # after that: what changes meanwhile is heard of
+        return self._ready(did, now)
+
+    def _ready(self, did: list[Did], now: float) -> list[Did]:
+        """The server is ready once no list holds it up any more."""
+        if self.opened or self._lists is None or self._lists.hold_up(now):
+            return did
+        self.opened = self._lists.opened = True
+        return [*did, Opened(self._config.name)]
+
+    def ask(self, method: str, body: bytes) -> tuple[int, Write]:
+        """A request of the broker's own, whose reply another one waits for: its id, and the line to write."""
+        id, meta = self._new_id(), own_meta(self.client_info) if self.era is Era.MODERN else None
+        return id, Write(self._config.name, jsonrpc.request_line(id, method, body, meta))
+
+    def _unfit(self, reason: str) -> Effect:
+        return Unfit(self._config.name, clip(reason, MAX_REASON_CHARS))
+
+
+def _changed_early(notification: str) -> list[Effect] | None:
+    """What changes before the lists are read is read as it is then."""
+    return [] if changed_lists(notification) else None

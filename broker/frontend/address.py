@@ -1,0 +1,264 @@
+"""Where the broker listens: the address, the claim on it, and who may reach it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.config.loading import check_endpoint
+from broker.config.schema import BrokerConfig
+from client_shim.trusted import Folder, Untrusted, open_folder
+
+_VARIABLE = "MCP_BROKER_ENDPOINT"
+ANOTHER = "give another endpoint by --endpoint or in [broker]"
+"""The last resort where a place cannot be had."""
+
+SYSTEM_FOLDER = Path("/run/mcp-broker")
+MAX_PATH_BYTES = 107
+"""What the kernel takes as the path of a socket: 108 bytes with the closing NUL (unix(7))."""
+
+
+class PlaceError(Exception):
+    """The endpoint cannot be had; the message says why, and what to do."""
+
+
+class Place(NamedTuple):
+    """The address to listen at, and the descriptor that listens there already, where systemd made it."""
+
+    endpoint: str
+    listener: int | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether there is a socket file, and it is this broker's own to make, to open and to remove."""
+        return self.endpoint.startswith("ipc://") and self.listener is None
+
+
+def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> PlaceError:
+    """What to say where the system does not let the broker listen; `number` is the errno."""
+    if number == errno.EADDRINUSE:
+        return PlaceError(f"{endpoint} is taken by another program; stop it, or {another}")
+    return PlaceError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {another}")
+
+
+def place_of(
+    told: str | None, config: BrokerConfig, environ: Mapping[str, str], sockets: Mapping[str, int]
+) -> Place:
+    """Where to listen.
+
+    Args:
+        told: the address of the command line; it comes before the config's, and that before the variable's.
+        config: of the broker.
+        environ: the variables of the broker.
+        sockets: what listens already, by its address. It is not guessed which is meant, if any.
+
+    Raises:
+        ConfigError: the command line or the variable names what the config may not name either.
+        PlaceError: systemd made another socket than the one that is to be listened at.
+    """
+    named = config.endpoint
+    if told is not None:
+        check_endpoint(named := told, "--endpoint")
+    elif named is None and (variable := environ.get(_VARIABLE)):
+        check_endpoint(named := variable, f"${_VARIABLE}")
+    if not sockets:
+        return Place(named or f"ipc://{folder_of(environ)}/broker.sock")
+    made = next(iter(sockets))
+    if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, made):
+        raise PlaceError(
+            f"systemd listens at {', '.join(sockets)} for this broker, which is to listen at "
+            f"{named or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in [broker] the "
+            f"same path, or stop the .socket unit"
+        )
+    return Place(made, sockets[made])
+
+
+def folder_of(environ: Mapping[str, str]) -> Path:
+    """The folder for what exists while a broker runs, where nothing else is named. The order is the one in
+    which clients look (docs/protocol.md)."""
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if os.access(SYSTEM_FOLDER, os.W_OK):
+        return SYSTEM_FOLDER
+    if os.path.isabs(runtime):
+        return Path(runtime, "mcp-broker")
+    return Path(tempfile.gettempdir(), f"mcp-broker-{os.getuid()}")
+
+
+@contextmanager
+def claim(place: Place) -> Iterator[None]:
+    """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
+
+    Raises:
+        PlaceError: another program or systemd holds it, or the folder cannot be used.
+    """
+    endpoint = place.endpoint
+    if not endpoint.startswith("ipc://"):
+        _try_port(endpoint)
+        yield  # a second bind of a TCP port fails by itself
+        return
+    path = Path(endpoint.removeprefix("ipc://"))
+    taken = f"already listens at {endpoint}; stop it first, or {ANOTHER}"
+    with ExitStack() as stack:
+        folder = stack.enter_context(folder_for(path))
+        try:
+            stack.enter_context(locked(folder, f"{path.name}.lock", taken))
+        except Untrusted as error:
+            raise PlaceError(f"{error}, or {ANOTHER}") from None
+        except OSError as error:
+            raise PlaceError(
+                f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
+                f"see to it or remove it, or {ANOTHER}"
+            ) from None
+        if place.is_file and _is_listened_at(path):
+            raise PlaceError(
+                f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects, or "
+                f"a broker whose lock was removed; start that one, or stop its .socket unit or its process"
+            )
+        yield
+
+
+@contextmanager
+def locked(folder: Folder, name: str, taken: str) -> Iterator[None]:
+    """Hold the lock on this file, in which stands the pid of the broker that does.
+
+    Raises:
+        PlaceError: another broker has it: so and so, which `taken` goes on to say.
+        Untrusted: another user could hold it or change it, or it is no regular file.
+        OSError: it cannot be made or opened.
+    """
+    lock = folder.open(name, os.O_RDWR, make=True)
+    try:
+        pid = os.pread(lock, 64, 0).decode(errors="replace").strip()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlaceError(f"a broker with pid {pid or 'unknown'} {taken}") from None
+        with suppress(OSError):  # on a full disk it holds all the same; nobody is told the pid then
+            os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)  # in place: no new block is needed
+        yield
+    finally:
+        os.close(lock)
+
+
+def _try_port(endpoint: str) -> None:
+    """Before anything is made for a broker that could not listen. The bind itself is libzmq's."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    with socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as libzmq does
+        try:
+            trial.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise not_bound(endpoint, error.errno or 0) from None
+
+
+def folder_for(path: Path, another: str = ANOTHER) -> Folder:
+    """Open the folder of a socket, made if it is not there, and see whether the socket can be in it.
+
+    Args:
+        another: what to do where it cannot, in the last resort.
+
+    Raises:
+        PlaceError: it cannot, or another user could change what is there.
+    """
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise PlaceError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
+    missing = f"the folder {path.parent} does not exist or may not be written to; create it for this user"
+    if os.path.exists(path.parent) and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PlaceError(missing)
+    try:
+        folder = open_folder(path.parent, make=1)
+    except Untrusted as error:
+        raise PlaceError(f"{error}, or {another}") from None
+    except OSError:
+        raise PlaceError(missing) from None
+    try:
+        _check_socket(folder, path.name, another)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _check_socket(folder: Folder, name: str, another: str) -> None:
+    """See that nothing stands at the place of the socket but an older one."""
+    about = folder.stat(name)
+    if about is None:
+        return
+    if not stat.S_ISSOCK(about.st_mode):
+        raise PlaceError(f"{folder.where(name)} is there and is not a socket; {another}")
+    if folder.is_shared:
+        try:
+            with folder.entry(name):
+                pass
+        except Untrusted as error:
+            raise PlaceError(f"{error}, or {another}") from None
+        except FileNotFoundError:
+            pass  # gone meanwhile
+
+
+def _is_listened_at(path: Path) -> bool:
+    """Whether a socket listens there, by /proc/net/unix: a connection would start what it is to start."""
+    accepts, name = 0x10000, str(path)  # __SO_ACCEPTCON
+    with suppress(OSError), open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+        rows = (row.rstrip("\n").split(maxsplit=7) for row in table)
+        return any(len(row) == 8 and row[7] == name and int(row[3], 16) & accepts for row in rows)
+    return False
+
+
+@contextmanager
+def closed_umask() -> Iterator[None]:
+    """A socket made in here can be reached by its owner only, until `open_to` opens it."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def open_to(place: Place, config: BrokerConfig) -> None:
+    """Give the socket to the group and the mode that the config names; one of systemd's has its unit's.
+
+    Raises:
+        PlaceError: there is no such group, this user is not in it, or the socket's file is gone.
+    """
+    if place.is_file:
+        path = Path(place.endpoint.removeprefix("ipc://"))
+        try:
+            _open(path, config)
+        except Untrusted as error:
+            raise PlaceError(f"broker.socket_mode: {error}; then restart the broker") from None
+        except OSError as error:
+            raise PlaceError(
+                f"broker.socket_mode: {path} cannot be given it: {error.strerror}; restart the broker, which "
+                f"makes the socket anew"
+            ) from None
+
+
+def _open(path: Path, config: BrokerConfig) -> None:
+    """By a descriptor of the socket: nothing that was put in its place gets its mode."""
+    with open_folder(path.parent) as folder, folder.entry(path.name) as (fd, about):
+        if not stat.S_ISSOCK(about.st_mode) or about.st_uid != os.geteuid():
+            raise Untrusted(str(path), f"{path} is no socket of this user", "see what made it, and remove it")
+        socket_file = f"/proc/self/fd/{fd}"  # an O_PATH descriptor takes no fchmod(2)
+        if config.socket_group is not None:
+            try:
+                os.chown(socket_file, -1, grp.getgrnam(config.socket_group).gr_gid)
+            except KeyError:
+                raise PlaceError(
+                    f"broker.socket_group: there is no group {config.socket_group!r}; create it with groupadd"
+                ) from None
+            except PermissionError:
+                raise PlaceError(
+                    f"broker.socket_group: this user is not in group {config.socket_group!r}; "
+                    f"add it with usermod -aG"
+                ) from None
+        os.chmod(socket_file, int(config.socket_mode, 8))

@@ -1,0 +1,1 @@
+"""The ROUTER socket; the only room of the broker that imports zmq."""

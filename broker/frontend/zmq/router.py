@@ -1,0 +1,365 @@
+"""The ROUTER socket on trio: the only place where ZeroMQ is spoken.
+
+One task owns the socket. Its file descriptor is edge-triggered, and any send or receive may take the edge
+away: it is only waited for when nothing is there and nothing was sent since (zmq_getsockopt(3), ZMQ_FD).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import struct
+from contextlib import suppress
+from time import perf_counter
+
+import trio
+import zmq
+
+from broker.config.schema import LimitsConfig
+from broker.core.clients.connections import Body, Peer, Post
+from broker.core.clients.throttle import Refills, Rounds
+from broker.frontend.address import PlaceError, not_bound
+from broker.frontend.zmq.connections import Connections, first_reserved, hung_up, is_routers_own, shut
+from broker.hub import Hub
+from client_shim import wire
+
+MESSAGES_A_TURN = 64
+"""After so many messages other tasks get their turn, so that a flooding client stops nobody."""
+
+TURN_S = 0.001
+"""After so many seconds too: a request that is refused costs more than a body that passes."""
+
+RECEIVE_HWM = 8
+"""Messages of one connection that libzmq takes in ahead of the broker. Of one that keeps to its credit, one
+is large; of another one all may be, until it is cut off."""
+
+_ZERO_COPY_BYTES = 65_536
+_FRAMES = 3
+# As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
+_EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
+_NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+_CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)\Z")
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Endpoint:
+    """The bound ROUTER.
+
+    Args:
+        address: where to listen; the caller has made sure that it may.
+        limits: of the config.
+        hub: what comes in goes there.
+        listener: a socket that listens at `address` already. Its file is not removed at the end.
+
+    Raises:
+        PlaceError: it cannot be listened at.
+    """
+
+    def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
+        self._hub = hub
+        self._context = zmq.Context(io_threads=1)
+        self._router = self._context.socket(zmq.ROUTER)
+        _configure(self._router, limits)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._connections = Connections()
+        self._telling = False
+        self._rounds = Rounds()
+        self._refills = Refills()
+        self._most = 2 * limits.connections  # so that who comes after the limit is told so
+        self._reserved = first_reserved()
+        self._fd = _fd(self._router)
+        self._parked = False
+        self._quiet = False
+        """Whether nothing was there at the last look, and nothing was sent since."""
+        self._pulsing = trio.lowlevel.ParkingLot()
+        self._address = address
+        try:
+            self.listen(listener)
+        except PlaceError:
+            self.close()
+            raise
+
+    def listen(self, listener: int | None) -> None:
+        """Listen; at this socket of the address, where it has one, beside those of before.
+
+        Raises:
+            PlaceError: it cannot be listened at.
+        """
+        if listener is not None:
+            self._router.USE_FD = listener
+        try:
+            self._router.bind(self._address)
+        except zmq.ZMQError as error:
+            raise not_bound(self._address, error.errno or 0) from None
+
+    def close(self) -> None:
+        """Stop listening. What was sent has a moment to leave."""
+        self._router.disable_monitor()
+        self._monitor.close(linger=0)
+        self._router.close(linger=200)
+        self._context.term()
+
+    async def run(self) -> None:
+        """Own the socket: receive, in fair turns, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_connections)
+            while True:
+                until = self._turn()
+                if self._pulsing:
+                    self._pulsing.unpark_all()
+                if until == math.inf:
+                    await self._park()
+                elif until:
+                    await self._rest(until)
+                else:
+                    await trio.lowlevel.checkpoint()
+
+    async def pulse(self) -> None:
+        """Come back once the task that owns the socket has had a turn: it lives."""
+        self._wake()
+        await self._pulsing.park()
+
+    def _turn(self) -> float:
+        """Take what is there, up to the limits; until when what is left can wait (0 is not at all)."""
+        end, rest = perf_counter() + TURN_S, 0.0
+        self._quiet = False
+        if self._rounds and self._rounds.begin(trio.current_time()):
+            _has_input(self._router)  # takes in who has sent something: a round is one of all of them
+        for _ in range(MESSAGES_A_TURN):
+            try:
+                key = self._router.recv(_NOBLOCK)
+            except zmq.Again:
+                self._quiet = True
+                self._refill(self._refills.quiet())
+                break
+            self._receive(key)
+            if self._refills:
+                self._refill(self._refills.turn())
+            if self._rounds:
+                rest = self._rounds.rest(key, trio.current_time())
+            if rest or perf_counter() > end:
+                break
+        self._hub.settle()
+        return math.inf if self._quiet else rest
+
+    def _refill(self, keys: list[bytes]) -> None:
+        for key in keys:
+            self._hub.refill(key)
+
+    async def _park(self) -> None:
+        self._parked = True
+        try:
+            await trio.lowlevel.wait_readable(self._fd)
+        except trio.ClosedResourceError:
+            pass  # nothing was closed: `_wake` said so, which costs nothing while it is not needed
+        finally:
+            self._parked = False
+
+    async def _rest(self, until: float) -> None:
+        """Let those wait that can. Whoever else sends something wakes the socket.
+
+        Unless a send has just taken that edge: then it waits with them, which is why a rest is short.
+        """
+        self._lose_hung_up()
+        with trio.CancelScope(deadline=until):
+            await self._park()
+
+    def _wake(self) -> None:
+        if self._parked:
+            trio.lowlevel.notify_closing(self._fd)
+
+    def _receive(self, key: bytes) -> None:
+        peer = self._connections.peer_of(key)
+        if peer is not None:
+            self._pass_on(key, peer, self._frames_after(self._router.recv(_NOBLOCK)))
+            return
+        first = self._router.recv(_NOBLOCK, copy=False)
+        frames, fd = self._frames_after(first.bytes), _descriptor(first)
+        peer = self._greet(key, fd, first)
+        if not is_routers_own(key):
+            self._hub.malformed(key, "a client must not set a routing id, the broker gives it one")
+        elif fd is None:
+            self._hub.malformed(key, "a client must speak version 3 of ZMTP, as libzmq does from 4.0 on")
+        elif peer is None:
+            self._hub.late()
+        else:
+            self._pass_on(key, peer, frames)
+
+    def _frames_after(self, first: bytes) -> list[bytes]:
+        """A message's frames, but no more of them than tell that there are too many."""
+        frames = [first]
+        while self._router.getsockopt(_RCVMORE):
+            frame = self._router.recv(_NOBLOCK)
+            if len(frames) < _FRAMES:
+                frames.append(frame)
+        return frames
+
+    def _pass_on(self, key: bytes, peer: Peer, frames: list[bytes]) -> None:
+        if len(frames) >= _FRAMES:
+            self._hub.malformed(key, "a message has one frame or two, and this one has more")
+        else:
+            self._hub.received(key, peer, *frames)
+
+    def _greet(self, key: bytes, fd: int | None, frame: zmq.Frame) -> Peer | None:
+        """Who sent this first message; `None` where its connection is over, or is none that may be."""
+        self._drain_monitor()
+        admitted = self._connections.admit(key, fd)
+        self._tell_lost()
+        if fd is None or not admitted:
+            return None
+        peer = _peer(frame)
+        self._connections.greet(key, fd, peer)
+        return peer
+
+    # -- the hub's transport ----------------------------------------------------------------------
+
+    def send(self, post: Post) -> bool:
+        """Send a message; False where its connection is gone. `settle` must follow the last of several."""
+        self._quiet = False
+        return _send(self._router, post)
+
+    def settle(self) -> None:
+        """Wake the task that waits where a send took the edge that it waits for."""
+        if self._parked and not self._quiet:
+            self._quiet = not _has_input(self._router)
+            if not self._quiet:
+                self._wake()
+
+    def exhausted(self, connection: bytes) -> None:
+        """This connection has used up its credit."""
+        self._refills.wait(connection, len(self._connections))
+
+    def hold(self, connection: bytes, until: float) -> None:
+        """What this connection says next can wait until then."""
+        self._rounds.hold(connection, until)
+
+    def forget(self, connection: bytes) -> None:
+        """This connection is closed as far as the broker is concerned."""
+        self._rounds.forget(connection)
+        self._refills.forget(connection)
+        self._connections.forget(connection)
+
+    def cut(self, connection: bytes) -> None:
+        """Break this connection, if it is not broken yet: its client learns it in no other way."""
+        self._drain_monitor()
+        fd = self._connections.descriptor_of(connection)
+        if fd is not None:
+            self._rounds.forget(connection)
+            self._refills.forget(connection)
+            self._connections.end(connection)
+            shut(fd)
+
+    # -- connections that break -------------------------------------------------------------------
+
+    async def _watch_connections(self) -> None:
+        while True:
+            self._drain_monitor()
+            if not _has_input(self._monitor):
+                await trio.lowlevel.wait_readable(_fd(self._monitor))
+            await trio.lowlevel.checkpoint()
+
+    def _drain_monitor(self) -> None:
+        """Take in which descriptors got and lost a connection. The order is libzmq's own.
+
+        It tells of a loss, and gives the descriptor back, only when all has been read that was sent before:
+        as much as a socket buffer holds, so tens of thousands of tiny frames may come after a death.
+        """
+        accepted: dict[int, None] = {}
+        with suppress(zmq.Again):
+            while True:
+                event, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
+                kind, fd = struct.unpack("=Hi", event)  # zmq_socket_monitor(3)
+                if kind == zmq.EVENT_ACCEPTED:
+                    self._connections.accepted(fd)
+                    accepted[fd] = None
+                else:
+                    self._connections.ended(fd)
+                    accepted.pop(fd, None)
+        for fd in reversed(accepted):
+            if fd >= self._reserved or len(self._connections) > self._most:
+                self._connections.turn_away(fd)
+                shut(fd)  # without descriptors libzmq would abort the process
+                self._hub.turned_away(len(self._connections))
+        self._tell_lost()
+
+    def _lose_hung_up(self) -> None:
+        """Look who of those that wait has gone: libzmq tells of it only when all is read that they sent."""
+        sits = ((self._connections.descriptor_of(key), key) for key in self._rounds)
+        held = {fd: key for fd, key in sits if fd is not None}
+        for fd in hung_up(held):
+            self.cut(held[fd])
+            self._hub.lost(held[fd])
+
+    def _tell_lost(self) -> None:
+        """Tell the hub of one after the other: in the middle of that it may look here again."""
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._connections.lost:
+                key = self._connections.lost.popleft()
+                self._rounds.forget(key)
+                self._refills.forget(key)
+                self._hub.lost(key)
+        finally:
+            self._telling = False
+
+
+def _send(router: zmq.SyncSocket, post: Post) -> bool:
+    try:
+        router.send(post.connection, _SNDMORE)
+    except zmq.ZMQError as error:
+        if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+            raise
+        return False
+    if post.body is None:
+        router.send(post.header, _NOBLOCK)
+    else:
+        router.send(post.header, _SNDMORE)
+        router.send(post.body, _NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
+    return True
+
+
+def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
+    router.ROUTER_MANDATORY = 1
+    router.LINGER = 0
+    router.RCVHWM = RECEIVE_HWM
+    # Bytes are bounded by credit, before anything gets here; this bounds what has said no hello.
+    router.SNDHWM = limits.credit_bytes // wire.MESSAGE_OVERHEAD_BYTES + 8
+    # Above our own limit, so that what exceeds that one gets an answer.
+    router.MAXMSGSIZE = 2 * limits.max_message_bytes
+    # Heartbeats are the clients': with their TTL in them, libzmq ends the lease of who is silent. Of its
+    # own, libzmq 4.3.5 would send them even to the dead it has stopped reading from, and abort (its #4364).
+    router.HEARTBEAT_IVL = 0
+    router.BACKLOG = 1024
+
+
+def _has_input(socket: zmq.SyncSocket) -> bool:
+    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
+
+
+def _fd(socket: zmq.SyncSocket) -> int:
+    return int(socket.getsockopt(zmq.FD))
+
+
+def _descriptor(frame: zmq.Frame) -> int | None:
+    """What it came in on; `None` for a peer, or for noise, that is taken for one of ZMTP 1."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
+
+
+def _peer(frame: zmq.Frame) -> Peer:
+    """The kernel's word on who connected (SO_PEERCRED, as libzmq appends it to an ipc address)."""
+    found = _CREDENTIALS.search(str(frame.get("Peer-Address")))
+    if found is None:
+        return Peer()
+    uid, gid, pid = map(int, found.groups())
+    return Peer(uid, gid, pid)
+
+
+def _size(body: Body) -> int:
+    return 0 if body is None else body.nbytes if isinstance(body, memoryview) else len(body)

@@ -1,0 +1,284 @@
+"""The metrics that Prometheus reads: figures of the live objects, taken when somebody asks.
+
+Nothing is counted here. Labels are names from the config and words of the code, never what a client or a
+server calls something: so the config alone says how many lines a scrape can have.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import msgspec
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from broker import __version__
+from broker.core.engine import Multiplexer
+from broker.core.servers.lifecycle import State
+from broker.core.servers.server import DISABLED, MISCONFIGURED, Server
+from broker.management.commands import Office
+from broker.processes.trees import Tree
+
+STATES = (*(state.value for state in State), DISABLED, MISCONFIGURED)
+
+
+class Seen(NamedTuple):
+    """What a scrape looks at: the live objects, and the process trees of the servers by name."""
+
+    mux: Multiplexer
+    trees: Mapping[str, Tree]
+
+
+Samples = Iterator[tuple[tuple[str, ...], float]]
+Figure = Callable[[Seen], Samples]
+
+
+class Family(NamedTuple):
+    """One metric. `name` is without the suffix that its kind adds."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+
+    @property
+    def exposed(self) -> str:
+        """Its name in a scrape."""
+        return f"{self.name}_total" if self.kind == "counter" else self.name
+
+
+METRICS: dict[Family, Figure] = {}
+"""Every metric with what reads it, but for the histogram and those of the broker's own process."""
+
+CALL_SECONDS = Family(
+    "mcp_broker_call_duration_seconds",
+    "histogram",
+    ("server",),
+    "How long calls took that the server answered, from their arrival.",
+)
+
+
+def _metric(
+    name: str, kind: Literal["gauge", "counter"], help: str, *labels: str
+) -> Callable[[Figure], Figure]:
+    def register(figure: Figure) -> Figure:
+        METRICS[Family(f"mcp_broker_{name}", kind, labels, help)] = figure
+        return figure
+
+    return register
+
+
+def _of_broker(name: str, help: str, value: Callable[[Multiplexer], float]) -> None:
+    _metric(name, "gauge", help)(lambda seen: iter([((), value(seen.mux))]))
+
+
+def _of_server(
+    name: str, kind: Literal["gauge", "counter"], help: str, value: Callable[[Server], float]
+) -> None:
+    _metric(name, kind, help, "server")(
+        lambda seen: (((server.name,), value(server)) for server in seen.mux.servers.values())
+    )
+
+
+def _of_tree(name: str, kind: Literal["gauge", "counter"], help: str, value: Callable[[Tree], float]) -> None:
+    _metric(name, kind, help, "server")(
+        lambda seen: (((name,), value(tree)) for name, tree in seen.trees.items())
+    )
+
+
+# --- the broker ----------------------------------------------------------------------------------
+
+
+@_metric(
+    "build_info", "gauge", "Always 1; the labels say which release runs on which Python.", "version", "python"
+)
+def _build(seen: Seen) -> Samples:
+    yield (__version__, platform.python_version()), 1
+
+
+@_metric("limit", "gauge", "The limits of the config, by their keys in [limits], in their units.", "key")
+def _limits(seen: Seen) -> Samples:
+    for key, value in msgspec.structs.asdict(seen.mux.limits).items():
+        yield (key,), value
+
+
+_of_broker("connections", "Connections of clients; a client process has one.", lambda mux: len(mux.sessions))
+_of_broker("calls_open", "Calls that wait or run, on all servers.", lambda mux: len(mux.calls.routing))
+_of_broker(
+    "queue_bytes",
+    "Params of the calls that wait, or may have to be sent again.",
+    lambda mux: mux.calls.routing.body_bytes,
+)
+_of_broker(
+    "unread_bytes",
+    "Sent to clients, and not given back as credit yet.",
+    lambda mux: sum(one.unread_bytes for one in mux.sessions.all()),
+)
+_of_broker(
+    "outbox_bytes",
+    "Waiting for clients that have used up their credit.",
+    lambda mux: sum(one.outbox_bytes for one in mux.sessions.all()),
+)
+_of_broker(
+    "outbox_max_bytes",
+    "The same for the one client that most waits for; at `outbox_bytes` of [limits] it is closed.",
+    lambda mux: max((one.outbox_bytes for one in mux.sessions.all()), default=0),
+)
+
+
+# --- what is dropped, late, refused ----------------------------------------------------------------
+
+_EVENTS = {
+    "refused": ("refused", "code", "Requests refused, by the code."),
+    "dropped": ("dropped", "what", "What a server wrote and nobody could be given."),
+    "late": ("late", "what", "What came for a call or connection that was over."),
+    "closed": ("connections_closed", "reason", "Connections that ended, by the reason."),
+}
+"""The first word of a counter of the core → the metric it is part of, and what the rest of its name is."""
+
+
+def _counted(word: str) -> Figure:
+    def figure(seen: Seen) -> Samples:
+        for name, count in sorted(seen.mux.counters.items()):
+            first, _, rest = name.partition(".")
+            if first == word and rest:
+                yield (rest,), count
+
+    return figure
+
+
+for _word, (_name, _label, _help) in _EVENTS.items():
+    _metric(_name, "counter", _help, _label)(_counted(_word))
+
+
+@_metric(
+    "server_dropped",
+    "counter",
+    "What a server wrote and nobody could be given, by server, where it is known.",
+    "server",
+    "what",
+)
+def _dropped(seen: Seen) -> Samples:
+    for server in seen.mux.servers.values():
+        for what, count in sorted(server.dropped.items()):
+            yield (server.name, what), count
+
+
+@_metric(
+    "server_tolerated",
+    "counter",
+    "What a server wrote beside the specification and the broker put up with, by kind.",
+    "server",
+    "kind",
+)
+def _tolerated(seen: Seen) -> Samples:
+    for server in seen.mux.servers.values():
+        for kind, count in sorted(server.tolerated.items()):
+            yield (server.name, kind), count
+
+
+@_metric("events", "counter", "Whatever else the broker counts, by its name there.", "event")
+def _others(seen: Seen) -> Samples:
+    for name, count in sorted(seen.mux.counters.items()):
+        if name.partition(".")[0] not in _EVENTS or "." not in name:
+            yield (name,), count
+
+
+# --- the servers -----------------------------------------------------------------------------------
+
+
+@_metric("servers", "gauge", "Configured servers, by their state.", "state")
+def _servers(seen: Seen) -> Samples:
+    states = [server.shown_state for server in seen.mux.servers.values()]
+    for state in STATES:
+        yield (state,), states.count(state)
+
+
+@_metric("server_state", "gauge", "1 for the state that a server is in, 0 for the others.", "server", "state")
+def _server_state(seen: Seen) -> Samples:
+    for server in seen.mux.servers.values():
+        for state in STATES:
+            yield (server.name, state), server.shown_state == state
+
+
+@_metric(
+    "calls",
+    "counter",
+    "Calls that ended: `result`, the server's `error`, `dropped` with their client, or a code of refusal.",
+    "server",
+    "outcome",
+)
+def _calls(seen: Seen) -> Samples:
+    for server in seen.mux.servers.values():
+        for outcome, count in sorted({"result": 0, "error": 0, **server.outcomes}.items()):
+            yield (server.name, outcome), count
+
+
+_of_server(
+    "server_restarts",
+    "counter",
+    "Further starts after the first; a `start` after a `stop` does not count.",
+    lambda one: one.lifecycle.restarts,
+)
+_of_server("calls_lost", "counter", "Calls that ended because the server did.", lambda one: one.lost)
+_of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.line.running)
+_of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.line.waiting)
+_of_server(
+    "calls_sent_again",
+    "counter",
+    "Calls that their server died with, and that its next process gets.",
+    lambda one: one.again,
+)
+_of_tree("server_processes", "gauge", "Processes of the server's tree.", lambda tree: len(tree.processes))
+_of_tree(
+    "server_cpu_seconds",
+    "counter",
+    "Processor time of the tree, with its ended children.",
+    lambda tree: tree.cpu_s,
+)
+_of_tree("server_resident_bytes", "gauge", "Resident memory of the tree.", lambda tree: tree.rss_bytes)
+
+
+# --- a scrape ----------------------------------------------------------------------------------------
+
+
+class _Scrape(Collector):
+    """The metrics of one moment, as `prometheus_client` wants them."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family with its samples."""
+        for family, figure in METRICS.items():
+            kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+            metric = kind(family.name, family.help, labels=family.labels)
+            for labels, value in figure(self._seen):
+                metric.add_metric(labels, value)
+            yield metric
+        yield self._call_seconds()
+
+    def _call_seconds(self) -> Metric:
+        metric = HistogramMetricFamily(CALL_SECONDS.name, CALL_SECONDS.help, labels=CALL_SECONDS.labels)
+        for server in self._seen.mux.servers.values():
+            buckets = [(repr(bound), float(count)) for bound, count in server.latency.cumulative()]
+            metric.add_metric([server.name], [*buckets, ("+Inf", server.latency.count)], server.latency.sum_s)
+        return metric
+
+
+async def render(office: Office, accept: str) -> tuple[str, bytes]:
+    """A scrape of the broker as it is now."""
+    return exposed(Seen(office.hub.mux, await office.trees()), accept)
+
+
+def exposed(seen: Seen, accept: str) -> tuple[str, bytes]:
+    """A scrape in the form that a client accepts: its content type and its text."""
+    registry = CollectorRegistry()
+    registry.register(_Scrape(seen))
+    ProcessCollector(registry=registry)
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(registry)

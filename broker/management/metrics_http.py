@@ -1,0 +1,208 @@
+"""Where Prometheus reads the metrics: `GET /metrics` on a loopback port or a Unix socket, and nothing else.
+
+In the broker's own loop, for the figures have one owner; so a connection has one request, few bytes and
+little time, and there are few connections. Who connects and asks for nothing delays nobody: where there are
+many, the oldest makes room for the next.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import h11
+import trio
+
+from broker.config.schema import BrokerConfig
+from broker.frontend.address import Place, PlaceError, folder_for, open_to
+from broker.frontend.socket_file import SocketFile
+from broker.management.commands import Office
+from broker.management.metrics import render
+
+MAX_CONNECTIONS = 32
+"""So many there may be at once; a further one takes the place of the oldest."""
+
+MAX_ANSWERS = 4
+"""So many answers are made at once."""
+
+HOSTS = frozenset({b"127.0.0.1", b"localhost", b"[::1]"})
+"""What a request on a loopback port may name as its host: a web page whose name was pointed at this machine
+(DNS rebinding) has a browser name another one. RFC 9110, section 7.2."""
+
+MAX_REQUEST_BYTES = 8192
+PATIENCE_S = 5.0
+"""For the whole of one connection."""
+
+_READ_BYTES = 4096
+_BACKLOG = 128
+_UNIX = "unix:"
+_ANOTHER = "give another address in [broker]"
+_HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^:@/\s]+)(?::[0-9]{1,5})?")
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Scraping:
+    """The listening socket, and those who ask there.
+
+    Args:
+        address: `host:port` of the loopback, or `unix:` and a path.
+        config: who may open a Unix socket.
+
+    Raises:
+        PlaceError: the address cannot be had.
+    """
+
+    def __init__(self, address: str, config: BrokerConfig) -> None:
+        self._address = address
+        self._open: dict[trio.SocketStream, trio.CancelScope] = {}
+        self._answering = trio.CapacityLimiter(MAX_ANSWERS)
+        self._file: SocketFile | None = None
+        self._socket = self._bound(config)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+        if self._file is not None:
+            self._file.remove()
+
+    def _bound(self, config: BrokerConfig) -> socket.socket:
+        try:
+            if self._address.startswith(_UNIX):
+                return self._bound_path(Path(self._address.removeprefix(_UNIX)), config)
+            host, _, port = self._address.rpartition(":")
+            family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+            return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            raise PlaceError(f"broker.metrics: {self._address} cannot be had: {error}; {_ANOTHER}") from None
+        except PlaceError as error:
+            raise PlaceError(f"broker.metrics: {error}") from None
+
+    def _bound_path(self, path: Path, config: BrokerConfig) -> socket.socket:
+        """A Unix socket with the owner, group and mode of the broker's own."""
+        folder_for(path, _ANOTHER).close()  # before anything is connected to
+        _refuse_taken(path)
+        place = Place(f"ipc://{path}")
+        file = SocketFile(place, _ANOTHER)
+        listening = socket.socket(fileno=file.make())
+        try:
+            open_to(place, config)
+        except BaseException:
+            listening.close()
+            file.remove()
+            raise
+        self._file = file
+        return listening
+
+    async def run(self, office: Office) -> None:
+        """Answer until cancelled."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._socket))
+        logger.info("metrics.listening", extra={"address": self._address})
+        async with trio.open_nursery() as nursery:
+            while True:
+                stream = await _accepted(listener)
+                if len(self._open) >= MAX_CONNECTIONS:
+                    self._open.pop(next(iter(self._open))).cancel()
+                    office.hub.mux.counters.add("scrape-made-room")
+                self._open[stream] = scope = trio.CancelScope()
+                nursery.start_soon(self._attend, office, stream, scope)
+
+    async def _attend(self, office: Office, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        """One connection. Whatever its client does, it ends soon."""
+        scope.deadline = trio.current_time() + PATIENCE_S
+        try:
+            async with stream:
+                with scope, suppress(trio.BrokenResourceError):
+                    await self._answer(stream, office)
+        except Exception:  # a scrape that fails must not take the calls of everybody with it
+            logger.exception("metrics.failed")
+        finally:
+            self._open.pop(stream, None)
+
+    async def _answer(self, stream: trio.SocketStream, office: Office) -> None:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
+        try:
+            request = await _request(http, stream)
+        except h11.RemoteProtocolError as error:
+            await _send(http, stream, error.error_status_hint, str(error))
+            return
+        if request is None:
+            return
+        path = request.target.partition(b"?")[0]
+        if not self._is_for_us(request):
+            await _send(http, stream, 421, "the host of the request has to be 127.0.0.1, localhost or [::1]")
+        elif path != b"/metrics":
+            await _send(http, stream, 404, "the metrics are at /metrics")
+        elif request.method != b"GET":
+            await _send(http, stream, 405, "the metrics can only be read", allow="GET")
+        else:
+            accept = next((value for name, value in request.headers if name == b"accept"), b"")
+            async with self._answering:
+                content_type, text = await render(office, accept.decode("latin-1"))
+            await _send(http, stream, 200, text, content_type=content_type)
+
+    def _is_for_us(self, request: h11.Request) -> bool:
+        """Whether whoever asks knows whom. A browser cannot connect to a Unix socket."""
+        if self._address.startswith(_UNIX):
+            return True
+        named = [_HOST.fullmatch(value) for name, value in request.headers if name == b"host"]
+        return all(found is not None and found[1].lower() in HOSTS for found in named)
+
+
+async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
+    """The next connection. That it cannot be had for now, for want of descriptors say, is waited out."""
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            logger.warning("metrics.not_accepted", extra={"reason": error.strerror})
+            await trio.sleep(PATIENCE_S)
+
+
+async def _request(http: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
+    """The head of the request; its body, if it has one, is of no interest."""
+    while True:
+        event = http.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        http.receive_data(await stream.receive_some(_READ_BYTES))
+
+
+async def _send(
+    http: h11.Connection,
+    stream: trio.SocketStream,
+    status: int,
+    text: str | bytes,
+    *,
+    content_type: str = "text/plain; charset=utf-8",
+    **headers: str,
+) -> None:
+    body = text if isinstance(text, bytes) else f"{text}\n".encode()
+    head = {"content-type": content_type, "content-length": str(len(body)), "connection": "close", **headers}
+    for event in (
+        h11.Response(status_code=status, headers=[*head.items()]),
+        h11.Data(data=body),
+        h11.EndOfMessage(),
+    ):
+        await stream.send_all(http.send(event) or b"")
+
+
+def _refuse_taken(path: Path) -> None:
+    """A socket that a killed broker left behind is made anew; one that is in use stays.
+
+    Raises:
+        OSError: somebody listens there.
+    """
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return
+    raise OSError("something listens there already")

@@ -1,0 +1,292 @@
+"""Reloading: reads the config file again, and has the broker come to what it says now.
+
+What did not change does not notice. A file with a mistake changes nothing. Reloads come one after the other.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+from msgspec import Struct
+
+from broker.config.diff import (
+    Add,
+    Adjust,
+    Keep,
+    Pending,
+    Plan,
+    Remove,
+    Replace,
+    Retune,
+    SwitchOff,
+    SwitchOn,
+    plan,
+)
+from broker.config.loading import ConfigError, Problem
+from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.core import refusals
+from broker.core.refusals import Refusal
+from broker.core.servers.lifecycle import State
+from broker.frontend.address import PlaceError
+from broker.hub import Hub
+from broker.service.config_file import read
+from broker.service.systemd import Manager
+from broker.upstream.supervisor import lifecycle_of
+from broker.upstream.supervisors import Fleet
+
+READ_S = 10.0
+"""So long it may take to read the file: longer takes a file system that hangs, and might for ever."""
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Done(Struct, frozen=True):
+    """What became of one server: `what` in a word, the keys that did it, and how many calls were cut off.
+
+    `problems` are the mistakes in its table, for which it is left out or goes on by the table it had.
+    """
+
+    name: str
+    what: str
+    keys: tuple[str, ...] = ()
+    cut: int = 0
+    problems: tuple[str, ...] = ()
+
+
+class Outcome(Struct, frozen=True):
+    """What a reload did. With `problems` it did nothing; they are what is wrong with the file."""
+
+    by: str
+    problems: tuple[str, ...] = ()
+    servers: tuple[Done, ...] = ()
+    adjusted: tuple[str, ...] = ()
+    restart_needed: tuple[Pending, ...] = ()
+
+
+class Reloader:
+    """Carries out reloads, and remembers what came of them.
+
+    Args:
+        hub: holds the config that the broker runs on.
+        fleet: the servers that run.
+        path: the config file.
+        open_to: lets the socket be reached by whom the config names; raises `PlaceError`.
+        manager: who started the broker, and waits for the end of a reload that it asked for.
+    """
+
+    def __init__(
+        self, hub: Hub, fleet: Fleet, path: Path, open_to: Callable[[BrokerConfig], None], manager: Manager
+    ) -> None:
+        self.loaded_at = trio.current_time()
+        self.last: tuple[float, Outcome] | None = None
+        self.restart_needed: tuple[Pending, ...] = ()
+        self._hub = hub
+        self._fleet = fleet
+        self._path = path
+        self._open_to = open_to
+        self._manager = manager
+        self._turn = trio.Lock()
+        self._reading = trio.CapacityLimiter(1)  # threads that hang are not to become all there are
+
+    async def reload(self, by: str) -> Outcome | Refusal:
+        """Reload, after whatever reload is under way; what came of it.
+
+        Gives a refusal where the broker is ending.
+        """
+        async with self._turn:
+            if self._hub.mux.closing:
+                return refusals.shutting_down()
+            self._manager.reloading()
+            try:
+                outcome = await self._reload(by)
+            except Exception:
+                self._manager.ready()
+                raise
+            if isinstance(outcome, Outcome):
+                self.last = trio.current_time(), outcome
+                _report(outcome)
+                self._hub.moved()
+                self._manager.ready()
+            return outcome
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with the file, since it was last read."""
+        return self.last[1].problems if self.last else ()
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The keys whose new value has no effect before the broker is restarted."""
+        return tuple(pending.path for pending in self.restart_needed)
+
+    async def hangup(self) -> None:
+        """Reload because of a SIGHUP; one that waits for its turn will do for this one too."""
+        if self._turn.statistics().tasks_waiting:
+            return
+        try:
+            await self.reload("SIGHUP")
+        except Exception:  # a reload that fails must not take the calls of everybody with it
+            logger.exception("config.failed")
+
+    async def _reload(self, by: str) -> Outcome | Refusal:
+        try:
+            new = await self._read()
+            if self._hub.mux.closing:
+                return refusals.shutting_down()
+            made = plan(self._hub.config, new)
+            self._adjust(made)
+        except ConfigError as error:
+            return Outcome(by, problems=tuple(map(str, error.problems)))
+        except PlaceError as error:
+            return Outcome(by, problems=(str(error),))
+        self._hub.config = made.config
+        tell_faults(made.config)
+        self.loaded_at = trio.current_time()
+        self.restart_needed = made.pending
+        return await self._carry_out(made, by)
+
+    async def _read(self) -> Config:
+        """What the file says now.
+
+        Raises:
+            ConfigError: it has mistakes, or cannot be read in time.
+        """
+        with trio.move_on_after(READ_S):
+            return await trio.to_thread.run_sync(
+                read, self._path, os.environ, abandon_on_cancel=True, limiter=self._reading
+            )
+        problem = f"it could not be read within {READ_S:g} s"
+        raise ConfigError([Problem(str(self._path), problem, "see to the file system that it is on")])
+
+    def _adjust(self, made: Plan) -> None:
+        """What may still fail comes first, so that nothing has changed where it does."""
+        steps = {step.section: step.value for step in made.steps if isinstance(step, Adjust)}
+        access, limits = steps.get("broker"), steps.get("limits")
+        if isinstance(access, BrokerConfig):
+            self._open_to(access)
+        if isinstance(limits, LimitsConfig):
+            self._hub.mux.adjust(limits)
+            self._fleet.starts.total_tokens = limits.starts_at_once
+
+    async def _carry_out(self, made: Plan, by: str) -> Outcome:
+        done = [_done(made.config.servers[name], "unchanged") for name in made.unchanged]
+
+        async def end(step: Remove | SwitchOff | Replace) -> None:
+            done.append(await self._end(step))
+
+        async with trio.open_nursery() as endings:
+            for step in made.steps:
+                if isinstance(step, (Remove, SwitchOff, Replace)):
+                    endings.start_soon(end, step)
+                elif not isinstance(step, Adjust):
+                    done.append(self._begin(step))
+        adjusted = [step for step in made.steps if isinstance(step, Adjust)]
+        return Outcome(
+            by,
+            servers=tuple(sorted(done, key=lambda one: one.name)),
+            adjusted=tuple(f"{step.section}.{key}" for step in adjusted for key in step.keys),
+            restart_needed=made.pending,
+        )
+
+    # -- one server -------------------------------------------------------------------------------
+
+    def _begin(self, step: Add | SwitchOn | Retune | Keep) -> Done:
+        """The steps that end no process are taken at once, so that none is left when the broker is to end."""
+        server = step.server
+        if isinstance(step, Keep):
+            self._hub.retune(server)
+            return _done(server, "kept")
+        if isinstance(step, Retune):
+            self._retune(server, renewed=False)
+            return _done(server, "retuned" if step.keys else "unchanged", step.keys)
+        if isinstance(step, SwitchOn):
+            self._hub.remove(server.name)
+        self._add(server)
+        return _done(server, "added" if isinstance(step, Add) else "enabled")
+
+    def _add(self, server: ServerConfig) -> None:
+        self._hub.mux.add(server, lifecycle_of(server))
+        if server.runs:
+            self._fleet.add(server)
+
+    def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
+        self._hub.retune(server, renewed=renewed)
+        supervisor = self._fleet.supervisors.get(server.name)
+        if supervisor is not None:
+            supervisor.retune(server)
+
+    async def _end(self, step: Remove | SwitchOff | Replace) -> Done:
+        """The steps that end a process give its calls the time that there is."""
+        if isinstance(step, Replace):
+            return await self._replace(step)
+        if isinstance(step, Remove):
+            self._hub.withdraw(step.name)
+            return Done(step.name, "removed", cut=await self._let_go(step.name))
+        self._hub.retune(step.server)
+        cut = await self._let_go(step.server.name)
+        self._add(step.server)
+        return Done(step.server.name, "disabled", cut=cut)
+
+    async def _let_go(self, name: str) -> int:
+        """Take a server off; how many of its calls did not end by themselves."""
+        server = self._hub.mux.servers[name]
+        lost = server.lost
+        if name in self._fleet.supervisors:
+            self._fleet.supervisors[name].last_word = None
+            await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
+            await self._fleet.remove(name)
+        await self._hub.caught_up(name)
+        self._hub.remove(name)
+        return server.lost - lost
+
+    async def _replace(self, step: Replace) -> Done:
+        """The process that was there when the config changed has to go; one that came later follows it."""
+        name = step.server.name
+        server, supervisor = self._hub.mux.servers[name], self._fleet.supervisors[name]
+        process, lost = supervisor.process, server.lost
+        self._retune(step.server, renewed=True)
+        if process is not None:
+            await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
+        if supervisor.process is process and not self._hub.mux.closing:
+            await supervisor.replace()
+        what = "changed" if supervisor.lifecycle.state is State.STOPPED else "restarted"
+        return Done(name, what, step.keys, server.lost - lost)
+
+
+def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> Done:
+    """What became of a server, or that its table has mistakes."""
+    if server.enabled and server.faults:
+        what, keys = "kept" if server.kept else "left_out", ()
+    return Done(server.name, what, keys, problems=server.faults)
+
+
+def tell_faults(config: Config) -> None:
+    """Log each server whose table has a mistake."""
+    for server in config.servers.values():
+        if server.faults:
+            what = "kept" if server.runs else "left-out"
+            facts = {"server": server.name, "what": what, "reason": "; ".join(server.faults)}
+            logger.warning("server.misconfigured", extra=facts)
+
+
+def _report(outcome: Outcome) -> None:
+    """One line for what was done, one for each thing that somebody has to see to."""
+    for problem in outcome.problems:
+        logger.error("config.problem", extra={"problem": problem})
+    if outcome.problems:
+        logger.error("config.refused", extra={"by": outcome.by, "problems": len(outcome.problems)})
+        return
+    for pending in outcome.restart_needed:
+        logger.warning("config.restart_needed", extra={"key": pending.path, "why": pending.why})
+    changed: dict[str, str] = {}
+    for one in outcome.servers:
+        if one.what != "unchanged":
+            changed[one.what] = f"{changed[one.what]},{one.name}" if one.what in changed else one.name
+    unchanged = sum(one.what == "unchanged" for one in outcome.servers)
+    cut = sum(one.cut for one in outcome.servers)
+    facts = {"by": outcome.by, **changed, "unchanged": unchanged, "calls_cut": cut}
+    logger.info("config.reloaded", extra=facts)

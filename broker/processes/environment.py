@@ -1,0 +1,130 @@
+"""What a server gets of the broker's environment, and what of it nobody else is to read."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from broker.base.secrets import Mask, Secrets, is_secret, is_word, secrets_among
+from broker.config.schema import ServerConfig
+
+INHERITED = (
+    *("HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER"),  # what the MCP SDK passes on
+    *("LANG", "LANGUAGE", "LC_ALL", "LC_COLLATE", "LC_CTYPE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC"),
+    *("LC_TIME", "TZ", "TMPDIR"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_CACHE_DIR", "PIP_CONFIG_FILE"),
+    *("PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CERT"),
+    *("UV_INDEX", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_CACHE_DIR", "UV_TOOL_DIR"),
+    *("UV_PYTHON_INSTALL_DIR", "UV_PYTHON_INSTALL_MIRROR", "UV_PYTHON_PREFERENCE", "UV_NATIVE_TLS"),
+    *("UV_OFFLINE", "UV_HTTP_TIMEOUT", "UV_CONFIG_FILE", "UV_FIND_LINKS", "UV_INDEX_STRATEGY"),
+    *("UV_INSECURE_HOST", "UV_PYTHON_DOWNLOADS"),
+    *("NPM_CONFIG_REGISTRY", "npm_config_registry", "NPM_CONFIG_CACHE", "npm_config_cache"),
+    *("NPM_CONFIG_USERCONFIG", "npm_config_userconfig", "NPM_CONFIG_OFFLINE", "npm_config_offline"),
+    *("NPM_CONFIG_CAFILE", "npm_config_cafile", "NPM_CONFIG_STRICT_SSL", "npm_config_strict_ssl"),
+    *("NPM_CONFIG_PROXY", "npm_config_proxy", "NPM_CONFIG_HTTPS_PROXY", "npm_config_https_proxy"),
+    *("COREPACK_NPM_REGISTRY", "YARN_NPM_REGISTRY_SERVER"),
+    *("GOPROXY", "HF_ENDPOINT", "PLAYWRIGHT_BROWSERS_PATH", "PLAYWRIGHT_DOWNLOAD_HOST"),
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
+    *("CONTAINER_HOST",),  # podman
+)
+"""The variables of the broker's environment that a server gets without being named in `env_inherit`: where
+`uvx`, `npx` and `docker` look for their caches, mirrors, proxies, certificates and engine."""
+
+
+MAX_CREDENTIAL_BYTES = 65_536
+"""The largest credential that can be the value of a variable; the kernel takes 128 KiB."""
+
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
+DUMPABLE = "MCP_BROKER_DUMPABLE"
+"""Set to 1, the broker can be looked at by its own user as any other process can: with a debugger, say."""
+
+
+def hide_from_servers(environ: Mapping[str, str]) -> bool:
+    """Close /proc/PID of this process to other processes of its user; whether that was done.
+
+    The servers run as the same user, and in the broker's environment are the secrets of all of them. What is
+    closed (proc(5), "PR_SET_DUMPABLE"): `environ`, `mem`, `fd`, `maps`, `cwd` and attaching by ptrace(2). A
+    server's process is an ordinary one again: execve(2) sets the attribute back.
+    """
+    if environ.get(DUMPABLE) == "1":
+        return False
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
+
+
+def with_credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, and under their names the credentials that systemd has put into a folder for it.
+
+    `LoadCredential=API_KEY:/etc/…` makes the file API_KEY there (systemd.exec(5), "Credentials"). A variable
+    that is set already stays as it is. One line end at the end of a file is not part of the value.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    found: dict[str, str] = {}
+    with suppress(OSError):  # it is not there any more, say
+        for path in sorted(Path(folder).iterdir()) if folder else ():
+            value = _credential(path)
+            if path.name.isidentifier() and value is not None:
+                found[path.name] = value
+    return {**found, **environ}
+
+
+def _credential(path: Path) -> str | None:
+    """The value in a file, or `None` where it cannot be one of a variable."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CREDENTIAL_BYTES + 1)
+    except OSError:
+        return None
+    if len(content) > MAX_CREDENTIAL_BYTES or b"\0" in content:
+        return None
+    return os.fsdecode(content).removesuffix("\n")
+
+
+def environment(config: ServerConfig, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a server: what all get, what `env_inherit` names, and what `env` sets.
+
+    Args:
+        environ: the broker's own.
+    """
+    # Functions of a shell are left out, as the MCP SDK does it.
+    plain = {name: value for name, value in common(environ).items() if not value.startswith("()")}
+    named = {name: environ[name] for name in config.env_inherit if name in environ}
+    return {**plain, **named, **config.env}
+
+
+def common(environ: Mapping[str, str]) -> dict[str, str]:
+    """What every server gets."""
+    return {name: environ[name] for name in INHERITED if name in environ}
+
+
+def secrets_of(config: ServerConfig, environ: Mapping[str, str]) -> list[str]:
+    """Of what is in the environment and the arguments of a server, that which nobody else is to read.
+
+    The value of a variable that `env` was filled from is a secret, but for those that every server gets, and
+    for one plain word under a name that says nothing of a secret, such as ``CITY = "${CITY}"``.
+    """
+    mine = environment(config, environ).items()
+    named = [value for name, value in mine if is_secret(name, value)]
+    filled = [environ.get(name, "") for name in config.variables if name not in INHERITED]
+    unnamed = [value for value in filled if not is_word(value)]
+    said = [*config.args, *(value for _, value in mine)]
+    return [*named, *unnamed, *secrets_among(said)]
+
+
+def mask_of(configs: Iterable[ServerConfig], environ: Mapping[str, str]) -> Secrets:
+    """What takes the secrets of these servers out of any text."""
+    mask = Secrets()
+    for config in configs:
+        mask.put(config.name, secrets_of(config, environ))
+    return mask
+
+
+def mask(config: ServerConfig, environ: Mapping[str, str]) -> Mask:
+    """What takes them out of words of that server."""
+    return Mask(secrets_of(config, environ))

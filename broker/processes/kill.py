@@ -1,0 +1,107 @@
+"""The end of what a server started: its process tree, which `trees` finds, and its container.
+
+Nothing here starts a process of a server, and nothing gives up before it is known that nothing is left.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
+
+import trio
+
+from broker.processes import containers
+from broker.processes.cgroup import is_removed
+from broker.processes.container_options import Container
+from broker.processes.program import MENDS
+from broker.processes.trees import Hunt, Mark, Seen
+
+_KILL_ROUNDS = 100
+_KILL_PAUSE_S = 0.02
+_BLIND_PAUSE_S = 0.25
+_REMOVE_ROUNDS = 20
+"""The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Ending(NamedTuple):
+    """How the container of a process tree is ended: with the environment of the command that ran it."""
+
+    container: Container
+    environ: Mapping[str, str]
+
+    async def carry_out(self) -> str | None:
+        """Remove it, in a thread of its own; why there may be something left of it."""
+        alone = trio.CapacityLimiter(1)  # an engine that does not answer keeps no other thread waiting
+        try:
+            return await trio.to_thread.run_sync(containers.end, *self, limiter=alone)
+        except RuntimeError as error:  # a server has taken every thread there is
+            return str(error)
+
+
+async def kill_tree(
+    leader: int, mark: Mark, server: str, exited: Callable[[], Awaitable[None]], left: list[Seen]
+) -> None:
+    """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
+
+    Where nothing can be opened, nobody knows whether anything is left: it is waited for that, for another
+    process must not be started beside what may be there (law 1).
+
+    Args:
+        leader: the pid of the first process, which is nobody else's meanwhile.
+        mark: what the tree is known by.
+        server: whose it is, for the log.
+        exited: waits for the end of the leader.
+        left: what was there at the last look, also where this is cancelled.
+    """
+    nothing, hunt = 0, Hunt([mark])
+    for _ in range(_KILL_ROUNDS):
+        if mark.cgroup:
+            mark.cgroup.kill()
+        signal_group(leader, signal.SIGKILL)
+        with trio.move_on_after(_KILL_PAUSE_S):
+            await exited()
+        left[:] = [seen for _, seen in await _looked(hunt, server)]
+        nothing = 0 if left else nothing + 1
+        if nothing >= 2 and (is_removed(mark.cgroup) or nothing == _REMOVE_ROUNDS):
+            break
+        await trio.sleep(_KILL_PAUSE_S)
+
+
+async def _looked(hunt: Hunt, server: str) -> list[tuple[Mark, Seen]]:
+    """Go a round, as soon as that can be."""
+    told = False
+    while True:
+        try:
+            return await in_thread(hunt.go_round)
+        except OSError as error:
+            if not told:
+                _tell_blind(error, server)
+            told = True
+            await trio.sleep(_BLIND_PAUSE_S)
+
+
+def _tell_blind(error: OSError, server: str) -> None:
+    mend = MENDS.get(error.errno or 0, "").removeprefix("; ")
+    logger.error("server.cannot_be_seen", extra={"server": server, "reason": error.strerror, "mend": mend})
+
+
+async def in_thread(read: Callable[[], T]) -> T:
+    """Read all of /proc, and let others run meanwhile, unless a server has taken every thread there is."""
+    try:
+        return await trio.to_thread.run_sync(read)
+    except RuntimeError:
+        return read()
+
+
+def signal_group(leader: int, number: signal.Signals) -> None:
+    """Send a signal to a process group."""
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left in it, or they are another user's
+        os.killpg(leader, number)

@@ -1,0 +1,129 @@
+"""What an earlier broker left behind when it was killed, and its end.
+
+Blocks: it runs before anything is served. A broker starts no server before this is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from msgspec import structs
+
+from broker.config.names import file_name
+from broker.processes import containers
+from broker.processes.cgroup import Delegation, is_removed
+from broker.processes.containers import Removal, Unknown
+from broker.processes.records import Record, State, boot
+from broker.processes.trees import Hunt, Mark
+
+_ROUNDS = 100
+_PAUSE_S = 0.02
+_REMOVE_ROUNDS = 20
+
+logger = logging.getLogger("mcp-broker")
+
+
+def end_leftovers(
+    state: State, delegation: Delegation | None, removal_of: Callable[[Record], Removal]
+) -> None:
+    """End every process and container that is left of brokers with this state directory, and log each.
+
+    What an engine does not remove now, the server's own start has it remove first.
+
+    Args:
+        delegation: where they may have made cgroups, also some that no record tells of. A record's cgroup is
+            believed only where it is the one that is made for its server there.
+        removal_of: how the container of a record is removed; raises `containers.Unknown`.
+    """
+    here = boot()
+    written = [_believed(record, delegation) for record in state.records()]
+    records = {record.cookie: record for record in written if record.boot == here}
+    for server, cookie, cgroup in delegation.left(state.owner) if delegation else ():
+        found = Record(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
+        records.setdefault(cookie, found)
+    left = _kill_all(state.owner, list(records.values()))
+    _remove_cgroups([record for record in records.values() if record.cookie not in left])
+    left |= _end_containers(state, written, removal_of)
+    for record in [*records.values(), *written]:
+        if record.cookie not in left:
+            state.forget(record)
+
+
+def _believed(record: Record, delegation: Delegation | None) -> Record:
+    """Without a cgroup that is not the broker's own to end."""
+    if record.cgroup is None:
+        return record
+    own = delegation and delegation.of(file_name(record.server), record.cookie)
+    return record if own and str(own.path) == record.cgroup else structs.replace(record, cgroup=None)
+
+
+def _remove_cgroups(records: list[Record]) -> None:
+    """The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
+    for _ in range(_REMOVE_ROUNDS):
+        if all(is_removed(record.own_cgroup) for record in records):
+            break
+        time.sleep(_PAUSE_S)
+
+
+def _end_containers(state: State, records: list[Record], removal_of: Callable[[Record], Removal]) -> set[str]:
+    """Remove all their containers at once, also those of another boot, which the engine may have started
+    again; the cookies of what may be left all the same."""
+    noted = [record for record in records if record.container is not None]
+    for path in state.cidfiles() - {state.cidfile(record) for record in noted}:
+        _tell_container_left(path.stem.rpartition(".")[0], str(path), "its record is missing")
+    left, known = set[str](), list[tuple[Record, Removal]]()
+    for record in noted:
+        try:
+            known.append((record, removal_of(record)))
+        except Unknown as error:
+            if record.container is not None and os.path.lexists(record.container.cidfile):
+                _tell_container_left(record.server, record.container.cidfile, str(error))
+                state.owe(record, None)
+                left.add(record.cookie)
+    if not known:
+        return left
+    began = [os.path.exists(removal.container.cidfile) for _, removal in known]
+    with ThreadPoolExecutor(len(known)) as threads:
+        ends = threads.map(lambda one: containers.end(*one[1]), known)
+    for (record, (container, _)), why, had_begun in zip(known, ends, began, strict=True):
+        if why is not None:
+            _tell_container_left(record.server, container.cidfile, why)
+            state.owe(record, container)
+            left.add(record.cookie)
+        elif had_begun:
+            logger.warning("broker.leftover_container_removed", extra={"server": record.server})
+    return left
+
+
+def _tell_container_left(server: str, cidfile: str, why: str) -> None:
+    facts = {"server": server, "reason": why, "cidfile": cidfile}
+    logger.error("broker.leftover_container", extra=facts)
+
+
+def _kill_all(owner: str, records: list[Record]) -> set[str]:
+    """Kill until nothing is left; the cookies of what is left all the same."""
+    names = {record.cookie: record.server for record in records}
+    told = set[int]()
+    nothing, left = 0, set[str]()
+    hunt = Hunt([*(record.mark for record in records), Mark(f"{owner}.")])
+    for _ in range(_ROUNDS):
+        found = hunt.go_round()
+        left = {mark.cookie for mark, _ in found}
+        nothing = 0 if found else nothing + 1
+        if nothing == 2:
+            break
+        for mark, seen in found:
+            if mark.cgroup:
+                mark.cgroup.kill()
+            if seen.pid not in told:
+                facts = {"pid": seen.pid, "server": names.get(mark.cookie, "unknown")}
+                logger.warning("broker.leftover_killed", extra=facts)
+                told.add(seen.pid)
+        time.sleep(_PAUSE_S)
+    if left:
+        logger.error("broker.leftover_cannot_be_killed", extra={"servers": ",".join(map(str, left))})
+    return left

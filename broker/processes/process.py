@@ -1,0 +1,343 @@
+"""One server's process: start it, wait for it, end it with all that it started.
+
+It runs in a session of its own, with a cookie in its environment: by them, and by its pipes, `trees` finds
+the whole tree, also the parts that detached themselves.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+from msgspec import structs
+
+from broker.config.loading import ConfigError, Problem
+from broker.config.names import file_name
+from broker.config.schema import ServerConfig
+from broker.core.servers.start import Activity
+from broker.processes import containers
+from broker.processes import stub as launch
+from broker.processes.cgroup import Delegation
+from broker.processes.container_options import Container
+from broker.processes.containers import Removal, Unknown
+from broker.processes.environment import environment
+from broker.processes.exit_status import ExitStatus
+from broker.processes.kill import Ending, in_thread, kill_tree, signal_group
+from broker.processes.program import MENDS, SpawnError, program_of
+from broker.processes.records import Record, State, boot
+from broker.processes.trees import COOKIE, Mark, Seen, io_bytes, look_at, number_of, trees_of
+
+_F_SETPIPE_SZ = 1031
+"""From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
+
+_PIPE_BYTES = 1024 * 1024
+_MAX_DESCRIPTORS = 65_536
+_OWN_DESCRIPTORS, _DESCRIPTORS_A_SERVER = 32, 7
+"""What the broker itself has open, with the first few of its clients, and what each server takes."""
+
+_LOOK_S = 0.02
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Launcher(NamedTuple):
+    """What every server is started with.
+
+    `folder` is the config file's, where relative paths start; `state` is where a server is written down
+    while it runs; `delegation` is where its cgroup is made, if anywhere; `soft_limit` is how many descriptors
+    it may have open.
+    """
+
+    folder: Path
+    environ: Mapping[str, str]
+    state: State
+    delegation: Delegation | None
+    soft_limit: int
+
+    def spawn(self, config: ServerConfig) -> Process:
+        """Start a server. On the main thread only: the child dies with the thread that made it.
+
+        Raises:
+            SpawnError: there is no such program or folder, or it may not be run.
+        """
+        program = program_of(config, folder=self.folder, environ=self.environ)
+        try:
+            return self._start(config, program)
+        except OSError as error:
+            mend = MENDS.get(error.errno or 0, "")
+            raise SpawnError(f"it could not be started: {error.strerror}{mend}") from error
+        except UnicodeEncodeError as error:  # what it is may be a secret
+            raise SpawnError(
+                f"it could not be started: its table has characters that {error.encoding}, the encoding of "
+                f"this locale, does not have; start the broker with LC_ALL=C.UTF-8"
+            ) from None
+
+    def _start(self, config: ServerConfig, program: str) -> Process:
+        folder, environ = self.folder / (config.cwd or ""), environment(config, self.environ)
+        record = self._begun(config)
+        container, args = containers.told(config, program, folder, self.state.cidfile(record))
+        if container is not None:
+            record = structs.replace(record, container=container.noted(environ))
+        self.state.keep(record)
+        procs = str(record.own_cgroup.procs) if record.own_cgroup else ""
+        numbers = map(str, (os.getpid(), self.soft_limit, number_of(record.cookie)))
+        stub = [sys.executable, "-I", "-S", launch.__file__, *numbers, procs]
+        with ExitStack() as theirs, ExitStack() as ours:
+            ours.callback(self.state.forget, record)
+            stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
+            child = subprocess.Popen(
+                [*stub, program, *args],
+                cwd=folder,
+                env={**environ, COOKIE: record.cookie},
+                stdin=stdin.theirs,
+                stdout=stdout.theirs,
+                stderr=stderr.theirs,
+                start_new_session=True,
+            )
+            ours.callback(_take_back, child)
+            ending = Ending(container, environ) if container else None
+            process = Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours, ending)
+            ours.pop_all()
+        return process
+
+    async def end_owed(self, config: ServerConfig) -> None:
+        """Remove what is left of the server's earlier containers: it is not started beside them.
+
+        Raises:
+            SpawnError: their engine does not do it.
+        """
+        for record, container in self.state.owed_by(config.name):
+            why = await self._end_owed(record, container, config)
+            if why is not None:
+                cidfile = record.container.cidfile if record.container else self.state.cidfile(record)
+                mend = f"see that it answers; or remove the container by hand, and {cidfile}"
+                raise SpawnError(f"its last container may run still, and was not removed: {why}; {mend}")
+            self.state.forget(record)
+
+    async def _end_owed(
+        self, record: Record, container: Container | None, config: ServerConfig
+    ) -> str | None:
+        """Have a container removed; why it may be there still."""
+        environ = environment(config, self.environ)
+        try:
+            removal = Removal(container, environ) if container else self.removal_of(record, config)
+        except Unknown as error:
+            left = record.container is not None and os.path.lexists(record.container.cidfile)
+            return str(error) if left else None
+        return await Ending(*removal).carry_out()
+
+    def removal_of(self, record: Record, config: ServerConfig | None) -> Removal:
+        """How the container of an earlier broker's record is removed.
+
+        Raises:
+            Unknown: neither the config nor the broker itself can tell.
+        """
+        if record.container is None:
+            raise Unknown("its record tells of none")
+        own = self.state.cidfile(record)
+        return containers.removal_of(
+            record.container, config, folder=self.folder, environ=self.environ, cidfile=own
+        )
+
+    def _begun(self, config: ServerConfig) -> Record:
+        """The record of a process that is about to be started; its cgroup is made for it here."""
+        record = Record(server=config.name, cookie=self.state.new_cookie(), boot=boot())
+        if self.delegation is not None:
+            try:
+                cgroup = self.delegation.make(file_name(config.name), record.cookie)
+                record = structs.replace(record, cgroup=str(cgroup.path))
+            except OSError as error:  # it is found by its other marks
+                facts = {"server": config.name, "reason": error.strerror}
+                logger.warning("server.cgroup_not_made", extra=facts)
+        return record
+
+
+class _Pipe(NamedTuple):
+    ours: int
+    theirs: int
+
+
+def _pipe(theirs: ExitStack, ours: ExitStack, *, writes: bool) -> _Pipe:
+    """A pipe to a child: our end is non-blocking, and as large as the kernel lets us have it."""
+    read, write = os.pipe()
+    mine, other = (write, read) if writes else (read, write)
+    ours.callback(os.close, mine)
+    theirs.callback(os.close, other)
+    os.set_blocking(mine, False)
+    with suppress(OSError):  # the user's share of pipe memory is used up: a smaller one works too
+        fcntl.fcntl(mine, _F_SETPIPE_SZ, _PIPE_BYTES)
+    return _Pipe(mine, other)
+
+
+class Process:
+    """A running server. Its three pipes are non-blocking descriptors; `close` gives everything back.
+
+    The leader is not reaped before `close`: until then its pid, and so its group, can be nobody else's.
+    """
+
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        state: State,
+        record: Record,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        ending: Ending | None = None,
+    ) -> None:
+        self._child = child
+        self._ending = ending
+        self.container_left: str | None = None
+        """Why its container may be there after `end`."""
+        self.pid = child.pid
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        pipes = tuple(os.fstat(fd).st_ino for fd in (stdin, stdout, stderr))
+        self.mark = Mark(record.cookie, self.pid, frozenset(pipes), record.own_cgroup)
+        self._left: list[Seen] = []
+        self._state = state
+        leader = look_at(self.pid)
+        started = leader.started if leader else 0
+        self._pidfd = os.pidfd_open(child.pid)
+        self._record = structs.replace(record, pid=self.pid, started=started, pipes=pipes)
+        state.keep(self._record)
+
+    def __repr__(self) -> str:
+        return f"<Process pid={self.pid}>"
+
+    async def exited(self) -> None:
+        """Wait for the leader's end. Several tasks may; trio lets only one wait on a descriptor."""
+        try:
+            fd = os.dup(self._pidfd)
+        except OSError:  # none is left
+            while self.exit_status() is None:
+                await trio.sleep(_LOOK_S)
+            return
+        try:
+            await trio.lowlevel.wait_readable(fd)
+        finally:
+            _close(fd)
+
+    def exit_status(self) -> ExitStatus | None:
+        """How the leader ended; `None` while it runs."""
+        seen = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if seen is None:
+            return None
+        return ExitStatus(seen.si_status, by_signal=seen.si_code != os.CLD_EXITED)
+
+    def is_stopped(self) -> bool:
+        """Whether the leader was stopped, by SIGSTOP or the like: it does nothing until it is let go on."""
+        try:
+            seen = look_at(self.pid)
+        except OSError:  # it is looked at again
+            return False
+        return seen is not None and seen.stopped
+
+    def close_stdin(self) -> None:
+        """Tell the server, in the way the protocol has it, that it should end."""
+        if self.stdin >= 0:
+            _close(self.stdin)
+            self.stdin = -1
+
+    async def end(self, patience_s: float) -> list[int]:
+        """End the whole tree: stdin closed, SIGTERM, SIGKILL, with `patience_s` seconds between them.
+
+        One that is stopped gets SIGKILL at once: it hears of nothing else, and if it were let go on it would
+        first do what was asked of it before, which nobody waits for any more.
+
+        Gives the pids of what is there all the same: the kernel keeps it, in uninterruptible sleep say.
+
+        Source: 2026-07-28 basic/transports/stdio, *Shutdown*.
+        """
+        self.close_stdin()
+        for signal_next in (signal.SIGTERM, None):
+            if self.is_stopped():
+                break
+            with trio.move_on_after(patience_s):
+                await self.exited()
+            if self.exit_status() is not None:
+                break
+            if signal_next is not None:
+                signal_group(self.pid, signal_next)
+        await kill_tree(self.pid, self.mark, self._record.server, self.exited, self._left)
+        if self._ending is not None:
+            self.container_left = await self._ending.carry_out()
+        return [seen.pid for seen in self._left]
+
+    async def processes(self) -> int:
+        """How many of the tree run.
+
+        Raises:
+            OSError: nothing can be opened now, so that nobody knows.
+        """
+        trees = await in_thread(partial(trees_of, [self.mark]))
+        return len(trees[self.mark.cookie].processes)
+
+    async def activity(self) -> Activity:
+        """What the tree has done so far.
+
+        Raises:
+            OSError: nothing can be opened now, so that nobody knows.
+        """
+        tree = (await in_thread(partial(trees_of, [self.mark])))[self.mark.cookie]
+        pids = frozenset(seen.pid for seen in tree.processes)
+        return Activity(pids, tree.cpu_s, sum(map(io_bytes, pids)))
+
+    def close(self) -> None:
+        """Reap the leader, unless the kernel keeps it, and give all descriptors back."""
+        self.close_stdin()
+        for fd in (self.stdout, self.stderr, self._pidfd):
+            _close(fd)
+        self._child.poll()
+        if self._ending is not None and self.container_left is not None:
+            self._state.owe(self._record, self._ending.container)
+        elif not self._left:
+            self._state.forget(self._record)
+
+
+def _take_back(child: subprocess.Popen[bytes]) -> None:
+    """End what was started and cannot be watched."""
+    signal_group(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _close(fd: int) -> None:
+    trio.lowlevel.notify_closing(fd)
+    os.close(fd)
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process have as many descriptors as it may; the limit before, which is the servers'.
+
+    Every connection and every server costs a few, and the usual soft limit of 1,024 is for programs that
+    use select(2).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MAX_DESCRIPTORS), hard))
+    return soft
+
+
+def check_descriptor_limit(servers: int) -> None:
+    """Refuse to serve where not even the first clients could be: libzmq aborts without descriptors.
+
+    Raises:
+        ConfigError: the limit is too low for so many servers.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = (_OWN_DESCRIPTORS + _DESCRIPTORS_A_SERVER * servers) * 4 // 3  # see `endpoint`
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        problem = (
+            f"only {soft} files may be open at once, and {servers} servers with their clients need {needed}"
+        )
+        mend = "raise the limit: LimitNOFILE= of the service, `ulimit -n` of a shell"
+        raise ConfigError([Problem("servers", problem, mend)])

@@ -1,0 +1,110 @@
+"""Reading `broker.toml`."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli
+
+from broker.config.loading import ConfigError, Problem, load
+from broker.config.schema import Config, ServerConfig
+from broker.processes.environment import with_credentials
+
+METRICS_PACKAGES = ("h11", "prometheus_client")
+"""What the extra `metrics` of pyproject.toml brings; a test holds the two together."""
+
+MAX_BYTES = 1024 * 1024
+"""A larger file is most likely another one, and to read it would keep the broker from its clients."""
+
+
+def read(path: Path, environ: Mapping[str, str]) -> Config:
+    """The configuration in a file. A server with a mistake in its own values is in it with its `faults`.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or has other mistakes; all of them at once.
+    """
+    config = load(tables(path), with_credentials(environ), leave_out=True)
+    _check_installed(config)
+    folder = path.resolve().parent
+    servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
+    return msgspec.structs.replace(config, servers=servers)
+
+
+def tables(path: Path) -> dict[str, Any]:
+    """What a file says, as TOML has it.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
+    try:
+        return tomli.loads(text_of(path))
+    except (tomli.TOMLDecodeError, RecursionError) as error:  # the latter where tables nest too deep
+        raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
+
+
+def text_of(path: Path) -> str:
+    """The text of a `broker.toml`, without the mark that editors of Windows begin a file with.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return _content(path).decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError([Problem(str(path), error.strerror or str(error), _mend(error))]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), f"not UTF-8: {error.reason}", "save it as UTF-8")]) from None
+
+
+def _content(path: Path) -> bytes:
+    """What is in a file. A FIFO is not waited for: nobody may ever write to it."""
+    mend = "name the file itself with --config"
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ConfigError([Problem(str(path), "this is a pipe or a device, not a file", mend)])
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        problem = f"this has more than {MAX_BYTES} bytes, and is most likely no config"
+        raise ConfigError([Problem(str(path), problem, mend)])
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _mend(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"let this user (uid {os.geteuid()}) read it: chgrp it to a group of the user, and chmod 0640"
+    example = Path(sys.prefix, "share", "broker.toml")  # of an installed service
+    begin = (
+        f"begin with a copy of {example}"
+        if example.exists()
+        else "create it; the broker.toml of the repository is an example"
+    )
+    return f"name another file with --config, or {begin}"
+
+
+def _with_roots(server: ServerConfig, folder: Path) -> ServerConfig:
+    """The same with its roots as URIs, as MCP has them."""
+    uris = (root if root.startswith("file://") else _uri(folder / root) for root in server.roots)
+    return msgspec.structs.replace(server, roots=tuple(uris))
+
+
+def _uri(path: Path) -> str:
+    return Path(os.path.normpath(path)).as_uri()
+
+
+def _check_installed(config: Config) -> None:
+    """What the config asks for has to be there; only the file's own reader can know."""
+    missing = [name for name in METRICS_PACKAGES if find_spec(name) is None]
+    if config.broker.metrics is not None and missing:
+        mend = "run pip install '.[metrics]' in its checkout, or remove the key"
+        raise ConfigError([Problem("broker.metrics", f"this Python has no {', '.join(missing)}", mend)])

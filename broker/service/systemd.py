@@ -1,0 +1,148 @@
+"""What systemd and the broker tell each other: readiness, status, the watchdog, sockets handed over.
+
+The protocol is one datagram of `NAME=value` lines, and three variables (sd_notify(3), sd_watchdog_enabled(3),
+sd_listen_fds(3)). It is spoken here: the bindings that exist need libsystemd or are no longer kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+
+import trio
+
+from broker.base.text import clip
+from broker.core.servers.lifecycle import State
+from broker.core.servers.server import Server
+
+FIRST_FD = 3
+"""Where the descriptors that systemd hands over begin (SD_LISTEN_FDS_START)."""
+
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+_NAMED = 5
+_REASON_CHARS = 160
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Manager:
+    """The service manager; where there is none, what is told it goes nowhere.
+
+    Args:
+        address: of its socket, `@…` for an abstract one.
+        watchdog_s: after so many seconds without a sign of life it starts the broker again.
+        sockets: what listens already, by its endpoint.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        watchdog_s: float | None = None,
+        sockets: Mapping[str, int] | None = None,
+    ) -> None:
+        self.watchdog_s = watchdog_s
+        self.sockets = dict(sockets or {})
+        self._address = address
+        self._status = ""
+
+    @classmethod
+    def of(cls, environ: MutableMapping[str, str], pid: int | None = None) -> Manager:
+        """Take what the manager says out of the environment: it is for this process, and for no server.
+
+        Args:
+            environ: the variables; those of the manager are removed.
+            pid: this process, by default.
+        """
+        told = {name: environ.pop(name, "") for name in _VARIABLES}
+        pid = os.getpid() if pid is None else pid
+        watched = told["WATCHDOG_PID"] in ("", str(pid)) and told["WATCHDOG_USEC"].isdecimal()
+        count = told["LISTEN_FDS"] if told["LISTEN_PID"] == str(pid) else ""
+        return cls(
+            told["NOTIFY_SOCKET"] or None,
+            int(told["WATCHDOG_USEC"]) / 1e6 if watched else None,
+            dict(_listeners(range(FIRST_FD, FIRST_FD + int(count)) if count.isdecimal() else ())),
+        )
+
+    # -- what it is told --------------------------------------------------------------------------
+
+    def ready(self) -> None:
+        """Clients are served; also said when a reload is over."""
+        self._tell("READY=1")
+
+    def reloading(self) -> None:
+        """The config is being read again. `ready` ends it."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self, within_s: float) -> None:
+        """The broker ends, and takes no longer than this, whatever the unit allows."""
+        self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
+
+    def status(self, text: str) -> None:
+        """One line for people, as `systemctl status` shows it."""
+        lines = (" ".join(line.split()) for line in text.splitlines())
+        text = "; ".join(filter(None, lines))  # a further line would be a further message
+        if text != self._status:
+            self._status = text
+            self._tell(f"STATUS={text}")
+
+    async def feed(self, *pulses: Callable[[], Awaitable[None]]) -> None:
+        """Give a sign of life, twice in the watchdog's time, for as long as each of `pulses` comes back."""
+        if self.watchdog_s is None:
+            return
+        while True:
+            for pulse in pulses:
+                await pulse()
+            self._tell("WATCHDOG=1")
+            await trio.sleep(self.watchdog_s / 2)
+
+    def _tell(self, *lines: str) -> None:
+        if self._address is None:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as plug:
+                plug.sendto("\n".join(lines).encode(errors="replace"), address)
+        except OSError as error:  # it does not read, or is gone; nobody is to wait for it
+            logger.warning("manager.not_told", extra={"what": lines[0], "reason": error.strerror})
+
+
+def _listeners(fds: Iterable[int]) -> Iterator[tuple[str, int]]:
+    """The endpoint that each listens at; a socket of another kind has a name that no endpoint has."""
+    for fd in fds:
+        os.set_inheritable(fd, False)
+        os.set_blocking(fd, False)
+        with socket.socket(fileno=os.dup(fd)) as plug:
+            name = plug.getsockname() if plug.family == socket.AF_UNIX else None
+            listens = plug.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        plain = isinstance(name, str) and name.startswith("/") and listens
+        yield f"ipc://{name}" if plain else f"descriptor {fd}", fd
+
+
+def summary(servers: Iterable[Server], problems: Sequence[str] = (), waiting: Sequence[str] = ()) -> str:
+    """How it is, in one line: how many servers are ready, what is the matter with the others and the config.
+
+    Args:
+        servers: all that are configured.
+        problems: what is wrong with the config file that a reload has refused.
+        waiting: the keys that have no effect before a restart.
+    """
+    wanted = [server for server in servers if server.config.enabled]
+    others = [server for server in wanted if server.lifecycle.state is not State.READY]
+    said = [f"{len(wanted) - len(others)} of {len(wanted)} servers ready"]
+    said += [_in_words(server) for server in others[:_NAMED]]
+    if len(others) > _NAMED:
+        said.append(f"and {len(others) - _NAMED} more")
+    if problems:
+        further = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        said.append(f"config not reloaded: {clip(problems[0], _REASON_CHARS)}{further}")
+    if waiting:
+        said.append(f"without effect until a restart: {clip(', '.join(waiting), _REASON_CHARS)}")
+    return "; ".join(said)
+
+
+def _in_words(server: Server) -> str:
+    why = f" ({clip(server.last_error, _REASON_CHARS)})" if server.last_error else ""
+    return f"{server.name}: {server.shown_state}{why}"

@@ -1,0 +1,1 @@
+"""Servers on stdio: one process, its pipes, and what it writes to stderr."""

@@ -1,0 +1,217 @@
+"""One process while it is served: its lines are read, and what happens to it is told, with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import trio
+
+from broker.core.servers.health import Looks
+from broker.core.servers.lifecycle import Ending, Event, Lifecycle, State
+from broker.core.servers.start import LOOK_S
+from broker.hub import Hub
+from broker.processes.exit_status import ExitStatus
+from broker.processes.process import Process
+from broker.upstream.stdio.pipe import LineTooLong, Upstream
+from broker.upstream.stdio.stderr import StderrLog
+
+_ENVELOPE_BYTES = 65_536
+_BESIDE_CALLS_BYTES = 4 * 1024 * 1024
+"""What may wait for a stdin beside calls. Those stop above 1 MiB, two of the largest later at most."""
+
+_LAST_WORDS_S = 1.0
+_STDIN_LOOK_S = 0.1
+_LOOKS_A_WATCH = 3
+"""How often a process is looked at within `watchdog_sec`."""
+
+_TOO_LONG = (
+    "it wrote a line above max_message_bytes = {}; "
+    "have it answer with less, or raise max_message_bytes in [limits] and restart the broker"
+)
+
+_OVERFULL = (
+    "it does not read its stdin: more than {} bytes wait for it there, such as answers to its own requests; "
+    "have it read its stdin while it writes"
+)
+
+
+class Watch:
+    """What sees to one process.
+
+    Args:
+        name: its server's.
+        process: what is seen to.
+        lifecycle: its server's automaton, which is told here of signs of life, and else only read.
+        log: where what it writes for people goes.
+        hub: what its lines go to.
+        tell: is told what has happened to it.
+        max_message_bytes: the largest result of the server.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        process: Process,
+        lifecycle: Lifecycle,
+        log: StderrLog,
+        hub: Hub,
+        tell: Callable[[Event, Ending], object],
+        max_message_bytes: int,
+    ) -> None:
+        self._name = name
+        self._process = process
+        self._lifecycle = lifecycle
+        self._log = log
+        self._hub = hub
+        self._tell = tell
+        self._max_message_bytes = max_message_bytes
+        self._take: Callable[[bytes], bool] = self._first_line
+        self.read = trio.Event()
+        """Set once the process has read what it was asked first."""
+        self._max_waiting_bytes = 2 * max_message_bytes + _BESIDE_CALLS_BYTES
+        self.upstream = Upstream(
+            process.stdin,
+            process.stdout,
+            max_line_bytes=max_message_bytes + _ENVELOPE_BYTES,
+            congested=lambda congested: hub.congested(name, congested),
+            max_waiting_bytes=self._max_waiting_bytes,
+            overfull=self._overfull,
+        )
+
+    def _overfull(self) -> None:
+        self._hub.overfull(self._name)
+        self._tell(Event.FAILED, Ending(_OVERFULL.format(self._max_waiting_bytes)))
+
+    def begin(self, nursery: trio.Nursery, watchdog_s: float) -> None:
+        """From now on, until the nursery is cancelled.
+
+        Args:
+            watchdog_s: within how many seconds it should be noticed that the process was stopped; 0: never.
+        """
+        nursery.start_soon(self._read)
+        nursery.start_soon(self._flush)
+        nursery.start_soon(self._look, watchdog_s)
+        nursery.start_soon(self.upstream.watch)
+        nursery.start_soon(self._log.drain, self._process.stderr, self._heard)
+        nursery.start_soon(self._look_at_tree)
+        nursery.start_soon(self._look_at_stdin)
+
+    async def _look_at_stdin(self) -> None:
+        """Tell when the process has read what it was asked, until it is ready: it runs, or it hangs at it."""
+        await trio.sleep(_STDIN_LOOK_S)
+        while self._lifecycle.state is State.HANDSHAKE:
+            if not self.upstream.unread():
+                self._hub.taken(self._name)
+                self.read.set()
+            await trio.sleep(_STDIN_LOOK_S)
+
+    def _heard(self) -> None:
+        self._lifecycle.alive(trio.current_time())
+        self._hub.heard(self._name)
+
+    def _first_line(self, line: bytes) -> bool:
+        self._take = partial(self._hub.line, self._name)
+        self._lifecycle.alive(trio.current_time(), spoke=True)
+        return self._take(line)
+
+    async def _read(self) -> None:
+        """Read until the process ends or closes its output, and say which it was."""
+        over = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                try:
+                    await self.upstream.read(lambda line: self._take(line), self._hub.settle, self._caught_up)
+                except LineTooLong:
+                    self._tell(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
+                over.set()
+
+            async def wait() -> None:
+                await self._process.exited()
+                over.set()
+
+            nursery.start_soon(read)
+            nursery.start_soon(wait)
+            await over.wait()
+            # The last lines may come after the exit, and the exit after the last line.
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
+            if self._process.exit_status() is not None:
+                await self.upstream.caught_up(self._process.stderr)
+                nursery.cancel_scope.cancel()
+        await self._tell_end()
+
+    async def _caught_up(self) -> None:
+        await self._hub.caught_up(self._name)
+
+    async def _tell_end(self) -> None:
+        status = self._process.exit_status()
+        if self._is_legacy(status):
+            ended = "it closed its output" if status is None else str(status)
+            self._tell(Event.LEGACY, Ending(f"{ended}, asked for server/discover"))
+        elif status is None:
+            self._tell(Event.EXITED, Ending(f"it closed its output{self._log.why()}"))
+        else:
+            words = self._in_words(status) + await self._left_running(status)
+            cause = None if status.never_ran else status.cause
+            self._tell(Event.EXITED, Ending(words, failure=status.failure, cause=cause))
+
+    def _is_legacy(self, status: ExitStatus | None) -> bool:
+        """Whether it ended, or closed its output, because of the era probe, as some older servers do."""
+        asked = self._lifecycle.state is State.HANDSHAKE and self._hub.probing(self._name)
+        return asked and (status is None or not status.never_ran)
+
+    def _in_words(self, status: ExitStatus) -> str:
+        """How it ended, with what it said of the cause."""
+        if status.never_ran:
+            return f"it could not be run: {next(iter(self._log.tail(1)), status)}"
+        during = " before it was ready" if self._lifecycle.state is State.HANDSHAKE else ""
+        why = self._log.why(killed=status.killed) if status.failure or during else ""
+        return f"{status}{during}{why}"
+
+    async def _left_running(self, status: ExitStatus) -> str:
+        """What to tell of a wrapper that is content, and leaves behind what most likely is the server."""
+        try:
+            count = 0 if status.failure else await self._process.processes()
+        except OSError:  # nothing can be opened now
+            count = 0
+        if not count:
+            return ""
+        return (
+            f", and left {count} of its processes running, which were ended with it; "
+            f"let it wait for them, or become the server by `exec`"
+        )
+
+    async def _look(self, watchdog_s: float) -> None:
+        """See to it that a process which was stopped is replaced, whatever it was at."""
+        every_s, looks = watchdog_s / _LOOKS_A_WATCH, Looks()
+        while every_s:
+            await trio.sleep(every_s)
+            if looks.saw(stopped=self._process.is_stopped()):
+                self._tell(Event.FAILED, Ending("it was stopped by SIGSTOP or the like, and did not go on"))
+                return
+
+    async def _look_at_tree(self) -> None:
+        """While its start may be downloading: notice that its tree does something."""
+        before = None
+        while (start := self._lifecycle.start) is not None and start.runner is not None and not start.spoke:
+            every_s = min(LOOK_S, start.start_s / 4)
+            await trio.sleep(every_s)
+            with suppress(OSError):  # nothing can be opened now
+                now = await self._process.activity()
+                if before is not None and now.since(before, every_s):
+                    self._lifecycle.alive(trio.current_time())
+                before = now
+
+    async def _flush(self) -> None:
+        await self.upstream.flush()
+        with trio.move_on_after(_LAST_WORDS_S):
+            await self._process.exited()
+            return  # that is why, and `_read` tells how
+        legacy = self._is_legacy(None)
+        ended = "it closed its input"
+        self._tell(
+            Event.LEGACY if legacy else Event.EXITED,
+            Ending(f"{ended}, asked for server/discover" if legacy else ended),
+        )

@@ -1,0 +1,1 @@
+"""The client for asyncio: connections, channels, calls. It imports `transport` and `protocol`."""

@@ -1,0 +1,305 @@
+"""`BrokerClient`: the MCP servers of a broker, for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+from client_shim.asyncio.call import OnLog, OnProgress
+from client_shim.asyncio.membership import OnListChanged, OnNotification, OnResourceUpdated, Seat
+from client_shim.errors import InvalidReply
+from client_shim.protocol import payload
+from client_shim.results import (
+    RESULT_TYPES,
+    CallResult,
+    Completion,
+    Data,
+    Prompt,
+    PromptResult,
+    ReadResult,
+    Resource,
+    ResourceTemplate,
+    Tool,
+)
+from client_shim.text import shown
+from client_shim.wire import MANAGEMENT, PROGRESS_EXTENDS, WANTS_PROGRESS
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+D = TypeVar("D", bound=Data)
+
+_META = "io.modelcontextprotocol/"
+
+
+class Options(TypedDict, total=False):
+    """What every request takes; `BrokerClient.request` says what each is."""
+
+    timeout: float | None
+    on_progress: OnProgress | None
+    on_log: OnLog | None
+    progress_extends: bool
+    input_responses: Mapping[str, Any] | None
+    request_state: str | None
+    meta: Mapping[str, Any] | None
+
+
+class BrokerClient:
+    """A client of the broker's servers::
+
+        async with BrokerClient("my backend") as broker:
+            tools = await broker.list_tools("time")
+            result = await broker.call_tool("time", "get_current_time", {"timezone": "Asia/Tokyo"})
+
+    Make as many as is convenient: all clients of an event loop share one connection, and one that is
+    forgotten without being closed is released when it is collected. One may be made anywhere, also before a
+    fork; it belongs to the loop it is first used in, and finds a new connection in another process or after
+    that loop. docs/client.md tells all of it with examples.
+
+    Args:
+        name: what the broker's `status` calls this program.
+        endpoint: where the broker listens; `client_shim.transport.endpoint.default_endpoint` where it is not
+        given. timeout: the deadline of a call that is given none, in seconds; `None` leaves it to the broker.
+        hello_timeout_s: how long a broker may take to greet.
+        reconnect_s: how long a call waits for a broker that was there and is gone, within its own deadline.
+            One that is gone for longer, and still is, is not waited for.
+        capabilities: what this program can do for servers of 2026-07-28, such as ``{"elicitation": {}}``; it
+            goes with every request that has none of its own in `meta`.
+        on_list_changed: called with server and "tools", "resources" or "prompts" when a list is another one.
+        on_resource_updated: called with server and uri when a resource changed that was subscribed to.
+        on_notification: called with server, method and params of both, and of whatever else there may be.
+
+    These three are called in the loop, one at a time; what they raise is logged. After a reconnection they
+    are called for everything that was listened to, for it cannot be known what changed meanwhile.
+
+    Every method that talks to the broker connects where that has not been done, and raises:
+
+    * `Unavailable` (a `ConnectionError`): there is no broker to talk to, or it was lost meanwhile;
+    * `CallError`: the call ended badly, with a class for every reason; `ServerError` is the server's own.
+    """
+
+    def __init__(
+        self,
+        name: str = "client",
+        endpoint: str | None = None,
+        *,
+        timeout: float | None = None,
+        hello_timeout_s: float = 5.0,
+        reconnect_s: float = 5.0,
+        capabilities: Mapping[str, Any] | None = None,
+        on_list_changed: OnListChanged | None = None,
+        on_resource_updated: OnResourceUpdated | None = None,
+        on_notification: OnNotification | None = None,
+    ) -> None:
+        self.timeout = timeout
+        self._capabilities = capabilities
+        callbacks = (on_list_changed, on_resource_updated, on_notification)
+        self._seat = Seat(name, endpoint, hello_timeout_s, reconnect_s, *callbacks)
+
+    def __repr__(self) -> str:
+        return f"<BrokerClient {self.name!r} {self._seat}>"
+
+    async def __aenter__(self) -> BrokerClient:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def name(self) -> str:
+        """What the broker's `status` calls this program."""
+        return self._seat.name
+
+    @property
+    def connected(self) -> bool:
+        """Whether a call could be sent this moment."""
+        return self._seat.connected
+
+    async def connect(self) -> None:
+        """Connect now, and raise `Unavailable` now where that does not work. Calls do it by themselves."""
+        await self._seat.join(self.timeout)
+
+    async def aclose(self) -> None:
+        """Release what this client holds; its calls end. From any task, and as often as you like."""
+        self._seat.close()
+
+    # --- calls -----------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        server: str,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_progress: OnProgress | None = None,
+        on_log: OnLog | None = None,
+        progress_extends: bool = False,
+        input_responses: Mapping[str, Any] | None = None,
+        request_state: str | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make any MCP request and return its result as plain data.
+
+        Args:
+            timeout: in seconds. The broker ends the call then; this side does so itself 2 s later.
+            on_progress: called, and awaited where it is asynchronous, with progress, total and message.
+                What it raises is logged.
+            on_log: the same with level, data and logger of what a server of 2026-07-28 logs during the call,
+                from "info" up; `meta` may name another level.
+            progress_extends: each progress starts the time anew.
+            input_responses, request_state: the answers to a result that was `input_required`, and its state.
+            meta: the `_meta` of the request. Progress tokens and protocol versions are the broker's own.
+        """
+        answers = {"inputResponses": input_responses, "requestState": request_state}
+        given = {key: value for key, value in answers.items() if value is not None}
+        wants_progress = on_progress is not None or progress_extends
+        ask = payload.ask(
+            server,
+            method,
+            {**(params or {}), **given} if given else params,
+            timeout_s=self.timeout if timeout is None else timeout,
+            flags=WANTS_PROGRESS * wants_progress | PROGRESS_EXTENDS * progress_extends,
+            meta=self._meta(server, meta, on_log is not None),
+        )
+        return payload.decode(ask.subject, await self._seat.call(ask, on_progress, on_log))
+
+    def _meta(self, server: str, given: Mapping[str, Any] | None, logs: bool) -> Mapping[str, Any] | None:
+        ours: dict[str, Any] = {_META + "logLevel": "info"} if logs else {}
+        if self._capabilities is not None and server != MANAGEMENT:
+            ours[_META + "clientCapabilities"] = self._capabilities
+        return {**ours, **(given or {})} if ours else given
+
+    async def call_tool(
+        self,
+        server: str,
+        tool: str,
+        arguments: dict[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> CallResult:
+        """Call a tool. A tool that fails returns a result with `isError`; see `request` for the options."""
+        params = {"name": tool, "arguments": {} if arguments is None else arguments}
+        return await self._get(CallResult, server, "tools/call", params, options)
+
+    async def list_tools(self, server: str, *, timeout: float | None = None) -> list[Tool]:
+        """The tools of a server, all of them, from the broker's catalogue where that is fresh."""
+        return await self._list(Tool, server, "tools/list", "tools", timeout)
+
+    async def list_resources(self, server: str, *, timeout: float | None = None) -> list[Resource]:
+        """The resources of a server."""
+        return await self._list(Resource, server, "resources/list", "resources", timeout)
+
+    async def list_resource_templates(
+        self, server: str, *, timeout: float | None = None
+    ) -> list[ResourceTemplate]:
+        """The resource templates of a server."""
+        method = "resources/templates/list"
+        return await self._list(ResourceTemplate, server, method, "resourceTemplates", timeout)
+
+    async def list_prompts(self, server: str, *, timeout: float | None = None) -> list[Prompt]:
+        """The prompts of a server."""
+        return await self._list(Prompt, server, "prompts/list", "prompts", timeout)
+
+    async def read_resource(self, server: str, uri: str, **options: Unpack[Options]) -> ReadResult:
+        """What is in a resource."""
+        return await self._get(ReadResult, server, "resources/read", {"uri": str(uri)}, options)
+
+    async def get_prompt(
+        self,
+        server: str,
+        name: str,
+        arguments: dict[str, str] | None = None,
+        **options: Unpack[Options],
+    ) -> PromptResult:
+        """A prompt, filled in with the arguments."""
+        params = {"name": name, "arguments": {} if arguments is None else arguments}
+        return await self._get(PromptResult, server, "prompts/get", params, options)
+
+    async def complete(
+        self,
+        server: str,
+        ref: dict[str, Any],
+        argument: dict[str, str],
+        *,
+        context: dict[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> Completion:
+        """Proposals for an argument of a prompt or a resource template.
+
+        Args:
+            ref: ``{"type": "ref/prompt", "name": …}`` or ``{"type": "ref/resource", "uri": …}``.
+            argument: ``{"name": …, "value": what is typed so far}``.
+            context: ``{"arguments": {name: value}}``, those that are filled in already.
+        """
+        method, params = "completion/complete", {"ref": ref, "argument": argument}
+        if context is not None:
+            params["context"] = context
+        raw = await self.request(server, method, params, **options)
+        return _wrap(Completion, _field(raw, "completion", server, method), server, method)
+
+    async def subscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
+        """Hear of it when this resource changes, also across restarts of server and broker.
+
+        Raises `MethodRefused` where the server does not tell of its resources.
+        """
+        await self._seat.subscribe(server, str(uri), True, self.timeout if timeout is None else timeout)
+
+    async def unsubscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
+        """Hear of it no longer."""
+        await self._seat.subscribe(server, str(uri), False, self.timeout if timeout is None else timeout)
+
+    async def ping(self, *, timeout: float | None = None) -> None:
+        """Return if the broker answers."""
+        await self.request(MANAGEMENT, "ping", timeout=timeout)
+
+    async def servers(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """The configured servers: name, state, era, protocol, tools, last_error, …"""
+        raw = await self.request(MANAGEMENT, "servers", timeout=timeout)
+        servers = _field(raw, "servers", MANAGEMENT, "servers")
+        if not isinstance(servers, list) or not all(isinstance(one, dict) for one in servers):
+            raise _unusable(MANAGEMENT, "servers", "`servers` is not a list of objects")
+        return servers
+
+    async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """What ``mcp-broker status --json`` prints."""
+        status: dict[str, Any] = await self.request(MANAGEMENT, "status", timeout=timeout)
+        return status
+
+    async def _list(
+        self, kind: type[D], server: str, method: str, field: str, timeout: float | None
+    ) -> list[D]:
+        entries = _field(await self.request(server, method, timeout=timeout), field, server, method)
+        if not isinstance(entries, list):
+            raise _unusable(server, method, f"`{field}` is no list")
+        return [_wrap(kind, entry, server, method) for entry in entries]
+
+    async def _get(
+        self, kind: type[D], server: str, method: str, params: dict[str, Any], options: Options
+    ) -> D:
+        raw = await self.request(server, method, params, **options)
+        if isinstance(raw, dict) and (type_ := raw.get("resultType", "complete")) not in RESULT_TYPES:
+            raise _unusable(server, method, f"it is of the type {shown(type_)}, which MCP does not have")
+        return _wrap(kind, raw, server, method)
+
+
+def _field(raw: Any, field: str, server: str, method: str) -> Any:
+    if not isinstance(raw, dict) or field not in raw:
+        raise _unusable(server, method, f"it has no `{field}`")
+    return raw[field]
+
+
+def _wrap(kind: type[D], raw: Any, server: str, method: str) -> D:
+    if not isinstance(raw, dict):
+        raise _unusable(server, method, f"{shown(raw)} is not an object")
+    return kind(raw)
+
+
+def _unusable(server: str, method: str, why: str) -> InvalidReply:
+    return InvalidReply(
+        f"`{method}` of server {server!r}: the result cannot be used: {why}",
+        hint="this is the server's mistake: report it to its authors",
+    )

@@ -1,0 +1,121 @@
+"""A `Link` on an asyncio event loop: it is woken by the loop, and by deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+
+from client_shim import log
+from client_shim.errors import UnsupportedPlatform
+from client_shim.protocol.events import Event
+from client_shim.protocol.state import ClientState
+from client_shim.transport.dealer import Link
+
+MAX_PUT_OFF = 16
+"""How often a deadline may be put off for what has arrived before it: a flood must not do so for ever."""
+
+
+class LoopLink:
+    """Reads, sends and keeps deadlines; what happens goes to `on_event`, one at a time and in order.
+
+    Args:
+        context: what the callbacks run in. They serve all, and must not keep the context variables of
+            whoever came first.
+
+    Raises:
+        InvalidEndpoint: libzmq cannot make anything of the endpoint.
+        UnsupportedPlatform: the loop cannot watch sockets.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: str,
+        state: ClientState,
+        on_event: Callable[[Event], None],
+        context: Context,
+    ) -> None:
+        self.state = state
+        self.loop = loop
+        self._on_event = on_event
+        self._context = context
+        self._again = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")  # uvloop's handles do not always say
+        self._link: Link | None = Link(endpoint, state)
+        self._filenos = self._link.filenos
+        self._watch_filenos()
+        self.wake_by(state.next_deadline())
+        self.settle()
+
+    def _watch_filenos(self) -> None:
+        try:
+            for fileno in self._filenos:
+                self.loop.add_reader(fileno, self._work)
+        except NotImplementedError:
+            self.close()
+            raise UnsupportedPlatform(
+                f"{type(self.loop).__name__} cannot watch sockets, as that of Windows cannot",
+                hint="use asyncio.SelectorEventLoop there, or run the backend in Docker or WSL",
+            ) from None
+
+    def settle(self) -> None:
+        """To be called after every touch of `state`.
+
+        It sends, and comes back soon where that has swallowed the edge of the socket's FD.
+        """
+        if self._link is None:
+            return
+        self._link.flush()
+        if not self._again and self._link.swallowed():
+            self._again = True
+            self.loop.call_soon(self._work, context=self._context)
+
+    def wake_by(self, when: float | None, *, put_off: int = 0) -> None:
+        """See to the deadlines at this time of the loop's clock, or earlier; `None` is never."""
+        if when is None or (self._timer is not None and self._timer_at <= when):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_at(when, self._tick, put_off, context=self._context)
+        self._timer_at = when
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Let go of the loop and the sockets. Nothing is reported any more."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.loop.is_closed():
+            for fileno in self._filenos:
+                self.loop.remove_reader(fileno)
+        link.close(linger_ms)
+
+    def _work(self) -> None:
+        self._again = False
+        if self._link is not None:
+            self._tell(self._link.receive())
+            self.settle()
+
+    def _tell(self, events: list[Event]) -> None:
+        """Pass the events on. A fault at one of them must not keep the ends of calls from their callers."""
+        for event in events:
+            try:
+                self._on_event(event)
+            except Exception as fault:
+                log.warn(f"an event of the connection could not be handled: {fault!r}; report this", fault)
+
+    def _tick(self, put_off: int) -> None:
+        """A deadline: but what arrived before it, while this process was busy, comes first."""
+        self._timer = None
+        if self._link is None:
+            return
+        if self._link.has_work() and put_off < MAX_PUT_OFF:
+            self.wake_by(self.loop.time(), put_off=put_off + 1)
+            self._work()
+            return
+        self._tell(self.state.expire(self.loop.time()))
+        self.wake_by(self.state.next_deadline())
+        self.settle()

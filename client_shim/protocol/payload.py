@@ -1,0 +1,218 @@
+"""The bodies: plain data to JSON and back, with errors that name the value at fault."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from client_shim.errors import InvalidReply, InvalidRequest
+from client_shim.text import shown
+from client_shim.wire import MANAGEMENT, Fault
+
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_READING = ("ping", "servers", "status", "logs")
+_THEIRS = "this is the server's mistake: report it to its authors"
+
+
+class Progress(NamedTuple):
+    """How far a call has come. `total` and `message` are what the server says, where it says anything."""
+
+    progress: float
+    total: float | None
+    message: str | None
+
+
+class LogMessage(NamedTuple):
+    """What a server logs while it works on a call."""
+
+    level: str
+    data: Any
+    logger: str | None
+
+
+class Ask(NamedTuple):
+    """A request, ready to be sent: encoded, checked, and with a name for the errors it may end in."""
+
+    subject: str
+    service: str
+    method: str
+    body: bytes | None
+    timeout_s: float | None = None
+    flags: int = 0
+    meta: dict[str, Any] | None = None
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it asks the broker about itself: a lost one has changed nothing."""
+        return self.service == MANAGEMENT and self.method in _READING
+
+
+def ask(
+    server: str,
+    method: str,
+    params: Mapping[str, Any] | None,
+    *,
+    timeout_s: float | None = None,
+    flags: int = 0,
+    meta: Mapping[str, Any] | None = None,
+) -> Ask:
+    """Make an `Ask` of plain data.
+
+    A `_meta` in the params is taken out of them: it travels in the header, never in the body.
+
+    Raises:
+        InvalidRequest: something in it is no JSON, the timeout is none, or there are two `_meta`.
+    """
+    subject = _subject(server, method, params)
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise InvalidRequest(
+            f"{subject}: a timeout of {timeout_s!r} is none",
+            hint="give a positive number of seconds, or None for the broker's own",
+        )
+    body, meta = _encode(subject, params, meta)
+    return Ask(subject, server, method, body, timeout_s, flags, meta)
+
+
+def _subject(server: str, method: str, params: Mapping[str, Any] | None) -> str:
+    if server == MANAGEMENT:
+        return f"`{method}` of the broker"
+    if method == "tools/call" and params is not None:
+        name = params.get("name")
+        return (
+            f"tool {name!r} of server {server!r}" if isinstance(name, str) else f"a tool of server {server!r}"
+        )
+    return f"`{method}` of server {server!r}"
+
+
+def _encode(
+    subject: str, params: Mapping[str, Any] | None, meta: Mapping[str, Any] | None
+) -> tuple[bytes | None, dict[str, Any] | None]:
+    params = None if params is None else _object(subject, params, "params")
+    if params is not None and "_meta" in params:
+        if meta is not None:
+            raise InvalidRequest(f"{subject}: `_meta` is given twice, in the params and beside them")
+        meta = params.pop("_meta")
+    body = None if params is None else _dumps(subject, params, "params")
+    if meta is None:
+        return body, None
+    return body, json.loads(_dumps(subject, _object(subject, meta, "_meta"), "_meta"))
+
+
+def _object(subject: str, value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    try:
+        return dict(value)
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"{subject}: {name} must be an object, and this is {shown(value)}") from None
+
+
+def _dumps(subject: str, value: object, name: str) -> bytes:
+    """`value` as JSON; `InvalidRequest` says which part of it, called `name`, is none."""
+    try:
+        return _to_json(value).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(
+            f"{subject}: {_culprit(value, name) or f'{name}: {error}'}",
+            hint="arguments are JSON: objects, lists, strings, finite numbers, true, false, null",
+        ) from None
+
+
+def _culprit(value: object, path: str) -> str | None:
+    """Which value inside `value` is not JSON, and why."""
+    if isinstance(value, dict):
+        odd = next((key for key in value if not isinstance(key, (str, int, float, type(None)))), None)
+        if odd is not None:
+            return f"{path} has the key {odd!r}, which is no string"
+        return _first(((item, f"{path}.{key}") for key, item in value.items()), path)
+    if isinstance(value, (list, tuple)):
+        return _first(((item, f"{path}[{index}]") for index, item in enumerate(value)), path)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{path} is {value}, which JSON does not have"
+    if isinstance(value, str) and not _is_utf8(value):
+        return f"{path} has a lone surrogate, which is no text: {value!r:.80}"
+    if value is None or isinstance(value, (str, int, float)):
+        return None
+    return f"{path} is of type {type(value).__name__}, which is not JSON"
+
+
+def _first(parts: Any, path: str) -> str | None:
+    try:
+        return next((found for item, name in parts if (found := _culprit(item, name))), None)
+    except RecursionError:
+        return f"{path.split('.')[0].split('[')[0]} is nested without end, or too deeply"
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def decode(subject: str, body: bytes) -> Any:
+    """A result as plain data.
+
+    Raises:
+        InvalidReply: it is not JSON.
+    """
+    try:
+        return json.loads(str(body, "utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidReply(f"{subject}: the result is not JSON: {error}", hint=_THEIRS) from None
+
+
+def progress(body: bytes) -> Progress | None:
+    """What a progress notification says, or `None` where that cannot be read."""
+    try:
+        params = json.loads(str(body, "utf-8"))
+        done, total, message = params["progress"], params.get("total"), params.get("message")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    if (progress := _number(done)) is None:
+        return None
+    return Progress(progress, _number(total), message if isinstance(message, str) else None)
+
+
+def log_message(body: bytes) -> LogMessage | None:
+    """What a log message says, or `None` where that cannot be read."""
+    try:
+        params = json.loads(str(body, "utf-8"))
+        level, data, logger = params["level"], params.get("data"), params.get("logger")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
+    if not isinstance(level, str):
+        return None
+    return LogMessage(level, data, logger if isinstance(logger, str) else None)
+
+
+def followed(body: bytes) -> list[str]:
+    """The servers that the result of a `listen` names; none where that cannot be read."""
+    try:
+        servers = json.loads(str(body, "utf-8"))["servers"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return []
+    return [name for name in servers if isinstance(name, str)] if isinstance(servers, list) else []
+
+
+def not_subscribed(body: bytes, server: str) -> Fault | None:
+    """Why the result of a `listen` says that this server is not heard; `None` where it says nothing of it."""
+    try:
+        said = json.loads(str(body, "utf-8"))["not_subscribed"][server]
+        code, message, hint = said["code"], said["message"], said["hint"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    if not all(isinstance(word, str) for word in (code, message, hint)):
+        return None
+    return Fault(0, 0, code, message, {"hint": hint})
+
+
+def _number(value: object) -> float | None:
+    """The value if it is a number that a float can hold; whoever is told of it formats it as one."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer above 1.8e308
+        return None

@@ -1,0 +1,181 @@
+"""How `ClientState` words what went wrong: the checks of a request, and the errors that it makes itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgpack
+
+from client_shim import errors, wire
+from client_shim.text import shown
+
+HOPELESS = (errors.WrongWireVersion, errors.InvalidEndpoint)
+"""Errors of an attempt to connect that no further attempt mends."""
+
+_UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
+_ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
+_NOT_BEGUN = "it was never sent to a server, so it can be repeated"
+_SAID_CHARS = 1000
+_REPORT = "client and broker disagree about the protocol: use the same release of mcp-broker on both sides"
+
+
+# --- before anything is sent ---------------------------------------------------------------------------
+
+
+def check_size(subject: str, body: bytes | None, limit: int | None) -> None:
+    """Raise `TooLarge` if the broker would not take this body."""
+    if body is not None and limit is not None and len(body) > limit:
+        raise errors.TooLarge(
+            f"{subject}: the params are {len(body)} bytes and the broker takes {limit}",
+            hint="send less, or raise the limit of a message in broker.toml",
+            data={"size_bytes": len(body), "limit_bytes": limit},
+        )
+
+
+def encode_request(request: wire.Request, subject: str) -> bytes:
+    """The header of a request; raises `InvalidRequest` or `TooLarge` in the caller's words."""
+    try:
+        return wire.encode(request)
+    except wire.WireError as error:
+        kind = errors.TooLarge if error.code is wire.Code.TOO_LARGE else errors.InvalidRequest
+        raise kind(f"{subject}: {error}") from None
+
+
+def outbox_full(subject: str, messages: int, size_bytes: int) -> errors.Busy:
+    return errors.Busy(
+        f"{subject}: {messages} requests ({size_bytes} bytes) of this process wait to be sent already",
+        hint="the broker reads slowly: see `mcp-broker status`, and try again in a moment",
+        data={"retry_after_s": 1.0},
+    )
+
+
+# --- the end of a call ---------------------------------------------------------------------------------
+
+
+def lost(subject: str, error: errors.Unavailable, begun: bool, only_reads: bool) -> errors.BrokerLost:
+    """Return the end of a call whose connection ended; `begun` is true where the broker may have begun it."""
+    hint = _ONLY_READS if only_reads else _UNKNOWN if begun else _NOT_BEGUN
+    data = {**error.data, "begun": begun, "only_reads": only_reads}
+    return errors.BrokerLost(f"{subject}: {error.message}", hint=hint, data=data)
+
+
+def is_for_the_next(outcome: object) -> bool:
+    """Return whether a call that ended so was not begun by its broker, and goes to the next one."""
+    if isinstance(outcome, errors.BrokerLost):
+        return outcome.data.get("begun") is False
+    refused = (errors.ShuttingDown, errors.WrongInstance)
+    return isinstance(outcome, refused) and not outcome.outcome_unknown
+
+
+def closed(subject: str, reason: str) -> errors.ClientClosed:
+    """This side ended it together with its client."""
+    return errors.ClientClosed(
+        f"{subject}: its client was closed meanwhile ({reason})", hint="await your calls before you close"
+    )
+
+
+def overdue(subject: str, timeout_s: float, grace_s: float) -> errors.DeadlineExceeded:
+    return errors.DeadlineExceeded(
+        f"{subject}: no answer within {round(timeout_s, 3):g} s, and none {grace_s:g} s later",
+        hint="the broker should have said so itself: see `mcp-broker status` and its log",
+        data={"timeout_s": timeout_s},
+    )
+
+
+def unusable(subject: str, what: str) -> errors.InvalidReply:
+    return errors.InvalidReply(f"{subject}: the broker sent {what}", hint=_REPORT)
+
+
+def server_error(subject: str, body: bytes) -> errors.CallError:
+    """Return the JSON-RPC error of a server, or `InvalidReply` where the body is not a JSON-RPC error.
+
+    JSON-RPC 2.0, section 5.1: `code` is an integer, `message` a string. A code in quotes or as a whole float
+    is taken for the integer that it is, and a message that is not a string is shown as it is.
+    """
+    try:
+        error = json.loads(str(body, "utf-8"))
+        code, message = int(error["code"]), error["message"]
+        text = message if isinstance(message, str) else shown(message, _SAID_CHARS)
+        return errors.ServerError(
+            f"{subject}: {text} ({code})", data={**error, "code": code, "message": text}
+        )
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
+        return errors.InvalidReply(
+            f"{subject}: the server's error is not a JSON-RPC error object: {shown(body[:200], 300)}",
+            hint="this is the server's mistake: report it to its authors",
+        )
+
+
+# --- the end of a connection -----------------------------------------------------------------------------
+
+
+def silent(hello_timeout_s: float) -> errors.BrokerSilent:
+    return errors.BrokerSilent(
+        f"the broker did not answer the greeting within {hello_timeout_s:g} s, though its socket is open",
+        hint="it is starting, stopped or stuck: see its log, the service's by `journalctl -u mcp-broker`",
+    )
+
+
+def cut_off(reason: str) -> errors.BrokerLost:
+    return errors.BrokerLost(
+        f"the connection to the broker was lost ({reason})",
+        hint="see its log; the client reconnects by itself",
+    )
+
+
+def parted(reason: str) -> errors.BrokerLost:
+    return errors.BrokerLost(
+        f"the broker ended the connection ({reason})",
+        hint="see its log; the client reconnects by itself",
+        data={"reason": reason},
+    )
+
+
+def draining() -> errors.BrokerRefused:
+    """Return why no call can be made on a connection whose broker ends."""
+    return errors.BrokerRefused(
+        "the broker is shutting down and has not ended yet",
+        hint="the next one answers: see `mcp-broker status`, and give the call more time",
+        data={"fault": wire.Code.SHUTTING_DOWN.value},
+    )
+
+
+def too_many_wait(subject: str, messages: int, size_bytes: int) -> errors.Busy:
+    return errors.Busy(
+        f"{subject}: {messages} calls ({size_bytes} bytes) of this process wait for a broker already",
+        hint="see whether one answers, by `mcp-broker status`, and try again then",
+        data={"retry_after_s": 1.0},
+    )
+
+
+def refused(fault: wire.Fault) -> errors.BrokerRefused:
+    return errors.BrokerRefused(
+        f"the broker refused the connection: {fault.message}",
+        hint=errors.hint_of(fault),
+        data={**fault.data, "fault": fault.code},
+    )
+
+
+def wrong_version(theirs: Any) -> errors.WrongWireVersion:
+    """`theirs`: what the broker speaks, a version or a list of them, or anything where it is not known."""
+    versions = [v for v in (theirs if isinstance(theirs, list) else [theirs]) if type(v) is int]
+    spoken = ", ".join(map(str, versions)) or "another one"
+    here, there = "the shim in this program (`pip install /PATH/TO/CHECKOUT`)", "the broker"
+    if not versions:
+        advice = f"upgrade the older of the two: {here} or {there}"
+    else:
+        advice = f"upgrade {here if max(versions) > wire.VERSION else there}"
+    return errors.WrongWireVersion(
+        f"this client speaks version {wire.VERSION} of the wire protocol and the broker {spoken}",
+        hint=advice,
+        data={"client": wire.VERSION, "broker": versions},
+    )
+
+
+def version_of(header: bytes) -> Any:
+    """The version that a header of another version names; the first element is the same in all of them."""
+    try:
+        return msgpack.unpackb(header)[0]
+    except (ValueError, TypeError, LookupError, RecursionError, msgpack.UnpackException):
+        return None

@@ -1,0 +1,185 @@
+"""The table of `mcp-broker status` when its figures are large: it is read, or pasted into a report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from broker.command import status, tables
+
+ROW: dict[str, Any] = {
+    "name": "advertisement-server",
+    "state": "ready",
+    "pid": 4194304,
+    "processes": 12,
+    "uptime_s": 1e6,
+    "restarts": 1234,
+    "tools": 123,
+    "calls": 12_345_678,
+    "errors": 1234,
+    "p50_ms": 12.34,
+    "p99_ms": 12345.6,
+    "cpu_s": 1234.5,
+    "rss_bytes": 1_234_567_890,
+    "stopped_by_hand": False,
+    "retry_after_s": None,
+    "last_error": None,
+    "last_cause": None,
+}
+BROKER = {
+    "version": "1",
+    "pid": 1,
+    "uptime_s": 1.0,
+    "rss_bytes": 1,
+    "clients": 1,
+    "endpoint": "ipc:///b",
+    "config_error": None,
+    "restart_needed": [],
+}
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "zh_CN.UTF-8"])
+def test_no_figure_is_cut(
+    locale: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Issue 4: processes, memory and CPU of a tree, whole, in 100 columns; a long name is folded instead."""
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("COLUMNS", "100")
+    tables.show(status.status({"broker": BROKER, "servers": [ROW]}))
+    out = capsys.readouterr().out
+    (row,) = [line for line in out.splitlines() if " 4194304 " in line]
+    assert row.split()[3:] == [
+        "12",
+        "11d13h",
+        "1234",
+        "123",
+        "12345k",
+        "1234",
+        "12.3/12346",
+        "20m34s",
+        "1177.4M",
+    ]
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert any("p50/p99 " in line and "cpu" in line.lower() for line in out.splitlines()), (
+        "a header of one line"
+    )
+
+
+WHY: dict[str, tuple[dict[str, Any], str, str]] = {
+    "stopped by hand": (
+        {"state": "stopped", "stopped_by_hand": True, "last_error": "it was killed, long ago"},
+        "time: it was stopped; `mcp-broker start time` starts it",
+        "time：已被停止；用 `mcp-broker start time` 启动",
+    ),
+    "broken": (
+        {"state": "broken", "retry_after_s": 289.2, "last_error": "E"},
+        "time: E; tried again in 4m50s, or at once by `mcp-broker start time`",
+        "time：E；4m50s 后重试，或用 `mcp-broker start time` 立即重试",
+    ),
+    "restarting": (
+        {"state": "backoff", "retry_after_s": 1.2, "last_error": "E"},
+        "time: E; tried again in 2s",
+        "time：E；2s 后重试",
+    ),
+    "given up": (
+        {"state": "stopped", "last_error": "E"},
+        "time: E; left at that, as its `restart` says; `mcp-broker start time` starts it",
+        "time：E；按其 `restart` 的设置不再重试；用 `mcp-broker start time` 启动",
+    ),
+    "it exited": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "exited", "status": 3}},
+        "time: E",
+        "time：以状态 3 退出（E）",
+    ),
+    "it was killed": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "killed", "signal": "SIGKILL"}},
+        "time: E",
+        "time：被 SIGKILL 杀死（E）",
+    ),
+    "no command": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "no-command", "command": "npx"}},
+        "time: E",
+        "time：PATH 中没有命令 npx（E）",
+    ),
+    "not ready": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "not-ready", "within_s": 1.0}},
+        "time: E",
+        "time：1 秒内未就绪（E）",
+    ),
+    "of a newer broker": (
+        {"state": "backoff", "last_error": "E", "last_cause": {"word": "new"}},
+        "time: E",
+        "time：E",
+    ),
+    "odd": (
+        {"state": "ready", "warnings": [{"kind": "id-as-string", "text": "T", "facts": {"server": "time"}}]},
+        "time: answers carry ids as strings",
+        "time：应答中的 id 是字符串",
+    ),
+    "odd, with an amount": (
+        {
+            "state": "ready",
+            "warnings": [
+                {"kind": "bad-item", "text": "T", "facts": {"list": "tools/list", "count": 1, "reason": "R"}}
+            ],
+        },
+        "time: tools/list: left out 1 item that cannot be used: R",
+        "time：tools/list：略去 1 个无法使用的项：R",
+    ),
+    "odd, as a newer broker knows": (
+        {"state": "ready", "warnings": [{"kind": "new", "text": "T", "facts": {}}]},
+        "time: T",
+        "time：T",
+    ),
+    "starting anew": ({"state": "handshake", "last_error": "E"}, "time: E", "time：E"),
+}
+
+
+@pytest.mark.parametrize("locale", [0, 1], ids=["en", "zh"])
+@pytest.mark.parametrize("why", WHY)
+def test_below_the_table_stands_why_and_until_when(
+    why: str, locale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 10: who looks at `status` first finds there what to do, for every state that is not well."""
+    monkeypatch.setenv("MCP_BROKER_LANG", ("en", "zh")[locale])
+    about, *said = WHY[why]
+    parts = status.status({"broker": BROKER, "servers": [{**ROW, "name": "time", **about}]})
+    lines = [part.text for part in parts if isinstance(part, status.Line)]
+    assert said[locale] in lines
+
+
+@pytest.mark.parametrize("columns", [40, 48, 60, 64, 80, 100])
+@pytest.mark.parametrize("locale", ["en", "zh"])
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_nothing_is_cut_silently(
+    columns: int, locale: str, term: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A narrow terminal gets fewer columns, and each of them whole."""
+    for name, value in {"MCP_BROKER_LANG": locale, "COLUMNS": str(columns), "TERM": term}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    tables.show(status.status({"broker": BROKER, "servers": [{**ROW, "state": "backoff"}]}))
+    tool = {
+        "name": "convert_time",
+        "description": "Convert it.",
+        "inputSchema": {"properties": dict.fromkeys("abc")},
+    }
+    tables.show(status.tools("time", [tool]))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    for whole in (
+        "1177.4M",
+        "restarting" if locale == "en" else "等待重启",
+        "convert_time(a?, b?, c?)",
+        "Convert it.",
+    ):
+        assert whole in out, out
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0.0s"), (59.94, "59.9s"), (3600.0, "1h0m")])
+def test_processor_time(seconds: float, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An idle server takes tenths of a second, a busy one hours."""
+    tables.show(status.status({"broker": BROKER, "servers": [{**ROW, "cpu_s": seconds}]}))
+    assert f" {shown} 1177.4M" in capsys.readouterr().out.replace("\n", " ")

@@ -1,0 +1,445 @@
+"""Laws 2, 3, 4 and 6 against every interleaving of clients, servers, deaths and time.
+
+Every call carries a secret, and every answer of a server repeats the one of the call that it answers. What
+arrives at a client is held against what that client has asked: an answer must be to a request that is open
+there, on its channel, with its secret, and it is the last thing that is heard of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from broker.core.effects import Manage
+from broker.core.mcp.methods import Era
+from broker.core.servers.lifecycle import Event, State
+from client_shim import wire
+from client_shim.wire import Code
+from tests.core.fake_server import Json, Process
+from tests.core.world import ENDINGS, INSTANCE, Client, World
+
+SERVERS: dict[str, Json] = {
+    "legacy": {"max_in_flight": 2, "start_limit_burst": 100},
+    "modern": {"serialized": True},
+    "stateful": {"stateful": True},
+}
+TOOLS = ["echo", "read"]
+"""The second one is annotated as read-only."""
+
+UPSETS = ["crash", "crash slowly", "hang", "stop", "restart", "start", "start in silence", "full", "free"]
+
+IDS = st.integers(1, 9)
+CHANNELS = st.integers(1, 3)
+MARGIN_S = 1e-6
+
+requests = st.tuples(
+    st.builds(
+        wire.Request,
+        channel=CHANNELS,
+        id=IDS,
+        instance=st.just(INSTANCE),
+        service=st.sampled_from([*SERVERS, *SERVERS, *SERVERS, wire.MANAGEMENT, "none"]),
+        method=st.sampled_from(["tools/call"] * 8 + ["tools/list", "prompts/list", "ping", "x/y"]),
+        timeout_ms=st.sampled_from([None, 0, 1500, 20_000]),
+        flags=st.sampled_from([0, wire.WANTS_PROGRESS, wire.WANTS_PROGRESS | wire.PROGRESS_EXTENDS]),
+        meta=st.sampled_from([None, {"progressToken": "t"}, {"progressToken": 1}]),
+    ),
+    st.sampled_from([*TOOLS * 4, "other"]),
+)
+replies = st.sampled_from(["result", "result", "result", "big", "huge", "error", "broken", "text id", "log"])
+
+
+@dataclass
+class Asked:
+    """A request as its client knows it."""
+
+    channel: int
+    method: str
+    secret: int
+    timeout_s: float
+    deadline: float
+    extends: bool
+    token: object
+    released: bool = False
+    tool: str = "echo"
+    service: str = ""
+
+
+@dataclass
+class Page:
+    """A client with what it has asked and not heard the end of."""
+
+    client: Client
+    alive: bool = True
+    open: dict[int, Asked] = field(default_factory=dict)
+    unread_bytes: int = 0
+    duplicates: int = 0
+
+
+class AnyInterleaving(RuleBasedStateMachine):
+    """Three clients at a time, three channels each, the same few ids and tokens, two servers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(
+            SERVERS, credit_bytes=65_536, outbox_bytes=65_536, calls_per_channel=2, calls_per_connection=5
+        )
+        self.world.scripts["modern"].era = Era.MODERN
+        for script in self.world.scripts.values():
+            script.lists = {"tools/list": TOOLS}
+            script.annotations = {"read": {"readOnlyHint": True}}
+        self.pages: list[Page] = []
+        self.secrets = 0
+        self.connections = 0
+        self.given: dict[str, list[Json]] = {name: [] for name in SERVERS}
+        self.managing: list[Manage] = []
+        for name in SERVERS:
+            self.world.start(name)
+        self.connect()
+        self.connect()
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    def living(self) -> list[Page]:
+        return [page for page in self.pages if page.alive]
+
+    def waits(self, page: Page) -> bool:
+        """Whether something that has ended may still be on its way to this client."""
+        connection = self.world.mux.sessions.get(page.client.key)
+        return connection is not None and bool(connection.outbox)
+
+    @precondition(lambda self: len(self.living()) < 3)
+    @rule()
+    def connect(self) -> None:
+        self.connections += 1
+        client = self.world.stranger(b"c%d" % self.connections)
+        welcome = client.hello()
+        assert isinstance(welcome, wire.Welcome)
+        self.pages.append(Page(client, unread_bytes=wire.cost(wire.encode(welcome), None)))
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), wanted=st.lists(requests, min_size=2, max_size=6))
+    def request(self, data: st.DataObject, wanted: list[tuple[wire.Request, str]]) -> None:
+        page = data.draw(st.sampled_from(self.living()))
+        for message, tool in wanted:
+            if message.id not in page.open:
+                self.ask(page, message, tool)
+            elif not self.waits(page) and not page.open[message.id].released:
+                page.duplicates += 1
+                page.client.say(message, b'{"name":"echo"}')
+            if page.client.key in self.world.closed:
+                return
+            self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+
+    def ask(self, page: Page, message: wire.Request, tool: str) -> None:
+        self.secrets += 1
+        timeout_s = 30.0 if message.timeout_ms is None else message.timeout_ms / 1000
+        page.open[message.id] = Asked(
+            channel=message.channel,
+            method="management" if message.service == wire.MANAGEMENT else message.method,
+            secret=self.secrets,
+            timeout_s=timeout_s,
+            deadline=self.world.now + timeout_s,
+            extends=bool(message.flags & wire.PROGRESS_EXTENDS),
+            token=(message.meta or {}).get("progressToken", message.id),
+            tool=tool,
+            service=message.service,
+        )
+        params = {"name": tool, "arguments": {"secret": self.secrets}}
+        page.client.say(message, json.dumps(params).encode())
+
+    @precondition(lambda self: any(page.open for page in self.living()))
+    @rule(data=st.data(), id=IDS, channel=CHANNELS)
+    def cancel(self, data: st.DataObject, id: int, channel: int) -> None:
+        page = data.draw(st.sampled_from(self.living()))
+        page.client.say(wire.Cancel(channel, min(page.open, default=id), None))
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data())
+    def read(self, data: st.DataObject) -> None:
+        page = data.draw(st.sampled_from(self.living()))
+        read_bytes, page.unread_bytes = page.unread_bytes, 0
+        page.client.say(wire.Credit(0, 0, read_bytes))
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), channel=CHANNELS, how=st.sampled_from(["channel", "channel", "goodbye", "lost"]))
+    def leave(self, data: st.DataObject, channel: int, how: str) -> None:
+        page = data.draw(st.sampled_from(self.living()))
+        if how == "channel":
+            self.release(page, channel)
+        elif how == "goodbye":
+            page.client.say(wire.Goodbye(0, 0, "done"))
+        else:
+            self.world.cut(page.client)
+        assert (page.client.key in self.world.closed) is (how != "channel")
+
+    def release(self, page: Page, channel: int) -> None:
+        under_way = self.waits(page)
+        page.client.say(wire.Goodbye(channel, 0, "closed"))
+        for id, asked in list(page.open.items()):
+            if asked.channel == channel and (under_way or asked.method == "management"):
+                asked.released = True
+            elif asked.channel == channel:
+                del page.open[id]
+
+    @rule(data=st.data())
+    def manage(self, data: st.DataObject) -> None:
+        self.managing += self.world.managing
+        self.world.managing.clear()
+        if self.managing:
+            request = data.draw(st.sampled_from(self.managing))
+            self.managing.remove(request)
+            self.world.managed(request, request.body)
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def running(self) -> list[Process]:
+        return list(self.world.processes.values())
+
+    def pick(self, data: st.DataObject) -> tuple[Process, Json] | None:
+        """A process and a call that it has, or any that it or one before it was ever given."""
+        process = data.draw(st.sampled_from(self.running()))
+        calls = self.world.mux.calls.routing
+        has = [request for request in self.given[process.name] if calls.by_id(request["id"])]
+        luck: int = data.draw(st.integers(0, 3))
+        recent = has if has and luck else self.given[process.name][-8:]
+        return (process, data.draw(st.sampled_from(recent))) if recent else None
+
+    @precondition(lambda self: any(self.given.values()) and self.running())
+    @rule(data=st.data(), hows=st.lists(replies, min_size=1, max_size=4))
+    def reply(self, data: st.DataObject, hows: list[str]) -> None:
+        for how in hows:
+            picked = self.pick(data)
+            if picked is not None:
+                self.answer(*picked, how)
+            self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+
+    def answer(self, process: Process, request: Json, how: str) -> None:
+        secret = {"secret": request["params"]["arguments"]["secret"]}
+        if how == "error":
+            error = {"code": -32000, "message": "no", "data": secret}
+            process.say({"jsonrpc": "2.0", "id": request["id"], "error": error})
+        elif how == "broken":
+            process.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % request["id"])
+        elif how == "text id":
+            process.reply({"id": str(request["id"])}, secret)
+        elif how == "log":
+            process.say(b'{"id":%d,"result":"stolen"}' % request["id"])
+        else:
+            size = {"big": 30_000, "huge": 66_000}.get(how, 0)
+            process.reply(request, {**secret, "pad": "x" * size})
+
+    @precondition(lambda self: any(self.given.values()) and self.running())
+    @rule(data=st.data(), times=st.integers(1, 3))
+    def progress(self, data: st.DataObject, times: int) -> None:
+        picked = self.pick(data)
+        if picked is not None:
+            process, request = picked
+            for _ in range(times):
+                process.progress(request["id"], request["params"]["arguments"]["secret"])
+
+    @precondition(lambda self: self.running())
+    @rule(
+        data=st.data(), id=st.integers(0, 60), what=st.sampled_from(["result", "progress", "token", "broken"])
+    )
+    def rogue(self, data: st.DataObject, id: int, what: str) -> None:
+        """A server speaks of what it was not asked: ids of the other server, and tokens of clients."""
+        process = data.draw(st.sampled_from(self.running()))
+        if (
+            any(request["id"] == id for request in self.given[process.name])
+            or process.got("tools/list") == []
+        ):
+            return
+        if what == "result":
+            process.reply({"id": id}, "stolen")
+        elif what == "broken":
+            process.say(b'{"jsonrpc":"2.0","id":%d,"result":NaN}' % id)
+        else:
+            process.progress("t" if what == "token" else id, -1)
+
+    @rule(name=st.sampled_from([*SERVERS]), what=st.sampled_from(UPSETS))
+    def upset(self, name: str, what: str) -> None:
+        world = self.world
+        has_process = name in world.processes
+        draining = world.lifecycles[name].state is State.DRAINING
+        if what.startswith("crash") and draining:
+            world.bury(name)
+        elif what.startswith("crash") and has_process:
+            world.slow_to_end |= {name} if what == "crash slowly" else set()
+            world.exit(name)
+        elif what == "restart" and has_process and not draining:
+            world.restart(name)
+        elif what == "hang":
+            world.scripts[name].mute = {"ping", "server/discover"}
+        elif what == "stop":
+            world.stop(name)
+        elif what.startswith("start"):
+            world.scripts[name].mute = {"initialize", "server/discover"} if "silence" in what else set()
+            world.feed(name, Event.START)
+        elif what in ("full", "free") and has_process and not draining:
+            world.run(world.mux.congested(name, what == "full", world.now))
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, 40.0]))
+    def wait(self, seconds: float) -> None:
+        self.world.wait(seconds)
+
+    # -- what must hold ---------------------------------------------------------------------------
+
+    @invariant()
+    def everybody_hears_what_is_for_him_and_hears_its_end_once(self) -> None:
+        for page in self.pages:
+            for message, body in page.client.inbox:
+                page.unread_bytes += wire.cost(wire.encode(message), body)
+                self.hear(page, message, body)
+            page.client.inbox.clear()
+            if page.client.key in self.world.closed:
+                page.alive = False
+                page.open.clear()
+        for name, process in self.world.processes.items():
+            known = {request["id"] for request in self.given[name]}
+            self.given[name] += [request for request in process.calls if request["id"] not in known]
+
+    def hear(self, page: Page, message: wire.Message, body: bytes | None) -> None:
+        if isinstance(message, wire.Goodbye):
+            assert page.client.key in self.world.closed
+            return
+        if isinstance(message, wire.Credit):
+            assert message.read_bytes > 0
+            return
+        if message.id == 0:
+            assert isinstance(message, wire.Fault)
+            assert message.code == Code.DUPLICATE_ID
+            page.duplicates -= 1
+            return
+        asked = page.open.get(message.id)
+        assert asked is not None, f"{message} is about nothing that is open"
+        assert message.channel == asked.channel
+        if isinstance(message, wire.Notification):
+            self.hear_progress(asked, json.loads(body or b""))
+            return
+        del page.open[message.id]
+        if isinstance(message, wire.Result):
+            self.hear_result(asked, json.loads(body or b""))
+        elif isinstance(message, wire.Error):
+            assert json.loads(body or b"")["data"] == {"secret": asked.secret}
+        else:
+            assert isinstance(message, wire.Fault)
+            assert message.code not in (Code.INTERNAL, Code.MALFORMED, Code.DUPLICATE_ID)
+            if message.code == Code.SERVER_DIED:
+                assert message.data["not_sent_again"] in self.reasons(asked)
+
+    def reasons(self, asked: Asked) -> set[str]:
+        """Why a call may not have been sent again."""
+        if asked.service == "stateful":
+            return {"stateful"}
+        return {"twice", "stopped", "late"} if asked.tool == "read" else {"tool"}
+
+    def hear_progress(self, asked: Asked, params: Json) -> None:
+        assert params == {"progressToken": asked.token, "progress": asked.secret}
+        if asked.extends:
+            asked.deadline = self.world.now + asked.timeout_s
+
+    def hear_result(self, asked: Asked, result: Any) -> None:
+        if asked.method == "tools/call":
+            assert result["secret"] == asked.secret
+        elif asked.method == "management":
+            assert result["arguments"]["secret"] == asked.secret
+        elif asked.method == "ping":
+            assert result == {}
+        elif asked.method == "prompts/list":
+            assert result["prompts"] == []
+        else:
+            assert [tool["name"] for tool in result["tools"]] == TOOLS
+
+    @invariant()
+    def nobody_waits_for_longer_than_his_deadline(self) -> None:
+        for page in self.living():
+            if not self.waits(page):
+                for asked in page.open.values():
+                    assert (
+                        asked.released
+                        or asked.method == "management"
+                        or self.world.now <= asked.deadline + MARGIN_S
+                        or asked.deadline == self.world.now
+                    )
+
+    @invariant()
+    def a_call_is_sent_again_once_and_only_where_that_does_no_harm(self) -> None:
+        sent: dict[int, list[tuple[Process, str]]] = {}
+        for process in self.world.ever:
+            for request in process.calls:
+                arguments, tool = request["params"]["arguments"], request["params"]["name"]
+                sent.setdefault(arguments["secret"], []).append((process, tool))
+        for times in sent.values():
+            (process, tool), *again = times
+            assert len(again) <= (tool == "read" and process.name != "stateful")
+            assert all(other is not process and other.name == process.name for other, _ in again)
+
+    @invariant()
+    def nothing_that_was_begun_waits_for_a_server_that_was_stopped(self) -> None:
+        for name, server in self.world.mux.servers.items():
+            if server.lifecycle.state is State.STOPPED:
+                assert not [call for call in self.world.mux.calls.routing.of_server(name) if call.begun]
+
+    @invariant()
+    def the_tables_agree(self) -> None:
+        calls, servers = self.world.mux.calls.routing, self.world.mux.servers.values()
+        assert len(calls) == sum(one.line.waiting + one.line.running + len(one.askers) for one in servers)
+        for name, server in self.world.mux.servers.items():
+            sent = [call for call in calls.of_server(name) if call.sent]
+            assert len(sent) == server.line.running <= self.room(name)
+            assert not sent or name in self.world.processes
+        assert calls.body_bytes == sum(len(call.body) for name in SERVERS for call in calls.of_server(name))
+        living = {page.client.key for page in self.living()}
+        assert {connection.key for connection in self.world.mux.sessions.all()} == living
+        assert set(calls._by_client) <= living
+
+    def room(self, name: str) -> int:
+        """How many calls a server may have."""
+        server = self.world.mux.servers[name]
+        return server.config.concurrency - server.line.reserved
+
+    def shut_down(self) -> None:
+        """The broker ends in order: who reads hears the end of every call, and then a goodbye."""
+        self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+        readers = [page for page in self.living() if not self.waits(page) and page.unread_bytes < 32_768]
+        waits_for = [{id for id, asked in page.open.items() if not asked.released} for page in readers]
+        self.world.run(self.world.mux.goodbye("it is stopped", self.world.now))
+        for page, ids in zip(readers, waits_for, strict=True):
+            said = [message for message, _ in page.client.inbox]
+            assert sorted(message.id for message in said if isinstance(message, ENDINGS)) == sorted(ids)
+            assert isinstance(said[-1], wire.Goodbye)
+        self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+        assert self.living() == []
+        refused = self.world.stranger(b"late").hello()
+        assert isinstance(refused, wire.Fault)
+        assert refused.code == Code.SHUTTING_DOWN
+
+    def teardown(self) -> None:
+        """In the end everybody has heard the end of everything, and nothing is left."""
+        self.managing += self.world.managing
+        for request in self.managing:
+            self.world.managed(request, request.body)
+        if self.secrets % 2:
+            self.shut_down()
+        self.world.wait(1000.0)
+        for _ in range(100):
+            self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+            for page in self.living():
+                read_bytes, page.unread_bytes = page.unread_bytes, 0
+                page.client.say(wire.Credit(0, 0, read_bytes))
+        self.nobody_waits_for_longer_than_his_deadline()
+        for page in self.living():
+            assert not self.waits(page)
+            assert all(asked.released for asked in page.open.values())
+            assert page.duplicates == 0
+            self.world.cut(page.client)
+        assert len(self.world.mux.sessions) == 0
+        self.world.assert_empty()
+
+
+TestAnyInterleaving = AnyInterleaving.TestCase

@@ -1,0 +1,512 @@
+# ruff: noqa: E501
+"""Who may import whom: the rules of the house, read from the source tree.
+
+The direction is `cli → daemon → shell → core → client_shim.wire`. A rule names the modules it speaks of and
+what they never import, or all that they do. An import inside a function counts, and so does one for type
+checkers, unless the rule is about what an import costs. Each rule carries sources that break it, so that it
+is known to bite.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib.util import resolve_name
+from pathlib import Path
+from subprocess import PIPE, run
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+STANDARD_LIBRARY = " ".join(sys.stdlib_module_names)
+
+WORLD = (
+    "asyncio concurrent ctypes fcntl http io multiprocessing os pathlib random secrets select selectors "
+    "signal socket socketserver ssl subprocess tempfile threading _thread time urllib uuid"
+)
+"""What the standard library has of clocks, chance, files, sockets, threads and processes."""
+
+PURE = " ".join(sys.stdlib_module_names - set(WORLD.split()))
+
+COMMAND_LINE = "broker.command.cli broker.command.control broker.command.common broker.__main__"
+SHIM_CORE = " ".join(
+    f"client_shim.{x}"
+    for x in (
+        "protocol.state",
+        "asyncio.backoff",
+        "protocol.outbox",
+        "protocol.payload",
+        "protocol.events",
+        "protocol.reasons",
+        "errors",
+        "text",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Import:
+    """What an import names: `from a import b` is `a.b`. `deferred`: in a function, or for type checkers."""
+
+    name: str
+    line: int
+    deferred: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`who`, without `not_who`, imports none of `never` but what `unless` says, or nothing else than `only`.
+
+    The first two are patterns of modules, the others names of what is imported with all that is below them,
+    each parted by spaces. A rule about `cost` leaves out deferred imports. `broken_by` are sources that
+    break it, each with the name of a module and a colon before it.
+    """
+
+    law: str
+    who: str
+    broken_by: tuple[str, ...]
+    not_who: str = ""
+    never: str = ""
+    unless: str = ""
+    only: str = ""
+    cost: bool = False
+
+    def speaks_of(self, module: str) -> bool:
+        return _matches(module, self.who) and not _matches(module, self.not_who)
+
+    def forbids(self, found: Import) -> bool:
+        if self.cost and found.deferred:
+            return False
+        if self.only:
+            return not _is_within(found.name, self.only)
+        return _is_within(found.name, self.never) and not _is_within(found.name, self.unless)
+
+
+def _matches(module: str, patterns: str) -> bool:
+    return any(fnmatchcase(module, pattern) for pattern in patterns.split())
+
+
+def _is_within(name: str, packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages.split())
+
+
+RULES = [
+    # The core.
+    Rule(
+        "the core is sans-io: the pure part of the standard library, msgspec, the wire protocol and itself",
+        who="broker.core broker.core.* broker.config broker.config.* broker.base broker.base.*",
+        only=f"{PURE} msgspec client_shim.wire broker.core broker.config broker.base",
+        broken_by=(
+            "broker.core.calls.table: import trio",
+            "broker.core.servers.backoff: import random",
+            "broker.core.servers.backoff: from time import monotonic",
+            "broker.config.schema: import os.path",
+            "broker.core.clients.connections: from threading import Lock",
+            "broker.core.clients.connections: from client_shim import BrokerClient",
+            "broker.config.diff: def steps(): from broker.hub import Hub",
+        ),
+    ),
+    # One direction.
+    Rule(
+        "no shell module imports the daemon or the command line",
+        who="broker broker.*",
+        not_who=f"broker.daemon broker.command.doctor.command broker.command.import_ {COMMAND_LINE}",
+        never=f"broker.daemon {COMMAND_LINE}",
+        broken_by=(
+            "broker.hub: from broker.daemon import serve",
+            "broker.management.commands: def status(): from broker.command import cli",
+        ),
+    ),
+    Rule(
+        "the daemon never imports the command line, nor what only that needs",
+        who="broker.daemon",
+        never=f"{COMMAND_LINE} click rich",
+        broken_by=("broker.daemon: import click", "broker.daemon: from broker.command import cli"),
+    ),
+    Rule(
+        "the command line is a client of the broker: it never imports the hub or zmq",
+        who=COMMAND_LINE,
+        never="broker.hub zmq",
+        broken_by=(
+            "broker.command.cli: from broker.hub import Hub",
+            "broker.command.cli: def ask(): import zmq.asyncio",
+        ),
+    ),
+    Rule(
+        "only `serve` pays for the daemon: the command line imports it inside a function",
+        who=COMMAND_LINE,
+        never="broker.daemon trio",
+        cost=True,
+        broken_by=("broker.command.cli: from broker.daemon import serve", "broker.command.cli: import trio"),
+    ),
+    Rule(
+        "until it has found the extra, the entry point needs the standard library only",
+        who="broker.__main__ broker.command.words broker broker.core broker.config.names",
+        only=f"{STANDARD_LIBRARY} broker.command.words broker.config.names",
+        cost=True,
+        broken_by=(
+            "broker.__main__: import click",
+            "broker.command.words: from broker.command.tables import draw",
+        ),
+    ),
+    # Who touches the world.
+    Rule(
+        "one file owns the socket: only the endpoint imports zmq",
+        who="broker broker.*",
+        not_who="broker.frontend.zmq.router",
+        never="zmq",
+        broken_by=tuple(
+            f"broker.{name}: import zmq"
+            for name in ("process", "stderr_log", "upstream", "supervisor", "hub", "admin", "notify")
+        ),
+    ),
+    Rule(
+        "one file starts servers: `process` imports subprocess; `containers` does to remove them, and the "
+        "doctor to compare with",
+        who="broker broker.*",
+        not_who="broker.processes.process broker.processes.containers broker.command.doctor.old_way",
+        never="subprocess multiprocessing asyncio.subprocess pty",
+        broken_by=(
+            "broker.hub: import subprocess",
+            "broker.frontend.zmq.router: from subprocess import Popen",
+        ),
+    ),
+    Rule(
+        "what removes containers blocks: it knows no event loop, and runs in a thread or before it",
+        who="broker.processes.containers",
+        never="trio broker.processes.process broker.upstream.supervisor broker.hub",
+        broken_by=(
+            "broker.processes.containers: import trio",
+            "broker.processes.containers: from broker.processes.process import Process",
+        ),
+    ),
+    Rule(
+        "what finds and ends processes needs the standard library only, and starts none",
+        who="broker.processes.trees broker.processes.cgroup",
+        only=" ".join(
+            sys.stdlib_module_names - {"subprocess", "multiprocessing", "asyncio"}
+            | {"broker.processes.cgroup"}
+        ),
+        broken_by=(
+            "broker.processes.cgroup: import trio",
+            "broker.processes.trees: from broker.processes.process import Process",
+        ),
+    ),
+    Rule(
+        "what opens folders and files safely needs the standard library only",
+        who="client_shim.trusted client_shim.permissions",
+        only=" ".join(
+            sys.stdlib_module_names - {"subprocess", "multiprocessing", "asyncio"}
+            | {"client_shim.permissions"}
+        ),
+        broken_by=("client_shim.trusted: import zmq", "client_shim.trusted: from .errors import NotAllowed"),
+    ),
+    Rule(
+        "leftovers are ended before anything runs: the state directory knows no event loop and no server",
+        who="broker.processes.records broker.processes.leftovers",
+        never="trio broker.processes.process broker.upstream.supervisor broker.hub",
+        broken_by=(
+            "broker.processes.records: import trio",
+            "broker.processes.leftovers: from broker.processes.process import Process",
+        ),
+    ),
+    Rule(
+        "the daemon never pays for the SDK (64 MiB, 1.5 s): nothing of it imports mcp at module level",
+        who="broker broker.*",
+        never="mcp mcp_types",
+        cost=True,
+        broken_by=(
+            "broker.management.commands: import mcp",
+            "broker.upstream.stdio.pipe: from mcp.types import Tool",
+        ),
+    ),
+    Rule(
+        "the path of a request never imports mcp at all",
+        who="broker.frontend.zmq.router broker.processes.process broker.processes.stub broker.upstream.stdio.stderr broker.hub broker.core.*",
+        never="mcp mcp_types",
+        broken_by=(
+            "broker.hub: def f(): import mcp",
+            "broker.processes.process: async def f(): import mcp.types",
+        ),
+    ),
+    # The metrics.
+    Rule(
+        "the figures and their HTTP have a file each: prometheus_client there, h11 here",
+        who="broker broker.*",
+        not_who="broker.management.metrics broker.management.metrics_http",
+        never="prometheus_client h11",
+        broken_by=(
+            "broker.hub: import prometheus_client",
+            "broker.management.commands: def f(): from h11 import Request",
+        ),
+    ),
+    Rule(
+        "only who sets `metrics` pays for them, and has to have them installed",
+        who="broker broker.*",
+        not_who="broker.management.metrics broker.management.metrics_http",
+        never="broker.management.metrics broker.management.metrics_http",
+        cost=True,
+        broken_by=("broker.daemon: from broker.management.metrics_http import Scraping",),
+    ),
+    # The doctor.
+    Rule(
+        "the doctor sees the broker from outside, as a client: it imports nothing of what it examines",
+        who="broker.command.doctor broker.command.doctor.*",
+        never="trio broker.daemon broker.hub broker.upstream.supervisor broker.upstream.stdio.pipe broker.frontend.zmq.router broker.management.commands",
+        broken_by=(
+            "broker.command.doctor.pages: import trio",
+            "broker.command.doctor.examination: def f(): from broker.management.commands import status",
+        ),
+    ),
+    Rule(
+        "of the shim it imports what a backend does",
+        who="broker.command.doctor broker.command.doctor.*",
+        never="client_shim",
+        unless="client_shim.BrokerClient client_shim.MCPClient client_shim.blocking client_shim.errors "
+        "client_shim.wire client_shim.text",
+        broken_by=("broker.command.doctor.pages: from client_shim.asyncio.connection import Connection",),
+    ),
+    Rule(
+        "its verdict is found by pure functions",
+        who="broker.command.doctor.verdict broker.command.doctor.kinds broker.command.doctor.evidence",
+        only=f"{PURE} msgspec broker.command.doctor.evidence broker.command.doctor.kinds",
+        broken_by=(
+            "broker.command.doctor.verdict: import os",
+            "broker.command.doctor.verdict: from broker.command.doctor.texts import Say",
+        ),
+    ),
+    Rule(
+        "no other command pays for it",
+        who="broker.command.doctor broker.command.doctor.command",
+        only=f"{PURE} click broker.command.common broker.command.output broker.command.words client_shim.errors",
+        cost=True,
+        broken_by=(
+            "broker.command.doctor.command: import asyncio",
+            "broker.command.doctor.command: from broker.command.doctor.report import Report",
+        ),
+    ),
+    Rule(
+        "only what is drawn pays for rich",
+        who="broker.command.doctor broker.command.doctor.*",
+        not_who="broker.command.doctor.drawing",
+        never="rich broker.command.tables",
+        cost=True,
+        broken_by=("broker.command.doctor.report: from rich.table import Table",),
+    ),
+    # The shim.
+    Rule(
+        "of the shim the broker imports the wire protocol, and what makes text fit to show and paths safe",
+        who="broker broker.*",
+        not_who=f"{COMMAND_LINE} broker.command.doctor.*",
+        never="client_shim",
+        unless="client_shim.wire client_shim.text client_shim.trusted client_shim.permissions",
+        broken_by=(
+            "broker.hub: import client_shim",
+            "broker.frontend.zmq.router: from client_shim.protocol.state import State",
+        ),
+    ),
+    Rule(
+        "of the shim the command line imports the wire protocol, the blocking client, errors, texts, trust",
+        who=COMMAND_LINE,
+        never="client_shim",
+        unless="client_shim.wire client_shim.text client_shim.blocking client_shim.errors "
+        "client_shim.trusted",
+        broken_by=(
+            "broker.command.cli: import client_shim",
+            "broker.command.cli: from client_shim.asyncio import client",
+        ),
+    ),
+    Rule(
+        "the shim needs the standard library, pyzmq and msgpack, and never the broker",
+        who="client_shim client_shim.*",
+        only=f"{STANDARD_LIBRARY} zmq msgpack client_shim",
+        cost=True,
+        broken_by=(
+            "client_shim.backend.mcp_client: import mcp",
+            "client_shim: from broker.core.clients import connections as sessions",
+        ),
+    ),
+    Rule(
+        "even inside a function, what the shim imports beyond that is what a backend has, mcp or loguru, or "
+        "what every type checker has",
+        who="client_shim client_shim.*",
+        only=f"{STANDARD_LIBRARY} zmq msgpack client_shim mcp mcp_types loguru typing_extensions.Unpack",
+        broken_by=(
+            "client_shim.asyncio.client: def f(): import trio",
+            "client_shim.asyncio.client: def f(): import broker",
+            "client_shim.asyncio.client: importlib.import_module('broker.hub')",
+            "client_shim.asyncio.client: __import__('broker')",
+        ),
+    ),
+    Rule(
+        "the wire protocol is data: msgpack, and nothing of either end",
+        who="client_shim.wire",
+        only=f"{PURE} msgpack",
+        broken_by=("client_shim.wire: import zmq", "client_shim.wire: from client_shim import errors"),
+    ),
+    Rule(
+        "the automaton of the client and what it speaks in are sans-io",
+        who=SHIM_CORE,
+        only=f"{PURE} msgpack client_shim.wire {SHIM_CORE}",
+        broken_by=(
+            "client_shim.protocol.state: import zmq, asyncio",
+            "client_shim.protocol.state: from client_shim.asyncio.client import BrokerClient",
+        ),
+    ),
+]
+
+SOURCES = sorted([*ROOT.glob("broker/**/*.py"), *ROOT.glob("client_shim/**/*.py")])
+
+LAWS = [rule.law for rule in RULES]
+BREACHES = [(rule, breach) for rule in RULES for breach in rule.broken_by]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=LAWS)
+def test_the_tree_keeps_the_rule(rule: Rule) -> None:
+    """The design, section 2: every "never imports" of its tables."""
+    breaches = [
+        f"{path.relative_to(ROOT)}:{found.line} imports {found.name}"
+        for path in SOURCES
+        if rule.speaks_of(module_of(path))
+        for found in imports_of(path.read_text(encoding="utf-8"), package_of(path))
+        if rule.forbids(found)
+    ]
+    assert not breaches, "\n".join([rule.law, *breaches])
+
+
+@pytest.mark.parametrize(("rule", "breach"), BREACHES, ids=[breach for _, breach in BREACHES])
+def test_a_breach_is_seen(rule: Rule, breach: str) -> None:
+    """A rule that no source can break would guard nothing."""
+    module, source = breach.split(": ", 1)
+    package = module if module in ("broker", "broker.core", "client_shim") else module.rpartition(".")[0]
+    assert rule.speaks_of(module)
+    assert any(rule.forbids(found) for found in imports_of(source, package)), rule.law
+
+
+@pytest.mark.parametrize("rule", RULES, ids=LAWS)
+def test_each_module_of_a_rule_exists(rule: Rule) -> None:
+    """A module that moves takes its rule along: a rule about a file that is gone holds for ever."""
+    modules = [module_of(path) for path in SOURCES]
+    patterns = f"{rule.who} {rule.not_who}".split()
+    assert [pattern for pattern in patterns if not any(_matches(module, pattern) for module in modules)] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import a.b as c, d", ["a.b", "d"]),
+        ("from a import b, c", ["a.b", "a.c"]),
+        ("from a.b import *", ["a.b"]),
+        ("from . import b", ["pack.age.b"]),
+        ("from .. import b", ["pack.b"]),
+        ("from ..b import c", ["pack.b.c"]),
+        ("class C:\n  import a", ["a"]),
+        ("try:\n  import a\nexcept ImportError:\n  import b", ["a", "b"]),
+        ("importlib.import_module('a.b')", ["a.b"]),
+        ("__import__('a')", ["a"]),
+    ],
+)
+def test_every_form_of_import_is_read(source: str, names: list[str]) -> None:
+    """Otherwise a rule is kept by writing the import in another way."""
+    assert [found.name for found in imports_of(source, "pack.age")] == names
+
+
+@pytest.mark.parametrize(
+    ("source", "deferred"),
+    [
+        ("class C:\n  import a", False),
+        ("def f():\n  import a", True),
+        ("class C:\n  async def f(self):\n    if x:\n      import a", True),
+        ("if TYPE_CHECKING:\n  import a", True),
+        ("if typing.TYPE_CHECKING:\n  pass\nelse:\n  import a", False),
+    ],
+)
+def test_what_waits_is_told_from_what_does_not(source: str, deferred: bool) -> None:
+    """The rules about cost leave out what a start does not pay for."""
+    assert [found.deferred for found in imports_of(source, "pack")] == [deferred]
+
+
+@pytest.mark.parametrize(
+    ("start", "never"),
+    [
+        ("broker.core.*", "trio zmq mcp click broker.hub client_shim.asyncio.client"),
+        (
+            "broker.daemon",
+            "mcp pydantic click rich prometheus_client h11 broker.command.cli client_shim.asyncio.client",
+        ),
+        ("broker.command.cli", "mcp pydantic trio broker.daemon broker.hub"),
+        ("client_shim.*", "broker trio mcp pydantic click msgspec loguru"),
+    ],
+)
+def test_what_is_really_loaded(start: str, never: str) -> None:
+    """What the sources do not say, such as the `__init__` of a package on the way, is seen by loading it."""
+    modules = [module for path in SOURCES if _matches(module := module_of(path), start)]
+    assert modules
+    code = f"import sys\nfor name in {modules}: __import__(name)\nprint(*sys.modules)"
+    loaded = run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=PIPE, text=True).stdout.split()
+    assert sorted(set(never.split()) & set(loaded)) == []
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of the module in `path`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_of(path: Path) -> str:
+    """The package that relative imports in `path` start from."""
+    return ".".join(path.relative_to(ROOT).parent.parts)
+
+
+def imports_of(source: str, package: str) -> Iterator[Import]:
+    """All imports in `source`, in its order; relative ones are resolved from `package`."""
+    return _imports_below(ast.parse(source), package, deferred=False)
+
+
+def _imports_below(node: ast.AST, package: str, deferred: bool) -> Iterator[Import]:
+    waits = deferred or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+    for child in ast.iter_child_nodes(node):
+        for name in _imported(child, package):
+            yield Import(name, getattr(child, "lineno", 0), waits or _is_for_checkers(node, child))
+        yield from _imports_below(child, package, waits or _is_for_checkers(node, child))
+
+
+def _is_for_checkers(node: ast.AST, child: ast.AST) -> bool:
+    if not isinstance(node, ast.If) or child not in node.body:
+        return False
+    return ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _imported(node: ast.AST, package: str) -> list[str]:
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module=module, names=names, level=level):
+            origin = resolve_name("." * level + (module or ""), package)
+            return [origin if alias.name == "*" else f"{origin}.{alias.name}" for alias in names]
+        case ast.Call(func=function, args=[ast.Constant(value=str(name)), *_]):
+            by_name = ast.unparse(function) in ("importlib.import_module", "import_module", "__import__")
+            return [name] if by_name else []
+    return []
+
+
+_WAYS_OUT = "click.echo( click.secho( print( stdout.write( Text("
+_OUT = {"output.py": "click.echo(", "tables.py": "Text(", "__main__.py": "print(", "stub.py": "print("}
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if "broker" in path.parts], ids=str)
+def test_what_commands_print_goes_one_way(path: Path) -> None:
+    """`broker.command.output` and `broker.command.tables` take raw control characters out of it: nobody passes them by.
+
+    The exceptions print words of their own: the entry point, and the stub before a server's process.
+    """
+    text = path.read_text(encoding="utf-8")
+    used = {way for way in _WAYS_OUT.split() if re.search(rf"(?<![\w.]){re.escape(way)}", text)}
+    assert used <= {_OUT.get(path.name, "")}, (
+        f"{path}: print by broker.command.output, draw by broker.command.tables"
+    )

@@ -1,0 +1,88 @@
+"""The wheels that tests install from: made once for all tests and all workers, and kept in `build`."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "build"
+"""Kept from one run to the next, ignored by git, and removed by `make clean`."""
+
+PACKAGES = ("broker", "client_shim")
+INSTALL_S = 300
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """No other worker does this meanwhile; what it has done is there afterwards."""
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def digest() -> str:
+    """What the wheel is made of, in short."""
+    files = [ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")]
+    for package in PACKAGES:
+        files += sorted(path for path in (ROOT / package).rglob("*") if "__pycache__" not in path.parts)
+    whole = hashlib.sha256(sys.version.encode())
+    for path in files:
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            whole.update(f"{path.relative_to(ROOT)} {content}\n".encode())
+    return whole.hexdigest()
+
+
+def wheel() -> Path:
+    """That of this source tree, as it is now."""
+    folder = FOLDER / "wheel"
+    with alone("wheel"):
+        if not is_stamped(folder, digest()):
+            shutil.rmtree(folder, ignore_errors=True)
+            pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT))
+            stamp(folder, digest())
+        (built,) = folder.glob("*.whl")
+        return built
+
+
+def wheels() -> Path:
+    """A folder with that one and all that a service needs: for a place without a network."""
+    folder, own = FOLDER / "wheels", wheel()
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
+    with alone("wheels"):
+        if not is_stamped(folder, wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            pip("wheel", "--wheel-dir", str(folder), f"{ROOT}[daemon,metrics,examples]")
+            stamp(folder, wanted)
+        shutil.copy(own, folder)
+    return folder
+
+
+def pip(*arguments: str) -> None:
+    """Have pip do something that must go well."""
+    run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+def run(*command: str) -> None:
+    """A command that must go well."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+
+
+def is_stamped(folder: Path, wanted: str) -> bool:
+    """Whether it was made, to its end, of just this."""
+    stamp = folder / "made-of"
+    return stamp.exists() and stamp.read_text(encoding="utf-8") == wanted
+
+
+def stamp(folder: Path, made_of: str) -> None:
+    """It has been made."""
+    (folder / "made-of").write_text(made_of, encoding="utf-8")
