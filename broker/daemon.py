@@ -71,7 +71,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     Raises:
         ConfigError: the endpoint of the command line, or of the variable, is none; or there are too few
             descriptors for so many servers.
-        PlaceError: the endpoint or the state directory cannot be had.
+        ClaimError: the endpoint or the state directory cannot be had.
     """
     faulthandler.enable()  # where a broker was stuck that the watchdog ends by SIGABRT is then in the log
     if not hide_from_servers(os.environ):

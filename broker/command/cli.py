@@ -86,8 +86,8 @@ def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Lit
     """Run the broker in the foreground until SIGTERM or Ctrl-C."""
     from broker import daemon
     from broker.config.loading import ConfigError
-    from broker.frontend.address import PlaceError
     from broker.service import logging as logs
+    from broker.service.claims import ClaimError
     from broker.service.systemd import Manager
 
     journal = logs.under_journal(os.environ)
@@ -104,7 +104,7 @@ def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Lit
         daemon.run(config, path, endpoint, manager)
     except ConfigError as error:
         give_up(str(error), USAGE)
-    except PlaceError as error:
+    except ClaimError as error:
         give_up(str(error), BAD)
     except Exception:
         logger.exception("broker.crashed")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import grp
 import os
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,19 +14,15 @@ from typing import NamedTuple
 
 from broker.config.loading import check_endpoint
 from broker.config.schema import BrokerConfig
+from broker.service.claims import ClaimError, folder_of, locked
 from client_shim.trusted import Folder, Untrusted, open_folder
 
 _VARIABLE = "MCP_BROKER_ENDPOINT"
 ANOTHER = "give another endpoint by --endpoint or in [broker]"
 """The last resort where a place cannot be had."""
 
-SYSTEM_FOLDER = Path("/run/mcp-broker")
 MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (unix(7))."""
-
-
-class PlaceError(Exception):
-    """The endpoint cannot be had; the message says why, and what to do."""
 
 
 class Place(NamedTuple):
@@ -43,11 +37,11 @@ class Place(NamedTuple):
         return self.endpoint.startswith("ipc://") and self.listener is None
 
 
-def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> PlaceError:
+def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> ClaimError:
     """What to say where the system does not let the broker listen; `number` is the errno."""
     if number == errno.EADDRINUSE:
-        return PlaceError(f"{endpoint} is taken by another program; stop it, or {another}")
-    return PlaceError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {another}")
+        return ClaimError(f"{endpoint} is taken by another program; stop it, or {another}")
+    return ClaimError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {another}")
 
 
 def place_of(
@@ -63,7 +57,7 @@ def place_of(
 
     Raises:
         ConfigError: the command line or the variable names what the config may not name either.
-        PlaceError: systemd made another socket than the one that is to be listened at.
+        ClaimError: systemd made another socket than the one that is to be listened at.
     """
     named = config.endpoint
     if told is not None:
@@ -74,7 +68,7 @@ def place_of(
         return Place(named or f"ipc://{folder_of(environ)}/broker.sock")
     made = next(iter(sockets))
     if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, made):
-        raise PlaceError(
+        raise ClaimError(
             f"systemd listens at {', '.join(sockets)} for this broker, which is to listen at "
             f"{named or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in [broker] the "
             f"same path, or stop the .socket unit"
@@ -82,23 +76,12 @@ def place_of(
     return Place(made, sockets[made])
 
 
-def folder_of(environ: Mapping[str, str]) -> Path:
-    """The folder for what exists while a broker runs, where nothing else is named. The order is the one in
-    which clients look (docs/protocol.md)."""
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if os.access(SYSTEM_FOLDER, os.W_OK):
-        return SYSTEM_FOLDER
-    if os.path.isabs(runtime):
-        return Path(runtime, "mcp-broker")
-    return Path(tempfile.gettempdir(), f"mcp-broker-{os.getuid()}")
-
-
 @contextmanager
 def claim(place: Place) -> Iterator[None]:
     """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
 
     Raises:
-        PlaceError: another program or systemd holds it, or the folder cannot be used.
+        ClaimError: another program or systemd holds it, or the folder cannot be used.
     """
     endpoint = place.endpoint
     if not endpoint.startswith("ipc://"):
@@ -112,41 +95,18 @@ def claim(place: Place) -> Iterator[None]:
         try:
             stack.enter_context(locked(folder, f"{path.name}.lock", taken))
         except Untrusted as error:
-            raise PlaceError(f"{error}, or {ANOTHER}") from None
+            raise ClaimError(f"{error}, or {ANOTHER}") from None
         except OSError as error:
-            raise PlaceError(
+            raise ClaimError(
                 f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
                 f"see to it or remove it, or {ANOTHER}"
             ) from None
         if place.is_file and _is_listened_at(path):
-            raise PlaceError(
+            raise ClaimError(
                 f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects, or "
                 f"a broker whose lock was removed; start that one, or stop its .socket unit or its process"
             )
         yield
-
-
-@contextmanager
-def locked(folder: Folder, name: str, taken: str) -> Iterator[None]:
-    """Hold the lock on this file, in which stands the pid of the broker that does.
-
-    Raises:
-        PlaceError: another broker has it: so and so, which `taken` goes on to say.
-        Untrusted: another user could hold it or change it, or it is no regular file.
-        OSError: it cannot be made or opened.
-    """
-    lock = folder.open(name, os.O_RDWR, make=True)
-    try:
-        pid = os.pread(lock, 64, 0).decode(errors="replace").strip()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PlaceError(f"a broker with pid {pid or 'unknown'} {taken}") from None
-        with suppress(OSError):  # on a full disk it holds all the same; nobody is told the pid then
-            os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)  # in place: no new block is needed
-        yield
-    finally:
-        os.close(lock)
 
 
 def _try_port(endpoint: str) -> None:
@@ -167,19 +127,19 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
         another: what to do where it cannot, in the last resort.
 
     Raises:
-        PlaceError: it cannot, or another user could change what is there.
+        ClaimError: it cannot, or another user could change what is there.
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise PlaceError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
+        raise ClaimError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
     missing = f"the folder {path.parent} does not exist or may not be written to; create it for this user"
     if os.path.exists(path.parent) and not os.access(path.parent, os.W_OK | os.X_OK):
-        raise PlaceError(missing)
+        raise ClaimError(missing)
     try:
         folder = open_folder(path.parent, make=1)
     except Untrusted as error:
-        raise PlaceError(f"{error}, or {another}") from None
+        raise ClaimError(f"{error}, or {another}") from None
     except OSError:
-        raise PlaceError(missing) from None
+        raise ClaimError(missing) from None
     try:
         _check_socket(folder, path.name, another)
     except BaseException:
@@ -194,13 +154,13 @@ def _check_socket(folder: Folder, name: str, another: str) -> None:
     if about is None:
         return
     if not stat.S_ISSOCK(about.st_mode):
-        raise PlaceError(f"{folder.where(name)} is there and is not a socket; {another}")
+        raise ClaimError(f"{folder.where(name)} is there and is not a socket; {another}")
     if folder.is_shared:
         try:
             with folder.entry(name):
                 pass
         except Untrusted as error:
-            raise PlaceError(f"{error}, or {another}") from None
+            raise ClaimError(f"{error}, or {another}") from None
         except FileNotFoundError:
             pass  # gone meanwhile
 
@@ -228,16 +188,16 @@ def open_to(place: Place, config: BrokerConfig) -> None:
     """Give the socket to the group and the mode that the config names; one of systemd's has its unit's.
 
     Raises:
-        PlaceError: there is no such group, this user is not in it, or the socket's file is gone.
+        ClaimError: there is no such group, this user is not in it, or the socket's file is gone.
     """
     if place.is_file:
         path = Path(place.endpoint.removeprefix("ipc://"))
         try:
             _open(path, config)
         except Untrusted as error:
-            raise PlaceError(f"broker.socket_mode: {error}; then restart the broker") from None
+            raise ClaimError(f"broker.socket_mode: {error}; then restart the broker") from None
         except OSError as error:
-            raise PlaceError(
+            raise ClaimError(
                 f"broker.socket_mode: {path} cannot be given it: {error.strerror}; restart the broker, which "
                 f"makes the socket anew"
             ) from None
@@ -253,11 +213,11 @@ def _open(path: Path, config: BrokerConfig) -> None:
             try:
                 os.chown(socket_file, -1, grp.getgrnam(config.socket_group).gr_gid)
             except KeyError:
-                raise PlaceError(
+                raise ClaimError(
                     f"broker.socket_group: there is no group {config.socket_group!r}; create it with groupadd"
                 ) from None
             except PermissionError:
-                raise PlaceError(
+                raise ClaimError(
                     f"broker.socket_group: this user is not in group {config.socket_group!r}; "
                     f"add it with usermod -aG"
                 ) from None

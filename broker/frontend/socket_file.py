@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from broker.frontend.address import ANOTHER, Place, PlaceError, closed_umask, folder_for, not_bound
+from broker.frontend.address import ANOTHER, Place, closed_umask, folder_for, not_bound
+from broker.service.claims import ClaimError
 from client_shim.permissions import ROOT, identity, user
 from client_shim.trusted import Folder, Untrusted, open_folder
 
@@ -44,7 +45,7 @@ class SocketFile:
         """The descriptor of a new socket, which listens; it can be reached by its owner only.
 
         Raises:
-            PlaceError: there can be none.
+            ClaimError: there can be none.
         """
         try:
             with folder_for(self._path, self._another) as folder:
@@ -57,7 +58,7 @@ class SocketFile:
                     self._own = _seen(folder, self._path.name)
                     return made.detach()
         except Untrusted as error:
-            raise PlaceError(f"{error}, or {self._another}") from None
+            raise ClaimError(f"{error}, or {self._another}") from None
         except OSError as error:
             raise not_bound(self._place.endpoint, error.errno or 0, self._another) from None
 
@@ -71,7 +72,7 @@ class SocketFile:
         """See whether it is there, and say so where it is not.
 
         Args:
-            listen: makes it anew, listens at it, and opens it to whom the config names; raises `PlaceError`.
+            listen: makes it anew, listens at it, and opens it to whom the config names; raises `ClaimError`.
         """
         seen = self._there()
         if seen is not None and seen == self._own:
@@ -81,7 +82,7 @@ class SocketFile:
         else:
             try:
                 listen()
-            except PlaceError as error:
+            except ClaimError as error:
                 self._tell(str(error))
             else:
                 logger.warning("endpoint.made_anew", extra={"endpoint": self._place.endpoint})

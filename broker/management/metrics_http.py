@@ -17,10 +17,11 @@ import h11
 import trio
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import Place, PlaceError, folder_for, open_to
+from broker.frontend.address import Place, folder_for, open_to
 from broker.frontend.socket_file import SocketFile
 from broker.management.commands import Office
 from broker.management.metrics import render
+from broker.service.claims import ClaimError
 
 MAX_CONNECTIONS = 32
 """So many there may be at once; a further one takes the place of the oldest."""
@@ -53,7 +54,7 @@ class Scraping:
         config: who may open a Unix socket.
 
     Raises:
-        PlaceError: the address cannot be had.
+        ClaimError: the address cannot be had.
     """
 
     def __init__(self, address: str, config: BrokerConfig) -> None:
@@ -77,9 +78,9 @@ class Scraping:
             family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
             return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
         except OSError as error:
-            raise PlaceError(f"broker.metrics: {self._address} cannot be had: {error}; {_ANOTHER}") from None
-        except PlaceError as error:
-            raise PlaceError(f"broker.metrics: {error}") from None
+            raise ClaimError(f"broker.metrics: {self._address} cannot be had: {error}; {_ANOTHER}") from None
+        except ClaimError as error:
+            raise ClaimError(f"broker.metrics: {error}") from None
 
     def _bound_path(self, path: Path, config: BrokerConfig) -> socket.socket:
         """A Unix socket with the owner, group and mode of the broker's own."""

@@ -31,8 +31,8 @@ from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfi
 from broker.core import refusals
 from broker.core.refusals import Refusal
 from broker.core.servers.lifecycle import State
-from broker.frontend.address import PlaceError
 from broker.hub import Hub
+from broker.service.claims import ClaimError
 from broker.service.config_file import read
 from broker.service.systemd import Manager
 from broker.upstream.supervisor import lifecycle_of
@@ -74,7 +74,7 @@ class Reloader:
         hub: holds the config that the broker runs on.
         fleet: the servers that run.
         path: the config file.
-        open_to: lets the socket be reached by whom the config names; raises `PlaceError`.
+        open_to: lets the socket be reached by whom the config names; raises `ClaimError`.
         manager: who started the broker, and waits for the end of a reload that it asked for.
     """
 
@@ -141,7 +141,7 @@ class Reloader:
             self._adjust(made)
         except ConfigError as error:
             return Outcome(by, problems=tuple(map(str, error.problems)))
-        except PlaceError as error:
+        except ClaimError as error:
             return Outcome(by, problems=(str(error),))
         self._hub.config = made.config
         tell_faults(made.config)

@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from broker.config.names import file_name
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import PlaceError, folder_of, locked
 from broker.processes.cgroup import Cgroup
 from broker.processes.container_options import Container, Note
 from broker.processes.trees import Mark, look_at, pipes_of, verified
+from broker.service.claims import ClaimError, folder_of, locked
 from client_shim.permissions import user
 from client_shim.trusted import Folder, Untrusted, open_folder
 
@@ -124,7 +124,7 @@ class State:
         of what this one leaves behind, should it be killed."""
         try:
             files = _opened(self.folder)
-        except (OSError, PlaceError, Untrusted):
+        except (OSError, ClaimError, Untrusted):
             return  # it is tried again, and told at the next start of a server
         try:
             same, there = files.is_same(self._files), _mark_in(files)
@@ -232,10 +232,10 @@ def held(folder: Path) -> Iterator[State]:
     """The state in this directory, for one broker at a time.
 
     Raises:
-        PlaceError: another broker has it, or it cannot be used, or another user could change it.
+        ClaimError: another broker has it, or it cannot be used, or another user could change it.
     """
     with ExitStack() as stack:
-        with _told_as_place_error(folder):
+        with _told_as_claim_error(folder):
             files = _opened(folder)
             stack.callback(files.close)
             mend = f"stop it first, or {_MEND}"
@@ -246,22 +246,22 @@ def held(folder: Path) -> Iterator[State]:
 
 
 @contextmanager
-def _told_as_place_error(folder: Path) -> Iterator[None]:
+def _told_as_claim_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except Untrusted as error:
         problem = f"the state directory {folder} cannot be used: {error.problem}"
-        raise PlaceError(f"{problem}; {error.mend}, or {_MEND}") from error
+        raise ClaimError(f"{problem}; {error.mend}, or {_MEND}") from error
     except OSError as error:
         mend = f"free some space there, or {_MEND}" if error.errno in _FULL else _MEND
-        raise PlaceError(f"the state directory {folder} cannot be used: {error.strerror}; {mend}") from error
+        raise ClaimError(f"the state directory {folder} cannot be used: {error.strerror}; {mend}") from error
 
 
 def _opened(path: Path) -> Folder:
     """The state directory, made where it is missing with the folder that it is in; it is this user's alone.
 
     Raises:
-        PlaceError: it is another user's.
+        ClaimError: it is another user's.
         Untrusted: another user could change it.
         OSError: it cannot be made or opened.
     """
@@ -279,7 +279,7 @@ def _close_to_others(folder: Folder) -> None:
     """Give it mode 0700, if it is one that a broker has used or may begin to use."""
     path, owner = folder.path, folder.about.st_uid
     if owner != os.geteuid():
-        raise PlaceError(f"the state directory {path} belongs to {user(owner)}; {_MEND}")
+        raise ClaimError(f"the state directory {path} belongs to {user(owner)}; {_MEND}")
     if folder.is_shared:
         mode = stat.S_IMODE(folder.about.st_mode)
         raise Untrusted(path, f"others may write to {path} (mode {mode:04o})", f"chmod go-w {path}")

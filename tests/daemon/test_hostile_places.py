@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import Place, PlaceError, claim, open_to
+from broker.frontend.address import Place, claim, open_to
 from broker.frontend.socket_file import SocketFile
 from broker.management.metrics_http import Scraping
 from broker.processes import containers
@@ -30,6 +30,7 @@ from broker.processes.container_options import Container, Note
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher
 from broker.processes.records import Record, held
+from broker.service.claims import ClaimError
 from client_shim.errors import BrokerError, NoBroker
 from client_shim.transport.endpoint import probe
 from tests.daemon.hostile import STRANGER, as_root, busy_stranger, make_victim, planted, seen, snapshot
@@ -245,7 +246,7 @@ def test_nothing_of_others_is_touched(
         before = snapshot(victim), _attributes(others)
         try:
             use(base)
-        except (PlaceError, Refused, BrokerError) as error:
+        except (ClaimError, Refused, BrokerError) as error:
             check_said(str(error), base)
         else:
             assert is_closed(base)
@@ -320,7 +321,7 @@ def test_what_another_user_swaps_meanwhile_is_not_touched_either(
                 try:
                     use(base)
                     done += use is not remove_container
-                except (PlaceError, Refused, BrokerError):
+                except (ClaimError, Refused, BrokerError):
                     refused += 1
                 else:
                     if use in (listen, keep_state):

@@ -15,8 +15,9 @@ import pytest
 
 from broker.config.loading import ConfigError, load
 from broker.config.schema import BrokerConfig, LimitsConfig
-from broker.frontend.address import PlaceError, claim, place_of
+from broker.frontend.address import claim, place_of
 from broker.frontend.zmq.router import Endpoint
+from broker.service.claims import ClaimError
 from tests.daemon.test_hub import with_a_call
 from tests.e2e.harness import PATIENCE_S, ROOT, toml
 
@@ -105,7 +106,7 @@ def test_a_port_that_is_taken_is_said_and_nothing_is_left(tmp_path: Path, port: 
 def test_a_port_that_is_taken_after_the_look_at_it_is_said_in_the_same_words(port: int) -> None:
     """The bind itself is libzmq's, and may fail too."""
     _, hub, _ = with_a_call()
-    with pytest.raises(PlaceError, match=rf"127\.0\.0\.1:{port} is taken by another program; stop it"):
+    with pytest.raises(ClaimError, match=rf"127\.0\.0\.1:{port} is taken by another program; stop it"):
         Endpoint(f"tcp://127.0.0.1:{port}", LimitsConfig(), hub)
 
 
@@ -126,7 +127,7 @@ def test_what_is_no_socket_is_never_to_be_removed(tmp_path: Path) -> None:
     path = tmp_path / "passwd"
     path.write_text("root")
     with (
-        pytest.raises(PlaceError, match="is not a socket; give another endpoint") as caught,
+        pytest.raises(ClaimError, match="is not a socket; give another endpoint") as caught,
         claim(place_of(f"ipc://{path}", BrokerConfig(), {}, {})),
     ):
         pass
@@ -179,13 +180,13 @@ def test_a_program_in_a_closed_folder_is_not_said_to_be_missing() -> None:
 CLAIM_AS_A_STRANGER = """
 import grp, os, pwd, sys
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import PlaceError, claim, place_of
+from broker.frontend.address import ClaimError, claim, place_of
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
     with claim(place_of(f"ipc://{sys.argv[1]}/closed/in/b.sock", BrokerConfig(), {}, {})):
         pass
-except PlaceError as error:
+except ClaimError as error:
     print(error)
 """
 

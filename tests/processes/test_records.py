@@ -20,13 +20,13 @@ from msgspec import structs
 
 from broker.config.names import file_name
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import PlaceError
 from broker.processes.cgroup import Delegation
 from broker.processes.containers import Removal, Unknown
 from broker.processes.leftovers import end_leftovers
 from broker.processes.records import Record, State, boot, held, state_dir_of
 from broker.processes.trees import COOKIE as MARK_NAME
 from broker.processes.trees import look_at, number_of, trees_of
+from broker.service.claims import ClaimError
 from client_shim.trusted import open_folder
 from tests.e2e.harness import wait_until
 
@@ -242,7 +242,7 @@ def test_the_directory_is_its_user_s_alone(tmp_path: Path) -> None:
 
 def test_one_broker_at_a_time(state: State) -> None:
     """Law 1: a second broker would end the servers of the first."""
-    with pytest.raises(PlaceError, match=rf"pid {os.getpid()} uses the state directory.*state_dir"):  # noqa: SIM117
+    with pytest.raises(ClaimError, match=rf"pid {os.getpid()} uses the state directory.*state_dir"):  # noqa: SIM117
         with held(state.folder):
             pass
 
@@ -250,7 +250,7 @@ def test_one_broker_at_a_time(state: State) -> None:
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """Law 10: what it is about, and the key to change."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlaceError, match=r"file.* cannot be used: .*; name another by state_dir"):  # noqa: SIM117
+    with pytest.raises(ClaimError, match=r"file.* cannot be used: .*; name another by state_dir"):  # noqa: SIM117
         with held(tmp_path / "file" / "state"):
             pass
 
@@ -278,12 +278,12 @@ def test_a_full_disk_does_not_keep_the_next_broker_from_starting(
     monkeypatch.setattr(os, "ftruncate", full)
     with (
         held(tmp_path / "s"),
-        pytest.raises(PlaceError, match=r"a broker with pid .* uses the state"),
+        pytest.raises(ClaimError, match=r"a broker with pid .* uses the state"),
         held(tmp_path / "s"),
     ):
         pass
     monkeypatch.setattr(os, "mkdir", full)
-    with pytest.raises(PlaceError, match="No space left on device; free some space there"):  # noqa: SIM117
+    with pytest.raises(ClaimError, match="No space left on device; free some space there"):  # noqa: SIM117
         with held(tmp_path / "t"):
             pass
 

@@ -19,9 +19,10 @@ import zmq
 from broker.config.schema import LimitsConfig
 from broker.core.clients.connections import Body, Peer, Post
 from broker.core.clients.throttle import Refills, Rounds
-from broker.frontend.address import PlaceError, not_bound
+from broker.frontend.address import not_bound
 from broker.frontend.zmq.connections import Connections, first_reserved, hung_up, is_routers_own, shut
 from broker.hub import Hub
+from broker.service.claims import ClaimError
 from client_shim import wire
 
 MESSAGES_A_TURN = 64
@@ -54,7 +55,7 @@ class Endpoint:
         listener: a socket that listens at `address` already. Its file is not removed at the end.
 
     Raises:
-        PlaceError: it cannot be listened at.
+        ClaimError: it cannot be listened at.
     """
 
     def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
@@ -77,7 +78,7 @@ class Endpoint:
         self._address = address
         try:
             self.listen(listener)
-        except PlaceError:
+        except ClaimError:
             self.close()
             raise
 
@@ -85,7 +86,7 @@ class Endpoint:
         """Listen; at this socket of the address, where it has one, beside those of before.
 
         Raises:
-            PlaceError: it cannot be listened at.
+            ClaimError: it cannot be listened at.
         """
         if listener is not None:
             self._router.USE_FD = listener
