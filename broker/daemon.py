@@ -36,11 +36,12 @@ from broker.management.commands import Office, manage
 from broker.management.reload import Reloader, tell_faults
 from broker.processes import containers
 from broker.processes.cgroup import Delegation, delegation
-from broker.processes.environment import hide_from_servers, with_credentials
+from broker.processes.environment import hide_from_servers
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher, check_descriptor_limit, raise_descriptor_limit
 from broker.processes.records import held, state_dir_of
 from broker.service import logging as logs
+from broker.service.credentials import with_credentials
 from broker.service.memory import Memory
 from broker.service.signals import HANDLED, Signals
 from broker.service.systemd import Manager, summary

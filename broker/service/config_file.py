@@ -15,7 +15,7 @@ import tomli
 
 from broker.config.loading import ConfigError, Problem, load
 from broker.config.schema import Config, ServerConfig
-from broker.processes.environment import with_credentials
+from broker.service.credentials import with_credentials
 
 METRICS_PACKAGES = ("h11", "prometheus_client")
 """What the extra `metrics` of pyproject.toml brings; a test holds the two together."""

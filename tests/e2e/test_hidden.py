@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from broker.processes.environment import DUMPABLE, MAX_CREDENTIAL_BYTES, environment, with_credentials
+from broker.processes.environment import DUMPABLE, environment
 from broker.service.config_file import read
+from broker.service.credentials import MAX_CREDENTIAL_BYTES, with_credentials
 from tests.e2e.harness import rogue, running
 
 OURS, THEIRS = "ours-of-the-broker-1", "theirs-of-the-other-2"
