@@ -34,7 +34,7 @@ from broker.command.common import (
 from broker.command.control import reload, restart, start, stop
 from broker.command.doctor.command import doctor
 from broker.command.import_ import import_
-from broker.command.output import echo, echo_json
+from broker.command.output import Line, echo, echo_json
 from broker.command.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.errors import CallError, MethodRefused, Unavailable
@@ -303,7 +303,7 @@ def _watch(endpoint: str | None, *, as_json: bool) -> None:
                     seen = broker.request(MANAGEMENT, "status")
                     _json_line(seen) if as_json else draw(overview.status(seen))
                     time.sleep(WATCH_S)
-            _json_line(_NO_STATUS) if as_json else draw([overview.Line(say("no_broker"))])
+            _json_line(_NO_STATUS) if as_json else draw([Line(say("no_broker"))])
             time.sleep(WATCH_S)
 
 

@@ -9,6 +9,8 @@ screen, write to the clipboard (OSC 52) or turn the direction of writing. They a
 from __future__ import annotations
 
 import json
+import shutil
+from typing import NamedTuple
 
 import click
 
@@ -24,3 +26,47 @@ def echo(text: object, *, err: bool = False, colour: str | None = None, end: boo
 def echo_json(value: object, *, indent: int | None = 2) -> None:
     """Print a value as JSON. What `echo` would escape is escaped as JSON has it: the value stays the same."""
     click.echo(printable_json(json.dumps(value, ensure_ascii=False, indent=indent)))
+
+
+WIDTH = 100
+"""Nothing is drawn wider than this, so that a report pastes well."""
+
+
+_MANY = 8
+
+
+class Line(NamedTuple):
+    """Some text, and how it looks where that can be shown."""
+
+    text: str
+    style: str = ""
+
+
+class Column(NamedTuple):
+    """A column: figures stand at its right, long text is folded, to this width where one is given."""
+
+    name: str
+    right: bool = False
+    folds: bool = False
+    width: int | None = None
+
+
+class Grid(NamedTuple):
+    """A table."""
+
+    columns: list[Column]
+    rows: list[list[Line]]
+    title: str = ""
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether it has so many columns that there is hardly room between them."""
+        return len(self.columns) > _MANY
+
+
+Part = Line | Grid
+
+
+def width() -> int:
+    """How wide it may be drawn."""
+    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)

@@ -6,58 +6,20 @@ A pipe or a file has no use for rich, and to import it takes as long as all else
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from broker.command.output import echo
+from broker.command.output import WIDTH, Column, Grid, Line, Part, echo, width
 from broker.command.words import WORDS, fill, say
 from client_shim.text import on_one_line, shown
 
 if TYPE_CHECKING:
     from broker.base.tolerances import Kind
 
-WIDTH = 100
-"""Nothing is drawn wider than this, so that a report pastes well."""
-
-
-_MANY = 8
-
-
-class Line(NamedTuple):
-    """Some text, and how it looks where that can be shown."""
-
-    text: str
-    style: str = ""
-
-
-class Column(NamedTuple):
-    """A column: figures stand at its right, long text is folded, to this width where one is given."""
-
-    name: str
-    right: bool = False
-    folds: bool = False
-    width: int | None = None
-
-
-class Grid(NamedTuple):
-    """A table."""
-
-    columns: list[Column]
-    rows: list[list[Line]]
-    title: str = ""
-
-    @property
-    def is_tight(self) -> bool:
-        """Whether it has so many columns that there is hardly room between them."""
-        return len(self.columns) > _MANY
-
-
-Part = Line | Grid
 
 _COLOURS = {
     "ready": "green",
@@ -295,11 +257,6 @@ def size(count: int) -> str:
 
 
 # -- showing it -----------------------------------------------------------------------------------
-
-
-def width() -> int:
-    """How wide it may be drawn."""
-    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
 
 
 def show(parts: Iterable[Part]) -> None:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from broker.command.status import Grid, Line, Part, width
+from broker.command.output import Grid, Line, Part, width
 from client_shim.text import printable
 
 _NARROWEST = 16

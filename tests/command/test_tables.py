@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.command import status, tables
+from broker.command.output import Line
 
 ROW: dict[str, Any] = {
     "name": "advertisement-server",
@@ -146,7 +147,7 @@ def test_below_the_table_stands_why_and_until_when(
     monkeypatch.setenv("MCP_BROKER_LANG", ("en", "zh")[locale])
     about, *said = WHY[why]
     parts = status.status({"broker": BROKER, "servers": [{**ROW, "name": "time", **about}]})
-    lines = [part.text for part in parts if isinstance(part, status.Line)]
+    lines = [part.text for part in parts if isinstance(part, Line)]
     assert said[locale] in lines
 
 
