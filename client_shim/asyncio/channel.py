@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from contextvars import Context
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from client_shim import log
 from client_shim.errors import BrokerError, CallError
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.payload import Ask
 from client_shim.wire import MANAGEMENT
-
-if TYPE_CHECKING:
-    from client_shim.asyncio.connection import Connection
 
 Listener = Callable[[str, str, bytes], None]
 
@@ -57,12 +53,9 @@ class Channel:
         wants: what it listens to, now and after each reconnection.
     """
 
-    __slots__ = ("changing", "connection", "listened", "listener", "number", "wants")
+    __slots__ = ("changing", "listened", "listener", "number", "wants")
 
-    def __init__(
-        self, connection: Connection, number: int, listener: Callable[[], Listener | None], wants: Wants
-    ) -> None:
-        self.connection = connection
+    def __init__(self, number: int, listener: Callable[[], Listener | None], wants: Wants) -> None:
         self.number = number
         self.listener = listener
         self.wants = wants
@@ -82,7 +75,7 @@ class Listening:
         self,
         channel: Channel,
         deliver: Callable[[Channel, str, str, bytes], None],
-        again: Callable[[], None],
+        again: Callable[[float], object],
     ) -> None:
         self._channel = channel
         self._deliver = deliver
@@ -104,7 +97,7 @@ class Listening:
             self._channel.listened = self._again
             if outcome.retry_after_s is not None:
                 delay_s = max(outcome.retry_after_s, LISTEN_AGAIN_S)
-                self._channel.connection.loop.call_later(delay_s, self._ask_again, context=Context())
+                self._ask_again(delay_s)
         elif isinstance(outcome, bytes) and self._again:
             for server, method, body in self._missed(outcome):
                 self._deliver(self._channel, server, method, body)

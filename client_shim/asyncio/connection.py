@@ -104,7 +104,7 @@ class Connection:
     def join(self, listener: Callable[[], Listener | None], wants: Wants = NOTHING) -> Channel:
         """A new channel, which listens before it does anything else."""
         self._last_channel += 1
-        channel = Channel(self, self._last_channel, listener, wants)
+        channel = Channel(self._last_channel, listener, wants)
         self._channels[self._last_channel] = channel
         self._listen(channel)
         return channel
@@ -117,8 +117,11 @@ class Connection:
         except CallError as error:
             log.warn(f"the broker is not asked to tell of changes: {error}")
             return
-        self._calls[id] = Listening(channel, self._deliver, partial(self._listen_again, channel, self._link))
+        self._calls[id] = Listening(channel, self._deliver, partial(self._listen_later, channel, self._link))
         self._link.settle()
+
+    def _listen_later(self, channel: Channel, link: LoopLink, delay_s: float) -> None:
+        self.loop.call_later(delay_s, self._listen_again, channel, link, context=self._context)
 
     def _listen_again(self, channel: Channel, link: LoopLink) -> None:
         """Say once more what a channel wants to hear, if both are still there."""

@@ -6,11 +6,12 @@ import asyncio
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from client_shim import __version__, log
 from client_shim.asyncio.call import OnLog, OnProgress
 from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, Listener, Wants
+from client_shim.asyncio.connection import Connection
 from client_shim.asyncio.pool import registry
 from client_shim.errors import BrokerError, ClientClosed, InvalidReply, Unavailable, from_fault
 from client_shim.protocol import payload, reasons
@@ -21,6 +22,13 @@ from client_shim.transport.endpoint import default_endpoint, probe
 OnListChanged = Callable[[str, str], object]
 OnResourceUpdated = Callable[[str, str], object]
 OnNotification = Callable[[str, str, Any], object]
+
+
+class Joined(NamedTuple):
+    """A channel, and the connection that it is one of."""
+
+    connection: Connection
+    channel: Channel
 
 
 class Seat:
@@ -54,18 +62,18 @@ class Seat:
         self._on_resource_updated = on_resource_updated
         self._on_notification = on_notification
         self._wants = Wants(lists=on_list_changed is not None or on_notification is not None)
-        self._channel: Channel | None = None
+        self._joined: Joined | None = None
         self._release: weakref.finalize[Any, Any] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
-        return "closed" if self._closed else repr(self._channel and self._channel.connection)
+        return "closed" if self._closed else repr(self._joined and self._joined.connection)
 
     @property
     def connected(self) -> bool:
         """Whether a call could be sent this moment."""
-        channel = self._channel
-        return channel is not None and channel.connection.is_ours and channel.connection.is_open
+        joined = self._joined
+        return joined is not None and joined.connection.is_ours and joined.connection.is_open
 
     def close(self) -> None:
         """Release what it holds; its calls end, and it is not used again."""
@@ -82,10 +90,9 @@ class Seat:
         loop = asyncio.get_running_loop()
         expires = None if ask.timeout_s is None else loop.time() + ask.timeout_s
         while True:
-            channel = await self.join(ask.timeout_s, ask)
+            connection, channel = await self.join(ask.timeout_s, ask)
             if expires is not None:
                 ask = ask._replace(timeout_s=max(expires - loop.time(), 0.001))
-            connection = channel.connection
             call = connection.call(channel, ask)
             try:
                 return await call.follow(on_progress, on_log)
@@ -104,7 +111,7 @@ class Seat:
         Raises:
             UnknownServer, MethodRefused: this server cannot be heard. What else is listened to is kept.
         """
-        channel = await self.join(timeout_s)
+        _, channel = await self.join(timeout_s)
         async with channel.changing:
             change = frozenset({(server, uri)})
             before = self._wants.resources
@@ -115,20 +122,20 @@ class Seat:
                 await self.call(self._wants.ask(timeout_s))  # the broker has kept the wish
                 raise from_fault(refusal)
             self._wants = wants
-            if self._channel is not None:
-                self._channel.wants, self._channel.listened = wants, True
+            if self._joined is not None:
+                self._joined.channel.wants, self._joined.channel.listened = wants, True
 
-    async def join(self, timeout_s: float | None, ask: Ask | None = None) -> Channel:
+    async def join(self, timeout_s: float | None, ask: Ask | None = None) -> Joined:
         """Return the channel, with an open connection, for `ask` if a call is to be made.
 
         Raises:
             Unavailable: there is no connection to be had in time.
             Busy: too many calls wait for one already.
         """
-        channel = self._sit_down()
-        connection = channel.connection
+        joined = self._sit_down()
+        connection, channel = joined
         if connection.is_open:
-            return channel
+            return joined
         if connection.loop.time() - connection.lost_at > self._reconnect_s:
             probe(connection.endpoint)  # not every call has to wait again for a broker that stays away
         patience_s = self._reconnect_s if connection.came_up else self._reconnect_s + self._hello_timeout_s
@@ -136,44 +143,46 @@ class Seat:
         try:
             await connection.ready(channel, patience_s, expires, ask)
         except Unavailable:
-            if not connection.came_up and self._channel is channel:
+            if not connection.came_up and self._joined is joined:
                 self._leave("no broker")  # so that the next try looks for the endpoint again
             raise
-        return channel
+        return joined
 
-    def _sit_down(self) -> Channel:
+    def _sit_down(self) -> Joined:
         """The channel in the running loop of this process."""
         if self._closed:
             raise ClientClosed(f"the client {self.name!r} was closed", hint="make another one")
         loop = asyncio.get_running_loop()
-        if self._channel is not None and self._channel.connection.is_ours:
-            if self._channel.connection.loop is loop:
-                return self._channel
-            if not self._channel.connection.loop.is_closed():
+        if self._joined is not None and self._joined.connection.is_ours:
+            if self._joined.connection.loop is loop:
+                return self._joined
+            if not self._joined.connection.loop.is_closed():
                 raise RuntimeError(
                     f"the client {self.name!r} belongs to another event loop; make one for each loop"
                 )
         who = {"name": self.name, "version": __version__, "pid": os.getpid()}
         endpoint = self._endpoint or default_endpoint()
         connection = registry().connection(loop, endpoint, who, self._hello_timeout_s)
-        self._channel = channel = connection.join(_listener(self), self._wants)
+        channel = connection.join(_listener(self), self._wants)
+        self._joined = joined = Joined(connection, channel)
         if self._release is not None:  # of a loop that has ended, or of the parent process
             self._release.detach()
         self._release = weakref.finalize(self, connection.leave_soon, channel, "forgotten")
         self._release.atexit = False
-        return channel
+        return joined
 
     def _leave(self, reason: str) -> None:
-        channel, self._channel = self._channel, None
+        joined, self._joined = self._joined, None
         if self._release is not None:
             self._release.detach()
-        if channel is None:
+        if joined is None:
             return
+        connection, channel = joined
         try:
-            here = asyncio.get_running_loop() is channel.connection.loop
+            here = asyncio.get_running_loop() is connection.loop
         except RuntimeError:
             here = False
-        leave = channel.connection.leave if here else channel.connection.leave_soon
+        leave = connection.leave if here else connection.leave_soon
         leave(channel, reason)
 
     def _hear(self, server: str, method: str, body: bytes) -> None:

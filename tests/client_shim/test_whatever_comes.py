@@ -224,7 +224,7 @@ def test_the_answer_to_a_listen_may_be_anything(body: bytes) -> None:
 
     async def main() -> None:
         told: list[object] = []
-        channel = Channel(None, 1, lambda: None, Wants(lists=True))  # type: ignore[arg-type]
+        channel = Channel(1, lambda: None, Wants(lists=True))
         channel.listened = True
         Listening(channel, lambda *news: told.append(news), lambda *_: None).end(body)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Any, cast
 
 from client_shim.asyncio.channel import Channel, Wants
 from client_shim.asyncio.waiters import Waiters
@@ -16,7 +15,7 @@ PATIENCE_S = 10
 
 def channel(number: int) -> Channel:
     """A channel of a connection that is not there."""
-    return Channel(cast(Any, None), number, lambda: None, Wants())
+    return Channel(number, lambda: None, Wants())
 
 
 def run(meanwhile: Callable[[Waiters], object], *waits: tuple[Channel, float | None]) -> list[object]:
