@@ -6,6 +6,8 @@ not pay for asyncio.
 
 from __future__ import annotations
 
+from client_shim.version import __version__ as __version__
+
 TYPE_CHECKING = False  # as type checkers know it; the module `typing` costs 4 ms
 if TYPE_CHECKING:
     from client_shim.asyncio.client import BrokerClient as BrokerClient
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from client_shim.errors import CallError as CallError
     from client_shim.errors import ServerError as ServerError
     from client_shim.errors import Unavailable as Unavailable
-
-__version__ = "0.1.0"
 
 _HOME = {
     "BlockingClient": "client_shim.blocking",

@@ -13,13 +13,13 @@ from typing import Any
 
 import zmq
 
-from client_shim import __version__
 from client_shim.errors import BrokerError, ClientClosed, Unavailable
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.events import Asked, Ended, Event, Lost, Progressed
 from client_shim.protocol.state import ClientState, Phase
 from client_shim.transport.dealer import FAREWELL_MS, Link
 from client_shim.transport.endpoint import default_endpoint, probe
+from client_shim.version import __version__
 from client_shim.wire import WANTS_PROGRESS
 
 OnProgress = Callable[[float, "float | None", "str | None"], object]

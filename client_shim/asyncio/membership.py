@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from client_shim import __version__, log
+from client_shim import log
 from client_shim.asyncio.call import OnLog, OnProgress
 from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, Listener, Wants
 from client_shim.asyncio.connection import Connection
@@ -18,6 +18,7 @@ from client_shim.protocol import payload, reasons
 from client_shim.protocol.payload import Ask
 from client_shim.text import shown
 from client_shim.transport.endpoint import default_endpoint, probe
+from client_shim.version import __version__
 
 OnListChanged = Callable[[str, str], object]
 OnResourceUpdated = Callable[[str, str], object]
