@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from broker.core.mcp.methods import METHODS, Era, Route
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import TABLE, Event, Lifecycle, State
-from docs.blocks.markdown import DOCS, Block, Language, code, sentence, table
+from docs.blocks.markdown import DOCS, TEXTS, Block, Language, code, sentence, table
 
 ROOT = DOCS.parent
 
@@ -20,14 +20,37 @@ _ROUTES = {
 }
 
 
-def files(folder: str) -> Block:
-    """The modules of a folder, each with the first sentence of its docstring."""
+def rooms(language: Language) -> str:
+    """The folders of the broker and the shim, each with its docstring; in Chinese from the texts."""
+    head = {"en": ("room", "what it holds, and what it imports"), "zh": ("目录", "内容，以及可以导入什么")}
+    rows = []
+    for folder, words in docstrings_of_rooms().items():
+        told = " ".join(words.split()) if language == "en" else TEXTS["rooms"][folder]["zh"]
+        rows.append([code(f"{folder}/"), told])
+    return table(head[language], rows)
+
+
+def docstrings_of_rooms() -> dict[str, str]:
+    """Each folder below `broker` and `client_shim`, and these two, with its docstring."""
+    found = sorted(
+        path for package in ("broker", "client_shim") for path in (ROOT / package).rglob("__init__.py")
+    )
+    return {
+        str(path.parent.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        or ""
+        for path in found
+    }
+
+
+def files(folder: str, *without: str) -> Block:
+    """The modules of a folder and of those below it, each with the first sentence of its docstring."""
 
     def rows() -> Iterator[list[str]]:
-        for path in sorted((ROOT / folder).glob("*.py")):
-            if path.name != "__init__.py":
+        for path in sorted((ROOT / folder).rglob("*.py"), key=lambda path: (path.parent, path.name)):
+            name = str(path.relative_to(ROOT))
+            if path.name != "__init__.py" and not name.startswith(without):
                 text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-                yield [code(path.relative_to(ROOT)), sentence(text)]
+                yield [code(name), sentence(text)]
 
     return lambda _: table(("file", "what it is"), rows())
 

@@ -28,7 +28,7 @@ from broker.core.calls.retry import Once
 from broker.core.servers.lifecycle import State
 from client_shim import wire
 from docs import generate
-from docs.blocks import config, events, messages, protocol, service
+from docs.blocks import config, events, house, messages, protocol, service
 from docs.blocks.markdown import TEXTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +127,8 @@ def test_the_texts_are_those_of_the_code() -> None:
     everything, hardening = service.keys()
     assert hardening <= set(TEXTS["unit"]) <= everything
     assert set(TEXTS["left_out"]) == set(service.left_out())
+    rooms = {folder: " ".join(words.split()) for folder, words in house.docstrings_of_rooms().items()}
+    assert {folder: text["of"] for folder, text in TEXTS["rooms"].items()} == rooms
     assert set(TEXTS["kinds"]) == {kind.name.lower() for kind in wire.Kind}
     assert set(TEXTS["states"]) == {state.value for state in State}
     assert set(TEXTS["fates"]) == {why.value for why in Once} | {
