@@ -94,7 +94,7 @@ KINDS: dict[Oddity, Kind] = {
     _O.NULL_ID: Kind("notifications carry an `id` of null", "通知带有值为 null 的 `id`"),
     _O.NULL_MEMBER: Kind("members that are null beside others", "消息中有值为 null 的成员"),
     _O.EMPTY_MEMBER: Kind(
-        "an `error` that is none beside a result, or an empty `result` beside an error",
+        "an `error` that is no error object beside a result, or an empty `result` beside an error",
         "result 旁边有不成其为错误的 `error`，或 error 旁边有空的 `result`",
     ),
     _O.PARAMS: Kind("params that are no object: taken as absent", "params 不是对象：按没有处理"),

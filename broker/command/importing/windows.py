@@ -23,7 +23,7 @@ class Unusable(NamedTuple):
 
 
 def of_command(command: str, args: Sequence[object]) -> Unusable | None:
-    """Why this command is none of Linux."""
+    """Return why this command cannot run on Linux."""
     base = re.split(r"[\\/]", command)[-1]
     if base.lower() in _SHELLS:
         return _of_shell(base, [arg for arg in args if isinstance(arg, str)])
