@@ -24,7 +24,7 @@ from benchmarks.calls import ECHO
 from benchmarks.servers import bare
 from broker.config.loading import load
 from broker.core.effects import Level
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
 from broker.upstream.stdio.pipe import Upstream
@@ -126,8 +126,8 @@ class Stage:
     def __init__(self, endpoint: str) -> None:
         config = load({"servers": {_SERVER: {"command": _SERVER}}}, {})
         lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
-        self.mux = Multiplexer(config, lifecycles, instance="1" * 16, version="1", least=Level.INFO)
-        self.hub, self.server = Hub(config, self.mux), Server()
+        self.engine = Engine(config, lifecycles, instance="1" * 16, version="1", least=Level.INFO)
+        self.hub, self.server = Hub(config, self.engine), Server()
         self.router = Endpoint(endpoint, config.limits, self.hub)
         self.hub.attach(self.router, lambda _: None)
         pipes = self.server.stdin, self.server.stdout
@@ -153,7 +153,7 @@ class Stage:
         nursery.start_soon(self.hub.tick)
         self.hub.spawned(_SERVER)
         self.link.flush()
-        while not (self.mux.servers[_SERVER].opened and self.state.phase is Phase.OPEN):
+        while not (self.engine.servers[_SERVER].opened and self.state.phase is Phase.OPEN):
             self.link.receive()
             await trio.sleep(0.01)
 
@@ -164,9 +164,9 @@ class Stage:
             (self.state, "request", "request"),
             (self.link, "flush", "flush"),
             (self.router, "_turn", "take"),
-            (self.mux, "received", "received"),
+            (self.engine, "received", "received"),
             (self.backend, "write", "write"),
-            (self.mux, "line", "line"),
+            (self.engine, "line", "line"),
             (self.router, "send", "send"),
             (self.hub, "settle", "settle"),
             (self.link, "receive", "receive"),

@@ -5,7 +5,7 @@
 
 One nursery holds everything: the endpoint, the clock of the hub, and a supervisor for each server, which
 the fleet takes on and lets go as the config has it. What clients and servers say goes through the hub to
-the multiplexer, which decides; see there.
+the engine, which decides; see there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import trio
 
 from broker import __version__
 from broker.config.schema import BrokerConfig, Config
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.frontend.address import Place, claim, open_to, place_of
 from broker.frontend.socket_file import SocketFile
 from broker.frontend.zmq.router import Endpoint
@@ -113,8 +113,8 @@ async def serve(
     """Put the broker together and run it. The place is claimed, and no earlier broker's process left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
-    mux = Multiplexer(config, lifecycles, instance=instance, version=__version__, least=least)
-    hub = Hub(config, mux)
+    engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
+    hub = Hub(config, engine)
     logs.mask_by(hub.mask)
     file = SocketFile(place) if place.is_file else None
 
@@ -127,7 +127,7 @@ async def serve(
             fleet = Fleet(hub, launcher, nursery)
             reloader = Reloader(hub, fleet, path, partial(open_to, place), manager)
             hub.on_move = lambda: manager.status(
-                summary(mux.servers.values(), reloader.problems, reloader.waiting)
+                summary(engine.servers.values(), reloader.problems, reloader.waiting)
             )
             shown = os.fsencode(path).decode(errors="replace")  # a path is bytes, an answer is text
             looks = [partial(file.look, partial(_listen_again, transport, place, file, hub))] if file else []

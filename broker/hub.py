@@ -1,4 +1,4 @@
-"""The shell around the multiplexer: brings it what happens, and does what it wants done.
+"""The shell around the engine: brings it what happens, and does what it wants done.
 
 Nothing here waits: a reply is on its way to the client in the task that read it from the server. What is done
 once for all that is there, and not for each message, `settle` does.
@@ -30,7 +30,7 @@ from broker.core.effects import (
     Unfit,
     Write,
 )
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.core.refusals import Refusal
 
 LATE_S = 0.01
@@ -87,20 +87,20 @@ class Backend(Protocol):
 
 
 class Hub:
-    """Runs the effects of one multiplexer.
+    """Runs the effects of one engine.
 
     Args:
         config: what the broker runs on; a reload replaces it as a whole.
-        mux: the multiplexer; nobody else calls it.
+        engine: the engine; nobody else calls it.
         clock: seconds that only go forward.
     """
 
     def __init__(
-        self, config: Config, mux: Multiplexer, clock: Callable[[], float] = trio.current_time
+        self, config: Config, engine: Engine, clock: Callable[[], float] = trio.current_time
     ) -> None:
         self.config = config
-        self.mux = mux
-        self.mask = mux.mask
+        self.engine = engine
+        self.mask = engine.mask
         """What takes secrets out of all that the broker says itself."""
         self.backends: dict[str, Backend] = {}
         self._clock = clock
@@ -124,86 +124,86 @@ class Hub:
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None = None) -> None:
         """A message came in from a client. `settle` must follow, when others that are there are taken in."""
-        self._do(self.mux.received(key, peer, header, body, self._clock()))
+        self._do(self.engine.received(key, peer, header, body, self._clock()))
 
     def refill(self, key: bytes) -> None:
         """Nothing is left to be read of a connection that had used up its credit. `settle` must follow."""
-        self._do(self.mux.refill(key, self._clock()))
+        self._do(self.engine.refill(key, self._clock()))
 
     def malformed(self, key: bytes, why: str) -> None:
         """A message came in that is none of the protocol."""
-        self._run(self.mux.malformed(key, why, self._clock()))
+        self._run(self.engine.malformed(key, why, self._clock()))
 
     def late(self) -> None:
         """A message came in of a connection that had broken before."""
-        self.mux.counters.add("late.frame")
+        self.engine.counters.add("late.frame")
 
     def turned_away(self, most: int) -> None:
         """A connection was broken at once, because there are so many."""
-        self.mux.counters.add("turned-away")
+        self.engine.counters.add("turned-away")
         logger.warning("connection.turned_away", extra={"most": most})
 
     def lost(self, key: bytes) -> None:
         """A connection broke."""
-        self._run(self.mux.lost(key, self._clock()))
+        self._run(self.engine.lost(key, self._clock()))
 
     def managed(self, request: Manage, outcome: bytes | Refusal) -> None:
         """A management request was carried out, or refused."""
-        self._run(self.mux.managed(request.connection, request.client_id, outcome, self._clock()))
+        self._run(self.engine.managed(request.connection, request.client_id, outcome, self._clock()))
 
     def spawned(self, name: str) -> None:
         """A server has a new process."""
-        self._run(self.mux.spawned(name, self._clock()))
+        self._run(self.engine.spawned(name, self._clock()))
 
     def line(self, name: str, line: bytes) -> bool:
         """A server wrote a line; whether its next one should wait until the server is `caught_up` with.
 
         `settle` must follow, when others that are there are taken in.
         """
-        self._do(self.mux.line(name, line, self._clock()))
-        return bool(self.mux.backlog) and self.mux.backlog.is_busy(name)
+        self._do(self.engine.line(name, line, self._clock()))
+        return bool(self.engine.backlog) and self.engine.backlog.is_busy(name)
 
     def heard(self, name: str) -> None:
         """A server wrote to its stderr."""
-        self.mux.heard(name, self._clock())
+        self.engine.heard(name, self._clock())
         self.settle()
 
     def taken(self, name: str) -> None:
         """A server has read all that was written to its stdin."""
-        self.mux.taken(name, self._clock())
+        self.engine.taken(name, self._clock())
         self.settle()
 
     def hint(self, name: str) -> str:
         """What may explain that a server is not ready yet; empty if there is nothing to say."""
-        return self.mux.hint(name)
+        return self.engine.hint(name)
 
     def congested(self, name: str, congested: bool) -> None:
         """A server stopped or began to read."""
-        self._run(self.mux.congested(name, congested, self._clock()))
+        self._run(self.engine.congested(name, congested, self._clock()))
 
     def probing(self, name: str) -> bool:
         """Whether a server that exits now is one of the older era."""
-        return self.mux.probing(name)
+        return self.engine.probing(name)
 
     def gone(self, name: str, reason: str) -> None:
         """A server's process ended."""
-        self._run(self.mux.gone(name, reason, self._clock()))
+        self._run(self.engine.gone(name, reason, self._clock()))
 
     def rests(self, name: str) -> None:
         """A server waits for its next start, or for nothing."""
-        self._run(self.mux.rests(name, self._clock()))
+        self._run(self.engine.rests(name, self._clock()))
 
     def left_behind(self, what: str) -> None:
         """Something of a server's could not be ended."""
-        self.mux.counters.add(f"left-behind.{what}")
+        self.engine.counters.add(f"left-behind.{what}")
 
     def overfull(self, name: str) -> None:
         """So much waits for a server's stdin that it is ended."""
-        self.mux.counters.add("ended.not-reading")
+        self.engine.counters.add("ended.not-reading")
 
     def crashed(self) -> None:
         """A fault of the broker's own has ended a server's process."""
-        self.mux.counters.add("crashed-here")
+        self.engine.counters.add("crashed-here")
 
     def moved(self) -> None:
         """A server is in another state."""
@@ -211,20 +211,20 @@ class Hub:
 
     def retune(self, server: ServerConfig, *, renewed: bool = False) -> None:
         """A server's table in the config has changed."""
-        self._run(self.mux.retune(server, self._clock(), renewed=renewed))
+        self._run(self.engine.retune(server, self._clock(), renewed=renewed))
 
     def withdraw(self, name: str) -> None:
         """A server is no longer configured."""
-        self._run(self.mux.withdraw(name, self._clock()))
+        self._run(self.engine.withdraw(name, self._clock()))
 
     def remove(self, name: str) -> None:
         """The process of a server is gone that is no longer configured."""
-        self._run(self.mux.remove(name, self._clock()))
+        self._run(self.engine.remove(name, self._clock()))
         self.moved()
 
     def goodbye(self, reason: str) -> None:
         """The broker ends: all calls and connections do first."""
-        self._run(self.mux.goodbye(reason, self._clock()))
+        self._run(self.engine.goodbye(reason, self._clock()))
 
     # -- what is to be done -----------------------------------------------------------------------
 
@@ -290,43 +290,43 @@ class Hub:
         if now >= self._look_at and not self._pulsing:
             self._alarm.deadline = self._look(now)
         else:
-            due = self.mux.calls.routing.next_deadline()
+            due = self.engine.calls.routing.next_deadline()
             latest = self._look_at + LATE_S / 2
             due = latest if due is None or due > latest else due
             if due < self._alarm.deadline:
                 self._alarm.deadline = due
-        if self.mux.backlog:
+        if self.engine.backlog:
             self._alarm.deadline = -math.inf
         if self._watching:
             self._watching.unpark_all()
 
     def _look(self, now: float) -> float:
-        """When the multiplexer wants to know the time."""
+        """When the engine wants to know the time."""
         self._look_at = now + LATE_S / 2
-        due = self.mux.wake_at()
+        due = self.engine.wake_at()
         return math.inf if due is None else due
 
     async def tick(self) -> None:
-        """Tell the multiplexer the time whenever something is due."""
+        """Tell the engine the time whenever something is due."""
         while True:
             due = -math.inf if self._pulsing else self._look(self._clock())
             with trio.CancelScope(deadline=due) as self._alarm:
                 await trio.sleep_forever()
-            self._run(self.mux.tick(self._clock()))
+            self._run(self.engine.tick(self._clock()))
             self._pulsing.unpark_all()
 
     async def pulse(self) -> None:
-        """Come back once the multiplexer has been told the time: it and the clock live."""
+        """Come back once the engine has been told the time: it and the clock live."""
         self._alarm.deadline = -math.inf
         await self._pulsing.park()
 
     async def drain(self, patience_s: float) -> int:
         """Take no new requests, and give those that were begun this long to end; how many did not."""
-        self._run(self.mux.refuse_new(self._clock()))
+        self._run(self.engine.refuse_new(self._clock()))
         with trio.move_on_after(patience_s):
-            while not self.mux.is_drained:
+            while not self.engine.is_drained:
                 await self._watching.park()
-        return self.mux.under_way
+        return self.engine.under_way
 
     async def drain_server(self, name: str, patience_s: float, *, firm: bool = False) -> int:
         """Give a server no further calls, and those it has this long to end; how many did not.
@@ -337,7 +337,7 @@ class Hub:
             firm: whether its process ends whatever an operator wants meanwhile: `resume` waits with the
                 others. Without it, a wait that was broken off would end with the calls cut off.
         """
-        line = self.mux.servers[name].line
+        line = self.engine.servers[name].line
         line.paused = True
         self._firm[name] += firm
         try:
@@ -353,11 +353,11 @@ class Hub:
 
     async def caught_up(self, name: str) -> None:
         """Come back once nothing is left to do about a server."""
-        while self.mux.backlog.is_busy(name):
+        while self.engine.backlog.is_busy(name):
             await self._watching.park()
 
     def resume(self, name: str) -> None:
         """Give a server calls again that is to go on after all; not while its process is to be replaced."""
         if not self._firm[name]:
             del self._firm[name]
-            self._run(self.mux.resume(name, self._clock()))
+            self._run(self.engine.resume(name, self._clock()))

@@ -30,7 +30,7 @@ class Write(Struct, frozen=True, gc=False):
 
 
 class Manage(Struct, frozen=True, gc=False):
-    """Carry out a management request, then `Multiplexer.managed` with its result."""
+    """Carry out a management request, then `Engine.managed` with its result."""
 
     connection: bytes
     client_id: int
@@ -79,7 +79,7 @@ class Slow(Struct, frozen=True, gc=False):
 
 
 class Exhausted(Struct, frozen=True, gc=False):
-    """This connection has used up its credit: `Multiplexer.refill` once nothing of it is left to be read."""
+    """This connection has used up its credit: `Engine.refill` once nothing of it is left to be read."""
 
     connection: bytes
 

@@ -27,7 +27,7 @@ from broker.core.servers.replies import Servers
 from broker.core.servers.server import Server
 
 
-class Multiplexer:
+class Engine:
     """Sessions, calls and links of one broker, and the rules between them.
 
     Args:

@@ -56,10 +56,10 @@ class Office(Struct, frozen=True):
             Refused: there is no such server, or it does not run.
         """
         name = normal(str(params.get("server")))
-        names = self.hub.mux.names
+        names = self.hub.engine.names
         if name not in names:
             raise Refused(refusals.unknown_server(name, names))
-        config = self.hub.mux.servers[name].config
+        config = self.hub.engine.servers[name].config
         if not config.runs:  # though its process may not have ended yet
             raise Refused(refusals.does_not_run(config))
         return self.supervisors[name]
@@ -86,7 +86,9 @@ async def ping(office: Office, params: Params) -> Answer:
 
 async def servers(office: Office, params: Params) -> Answer:
     """The configured servers and how they are; cheap enough for every page open."""
-    return {"servers": [{**_brief(one), "doctor": _doctor(one)} for one in office.hub.mux.servers.values()]}
+    return {
+        "servers": [{**_brief(one), "doctor": _doctor(one)} for one in office.hub.engine.servers.values()]
+    }
 
 
 async def status(office: Office, params: Params) -> Answer:
@@ -98,25 +100,25 @@ async def status(office: Office, params: Params) -> Answer:
 
 async def _status(office: Office) -> Answer:
     trees = await office.trees()
-    now, mux = trio.current_time(), office.hub.mux
+    now, engine = trio.current_time(), office.hub.engine
     return {
         "broker": {
             "pid": os.getpid(),
             "version": __version__,
-            "instance": mux.instance,
+            "instance": engine.instance,
             "uptime_s": round(now - office.started_at, 3),
             "endpoint": office.endpoint,
             "config": office.config_path,
             **_reloads(office.reloader, now),
             "rss_bytes": rss_bytes(os.getpid()),
-            "clients": len(mux.sessions),
-            "counters": dict(sorted(mux.counters.items())),
+            "clients": len(engine.sessions),
+            "counters": dict(sorted(engine.counters.items())),
         },
         "servers": [
             _full(server, office.supervisors.get(name), trees.get(name), now)
-            for name, server in mux.servers.items()
+            for name, server in engine.servers.items()
         ],
-        "clients": [_client(office.hub, connection, now) for connection in mux.sessions.all()],
+        "clients": [_client(office.hub, connection, now) for connection in engine.sessions.all()],
     }
 
 
@@ -158,7 +160,7 @@ async def _end(
 ) -> Answer:
     """Give the calls their time, then end the server, unless somebody has wanted something else meanwhile."""
     word = supervisor.last_word = object()
-    server = office.hub.mux.servers[supervisor.name]
+    server = office.hub.engine.servers[supervisor.name]
     had, lost, again = server.line.running, server.lost, server.again
     process = supervisor.process
     await office.hub.drain_server(supervisor.name, office.hub.config.limits.drain_sec)
@@ -171,7 +173,7 @@ async def _end(
 async def start(office: Office, params: Params) -> Answer:
     """Start a server that is stopped, broken or waiting; one that is about to be stopped goes on."""
     supervisor = office.supervisor(params)
-    server = office.hub.mux.servers[supervisor.name]
+    server = office.hub.engine.servers[supervisor.name]
     already = server.lifecycle.state is State.READY and not server.line.paused
     supervisor.last_word = None
     office.hub.resume(supervisor.name)
@@ -290,13 +292,15 @@ def _warnings(server: Server) -> list[Answer]:
 
 def _client(hub: Hub, connection: Connection, now: float) -> Answer:
     key = connection.key
-    calls = hub.mux.calls.routing.of_client(key)
+    calls = hub.engine.calls.routing.of_client(key)
     return {
         "id": key.hex(),
         "name": connection.name,
         "pid": connection.peer.pid,
         "uid": connection.peer.uid,
-        "channels": len({call.channel for call in calls} | {*hub.mux.audience.subscriptions.channels(key)}),
+        "channels": len(
+            {call.channel for call in calls} | {*hub.engine.audience.subscriptions.channels(key)}
+        ),
         "since_s": round(now - connection.since, 3),
         "in_flight": len(calls),
         "calls": connection.calls,

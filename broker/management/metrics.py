@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from broker import __version__
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import DISABLED, MISCONFIGURED, Server
 from broker.management.commands import Office
@@ -29,7 +29,7 @@ STATES = (*(state.value for state in State), DISABLED, MISCONFIGURED)
 class Seen(NamedTuple):
     """What a scrape looks at: the live objects, and the process trees of the servers by name."""
 
-    mux: Multiplexer
+    engine: Engine
     trees: Mapping[str, Tree]
 
 
@@ -72,15 +72,15 @@ def _metric(
     return register
 
 
-def _of_broker(name: str, help: str, value: Callable[[Multiplexer], float]) -> None:
-    _metric(name, "gauge", help)(lambda seen: iter([((), value(seen.mux))]))
+def _of_broker(name: str, help: str, value: Callable[[Engine], float]) -> None:
+    _metric(name, "gauge", help)(lambda seen: iter([((), value(seen.engine))]))
 
 
 def _of_server(
     name: str, kind: Literal["gauge", "counter"], help: str, value: Callable[[Server], float]
 ) -> None:
     _metric(name, kind, help, "server")(
-        lambda seen: (((server.name,), value(server)) for server in seen.mux.servers.values())
+        lambda seen: (((server.name,), value(server)) for server in seen.engine.servers.values())
     )
 
 
@@ -102,31 +102,33 @@ def _build(seen: Seen) -> Samples:
 
 @_metric("limit", "gauge", "The limits of the config, by their keys in [limits], in their units.", "key")
 def _limits(seen: Seen) -> Samples:
-    for key, value in msgspec.structs.asdict(seen.mux.limits).items():
+    for key, value in msgspec.structs.asdict(seen.engine.limits).items():
         yield (key,), value
 
 
-_of_broker("connections", "Connections of clients; a client process has one.", lambda mux: len(mux.sessions))
-_of_broker("calls_open", "Calls that wait or run, on all servers.", lambda mux: len(mux.calls.routing))
+_of_broker(
+    "connections", "Connections of clients; a client process has one.", lambda engine: len(engine.sessions)
+)
+_of_broker("calls_open", "Calls that wait or run, on all servers.", lambda engine: len(engine.calls.routing))
 _of_broker(
     "queue_bytes",
     "Params of the calls that wait, or may have to be sent again.",
-    lambda mux: mux.calls.routing.body_bytes,
+    lambda engine: engine.calls.routing.body_bytes,
 )
 _of_broker(
     "unread_bytes",
     "Sent to clients, and not given back as credit yet.",
-    lambda mux: sum(one.unread_bytes for one in mux.sessions.all()),
+    lambda engine: sum(one.unread_bytes for one in engine.sessions.all()),
 )
 _of_broker(
     "outbox_bytes",
     "Waiting for clients that have used up their credit.",
-    lambda mux: sum(one.outbox_bytes for one in mux.sessions.all()),
+    lambda engine: sum(one.outbox_bytes for one in engine.sessions.all()),
 )
 _of_broker(
     "outbox_max_bytes",
     "The same for the one client that most waits for; at `outbox_bytes` of [limits] it is closed.",
-    lambda mux: max((one.outbox_bytes for one in mux.sessions.all()), default=0),
+    lambda engine: max((one.outbox_bytes for one in engine.sessions.all()), default=0),
 )
 
 
@@ -143,7 +145,7 @@ _EVENTS = {
 
 def _counted(word: str) -> Figure:
     def figure(seen: Seen) -> Samples:
-        for name, count in sorted(seen.mux.counters.items()):
+        for name, count in sorted(seen.engine.counters.items()):
             first, _, rest = name.partition(".")
             if first == word and rest:
                 yield (rest,), count
@@ -163,7 +165,7 @@ for _word, (_name, _label, _help) in _EVENTS.items():
     "what",
 )
 def _dropped(seen: Seen) -> Samples:
-    for server in seen.mux.servers.values():
+    for server in seen.engine.servers.values():
         for what, count in sorted(server.dropped.items()):
             yield (server.name, what), count
 
@@ -176,14 +178,14 @@ def _dropped(seen: Seen) -> Samples:
     "kind",
 )
 def _tolerated(seen: Seen) -> Samples:
-    for server in seen.mux.servers.values():
+    for server in seen.engine.servers.values():
         for kind, count in sorted(server.tolerated.items()):
             yield (server.name, kind), count
 
 
 @_metric("events", "counter", "Whatever else the broker counts, by its name there.", "event")
 def _others(seen: Seen) -> Samples:
-    for name, count in sorted(seen.mux.counters.items()):
+    for name, count in sorted(seen.engine.counters.items()):
         if name.partition(".")[0] not in _EVENTS or "." not in name:
             yield (name,), count
 
@@ -193,14 +195,14 @@ def _others(seen: Seen) -> Samples:
 
 @_metric("servers", "gauge", "Configured servers, by their state.", "state")
 def _servers(seen: Seen) -> Samples:
-    states = [server.shown_state for server in seen.mux.servers.values()]
+    states = [server.shown_state for server in seen.engine.servers.values()]
     for state in STATES:
         yield (state,), states.count(state)
 
 
 @_metric("server_state", "gauge", "1 for the state that a server is in, 0 for the others.", "server", "state")
 def _server_state(seen: Seen) -> Samples:
-    for server in seen.mux.servers.values():
+    for server in seen.engine.servers.values():
         for state in STATES:
             yield (server.name, state), server.shown_state == state
 
@@ -213,7 +215,7 @@ def _server_state(seen: Seen) -> Samples:
     "outcome",
 )
 def _calls(seen: Seen) -> Samples:
-    for server in seen.mux.servers.values():
+    for server in seen.engine.servers.values():
         for outcome, count in sorted({"result": 0, "error": 0, **server.outcomes}.items()):
             yield (server.name, outcome), count
 
@@ -264,7 +266,7 @@ class _Scrape(Collector):
 
     def _call_seconds(self) -> Metric:
         metric = HistogramMetricFamily(CALL_SECONDS.name, CALL_SECONDS.help, labels=CALL_SECONDS.labels)
-        for server in self._seen.mux.servers.values():
+        for server in self._seen.engine.servers.values():
             buckets = [(repr(bound), float(count)) for bound, count in server.latency.cumulative()]
             metric.add_metric([server.name], [*buckets, ("+Inf", server.latency.count)], server.latency.sum_s)
         return metric
@@ -272,7 +274,7 @@ class _Scrape(Collector):
 
 async def render(office: Office, accept: str) -> tuple[str, bytes]:
     """A scrape of the broker as it is now."""
-    return exposed(Seen(office.hub.mux, await office.trees()), accept)
+    return exposed(Seen(office.hub.engine, await office.trees()), accept)
 
 
 def exposed(seen: Seen, accept: str) -> tuple[str, bytes]:

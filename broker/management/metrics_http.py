@@ -107,7 +107,7 @@ class Scraping:
                 stream = await _accepted(listener)
                 if len(self._open) >= MAX_CONNECTIONS:
                     self._open.pop(next(iter(self._open))).cancel()
-                    office.hub.mux.counters.add("scrape-made-room")
+                    office.hub.engine.counters.add("scrape-made-room")
                 self._open[stream] = scope = trio.CancelScope()
                 nursery.start_soon(self._attend, office, stream, scope)
 

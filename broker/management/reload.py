@@ -98,7 +98,7 @@ class Reloader:
         Gives a refusal where the broker is ending.
         """
         async with self._turn:
-            if self._hub.mux.closing:
+            if self._hub.engine.closing:
                 return refusals.shutting_down()
             self._manager.reloading()
             try:
@@ -135,7 +135,7 @@ class Reloader:
     async def _reload(self, by: str) -> Outcome | Refusal:
         try:
             new = await self._read()
-            if self._hub.mux.closing:
+            if self._hub.engine.closing:
                 return refusals.shutting_down()
             made = plan(self._hub.config, new)
             self._adjust(made)
@@ -169,7 +169,7 @@ class Reloader:
         if isinstance(access, BrokerConfig):
             self._open_to(access)
         if isinstance(limits, LimitsConfig):
-            self._hub.mux.adjust(limits)
+            self._hub.engine.adjust(limits)
             self._fleet.starts.total_tokens = limits.starts_at_once
 
     async def _carry_out(self, made: Plan, by: str) -> Outcome:
@@ -209,7 +209,7 @@ class Reloader:
         return _done(server, "added" if isinstance(step, Add) else "enabled")
 
     def _add(self, server: ServerConfig) -> None:
-        self._hub.mux.add(server, lifecycle_of(server))
+        self._hub.engine.add(server, lifecycle_of(server))
         if server.runs:
             self._fleet.add(server)
 
@@ -233,7 +233,7 @@ class Reloader:
 
     async def _let_go(self, name: str) -> int:
         """Take a server off; how many of its calls did not end by themselves."""
-        server = self._hub.mux.servers[name]
+        server = self._hub.engine.servers[name]
         lost = server.lost
         if name in self._fleet.supervisors:
             self._fleet.supervisors[name].last_word = None
@@ -246,12 +246,12 @@ class Reloader:
     async def _replace(self, step: Replace) -> Done:
         """The process that was there when the config changed has to go; one that came later follows it."""
         name = step.server.name
-        server, supervisor = self._hub.mux.servers[name], self._fleet.supervisors[name]
+        server, supervisor = self._hub.engine.servers[name], self._fleet.supervisors[name]
         process, lost = supervisor.process, server.lost
         self._retune(step.server, renewed=True)
         if process is not None:
             await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
-        if supervisor.process is process and not self._hub.mux.closing:
+        if supervisor.process is process and not self._hub.engine.closing:
             await supervisor.replace()
         what = "changed" if supervisor.lifecycle.state is State.STOPPED else "restarted"
         return Done(name, what, step.keys, server.lost - lost)

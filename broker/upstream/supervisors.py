@@ -32,7 +32,7 @@ class Fleet:
         """Start a server, and keep it running."""
         supervisor = Supervisor(
             config,
-            self._hub.mux.servers[config.name].lifecycle,
+            self._hub.engine.servers[config.name].lifecycle,
             self._hub,
             launcher=self._launcher,
             starts=self.starts,

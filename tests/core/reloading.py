@@ -47,7 +47,7 @@ class Reloads:
         for step in made.steps:
             if isinstance(step, Adjust):
                 assert step.section == "limits"
-                world.mux.adjust(made.config.limits)
+                world.engine.adjust(made.config.limits)
                 world.config = taken(world.config, step)
             elif isinstance(step, (Remove, SwitchOff, Replace)):
                 self._begin_to_end(step)
@@ -59,7 +59,7 @@ class Reloads:
         if isinstance(step, (Retune, Keep)):
             self._retune(server, renewed=False)
         elif isinstance(step, SwitchOn):
-            world.run(world.mux.remove(server.name, world.now))
+            world.run(world.engine.remove(server.name, world.now))
         world.config = taken(world.config, step)
         if not isinstance(step, (Retune, Keep)):
             self._add(server)
@@ -69,13 +69,13 @@ class Reloads:
         world.scripts.setdefault(name, Script())
         world.spawned.setdefault(name, 0)
         world.lifecycles[name] = world.lifecycle_of(server)
-        world.mux.add(server, world.lifecycles[name])
+        world.engine.add(server, world.lifecycles[name])
         if server.runs:
             world.feed(name, Event.START)
 
     def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
         world, lifecycle = self.world, self.world.lifecycles[server.name]
-        world.run(world.mux.retune(server, world.now, renewed=renewed))
+        world.run(world.engine.retune(server, world.now, renewed=renewed))
         start_s = server.timeout_start_sec
         lifecycle.retune(restart=server.restart, start_s=start_s, backoff=backoff_of(server))
         if server.enabled and lifecycle.state in (State.BACKOFF, State.BROKEN):
@@ -87,14 +87,14 @@ class Reloads:
         self.under_way[name] = step
         self._process[name] = world.processes.get(name)
         if isinstance(step, Remove):
-            world.run(world.mux.withdraw(name, world.now))
+            world.run(world.engine.withdraw(name, world.now))
         elif isinstance(step, SwitchOff):
-            world.run(world.mux.retune(step.server, world.now))
+            world.run(world.engine.retune(step.server, world.now))
         else:
             self._retune(step.server, renewed=True)
             world.config = taken(world.config, step)
         if self._process[name] is not None:
-            world.mux.servers[name].line.paused = True
+            world.engine.servers[name].line.paused = True
 
     def go_on(self, name: str) -> None:
         """Its calls have had their time."""
@@ -118,7 +118,7 @@ class Reloads:
         world = self.world
         world.processes.pop(name, None)
         world.slow_to_end.discard(name)
-        world.run(world.mux.remove(name, world.now))
+        world.run(world.engine.remove(name, world.now))
         self._ending.discard(name)
         del world.lifecycles[name], self.under_way[name]
         world.config = taken(world.config, step)

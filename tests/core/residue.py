@@ -19,7 +19,7 @@ from broker.core.servers.lifecycle import Lifecycle
 KEPT = {
     "Roster._table": "the configured servers",
     "Roster._client_info": "the broker's name",
-    "Multiplexer.counters": "figures, by a fixed set of words",
+    "Engine.counters": "figures, by a fixed set of words",
     "Server.outcomes": "figures, by a fixed set of words",
     "Server.dropped": "figures, by a fixed set of words",
     "Latency._buckets": "figures, of a fixed number",

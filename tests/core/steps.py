@@ -23,7 +23,7 @@ LONGEST_S = 0.05
 
 
 class Counted:
-    """A multiplexer whose steps are counted, in the place of a world's own.
+    """An engine whose steps are counted, in the place of a world's own.
 
     Args:
         world: what is looked at from now on.
@@ -33,11 +33,11 @@ class Counted:
         self.most = 0
         """The calls of the longest step."""
         self.steps = 0
-        self._mux = world.mux
-        world.mux = self  # type: ignore[assignment]
+        self._engine = world.engine
+        world.engine = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._mux, name)
+        found = getattr(self._engine, name)
         return self._counted(found) if callable(found) else found
 
     def _counted(self, step: Callable[..., Any]) -> Callable[..., Any]:

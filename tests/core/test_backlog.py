@@ -90,7 +90,7 @@ def cut_off(world: World) -> None:
 
 def withdraw(world: World) -> None:
     """It is no longer configured."""
-    world.run(world.mux.withdraw("time", world.now))
+    world.run(world.engine.withdraw("time", world.now))
 
 
 ENDINGS: dict[str, tuple[Callable[[World], object], float, int, set[Code]]] = {
@@ -114,7 +114,7 @@ def test_many_calls_end_together_each_once_and_in_no_long_step(name: str) -> Non
     world.wait(after_s + SOON_S)
     assert counted.most < CALLS_A_STEP
     assert counted.steps > MANY // PIECES
-    left = len(world.mux.calls.routing)
+    left = len(world.engine.calls.routing)
     assert left == (1 if name == "the server is withdrawn" else 0)  # that which the server has goes on
     if name != "the client is gone":
         ended = Counter(message.id for message, _ in client.inbox)
@@ -128,8 +128,8 @@ def test_a_call_that_is_answered_between_two_pieces_is_not_ended_again() -> None
     world, client, ids = crowd(MANY)
     process = world.processes["time"]
     world.now += 10.0
-    world.run(world.mux.tick(world.now))
-    assert world.mux.backlog
+    world.run(world.engine.tick(world.now))
+    assert world.engine.backlog
     process.reply(process.calls[-1], "just in time")
     world.wait(SOON_S)
     assert client.result(ids[-1]) == "just in time"
@@ -143,17 +143,17 @@ def test_a_call_that_is_overdue_is_not_begun_because_its_turn_to_end_has_not_com
     world, _client, _ids = crowd(1)
     process = world.processes["time"]
     world.now += 10.0
-    world.run(world.mux.tick(world.now))
+    world.run(world.engine.tick(world.now))
     world.wait(SOON_S)
     assert len(process.calls) == 1
-    assert not len(world.mux.calls.routing)
+    assert not len(world.engine.calls.routing)
 
 
 def test_what_a_dead_process_had_cannot_be_answered_by_the_next() -> None:
     """Law 3: it is there before all of those calls have been told."""
     world, client, ids = crowd(MANY)
     world.exit()
-    orphans = [call for call in world.mux.calls.routing.of_server("time") if call.orphaned]
+    orphans = [call for call in world.engine.calls.routing.of_server("time") if call.orphaned]
     assert orphans
     world.start()
     world.processes["time"].say(json.dumps({"jsonrpc": "2.0", "id": orphans[0].id, "result": 1}).encode())
@@ -178,10 +178,10 @@ def test_many_calls_are_sent_again_in_their_order() -> None:
 def test_a_server_that_is_removed_meanwhile_leaves_nothing() -> None:
     """Laws 2 and 4: what is not done yet is done before its row goes."""
     world, client, ids = crowd(1)
-    world.run(world.mux.withdraw("time", world.now))
+    world.run(world.engine.withdraw("time", world.now))
     world.processes.clear()
-    world.run(world.mux.gone("time", "it was removed", world.now))
-    world.run(world.mux.remove("time", world.now))
+    world.run(world.engine.gone("time", "it was removed", world.now))
+    world.run(world.engine.remove("time", world.now))
     assert all(len(client.endings(id)) == 1 for id in ids[:: MANY // 10])
     client.inbox.clear()
     world.assert_empty()
@@ -192,15 +192,15 @@ def test_large_params_that_wait_are_given_one_by_one() -> None:
     world = World()
     world.start()
     client = world.client()
-    world.run(world.mux.congested("time", True, world.now))
+    world.run(world.engine.congested("time", True, world.now))
     for _ in range(8):
         client.request("time", "tools/call", {"name": "echo", "arguments": {"x": "x" * 900_000}})
-    world.run(world.mux.congested("time", False, world.now))
+    world.run(world.engine.congested("time", False, world.now))
     assert 0 < len(world.processes["time"].calls) < 8
-    world.run(world.mux.congested("time", True, world.now))
+    world.run(world.engine.congested("time", True, world.now))
     world.wait(SOON_S)
     assert len(world.processes["time"].calls) < 8
-    world.run(world.mux.congested("time", False, world.now))
+    world.run(world.engine.congested("time", False, world.now))
     world.wait(SOON_S)
     assert len(world.processes["time"].calls) == 8
 
@@ -241,7 +241,7 @@ def test_a_batch_of_updates_is_told_in_pieces_and_only_its_last_word() -> None:
     assert len(told) <= 3 * 1000
     assert {channel for channel, *_ in told} == set(range(1, 1001))
     assert {params["number"] for *_, params in told[-1000:]} == {999}
-    assert world.mux.counters["replaced.news"] >= 997
+    assert world.engine.counters["replaced.news"] >= 997
 
 
 def test_a_changed_list_is_told_in_pieces() -> None:
@@ -269,7 +269,7 @@ def test_who_stops_listening_meanwhile_is_told_nothing_more() -> None:
     """Law 4: also where the telling has begun."""
     world, clients = audience(1000, "u")
     world.processes["time"].say(updated("u"))
-    assert world.mux.backlog
+    assert world.engine.backlog
     clients[0].listen([], channel=1000)
     clients[0].news()
     world.wait(SOON_S)

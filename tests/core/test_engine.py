@@ -41,7 +41,7 @@ def test_hello_comes_first(message: wire.Message, body: bytes | None) -> None:
     stranger.say(message, body)
     fault = stranger.only_fault()
     assert (fault.code, fault.channel, fault.id) == (Code.HELLO_FIRST, 1, 5)
-    assert len(world.mux.sessions) == 0
+    assert len(world.engine.sessions) == 0
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_what_asks_for_nothing_gets_no_answer_after_the_end(message: wire.Messag
     world.cut(client)
     client.say(message)
     assert client.inbox == []
-    assert world.mux.counters["late.frame"] == 1
+    assert world.engine.counters["late.frame"] == 1
 
 
 @pytest.mark.parametrize("ending", [False, True])
@@ -65,12 +65,12 @@ def test_a_request_that_crosses_the_goodbye_is_late_and_no_mistake(ending: bool)
     world.start()
     client = world.client() if ending else world.stranger()
     if ending:
-        world.run(world.mux.goodbye("the broker is shutting down", world.now))
+        world.run(world.engine.goodbye("the broker is shutting down", world.now))
         client.inbox.clear()
         del world.closed[client.key]  # it is closed, but not broken: the client has yet to read why
     client.say(wire.Request(1, 5, INSTANCE, "time", "tools/list", None, 0, None))
     assert client.only_fault().code == Code.HELLO_FIRST
-    assert world.mux.counters["late.frame"] == int(ending)
+    assert world.engine.counters["late.frame"] == int(ending)
     warned = [note.event for note in world.notes if note.level >= Level.WARNING]
     assert warned == ([] if ending else ["frame.refused"])
 
@@ -84,7 +84,7 @@ def test_a_client_of_other_versions_is_told_both_sides(versions: list[Any]) -> N
     fault = stranger.only_fault()
     assert fault.code == Code.WIRE_VERSION
     assert "the broker 1" in fault.message or len(versions) > 100
-    assert world.mux.sessions.get(b"a") is None
+    assert world.engine.sessions.get(b"a") is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_name_of_a_client_is_fit_to_be_shown(about: dict[str, Any], name: st
     world = World()
     stranger = world.stranger()
     stranger.say(wire.Hello(0, 0, [1], about))
-    connection = world.mux.sessions.get(b"a")
+    connection = world.engine.sessions.get(b"a")
     assert connection is not None
     assert connection.name == name
 
@@ -156,25 +156,25 @@ def test_a_frame_that_does_not_fit_is_answered(
     client.send(header, body)
     fault = client.only_fault()
     assert fault.code in ((code,) if known else (code, Code.HELLO_FIRST, Code.TOO_LARGE))
-    assert world.mux.counters[f"refused.{fault.code}"] == 1
-    assert (world.mux.sessions.get(client.key) is not None) is known
+    assert world.engine.counters[f"refused.{fault.code}"] == 1
+    assert (world.engine.sessions.get(client.key) is not None) is known
 
 
 def test_a_second_hello_is_refused() -> None:
     """Section 3: who a connection belongs to is settled once."""
     world = World()
     client = world.client()
-    connection = world.mux.sessions.get(client.key)
+    connection = world.engine.sessions.get(client.key)
     client.say(wire.Hello(0, 0, [wire.VERSION], {"name": "other"}))
     assert client.only_fault().code == Code.METHOD_REFUSED
-    assert world.mux.sessions.get(client.key) is connection
+    assert world.engine.sessions.get(client.key) is connection
 
 
 def test_a_message_of_too_many_frames_is_answered() -> None:
     """Law 9: the endpoint says that it came; whose request it was cannot be known."""
     world = World()
     client = world.client()
-    world.run(world.mux.malformed(client.key, "it has 3 frames", world.now))
+    world.run(world.engine.malformed(client.key, "it has 3 frames", world.now))
     fault = client.only_fault()
     assert (fault.code, fault.id) == (Code.MALFORMED, 0)
     assert "3 frames" in fault.message
@@ -229,7 +229,7 @@ def test_the_five_ways_a_server_may_not_be_there_are_told_apart() -> None:
     world.scripts["bad"].mute = {"server/discover", "initialize"}
     for name in ("time", "slow", "bad"):
         world.start(name)
-    world.mux.servers["bad"].remembered = Era.LEGACY
+    world.engine.servers["bad"].remembered = Era.LEGACY
     world.exit("bad")
     world.exit("bad", "it exited with status 3")
     client = world.client()

@@ -46,7 +46,7 @@ def test_an_error_of_the_server_passes_as_bytes() -> None:
     error = b'{"code":-32022, "message":"no","data":{"a":1.0}}'
     world.processes["time"].say(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (request["id"], error))
     assert client.endings(id) == [(wire.Error(1, id), error)]
-    assert (world.mux.servers["time"].calls, world.mux.servers["time"].errors) == (1, 1)
+    assert (world.engine.servers["time"].calls, world.engine.servers["time"].errors) == (1, 1)
 
 
 def test_the_same_ids_and_tokens_of_two_clients_do_not_meet() -> None:
@@ -97,17 +97,17 @@ def test_a_server_that_does_not_read_gets_nothing_more() -> None:
     """Section 5: its calls wait in line, where they can be taken back."""
     world = ready()
     process, client = world.processes["time"], world.client()
-    world.run(world.mux.congested("time", True, world.now))
+    world.run(world.engine.congested("time", True, world.now))
     client.call()
     assert not process.calls
-    world.run(world.mux.congested("time", False, world.now))
+    world.run(world.engine.congested("time", False, world.now))
     assert len(process.calls) == 1
 
 
 def test_a_new_process_is_not_congested_by_the_old_one() -> None:
     """Section 5: the pipe that was full is gone with its reader."""
     world = ready()
-    world.run(world.mux.congested("time", True, world.now))
+    world.run(world.engine.congested("time", True, world.now))
     world.exit()
     client = world.client()
     client.call()
@@ -130,7 +130,7 @@ def test_a_late_reply_is_counted_and_goes_nowhere(late: str) -> None:
     else:
         process.refuse(process.calls[0], -1, "again")
     assert client.result(id) == "ok"
-    assert world.mux.counters["dropped.late.reply"] == 1
+    assert world.engine.counters["dropped.late.reply"] == 1
     assert "server.late.reply" in [note.event for note in world.notes]
 
 
@@ -171,7 +171,7 @@ def test_an_id_of_another_value_is_another_id(id: bytes) -> None:
     assert client.endings(call) == []
     (warning,) = [note for note in world.notes if note.event == "server.odd" and note.level is Level.WARNING]
     assert warning.facts["kind"] == Oddity.UNMATCHED.value
-    assert world.mux.servers["time"].tolerated[Oddity.UNMATCHED.value] == 1
+    assert world.engine.servers["time"].tolerated[Oddity.UNMATCHED.value] == 1
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_an_id_as_a_string_or_a_float_is_the_same_id(id: bytes, oddity: Oddity) 
     known = process.calls[0]["id"]
     process.say(b'{"jsonrpc":"2.0","id":%b,"result":{"x": 1.0}}' % id.replace(b"%d", str(known).encode()))
     assert client.endings(call)[0][1] == b'{"x": 1.0}'
-    assert world.mux.servers["time"].tolerated == {oddity.value: 1}
+    assert world.engine.servers["time"].tolerated == {oddity.value: 1}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_batch_is_its_messages() -> None:
     )
     assert [type(message) for message, _ in client.inbox] == [wire.Notification, wire.Result, wire.Result]
     assert (client.result(first), client.result(second)) == ("one", "two")
-    assert world.mux.counters["dropped.noise"] == 1
+    assert world.engine.counters["dropped.noise"] == 1
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_what_a_server_says_to_nobody_is_counted(line: bytes, counter: str) -> N
     client = world.client()
     client.call()
     world.processes["time"].say(line)
-    assert world.mux.counters[counter] == 1
+    assert world.engine.counters[counter] == 1
     assert client.inbox == []
     assert world.notes[-1].facts["server"] == "time"
 
@@ -333,8 +333,8 @@ def test_lines_of_a_process_that_is_gone_are_counted() -> None:
     """Law 9: its last words may come after its end."""
     world = ready()
     world.exit()
-    world.run(world.mux.line("time", b'{"jsonrpc":"2.0","id":1,"result":1}', world.now))
-    assert world.mux.counters["dropped.late.line"] == 1
+    world.run(world.engine.line("time", b'{"jsonrpc":"2.0","id":1,"result":1}', world.now))
+    assert world.engine.counters["dropped.late.line"] == 1
 
 
 def test_questions_of_a_server_are_answered_for_nobody() -> None:
@@ -383,7 +383,7 @@ def test_who_did_not_ask_for_progress_gets_none() -> None:
     assert "_meta" not in process.calls[0]["params"]
     process.progress(process.calls[0]["id"], 1)
     assert client.inbox == []
-    assert world.mux.counters["dropped.late.progress"] == 1
+    assert world.engine.counters["dropped.late.progress"] == 1
 
 
 @pytest.mark.parametrize("token", ["p", "1", None, True, 1.0, [1], {}, 10**30, -1])
@@ -435,7 +435,7 @@ def test_to_who_does_not_read_only_the_newest_progress_waits_and_before_its_resu
     process.reply(process.calls[1], "done")
     assert client.inbox == []
     assert world.closed == {}
-    assert world.mux.counters["replaced.progress"] == 2 * 4999
+    assert world.engine.counters["replaced.progress"] == 2 * 4999
     client.say(wire.Credit(0, 0, 70_000))
     told = [(message.id, json.loads(body or b"")) for message, body in client.inbox]
     assert told == [

@@ -79,7 +79,7 @@ def test_a_list_that_the_server_does_not_have_is_an_empty_one(early: bool) -> No
     assert client.result(id) == {"prompts": []}
     assert client.result(client.request("time", "prompts/list")) == {"prompts": []}
     assert len(world.processes["time"].got("prompts/list")) == 1
-    assert not world.mux.servers["time"].remarks
+    assert not world.engine.servers["time"].remarks
     world.assert_empty()
 
 
@@ -225,7 +225,7 @@ def test_management_that_is_under_way_when_the_broker_ends_is_answered() -> None
     world = World()
     client, other = world.client(b"a"), world.client(b"b")
     ids = [client.request(wire.MANAGEMENT, "restart", {"server": "time"}) for _ in range(2)]
-    world.run(world.mux.goodbye("the broker was stopped", world.now))
+    world.run(world.engine.goodbye("the broker was stopped", world.now))
     for id in ids:
         fault = client.fault(id)
         assert (fault.code, fault.data["outcome"]) == (Code.SHUTTING_DOWN, "unknown")
@@ -234,7 +234,7 @@ def test_management_that_is_under_way_when_the_broker_ends_is_answered() -> None
     for request in world.managing:
         world.managed(request, b"{}")
     assert len(client.endings(ids[0])) == 1
-    assert world.mux.counters["late.managed"] == 2
+    assert world.engine.counters["late.managed"] == 2
     world.assert_empty()
 
 
@@ -245,7 +245,7 @@ def test_management_of_a_client_that_is_gone_ends_in_silence() -> None:
     client.request(wire.MANAGEMENT, "status")
     world.cut(client)
     world.managed(world.managing[0], b"{}")
-    assert world.mux.counters["late.managed"] == 1
+    assert world.engine.counters["late.managed"] == 1
     world.assert_empty()
 
 
@@ -269,7 +269,7 @@ def test_a_client_that_does_not_read_is_closed_and_the_others_are_not() -> None:
         process.reply(process.calls[-1], "x" * 40_000)
     assert world.closed == {b"idle": CloseReason.CREDIT}
     assert isinstance(idle.inbox[-1][0], wire.Goodbye)  # beyond its credit, or it would wait for ever
-    assert world.mux.counters["closed.credit"] == 1
+    assert world.engine.counters["closed.credit"] == 1
     id = awake.call()
     process.reply(process.calls[-1], "ok")
     assert awake.result(id) == "ok"
@@ -287,7 +287,7 @@ def test_a_client_that_does_not_read_is_closed_once() -> None:
         process.reply(request, "x" * 65_100)
     assert not world.closed
     world.exit()
-    assert world.mux.counters["closed.credit"] == 1
+    assert world.engine.counters["closed.credit"] == 1
     assert [message for message, _ in client.inbox if isinstance(message, wire.Goodbye)] != []
     world.assert_empty()
 
@@ -310,7 +310,7 @@ def test_credit_for_what_was_not_sent_is_refused(read_bytes: int) -> None:
     """Section 5, credit: it is what stands between a client and all of libzmq's memory."""
     world = World()
     client = world.client()
-    connection = world.mux.sessions.get(client.key)
+    connection = world.engine.sessions.get(client.key)
     assert connection is not None
     unread = connection.unread_bytes
     client.say(wire.Credit(0, 0, read_bytes))
@@ -335,7 +335,7 @@ def test_a_client_that_goes_leaves_nothing(how: str) -> None:
     cancelled = [line["params"]["requestId"] for line in process.got("notifications/cancelled")]
     assert cancelled == [request["id"] for request in process.calls[:2]]
     assert world.closed == {b"a": CloseReason(how)}
-    assert len(world.mux.sessions) == 1
+    assert len(world.engine.sessions) == 1
     process.reply(process.calls[2], "ok")
     assert other.result(waiting) == "ok"
     assert len(process.calls) == 3
@@ -365,7 +365,7 @@ def test_lost_twice_and_lost_before_hello_are_nothing() -> None:
     world.cut(client)
     world.cut(client)
     world.cut(world.stranger(b"x"))
-    assert world.mux.counters["closed.lost"] == 1
+    assert world.engine.counters["closed.lost"] == 1
 
 
 # --- the end of the broker ---------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def test_a_broker_that_drains_takes_nothing_new_and_finishes_what_it_has() -> No
     process = world.start()
     client = world.client()
     running = client.call()
-    world.run(world.mux.refuse_new(world.now))
+    world.run(world.engine.refuse_new(world.now))
     assert client.fault(client.call()).code == Code.SHUTTING_DOWN
     assert client.fault(client.request(wire.MANAGEMENT, "status")).code == Code.SHUTTING_DOWN
     late = world.stranger(b"late").hello()
@@ -393,7 +393,7 @@ def test_a_broker_that_drains_begins_none_of_the_calls_that_wait() -> None:
     process = world.start()
     client = world.client()
     running, *waiting = [client.call() for _ in range(300)]
-    world.run(world.mux.refuse_new(world.now))
+    world.run(world.engine.refuse_new(world.now))
     world.wait(1.0)
     faults = [client.fault(id) for id in waiting]
     assert {fault.code for fault in faults} == {Code.SHUTTING_DOWN.value}
@@ -401,7 +401,7 @@ def test_a_broker_that_drains_begins_none_of_the_calls_that_wait() -> None:
     process.reply(process.calls[0], "ok")
     assert client.result(running) == "ok"
     assert len(process.calls) == 1
-    assert world.mux.is_drained
+    assert world.engine.is_drained
 
 
 def test_goodbye_ends_every_call_and_then_every_connection() -> None:
@@ -410,12 +410,12 @@ def test_goodbye_ends_every_call_and_then_every_connection() -> None:
     world.start()
     clients = [world.client(b"a"), world.client(b"b")]
     ids = [(client, client.call()) for client in clients for _ in range(3)]
-    world.run(world.mux.goodbye("the broker was stopped", world.now))
+    world.run(world.engine.goodbye("the broker was stopped", world.now))
     assert {client.fault(id).code for client, id in ids} == {Code.SHUTTING_DOWN.value}
     for client in clients:
         assert client.inbox[-1][0] == wire.Goodbye(0, 0, "the broker was stopped", last_id=3)
     assert set(world.closed.values()) == {CloseReason.SHUTDOWN}
-    assert len(world.mux.sessions) == 0
+    assert len(world.engine.sessions) == 0
     world.assert_empty()
 
 
@@ -430,10 +430,10 @@ def test_the_goodbye_has_the_highest_id_that_was_taken_in(ids: list[int]) -> Non
     client, other = world.client(b"a"), world.client(b"b")
     for id in ids:
         client.call(id=id)
-    world.run(world.mux.refuse_new(world.now))
+    world.run(world.engine.refuse_new(world.now))
     assert client.fault(client.call(id=20)).code == Code.SHUTTING_DOWN
     assert client.fault(client.call(id=21, instance="another")).code == Code.WRONG_INSTANCE
-    world.run(world.mux.goodbye("it ends", world.now))
+    world.run(world.engine.goodbye("it ends", world.now))
     assert client.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=max(ids))
     assert other.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=0)
 
@@ -443,7 +443,7 @@ def test_lists_and_management_are_taken_in_too() -> None:
     world = World()
     world.start()
     client = world.client()
-    connection = world.mux.sessions.get(client.key)
+    connection = world.engine.sessions.get(client.key)
     assert connection is not None
     for service, method in (("time", "tools/list"), (wire.MANAGEMENT, "status"), (wire.MANAGEMENT, "listen")):
         assert client.request(service, method, {}) == connection.last_id
@@ -456,18 +456,18 @@ def test_a_broker_is_drained_when_every_answer_has_left() -> None:
     client = world.client()
     ids = [client.call(), client.call()]
     client.request(wire.MANAGEMENT, "restart", {"server": "time"})
-    world.run(world.mux.refuse_new(world.now))
+    world.run(world.engine.refuse_new(world.now))
     for request in process.calls:
         process.reply(request, "x" * 70_000)
-    assert (world.mux.under_way, world.mux.is_drained) == (1, False)
+    assert (world.engine.under_way, world.engine.is_drained) == (1, False)
     world.managed(world.managing[0], b"{}")
-    assert (world.mux.under_way, world.mux.is_drained) == (0, False)
+    assert (world.engine.under_way, world.engine.is_drained) == (0, False)
     assert not client.endings(ids[1])
     for _ in range(2):
-        assert not world.mux.is_drained
+        assert not world.engine.is_drained
         client.say(wire.Credit(0, 0, 70_000))
     assert client.endings(ids[1])
-    assert world.mux.is_drained
+    assert world.engine.is_drained
 
 
 def test_the_goodbye_reaches_a_client_that_has_used_up_its_credit() -> None:
@@ -478,6 +478,6 @@ def test_the_goodbye_reaches_a_client_that_has_used_up_its_credit() -> None:
     ids = [client.call() for _ in range(3)]
     for request in process.calls[:2]:
         process.reply(request, "x" * 70_000)
-    world.run(world.mux.goodbye("it ends", world.now))
+    world.run(world.engine.goodbye("it ends", world.now))
     assert [len(client.endings(id)) for id in ids] == [1, 0, 0]
     assert client.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=3)

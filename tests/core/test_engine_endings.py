@@ -30,7 +30,7 @@ def test_a_cancelled_call_ends_at_once_and_is_cancelled_upstream() -> None:
     assert cancelled["params"]["requestId"] == process.calls[0]["id"]
     process.reply(process.calls[0], "late")
     assert len(client.endings(70)) == 1
-    assert world.mux.servers["time"].errors == 0
+    assert world.engine.servers["time"].errors == 0
     world.assert_empty()
 
 
@@ -66,7 +66,7 @@ def test_a_cancel_that_comes_too_late_is_counted() -> None:
     client.say(wire.Cancel(1, id, None))
     client.say(wire.Cancel(1, 999, None))
     assert client.result(id) == "ok"
-    assert world.mux.counters["late.cancel"] == 2
+    assert world.engine.counters["late.cancel"] == 2
 
 
 def test_nobody_cancels_the_call_of_another_connection() -> None:
@@ -113,11 +113,11 @@ def test_a_call_whose_time_is_up_in_line_never_gets_to_the_server() -> None:
 def test_wake_at_is_the_next_deadline_of_all() -> None:
     """Section 2: the shell sleeps until then, and no longer."""
     world = ready(watchdog_sec=0)
-    assert world.mux.wake_at() is None
+    assert world.engine.wake_at() is None
     client = world.client()
     client.call(timeout_ms=9000)
     client.call(timeout_ms=4000)
-    assert world.mux.wake_at() == world.now + 4.0
+    assert world.engine.wake_at() == world.now + 4.0
 
 
 # --- a server that dies ------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_reply_of_the_old_process_is_not_taken_from_the_new_one() -> None:
     world.wait(1.0)
     world.processes["time"].reply(old, "from the grave")
     assert client.fault(id).code == Code.SERVER_DIED
-    assert world.mux.counters["dropped.late.reply"] == 1
+    assert world.engine.counters["dropped.late.reply"] == 1
 
 
 # --- the era -----------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_server_that_dies_of_the_probe_is_started_again_without_it() -> None:
     assert [line["method"] for line in process.lines][:1] == ["initialize"]
     assert world.lifecycles["time"].state is State.READY
     assert world.lifecycles["time"].restarts == 0
-    assert world.mux.servers["time"].remembered is Era.LEGACY
+    assert world.engine.servers["time"].remembered is Era.LEGACY
 
 
 def test_a_server_that_refuses_the_probe_and_then_everything_is_next_asked_without_it() -> None:
@@ -253,8 +253,8 @@ def test_a_second_answer_to_a_question_of_the_handshake_is_no_unmatched_one() ->
     ids = [line["id"] for line in world.processes["time"].lines if "id" in line][:-1]
     for id in ids:
         world.processes["time"].reply({"id": id}, {})
-    assert (world.mux.counters["dropped.late.reply"], len(ids)) == (len(ids), 3)
-    assert world.mux.servers["time"].tolerated["unmatched-answer"] == 0
+    assert (world.engine.counters["dropped.late.reply"], len(ids)) == (len(ids), 3)
+    assert world.engine.servers["time"].tolerated["unmatched-answer"] == 0
 
 
 def test_a_stop_during_the_probe_teaches_nothing() -> None:
@@ -263,19 +263,19 @@ def test_a_stop_during_the_probe_teaches_nothing() -> None:
     world.scripts["time"].mute = {"server/discover"}
     world.start()
     world.stop()
-    assert world.mux.servers["time"].remembered is None
+    assert world.engine.servers["time"].remembered is None
     assert world.start().lines[0]["method"] == "server/discover"
 
 
 def test_a_remembered_era_that_fails_is_forgotten() -> None:
     """Section 5: an update may have made a modern server of it. It is asked at once, in the same process."""
     world = ready()
-    assert world.mux.servers["time"].remembered is Era.LEGACY
+    assert world.engine.servers["time"].remembered is Era.LEGACY
     world.scripts["time"].era = Era.MODERN
     world.exit()
     world.wait(1.0)
     assert [line["method"] for line in world.processes["time"].lines][:2] == ["initialize", "server/discover"]
-    assert (world.lifecycles["time"].state, world.mux.servers["time"].era) == (State.READY, Era.MODERN)
+    assert (world.lifecycles["time"].state, world.engine.servers["time"].era) == (State.READY, Era.MODERN)
 
 
 def test_a_silent_server_is_ended_when_its_start_takes_too_long() -> None:
@@ -283,7 +283,7 @@ def test_a_silent_server_is_ended_when_its_start_takes_too_long() -> None:
     world = World({"time": {"timeout_start_sec": 40.0}})
     world.scripts["time"].mute = {"server/discover", "initialize"}
     process = world.start()
-    world.run(world.mux.tick(world.now))
+    world.run(world.engine.tick(world.now))
     world.wait(START_UP_S + PROBE_S - 0.1)
     assert [line["method"] for line in process.lines] == ["server/discover"]
     world.wait(0.1)
@@ -299,17 +299,17 @@ def test_output_is_a_sign_of_life(output: str) -> None:
     world = World()
     world.scripts["time"].mute = {"server/discover"}
     process = world.start()
-    before = world.mux.wake_at()
+    before = world.engine.wake_at()
     if output == "stderr":
-        world.mux.heard("time", world.now)
+        world.engine.heard("time", world.now)
     else:
         process.say(b"Listening on stdio")
-    after = world.mux.wake_at()
+    after = world.engine.wake_at()
     assert before is not None
     assert after is not None
     assert after < before
-    world.mux.heard("time", world.now + 100)
-    assert world.mux.wake_at() == after
+    world.engine.heard("time", world.now + 100)
+    assert world.engine.wake_at() == after
 
 
 # --- figures -----------------------------------------------------------------------------------------
@@ -324,10 +324,10 @@ def test_the_figures_of_status_count_calls_errors_and_time() -> None:
     world.wait(0.5)
     process.reply(process.calls[0], "ok")
     process.refuse(process.calls[1], -1, "no")
-    server = world.mux.servers["time"]
+    server = world.engine.servers["time"]
     assert (server.calls, server.errors, server.latency.count) == (2, 1, 2)
     assert server.latency.quantile_ms(0.5) == pytest.approx(500, rel=0.05)
-    connection = world.mux.sessions.get(client.key)
+    connection = world.engine.sessions.get(client.key)
     assert connection is not None
     assert connection.calls == 2
 

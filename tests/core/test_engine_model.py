@@ -109,7 +109,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     def waits(self, page: Page) -> bool:
         """Whether something that has ended may still be on its way to this client."""
-        connection = self.world.mux.sessions.get(page.client.key)
+        connection = self.world.engine.sessions.get(page.client.key)
         return connection is not None and bool(connection.outbox)
 
     @precondition(lambda self: len(self.living()) < 3)
@@ -203,7 +203,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     def pick(self, data: st.DataObject) -> tuple[Process, Json] | None:
         """A process and a call that it has, or any that it or one before it was ever given."""
         process = data.draw(st.sampled_from(self.running()))
-        calls = self.world.mux.calls.routing
+        calls = self.world.engine.calls.routing
         has = [request for request in self.given[process.name] if calls.by_id(request["id"])]
         luck: int = data.draw(st.integers(0, 3))
         recent = has if has and luck else self.given[process.name][-8:]
@@ -281,7 +281,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             world.scripts[name].mute = {"initialize", "server/discover"} if "silence" in what else set()
             world.feed(name, Event.START)
         elif what in ("full", "free") and has_process and not draining:
-            world.run(world.mux.congested(name, what == "full", world.now))
+            world.run(world.engine.congested(name, what == "full", world.now))
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, 40.0]))
     def wait(self, seconds: float) -> None:
@@ -381,26 +381,26 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @invariant()
     def nothing_that_was_begun_waits_for_a_server_that_was_stopped(self) -> None:
-        for name, server in self.world.mux.servers.items():
+        for name, server in self.world.engine.servers.items():
             if server.lifecycle.state is State.STOPPED:
-                assert not [call for call in self.world.mux.calls.routing.of_server(name) if call.begun]
+                assert not [call for call in self.world.engine.calls.routing.of_server(name) if call.begun]
 
     @invariant()
     def the_tables_agree(self) -> None:
-        calls, servers = self.world.mux.calls.routing, self.world.mux.servers.values()
+        calls, servers = self.world.engine.calls.routing, self.world.engine.servers.values()
         assert len(calls) == sum(one.line.waiting + one.line.running + len(one.askers) for one in servers)
-        for name, server in self.world.mux.servers.items():
+        for name, server in self.world.engine.servers.items():
             sent = [call for call in calls.of_server(name) if call.sent]
             assert len(sent) == server.line.running <= self.room(name)
             assert not sent or name in self.world.processes
         assert calls.body_bytes == sum(len(call.body) for name in SERVERS for call in calls.of_server(name))
         living = {page.client.key for page in self.living()}
-        assert {connection.key for connection in self.world.mux.sessions.all()} == living
+        assert {connection.key for connection in self.world.engine.sessions.all()} == living
         assert set(calls._by_client) <= living
 
     def room(self, name: str) -> int:
         """How many calls a server may have."""
-        server = self.world.mux.servers[name]
+        server = self.world.engine.servers[name]
         return server.config.concurrency - server.line.reserved
 
     def shut_down(self) -> None:
@@ -408,7 +408,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.everybody_hears_what_is_for_him_and_hears_its_end_once()
         readers = [page for page in self.living() if not self.waits(page) and page.unread_bytes < 32_768]
         waits_for = [{id for id, asked in page.open.items() if not asked.released} for page in readers]
-        self.world.run(self.world.mux.goodbye("it is stopped", self.world.now))
+        self.world.run(self.world.engine.goodbye("it is stopped", self.world.now))
         for page, ids in zip(readers, waits_for, strict=True):
             said = [message for message, _ in page.client.inbox]
             assert sorted(message.id for message in said if isinstance(message, ENDINGS)) == sorted(ids)
@@ -438,7 +438,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert all(asked.released for asked in page.open.values())
             assert page.duplicates == 0
             self.world.cut(page.client)
-        assert len(self.world.mux.sessions) == 0
+        assert len(self.world.engine.sessions) == 0
         self.world.assert_empty()
 
 

@@ -111,7 +111,7 @@ class AnyNews(AnyInterleaving):
             ears.heard.clear()
         process.tell("resources/updated", uri=uri)
         self.everybody_hears_what_is_for_him_and_hears_its_end_once()
-        if self.world.mux.servers[process.name].link is None:
+        if self.world.engine.servers[process.name].link is None:
             return
         for page in self.living():
             if not self.waits(page):
@@ -143,7 +143,7 @@ class AnyNews(AnyInterleaving):
 
     def tools(self, name: str) -> Names:
         """The tools of a server that who asks would get."""
-        server = self.world.mux.servers.get(name)
+        server = self.world.engine.servers.get(name)
         known = None if server is None else server.known
         return None if known is None else known.names("tools/list")
 
@@ -188,7 +188,7 @@ class AnyNews(AnyInterleaving):
     def there_is_a_row_for_who_listens_and_for_nobody_else(self) -> None:
         living = {page.client.key for page in self.living()}
         self.ears = {lane: ears for lane, ears in self.ears.items() if lane[0] in living}
-        table = self.world.mux.audience.subscriptions
+        table = self.world.engine.audience.subscriptions
         assert len(table) == len(self.ears)
         for name in SERVERS:
             wanted = {uri for ears in self.ears.values() for uri in ears.resources.get(name, ())}
@@ -199,7 +199,7 @@ class AnyNews(AnyInterleaving):
         super().teardown()
         self.world.wait(10.0)
         for name, process in self.world.processes.items():
-            if self.world.mux.servers[name].opened:
+            if self.world.engine.servers[name].opened:
                 assert subscribed(process) == []
         self.world.assert_empty()
 

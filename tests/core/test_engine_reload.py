@@ -57,7 +57,7 @@ class AnyReload(AnyNews):
         for name, change in changes:
             self.edit(name, change)
         self.calls_per_channel = calls_per_channel
-        self.ran = {name: server.line.running for name, server in self.world.mux.servers.items()}
+        self.ran = {name: server.line.running for name, server in self.world.engine.servers.items()}
         self.reloads.reload(self.tables, **LIMITS, calls_per_channel=calls_per_channel)
 
     def edit(self, name: str, change: str) -> None:
@@ -94,14 +94,14 @@ class AnyReload(AnyNews):
     @invariant()
     def the_servers_are_those_of_the_config(self) -> None:
         if not self.reloads.under_way:
-            assert self.world.mux.servers.keys() == self.tables.keys()
-            assert self.world.mux.limits.calls_per_channel == self.calls_per_channel
+            assert self.world.engine.servers.keys() == self.tables.keys()
+            assert self.world.engine.limits.calls_per_channel == self.calls_per_channel
         for name in self.world.processes:
             assert self.reloads.runs(name)
 
     def room(self, name: str) -> int:
         """One that may have fewer calls than before ends those that it has, and is given no further one."""
-        running, had = self.world.mux.servers[name].line.running, self.ran.get(name, 0)
+        running, had = self.world.engine.servers[name].line.running, self.ran.get(name, 0)
         self.ran[name] = running
         return max(super().room(name), had)
 

@@ -141,7 +141,7 @@ class Handovers(RuleBasedStateMachine):
 
     def is_connected(self) -> bool:
         """Whether the broker has not said goodbye."""
-        return len(self.world.mux.sessions) > 0
+        return len(self.world.engine.sessions) > 0
 
     def unanswered(self) -> list[Json]:
         """What the server is asked, and has not answered."""
@@ -149,17 +149,17 @@ class Handovers(RuleBasedStateMachine):
         return [call for call in process.calls if call["id"] not in process.answered]
 
     @rule()
-    @precondition(lambda self: not self.is_lost and not self.world.mux.closing)
+    @precondition(lambda self: not self.is_lost and not self.world.engine.closing)
     def broker_drains(self) -> None:
-        self.world.run(self.world.mux.refuse_new(0.0))
+        self.world.run(self.world.engine.refuse_new(0.0))
 
     @rule(patient=st.booleans())
-    @precondition(lambda self: not self.is_lost and self.world.mux.closing and self.is_connected())
+    @precondition(lambda self: not self.is_lost and self.world.engine.closing and self.is_connected())
     def broker_says_goodbye(self, patient: bool) -> None:
-        if patient and not self.world.mux.is_drained:
+        if patient and not self.world.engine.is_drained:
             return
-        self.cut_short = self.cut_short or not self.world.mux.is_drained
-        self.world.run(self.world.mux.goodbye("it ends", 0.0))
+        self.cut_short = self.cut_short or not self.world.engine.is_drained
+        self.world.run(self.world.engine.goodbye("it ends", 0.0))
         self.world.closed.clear()  # closed, but not broken: the client has yet to read why
 
     @rule(luck=st.integers(0, 3), arrived=st.integers(0, 9))
@@ -202,7 +202,7 @@ class Handovers(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end a broker comes that lives: nobody waits for ever."""
-        if self.is_lost or self.world.mux.closing:
+        if self.is_lost or self.world.engine.closing:
             self.is_lost = self.cut_short = True
             self.next_broker()
         for _ in range(10 + len(self.channels)):

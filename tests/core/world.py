@@ -1,4 +1,4 @@
-"""One multiplexer with its lifecycles in a test: time is a number, processes and clients are lists.
+"""One engine with its lifecycles in a test: time is a number, processes and clients are lists.
 
 `World` does what `hub` and `supervisor` do with the core's effects, and holds the core to what they rely
 on: nothing is sent to a closed connection, nothing is written to a server that has no process.
@@ -28,7 +28,7 @@ from broker.core.effects import (
     Unfit,
     Write,
 )
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.core.refusals import Refusal
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Action, Ending, Event, Lifecycle, State
@@ -58,7 +58,7 @@ class Client:
     def send(self, header: bytes, body: bytes | None = None) -> None:
         """Send any bytes."""
         world = self._world
-        world.run(world.mux.received(self.key, self.peer, header, body, world.now))
+        world.run(world.engine.received(self.key, self.peer, header, body, world.now))
 
     def hello(self, name: str = "page") -> wire.Message:
         """Say hello, for the answer."""
@@ -133,7 +133,7 @@ class World:
         self.config: Config = load({"servers": tables, "limits": limits}, {})
         self.now = 1000.0
         self.lifecycles = {name: self.lifecycle_of(self.config.servers[name]) for name in tables}
-        self.mux = Multiplexer(self.config, self.lifecycles, instance=INSTANCE, version="0.1.0")
+        self.engine = Engine(self.config, self.lifecycles, instance=INSTANCE, version="0.1.0")
         self.scripts = {name: Script() for name in tables}
         self.processes: dict[str, Process] = {}
         self.ever: list[Process] = []
@@ -172,11 +172,11 @@ class World:
     def cut(self, client: Client) -> None:
         """The transport says that the connection is lost."""
         self.lost.add(client.key)
-        self.run(self.mux.lost(client.key, self.now))
+        self.run(self.engine.lost(client.key, self.now))
 
     def managed(self, request: Manage, outcome: bytes | Refusal) -> None:
         """A management request was carried out."""
-        self.run(self.mux.managed(request.connection, request.client_id, outcome, self.now))
+        self.run(self.engine.managed(request.connection, request.client_id, outcome, self.now))
 
     # -- servers ----------------------------------------------------------------------------------
 
@@ -194,13 +194,13 @@ class World:
         lifecycle = self.lifecycles[name]
         assert lifecycle.on(Event.STOP, self.now) is Action.END
         lifecycle.on(Event.START, self.now)
-        self.run(self.mux.gone(name, lifecycle.reason, self.now))
+        self.run(self.engine.gone(name, lifecycle.reason, self.now))
         if name not in self.slow_to_end:
             self.bury(name)
 
     def exit(self, name: str = "time", reason: str = "it exited with status 1") -> None:
         """Its process ends by itself."""
-        probing = self.lifecycles[name].state is State.HANDSHAKE and self.mux.probing(name)
+        probing = self.lifecycles[name].state is State.HANDSHAKE and self.engine.probing(name)
         self.feed(name, Event.LEGACY if probing else Event.EXITED, Ending(reason))
 
     def bury(self, name: str) -> None:
@@ -218,13 +218,13 @@ class World:
             self.ever.append(self.processes[name])
             self.spawned[name] += 1
             self.feed(name, Event.SPAWNED)
-            self.run(self.mux.spawned(name, self.now))
+            self.run(self.engine.spawned(name, self.now))
         elif action is Action.END:
-            self.run(self.mux.gone(name, self.lifecycles[name].reason, self.now))
+            self.run(self.engine.gone(name, self.lifecycles[name].reason, self.now))
             if name not in self.slow_to_end:
                 self.bury(name)
         elif action is Action.REST:
-            self.run(self.mux.rests(name, self.now))
+            self.run(self.engine.rests(name, self.now))
 
     # -- effects and time -------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class World:
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
             elif isinstance(effect, Exhausted) and self.refills:
-                self.run(self.mux.refill(effect.connection, self.now))
+                self.run(self.engine.refill(effect.connection, self.now))
             else:
                 self._record(effect)
         self.settle()
@@ -272,13 +272,13 @@ class World:
             self.notes.append(effect)
 
     def settle(self) -> None:
-        """Hand the multiplexer every line that a server wrote, in order."""
+        """Hand the engine every line that a server wrote, in order."""
         for _ in range(MAX_STEPS):
             if not self.lines:
                 return
             process, line = self.lines.popleft()
             if self.processes.get(process.name) is process:
-                self.run(self.mux.line(process.name, line, self.now))
+                self.run(self.engine.line(process.name, line, self.now))
         raise AssertionError("the servers and the broker talk without an end")
 
     def wait(self, seconds: float) -> None:
@@ -293,25 +293,25 @@ class World:
             for name, lifecycle in self.lifecycles.items():
                 if lifecycle.wake_at is not None and lifecycle.wake_at <= self.now:
                     self.feed(name, Event.TIMEOUT)
-            self.run(self.mux.tick(self.now))
+            self.run(self.engine.tick(self.now))
         raise AssertionError("something is due without an end")
 
     def _due(self) -> float | None:
-        times = [self.mux.wake_at(), *(lifecycle.wake_at for lifecycle in self.lifecycles.values())]
+        times = [self.engine.wake_at(), *(lifecycle.wake_at for lifecycle in self.lifecycles.values())]
         return min((time for time in times if time is not None), default=None)
 
     def assert_empty(self) -> None:
         """No call, line, channel or request has left anything behind, in whatever table there is."""
-        mux = self.mux
-        assert mux.calls.routing.next_deadline() is None  # and so the deadlines that were are forgotten
-        connected = {"Sessions._connections": len(mux.sessions)} if len(mux.sessions) else {}
-        left = residue(mux)
+        engine = self.engine
+        assert engine.calls.routing.next_deadline() is None  # and so the deadlines that were are forgotten
+        connected = {"Sessions._connections": len(engine.sessions)} if len(engine.sessions) else {}
+        left = residue(engine)
         refused = left.pop("Patience._lanes", 0)
         assert refused <= len(self.clients.keys() - self.closed.keys() - self.lost)  # who may still say more
         assert left == connected, left
-        assert mux.calls.routing.body_bytes == 0
-        assert repr(mux.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
-        for server in mux.servers.values():
+        assert engine.calls.routing.body_bytes == 0
+        assert repr(engine.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
+        for server in engine.servers.values():
             assert (server.line.waiting, server.line.running, server.line.reserved) == (0, 0, 0)
 
 

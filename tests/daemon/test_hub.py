@@ -43,10 +43,10 @@ class Pipe:
 
 
 def with_a_call() -> tuple[World, Hub, Pipe]:
-    """A server that has a call, and a hub around its multiplexer."""
+    """A server that has a call, and a hub around its engine."""
     world = ready()
     world.client().call(timeout_ms=600_000)
-    hub, pipe = Hub(world.config, world.mux, lambda: world.now), Pipe()
+    hub, pipe = Hub(world.config, world.engine, lambda: world.now), Pipe()
     hub.backends["time"] = pipe
     return world, hub, pipe
 
@@ -66,9 +66,9 @@ def draining(then: Then) -> tuple[World, Pipe, int | None]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drain)
             await wait_all_tasks_blocked()
-            assert world.mux.servers["time"].line.paused
+            assert world.engine.servers["time"].line.paused
             world.client(b"b").call()
-            assert world.mux.servers["time"].line.waiting == 1
+            assert world.engine.servers["time"].line.waiting == 1
             await then(world, hub, nursery.cancel_scope)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -82,7 +82,7 @@ def test_a_wait_that_is_broken_off_gives_the_server_its_calls_again() -> None:
         scope.cancel()
 
     world, pipe, left = draining(broken_off)
-    assert (left, len(pipe.lines), world.mux.servers["time"].line.paused) == (None, 1, False)
+    assert (left, len(pipe.lines), world.engine.servers["time"].line.paused) == (None, 1, False)
 
 
 def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
@@ -92,7 +92,7 @@ def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
         hub.resume("time")
 
     world, pipe, left = draining(resumed)
-    assert (left, len(pipe.lines), world.mux.servers["time"].line.running) == (2, 1, 2)
+    assert (left, len(pipe.lines), world.engine.servers["time"].line.running) == (2, 1, 2)
 
 
 @pytest.mark.parametrize("ending", ["patience", "death"])
@@ -104,7 +104,7 @@ def test_the_wait_ends_with_its_time_or_with_the_server(ending: str) -> None:
             hub.gone("time", "it exited with status 1")
 
     world, pipe, left = draining(happens)
-    line = world.mux.servers["time"].line
+    line = world.engine.servers["time"].line
     assert (left, line.running, line.waiting) == ((1, 1, 1) if ending == "patience" else (0, 0, 1))
     assert (pipe.lines, line.paused) == ([], True)
     world.exit()
@@ -136,7 +136,7 @@ def test_what_comes_together_for_a_server_is_written_at_once() -> None:
 
 
 def ticks_while_messages_pass(due: float | None) -> list[float]:
-    """When the multiplexer is told the time: a message comes every millisecond for a second, then none.
+    """When the engine is told the time: a message comes every millisecond for a second, then none.
 
     `due` is when it wants to know the time, but for the deadlines of calls.
     """
@@ -151,7 +151,7 @@ def ticks_while_messages_pass(due: float | None) -> list[float]:
         return due if not told else None
 
     async def main() -> None:
-        hub = Hub(world.config, world.mux)
+        hub = Hub(world.config, world.engine)
         hub.backends["time"] = pipe
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.tick)
@@ -163,8 +163,8 @@ def ticks_while_messages_pass(due: float | None) -> list[float]:
             nursery.cancel_scope.cancel()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.mux, "tick", tick)
-        patch.setattr(world.mux, "wake_at", wake_at)
+        patch.setattr(world.engine, "tick", tick)
+        patch.setattr(world.engine, "wake_at", wake_at)
         trio.run(main, clock=MockClock(autojump_threshold=0))
     return told
 

@@ -81,10 +81,10 @@ class Stage:
         script.capabilities = {"tools": {}, "resources": {"subscribe": True}}
         world.start()
         self.address = address
-        self.mux = world.mux
-        self.mux._effects._least = Level.ERROR
+        self.engine = world.engine
+        self.engine._effects._least = Level.ERROR
         self.server = Played()
-        self.hub = Hub(world.config, world.mux, lambda: world.now)
+        self.hub = Hub(world.config, world.engine, lambda: world.now)
         self.hub.backends["time"] = self.server
         self.endpoint = Endpoint(address, world.config.limits, self.hub)
         self.hub.attach(self.endpoint, lambda request: None)
@@ -122,7 +122,7 @@ async def says_goodbye(stage: Stage) -> None:
     with a_client(stage) as peer:
         await until(lambda: bool(stage.server.got("resources/subscribe")))
         peer.say(wire.Goodbye(0, 0, "done"))
-        await until(lambda: not len(stage.mux.sessions))
+        await until(lambda: not len(stage.engine.sessions))
 
 
 async def breaks(stage: Stage) -> None:
@@ -130,7 +130,7 @@ async def breaks(stage: Stage) -> None:
     with a_client(stage) as peer:
         await until(lambda: bool(stage.server.got("resources/subscribe")))
         peer.close()
-        await until(lambda: not len(stage.mux.sessions))
+        await until(lambda: not len(stage.engine.sessions))
 
 
 async def cannot_be_reached(stage: Stage) -> None:
@@ -151,7 +151,7 @@ async def cannot_be_reached(stage: Stage) -> None:
 
         def is_found_out() -> bool:
             stage.say({"method": "notifications/progress", "params": params})
-            return not len(stage.mux.sessions)
+            return not len(stage.engine.sessions)
 
         await until(is_found_out)
 
@@ -173,8 +173,8 @@ async def falls_silent(stage: Stage) -> None:
             silent.sendall(frame(wire.encode(message), True) + frame(body, False))
         silent.sendall(command(b"PING", int(LEASE_S * 10).to_bytes(2, "big")))
         await until(lambda: bool(stage.server.got("resources/subscribe")))
-        assert len(stage.mux.sessions) == 1
-        await until(lambda: not len(stage.mux.sessions))
+        assert len(stage.engine.sessions) == 1
+        await until(lambda: not len(stage.engine.sessions))
 
 
 WAYS: list[tuple[Way, str]] = [
@@ -202,10 +202,10 @@ def test_however_a_client_goes_nothing_of_it_is_left(leave: Way, reason: str) ->
             (unsubscribe,) = stage.server.got("resources/unsubscribe")
             stage.say({"id": unsubscribe["id"], "result": {}})
             stage.say({"id": call["id"], "result": {}})
-            assert stage.mux.wake_at() is None
-            assert residue(stage.mux) == {}
-            assert stage.mux.counters[f"closed.{reason}"] == 1
-            assert stage.mux.counters["dropped.late.reply"] == 1
+            assert stage.engine.wake_at() is None
+            assert residue(stage.engine) == {}
+            assert stage.engine.counters[f"closed.{reason}"] == 1
+            assert stage.engine.counters["dropped.late.reply"] == 1
             await until(lambda: not len(stage.endpoint._connections))
             assert not residue(stage.endpoint._connections)
             nursery.cancel_scope.cancel()

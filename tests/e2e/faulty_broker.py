@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.__main__ import main
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.processes import process
 from broker.processes.process import Launcher
 from broker.upstream.stdio.pipe import Upstream
@@ -20,7 +20,7 @@ PLACES: dict[str, tuple[object, str]] = {
     "its last lines": (Upstream, "caught_up"),
     "its stderr": (StderrLog, "_take"),
     "its end": (process, "kill_tree"),
-    "the core": (Multiplexer, "line"),
+    "the core": (Engine, "line"),
 }
 
 

@@ -25,7 +25,7 @@ import zmq
 from broker.config.loading import load
 from broker.core.clients.intake import MAX_UNGREETED_BYTES
 from broker.core.clients.throttle import AT_ONCE, EVERY_S
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
 from broker.upstream.supervisor import lifecycle_of
@@ -672,8 +672,8 @@ def test_a_hello_of_who_is_gone_already_opens_no_session(broker: RunningBroker, 
 def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
     """Laws 4 and 6: of a connection, with or without hello or goodbye, no row is left in the endpoint."""
     config = load({"servers": {"s": {"command": "none", "enabled": False}}}, {})
-    mux = Multiplexer(config, {"s": lifecycle_of(config.servers["s"])}, instance="i", version="v")
-    hub = Hub(config, mux)
+    engine = Engine(config, {"s": lifecycle_of(config.servers["s"])}, instance="i", version="v")
+    hub = Hub(config, engine)
 
     def come_and_go(address: str) -> None:
         with closing(Peers(address)) as peers:
@@ -692,7 +692,7 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
                 while len(endpoint._connections):
                     await trio.sleep(0.01)
             assert not residue(endpoint._connections)
-            assert not len(mux.sessions)
+            assert not len(engine.sessions)
             nursery.cancel_scope.cancel()
         endpoint.close()
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from broker.config.loading import load
-from broker.core.engine import Multiplexer
+from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
 from broker.upstream.supervisor import lifecycle_of
@@ -95,8 +95,8 @@ def test_an_idle_broker_feeds_the_watchdog(heard: Heard, tmp_path: Path) -> None
 def test_a_part_that_does_not_run_does_not_come_back() -> None:
     """The sign of life is asked of the task with the socket and of the clock: either may be stuck alone."""
     config = load({"servers": {"s": {"command": "none", "enabled": False}}}, {})
-    mux = Multiplexer(config, {"s": lifecycle_of(config.servers["s"])}, instance="i", version="v")
-    hub = Hub(config, mux)
+    engine = Engine(config, {"s": lifecycle_of(config.servers["s"])}, instance="i", version="v")
+    hub = Hub(config, engine)
 
     async def alive(run: Callable[[], Awaitable[None]], pulse: Callable[[], Awaitable[None]]) -> None:
         with trio.move_on_after(0.05):

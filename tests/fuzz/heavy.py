@@ -202,12 +202,14 @@ def _once(shape: Shape, size: int) -> Cost:
     if shape.from_client:
         header = wire.encode(wire.Request(1, 1, INSTANCE, "time", "tools/call", None, 0, None))
         body = shape.make(size)
-        return _measured(lambda: world.mux.received(client.key, client.peer, header, body, world.now), size)
+        return _measured(
+            lambda: world.engine.received(client.key, client.peer, header, body, world.now), size
+        )
     line = shape.make(size)
     if shape.answers is not None:
         method = "tools/call" if shape.answers == "call" else shape.answers
         line = line.replace(b"%(id)d", b"%d" % process.got(method)[-1]["id"])
-    return _measured(lambda: world.mux.line("time", line, world.now), size)
+    return _measured(lambda: world.engine.line("time", line, world.now), size)
 
 
 def _measured(step: Callable[[], object], size: int) -> Cost:

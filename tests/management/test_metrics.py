@@ -59,7 +59,7 @@ def samples(text: str) -> dict[str, Sample]:
 def scrape(world: World) -> dict[str, Sample]:
     processes = [OneProcess(pid, 1, 7, 0.75) for pid in (7, 8)]
     trees = {name: Tree(processes, 4096, 1.5) for name in world.processes}
-    return samples(exposed(Seen(world.mux, trees), "")[1].decode())
+    return samples(exposed(Seen(world.engine, trees), "")[1].decode())
 
 
 # --- what is said ----------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_every_counter_of_the_core_is_in_some_metric() -> None:
         "turned-away",
         "new.thing",
     ):
-        world.mux.counters.add(name, 3)
+        world.engine.counters.add(name, 3)
     seen = scrape(world)
     assert seen["mcp_broker_refused_total"] == {("busy",): 3}
     assert seen["mcp_broker_dropped_total"] == {("late.line",): 3}
@@ -166,7 +166,7 @@ def test_both_formats_are_valid_and_say_the_same() -> None:
     world.client().call()
     world.processes["time"].reply(world.processes["time"].calls[0], {})
     (plain_type, plain), (open_type, opened) = (
-        exposed(Seen(world.mux, {}), accept)
+        exposed(Seen(world.engine, {}), accept)
         for accept in ("text/plain", "application/openmetrics-text; version=1.0.0")
     )
     assert plain_type.startswith("text/plain; version=")

@@ -25,8 +25,8 @@ def supervised(world: World, config: ServerConfig, launcher: object) -> Supervis
     """A supervisor of the world's only server."""
     return Supervisor(
         config,
-        world.mux.servers["time"].lifecycle,
-        Hub(world.config, world.mux, lambda: world.now),
+        world.engine.servers["time"].lifecycle,
+        Hub(world.config, world.engine, lambda: world.now),
         launcher=cast(Any, launcher),
         starts=trio.CapacityLimiter(1),
         max_message_bytes=65_536,
@@ -76,7 +76,7 @@ def test_a_process_that_came_meanwhile_is_not_restarted(
 ) -> None:
     """Issue 4: who asked for a new process while a reload replaced it has it, and it has calls already."""
     world, ended = ready(), list[bool]()
-    server = world.mux.servers["time"]
+    server = world.engine.servers["time"]
 
     async def stop(_: Supervisor) -> None:
         ended.append(True)
@@ -94,7 +94,7 @@ def test_a_process_that_came_meanwhile_is_not_restarted(
 
     supervisor = supervised(world, server.config, None)
     supervisor.process = cast(Any, "its process")
-    hub = Draining(world.config, world.mux, lambda: world.now)
+    hub = Draining(world.config, world.engine, lambda: world.now)
     office = SimpleNamespace(hub=hub, supervisor=lambda params: supervisor)
 
     async def main() -> None:

@@ -1,7 +1,7 @@
 """The broker's own conversation with one process of a server: the handshake, then the lists.
 
 A link lives as long as the process. Its requests have ids of the broker's own, as the calls of
-clients have; the multiplexer hands it the replies that are meant for it.
+clients have; the engine hands it the replies that are meant for it.
 """
 
 from __future__ import annotations

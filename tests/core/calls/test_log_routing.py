@@ -65,7 +65,7 @@ def test_where_none_or_several_asked_it_is_kept_for_people(asking: int) -> None:
     client.call()
     say(process)
     assert (logged(client), [kept.text for kept in world.kept]) == ([], [BODY])
-    assert world.mux.counters["dropped.message"] == world.mux.servers["time"].dropped["message"] == 1
+    assert world.engine.counters["dropped.message"] == world.engine.servers["time"].dropped["message"] == 1
 
 
 def test_of_a_server_of_the_older_era_it_is_always_kept_for_people() -> None:
@@ -133,7 +133,7 @@ def test_while_a_client_does_not_read_the_newest_wait_in_order() -> None:
     client.say(wire.Credit(0, 0, 65_000))
     said = [body for _, _, body in logged(client)]
     assert said == [b'{"level":"info", "data":"%d"}' % n for n in range(50, MAX_LOG_WAITING + 50)]
-    assert world.mux.counters["replaced.log"] == 50
+    assert world.engine.counters["replaced.log"] == 50
     assert client.result(other)
 
 

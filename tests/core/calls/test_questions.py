@@ -42,7 +42,7 @@ def test_questions_are_counted_and_told_of_once_for_each_process() -> None:
         world.wait(5.0)
     levels = [note.level for note in world.notes if note.event == "server.question"]
     assert levels == [Level.WARNING, Level.DEBUG, Level.DEBUG] * 2
-    assert world.mux.servers["time"].questions == world.mux.counters["dropped.question"] == 6
+    assert world.engine.servers["time"].questions == world.engine.counters["dropped.question"] == 6
 
 
 def test_roots_are_those_of_the_config() -> None:
@@ -51,7 +51,7 @@ def test_roots_are_those_of_the_config() -> None:
     process = world.processes["time"]
     assert ask(process, "roots/list")["result"] == {"roots": [{"uri": uri} for uri in ROOTS]}
     assert process.got("initialize")[0]["params"]["capabilities"] == {"roots": {}}
-    assert world.mux.servers["time"].questions == 0
+    assert world.engine.servers["time"].questions == 0
 
 
 def test_without_roots_in_the_config_it_is_told_of_the_key() -> None:
@@ -72,7 +72,7 @@ def test_a_question_of_a_server_that_may_not_ask_gets_no_response(method: str) -
     before = len(process.lines)
     process.say({"jsonrpc": "2.0", "id": "q", "method": method, "params": {}})
     assert process.lines[before:] == []
-    assert world.mux.servers["time"].questions == 1
+    assert world.engine.servers["time"].questions == 1
     assert [note.facts["method"] for note in world.notes if note.event == "server.question"] == [method]
 
 

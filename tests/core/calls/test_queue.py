@@ -34,7 +34,7 @@ def call(id: int, channel: int = 1, connection: bytes = b"a") -> Call:
 
 
 def send(line: Line) -> list[Call]:
-    """Everybody whose turn it is now, as the multiplexer sends them."""
+    """Everybody whose turn it is now, as the engine sends them."""
     sent = []
     while (following := line.next()) is not None:
         following.sent = True

@@ -67,7 +67,7 @@ def test_what_does_no_harm_is_sent_again_word_for_word(annotations: Any, method:
     assert second["id"] != first["id"]
     now(world).reply(second, "ok")
     assert client.result(id) == "ok"
-    server = world.mux.servers["time"]
+    server = world.engine.servers["time"]
     assert (server.calls, server.again, server.lost) == (1, 1, 0)
     world.assert_empty()
 
@@ -102,7 +102,7 @@ def test_what_may_do_harm_ends_at_once_and_says_why(
     assert why.words in fault.data["hint"]
     world.wait(100.0)
     assert now(world).got(method) == []
-    assert world.mux.servers["time"].lost == 1
+    assert world.engine.servers["time"].lost == 1
     world.assert_empty()
 
 
@@ -340,7 +340,7 @@ def test_when_the_broker_ends_a_call_that_was_begun_says_that_it_was() -> None:
     client = world.client()
     id = client.call()
     world.exit()
-    world.run(world.mux.goodbye("the broker is shutting down", world.now))
+    world.run(world.engine.goodbye("the broker is shutting down", world.now))
     fault = client.fault(id)
     assert (fault.code, fault.data["outcome"]) == (Code.SHUTTING_DOWN, "unknown")
 
@@ -354,7 +354,7 @@ def test_what_a_death_did_is_counted_and_logged() -> None:
     world.exit()
     (said,) = [note.facts for note in world.notes if note.event == "server.had_calls"]
     assert said == {"server": "time", "lost": 1, "again": 1}
-    assert world.mux.counters["calls.again"] == 1
+    assert world.engine.counters["calls.again"] == 1
     world.wait(1.0)
     now(world).reply(now(world).calls[0], "ok")
     world.exit()

@@ -75,7 +75,7 @@ class AnyDeaths(RuleBasedStateMachine):
     @rule(data=st.data())
     def reply(self, data: st.DataObject) -> None:
         process = data.draw(st.sampled_from([*self.world.processes.values()]))
-        open_calls = self.world.mux.calls.routing
+        open_calls = self.world.engine.calls.routing
         has = [request for request in process.calls if open_calls.by_id(request["id"])]
         if has:
             request = data.draw(st.sampled_from(has))
@@ -153,8 +153,8 @@ class AnyDeaths(RuleBasedStateMachine):
 
     @invariant()
     def what_a_dead_server_had_has_ended_or_waits(self) -> None:
-        calls = self.world.mux.calls.routing
-        for name, server in self.world.mux.servers.items():
+        calls = self.world.engine.calls.routing
+        for name, server in self.world.engine.servers.items():
             mine = calls.of_server(name)
             assert server.line.running == sum(call.sent for call in mine)
             assert server.line.waiting == sum(not call.sent for call in mine)

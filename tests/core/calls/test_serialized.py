@@ -75,7 +75,7 @@ def test_a_server_that_never_replies_is_given_the_next_after_its_timeout(world: 
     assert len(process.calls) == 1
     world.wait(0.1)
     assert len(process.calls) == 2
-    assert world.mux.counters["dropped.never.replied"] == 1
+    assert world.engine.counters["dropped.never.replied"] == 1
 
 
 def test_a_reply_to_something_else_frees_no_place(world: World) -> None:
@@ -97,7 +97,7 @@ def test_the_second_late_reply_is_nobodys(world: World) -> None:
     for _ in range(3):
         process.reply(process.calls[0], "late")
     assert other.endings(second) == []
-    assert world.mux.counters["dropped.late.reply"] == 3
+    assert world.engine.counters["dropped.late.reply"] == 3
 
 
 def test_who_waits_behind_it_is_told_so() -> None:

@@ -48,9 +48,9 @@ def test_who_has_used_up_its_credit_is_given_more_once_nothing_of_it_is_left() -
     """What it has sent beyond that is there already, and would show until then."""
     world, client = greeted()
     client.request("time", "tools/call", body=LARGE)
-    assert (credit(client), world.mux.sessions.get(client.key).exhausted) == (0, True)  # type: ignore[union-attr]
+    assert (credit(client), world.engine.sessions.get(client.key).exhausted) == (0, True)  # type: ignore[union-attr]
     client.say(wire.Credit(0, 0, 0))  # what is small may overtake requests
-    world.run(world.mux.refill(client.key, world.now))
+    world.run(world.engine.refill(client.key, world.now))
     assert credit(client) > len(LARGE)
     client.request("time", "tools/call", body=LARGE)
     assert client.key not in world.closed
@@ -63,9 +63,9 @@ def test_who_sends_more_than_its_credit_is_closed_and_told_so() -> None:
     client.request("time", "tools/call", body=LARGE)
     assert world.closed[client.key] is CloseReason.OVERDRAWN
     assert isinstance(client.inbox[-1][0], wire.Goodbye)
-    assert world.mux.counters["closed.overdrawn"] == 1
+    assert world.engine.counters["closed.overdrawn"] == 1
     assert len(world.processes["time"].calls) == 1
-    world.run(world.mux.refill(client.key, world.now))  # of one that is gone: nothing
+    world.run(world.engine.refill(client.key, world.now))  # of one that is gone: nothing
     world.wait(100.0)
     world.assert_empty()
 
@@ -81,7 +81,7 @@ def test_who_sends_much_before_its_hello_is_cut_off(kind: str, size: int, cut: b
     else:
         stranger.say(wire.Request(1, 1, INSTANCE, "time", "ping", None, 0, None), b" " * size)
     assert (world.closed.get(stranger.key) is CloseReason.UNGREETED) is cut
-    assert world.mux.counters["closed.ungreeted"] == cut
+    assert world.engine.counters["closed.ungreeted"] == cut
 
 
 def test_what_is_refused_counts_by_its_size() -> None:

@@ -133,7 +133,7 @@ def test_while_a_client_does_not_read_one_word_of_a_change_waits_for_it() -> Non
     for number in range(3):
         script.lists["tools/list"] = [str(number)]
         process.tell(TOOLS)
-    assert (page.news(), world.mux.counters["replaced.news"]) == ([], 2)
+    assert (page.news(), world.engine.counters["replaced.news"]) == ([], 2)
     page.say(wire.Credit(0, 0, 70_000))
     assert page.result(big)
     assert page.news() == [(1, "time", TOOLS, {})]
@@ -284,7 +284,7 @@ def test_an_update_reaches_who_subscribed(era: Era) -> None:
     process.tell(U, url="u")
     assert [len(page.news()) for page in pages] == [1, 0, 0]
     assert sorted(subscribed(process)) == ["u", "v"]
-    assert world.mux.servers["time"].dropped["resource.updated"] == 2
+    assert world.engine.servers["time"].dropped["resource.updated"] == 2
 
 
 @ERAS
@@ -460,7 +460,7 @@ URIS = [f"note://{number}" for number in range(100)]
 def held(world: World) -> list[set[str]]:
     """The tables that are as large as if all of `URIS` were kept in them."""
     figures = {"Latency._buckets"}
-    return [names for names, size in tables(world.mux) if size >= len(URIS) and names != figures]
+    return [names for names, size in tables(world.engine) if size >= len(URIS) and names != figures]
 
 
 @ERAS
@@ -558,7 +558,7 @@ def test_a_word_about_a_stream_that_is_not_the_brokers_is_nobodys() -> None:
         process.tell("subscriptions/acknowledged", **params)
     process.tell("cancelled", requestId=999)
     process.tell("cancelled")
-    assert world.mux.counters["dropped.notification"] == 5
+    assert world.engine.counters["dropped.notification"] == 5
     assert listens(world) == [FIRST]
 
 

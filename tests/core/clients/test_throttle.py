@@ -179,7 +179,7 @@ def test_whatever_leads_to_nothing_has_its_pace(nuisance: Callable[[Client, int]
     for number in range(20):
         nuisance(client, AT_ONCE + number)
     assert set(world.held) == {client.key}
-    assert world.mux.counters["slowed"] == 1
+    assert world.engine.counters["slowed"] == 1
     (note,) = [note for note in world.notes if note.event == "client.slowed"]
     assert note.facts == {"client": "page", "pid": 42}
 
@@ -196,7 +196,7 @@ def test_so_have_goodbyes_to_channels_that_never_were() -> None:
     for number in range(AT_ONCE + 1):
         client.say(wire.Goodbye(number + 1, 0, "closed"))
     assert set(world.held) == {client.key}
-    assert world.mux.counters["empty.goodbye"] == AT_ONCE + 1
+    assert world.engine.counters["empty.goodbye"] == AT_ONCE + 1
 
 
 def test_a_stranger_has_a_pace_too() -> None:

@@ -31,8 +31,8 @@ def at_rest(era: Era = Era.LEGACY, *, mute: bool = True, **table: object) -> Wor
     world.scripts["time"].era = era
     world.start()
     if mute:
-        world.mux.servers["time"].answers_checks = True
-        world.mux.servers["time"].watch(world.now)
+        world.engine.servers["time"].answers_checks = True
+        world.engine.servers["time"].watch(world.now)
         world.scripts["time"].mute = set(MUTE)
     return world
 
@@ -67,7 +67,7 @@ def test_a_silent_server_is_asked_and_one_that_answers_lives(era: Era) -> None:
     world.wait(99 * WATCH_S)
     assert questions(world, era) == 100
     assert (state(world), world.spawned["time"]) == (State.READY, 1)
-    assert world.mux.counters["dropped.late.reply"] == 0
+    assert world.engine.counters["dropped.late.reply"] == 0
 
 
 @ERAS
@@ -113,7 +113,7 @@ def test_stderr_is_no_sign_of_life() -> None:
     world = at_rest()
     for _ in range(int(HUNG_S)):
         world.wait(1.0)
-        world.mux.heard("time", world.now)
+        world.engine.heard("time", world.now)
     assert state(world) is State.BACKOFF
 
 
@@ -132,7 +132,7 @@ def test_zero_switches_it_off() -> None:
     """As systemd's WatchdogSec=0."""
     world = at_rest(watchdog_sec=0)
     world.wait(100_000.0)
-    assert (questions(world), state(world), world.mux.wake_at()) == (0, State.READY, None)
+    assert (questions(world), state(world), world.engine.wake_at()) == (0, State.READY, None)
 
 
 # --- busy, and hung ----------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_a_broker_that_did_not_run_itself_hears_what_came_meanwhile() -> None:
     world.wait(2 * WATCH_S)
     asked = process(world).got("ping")[-1]
     world.now += 1000.0
-    world.run(world.mux.tick(world.now))
+    world.run(world.engine.tick(world.now))
     assert state(world) is State.READY
     process(world).reply(asked, {})
     world.wait(WATCH_S)
@@ -248,7 +248,7 @@ def test_a_server_that_is_being_ended_is_not_asked() -> None:
     world.wait(1000.0)
     assert questions(world) == 0
     world.bury("time")
-    assert world.mux.wake_at() is None
+    assert world.engine.wake_at() is None
 
 
 # --- servers that do not know the question -------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_an_end_that_the_broker_made_teaches_nothing(end: str) -> None:
     else:
         world.wait(WATCH_S + 1)
         world.stop() if end == "stop" else world.restart()
-    assert world.mux.servers["time"].answers_checks is None
+    assert world.engine.servers["time"].answers_checks is None
 
 
 # --- the automaton alone -----------------------------------------------------------------------------
@@ -405,4 +405,4 @@ def test_the_watch_begins_when_the_server_is_ready() -> None:
     world.wait(60.0)
     assert state(world) is State.HANDSHAKE
     assert [line["method"] for line in process(world).lines] == ["server/discover", "initialize"]
-    assert ready().mux.servers["time"].health is not None
+    assert ready().engine.servers["time"].health is not None
