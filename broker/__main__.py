@@ -9,9 +9,13 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TextIO
 
 from broker.command.words import language, say
+
+DISTRIBUTION = "mcp-shared-broker"
+"""The name in pyproject.toml. `mcp-broker` on the package index is another project."""
 
 DAEMON_PACKAGES = ("click", "msgspec", "rich", "tomli", "tomlkit", "trio", "yaml")
 """What the extra `daemon` of pyproject.toml brings, as it is imported; a test holds the two together."""
@@ -19,15 +23,15 @@ DAEMON_PACKAGES = ("click", "msgspec", "rich", "tomli", "tomlkit", "trio", "yaml
 _HINT = (
     """\
 mcp-broker: this Python ({prefix}) has the client shim only; the command also needs: {missing}
-Install it, by the path of its checkout or wheel (the mcp-broker of the package index is another project):
+Install it:
 
-    pip install '/PATH/TO/CHECKOUT[daemon]'
+    pip install '{requirement}[daemon]'
 """,
     """\
 mcp-broker：此 Python（{prefix}）只安装了客户端 shim；运行该命令还需要：{missing}
-请安装，并把 /PATH/TO/CHECKOUT 换成它的源码目录或 wheel 的路径（软件包索引中的 mcp-broker 是另一个项目）：
+请安装：
 
-    pip install '/PATH/TO/CHECKOUT[daemon]'
+    pip install '{requirement}[daemon]'
 """,
 )
 """English, Chinese."""
@@ -94,8 +98,18 @@ def _leave_nothing_to_write() -> None:
 
 
 def hint(missing: Iterable[str]) -> str:
-    """What to install, in the language of the reader."""
-    return _HINT[language()].format(prefix=sys.prefix, missing=", ".join(missing))
+    """Return what to install, in the language of the reader."""
+    return _HINT[language()].format(prefix=sys.prefix, missing=", ".join(missing), requirement=_requirement())
+
+
+def _requirement() -> str:
+    """Return what pip calls this code: the installed distribution by its name, a checkout by its path."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        return distribution(DISTRIBUTION).name
+    except PackageNotFoundError:
+        return str(Path(__file__).resolve().parents[1])
 
 
 if __name__ == "__main__":

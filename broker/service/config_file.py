@@ -106,5 +106,5 @@ def _check_installed(config: Config) -> None:
     """What the config asks for has to be there; only the file's own reader can know."""
     missing = [name for name in METRICS_PACKAGES if find_spec(name) is None]
     if config.broker.metrics is not None and missing:
-        mend = "run pip install '.[metrics]' in its checkout, or remove the key"
+        mend = "run pip install 'mcp-shared-broker[metrics]', or remove the key"
         raise ConfigError([Problem("broker.metrics", f"this Python has no {', '.join(missing)}", mend)])

@@ -161,7 +161,7 @@ def wrong_version(theirs: Any) -> errors.WrongWireVersion:
     """`theirs`: what the broker speaks, a version or a list of them, or anything where it is not known."""
     versions = [v for v in (theirs if isinstance(theirs, list) else [theirs]) if type(v) is int]
     spoken = ", ".join(map(str, versions)) or "another one"
-    here, there = "the shim in this program (`pip install /PATH/TO/CHECKOUT`)", "the broker"
+    here, there = "the shim in this program (`pip install --upgrade mcp-shared-broker`)", "the broker"
     if not versions:
         advice = f"upgrade the older of the two: {here} or {there}"
     else:

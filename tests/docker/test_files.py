@@ -125,7 +125,7 @@ def test_what_is_copied_is_enough_to_build_the_wheel(path: Path, tmp_path: Path)
                 else:
                     shutil.copy(ROOT / source, tmp_path / target)
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "wheel"), str(tmp_path))
-    assert len(list((tmp_path / "wheel").glob("mcp_broker-*.whl"))) == 1
+    assert len(list((tmp_path / "wheel").glob("mcp_shared_broker-*.whl"))) == 1
 
 
 def test_the_image_has_what_a_service_needs() -> None:

@@ -14,14 +14,14 @@ from zipfile import ZipFile
 import pytest
 
 import broker
-from broker.__main__ import DAEMON_PACKAGES
+from broker.__main__ import DAEMON_PACKAGES, DISTRIBUTION, hint
 from broker.service.config_file import METRICS_PACKAGES
 from tests.client_shim.backend.pythons import VERSIONS, thin_python
 from tests.project.wheels import wheel
 
 ROOT = Path(__file__).parents[2]
-INSTALL = "pip install '/PATH/TO/CHECKOUT[daemon]'"
-"""Not by its name: on the package index that is another project's."""
+INSTALL = f"pip install '{DISTRIBUTION}[daemon]'"
+"""By the distribution's name: `mcp-broker` on the package index is another project."""
 
 
 def call(*command: str | Path, **environ: str) -> CompletedProcess[str]:
@@ -94,7 +94,7 @@ def test_the_extra_for_metrics_is_what_the_config_asks_for(metadata: Message) ->
 
 def test_the_metadata_says_what_it_is(metadata: Message) -> None:
     """One version, in `broker.__version__`; Python 3.10 or newer; MIT."""
-    assert metadata["Name"] == "mcp-broker"
+    assert metadata["Name"] == DISTRIBUTION == "mcp-shared-broker"
     assert metadata["Version"] == broker.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "MIT"
@@ -129,6 +129,20 @@ def test_the_command_says_what_to_install(thin: Path, command: list[str]) -> Non
     assert INSTALL in done.stderr
     assert all(name in done.stderr for name in DAEMON_PACKAGES)
     assert "Traceback" not in done.stderr
+
+
+def test_pip_knows_what_the_hint_names(thin: Path) -> None:
+    """pip takes the installed distribution, on the package index or not, and looks for what it needs."""
+    pip = (sys.executable, "-m", "pip", "--python", thin / "python", "install", "--dry-run", "--no-index")
+    done = call(*pip, f"{DISTRIBUTION}[daemon]")
+    assert "No matching distribution found for" in done.stderr
+    assert f"No matching distribution found for {DISTRIBUTION}" not in done.stderr
+
+
+def test_a_checkout_that_is_not_installed_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There pip would ask the index for the name."""
+    monkeypatch.setattr("broker.__main__.DISTRIBUTION", "no-such-distribution")
+    assert f"pip install '{ROOT}[daemon]'" in hint(["trio"])
 
 
 @pytest.mark.parametrize(
