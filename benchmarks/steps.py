@@ -27,7 +27,7 @@ from broker.core.effects import Level
 from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.upstream.stdio.pipe import Upstream
+from broker.upstream.stdio.pipe import Pipe
 from broker.upstream.supervisor import lifecycle_of
 from client_shim.protocol import payload
 from client_shim.protocol.events import Ended
@@ -131,7 +131,7 @@ class Stage:
         self.router = Endpoint(endpoint, config.limits, self.hub)
         self.hub.attach(self.router, lambda _: None)
         pipes = self.server.stdin, self.server.stdout
-        self.upstream = Upstream(*pipes, max_line_bytes=1 << 20, congested=lambda _: None)
+        self.upstream = Pipe(*pipes, max_line_bytes=1 << 20, congested=lambda _: None)
         self.backend = Backend(self.upstream.write)
         self.hub.backends[_SERVER] = self.backend  # type: ignore[assignment]
         self.state = ClientState({"name": "steps", "version": "1", "pid": os.getpid()}, monotonic())

@@ -3,9 +3,8 @@
     claim endpoint and state directory ─► end leftovers ─► listen ─► start the servers ─► serve
     ─► SIGTERM or SIGINT ─► no new calls ─► a bounded wait for those in flight ─► goodbye ─► end the servers
 
-One nursery holds everything: the endpoint, the clock of the hub, and a supervisor for each server, which
-the fleet takes on and lets go as the config has it. What clients and servers say goes through the hub to
-the engine, which decides; see there.
+One nursery holds everything: the endpoint, the clock of the hub, and a supervisor for each server. What
+clients and servers say goes through the hub to the engine, which decides; see there.
 """
 
 from __future__ import annotations
@@ -28,28 +27,28 @@ import trio
 from broker import __version__
 from broker.config.schema import BrokerConfig, Config
 from broker.core.engine import Engine
-from broker.frontend.address import Place, claim, open_to, place_of
+from broker.frontend.address import Address, address_of, claim, set_permissions
 from broker.frontend.socket_file import SocketFile
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.management.commands import Office, manage
+from broker.management.commands import Context, manage
 from broker.management.reload import Reloader, tell_faults
 from broker.processes import containers
 from broker.processes.cgroup import Delegation, delegation
 from broker.processes.environment import hide_from_servers
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher, check_descriptor_limit, raise_descriptor_limit
-from broker.processes.records import held, state_dir_of
-from broker.service import logging as logs
+from broker.processes.records import hold_records, state_dir_of
 from broker.service.credentials import with_credentials
+from broker.service.logging import mask_by
 from broker.service.memory import Memory
 from broker.service.signals import HANDLED, Signals
-from broker.service.systemd import Manager, summary
+from broker.service.systemd import ServiceManager, summary
 from broker.upstream.supervisor import lifecycle_of
-from broker.upstream.supervisors import Fleet
+from broker.upstream.supervisors import Supervisors
 
 if TYPE_CHECKING:
-    from broker.management.metrics_http import Scraping
+    from broker.management.metrics_http import MetricsServer
 
 _LAST_STEPS_S = 10.0
 """What the end takes beside its waits for calls and servers: the kill of what does not go."""
@@ -60,7 +59,7 @@ _LOOK_S = 2.0
 logger = logging.getLogger("mcp-broker")
 
 
-def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> None:
+def run(config: Config, path: Path, endpoint: str | None, manager: ServiceManager) -> None:
     """Run a broker until SIGTERM or SIGINT, or until its terminal closes. Another SIGHUP reloads the config.
 
     Args:
@@ -83,16 +82,16 @@ def run(config: Config, path: Path, endpoint: str | None, manager: Manager) -> N
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have it, no exit status is kept
     soft_limit = raise_descriptor_limit()
     check_descriptor_limit(sum(server.runs for server in config.servers.values()))
-    place = place_of(endpoint, config.broker, os.environ, manager.sockets)
+    address = address_of(endpoint, config.broker, os.environ, manager.sockets)
     folder = path.resolve().parent
-    state_dir = state_dir_of(config.broker, place.endpoint, os.environ, folder)
-    with claim(place), held(state_dir) as state:
+    state_dir = state_dir_of(config.broker, address.endpoint, os.environ, folder)
+    with claim(address), hold_records(state_dir) as records:
         delegation = _delegation()
-        launcher = Launcher(folder, with_credentials(os.environ), state, delegation, soft_limit)
+        launcher = Launcher(folder, with_credentials(os.environ), records, delegation, soft_limit)
         servers = config.servers
-        end_leftovers(state, delegation, lambda one: launcher.removal_of(one, servers.get(one.server)))
+        end_leftovers(records, delegation, lambda one: launcher.removal_of(one, servers.get(one.server)))
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
-        trio.run(serve, config, path.absolute(), place, launcher, manager, meaning)
+        trio.run(serve, config, path.absolute(), address, launcher, manager, meaning)
 
 
 def _delegation() -> Delegation | None:
@@ -108,42 +107,51 @@ def _delegation() -> Delegation | None:
 
 
 async def serve(
-    config: Config, path: Path, place: Place, launcher: Launcher, manager: Manager, meaning: Signals
+    config: Config,
+    path: Path,
+    address: Address,
+    launcher: Launcher,
+    manager: ServiceManager,
+    meaning: Signals,
 ) -> None:
     """Put the broker together and run it. The place is claimed, and no earlier broker's process left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
     hub = Hub(config, engine)
-    logs.mask_by(hub.mask)
-    file = SocketFile(place) if place.is_file else None
+    mask_by(hub.mask)
+    file = SocketFile(address) if address.is_file else None
 
     with (
         trio.open_signal_receiver(*HANDLED) as signals,
-        _listening(place, config, hub, file) as transport,
-        _scraped(config.broker) as scraping,
+        _listening(address, config, hub, file) as transport,
+        _scraped(config.broker) as metrics,
     ):
         async with trio.open_nursery() as nursery:
-            fleet = Fleet(hub, launcher, nursery)
-            reloader = Reloader(hub, fleet, path, partial(open_to, place), manager)
+            supervisors = Supervisors(hub, launcher, nursery)
+            reloader = Reloader(hub, supervisors, path, partial(set_permissions, address), manager)
             hub.on_move = lambda: manager.status(
                 summary(engine.servers.values(), reloader.problems, reloader.waiting)
             )
             shown = os.fsencode(path).decode(errors="replace")  # a path is bytes, an answer is text
-            looks = [partial(file.look, partial(_listen_again, transport, place, file, hub))] if file else []
-            office = Office(hub, fleet.supervisors, reloader, place.endpoint, shown, trio.current_time())
-            hub.attach(transport, lambda request: nursery.start_soon(manage, office, request))
+            looks = (
+                [partial(file.look, partial(_listen_again, transport, address, file, hub))] if file else []
+            )
+            context = Context(
+                hub, supervisors.supervisors, reloader, address.endpoint, shown, trio.current_time()
+            )
+            hub.attach(transport, lambda request: nursery.start_soon(manage, context, request))
             nursery.start_soon(transport.run)
             nursery.start_soon(hub.tick)
-            if scraping is not None:
-                nursery.start_soon(scraping.run, office)
+            if metrics is not None:
+                nursery.start_soon(metrics.run, context)
             for server in config.servers.values():
                 if server.runs:
-                    fleet.add(server)
+                    supervisors.add(server)
             tell_faults(config)
-            nursery.start_soon(_look_after, Memory().look, launcher.state.mend, *looks)
+            nursery.start_soon(_look_after, Memory().look, launcher.records.mend, *looks)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
-            logger.info("broker.listening", extra={"endpoint": place.endpoint, "pid": os.getpid()})
+            logger.info("broker.listening", extra={"endpoint": address.endpoint, "pid": os.getpid()})
             manager.ready()
 
             async for number in signals:
@@ -153,16 +161,16 @@ async def serve(
             logger.info("broker.ending", extra={"signal": signal.Signals(number).name})
             manager.stopping(_longest_end(hub.config))
             nursery.start_soon(_be_patient, signals)
-            await _end(hub, fleet)
+            await _end(hub, supervisors)
             nursery.cancel_scope.cancel()
     logger.info("broker.ended", extra={"pid": os.getpid()})
 
 
 @contextmanager
-def _listening(place: Place, config: Config, hub: Hub, file: SocketFile | None) -> Iterator[Endpoint]:
-    transport = Endpoint(place.endpoint, config.limits, hub, file.make() if file else place.listener)
+def _listening(address: Address, config: Config, hub: Hub, file: SocketFile | None) -> Iterator[Endpoint]:
+    transport = Endpoint(address.endpoint, config.limits, hub, file.make() if file else address.listener)
     try:
-        open_to(place, config.broker)
+        set_permissions(address, config.broker)
         yield transport
     finally:
         transport.close()
@@ -170,9 +178,9 @@ def _listening(place: Place, config: Config, hub: Hub, file: SocketFile | None) 
             file.remove()
 
 
-def _listen_again(transport: Endpoint, place: Place, file: SocketFile, hub: Hub) -> None:
+def _listen_again(transport: Endpoint, address: Address, file: SocketFile, hub: Hub) -> None:
     transport.listen(file.make())
-    open_to(place, hub.config.broker)
+    set_permissions(address, hub.config.broker)
 
 
 async def _look_after(*looks: Callable[[], None]) -> None:
@@ -184,18 +192,18 @@ async def _look_after(*looks: Callable[[], None]) -> None:
 
 
 @contextmanager
-def _scraped(config: BrokerConfig) -> Iterator[Scraping | None]:
+def _scraped(config: BrokerConfig) -> Iterator[MetricsServer | None]:
     """Where the metrics are read, if the config wants that; nobody else pays for it."""
     if config.metrics is None:
         yield None
         return
-    from broker.management.metrics_http import Scraping
+    from broker.management.metrics_http import MetricsServer
 
-    scraping = Scraping(config.metrics, config)
+    metrics = MetricsServer(config.metrics, config)
     try:
-        yield scraping
+        yield metrics
     finally:
-        scraping.close()
+        metrics.close()
 
 
 async def _be_patient(signals: AsyncIterator[int]) -> None:
@@ -211,11 +219,11 @@ def _longest_end(config: Config) -> float:
     return config.limits.drain_sec + 2 * patience_s + engine_s + _LAST_STEPS_S
 
 
-async def _end(hub: Hub, fleet: Fleet) -> None:
+async def _end(hub: Hub, supervisors: Supervisors) -> None:
     """Calls first, then connections, then servers: nobody loses what could still be had."""
     drain_s = hub.config.limits.drain_sec
     left = await hub.drain(drain_s)
     if left:
         logger.warning("broker.calls_cut", extra={"calls": left, "after_s": drain_s})
     hub.goodbye("the broker is shutting down")
-    await fleet.stop()
+    await supervisors.stop()

@@ -88,11 +88,11 @@ def serve(path: Path | None, endpoint: str | None, log_level: str, log_form: Lit
     from broker.config.loading import ConfigError
     from broker.service import logging as logs
     from broker.service.claims import ClaimError
-    from broker.service.systemd import Manager
+    from broker.service.systemd import ServiceManager
 
     journal = logs.under_journal(os.environ)
     logs.set_up(log_level, log_form, journal=journal)
-    manager = Manager.of(os.environ)
+    manager = ServiceManager.of(os.environ)
 
     def give_up(message: str, status: int) -> NoReturn:
         manager.status(message)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from broker.config.schema import Config, ServerConfig
 
 
-class Takes(str, Enum):
+class Requires(str, Enum):
     """What it takes for the new value of a key to have effect."""
 
     NOTHING = "nothing"  # it is read whenever it is needed
@@ -49,11 +49,11 @@ _WHY = {
 _WHY_ELSE = "the broker reads it once, when it starts"
 
 
-def takes(section: str, key: str) -> Takes:
+def requires(section: str, key: str) -> Requires:
     """What a change of this key takes. `enabled` starts or ends the server's process."""
     if key in _NOTHING.get(section, ()):
-        return Takes.NOTHING
-    return Takes.PROCESS if section == "servers" else Takes.RESTART
+        return Requires.NOTHING
+    return Requires.PROCESS if section == "servers" else Requires.RESTART
 
 
 class Add(Struct, frozen=True):
@@ -94,7 +94,7 @@ class Retune(Struct, frozen=True):
     keys: tuple[str, ...]
 
 
-class Keep(Struct, frozen=True):
+class KeepRunning(Struct, frozen=True):
     """A server that goes on as it was, because its new table has mistakes: those are in `server.faults`."""
 
     server: ServerConfig
@@ -108,7 +108,7 @@ class Adjust(Struct, frozen=True):
     keys: tuple[str, ...]
 
 
-ServerStep = Add | Remove | SwitchOn | SwitchOff | Replace | Retune | Keep
+ServerStep = Add | Remove | SwitchOn | SwitchOff | Replace | Retune | KeepRunning
 Step = ServerStep | Adjust
 
 
@@ -119,7 +119,7 @@ class Pending(Struct, frozen=True):
     why: str
 
 
-class Plan(Struct, frozen=True):
+class ReloadPlan(Struct, frozen=True):
     """What a reload does: its steps, the config that they lead to, and what has to wait for a restart."""
 
     config: Config
@@ -128,7 +128,7 @@ class Plan(Struct, frozen=True):
     unchanged: tuple[str, ...]
 
 
-def plan(old: Config, new: Config) -> Plan:
+def plan(old: Config, new: Config) -> ReloadPlan:
     """How to come from what the broker runs on to what the file says now."""
     steps: list[Step] = []
     pending: list[Pending] = []
@@ -141,10 +141,10 @@ def plan(old: Config, new: Config) -> Plan:
         its = list(_server(old.servers.get(name), new.servers.get(name)))
         steps += its
         unchanged += [] if its else [name]
-    return Plan(reduce(taken, steps, old), tuple(steps), tuple(pending), tuple(unchanged))
+    return ReloadPlan(reduce(applied, steps, old), tuple(steps), tuple(pending), tuple(unchanged))
 
 
-def taken(config: Config, step: Step) -> Config:
+def applied(config: Config, step: Step) -> Config:
     """The config after one step."""
     if isinstance(step, Adjust):
         return msgspec.structs.replace(config, **{step.section: step.value})
@@ -161,7 +161,7 @@ def _sections() -> list[str]:
 
 def _section(section: str, old: Any, new: Any) -> tuple[list[Step], list[Pending]]:
     keys = _changed(old, new)
-    now = tuple(key for key in keys if takes(section, key) is Takes.NOTHING)
+    now = tuple(key for key in keys if requires(section, key) is Requires.NOTHING)
     later = [key for key in keys if key not in now]
     value = msgspec.structs.replace(old, **{key: getattr(new, key) for key in now})
     steps: list[Step] = [Adjust(section, value, now)] if now else []
@@ -183,10 +183,10 @@ def _server(old: ServerConfig | None, new: ServerConfig | None) -> Iterator[Serv
     if old.runs and new.faults and new.enabled:
         kept = msgspec.structs.replace(old, faults=new.faults, kept=True)
         if kept != old:
-            yield Keep(kept)
+            yield KeepRunning(kept)
     elif old.runs != new.runs:
         yield SwitchOn(new) if new.runs else SwitchOff(new)
-    elif new.runs and any(takes("servers", key) is Takes.PROCESS for key in keys):
+    elif new.runs and any(requires("servers", key) is Requires.PROCESS for key in keys):
         yield Replace(new, keys)
     elif keys or old.faults != new.faults:
         yield Retune(new, keys)

@@ -25,7 +25,7 @@ MAX_PATH_BYTES = 107
 """What the kernel takes as the path of a socket: 108 bytes with the closing NUL (unix(7))."""
 
 
-class Place(NamedTuple):
+class Address(NamedTuple):
     """The address to listen at, and the descriptor that listens there already, where systemd made it."""
 
     endpoint: str
@@ -44,9 +44,9 @@ def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> ClaimError:
     return ClaimError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {another}")
 
 
-def place_of(
+def address_of(
     told: str | None, config: BrokerConfig, environ: Mapping[str, str], sockets: Mapping[str, int]
-) -> Place:
+) -> Address:
     """Where to listen.
 
     Args:
@@ -65,7 +65,7 @@ def place_of(
     elif named is None and (variable := environ.get(_VARIABLE)):
         check_endpoint(named := variable, f"${_VARIABLE}")
     if not sockets:
-        return Place(named or f"ipc://{folder_of(environ)}/broker.sock")
+        return Address(named or f"ipc://{folder_of(environ)}/broker.sock")
     made = next(iter(sockets))
     if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, made):
         raise ClaimError(
@@ -73,17 +73,17 @@ def place_of(
             f"{named or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in [broker] the "
             f"same path, or stop the .socket unit"
         )
-    return Place(made, sockets[made])
+    return Address(made, sockets[made])
 
 
 @contextmanager
-def claim(place: Place) -> Iterator[None]:
+def claim(address: Address) -> Iterator[None]:
     """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
 
     Raises:
         ClaimError: another program or systemd holds it, or the folder cannot be used.
     """
-    endpoint = place.endpoint
+    endpoint = address.endpoint
     if not endpoint.startswith("ipc://"):
         _try_port(endpoint)
         yield  # a second bind of a TCP port fails by itself
@@ -101,7 +101,7 @@ def claim(place: Place) -> Iterator[None]:
                 f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
                 f"see to it or remove it, or {ANOTHER}"
             ) from None
-        if place.is_file and _is_listened_at(path):
+        if address.is_file and _is_listened_at(path):
             raise ClaimError(
                 f"systemd already listens at {endpoint}, to start a broker as soon as somebody connects, or "
                 f"a broker whose lock was removed; start that one, or stop its .socket unit or its process"
@@ -175,8 +175,8 @@ def _is_listened_at(path: Path) -> bool:
 
 
 @contextmanager
-def closed_umask() -> Iterator[None]:
-    """A socket made in here can be reached by its owner only, until `open_to` opens it."""
+def owner_only_umask() -> Iterator[None]:
+    """A socket made in here can be reached by its owner only, until `set_permissions` opens it."""
     before = os.umask(0o177)
     try:
         yield
@@ -184,14 +184,14 @@ def closed_umask() -> Iterator[None]:
         os.umask(before)
 
 
-def open_to(place: Place, config: BrokerConfig) -> None:
+def set_permissions(address: Address, config: BrokerConfig) -> None:
     """Give the socket to the group and the mode that the config names; one of systemd's has its unit's.
 
     Raises:
         ClaimError: there is no such group, this user is not in it, or the socket's file is gone.
     """
-    if place.is_file:
-        path = Path(place.endpoint.removeprefix("ipc://"))
+    if address.is_file:
+        path = Path(address.endpoint.removeprefix("ipc://"))
         try:
             _open(path, config)
         except Untrusted as error:

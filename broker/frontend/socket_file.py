@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from broker.frontend.address import ANOTHER, Place, closed_umask, folder_for, not_bound
+from broker.frontend.address import ANOTHER, Address, folder_for, not_bound, owner_only_umask
 from broker.service.claims import ClaimError
 from client_shim.permissions import ROOT, identity, user
 from client_shim.trusted import Folder, Untrusted, open_folder
@@ -25,19 +25,19 @@ logger = logging.getLogger("mcp-broker")
 
 
 class SocketFile:
-    """The socket at a claimed place, which is this broker's own to make.
+    """The socket at a claimed address, which is this broker's own to make.
 
     libzmq could make it too, but would remove whatever is at its path when it ends.
 
     Args:
-        place: where, by its path.
+        address: where, by its path.
         another: what to do where it cannot be had, in the last resort.
     """
 
-    def __init__(self, place: Place, another: str = ANOTHER) -> None:
-        self._place = place
+    def __init__(self, address: Address, another: str = ANOTHER) -> None:
+        self._address = address
         self._another = another
-        self._path = Path(place.endpoint.removeprefix("ipc://"))
+        self._path = Path(address.endpoint.removeprefix("ipc://"))
         self._own: tuple[int, int] | None = None
         self._told: str | None = None
 
@@ -52,7 +52,7 @@ class SocketFile:
                 if self._own is None:  # what an earlier broker left; later on, nothing but its own is removed
                     _remove_old(folder, self._path.name)
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as made:
-                    with closed_umask():
+                    with owner_only_umask():
                         made.bind(os.fsencode(self._path))  # nobody else can change where this path leads
                     made.listen(_BACKLOG)
                     self._own = _seen(folder, self._path.name)
@@ -60,7 +60,7 @@ class SocketFile:
         except Untrusted as error:
             raise ClaimError(f"{error}, or {self._another}") from None
         except OSError as error:
-            raise not_bound(self._place.endpoint, error.errno or 0, self._another) from None
+            raise not_bound(self._address.endpoint, error.errno or 0, self._another) from None
 
     def remove(self) -> None:
         """Remove the file, unless another is there in its place."""
@@ -85,13 +85,13 @@ class SocketFile:
             except ClaimError as error:
                 self._tell(str(error))
             else:
-                logger.warning("endpoint.made_anew", extra={"endpoint": self._place.endpoint})
+                logger.warning("endpoint.made_anew", extra={"endpoint": self._address.endpoint})
 
     def _tell(self, reason: str) -> None:
         """Once, until it is well again."""
         if reason != self._told:
             self._told = reason
-            logger.error("endpoint.unreachable", extra={"endpoint": self._place.endpoint, "reason": reason})
+            logger.error("endpoint.unreachable", extra={"endpoint": self._address.endpoint, "reason": reason})
 
     def _there(self) -> tuple[int, int] | None:
         """What is there now; `None` is nothing."""

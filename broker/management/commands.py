@@ -37,7 +37,7 @@ Answer = dict[str, Any]
 Params = dict[str, Any]
 
 
-class Office(Struct, frozen=True):
+class Context(Struct, frozen=True):
     """What the commands may look at and lay hands on."""
 
     hub: Hub
@@ -79,52 +79,52 @@ class Refused(Exception):
         self.refusal = refusal
 
 
-async def ping(office: Office, params: Params) -> Answer:
+async def ping(context: Context, params: Params) -> Answer:
     """Say that the broker is there."""
     return {}
 
 
-async def servers(office: Office, params: Params) -> Answer:
+async def servers(context: Context, params: Params) -> Answer:
     """The configured servers and how they are; cheap enough for every page open."""
     return {
-        "servers": [{**_brief(one), "doctor": _doctor(one)} for one in office.hub.engine.servers.values()]
+        "servers": [{**_brief(one), "doctor": _doctor(one)} for one in context.hub.engine.servers.values()]
     }
 
 
-async def status(office: Office, params: Params) -> Answer:
+async def status(context: Context, params: Params) -> Answer:
     """Everything that `mcp-broker status` shows."""
-    if "status" not in office.looks:
-        office.looks["status"] = Shared(partial(_status, office))
-    return await office.looks["status"].get()
+    if "status" not in context.looks:
+        context.looks["status"] = Shared(partial(_status, context))
+    return await context.looks["status"].get()
 
 
-async def _status(office: Office) -> Answer:
-    trees = await office.trees()
-    now, engine = trio.current_time(), office.hub.engine
+async def _status(context: Context) -> Answer:
+    trees = await context.trees()
+    now, engine = trio.current_time(), context.hub.engine
     return {
         "broker": {
             "pid": os.getpid(),
             "version": __version__,
             "instance": engine.instance,
-            "uptime_s": round(now - office.started_at, 3),
-            "endpoint": office.endpoint,
-            "config": office.config_path,
-            **_reloads(office.reloader, now),
+            "uptime_s": round(now - context.started_at, 3),
+            "endpoint": context.endpoint,
+            "config": context.config_path,
+            **_reloads(context.reloader, now),
             "rss_bytes": rss_bytes(os.getpid()),
             "clients": len(engine.sessions),
             "counters": dict(sorted(engine.counters.items())),
         },
         "servers": [
-            _full(server, office.supervisors.get(name), trees.get(name), now)
+            _full(server, context.supervisors.get(name), trees.get(name), now)
             for name, server in engine.servers.items()
         ],
-        "clients": [_client(office.hub, connection, now) for connection in engine.sessions.all()],
+        "clients": [_client(context.hub, connection, now) for connection in engine.sessions.all()],
     }
 
 
-async def logs(office: Office, params: Params) -> Answer:
+async def logs(context: Context, params: Params) -> Answer:
     """The last lines that a server wrote; with `after`, those since that number, less `missing`."""
-    log = office.supervisor(params).log
+    log = context.supervisor(params).log
     first = log.written - len(log.lines)
     since = params.get("after")
     if not isinstance(since, int) or since > log.written:  # a number of the log of an earlier life
@@ -137,46 +137,46 @@ async def logs(office: Office, params: Params) -> Answer:
     }
 
 
-async def reload(office: Office, params: Params) -> Answer:
+async def reload(context: Context, params: Params) -> Answer:
     """Read the config file again, and carry out what has changed; `problems` if the file is wrong."""
-    outcome = await office.reloader.reload("command")
+    outcome = await context.reloader.reload("command")
     if isinstance(outcome, Refusal):
         raise Refused(outcome)
-    return {"config": office.config_path, **msgspec.to_builtins(outcome)}
+    return {"config": context.config_path, **msgspec.to_builtins(outcome)}
 
 
-async def stop(office: Office, params: Params) -> Answer:
+async def stop(context: Context, params: Params) -> Answer:
     """End a server and keep it ended. Its calls may end first; what still waits then is refused."""
-    return await _end(office, office.supervisor(params), Supervisor.stop)
+    return await _end(context, context.supervisor(params), Supervisor.stop)
 
 
-async def restart(office: Office, params: Params) -> Answer:
+async def restart(context: Context, params: Params) -> Answer:
     """End a server and start it again. What waits is served by the new process."""
-    return await _end(office, office.supervisor(params), Supervisor.restart)
+    return await _end(context, context.supervisor(params), Supervisor.restart)
 
 
 async def _end(
-    office: Office, supervisor: Supervisor, end: Callable[[Supervisor], Awaitable[None]]
+    context: Context, supervisor: Supervisor, end: Callable[[Supervisor], Awaitable[None]]
 ) -> Answer:
     """Give the calls their time, then end the server, unless somebody has wanted something else meanwhile."""
     word = supervisor.last_word = object()
-    server = office.hub.engine.servers[supervisor.name]
+    server = context.hub.engine.servers[supervisor.name]
     had, lost, again = server.line.running, server.lost, server.again
     process = supervisor.process
-    await office.hub.drain_server(supervisor.name, office.hub.config.limits.drain_sec)
+    await context.hub.drain_server(supervisor.name, context.hub.config.limits.drain_sec)
     is_another = supervisor.process not in (process, None)  # of a reload, say: that is a restart
     if supervisor.last_word is word and not (is_another and end is Supervisor.restart):
         await end(supervisor)
     return _moved(server, had=had, cut=server.lost - lost, again=server.again - again)
 
 
-async def start(office: Office, params: Params) -> Answer:
+async def start(context: Context, params: Params) -> Answer:
     """Start a server that is stopped, broken or waiting; one that is about to be stopped goes on."""
-    supervisor = office.supervisor(params)
-    server = office.hub.engine.servers[supervisor.name]
+    supervisor = context.supervisor(params)
+    server = context.hub.engine.servers[supervisor.name]
     already = server.lifecycle.state is State.READY and not server.line.paused
     supervisor.last_word = None
-    office.hub.resume(supervisor.name)
+    context.hub.resume(supervisor.name)
     supervisor.start()
     return {**_moved(server), "already": already}
 
@@ -307,7 +307,7 @@ def _client(hub: Hub, connection: Connection, now: float) -> Answer:
     }
 
 
-COMMANDS: dict[str, Callable[[Office, Params], Awaitable[Answer]]] = {
+COMMANDS: dict[str, Callable[[Context, Params], Awaitable[Answer]]] = {
     "ping": ping,
     "servers": servers,
     "status": status,
@@ -330,22 +330,22 @@ def _masked(answer: Answer, mask: Secrets) -> Answer:
     return shown
 
 
-async def manage(office: Office, request: Manage) -> None:
+async def manage(context: Context, request: Manage) -> None:
     """Carry out one management request, and answer it whatever happens."""
     command = COMMANDS.get(request.method)
     if command is None:
         known = ", ".join((*COMMANDS, "listen"))
         message = f"the broker has no command {clip(request.method)!r}; it has {known}"
         hint = "upgrade the older of client and broker"
-        office.hub.managed(request, Refusal(Code.UNKNOWN_METHOD, message, hint, Blame.CALLER))
+        context.hub.managed(request, Refusal(Code.UNKNOWN_METHOD, message, hint, Blame.CALLER))
         return
     try:
         params = msgspec.json.decode(request.body, type=dict[str, Any])
-        answer = await command(office, params)
-        outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, office.hub.mask))
+        answer = await command(context, params)
+        outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, context.hub.mask))
     except Refused as refused:
         outcome = refused.refusal
     except Exception:  # a command that fails must not take the calls of everybody with it
         logger.exception("command.failed", extra={"command": request.method})
         outcome = refusals.broken(f"the command {request.method!r} failed")
-    office.hub.managed(request, outcome)
+    context.hub.managed(request, outcome)

@@ -20,13 +20,13 @@ from broker import __version__
 from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import DISABLED, MISCONFIGURED, Server
-from broker.management.commands import Office
+from broker.management.commands import Context
 from broker.processes.trees import Tree
 
 STATES = (*(state.value for state in State), DISABLED, MISCONFIGURED)
 
 
-class Seen(NamedTuple):
+class Snapshot(NamedTuple):
     """What a scrape looks at: the live objects, and the process trees of the servers by name."""
 
     engine: Engine
@@ -34,7 +34,7 @@ class Seen(NamedTuple):
 
 
 Samples = Iterator[tuple[tuple[str, ...], float]]
-Figure = Callable[[Seen], Samples]
+Figure = Callable[[Snapshot], Samples]
 
 
 class Family(NamedTuple):
@@ -96,12 +96,12 @@ def _of_tree(name: str, kind: Literal["gauge", "counter"], help: str, value: Cal
 @_metric(
     "build_info", "gauge", "Always 1; the labels say which release runs on which Python.", "version", "python"
 )
-def _build(seen: Seen) -> Samples:
+def _build(seen: Snapshot) -> Samples:
     yield (__version__, platform.python_version()), 1
 
 
 @_metric("limit", "gauge", "The limits of the config, by their keys in [limits], in their units.", "key")
-def _limits(seen: Seen) -> Samples:
+def _limits(seen: Snapshot) -> Samples:
     for key, value in msgspec.structs.asdict(seen.engine.limits).items():
         yield (key,), value
 
@@ -144,7 +144,7 @@ _EVENTS = {
 
 
 def _counted(word: str) -> Figure:
-    def figure(seen: Seen) -> Samples:
+    def figure(seen: Snapshot) -> Samples:
         for name, count in sorted(seen.engine.counters.items()):
             first, _, rest = name.partition(".")
             if first == word and rest:
@@ -164,7 +164,7 @@ for _word, (_name, _label, _help) in _EVENTS.items():
     "server",
     "what",
 )
-def _dropped(seen: Seen) -> Samples:
+def _dropped(seen: Snapshot) -> Samples:
     for server in seen.engine.servers.values():
         for what, count in sorted(server.dropped.items()):
             yield (server.name, what), count
@@ -177,14 +177,14 @@ def _dropped(seen: Seen) -> Samples:
     "server",
     "kind",
 )
-def _tolerated(seen: Seen) -> Samples:
+def _tolerated(seen: Snapshot) -> Samples:
     for server in seen.engine.servers.values():
         for kind, count in sorted(server.tolerated.items()):
             yield (server.name, kind), count
 
 
 @_metric("events", "counter", "Whatever else the broker counts, by its name there.", "event")
-def _others(seen: Seen) -> Samples:
+def _others(seen: Snapshot) -> Samples:
     for name, count in sorted(seen.engine.counters.items()):
         if name.partition(".")[0] not in _EVENTS or "." not in name:
             yield (name,), count
@@ -194,14 +194,14 @@ def _others(seen: Seen) -> Samples:
 
 
 @_metric("servers", "gauge", "Configured servers, by their state.", "state")
-def _servers(seen: Seen) -> Samples:
+def _servers(seen: Snapshot) -> Samples:
     states = [server.shown_state for server in seen.engine.servers.values()]
     for state in STATES:
         yield (state,), states.count(state)
 
 
 @_metric("server_state", "gauge", "1 for the state that a server is in, 0 for the others.", "server", "state")
-def _server_state(seen: Seen) -> Samples:
+def _server_state(seen: Snapshot) -> Samples:
     for server in seen.engine.servers.values():
         for state in STATES:
             yield (server.name, state), server.shown_state == state
@@ -214,7 +214,7 @@ def _server_state(seen: Seen) -> Samples:
     "server",
     "outcome",
 )
-def _calls(seen: Seen) -> Samples:
+def _calls(seen: Snapshot) -> Samples:
     for server in seen.engine.servers.values():
         for outcome, count in sorted({"result": 0, "error": 0, **server.outcomes}.items()):
             yield (server.name, outcome), count
@@ -251,7 +251,7 @@ _of_tree("server_resident_bytes", "gauge", "Resident memory of the tree.", lambd
 class _Scrape(Collector):
     """The metrics of one moment, as `prometheus_client` wants them."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: Snapshot) -> None:
         self._seen = seen
 
     def collect(self) -> Iterable[Metric]:
@@ -272,12 +272,12 @@ class _Scrape(Collector):
         return metric
 
 
-async def render(office: Office, accept: str) -> tuple[str, bytes]:
+async def render(context: Context, accept: str) -> tuple[str, bytes]:
     """A scrape of the broker as it is now."""
-    return exposed(Seen(office.hub.engine, await office.trees()), accept)
+    return exposed(Snapshot(context.hub.engine, await context.trees()), accept)
 
 
-def exposed(seen: Seen, accept: str) -> tuple[str, bytes]:
+def exposed(seen: Snapshot, accept: str) -> tuple[str, bytes]:
     """A scrape in the form that a client accepts: its content type and its text."""
     registry = CollectorRegistry()
     registry.register(_Scrape(seen))

@@ -17,9 +17,9 @@ import h11
 import trio
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import Place, folder_for, open_to
+from broker.frontend.address import Address, folder_for, set_permissions
 from broker.frontend.socket_file import SocketFile
-from broker.management.commands import Office
+from broker.management.commands import Context
 from broker.management.metrics import render
 from broker.service.claims import ClaimError
 
@@ -46,7 +46,7 @@ _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^:@/\s]+)(?::[0-9]{1,5})?")
 logger = logging.getLogger("mcp-broker")
 
 
-class Scraping:
+class MetricsServer:
     """The listening socket, and those who ask there.
 
     Args:
@@ -86,11 +86,11 @@ class Scraping:
         """A Unix socket with the owner, group and mode of the broker's own."""
         folder_for(path, _ANOTHER).close()  # before anything is connected to
         _refuse_taken(path)
-        place = Place(f"ipc://{path}")
-        file = SocketFile(place, _ANOTHER)
+        address = Address(f"ipc://{path}")
+        file = SocketFile(address, _ANOTHER)
         listening = socket.socket(fileno=file.make())
         try:
-            open_to(place, config)
+            set_permissions(address, config)
         except BaseException:
             listening.close()
             file.remove()
@@ -98,7 +98,7 @@ class Scraping:
         self._file = file
         return listening
 
-    async def run(self, office: Office) -> None:
+    async def run(self, context: Context) -> None:
         """Answer until cancelled."""
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._socket))
         logger.info("metrics.listening", extra={"address": self._address})
@@ -107,23 +107,23 @@ class Scraping:
                 stream = await _accepted(listener)
                 if len(self._open) >= MAX_CONNECTIONS:
                     self._open.pop(next(iter(self._open))).cancel()
-                    office.hub.engine.counters.add("scrape-made-room")
+                    context.hub.engine.counters.add("scrape-made-room")
                 self._open[stream] = scope = trio.CancelScope()
-                nursery.start_soon(self._attend, office, stream, scope)
+                nursery.start_soon(self._attend, context, stream, scope)
 
-    async def _attend(self, office: Office, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _attend(self, context: Context, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         """One connection. Whatever its client does, it ends soon."""
         scope.deadline = trio.current_time() + PATIENCE_S
         try:
             async with stream:
                 with scope, suppress(trio.BrokenResourceError):
-                    await self._answer(stream, office)
+                    await self._answer(stream, context)
         except Exception:  # a scrape that fails must not take the calls of everybody with it
             logger.exception("metrics.failed")
         finally:
             self._open.pop(stream, None)
 
-    async def _answer(self, stream: trio.SocketStream, office: Office) -> None:
+    async def _answer(self, stream: trio.SocketStream, context: Context) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
         try:
             request = await _request(http, stream)
@@ -142,7 +142,7 @@ class Scraping:
         else:
             accept = next((value for name, value in request.headers if name == b"accept"), b"")
             async with self._answering:
-                content_type, text = await render(office, accept.decode("latin-1"))
+                content_type, text = await render(context, accept.decode("latin-1"))
             await _send(http, stream, 200, text, content_type=content_type)
 
     def _is_for_us(self, request: h11.Request) -> bool:

@@ -16,9 +16,9 @@ from msgspec import Struct
 from broker.config.diff import (
     Add,
     Adjust,
-    Keep,
+    KeepRunning,
     Pending,
-    Plan,
+    ReloadPlan,
     Remove,
     Replace,
     Retune,
@@ -34,9 +34,9 @@ from broker.core.servers.lifecycle import State
 from broker.hub import Hub
 from broker.service.claims import ClaimError
 from broker.service.config_file import read
-from broker.service.systemd import Manager
+from broker.service.systemd import ServiceManager
 from broker.upstream.supervisor import lifecycle_of
-from broker.upstream.supervisors import Fleet
+from broker.upstream.supervisors import Supervisors
 
 READ_S = 10.0
 """So long it may take to read the file: longer takes a file system that hangs, and might for ever."""
@@ -44,7 +44,7 @@ READ_S = 10.0
 logger = logging.getLogger("mcp-broker")
 
 
-class Done(Struct, frozen=True):
+class ServerOutcome(Struct, frozen=True):
     """What became of one server: `what` in a word, the keys that did it, and how many calls were cut off.
 
     `problems` are the mistakes in its table, for which it is left out or goes on by the table it had.
@@ -57,12 +57,12 @@ class Done(Struct, frozen=True):
     problems: tuple[str, ...] = ()
 
 
-class Outcome(Struct, frozen=True):
+class ReloadOutcome(Struct, frozen=True):
     """What a reload did. With `problems` it did nothing; they are what is wrong with the file."""
 
     by: str
     problems: tuple[str, ...] = ()
-    servers: tuple[Done, ...] = ()
+    servers: tuple[ServerOutcome, ...] = ()
     adjusted: tuple[str, ...] = ()
     restart_needed: tuple[Pending, ...] = ()
 
@@ -72,27 +72,32 @@ class Reloader:
 
     Args:
         hub: holds the config that the broker runs on.
-        fleet: the servers that run.
+        supervisors: the servers that run.
         path: the config file.
-        open_to: lets the socket be reached by whom the config names; raises `ClaimError`.
+        set_permissions: lets the socket be reached by whom the config names; raises `ClaimError`.
         manager: who started the broker, and waits for the end of a reload that it asked for.
     """
 
     def __init__(
-        self, hub: Hub, fleet: Fleet, path: Path, open_to: Callable[[BrokerConfig], None], manager: Manager
+        self,
+        hub: Hub,
+        supervisors: Supervisors,
+        path: Path,
+        set_permissions: Callable[[BrokerConfig], None],
+        manager: ServiceManager,
     ) -> None:
         self.loaded_at = trio.current_time()
-        self.last: tuple[float, Outcome] | None = None
+        self.last: tuple[float, ReloadOutcome] | None = None
         self.restart_needed: tuple[Pending, ...] = ()
         self._hub = hub
-        self._fleet = fleet
+        self._supervisors = supervisors
         self._path = path
-        self._open_to = open_to
+        self._set_permissions = set_permissions
         self._manager = manager
         self._turn = trio.Lock()
         self._reading = trio.CapacityLimiter(1)  # threads that hang are not to become all there are
 
-    async def reload(self, by: str) -> Outcome | Refusal:
+    async def reload(self, by: str) -> ReloadOutcome | Refusal:
         """Reload, after whatever reload is under way; what came of it.
 
         Gives a refusal where the broker is ending.
@@ -106,7 +111,7 @@ class Reloader:
             except Exception:
                 self._manager.ready()
                 raise
-            if isinstance(outcome, Outcome):
+            if isinstance(outcome, ReloadOutcome):
                 self.last = trio.current_time(), outcome
                 _report(outcome)
                 self._hub.moved()
@@ -132,7 +137,7 @@ class Reloader:
         except Exception:  # a reload that fails must not take the calls of everybody with it
             logger.exception("config.failed")
 
-    async def _reload(self, by: str) -> Outcome | Refusal:
+    async def _reload(self, by: str) -> ReloadOutcome | Refusal:
         try:
             new = await self._read()
             if self._hub.engine.closing:
@@ -140,9 +145,9 @@ class Reloader:
             made = plan(self._hub.config, new)
             self._adjust(made)
         except ConfigError as error:
-            return Outcome(by, problems=tuple(map(str, error.problems)))
+            return ReloadOutcome(by, problems=tuple(map(str, error.problems)))
         except ClaimError as error:
-            return Outcome(by, problems=(str(error),))
+            return ReloadOutcome(by, problems=(str(error),))
         self._hub.config = made.config
         tell_faults(made.config)
         self.loaded_at = trio.current_time()
@@ -162,17 +167,17 @@ class Reloader:
         problem = f"it could not be read within {READ_S:g} s"
         raise ConfigError([Problem(str(self._path), problem, "see to the file system that it is on")])
 
-    def _adjust(self, made: Plan) -> None:
+    def _adjust(self, made: ReloadPlan) -> None:
         """What may still fail comes first, so that nothing has changed where it does."""
         steps = {step.section: step.value for step in made.steps if isinstance(step, Adjust)}
         access, limits = steps.get("broker"), steps.get("limits")
         if isinstance(access, BrokerConfig):
-            self._open_to(access)
+            self._set_permissions(access)
         if isinstance(limits, LimitsConfig):
             self._hub.engine.adjust(limits)
-            self._fleet.starts.total_tokens = limits.starts_at_once
+            self._supervisors.starts.total_tokens = limits.starts_at_once
 
-    async def _carry_out(self, made: Plan, by: str) -> Outcome:
+    async def _carry_out(self, made: ReloadPlan, by: str) -> ReloadOutcome:
         done = [_done(made.config.servers[name], "unchanged") for name in made.unchanged]
 
         async def end(step: Remove | SwitchOff | Replace) -> None:
@@ -185,7 +190,7 @@ class Reloader:
                 elif not isinstance(step, Adjust):
                     done.append(self._begin(step))
         adjusted = [step for step in made.steps if isinstance(step, Adjust)]
-        return Outcome(
+        return ReloadOutcome(
             by,
             servers=tuple(sorted(done, key=lambda one: one.name)),
             adjusted=tuple(f"{step.section}.{key}" for step in adjusted for key in step.keys),
@@ -194,10 +199,10 @@ class Reloader:
 
     # -- one server -------------------------------------------------------------------------------
 
-    def _begin(self, step: Add | SwitchOn | Retune | Keep) -> Done:
+    def _begin(self, step: Add | SwitchOn | Retune | KeepRunning) -> ServerOutcome:
         """The steps that end no process are taken at once, so that none is left when the broker is to end."""
         server = step.server
-        if isinstance(step, Keep):
+        if isinstance(step, KeepRunning):
             self._hub.retune(server)
             return _done(server, "kept")
         if isinstance(step, Retune):
@@ -211,42 +216,42 @@ class Reloader:
     def _add(self, server: ServerConfig) -> None:
         self._hub.engine.add(server, lifecycle_of(server))
         if server.runs:
-            self._fleet.add(server)
+            self._supervisors.add(server)
 
     def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
         self._hub.retune(server, renewed=renewed)
-        supervisor = self._fleet.supervisors.get(server.name)
+        supervisor = self._supervisors.supervisors.get(server.name)
         if supervisor is not None:
             supervisor.retune(server)
 
-    async def _end(self, step: Remove | SwitchOff | Replace) -> Done:
+    async def _end(self, step: Remove | SwitchOff | Replace) -> ServerOutcome:
         """The steps that end a process give its calls the time that there is."""
         if isinstance(step, Replace):
             return await self._replace(step)
         if isinstance(step, Remove):
             self._hub.withdraw(step.name)
-            return Done(step.name, "removed", cut=await self._let_go(step.name))
+            return ServerOutcome(step.name, "removed", cut=await self._let_go(step.name))
         self._hub.retune(step.server)
         cut = await self._let_go(step.server.name)
         self._add(step.server)
-        return Done(step.server.name, "disabled", cut=cut)
+        return ServerOutcome(step.server.name, "disabled", cut=cut)
 
     async def _let_go(self, name: str) -> int:
         """Take a server off; how many of its calls did not end by themselves."""
         server = self._hub.engine.servers[name]
         lost = server.lost
-        if name in self._fleet.supervisors:
-            self._fleet.supervisors[name].last_word = None
+        if name in self._supervisors.supervisors:
+            self._supervisors.supervisors[name].last_word = None
             await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
-            await self._fleet.remove(name)
+            await self._supervisors.remove(name)
         await self._hub.caught_up(name)
         self._hub.remove(name)
         return server.lost - lost
 
-    async def _replace(self, step: Replace) -> Done:
+    async def _replace(self, step: Replace) -> ServerOutcome:
         """The process that was there when the config changed has to go; one that came later follows it."""
         name = step.server.name
-        server, supervisor = self._hub.engine.servers[name], self._fleet.supervisors[name]
+        server, supervisor = self._hub.engine.servers[name], self._supervisors.supervisors[name]
         process, lost = supervisor.process, server.lost
         self._retune(step.server, renewed=True)
         if process is not None:
@@ -254,14 +259,14 @@ class Reloader:
         if supervisor.process is process and not self._hub.engine.closing:
             await supervisor.replace()
         what = "changed" if supervisor.lifecycle.state is State.STOPPED else "restarted"
-        return Done(name, what, step.keys, server.lost - lost)
+        return ServerOutcome(name, what, step.keys, server.lost - lost)
 
 
-def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> Done:
+def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> ServerOutcome:
     """What became of a server, or that its table has mistakes."""
     if server.enabled and server.faults:
         what, keys = "kept" if server.kept else "left_out", ()
-    return Done(server.name, what, keys, problems=server.faults)
+    return ServerOutcome(server.name, what, keys, problems=server.faults)
 
 
 def tell_faults(config: Config) -> None:
@@ -273,7 +278,7 @@ def tell_faults(config: Config) -> None:
             logger.warning("server.misconfigured", extra=facts)
 
 
-def _report(outcome: Outcome) -> None:
+def _report(outcome: ReloadOutcome) -> None:
     """One line for what was done, one for each thing that somebody has to see to."""
     for problem in outcome.problems:
         logger.error("config.problem", extra={"problem": problem})

@@ -63,10 +63,10 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True):
         volumes = ["--volumes"] if self.volumes else []
         return [*self.engine, "rm", "--force", *volumes, id]
 
-    def noted(self, environ: Mapping[str, str]) -> Note:
+    def noted(self, environ: Mapping[str, str]) -> ContainerNote:
         """As it is written down; `environ` is that of the command."""
         program, *options = self.engine
-        return Note(
+        return ContainerNote(
             engine=program.rpartition("/")[2],
             where=where_of(options, environ),
             cidfile=self.cidfile,
@@ -74,7 +74,7 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-class Note(Struct, frozen=True, kw_only=True):
+class ContainerNote(Struct, frozen=True, kw_only=True):
     """What is written down of a container: too little to run anything by.
 
     `engine` is the name of a program, `where` tells whether another command would talk to the same engine
@@ -94,7 +94,7 @@ def where_of(options: Sequence[str], environ: Mapping[str, str]) -> str:
     return blake2b(words, digest_size=8).hexdigest()
 
 
-class Run(NamedTuple):
+class RunCommand(NamedTuple):
     """A command line that runs a container.
 
     `at` is where the options of `run` begin among its arguments; `cidfile` is what it names already.
@@ -112,7 +112,7 @@ class Run(NamedTuple):
         return (*args[: self.at], "--cidfile", cidfile, *args[self.at :])
 
 
-def run_of(command: str, args: Sequence[str]) -> Run | None:
+def run_of(command: str, args: Sequence[str]) -> RunCommand | None:
     """What a command line says about the container that it runs; `None` where it runs none."""
     if command.rpartition("/")[2] not in ENGINES:
         return None
@@ -123,7 +123,7 @@ def run_of(command: str, args: Sequence[str]) -> Run | None:
     if list(args[at : at + 1]) != ["run"]:
         return None
     given = dict(_run_options(args[at + 1 :]))
-    return Run(options, at + 1, given.get("--cidfile"), given.get("--rm", "false") != "false")
+    return RunCommand(options, at + 1, given.get("--cidfile"), given.get("--rm", "false") != "false")
 
 
 def _after_switches(args: Sequence[str], at: int) -> int:

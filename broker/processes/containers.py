@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from broker.config.schema import ServerConfig
-from broker.processes.container_options import ENGINES, Container, Note, id_in, is_gone, run_of, where_of
+from broker.processes.container_options import (
+    ENGINES,
+    Container,
+    ContainerNote,
+    id_in,
+    is_gone,
+    run_of,
+    where_of,
+)
 from broker.processes.environment import common, environment
 from broker.processes.program import SpawnError, program_of
 from client_shim.trusted import Folder, Untrusted, is_safe_file, open_folder
@@ -28,7 +36,7 @@ _SAID_BYTES = 4096
 _ID_BYTES = 256
 
 
-class Unknown(Exception):
+class UnknownEngine(Exception):
     """Nobody but a record tells how a container is removed, and by that alone nothing is run."""
 
 
@@ -65,7 +73,12 @@ def told(
 
 
 def removal_of(
-    note: Note, config: ServerConfig | None, *, folder: Path, environ: Mapping[str, str], cidfile: Path
+    note: ContainerNote,
+    config: ServerConfig | None,
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    cidfile: Path,
 ) -> Removal:
     """How a container is removed that an earlier broker ran.
 
@@ -79,20 +92,26 @@ def removal_of(
         cidfile: where the broker has had the id written, unless the config names a file.
 
     Raises:
-        Unknown: neither is the engine that ran it, or the id was written to another file.
+        UnknownEngine: neither is the engine that ran it, or the id was written to another file.
     """
     files = {str(cidfile)}
     for removal in _candidates(note, config, folder, environ, files):
         program, *options = removal.container.engine
         if program.rpartition("/")[2] == note.engine and where_of(options, removal.environ) == note.where:
             if note.cidfile not in files:
-                raise Unknown(f"its id is in {note.cidfile}, which the config does not name")
+                raise UnknownEngine(f"its id is in {note.cidfile}, which the config does not name")
             return removal
-    raise Unknown(f"the config has no {note.engine} with the options and variables that it was run with")
+    raise UnknownEngine(
+        f"the config has no {note.engine} with the options and variables that it was run with"
+    )
 
 
 def _candidates(
-    note: Note, config: ServerConfig | None, folder: Path, environ: Mapping[str, str], files: set[str]
+    note: ContainerNote,
+    config: ServerConfig | None,
+    folder: Path,
+    environ: Mapping[str, str],
+    files: set[str],
 ) -> Iterator[Removal]:
     """The engine of the config, and the broker's own; `files` gets the file that the config names."""
     run = run_of(config.command, config.args) if config is not None else None
@@ -108,7 +127,7 @@ def _candidates(
         yield Removal(_noted(note, (own,)), common(environ))
 
 
-def _noted(note: Note, engine: tuple[str, ...]) -> Container:
+def _noted(note: ContainerNote, engine: tuple[str, ...]) -> Container:
     return Container(engine=engine, cidfile=note.cidfile, volumes=note.volumes)
 
 

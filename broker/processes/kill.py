@@ -8,17 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import trio
 
 from broker.processes import containers
 from broker.processes.cgroup import is_removed
-from broker.processes.container_options import Container
+from broker.processes.containers import Removal
 from broker.processes.program import MENDS
-from broker.processes.trees import Hunt, Mark, Seen
+from broker.processes.trees import Mark, ProcessStat, TreeKiller
 
 _KILL_ROUNDS = 100
 _KILL_PAUSE_S = 0.02
@@ -31,23 +31,17 @@ T = TypeVar("T")
 logger = logging.getLogger("mcp-broker")
 
 
-class Ending(NamedTuple):
-    """How the container of a process tree is ended: with the environment of the command that ran it."""
-
-    container: Container
-    environ: Mapping[str, str]
-
-    async def carry_out(self) -> str | None:
-        """Remove it, in a thread of its own; why there may be something left of it."""
-        alone = trio.CapacityLimiter(1)  # an engine that does not answer keeps no other thread waiting
-        try:
-            return await trio.to_thread.run_sync(containers.end, *self, limiter=alone)
-        except RuntimeError as error:  # a server has taken every thread there is
-            return str(error)
+async def remove_container(removal: Removal) -> str | None:
+    """Remove a container, in a thread of its own. Return why something of it may be left, or `None`."""
+    alone = trio.CapacityLimiter(1)  # an engine that does not answer keeps no other thread waiting
+    try:
+        return await trio.to_thread.run_sync(containers.end, *removal, limiter=alone)
+    except RuntimeError as error:  # a server has taken every thread there is
+        return str(error)
 
 
 async def kill_tree(
-    leader: int, mark: Mark, server: str, exited: Callable[[], Awaitable[None]], left: list[Seen]
+    leader: int, mark: Mark, server: str, exited: Callable[[], Awaitable[None]], left: list[ProcessStat]
 ) -> None:
     """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
 
@@ -61,26 +55,26 @@ async def kill_tree(
         exited: waits for the end of the leader.
         left: what was there at the last look, also where this is cancelled.
     """
-    nothing, hunt = 0, Hunt([mark])
+    nothing, killer = 0, TreeKiller([mark])
     for _ in range(_KILL_ROUNDS):
         if mark.cgroup:
             mark.cgroup.kill()
         signal_group(leader, signal.SIGKILL)
         with trio.move_on_after(_KILL_PAUSE_S):
             await exited()
-        left[:] = [seen for _, seen in await _looked(hunt, server)]
+        left[:] = [seen for _, seen in await _looked(killer, server)]
         nothing = 0 if left else nothing + 1
         if nothing >= 2 and (is_removed(mark.cgroup) or nothing == _REMOVE_ROUNDS):
             break
         await trio.sleep(_KILL_PAUSE_S)
 
 
-async def _looked(hunt: Hunt, server: str) -> list[tuple[Mark, Seen]]:
+async def _looked(killer: TreeKiller, server: str) -> list[tuple[Mark, ProcessStat]]:
     """Go a round, as soon as that can be."""
     told = False
     while True:
         try:
-            return await in_thread(hunt.go_round)
+            return await in_thread(killer.round)
         except OSError as error:
             if not told:
                 _tell_blind(error, server)

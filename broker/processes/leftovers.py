@@ -16,9 +16,9 @@ from msgspec import structs
 from broker.config.names import file_name
 from broker.processes import containers
 from broker.processes.cgroup import Delegation, is_removed
-from broker.processes.containers import Removal, Unknown
-from broker.processes.records import Record, State, boot
-from broker.processes.trees import Hunt, Mark
+from broker.processes.containers import Removal, UnknownEngine
+from broker.processes.records import Record, Records, boot
+from broker.processes.trees import Mark, TreeKiller
 
 _ROUNDS = 100
 _PAUSE_S = 0.02
@@ -28,7 +28,7 @@ logger = logging.getLogger("mcp-broker")
 
 
 def end_leftovers(
-    state: State, delegation: Delegation | None, removal_of: Callable[[Record], Removal]
+    records: Records, delegation: Delegation | None, removal_of: Callable[[Record], Removal]
 ) -> None:
     """End every process and container that is left of brokers with this state directory, and log each.
 
@@ -37,20 +37,20 @@ def end_leftovers(
     Args:
         delegation: where they may have made cgroups, also some that no record tells of. A record's cgroup is
             believed only where it is the one that is made for its server there.
-        removal_of: how the container of a record is removed; raises `containers.Unknown`.
+        removal_of: how the container of a record is removed; raises `containers.UnknownEngine`.
     """
     here = boot()
-    written = [_believed(record, delegation) for record in state.records()]
-    records = {record.cookie: record for record in written if record.boot == here}
-    for server, cookie, cgroup in delegation.left(state.owner) if delegation else ():
+    written = [_believed(record, delegation) for record in records.earlier()]
+    own = {record.cookie: record for record in written if record.boot == here}
+    for server, cookie, cgroup in delegation.left(records.owner) if delegation else ():
         found = Record(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
-        records.setdefault(cookie, found)
-    left = _kill_all(state.owner, list(records.values()))
-    _remove_cgroups([record for record in records.values() if record.cookie not in left])
-    left |= _end_containers(state, written, removal_of)
-    for record in [*records.values(), *written]:
+        own.setdefault(cookie, found)
+    left = _kill_all(records.owner, list(own.values()))
+    _remove_cgroups([record for record in own.values() if record.cookie not in left])
+    left |= _end_containers(records, written, removal_of)
+    for record in [*own.values(), *written]:
         if record.cookie not in left:
-            state.forget(record)
+            records.forget(record)
 
 
 def _believed(record: Record, delegation: Delegation | None) -> Record:
@@ -69,20 +69,22 @@ def _remove_cgroups(records: list[Record]) -> None:
         time.sleep(_PAUSE_S)
 
 
-def _end_containers(state: State, records: list[Record], removal_of: Callable[[Record], Removal]) -> set[str]:
+def _end_containers(
+    records: Records, written: list[Record], removal_of: Callable[[Record], Removal]
+) -> set[str]:
     """Remove all their containers at once, also those of another boot, which the engine may have started
     again; the cookies of what may be left all the same."""
-    noted = [record for record in records if record.container is not None]
-    for path in state.cidfiles() - {state.cidfile(record) for record in noted}:
+    noted = [record for record in written if record.container is not None]
+    for path in records.cidfiles() - {records.cidfile(record) for record in noted}:
         _tell_container_left(path.stem.rpartition(".")[0], str(path), "its record is missing")
     left, known = set[str](), list[tuple[Record, Removal]]()
     for record in noted:
         try:
             known.append((record, removal_of(record)))
-        except Unknown as error:
+        except UnknownEngine as error:
             if record.container is not None and os.path.lexists(record.container.cidfile):
                 _tell_container_left(record.server, record.container.cidfile, str(error))
-                state.owe(record, None)
+                records.owe(record, None)
                 left.add(record.cookie)
     if not known:
         return left
@@ -92,7 +94,7 @@ def _end_containers(state: State, records: list[Record], removal_of: Callable[[R
     for (record, (container, _)), why, had_begun in zip(known, ends, began, strict=True):
         if why is not None:
             _tell_container_left(record.server, container.cidfile, why)
-            state.owe(record, container)
+            records.owe(record, container)
             left.add(record.cookie)
         elif had_begun:
             logger.warning("broker.leftover_container_removed", extra={"server": record.server})
@@ -109,9 +111,9 @@ def _kill_all(owner: str, records: list[Record]) -> set[str]:
     names = {record.cookie: record.server for record in records}
     told = set[int]()
     nothing, left = 0, set[str]()
-    hunt = Hunt([*(record.mark for record in records), Mark(f"{owner}.")])
+    killer = TreeKiller([*(record.mark for record in records), Mark(f"{owner}.")])
     for _ in range(_ROUNDS):
-        found = hunt.go_round()
+        found = killer.round()
         left = {mark.cookie for mark, _ in found}
         nothing = 0 if found else nothing + 1
         if nothing == 2:

@@ -26,17 +26,16 @@ from broker.config.loading import ConfigError, Problem
 from broker.config.names import file_name
 from broker.config.schema import ServerConfig
 from broker.core.servers.start import Activity
-from broker.processes import containers
-from broker.processes import stub as launch
+from broker.processes import containers, stub
 from broker.processes.cgroup import Delegation
 from broker.processes.container_options import Container
-from broker.processes.containers import Removal, Unknown
+from broker.processes.containers import Removal, UnknownEngine
 from broker.processes.environment import environment
 from broker.processes.exit_status import ExitStatus
-from broker.processes.kill import Ending, in_thread, kill_tree, signal_group
+from broker.processes.kill import in_thread, kill_tree, remove_container, signal_group
 from broker.processes.program import MENDS, SpawnError, program_of
-from broker.processes.records import Record, State, boot
-from broker.processes.trees import COOKIE, Mark, Seen, io_bytes, look_at, number_of, trees_of
+from broker.processes.records import Record, Records, boot
+from broker.processes.trees import COOKIE, Mark, ProcessStat, io_bytes, number_of, stat_of, trees_of
 
 _F_SETPIPE_SZ = 1031
 """From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
@@ -61,7 +60,7 @@ class Launcher(NamedTuple):
 
     folder: Path
     environ: Mapping[str, str]
-    state: State
+    records: Records
     delegation: Delegation | None
     soft_limit: int
 
@@ -86,18 +85,18 @@ class Launcher(NamedTuple):
     def _start(self, config: ServerConfig, program: str) -> Process:
         folder, environ = self.folder / (config.cwd or ""), environment(config, self.environ)
         record = self._begun(config)
-        container, args = containers.told(config, program, folder, self.state.cidfile(record))
+        container, args = containers.told(config, program, folder, self.records.cidfile(record))
         if container is not None:
             record = structs.replace(record, container=container.noted(environ))
-        self.state.keep(record)
+        self.records.keep(record)
         procs = str(record.own_cgroup.procs) if record.own_cgroup else ""
         numbers = map(str, (os.getpid(), self.soft_limit, number_of(record.cookie)))
-        stub = [sys.executable, "-I", "-S", launch.__file__, *numbers, procs]
+        become = [sys.executable, "-I", "-S", stub.__file__, *numbers, procs]
         with ExitStack() as theirs, ExitStack() as ours:
-            ours.callback(self.state.forget, record)
+            ours.callback(self.records.forget, record)
             stdin, stdout, stderr = (_pipe(theirs, ours, writes=writes) for writes in (True, False, False))
             child = subprocess.Popen(
-                [*stub, program, *args],
+                [*become, program, *args],
                 cwd=folder,
                 env={**environ, COOKIE: record.cookie},
                 stdin=stdin.theirs,
@@ -106,8 +105,8 @@ class Launcher(NamedTuple):
                 start_new_session=True,
             )
             ours.callback(_take_back, child)
-            ending = Ending(container, environ) if container else None
-            process = Process(child, self.state, record, stdin.ours, stdout.ours, stderr.ours, ending)
+            removal = Removal(container, environ) if container else None
+            process = Process(child, self.records, record, stdin.ours, stdout.ours, stderr.ours, removal)
             ours.pop_all()
         return process
 
@@ -117,13 +116,13 @@ class Launcher(NamedTuple):
         Raises:
             SpawnError: their engine does not do it.
         """
-        for record, container in self.state.owed_by(config.name):
+        for record, container in self.records.owed_by(config.name):
             why = await self._end_owed(record, container, config)
             if why is not None:
-                cidfile = record.container.cidfile if record.container else self.state.cidfile(record)
+                cidfile = record.container.cidfile if record.container else self.records.cidfile(record)
                 mend = f"see that it answers; or remove the container by hand, and {cidfile}"
                 raise SpawnError(f"its last container may run still, and was not removed: {why}; {mend}")
-            self.state.forget(record)
+            self.records.forget(record)
 
     async def _end_owed(
         self, record: Record, container: Container | None, config: ServerConfig
@@ -132,27 +131,27 @@ class Launcher(NamedTuple):
         environ = environment(config, self.environ)
         try:
             removal = Removal(container, environ) if container else self.removal_of(record, config)
-        except Unknown as error:
+        except UnknownEngine as error:
             left = record.container is not None and os.path.lexists(record.container.cidfile)
             return str(error) if left else None
-        return await Ending(*removal).carry_out()
+        return await remove_container(removal)
 
     def removal_of(self, record: Record, config: ServerConfig | None) -> Removal:
         """How the container of an earlier broker's record is removed.
 
         Raises:
-            Unknown: neither the config nor the broker itself can tell.
+            UnknownEngine: neither the config nor the broker itself can tell.
         """
         if record.container is None:
-            raise Unknown("its record tells of none")
-        own = self.state.cidfile(record)
+            raise UnknownEngine("its record tells of none")
+        own = self.records.cidfile(record)
         return containers.removal_of(
             record.container, config, folder=self.folder, environ=self.environ, cidfile=own
         )
 
     def _begun(self, config: ServerConfig) -> Record:
         """The record of a process that is about to be started; its cgroup is made for it here."""
-        record = Record(server=config.name, cookie=self.state.new_cookie(), boot=boot())
+        record = Record(server=config.name, cookie=self.records.new_cookie(), boot=boot())
         if self.delegation is not None:
             try:
                 cgroup = self.delegation.make(file_name(config.name), record.cookie)
@@ -189,28 +188,28 @@ class Process:
     def __init__(
         self,
         child: subprocess.Popen[bytes],
-        state: State,
+        records: Records,
         record: Record,
         stdin: int,
         stdout: int,
         stderr: int,
-        ending: Ending | None = None,
+        removal: Removal | None = None,
     ) -> None:
         self._child = child
-        self._ending = ending
+        self._removal = removal
         self.container_left: str | None = None
         """Why its container may be there after `end`."""
         self.pid = child.pid
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         pipes = tuple(os.fstat(fd).st_ino for fd in (stdin, stdout, stderr))
         self.mark = Mark(record.cookie, self.pid, frozenset(pipes), record.own_cgroup)
-        self._left: list[Seen] = []
-        self._state = state
-        leader = look_at(self.pid)
+        self._left: list[ProcessStat] = []
+        self._records = records
+        leader = stat_of(self.pid)
         started = leader.started if leader else 0
         self._pidfd = os.pidfd_open(child.pid)
         self._record = structs.replace(record, pid=self.pid, started=started, pipes=pipes)
-        state.keep(self._record)
+        records.keep(self._record)
 
     def __repr__(self) -> str:
         return f"<Process pid={self.pid}>"
@@ -238,7 +237,7 @@ class Process:
     def is_stopped(self) -> bool:
         """Whether the leader was stopped, by SIGSTOP or the like: it does nothing until it is let go on."""
         try:
-            seen = look_at(self.pid)
+            seen = stat_of(self.pid)
         except OSError:  # it is looked at again
             return False
         return seen is not None and seen.stopped
@@ -270,8 +269,8 @@ class Process:
             if signal_next is not None:
                 signal_group(self.pid, signal_next)
         await kill_tree(self.pid, self.mark, self._record.server, self.exited, self._left)
-        if self._ending is not None:
-            self.container_left = await self._ending.carry_out()
+        if self._removal is not None:
+            self.container_left = await remove_container(self._removal)
         return [seen.pid for seen in self._left]
 
     async def processes(self) -> int:
@@ -299,10 +298,10 @@ class Process:
         for fd in (self.stdout, self.stderr, self._pidfd):
             _close(fd)
         self._child.poll()
-        if self._ending is not None and self.container_left is not None:
-            self._state.owe(self._record, self._ending.container)
+        if self._removal is not None and self.container_left is not None:
+            self._records.owe(self._record, self._removal.container)
         elif not self._left:
-            self._state.forget(self._record)
+            self._records.forget(self._record)
 
 
 def _take_back(child: subprocess.Popen[bytes]) -> None:

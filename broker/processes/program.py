@@ -12,7 +12,7 @@ from broker.config.names import toml_key
 from broker.config.schema import ServerConfig
 from broker.core.servers.lifecycle import Cause
 from broker.processes.environment import environment
-from broker.processes.shebang import Broken, needed_by
+from broker.processes.shebang import NotRunnable, needed_by
 
 MENDS = {
     errno.EMFILE: "; raise the limit of open files, LimitNOFILE= of the service",
@@ -89,7 +89,7 @@ def _runnable(program: str, config: ServerConfig, cwd: Path, environ: Mapping[st
     """The program, once it is known that what it names as its interpreter is there."""
     try:
         needed_by(program, cwd, environment(config, environ).get("PATH", os.defpath))
-    except Broken as broken:
+    except NotRunnable as broken:
         raise SpawnError(f"it could not be run: {broken}") from None
     return program
 

@@ -22,8 +22,8 @@ from msgspec import Struct
 from broker.config.names import file_name
 from broker.config.schema import BrokerConfig
 from broker.processes.cgroup import Cgroup
-from broker.processes.container_options import Container, Note
-from broker.processes.trees import Mark, look_at, pipes_of, verified
+from broker.processes.container_options import Container, ContainerNote
+from broker.processes.trees import Mark, pipes_of, stat_of, verified
 from broker.service.claims import ClaimError, folder_of, locked
 from client_shim.permissions import user
 from client_shim.trusted import Folder, Untrusted, open_folder
@@ -45,7 +45,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One running server.
 
     `boot` is the boot and the pid namespace that its numbers are of. `pid` and `started` are its leader's
-    (see `trees.Seen`), 0 for one that is being started. `pipes` are the inodes of its three pipes,
+    (see `trees.ProcessStat`), 0 for one that is being started. `pipes` are the inodes of its three pipes,
     `cgroup` is the path of its cgroup. `container` tells of its own, where it is one.
     """
 
@@ -56,7 +56,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     started: int = 0
     pipes: tuple[int, ...] = ()
     cgroup: str | None = None
-    container: Note | None = None
+    container: ContainerNote | None = None
 
     @property
     def mark(self) -> Mark:
@@ -64,7 +64,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
         When the leader has ended, its number may be another's, and its pipes may be too.
         """
-        leader = look_at(self.pid) if self.pid else None
+        leader = stat_of(self.pid) if self.pid else None
         if leader is None or leader.started != self.started or not verified(self.pid, self.cookie):
             return Mark(self.cookie, cgroup=self.own_cgroup)
         pipes = frozenset(self.pipes) & pipes_of(self.pid)
@@ -82,7 +82,7 @@ def boot() -> str:
     return f"{name}/{os.stat('/proc/self/ns/pid').st_ino}"
 
 
-class State:
+class Records:
     """The records in a state directory that is held.
 
     Args:
@@ -173,7 +173,7 @@ class State:
         with suppress(OSError):
             self._files.remove(_name(record) + _SUFFIX)
 
-    def records(self) -> list[Record]:
+    def earlier(self) -> list[Record]:
         """What earlier brokers left written.
 
         What cannot be read is removed, and logged. What another user could have written, or what a broker
@@ -228,7 +228,7 @@ def state_dir_of(config: BrokerConfig, endpoint: str, environ: Mapping[str, str]
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[State]:
+def hold_records(folder: Path) -> Iterator[Records]:
     """The state in this directory, for one broker at a time.
 
     Raises:
@@ -240,9 +240,9 @@ def held(folder: Path) -> Iterator[State]:
             stack.callback(files.close)
             mend = f"stop it first, or {_MEND}"
             stack.enter_context(locked(files, _LOCK, f"uses the state directory {folder}; {mend}"))
-            state = State(files, _owner(files))
-        stack.callback(state.close)
-        yield state
+            records = Records(files, _owner(files))
+        stack.callback(records.close)
+        yield records
 
 
 @contextmanager

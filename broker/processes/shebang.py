@@ -29,7 +29,7 @@ _FORGIVING = ("perl",)
 """Interpreters that put up with a CR behind their options."""
 
 
-class Broken(Exception):
+class NotRunnable(Exception):
     """The file cannot be run: why, and what to do about it."""
 
 
@@ -41,7 +41,7 @@ def needed_by(program: str, cwd: Path, path: str) -> list[str]:
         path: the PATH that it is run with.
 
     Raises:
-        Broken: it cannot be run.
+        NotRunnable: it cannot be run.
     """
     found: list[str] = []
     while len(found) < _DEEPEST:
@@ -63,7 +63,9 @@ def _named(file: str, cwd: Path, path: str) -> list[str]:
     except OSError:  # it may be run though it may not be read
         return []
     if head.startswith(_MARK + b"#!"):
-        raise Broken(f"{file} begins with a byte-order mark, which hides its first line; save it without one")
+        raise NotRunnable(
+            f"{file} begins with a byte-order mark, which hides its first line; save it without one"
+        )
     if not head.startswith(b"#!"):
         return _of_other(file, head)
     return _of_script(file, head, second, cwd, path)
@@ -71,10 +73,12 @@ def _named(file: str, cwd: Path, path: str) -> list[str]:
 
 def _of_other(file: str, head: bytes) -> list[str]:
     if not head.strip():
-        raise Broken(f"{file} is empty")
+        raise NotRunnable(f"{file} is empty")
     if not _BINARY.search(head) and not _has_other_formats():
         example = "#!/usr/bin/env python3"
-        raise Broken(f"{file} is a script without a first line such as `{example}`, which says what runs it")
+        raise NotRunnable(
+            f"{file} is a script without a first line such as `{example}`, which says what runs it"
+        )
     return []
 
 
@@ -95,15 +99,17 @@ def _of_script(file: str, head: bytes, second: bytes, cwd: Path, path: str) -> l
     interpreter, *arguments = re.split(r"[ \t]+", text, maxsplit=1)
     argument = arguments[0] if arguments else ""
     if not newline and len(head) == _HEAD_BYTES and not argument:
-        raise Broken(f"{file} has a first line above {_HEAD_BYTES - 1} bytes, which the kernel cuts off")
+        raise NotRunnable(f"{file} has a first line above {_HEAD_BYTES - 1} bytes, which the kernel cuts off")
     if text.endswith("\r") and not (argument and os.path.basename(interpreter) in _FORGIVING):
         wanted = re.split(r"[ \t]", text)[-1]
-        raise Broken(
+        raise NotRunnable(
             f"the lines of {file} end in CR LF, as Windows writes them, so that {wanted!r} is looked for; "
             rf"convert it with `sed -i 's/\r$//' {shlex.quote(file)}`"
         )
     if not interpreter:
-        raise Broken(f"{file} names nothing in its first line; write `#!/usr/bin/env python3` or the like")
+        raise NotRunnable(
+            f"{file} names nothing in its first line; write `#!/usr/bin/env python3` or the like"
+        )
     found = [_existing(os.path.join(cwd, interpreter), f"the first line of {file}")]
     if os.path.basename(interpreter) == "env":
         return found + _of_env(file, argument, cwd, path)
@@ -116,14 +122,14 @@ def _of_script(file: str, head: bytes, second: bytes, cwd: Path, path: str) -> l
 def _existing(interpreter: str, where: str) -> str:
     """An interpreter that is named by its path."""
     if os.path.isdir(interpreter) or (os.path.exists(interpreter) and not os.access(interpreter, os.X_OK)):
-        raise Broken(f"{where} names {interpreter}, which may not be run")
+        raise NotRunnable(f"{where} names {interpreter}, which may not be run")
     if os.path.exists(interpreter) or not _is_visible(interpreter):
         return interpreter
     mend = "install it, or correct the line"
     venv = Path(interpreter).parent.parent
     if Path(interpreter).parent.name == "bin" and Path(interpreter).name.startswith(("python", "pypy")):
         mend = f"it was moved or removed: make the environment {venv} again and install the server into it"
-    raise Broken(f"{where} names {interpreter}{link_of(interpreter)}, which is not there; {mend}")
+    raise NotRunnable(f"{where} names {interpreter}{link_of(interpreter)}, which is not there; {mend}")
 
 
 def link_of(path: str) -> str:
@@ -162,10 +168,10 @@ def _of_env(file: str, argument: str, cwd: Path, path: str) -> list[str]:
     if found := shutil.which(command, path=path):
         return [found]
     if splits is None and " " in command and shutil.which(command.split()[0], path=path):
-        raise Broken(
+        raise NotRunnable(
             f"the first line of {file} gives `env` the one word {command!r}; write `env -S {command}`"
         )
-    raise Broken(
+    raise NotRunnable(
         f"the first line of {file} has `env` look for {command!r}, which is not in PATH ({path}); "
         f"install it, or set PATH in env"
     )
@@ -180,7 +186,7 @@ def _of_binary(file: str, head: bytes) -> list[str]:
     if loader is None or os.path.exists(loader):
         return [loader] if loader else []
     mend = "install the program for this system"
-    raise Broken(f"{file} was made for another system, whose loader {loader} is not there; {mend}")
+    raise NotRunnable(f"{file} was made for another system, whose loader {loader} is not there; {mend}")
 
 
 _PT_INTERP = 3

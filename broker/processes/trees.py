@@ -64,7 +64,7 @@ def _half(text: str) -> int:
     return int.from_bytes(digest, "big") & ((1 << _HALF_BITS) - 1)
 
 
-class Seen(NamedTuple):
+class ProcessStat(NamedTuple):
     """One process at one moment.
 
     `started` is in clock ticks since the boot: with the pid it names a process that no other ever was.
@@ -81,12 +81,12 @@ class Seen(NamedTuple):
 class Tree(NamedTuple):
     """A process tree at one moment; `cpu_s` is with what its processes' ended children took."""
 
-    processes: list[Seen]
+    processes: list[ProcessStat]
     rss_bytes: int
     cpu_s: float
 
 
-def look_at(pid: int) -> Seen | None:
+def stat_of(pid: int) -> ProcessStat | None:
     """A process that runs; `None` where there is none, or one that has ended and waits for its parent.
 
     A thread of the kernel, of which a machine has more than processes, is none: it is nobody's.
@@ -105,7 +105,7 @@ def look_at(pid: int) -> Seen | None:
     if fields[0] in (b"Z", b"X") and int(fields[17]) < 2:  # else its first thread has ended, and others live
         return None
     ticks = sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
-    return Seen(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S, fields[0] == b"T")
+    return ProcessStat(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S, fields[0] == b"T")
 
 
 def _told(pid: int, name: str) -> bytes | None:
@@ -123,7 +123,7 @@ def _told(pid: int, name: str) -> bytes | None:
         return None
 
 
-def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
+def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, ProcessStat]]:
     """Every process that one of the marks is true of, but for this one. Reads all of /proc.
 
     Raises:
@@ -135,7 +135,7 @@ def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, Seen]]:
     owners = {one >> _HALF_BITS: mark for one, mark in numbers.items() if mark.cookie.endswith(".")}
     inside = {pid: mark for mark in marks if mark.cgroup for pid in mark.cgroup.pids()}
     for pid in _pids():
-        seen = look_at(pid)
+        seen = stat_of(pid)
         if seen is not None:
             mark = (
                 inside.get(seen.pid)
@@ -209,20 +209,20 @@ def verified(pid: int, cookie: str) -> bool:
 
 def trees_of(marks: Collection[Mark]) -> dict[str, Tree]:
     """The process trees of these marks, by their cookies. Reads all of /proc: call it in a thread."""
-    found: dict[str, list[Seen]] = {mark.cookie: [] for mark in marks}
+    found: dict[str, list[ProcessStat]] = {mark.cookie: [] for mark in marks}
     for mark, seen in belonging_to(marks):
         found[mark.cookie].append(seen)
     return {mark.cookie: _tree(mark, found[mark.cookie]) for mark in marks}
 
 
-def _tree(mark: Mark, processes: list[Seen]) -> Tree:
+def _tree(mark: Mark, processes: list[ProcessStat]) -> Tree:
     """What the processes take. The memory is theirs also where a cgroup has its own figure, which is with the
     files that the kernel keeps in memory: one server more or less would hardly show in it."""
     cpu_s = mark.cgroup.cpu_s() if mark.cgroup else sum(seen.cpu_s for seen in processes)
     return Tree(processes, sum(rss_bytes(seen.pid) for seen in processes), cpu_s)
 
 
-class Hunt:
+class TreeKiller:
     """The end of every process that one of the marks is true of, round by round.
 
     All are stopped before the first is killed: else one that looks after others would start them again
@@ -234,7 +234,7 @@ class Hunt:
         self._rounds = 0
         self._stopped: set[tuple[int, int]] = set()
 
-    def go_round(self) -> list[tuple[Mark, Seen]]:
+    def round(self) -> list[tuple[Mark, ProcessStat]]:
         """What is there. It is killed where nothing has come to it since the last round. Reads all of /proc.
 
         A process in the middle of an execve(2) shows no environment for a moment: so nothing is there only
@@ -257,12 +257,12 @@ class Hunt:
         return found
 
 
-def _signal(seen: Seen, number: signal.Signals) -> None:
+def _signal(seen: ProcessStat, number: signal.Signals) -> None:
     """A signal to the very process that was seen, and never to another that has its number by now."""
     with suppress(OSError):  # it has ended meanwhile, or is somebody else's
         pidfd = os.pidfd_open(seen.pid)
         try:
-            now = look_at(seen.pid)
+            now = stat_of(seen.pid)
             if now is not None and now.started == seen.started:
                 signal.pidfd_send_signal(pidfd, number)
         finally:

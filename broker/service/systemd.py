@@ -28,7 +28,7 @@ _REASON_CHARS = 160
 logger = logging.getLogger("mcp-broker")
 
 
-class Manager:
+class ServiceManager:
     """The service manager; where there is none, what is told it goes nowhere.
 
     Args:
@@ -49,7 +49,7 @@ class Manager:
         self._status = ""
 
     @classmethod
-    def of(cls, environ: MutableMapping[str, str], pid: int | None = None) -> Manager:
+    def of(cls, environ: MutableMapping[str, str], pid: int | None = None) -> ServiceManager:
         """Take what the manager says out of the environment: it is for this process, and for no server.
 
         Args:

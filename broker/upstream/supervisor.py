@@ -21,8 +21,8 @@ from broker.processes.process import Launcher, Process
 from broker.processes.program import SpawnError
 from broker.processes.runners import runner_of
 from broker.upstream.containment import HUB, came_through
-from broker.upstream.stdio.attachment import Watch
-from broker.upstream.stdio.pipe import Upstream
+from broker.upstream.stdio.attachment import Attachment
+from broker.upstream.stdio.pipe import Pipe
 from broker.upstream.stdio.stderr import StderrLog
 
 logger = logging.getLogger("mcp-broker")
@@ -91,7 +91,7 @@ class Supervisor:
         self._launcher = launcher
         self._starts = starts
         self._max_message_bytes = max_message_bytes
-        self._upstream: Upstream | None = None
+        self._pipe: Pipe | None = None
         self._ended = trio.Event()
         self._spawn = trio.Event()
         self._moved = trio.Event()
@@ -106,9 +106,9 @@ class Supervisor:
 
     def write(self, line: bytes) -> None:
         """Write a line to the process."""
-        if self._upstream is not None:
+        if self._pipe is not None:
             with self._boundary():
-                self._upstream.write(line)
+                self._pipe.write(line)
 
     def opened(self) -> None:
         """The conversation is open."""
@@ -271,7 +271,7 @@ class Supervisor:
         try:
             left = await self._attend(process)
         except BaseException as fault:  # cancelled, or a fault of the broker's own: no process stays behind
-            self._upstream = None  # its descriptors are closed now, and their numbers may be others' soon
+            self._pipe = None  # its descriptors are closed now, and their numbers may be others' soon
             if contained := isinstance(fault, Exception) and not came_through(fault, HUB):
                 self._crashed(fault)
                 self._hub.gone(self.name, self.lifecycle.reason)
@@ -339,27 +339,27 @@ class Supervisor:
 
     async def _attend(self, process: Process) -> list[int]:
         """Serve until the process is to end, and end it; the pids of what cannot be ended."""
-        watch = Watch(
+        attachment = Attachment(
             self.name, process, self.lifecycle, self.log, self._hub, self._feed, self._max_message_bytes
         )
         async with trio.open_nursery() as nursery:
-            watch.begin(nursery, self._config.watchdog_sec)
-            self._upstream = watch.upstream
+            attachment.begin(nursery, self._config.watchdog_sec)
+            self._pipe = attachment.pipe
             self._feed(Event.SPAWNED)
             self._hub.spawned(self.name)
-            nursery.start_soon(self._let_others_start, watch)
+            nursery.start_soon(self._let_others_start, attachment)
             await self._ended.wait()
-            self._upstream = None
-            watch.upstream.close()
+            self._pipe = None
+            attachment.pipe.close()
             self._hub.gone(self.name, self.lifecycle.reason)
             left = await process.end(self._config.timeout_stop_sec)
             nursery.cancel_scope.cancel()
         return left
 
-    async def _let_others_start(self, watch: Watch) -> None:
+    async def _let_others_start(self, attachment: Attachment) -> None:
         """Give the place back once the process reads its stdin: then it runs, and to wait is no load."""
         with trio.move_on_after(START_HOLD_S):
-            await watch.read.wait()
+            await attachment.read.wait()
         self._give_slot_back()
 
     def _give_slot_back(self) -> None:

@@ -10,7 +10,7 @@ from broker.processes.process import Launcher
 from broker.upstream.supervisor import Supervisor
 
 
-class Fleet:
+class Supervisors:
     """Takes servers on and lets them go.
 
     Args:

@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 import msgspec
 from msgspec import Struct, inspect
 
-from broker.config.diff import Takes, takes
+from broker.config.diff import Requires, requires
 from broker.config.schema import (
     NO_KEYS,
     BrokerConfig,
@@ -170,20 +170,20 @@ def reloads(language: Language) -> str:
     rows = [
         [", ".join(_paths(*sections, taking=need)), _say(language, word)]
         for need, sections, word in (
-            (Takes.PROCESS, ("servers",), "reload_process"),
-            (Takes.NOTHING, ("servers",), "reload_server"),
-            (Takes.NOTHING, ("broker", "limits"), "reload_broker"),
-            (Takes.RESTART, ("broker", "limits"), "reload_restart"),
+            (Requires.PROCESS, ("servers",), "reload_process"),
+            (Requires.NOTHING, ("servers",), "reload_server"),
+            (Requires.NOTHING, ("broker", "limits"), "reload_broker"),
+            (Requires.RESTART, ("broker", "limits"), "reload_restart"),
         )
     ]
     rows.insert(1, [code("enabled"), _say(language, "reload_enabled")])
     return table(_RELOAD_HEAD[language], rows)
 
 
-def _paths(*sections: str, taking: Takes) -> Iterator[str]:
+def _paths(*sections: str, taking: Requires) -> Iterator[str]:
     for section in sections:
         for key in [*keys_of(section), *(["doctor"] if section == "servers" else [])]:
-            if key != "enabled" and takes(section, key) is taking:
+            if key != "enabled" and requires(section, key) is taking:
                 yield code(key)
 
 

@@ -13,15 +13,15 @@ from broker.config import diff
 from broker.config.diff import (
     Add,
     Adjust,
-    Keep,
+    KeepRunning,
     Remove,
     Replace,
+    Requires,
     Retune,
     SwitchOff,
     SwitchOn,
-    Takes,
     plan,
-    takes,
+    requires,
 )
 from broker.config.loading import load
 from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
@@ -71,7 +71,7 @@ FAULTY = {"timeout": 0}
         (FAULTY, {}, SwitchOn),
         (FAULTY, {"enabled": False}, Retune),
         (FAULTY, FAULTY | {"cwd": 5}, Retune),
-        ({}, FAULTY, Keep),
+        ({}, FAULTY, KeepRunning),
         ({}, FAULTY | {"enabled": False}, SwitchOff),
     ],
 )
@@ -209,9 +209,9 @@ def test_what_needs_a_restart_says_why_and_the_rest_is_done() -> None:
 
 def test_a_key_that_nobody_thought_of_is_treated_with_care() -> None:
     """A key that is new in the config has effect in any case: by a new process, or by a restart."""
-    assert takes("servers", "new") is Takes.PROCESS
-    assert takes("limits", "new") is Takes.RESTART
-    assert takes("anything", "new") is Takes.RESTART
+    assert requires("servers", "new") is Requires.PROCESS
+    assert requires("limits", "new") is Requires.RESTART
+    assert requires("anything", "new") is Requires.RESTART
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Reloads in a world without I/O: what `Reloader` and `Fleet` do with the steps of a plan."""
+"""Reloads in a world without I/O: what `Reloader` and `Supervisors` do with the steps of a plan."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from broker.config.diff import (
     Add,
     Adjust,
-    Keep,
+    KeepRunning,
     Remove,
     Replace,
     Retune,
     ServerStep,
     SwitchOff,
     SwitchOn,
+    applied,
     plan,
-    taken,
 )
 from broker.config.loading import load
 from broker.config.schema import ServerConfig
@@ -48,20 +48,20 @@ class Reloads:
             if isinstance(step, Adjust):
                 assert step.section == "limits"
                 world.engine.adjust(made.config.limits)
-                world.config = taken(world.config, step)
+                world.config = applied(world.config, step)
             elif isinstance(step, (Remove, SwitchOff, Replace)):
                 self._begin_to_end(step)
             else:
                 self._begin(step)
 
-    def _begin(self, step: Add | SwitchOn | Retune | Keep) -> None:
+    def _begin(self, step: Add | SwitchOn | Retune | KeepRunning) -> None:
         world, server = self.world, step.server
-        if isinstance(step, (Retune, Keep)):
+        if isinstance(step, (Retune, KeepRunning)):
             self._retune(server, renewed=False)
         elif isinstance(step, SwitchOn):
             world.run(world.engine.remove(server.name, world.now))
-        world.config = taken(world.config, step)
-        if not isinstance(step, (Retune, Keep)):
+        world.config = applied(world.config, step)
+        if not isinstance(step, (Retune, KeepRunning)):
             self._add(server)
 
     def _add(self, server: ServerConfig) -> None:
@@ -92,7 +92,7 @@ class Reloads:
             world.run(world.engine.retune(step.server, world.now))
         else:
             self._retune(step.server, renewed=True)
-            world.config = taken(world.config, step)
+            world.config = applied(world.config, step)
         if self._process[name] is not None:
             world.engine.servers[name].line.paused = True
 
@@ -121,7 +121,7 @@ class Reloads:
         world.run(world.engine.remove(name, world.now))
         self._ending.discard(name)
         del world.lifecycles[name], self.under_way[name]
-        world.config = taken(world.config, step)
+        world.config = applied(world.config, step)
         if isinstance(step, SwitchOff):
             self._add(step.server)
 

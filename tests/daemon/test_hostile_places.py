@@ -22,14 +22,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import Place, claim, open_to
+from broker.frontend.address import Address, claim, set_permissions
 from broker.frontend.socket_file import SocketFile
-from broker.management.metrics_http import Scraping
+from broker.management.metrics_http import MetricsServer
 from broker.processes import containers
-from broker.processes.container_options import Container, Note
+from broker.processes.container_options import Container, ContainerNote
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher
-from broker.processes.records import Record, held
+from broker.processes.records import Record, hold_records
 from broker.service.claims import ClaimError
 from client_shim.errors import BrokerError, NoBroker
 from client_shim.transport.endpoint import probe
@@ -44,7 +44,7 @@ RECORD = msgspec.json.encode(
         cookie=MARK,
         boot="another",
         cgroup="/",
-        container=Note(engine="sh", where="", cidfile=f"state/{NAME}.cid"),
+        container=ContainerNote(engine="sh", where="", cidfile=f"state/{NAME}.cid"),
     )
 )
 
@@ -58,12 +58,12 @@ class Refused(Exception):
 
 def listen(base: Path) -> None:
     """A broker's start at a socket, and its end."""
-    place = Place(f"ipc://{base}/b.sock")
-    with claim(place):
-        file = SocketFile(place)
+    address = Address(f"ipc://{base}/b.sock")
+    with claim(address):
+        file = SocketFile(address)
         fd = file.make()
         try:
-            open_to(place, BrokerConfig(socket_mode="0660"))
+            set_permissions(address, BrokerConfig(socket_mode="0660"))
             assert stat.S_IMODE((base / "b.sock").lstat().st_mode) == 0o660
         finally:
             file.remove()
@@ -72,18 +72,18 @@ def listen(base: Path) -> None:
 
 def keep_state(base: Path) -> None:
     """A broker's look at what an earlier one left, its own records, and its look after the directory."""
-    with held(base / "state") as state:
-        launcher = Launcher(base, {"PATH": str(base)}, state, None, 1024)
-        end_leftovers(state, None, lambda record: launcher.removal_of(record, None))
-        record = Record(server="t", cookie=state.new_cookie(), boot="")
-        state.keep(record)
-        state.mend()
-        state.forget(record)
+    with hold_records(base / "state") as records:
+        launcher = Launcher(base, {"PATH": str(base)}, records, None, 1024)
+        end_leftovers(records, None, lambda record: launcher.removal_of(record, None))
+        record = Record(server="t", cookie=records.new_cookie(), boot="")
+        records.keep(record)
+        records.mend()
+        records.forget(record)
 
 
 def open_metrics(base: Path) -> None:
     """The socket for the metrics."""
-    Scraping(f"unix:{base}/m.sock", BrokerConfig()).close()
+    MetricsServer(f"unix:{base}/m.sock", BrokerConfig()).close()
 
 
 def remove_container(base: Path) -> None:

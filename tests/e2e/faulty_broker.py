@@ -11,13 +11,13 @@ from broker.__main__ import main
 from broker.core.engine import Engine
 from broker.processes import process
 from broker.processes.process import Launcher
-from broker.upstream.stdio.pipe import Upstream
+from broker.upstream.stdio.pipe import Pipe
 from broker.upstream.stdio.stderr import StderrLog
 
 PLACES: dict[str, tuple[object, str]] = {
     "its start": (Launcher, "spawn"),
-    "its stdin": (Upstream, "_put"),
-    "its last lines": (Upstream, "caught_up"),
+    "its stdin": (Pipe, "_put"),
+    "its last lines": (Pipe, "caught_up"),
     "its stderr": (StderrLog, "_take"),
     "its end": (process, "kill_tree"),
     "the core": (Engine, "line"),

@@ -1,4 +1,4 @@
-"""Where the broker may listen, whoever names the place, and what it says where it cannot."""
+"""Where the broker may listen, whoever names the address, and what it says where it cannot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from broker.config.loading import ConfigError, load
 from broker.config.schema import BrokerConfig, LimitsConfig
-from broker.frontend.address import claim, place_of
+from broker.frontend.address import address_of, claim
 from broker.frontend.zmq.router import Endpoint
 from broker.service.claims import ClaimError
 from tests.daemon.test_hub import with_a_call
@@ -52,10 +52,10 @@ def serve(folder: Path, *arguments: str, **environ: str) -> subprocess.Completed
 def test_the_command_line_comes_before_the_config_and_that_before_the_variable() -> None:
     """What is not used is not looked at either."""
     config, environ = BrokerConfig(endpoint="ipc:///b"), {"MCP_BROKER_ENDPOINT": "ipc:///c"}
-    assert place_of("ipc:///a", config, environ, {}).endpoint == "ipc:///a"
-    assert place_of(None, config, {"MCP_BROKER_ENDPOINT": "nonsense"}, {}).endpoint == "ipc:///b"
-    assert place_of(None, BrokerConfig(), environ, {}).endpoint == "ipc:///c"
-    assert place_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": ""}, {}).endpoint.endswith("/broker.sock")
+    assert address_of("ipc:///a", config, environ, {}).endpoint == "ipc:///a"
+    assert address_of(None, config, {"MCP_BROKER_ENDPOINT": "nonsense"}, {}).endpoint == "ipc:///b"
+    assert address_of(None, BrokerConfig(), environ, {}).endpoint == "ipc:///c"
+    assert address_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": ""}, {}).endpoint.endswith("/broker.sock")
 
 
 @pytest.mark.parametrize("endpoint", OPEN_TO_ALL)
@@ -65,9 +65,9 @@ def test_no_way_of_naming_it_opens_the_broker_to_the_network(endpoint: str) -> N
         load({"broker": {"endpoint": endpoint}, "servers": {"a": {"command": "x"}}}, {})
     words = str(in_config.value).removeprefix("broker.endpoint")
     with pytest.raises(ConfigError) as told:
-        place_of(endpoint, BrokerConfig(), {}, {})
+        address_of(endpoint, BrokerConfig(), {}, {})
     with pytest.raises(ConfigError) as of_variable:
-        place_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": endpoint}, {})
+        address_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": endpoint}, {})
     assert str(told.value) == f"--endpoint{words}"
     assert str(of_variable.value) == f"$MCP_BROKER_ENDPOINT{words}"
 
@@ -118,7 +118,7 @@ def test_a_port_that_was_in_use_a_moment_ago_is_free() -> None:
             server, _ = listener.accept()
             server.close()  # who closes first has the TIME_WAIT
             assert client.recv(1) == b""
-    with claim(place_of(f"tcp://127.0.0.1:{address[1]}", BrokerConfig(), {}, {})):
+    with claim(address_of(f"tcp://127.0.0.1:{address[1]}", BrokerConfig(), {}, {})):
         pass
 
 
@@ -128,7 +128,7 @@ def test_what_is_no_socket_is_never_to_be_removed(tmp_path: Path) -> None:
     path.write_text("root")
     with (
         pytest.raises(ClaimError, match="is not a socket; give another endpoint") as caught,
-        claim(place_of(f"ipc://{path}", BrokerConfig(), {}, {})),
+        claim(address_of(f"ipc://{path}", BrokerConfig(), {}, {})),
     ):
         pass
     assert "remove" not in str(caught.value)
@@ -180,11 +180,11 @@ def test_a_program_in_a_closed_folder_is_not_said_to_be_missing() -> None:
 CLAIM_AS_A_STRANGER = """
 import grp, os, pwd, sys
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import ClaimError, claim, place_of
+from broker.frontend.address import ClaimError, claim, address_of
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    with claim(place_of(f"ipc://{sys.argv[1]}/closed/in/b.sock", BrokerConfig(), {}, {})):
+    with claim(address_of(f"ipc://{sys.argv[1]}/closed/in/b.sock", BrokerConfig(), {}, {})):
         pass
 except ClaimError as error:
     print(error)

@@ -28,10 +28,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.config.loading import ConfigError
 from broker.config.schema import BrokerConfig
 from broker.management import metrics_http
-from broker.management.commands import Office
-from broker.management.metrics import CALL_SECONDS, METRICS, STATES, Family, Seen, exposed
-from broker.processes.trees import Seen as OneProcess
-from broker.processes.trees import Tree
+from broker.management.commands import Context
+from broker.management.metrics import CALL_SECONDS, METRICS, STATES, Family, Snapshot, exposed
+from broker.processes.trees import ProcessStat, Tree
 from broker.service import config_file
 from client_shim.wire import Code
 from docs.generate import ROOT, pages
@@ -57,9 +56,9 @@ def samples(text: str) -> dict[str, Sample]:
 
 
 def scrape(world: World) -> dict[str, Sample]:
-    processes = [OneProcess(pid, 1, 7, 0.75) for pid in (7, 8)]
+    processes = [ProcessStat(pid, 1, 7, 0.75) for pid in (7, 8)]
     trees = {name: Tree(processes, 4096, 1.5) for name in world.processes}
-    return samples(exposed(Seen(world.engine, trees), "")[1].decode())
+    return samples(exposed(Snapshot(world.engine, trees), "")[1].decode())
 
 
 # --- what is said ----------------------------------------------------------------------------------------
@@ -120,14 +119,14 @@ def test_a_scrape_that_fails_is_an_error_in_the_log_and_ends_nothing_else(
 ) -> None:
     """Law 5: a fault in the metrics takes nobody's calls with it."""
 
-    async def broken(office: Office, accept: str) -> tuple[str, bytes]:
+    async def broken(context: Context, accept: str) -> tuple[str, bytes]:
         raise ZeroDivisionError
 
     async def main() -> None:
         path = tmp_path / "m.sock"
-        listening = metrics_http.Scraping(f"unix:{path}", BrokerConfig())
+        listening = metrics_http.MetricsServer(f"unix:{path}", BrokerConfig())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(listening.run, cast(Office, None))
+            nursery.start_soon(listening.run, cast(Context, None))
             for _ in range(2):
                 client = await trio.open_unix_socket(path)
                 await client.send_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -166,7 +165,7 @@ def test_both_formats_are_valid_and_say_the_same() -> None:
     world.client().call()
     world.processes["time"].reply(world.processes["time"].calls[0], {})
     (plain_type, plain), (open_type, opened) = (
-        exposed(Seen(world.engine, {}), accept)
+        exposed(Snapshot(world.engine, {}), accept)
         for accept in ("text/plain", "application/openmetrics-text; version=1.0.0")
     )
     assert plain_type.startswith("text/plain; version=")
@@ -426,7 +425,5 @@ def test_without_the_extra_the_config_says_what_to_install(
     path.write_text(toml({"servers.one": {"command": "x"}}))
     assert config_file.read(path, {}).broker.metrics is None
     path.write_text(toml({"broker": {"metrics": "127.0.0.1:9464"}, "servers.one": {"command": "x"}}))
-    with pytest.raises(
-        ConfigError, match=r"no prometheus_client; run pip install 'mcp-shared-broker\[metrics\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"no prometheus_client; run pip install '\.\[metrics\]'"):
         config_file.read(path, {})

@@ -11,12 +11,12 @@ import trio
 
 from broker.hub import Hub
 from broker.management import reload as module
-from broker.management.reload import Outcome, Reloader
-from broker.service.systemd import Manager
+from broker.management.reload import Reloader, ReloadOutcome
+from broker.service.systemd import ServiceManager
 from tests.core.world import ready
 
 
-class Told(Manager):
+class Told(ServiceManager):
     """A service manager that remembers what it was told."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Told(Manager):
         self.words.append("reloading")
 
 
-def reloading(manager: Manager) -> Reloader:
+def reloading(manager: ServiceManager) -> Reloader:
     """One without servers to look after."""
     world, nothing = ready(), cast(Any, None)
     return Reloader(Hub(world.config, world.engine), nothing, Path("broker.toml"), nothing, manager)
@@ -78,7 +78,7 @@ def test_a_file_system_that_hangs_holds_no_reload(monkeypatch: pytest.MonkeyPatc
     finally:
         goes_on.set()
     for outcome in outcomes:
-        assert isinstance(outcome, Outcome)
+        assert isinstance(outcome, ReloadOutcome)
         assert "broker.toml: it could not be read within 0.05 s" in outcome.problems[0]
     assert len(readers) == 1
     assert manager.words == ["reloading", "ready"] * 2

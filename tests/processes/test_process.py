@@ -14,8 +14,8 @@ import trio
 from broker.config.schema import ServerConfig
 from broker.processes.process import Launcher
 from broker.processes.program import SpawnError
-from broker.processes.records import State
-from broker.processes.trees import look_at
+from broker.processes.records import Records
+from broker.processes.trees import stat_of
 from client_shim.trusted import open_folder
 from tests.e2e.harness import PATIENCE_S, descendants, rogue
 
@@ -45,7 +45,7 @@ def descriptors_left(count: int) -> Iterator[None]:
 @pytest.mark.parametrize("left", range(ENOUGH + 1))
 def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_path: Path) -> None:
     """Law 5: a broker that is out of descriptors does not end of it; the server is tried again later."""
-    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, Records(open_folder(tmp_path), "me"), None, 1024)
     table = rogue()
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
     before, others = os.listdir("/proc/self/fd"), descendants(os.getpid())
@@ -70,7 +70,7 @@ def test_without_descriptors_a_start_fails_and_leaves_nothing(left: int, tmp_pat
 
 def test_what_the_locale_cannot_write_is_told(tmp_path: Path) -> None:
     """Law 10: a name in Chinese, where the broker runs with a locale of before UTF-8."""
-    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, Records(open_folder(tmp_path), "me"), None, 1024)
     not_to_be_written = "\ud800"
     config = ServerConfig(name="s", command=rogue()["command"], args=(not_to_be_written,))
     with pytest.raises(SpawnError, match="start the broker with LC_ALL"):
@@ -86,7 +86,7 @@ def test_a_server_that_has_become_another_user_ends_no_broker(
     def refuse(group: int, number: int) -> None:
         raise PermissionError
 
-    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, Records(open_folder(tmp_path), "me"), None, 1024)
     table = rogue("--ignore-eof")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
 
@@ -108,7 +108,7 @@ def test_without_threads_a_tree_is_ended_all_the_same(
     async def no_thread(read: Callable[[], object]) -> None:
         raise RuntimeError("can't start new thread")  # as `threading` says it
 
-    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, Records(open_folder(tmp_path), "me"), None, 1024)
     table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
     others = descendants(os.getpid())
@@ -131,7 +131,7 @@ def test_what_cannot_be_looked_at_is_not_taken_for_gone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Laws 1, 9 and 10: without descriptors nobody knows what is left of a tree; so its end is waited for."""
-    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, Records(open_folder(tmp_path), "me"), None, 1024)
     table = rogue("--fork-at-start", "bare_setsid", "--banner", "it has forked")
     config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
     left: list[list[int]] = []
@@ -150,7 +150,7 @@ def test_what_cannot_be_looked_at_is_not_taken_for_gone(
             async with trio.open_nursery() as nursery:
                 with descriptors_left(0):
                     with pytest.raises(OSError, match="Too many open files"):
-                        look_at(process.pid)
+                        stat_of(process.pid)
                     assert not process.is_stopped()
                     nursery.start_soon(end)
                     while not caplog.records:
@@ -178,7 +178,7 @@ WORK = {
 @pytest.mark.parametrize(("script", "works"), WORK.values(), ids=WORK)
 def test_a_tree_that_works_is_told_from_one_that_waits(script: str, works: bool, tmp_path: Path) -> None:
     """So a download that writes nothing to stderr is known to go on."""
-    launcher = Launcher(tmp_path, os.environ, State(open_folder(tmp_path), "me"), None, 1024)
+    launcher = Launcher(tmp_path, os.environ, Records(open_folder(tmp_path), "me"), None, 1024)
     config = ServerConfig(name="s", command="sh", args=("-c", script))
 
     async def looked_at() -> bool:

@@ -21,11 +21,11 @@ from msgspec import structs
 from broker.config.names import file_name
 from broker.config.schema import BrokerConfig
 from broker.processes.cgroup import Delegation
-from broker.processes.containers import Removal, Unknown
+from broker.processes.containers import Removal, UnknownEngine
 from broker.processes.leftovers import end_leftovers
-from broker.processes.records import Record, State, boot, held, state_dir_of
+from broker.processes.records import Record, Records, boot, hold_records, state_dir_of
 from broker.processes.trees import COOKIE as MARK_NAME
-from broker.processes.trees import look_at, number_of, trees_of
+from broker.processes.trees import number_of, stat_of, trees_of
 from broker.service.claims import ClaimError
 from client_shim.trusted import open_folder
 from tests.e2e.harness import wait_until
@@ -39,15 +39,15 @@ RLIMIT_LOCKS = 10
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
+def records(tmp_path: Path) -> Iterator[Records]:
     """A state directory that this test holds."""
-    with held(tmp_path / "state") as state:
-        yield state
+    with hold_records(tmp_path / "state") as records:
+        yield records
 
 
 def nowhere(record: Record) -> Removal:
     """No engine is known that could remove a container."""
-    raise Unknown("no engine is known")
+    raise UnknownEngine("no engine is known")
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def sleeper(
     )
     assert process.stdin
     try:
-        seen = look_at(process.pid)
+        seen = stat_of(process.pid)
         assert seen is not None
         leader = {"pid": process.pid, "started": seen.started}
         pipes = (os.fstat(process.stdin.fileno()).st_ino,)
@@ -91,38 +91,38 @@ def is_killed(process: subprocess.Popen[bytes]) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def test_what_overwrote_its_environment_is_found_by_its_number(state: State) -> None:
+def test_what_overwrote_its_environment_is_found_by_its_number(records: Records) -> None:
     """Issue 4: pid and start time are compared, for a server that shows no cookie any more."""
     with sleeper() as (process, record):
         resource.prlimit(process.pid, RLIMIT_LOCKS, (number_of(MARK), number_of(MARK)))
-        state.keep(structs.replace(record, pipes=()))
-        end_leftovers(state, None, nowhere)
+        records.keep(structs.replace(record, pipes=()))
+        end_leftovers(records, None, nowhere)
         assert is_killed(process)
-    assert state.records() == []
+    assert records.earlier() == []
 
 
-def test_what_is_in_the_session_of_a_leader_that_is_the_server_s(state: State) -> None:
+def test_what_is_in_the_session_of_a_leader_that_is_the_server_s(records: Records) -> None:
     """A child that cleared its environment; its leader carries the cookie, so the record is right."""
     with sleeper({MARK_NAME: MARK}, "env -i sleep 300 >/dev/null 2>&1 </dev/null & wait") as (
         process,
         record,
     ):
         child = child_of(process.pid)
-        state.keep(record)
-        end_leftovers(state, None, nowhere)
+        records.keep(record)
+        end_leftovers(records, None, nowhere)
         assert is_killed(process)
-        assert look_at(child) is None
+        assert stat_of(child) is None
 
 
-def test_what_left_the_session_is_found_by_its_pipe(state: State) -> None:
+def test_what_left_the_session_is_found_by_its_pipe(records: Records) -> None:
     """A descendant without environment, in a session of its own, holds the pipe of a leader that is known."""
     with sleeper({MARK_NAME: MARK}, "env -i setsid sleep 300 0<&3 & exec sleep 300") as (process, record):
         child = child_of(process.pid)
         wait_until(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
-        state.keep(record)
-        end_leftovers(state, None, nowhere)
+        records.keep(record)
+        end_leftovers(records, None, nowhere)
         assert is_killed(process)
-        assert look_at(child) is None
+        assert stat_of(child) is None
 
 
 LIES: dict[str, Callable[[Record], Record]] = {
@@ -136,18 +136,18 @@ LIES: dict[str, Callable[[Record], Record]] = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_record_is_believed_only_where_the_kernel_says_the_same(state: State, lie: str) -> None:
+def test_a_record_is_believed_only_where_the_kernel_says_the_same(records: Records, lie: str) -> None:
     """Issues 4 and 13: by a record that is wrong, or old, no process of anybody is ended."""
     with sleeper() as (process, record):
-        state.keep(LIES[lie](record))
-        end_leftovers(state, None, nowhere)
+        records.keep(LIES[lie](record))
+        end_leftovers(records, None, nowhere)
         assert process.poll() is None
-    assert state.records() == []
+    assert records.earlier() == []
 
 
 @pytest.mark.parametrize("server", ["s", "时间"])
 def test_a_cgroup_is_ended_only_where_the_broker_makes_its_own(
-    state: State, tmp_path: Path, server: str
+    records: Records, tmp_path: Path, server: str
 ) -> None:
     """Issue 13: else a record could have any cgroup of the machine killed, or any empty folder removed."""
     delegation, elsewhere = Delegation(tmp_path / "cg"), tmp_path / "elsewhere"
@@ -156,30 +156,30 @@ def test_a_cgroup_is_ended_only_where_the_broker_makes_its_own(
     for folder in (own, elsewhere):
         folder.mkdir(parents=True)
     for named, there in ((elsewhere, True), (delegation.path, True), (own, False)):
-        state.keep(structs.replace(record, cgroup=str(named)))
-        end_leftovers(state, delegation, nowhere)
+        records.keep(structs.replace(record, cgroup=str(named)))
+        end_leftovers(records, delegation, nowhere)
         assert own.exists() is there
     assert elsewhere.exists()
     assert delegation.path.exists()
 
 
-def test_what_carries_the_owner_s_cookie_needs_no_record(state: State) -> None:
+def test_what_carries_the_owner_s_cookie_needs_no_record(records: Records) -> None:
     """A broker may be killed between the start of a process and its record."""
     with (
-        sleeper({MARK_NAME: f"{state.owner}.ab"}) as (mine, _),
+        sleeper({MARK_NAME: f"{records.owner}.ab"}) as (mine, _),
         sleeper({MARK_NAME: "other.ab"}) as (others, _),
     ):
-        end_leftovers(state, None, nowhere)
+        end_leftovers(records, None, nowhere)
         assert is_killed(mine)
         assert others.poll() is None
 
 
-def test_each_that_is_killed_is_logged(state: State, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_that_is_killed_is_logged(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     """Law 9: with its pid, and the server that it belonged to."""
     carries = {MARK_NAME: MARK}
     with sleeper(carries) as (process, record), caplog.at_level(logging.WARNING, "mcp-broker"):
-        state.keep(record)
-        end_leftovers(state, None, nowhere)
+        records.keep(record)
+        end_leftovers(records, None, nowhere)
         (line,) = caplog.records
         assert line.getMessage() == "broker.leftover_killed"
         assert (vars(line)["pid"], vars(line)["server"]) == (process.pid, "s")
@@ -187,13 +187,13 @@ def test_each_that_is_killed_is_logged(state: State, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"server": "s"}'])
 def test_a_record_that_cannot_be_read_is_told_and_removed(
-    state: State, content: bytes, caplog: pytest.LogCaptureFixture
+    records: Records, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A power cut may leave half a file: no broker stays down for that."""
-    (state.folder / "s.1.json").write_bytes(content)
-    (state.folder / "s.2.new").write_bytes(content)
-    end_leftovers(state, None, nowhere)
-    assert {path.name for path in state.folder.iterdir()} == {"lock", "owner"}
+    (records.folder / "s.1.json").write_bytes(content)
+    (records.folder / "s.2.new").write_bytes(content)
+    end_leftovers(records, None, nowhere)
+    assert {path.name for path in records.folder.iterdir()} == {"lock", "owner"}
     assert [line.getMessage() for line in caplog.records] == ["state.unreadable"]
 
 
@@ -208,42 +208,42 @@ def test_a_record_that_cannot_be_read_is_told_and_removed(
     ],
 )
 def test_a_record_that_no_broker_writes_is_told_and_left(
-    state: State, name: str, server: str, cookie: str | None, caplog: pytest.LogCaptureFixture
+    records: Records, name: str, server: str, cookie: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Issue 13: a server's name is a part of what is removed, and a short cookie is that of every server."""
-    path = state.folder / name
+    path = records.folder / name
     record = Record(server=server, cookie=MARK if cookie is None else cookie, boot=boot())
     path.write_bytes(msgspec.json.encode(record))
     with sleeper({MARK_NAME: MARK}) as (process, _):
-        end_leftovers(state, None, nowhere)
+        end_leftovers(records, None, nowhere)
         assert process.poll() is None
     assert path.exists()
     (line,) = caplog.records
     assert (line.getMessage(), vars(line)["path"]) == ("state.not_trusted", str(path))
 
 
-def test_a_container_without_a_record_is_told(state: State, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_container_without_a_record_is_told(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     """Law 9: the disk was full when its record was to be written. Nobody knows its engine; the file stays."""
-    state.cidfile(Record(server="s", cookie=MARK, boot=boot())).write_text("0123456789ab")
-    end_leftovers(state, None, nowhere)
+    records.cidfile(Record(server="s", cookie=MARK, boot=boot())).write_text("0123456789ab")
+    end_leftovers(records, None, nowhere)
     (line,) = caplog.records
     assert line.getMessage() == "broker.leftover_container"
     assert (vars(line)["server"], vars(line)["reason"]) == ("s", "its record is missing")
-    assert [path.name for path in state.cidfiles()] == ["s.00000000000000bb.cid"]
+    assert [path.name for path in records.cidfiles()] == ["s.00000000000000bb.cid"]
 
 
 def test_the_directory_is_its_user_s_alone(tmp_path: Path) -> None:
     """Mode 0700, also where it was there before with another."""
     folder = tmp_path / "state"
     folder.mkdir(mode=0o755)
-    with held(folder):
+    with hold_records(folder):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_one_broker_at_a_time(state: State) -> None:
+def test_one_broker_at_a_time(records: Records) -> None:
     """Law 1: a second broker would end the servers of the first."""
     with pytest.raises(ClaimError, match=rf"pid {os.getpid()} uses the state directory.*state_dir"):  # noqa: SIM117
-        with held(state.folder):
+        with hold_records(records.folder):
             pass
 
 
@@ -251,15 +251,15 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """Law 10: what it is about, and the key to change."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ClaimError, match=r"file.* cannot be used: .*; name another by state_dir"):  # noqa: SIM117
-        with held(tmp_path / "file" / "state"):
+        with hold_records(tmp_path / "file" / "state"):
             pass
 
 
 def test_the_owner_outlives_the_broker(tmp_path: Path) -> None:
     """By it the next broker knows the cookies of this one."""
-    with held(tmp_path / "state") as first:
+    with hold_records(tmp_path / "state") as first:
         pass
-    with held(tmp_path / "state") as second:
+    with hold_records(tmp_path / "state") as second:
         assert second.owner == first.owner
         assert second.new_cookie().startswith(f"{first.owner}.")
 
@@ -268,7 +268,7 @@ def test_a_full_disk_does_not_keep_the_next_broker_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 6: what is there already is enough; and the lock holds, though its pid cannot be written."""
-    with held(tmp_path / "s"):
+    with hold_records(tmp_path / "s"):
         pass
 
     def full(*_: object, **__: object) -> int:
@@ -277,21 +277,21 @@ def test_a_full_disk_does_not_keep_the_next_broker_from_starting(
     monkeypatch.setattr(os, "pwrite", full)
     monkeypatch.setattr(os, "ftruncate", full)
     with (
-        held(tmp_path / "s"),
+        hold_records(tmp_path / "s"),
         pytest.raises(ClaimError, match=r"a broker with pid .* uses the state"),
-        held(tmp_path / "s"),
+        hold_records(tmp_path / "s"),
     ):
         pass
     monkeypatch.setattr(os, "mkdir", full)
     with pytest.raises(ClaimError, match="No space left on device; free some space there"):  # noqa: SIM117
-        with held(tmp_path / "t"):
+        with hold_records(tmp_path / "t"):
             pass
 
 
-def test_a_full_disk_stops_no_server(state: State, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_stops_no_server(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     """The cookie still tells whose a process is; that there is no record is logged."""
-    (state.folder / "away").mkdir()
-    away = State(open_folder(state.folder / "away"), state.owner)
+    (records.folder / "away").mkdir()
+    away = Records(open_folder(records.folder / "away"), records.owner)
     away.folder.rmdir()
     away.keep(Record(server="s", cookie=MARK, boot=boot()))
     assert [line.getMessage() for line in caplog.records] == ["state.not_written"]
@@ -324,12 +324,12 @@ def test_a_tcp_endpoint_has_one_too(tmp_path: Path) -> None:
     assert len(found) == 2
 
 
-def test_memory_and_cpu_are_of_the_whole_tree(state: State) -> None:
+def test_memory_and_cpu_are_of_the_whole_tree(records: Records) -> None:
     """Issue 4: what `status` shows is of the server and of all that it started, ended children included."""
     burn = "import os, time\nwhile time.process_time() < 0.2: pass\n"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); input()"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {parent!r}])"
-    cookie = state.new_cookie()
+    cookie = records.new_cookie()
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdin=subprocess.PIPE,

@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.config.schema import ServerConfig
-from broker.processes.container_options import Note, where_of
-from broker.processes.containers import Removal, Unknown, removal_of, told
+from broker.processes.container_options import ContainerNote, where_of
+from broker.processes.containers import Removal, UnknownEngine, removal_of, told
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher
 from broker.processes.program import SpawnError
-from broker.processes.records import Record, State, boot, held
+from broker.processes.records import Record, Records, boot, hold_records
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def server(*args: str, command: str = "docker", **env: str) -> ServerConfig:
     return ServerConfig(name="s", command=command, args=(*args, "run", "mcp/s"), env=env)
 
 
-def written(config: ServerConfig, environ: dict[str, str], cidfile: Path) -> Note:
+def written(config: ServerConfig, environ: dict[str, str], cidfile: Path) -> ContainerNote:
     """What a broker with this config writes down of it."""
     container, _ = told(config, f"/opt/{config.command}", cidfile.parent, cidfile)
     assert container is not None
     return container.noted({**environ, **config.env})
 
 
-def found(note: Note, config: ServerConfig | None, bin: Path, **environ: str) -> Removal:
+def found(note: ContainerNote, config: ServerConfig | None, bin: Path, **environ: str) -> Removal:
     """What the next broker would do."""
     folder = bin.parent
     environ = {"PATH": str(bin), **environ}
@@ -81,7 +81,7 @@ OTHERS: dict[str, ServerConfig | None] = {
 def test_another_engine_is_not_asked(why: str, bin: Path) -> None:
     """Law 8: it would say that it has no such container, and that would be taken for its end."""
     note = written(server("--context", "far"), {}, bin.parent / "s.cid")
-    with pytest.raises(Unknown, match="the config has no docker with the options and variables"):
+    with pytest.raises(UnknownEngine, match="the config has no docker with the options and variables"):
         found(note, OTHERS[why], bin)
 
 
@@ -94,14 +94,14 @@ def test_an_engine_that_others_can_replace_is_not_the_broker_s_own(bin: Path, tm
     note = written(server(), {}, tmp_path / "s.cid")
     path = os.pathsep.join((str(open_to_all), "", ".", os.path.relpath(bin), str(bin)))
     assert found(note, None, bin, PATH=path).container.engine == (str(bin / "docker"),)
-    with pytest.raises(Unknown):
+    with pytest.raises(UnknownEngine):
         found(note, None, bin, PATH=str(open_to_all))
 
 
 def test_an_id_is_read_from_the_broker_s_own_file_or_the_config_s(bin: Path, tmp_path: Path) -> None:
     """Else a record could have any file of the machine removed."""
-    note = Note(engine="docker", where=where_of([], {}), cidfile="/etc/passwd")
-    with pytest.raises(Unknown, match="/etc/passwd, which the config does not name"):
+    note = ContainerNote(engine="docker", where=where_of([], {}), cidfile="/etc/passwd")
+    with pytest.raises(UnknownEngine, match="/etc/passwd, which the config does not name"):
         found(note, None, bin)
     config = ServerConfig(name="s", command="docker", args=("run", "--cidfile", "my.cid", "mcp/s"))
     mine = written(config, {}, tmp_path / "s.cid")
@@ -119,39 +119,39 @@ def test_whatever_a_record_says_nothing_else_is_run(
     bin: Path, engine: str, where: str, cidfile: str, volumes: bool
 ) -> None:
     """Issue 13: never is a program run because a record names it."""
-    note = Note(engine=engine, where=where, cidfile=cidfile or str(bin.parent / "s.cid"))
+    note = ContainerNote(engine=engine, where=where, cidfile=cidfile or str(bin.parent / "s.cid"))
     try:
         removal = found(note, None, bin)
-    except Unknown:
+    except UnknownEngine:
         return
     assert removal.container.engine in {(str(bin / name),) for name in ("docker", "podman")}
     assert removal.container.cidfile == str(bin.parent / "s.cid")
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Iterator[State]:
+def records(tmp_path: Path) -> Iterator[Records]:
     """A state directory."""
-    with held(tmp_path / "state") as state:
-        yield state
+    with hold_records(tmp_path / "state") as records:
+        yield records
 
 
 def test_a_container_of_an_unknown_engine_is_told_and_its_server_waits(
-    state: State, bin: Path, caplog: pytest.LogCaptureFixture
+    records: Records, bin: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Laws 1 and 9: until the config names that engine again, or somebody has removed it by hand."""
-    launcher = Launcher(bin.parent, {"PATH": str(bin)}, state, None, 1024)
-    record = Record(server="s", cookie=state.new_cookie(), boot=boot())
-    cidfile = state.cidfile(record)
-    note = Note(engine="docker", where="elsewhere", cidfile=str(cidfile))
-    state.keep(Record(server="s", cookie=record.cookie, boot=boot(), container=note))
+    launcher = Launcher(bin.parent, {"PATH": str(bin)}, records, None, 1024)
+    record = Record(server="s", cookie=records.new_cookie(), boot=boot())
+    cidfile = records.cidfile(record)
+    note = ContainerNote(engine="docker", where="elsewhere", cidfile=str(cidfile))
+    records.keep(Record(server="s", cookie=record.cookie, boot=boot(), container=note))
     cidfile.write_text("0123456789ab")
     with caplog.at_level(logging.ERROR, "mcp-broker"):
-        end_leftovers(state, None, lambda one: launcher.removal_of(one, server()))
+        end_leftovers(records, None, lambda one: launcher.removal_of(one, server()))
     assert [line.getMessage() for line in caplog.records] == ["broker.leftover_container"]
-    assert len(state.records()) == 1
+    assert len(records.earlier()) == 1
     with pytest.raises(SpawnError, match=r"the config has no docker with .* remove the container by hand"):
         trio.run(launcher.end_owed, server())
     assert cidfile.exists()
     cidfile.unlink()
     trio.run(launcher.end_owed, server())
-    assert state.records() == []
+    assert records.earlier() == []

@@ -12,7 +12,7 @@ import pytest
 
 from broker.config.schema import ServerConfig
 from broker.processes.program import SpawnError, program_of
-from broker.processes.shebang import Broken, needed_by
+from broker.processes.shebang import NotRunnable, needed_by
 from tests.e2e.harness import running, toml
 from tests.e2e.test_command import command
 
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_run(content: bytes, said: str, tmp_path: Path) ->
     program = file(tmp_path, content)
     if not content.startswith(b"#!") and len(os.listdir("/proc/sys/fs/binfmt_misc")) > 2:
         pytest.skip("this machine runs files of other kinds too")
-    with pytest.raises(Broken, match=said):
+    with pytest.raises(NotRunnable, match=said):
         needed_by(str(program), tmp_path, PATH)
 
 
@@ -120,7 +120,7 @@ def test_a_binary_of_another_system(tmp_path: Path) -> None:
     loader = next(path for path in needed_by("/bin/sh", Path("/"), PATH))
     at = content.index(loader.encode())
     content[at : at + len(loader)] = b"/lib/ld-none.so".ljust(len(loader), b"x")
-    with pytest.raises(Broken, match="made for another system, whose loader /lib/ld-none"):
+    with pytest.raises(NotRunnable, match="made for another system, whose loader /lib/ld-none"):
         needed_by(str(file(tmp_path, bytes(content))), tmp_path, PATH)
 
 
@@ -131,7 +131,7 @@ def test_a_virtual_environment_whose_python_is_gone(tmp_path: Path) -> None:
     python.symlink_to("/opt/none/bin/python3.10")
     script = file(tmp_path, f"#!{python}\n".encode())
     with pytest.raises(
-        Broken, match=f"names {python}, a link to /opt/none/bin/python3.10, which is not there"
+        NotRunnable, match=f"names {python}, a link to /opt/none/bin/python3.10, which is not there"
     ):
         needed_by(str(script), tmp_path, PATH)
     config = ServerConfig(name="one", command=str(python))
@@ -153,7 +153,7 @@ def test_an_interpreter_may_be_a_script(tmp_path: Path) -> None:
     """The first one whose own is missing is named."""
     inner = file(tmp_path, b"#!/opt/none/sh\n", "inner")
     outer = file(tmp_path, f"#!{inner}\n".encode(), "outer")
-    with pytest.raises(Broken, match=f"the first line of {inner} names /opt/none/sh"):
+    with pytest.raises(NotRunnable, match=f"the first line of {inner} names /opt/none/sh"):
         needed_by(str(outer), tmp_path, PATH)
     ring = file(tmp_path, f"#!{tmp_path}/ring\n".encode(), "ring")
     needed_by(str(ring), tmp_path, PATH)  # the kernel says what it thinks of that

@@ -16,7 +16,7 @@ import pytest
 
 from broker.processes import trees
 from broker.processes.stub import RLIMIT_LOCKS
-from broker.processes.trees import Hunt, Mark, belonging_to, look_at, number_of
+from broker.processes.trees import Mark, TreeKiller, belonging_to, number_of, stat_of
 from tests.servers.escape import SYS_EXIT
 
 PATIENCE_S = 60.0
@@ -87,8 +87,8 @@ def test_a_thread_of_the_kernel_is_nobody_s() -> None:
         name = ""
     if name != "kthreadd\n":
         pytest.skip("the threads of the kernel are not seen here")
-    assert look_at(2) is None
-    assert look_at(os.getpid()) is not None
+    assert stat_of(2) is None
+    assert stat_of(os.getpid()) is not None
 
 
 def test_a_process_whose_first_thread_has_ended_is_there() -> None:
@@ -102,10 +102,10 @@ def test_a_process_whose_first_thread_has_ended_is_there() -> None:
         stat = Path(f"/proc/{process.pid}/stat")
         while stat.read_text().rpartition(") ")[2][0] != "Z":
             assert process.poll() is None
-        assert look_at(process.pid) is not None
+        assert stat_of(process.pid) is not None
         assert found(Mark(COOKIE)) == {process.pid}
         end([Mark(COOKIE)])
-        assert look_at(process.pid) is None
+        assert stat_of(process.pid) is None
         assert process.wait(PATIENCE_S) == -signal.SIGKILL
 
 
@@ -114,7 +114,7 @@ def test_all_are_stopped_before_one_is_killed(monkeypatch: pytest.MonkeyPatch) -
     sent: list[tuple[int, int]] = []
     send = trees._signal
 
-    def recorded(seen: trees.Seen, number: signal.Signals) -> None:
+    def recorded(seen: trees.ProcessStat, number: signal.Signals) -> None:
         sent.append((seen.pid, number))
         send(seen, number)
 
@@ -131,14 +131,14 @@ def test_all_are_stopped_before_one_is_killed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_always_starts_others_is_ended_too() -> None:
-    """Law 1: a hunt that finds new ones in every round kills all the same what it has stopped."""
+    """Law 1: a round that finds new ones in every round kills all the same what it has stopped."""
     mark = Mark(COOKIE)
-    hunt = Hunt([mark])
+    killer = TreeKiller([mark])
     left = []
     try:
         for _ in range(40):
             left.append(subprocess.Popen(["sleep", "300"], env={"MCP_BROKER_COOKIE": COOKIE}))
-            hunt.go_round()
+            killer.round()
         assert sum(process.poll() is not None for process in left) > 10
     finally:
         end([mark])
@@ -172,8 +172,8 @@ def test_what_does_nothing_but_fork_and_end_is_ended_too(tmp_path: Path) -> None
 
 def end(marks: list[Mark]) -> None:
     """As the broker ends a tree."""
-    hunt, nothing = Hunt(marks), 0
+    killer, nothing = TreeKiller(marks), 0
     until = time.monotonic() + PATIENCE_S
     while nothing < 2:
-        nothing = 0 if hunt.go_round() else nothing + 1
+        nothing = 0 if killer.round() else nothing + 1
         assert time.monotonic() < until

@@ -291,7 +291,7 @@ RULES = [
         not_who="broker.management.metrics broker.management.metrics_http",
         never="broker.management.metrics broker.management.metrics_http",
         cost=True,
-        broken_by=("broker.daemon: from broker.management.metrics_http import Scraping",),
+        broken_by=("broker.daemon: from broker.management.metrics_http import MetricsServer",),
     ),
     # The doctor.
     Rule(

@@ -17,7 +17,7 @@ from broker.config.schema import ServerConfig
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Ending, Event, Lifecycle
 from broker.core.servers.server import Server
-from broker.service.systemd import Manager, summary
+from broker.service.systemd import ServiceManager, summary
 
 ME = 4711
 
@@ -56,7 +56,7 @@ def listener(address: str) -> Iterator[Listener]:
 
 def test_each_thing_is_one_message(address: str, listener: Listener) -> None:
     """sd_notify(3): what is told, at a path and at an abstract address."""
-    manager = Manager(address)
+    manager = ServiceManager(address)
     manager.ready()
     manager.reloading()
     manager.stopping(within_s=12.5)
@@ -70,7 +70,7 @@ def test_each_thing_is_one_message(address: str, listener: Listener) -> None:
 
 def test_a_status_is_told_once_and_stays_one_line(address: str, listener: Listener) -> None:
     """What a server wrote may be part of it: a second line would be a message of its own."""
-    manager = Manager(address)
+    manager = ServiceManager(address)
     manager.status("4 of 5\nREADY=1")
     manager.status("4 of 5; READY=1")
     manager.status("5 of\t5")
@@ -82,9 +82,9 @@ def test_a_manager_that_does_not_listen_is_not_waited_for(
 ) -> None:
     """Law 9: it is logged, and the broker goes on."""
     logging.getLogger("mcp-broker").propagate = True
-    Manager(str(tmp_path / "nobody")).ready()
+    ServiceManager(str(tmp_path / "nobody")).ready()
     assert [record.getMessage() for record in caplog.records] == ["manager.not_told"]
-    Manager(None).ready()
+    ServiceManager(None).ready()
 
 
 @pytest.mark.parametrize(
@@ -101,21 +101,21 @@ def test_the_watchdog_is_for_the_process_that_it_names(
     environ: dict[str, str], watchdog_s: float | None
 ) -> None:
     """sd_watchdog_enabled(3): WATCHDOG_PID, where there is one, is who must give the sign."""
-    assert Manager.of(dict(environ), ME).watchdog_s == watchdog_s
+    assert ServiceManager.of(dict(environ), ME).watchdog_s == watchdog_s
 
 
 def test_what_the_manager_says_is_taken_out_of_the_environment() -> None:
     """No server inherits what is meant for the broker."""
     told = dict.fromkeys(["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"], "1")
     told |= {"LISTEN_FDS": "2", "LISTEN_PID": "1", "LISTEN_FDNAMES": "a:b", "PATH": "/bin"}
-    assert Manager.of(told, ME).sockets == {}
+    assert ServiceManager.of(told, ME).sockets == {}
     assert told == {"PATH": "/bin"}
 
 
 # --- the sign of life --------------------------------------------------------------------------------
 
 
-async def _watch(manager: Manager, stuck: trio.Event, for_s: float) -> None:
+async def _watch(manager: ServiceManager, stuck: trio.Event, for_s: float) -> None:
     with trio.move_on_after(for_s):
         await manager.feed(stuck.wait, trio.lowlevel.checkpoint)
 
@@ -124,13 +124,15 @@ def test_a_broker_that_lives_says_so_twice_in_the_time(address: str, listener: L
     """sd_watchdog_enabled(3): at half of WATCHDOG_USEC."""
     alive = trio.Event()
     alive.set()
-    trio.run(_watch, Manager(address, 30.0), alive, 61.0, clock=MockClock(autojump_threshold=0))
+    trio.run(_watch, ServiceManager(address, 30.0), alive, 61.0, clock=MockClock(autojump_threshold=0))
     assert listener.heard() == ["WATCHDOG=1"] * 5
 
 
 def test_a_part_that_is_stuck_keeps_the_sign_back(address: str, listener: Listener) -> None:
     """Issue 6: fed from the loop that serves requests, so that a stuck one is started again."""
-    trio.run(_watch, Manager(address, 30.0), trio.Event(), 300.0, clock=MockClock(autojump_threshold=0))
+    trio.run(
+        _watch, ServiceManager(address, 30.0), trio.Event(), 300.0, clock=MockClock(autojump_threshold=0)
+    )
     assert listener.heard() == []
 
 
@@ -188,5 +190,5 @@ def test_a_long_reason_is_clipped() -> None:
 
 def test_a_message_of_several_lines_is_one_status(address: str, listener: Listener) -> None:
     """Every mistake of a config is in it."""
-    Manager(address).status("broker.toml: 2 mistakes\n  one\n  two")
+    ServiceManager(address).status("broker.toml: 2 mistakes\n  one\n  two")
     assert listener.heard() == ["STATUS=broker.toml: 2 mistakes; one; two"]

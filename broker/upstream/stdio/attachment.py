@@ -14,7 +14,7 @@ from broker.core.servers.start import LOOK_S
 from broker.hub import Hub
 from broker.processes.exit_status import ExitStatus
 from broker.processes.process import Process
-from broker.upstream.stdio.pipe import LineTooLong, Upstream
+from broker.upstream.stdio.pipe import LineTooLong, Pipe
 from broker.upstream.stdio.stderr import StderrLog
 
 _ENVELOPE_BYTES = 65_536
@@ -37,7 +37,7 @@ _OVERFULL = (
 )
 
 
-class Watch:
+class Attachment:
     """What sees to one process.
 
     Args:
@@ -71,7 +71,7 @@ class Watch:
         self.read = trio.Event()
         """Set once the process has read what it was asked first."""
         self._max_waiting_bytes = 2 * max_message_bytes + _BESIDE_CALLS_BYTES
-        self.upstream = Upstream(
+        self.pipe = Pipe(
             process.stdin,
             process.stdout,
             max_line_bytes=max_message_bytes + _ENVELOPE_BYTES,
@@ -93,7 +93,7 @@ class Watch:
         nursery.start_soon(self._read)
         nursery.start_soon(self._flush)
         nursery.start_soon(self._look, watchdog_s)
-        nursery.start_soon(self.upstream.watch)
+        nursery.start_soon(self.pipe.watch)
         nursery.start_soon(self._log.drain, self._process.stderr, self._heard)
         nursery.start_soon(self._look_at_tree)
         nursery.start_soon(self._look_at_stdin)
@@ -102,7 +102,7 @@ class Watch:
         """Tell when the process has read what it was asked, until it is ready: it runs, or it hangs at it."""
         await trio.sleep(_STDIN_LOOK_S)
         while self._lifecycle.state is State.HANDSHAKE:
-            if not self.upstream.unread():
+            if not self.pipe.unread():
                 self._hub.taken(self._name)
                 self.read.set()
             await trio.sleep(_STDIN_LOOK_S)
@@ -123,7 +123,7 @@ class Watch:
 
             async def read() -> None:
                 try:
-                    await self.upstream.read(lambda line: self._take(line), self._hub.settle, self._caught_up)
+                    await self.pipe.read(lambda line: self._take(line), self._hub.settle, self._caught_up)
                 except LineTooLong:
                     self._tell(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
                 over.set()
@@ -138,7 +138,7 @@ class Watch:
             # The last lines may come after the exit, and the exit after the last line.
             nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
             if self._process.exit_status() is not None:
-                await self.upstream.caught_up(self._process.stderr)
+                await self.pipe.caught_up(self._process.stderr)
                 nursery.cancel_scope.cancel()
         await self._tell_end()
 
@@ -205,7 +205,7 @@ class Watch:
                 before = now
 
     async def _flush(self) -> None:
-        await self.upstream.flush()
+        await self.pipe.flush()
         with trio.move_on_after(_LAST_WORDS_S):
             await self._process.exited()
             return  # that is why, and `_read` tells how

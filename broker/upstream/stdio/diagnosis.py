@@ -17,7 +17,16 @@ from typing import Any
 import msgspec
 
 from broker.upstream.stdio.severity import severity
-from broker.upstream.stdio.stderr_lines import BOX, NOISE, Rank, Reader, Report, joined, rest, without_border
+from broker.upstream.stdio.stderr_lines import (
+    BOX,
+    NOISE,
+    ErrorReport,
+    Rank,
+    Reader,
+    joined,
+    rest,
+    without_border,
+)
 from broker.upstream.stdio.tracebacks import is_traceback, javascript, jvm, panic, python
 
 MAX_CHARS = 400
@@ -37,7 +46,7 @@ def cause_in(lines: Sequence[str]) -> str | None:
         lines: what it wrote last, the newest at the end, without colours; indentation matters.
     """
     plain = [without_border(line if line.startswith("{") else line[:_LOOK_AT]) for line in lines]
-    best: Report | None = None
+    best: ErrorReport | None = None
     for report in _reports(plain):
         if best is None or report.rank >= best.rank or _survived(plain, best, report.end):
             best = report
@@ -54,7 +63,7 @@ def _clipped(text: str) -> str:
     return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
 
 
-def _survived(plain: Sequence[str], report: Report, until: int) -> bool:
+def _survived(plain: Sequence[str], report: ErrorReport, until: int) -> bool:
     """Whether so many ordinary lines follow that the server went on; frames and borders do not count."""
     newer = sum(
         bool(line) and line[0] not in " -}" and not NOISE.match(line) for line in plain[report.end : until]
@@ -65,7 +74,7 @@ def _survived(plain: Sequence[str], report: Report, until: int) -> bool:
 # --- reports --------------------------------------------------------------------------------------------
 
 
-def _reports(plain: Sequence[str]) -> Iterator[Report]:
+def _reports(plain: Sequence[str]) -> Iterator[ErrorReport]:
     at = 0
     while at < len(plain):
         report = next((found for read in _READERS if (found := read(plain, at)) is not None), None)
@@ -84,7 +93,7 @@ _NPM_FACT = re.compile(
 _NPM_WRAPPED = ("command failed", "Lifecycle script")
 
 
-def _npm(plain: Sequence[str], at: int) -> Report | None:
+def _npm(plain: Sequence[str], at: int) -> ErrorReport | None:
     """What npm says in many lines: its code, and the first sentence; two where a package is missing."""
     end = at
     while end < len(plain) and _NPM.match(plain[end]):
@@ -96,16 +105,16 @@ def _npm(plain: Sequence[str], at: int) -> Report | None:
     told = [text.strip() for text in said if text.strip() and not _NPM_FACT.match(text)]
     if not told:
         text = next((text for text in said if text.startswith(_NPM_WRAPPED)), said[0])
-        return Report(f"npm error {text}", Rank.WRAPPER, end)
+        return ErrorReport(f"npm error {text}", Rank.WRAPPER, end)
     shown = "; ".join(re.sub(r"^\d{3}\s+", "", text) for text in told[: 2 if code == "E404" else 1])
-    return Report(f"npm error {code}: {shown}" if code else f"npm error {shown}", Rank.EXCEPTION, end)
+    return ErrorReport(f"npm error {code}: {shown}" if code else f"npm error {shown}", Rank.EXCEPTION, end)
 
 
 _MIETTE = re.compile(r"\s*(?:\u00d7|x|error:) (?P<text>.+)$")
 _ARROW = re.compile(r"\s*[\u2570\u251c]\u2500*\u25b6 (?P<text>.+)$")
 
 
-def _miette(plain: Sequence[str], at: int) -> Report | None:
+def _miette(plain: Sequence[str], at: int) -> ErrorReport | None:
     """An error of uv or another Rust program: its sentence, and down the arrows why."""
     begins = _MIETTE.match(plain[at])
     if begins is None or at + 1 >= len(plain) or not _ARROW.match(plain[at + 1]):
@@ -120,14 +129,14 @@ def _miette(plain: Sequence[str], at: int) -> Report | None:
         else:
             break
         end = number + 1
-    return Report(": ".join(parts), Rank.EXCEPTION, end)
+    return ErrorReport(": ".join(parts), Rank.EXCEPTION, end)
 
 
 _ERROR = re.compile(r"(?:[\w./-]+: )?(?i:error|fatal)(?:\[\w+\])?: (?P<text>.+)$")
 _CAUSED_BY = re.compile(r"\s*Caused by:(?P<text>.*)$")
 
 
-def _anyhow(plain: Sequence[str], at: int) -> Report | None:
+def _anyhow(plain: Sequence[str], at: int) -> ErrorReport | None:
     """`error: …` with `Caused by:` below it, of anyhow, cargo and uv."""
     if not _ERROR.match(plain[at]):
         return None
@@ -139,10 +148,10 @@ def _anyhow(plain: Sequence[str], at: int) -> Report | None:
         causes.append(re.sub(r"^(?:Caused by:|\d+:)\s*", "", plain[end].strip()))
         end += 1
     deepest = next((cause for cause in reversed(causes) if cause), None)
-    return Report(joined(plain[at].strip(), deepest), Rank.EXCEPTION, end)
+    return ErrorReport(joined(plain[at].strip(), deepest), Rank.EXCEPTION, end)
 
 
-def _titled(plain: Sequence[str], at: int) -> Report | None:
+def _titled(plain: Sequence[str], at: int) -> ErrorReport | None:
     """A box that is called an error, as typer draws it."""
     if not plain[at].startswith(BOX) or "rror" not in plain[at] or is_traceback(plain[at]):
         return None
@@ -151,7 +160,7 @@ def _titled(plain: Sequence[str], at: int) -> Report | None:
         if not line:
             break
         inside.append(line.strip())
-    return Report(" ".join(inside), Rank.EXCEPTION, at + 1 + len(inside)) if inside else None
+    return ErrorReport(" ".join(inside), Rank.EXCEPTION, at + 1 + len(inside)) if inside else None
 
 
 _SIGNS = re.compile(
@@ -175,15 +184,15 @@ _EPILOGUE = re.compile(
 """Says that it is over, and leaves the cause to the lines before."""
 
 
-def _line(plain: Sequence[str], at: int) -> Report | None:
+def _line(plain: Sequence[str], at: int) -> ErrorReport | None:
     """Any other line, by the signs in it."""
     line = plain[at].strip()
     if not line or line.startswith((BOX.strip(), "- ", "at ", "from ", "}")) or NOISE.match(line):
         return None
     if line.startswith("{") and (said := _of_json(line)):
-        return Report(said, Rank.ERROR, at + 1)
+        return ErrorReport(said, Rank.ERROR, at + 1)
     line = line[:_LOOK_AT]
-    return Report(line, _rank(plain[at], line), at + 1)
+    return ErrorReport(line, _rank(plain[at], line), at + 1)
 
 
 def _rank(line: str, text: str) -> Rank:

@@ -34,7 +34,7 @@ class LineTooLong(Exception):
     """A line without an end: the server cannot be understood any more."""
 
 
-class Upstream:
+class Pipe:
     """stdin and stdout of one process.
 
     Args:

@@ -22,7 +22,7 @@ class Rank(IntEnum):
     EXCEPTION = 4  # an exception, a panic, the refusal of a package manager
 
 
-class Report(Struct, frozen=True):
+class ErrorReport(Struct, frozen=True):
     """What some lines say together; `end` is the index behind the last of them."""
 
     text: str
@@ -30,7 +30,7 @@ class Report(Struct, frozen=True):
     end: int
 
 
-Reader = Callable[[Sequence[str], int], Report | None]
+Reader = Callable[[Sequence[str], int], ErrorReport | None]
 """Reads the report that begins with this line, if one of its kind does."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from broker.upstream.stdio.stderr_lines import BOX, SIBLING, Rank, Report, joined, rest
+from broker.upstream.stdio.stderr_lines import BOX, SIBLING, ErrorReport, Rank, joined, rest
 
 _HEADER = "Traceback (most recent call last)"
 
@@ -31,7 +31,7 @@ _GROUP_NAME = re.compile(r"(?:[\w.]*\.)?\w*ExceptionGroup$")
 _IGNORED = re.compile(r"Exception ignored in|Task exception was never retrieved|Task was destroyed")
 
 
-def python(plain: Sequence[str], at: int) -> Report | None:
+def python(plain: Sequence[str], at: int) -> ErrorReport | None:
     """A traceback with what it is chained to, or the first exception within a group of them.
 
     A sub-exception stands in the group, and its own chain before it.
@@ -54,7 +54,7 @@ def python(plain: Sequence[str], at: int) -> Report | None:
     if any(how == "within" for how, *_ in found):
         end = _behind_siblings(plain, end)
     ignored = any(map(_IGNORED.match, plain[max(0, at - 2) : at]))
-    return Report(_chained(found), Rank.WRAPPER if ignored else Rank.EXCEPTION, end)
+    return ErrorReport(_chained(found), Rank.WRAPPER if ignored else Rank.EXCEPTION, end)
 
 
 def _behind_siblings(plain: Sequence[str], end: int) -> int:
@@ -136,7 +136,7 @@ _FRAME = re.compile(r"\s+at |\s+\^|\s*throw |- /|\s+\[?cause\]?:|\s+\.\.\. ")
 _JS_CAUSE = re.compile(r"\s+\[cause\]: (?P<error>.+?)(?: \{)?$")
 
 
-def javascript(plain: Sequence[str], at: int) -> Report | None:
+def javascript(plain: Sequence[str], at: int) -> ErrorReport | None:
     """An error of Node.js, Deno or Bun with its stack, its properties and its cause."""
     shown = _JS.match(plain[at])
     if shown is None:
@@ -149,7 +149,7 @@ def javascript(plain: Sequence[str], at: int) -> Report | None:
         cause = found["error"] if found else cause
         end += 1
     stack = any(map(_FRAME.match, plain[at + 1 : end])) or end - at > 2
-    return Report(
+    return ErrorReport(
         f"{text} (caused by {cause})" if cause else text, Rank.EXCEPTION if stack else Rank.ERROR, end
     )
 
@@ -183,7 +183,7 @@ _JVM = re.compile(
 _JVM_CAUSE = re.compile(r"(?:Caused by: |\s*---> )(?P<error>.*)$")
 
 
-def jvm(plain: Sequence[str], at: int) -> Report | None:
+def jvm(plain: Sequence[str], at: int) -> ErrorReport | None:
     """An exception of Java or .NET, with the deepest of its causes."""
     if not (_JVM.match(plain[at]) or _LAUNCHER.match(plain[at])):
         return None
@@ -194,7 +194,7 @@ def jvm(plain: Sequence[str], at: int) -> Report | None:
         end += 1
     if not any(re.match(r"\s+at |Caused by", line) for line in plain[at + 1 : end]):
         return None
-    return Report(joined(plain[at].strip(), cause), Rank.EXCEPTION, end)
+    return ErrorReport(joined(plain[at].strip(), cause), Rank.EXCEPTION, end)
 
 
 _LAUNCHER = re.compile(r"Error: Could not find or load main class ")
@@ -203,15 +203,17 @@ _LAUNCHER = re.compile(r"Error: Could not find or load main class ")
 _RUST = re.compile(r"thread '[^']*'(?: \(\d+\))? panicked at (?P<where>.*)$")
 
 
-def panic(plain: Sequence[str], at: int) -> Report | None:
+def panic(plain: Sequence[str], at: int) -> ErrorReport | None:
     """A panic of Rust or Go, or an exception of C++ that nobody caught."""
     line = plain[at]
     if found := _RUST.match(line):
         below = plain[at + 1].strip() if at + 1 < len(plain) else ""
-        return Report(f"{line} {below}" if found["where"].endswith(":") else line, Rank.EXCEPTION, at + 2)
+        return ErrorReport(
+            f"{line} {below}" if found["where"].endswith(":") else line, Rank.EXCEPTION, at + 2
+        )
     if line.startswith(("panic: ", "fatal error: ")):
         end = next((n for n, below in rest(plain, at + 1) if not below.startswith(" ")), len(plain))
-        return Report(line.strip(), Rank.EXCEPTION, end)
+        return ErrorReport(line.strip(), Rank.EXCEPTION, end)
     if line.startswith("terminate called ") and at + 1 < len(plain):
-        return Report(f"{line} {plain[at + 1].strip()}", Rank.EXCEPTION, at + 2)
+        return ErrorReport(f"{line} {plain[at + 1].strip()}", Rank.EXCEPTION, at + 2)
     return None

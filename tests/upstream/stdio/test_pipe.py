@@ -13,7 +13,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from broker.upstream.stdio.pipe import LineTooLong, Upstream
+from broker.upstream.stdio.pipe import LineTooLong, Pipe
 from tests.core.residue import residue
 
 PATIENCE_S = 60.0
@@ -37,13 +37,13 @@ def test_what_was_written_is_read_though_the_pipe_stays_open() -> None:
     stdout; the answers that it wrote before count, the end of the stream is not waited for."""
 
     async def main(ours: int, theirs: int, errors: int, their_errors: int) -> list[bytes]:
-        upstream = Upstream(-1, ours, max_line_bytes=100, congested=lambda _: None)
+        pipe = Pipe(-1, ours, max_line_bytes=100, congested=lambda _: None)
         lines: list[bytes] = []
         with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(upstream.read, lines.append, lambda: None)
+                nursery.start_soon(pipe.read, lines.append, lambda: None)
                 await trio.to_thread.run_sync(os.write, theirs, b"x\n" * LINES)
-                await upstream.caught_up(errors)
+                await pipe.caught_up(errors)
                 nursery.cancel_scope.cancel()
         return lines
 
@@ -55,7 +55,7 @@ def test_what_others_read_is_waited_for_too() -> None:
     """Law 10: the last line on stderr tells the cause, more often than not."""
 
     async def main(ours: int, theirs: int, errors: int, their_errors: int) -> bytes:
-        upstream = Upstream(-1, ours, max_line_bytes=100, congested=lambda _: None)
+        pipe = Pipe(-1, ours, max_line_bytes=100, congested=lambda _: None)
         os.write(their_errors, b"the cause")
         said = b""
 
@@ -67,7 +67,7 @@ def test_what_others_read_is_waited_for_too() -> None:
         with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(drain)
-                await upstream.caught_up(errors)
+                await pipe.caught_up(errors)
                 assert said == b"the cause"
         return said
 
@@ -83,7 +83,7 @@ def test_without_a_descriptor_it_is_not_watched(monkeypatch: pytest.MonkeyPatch)
 
     async def main(ours: int) -> None:
         monkeypatch.setattr(select, "epoll", none_left)  # trio itself has its own by now
-        await Upstream(ours, -1, max_line_bytes=100, congested=lambda _: None).watch()
+        await Pipe(ours, -1, max_line_bytes=100, congested=lambda _: None).watch()
 
     with pipe() as (ours, _):
         trio.run(main, ours)
@@ -93,10 +93,10 @@ def test_the_end_of_a_stream_is_nothing_to_read() -> None:
     """Else a process that closed all of its pipes would be waited for."""
 
     async def main(ours: int, errors: int) -> None:
-        upstream = Upstream(-1, ours, max_line_bytes=100, congested=lambda _: None)
+        pipe = Pipe(-1, ours, max_line_bytes=100, congested=lambda _: None)
         with trio.fail_after(PATIENCE_S):
-            await upstream.read(lambda _: None, lambda: None)
-            await upstream.caught_up(errors)
+            await pipe.read(lambda _: None, lambda: None)
+            await pipe.caught_up(errors)
 
     ends = [os.pipe(), os.pipe()]
     for ours, theirs in ends:
@@ -114,19 +114,19 @@ def test_when_its_stdin_is_closed_nobody_touches_that_number_any_more(waiting: b
     async def main() -> None:
         theirs, ours = os.pipe()
         os.set_blocking(ours, False)
-        upstream = Upstream(ours, -1, max_line_bytes=100, congested=lambda _: None)
+        pipe = Pipe(ours, -1, max_line_bytes=100, congested=lambda _: None)
         if waiting:
-            upstream.write(b"x" * 10_000_000)
+            pipe.write(b"x" * 10_000_000)
         with trio.fail_after(PATIENCE_S):
             async with trio.open_nursery() as nursery:
                 if waiting:
-                    nursery.start_soon(upstream.flush)
+                    nursery.start_soon(pipe.flush)
                     await trio.testing.wait_all_tasks_blocked()
-                upstream.close()
+                pipe.close()
                 trio.lowlevel.notify_closing(ours)
                 os.close(ours)
-                nursery.start_soon(upstream.watch)
-                nursery.start_soon(upstream.flush)
+                nursery.start_soon(pipe.watch)
+                nursery.start_soon(pipe.flush)
         os.close(theirs)
 
     trio.run(main)
@@ -142,13 +142,13 @@ def test_every_line_is_held_to_the_limit(before: bytes, end: bytes, size: int) -
     """Law 6: behind a shorter line of the same read, 400,000 bytes passed a limit of 131,072."""
 
     async def main(ours: int, theirs: int) -> list[int]:
-        upstream = Upstream(-1, ours, max_line_bytes=LIMIT, congested=lambda _: None)
+        pipe = Pipe(-1, ours, max_line_bytes=LIMIT, congested=lambda _: None)
         sizes: list[int] = []
         async with trio.open_nursery() as nursery:
 
             async def read() -> None:
                 with pytest.raises(LineTooLong) if size > LIMIT else nullcontext():
-                    await upstream.read(lambda line: sizes.append(len(line)), lambda: None)
+                    await pipe.read(lambda line: sizes.append(len(line)), lambda: None)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(read)
@@ -166,7 +166,7 @@ def test_the_next_line_waits_until_the_last_one_is_caught_up_with() -> None:
     """Law 6: what a line has to be told to many is not met by a thousand further lines."""
 
     async def main(ours: int, theirs: int) -> None:
-        upstream = Upstream(-1, ours, max_line_bytes=LIMIT, congested=lambda _: None)
+        pipe = Pipe(-1, ours, max_line_bytes=LIMIT, congested=lambda _: None)
         lines: list[bytes] = []
         may = trio.Event()
 
@@ -175,7 +175,7 @@ def test_the_next_line_waits_until_the_last_one_is_caught_up_with() -> None:
             return line == b"much"
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(upstream.read, take, lambda: None, may.wait)
+            nursery.start_soon(pipe.read, take, lambda: None, may.wait)
             os.write(theirs, b"much\nmore\n")
             await trio.testing.wait_all_tasks_blocked()
             assert lines == [b"much"]
@@ -197,7 +197,7 @@ def test_what_waits_for_a_server_that_does_not_read_has_a_limit() -> None:
         os.set_blocking(ours, False)
         os.set_blocking(theirs, False)
         told: list[str] = []
-        upstream = Upstream(
+        pipe = Pipe(
             ours,
             -1,
             max_line_bytes=LIMIT,
@@ -206,11 +206,11 @@ def test_what_waits_for_a_server_that_does_not_read_has_a_limit() -> None:
             overfull=lambda: told.append("overfull"),
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(upstream.flush)
-            upstream.write(b"x" * 1_000_000)  # more than the pipe and the limit hold
+            nursery.start_soon(pipe.flush)
+            pipe.write(b"x" * 1_000_000)  # more than the pipe and the limit hold
             for _ in range(10):
-                upstream.write(b"{}\n")
-            assert residue(upstream) == {}
+                pipe.write(b"{}\n")
+            assert residue(pipe) == {}
             with trio.fail_after(PATIENCE_S):
                 while nursery.child_tasks:
                     with suppress(BlockingIOError):
