@@ -57,8 +57,9 @@ SHIM_CORE = " ".join(
 
 
 ROOMS = {
-    "broker.__main__": "command",
-    "broker.command": "daemon processes service config base",
+    "broker.__main__": "command gateway",
+    "broker.command": "gateway daemon processes service config base",
+    "broker.gateway": "service config base",
     "broker.daemon": "management upstream frontend processes service hub core config base",
     "broker.management": "upstream frontend processes service hub core config base",
     "broker.upstream": "processes service hub core config base",
@@ -339,11 +340,32 @@ RULES = [
         cost=True,
         broken_by=("broker.command.doctor.report: from rich.table import Table",),
     ),
+    # The gateway.
+    Rule(
+        "the gateway is a client of the broker: of the shim it imports what any client does",
+        who="broker.gateway broker.gateway.*",
+        never="trio client_shim",
+        unless="client_shim.BrokerClient client_shim.errors client_shim.text client_shim.trusted "
+        "client_shim.permissions client_shim.transport.endpoint",
+        broken_by=(
+            "broker.gateway.conversation: import trio",
+            "broker.gateway.conversation: from client_shim.asyncio.connection import Connection",
+        ),
+    ),
+    Rule(
+        "what the gateway decides is sans-io",
+        who="broker.gateway.conversation broker.gateway.effects broker.gateway.jsonrpc",
+        only=f"{PURE} msgspec broker.base broker.gateway",
+        broken_by=(
+            "broker.gateway.conversation: import asyncio",
+            "broker.gateway.jsonrpc: from client_shim import BrokerClient",
+        ),
+    ),
     # The shim.
     Rule(
         "of the shim the broker imports the wire protocol, and what makes text fit to show and paths safe",
         who="broker broker.*",
-        not_who="broker.command broker.command.*",
+        not_who="broker.command broker.command.* broker.gateway broker.gateway.*",
         never="client_shim",
         unless="client_shim.wire client_shim.text client_shim.trusted client_shim.permissions",
         broken_by=(

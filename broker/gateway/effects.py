@@ -1,0 +1,92 @@
+"""What a conversation tells its shell to do, and how the shell says that a call ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+RequestId = bytes
+"""The id of a client's request as JSON text, such as `1` or `"a"`: `jsonrpc.ClientRequest.id`."""
+
+
+class SendMessage(Struct, frozen=True):
+    """Write a message to the client.
+
+    `belongs_to` is the request on whose stream the message goes; `None`: it goes to whatever stream listens
+    to messages of no request (the pipe, a GET stream), and is dropped where no stream does.
+    """
+
+    message: bytes
+    """One JSON-RPC message on one line, without the line end."""
+    belongs_to: RequestId | None = None
+    code: int | None = None
+    """The code of a JSON-RPC error that answers a request; `None` for every other message."""
+
+
+class FinishRequest(Struct, frozen=True):
+    """The stream of a request has its last message: of an answered request, or, without one, of a cancelled.
+
+    It comes exactly once for each request that the conversation took in.
+    """
+
+    request: RequestId
+
+
+class MakeCall(Struct, frozen=True):
+    """Make a request to the broker, for the server of the conversation. `call` numbers it, from 1 up.
+
+    `timeout_s` of `None` leaves the deadline to the configuration of the server.
+    """
+
+    call: int
+    method: str
+    params: bytes | None = None
+    meta: dict[str, Any] | None = None
+    timeout_s: float | None = None
+    wants_progress: bool = False
+
+
+class CancelCall(Struct, frozen=True):
+    """CancelCall a call. Nothing that is still said about it is of interest."""
+
+    call: int
+    reason: str | None = None
+
+
+class ListenTo(Struct, frozen=True):
+    """Hear from now on of the server's lists, and of these resources, in place of what was heard before.
+
+    The outcome of the call `call` is the broker's answer to `listen`.
+    """
+
+    call: int
+    lists: bool
+    uris: frozenset[str]
+
+
+Effect = SendMessage | FinishRequest | MakeCall | CancelCall | ListenTo
+
+
+class ServerResult(Struct, frozen=True):
+    """A call ended with a result: the bytes that the server sent."""
+
+    body: bytes
+
+
+class ServerRefusal(Struct, frozen=True):
+    """A call ended with a JSON-RPC error of the server: the error object in the bytes that it came in."""
+
+    body: bytes
+
+
+class BrokerFault(Struct, frozen=True):
+    """The broker ended a call, or could not be reached. `code` is one of the broker's (docs/messages.md)."""
+
+    code: str
+    message: str
+    hint: str = ""
+    data: dict[str, Any] = {}
+
+
+Outcome = ServerResult | ServerRefusal | BrokerFault
