@@ -146,7 +146,7 @@ def _classify(seen: _Envelope) -> Incoming:
 
 def _params(raw: Raw | UnsetType) -> bytes | None:
     """The params on one line; null counts as absent."""
-    if raw is UNSET or memoryview(raw) == b"null":
+    if raw is UNSET or bytes(memoryview(raw)[:1]) == b"n":
         return None
     return bytes(raw).translate(_ONE_LINE)
 

@@ -425,5 +425,7 @@ def test_without_the_extra_the_config_says_what_to_install(
     path.write_text(toml({"servers.one": {"command": "x"}}))
     assert config_file.read(path, {}).broker.metrics is None
     path.write_text(toml({"broker": {"metrics": "127.0.0.1:9464"}, "servers.one": {"command": "x"}}))
-    with pytest.raises(ConfigError, match=r"no prometheus_client; run pip install 'mcp-shared-broker\[metrics\]'"):
+    with pytest.raises(
+        ConfigError, match=r"no prometheus_client; run pip install 'mcp-shared-broker\[metrics\]'"
+    ):
         config_file.read(path, {})
