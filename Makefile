@@ -11,6 +11,7 @@ VENV  := .venv/$(STAMP)
 MCP1  := .venv-mcp1/$(STAMP)
 NODE  := tests/node/node_modules/.installed
 PEERS := mcp-proxy fastmcp
+CHECKS := tests/project/test_architecture.py tests/project/test_words.py
 BIN   := .venv/bin
 PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -28,13 +29,13 @@ run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
 # Files run side by side, the longest first (tests/conftest.py); what `check` has run is not run again.
 test: check $(MCP1) node ## Set up, check, and run all tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
-	    --ignore tests/project/test_architecture.py
+	    $(foreach file,$(CHECKS),--ignore $(file))
 
-check: $(VENV) ## Check style, format, types and the rules of who may import whom
+check: $(VENV) ## Check style, format, types, the import rules and the wording
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/project/test_architecture.py
+	$(BIN)/python -m pytest --quiet $(CHECKS)
 
 bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12 minutes)
 	@.venv/$(PIP) --editable '.[bench]'

@@ -1,4 +1,4 @@
-"""The life of a server for who runs it: its states, and what becomes of its calls when it dies."""
+"""The life of a server for its operator: its states, and how its calls end when it dies."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ _PLACE = re.compile(r"\{(\w+)(:s)?\}")
 
 
 def fates(language: Language) -> str:
-    """What becomes of a call when its server dies: first what does no harm, then why the others end."""
-    head = {"en": ("the call", "what becomes of it"), "zh": ("调用", "结果")}
+    """Return how a call ends when its server dies: first the harmless ones, then why the others end."""
+    head = {"en": ("the call", "how it goes on"), "zh": ("调用", "结果")}
     said = TEXTS["fates"]
     again, ends = said["again"][language], said["ends"][language]
     rows = [[said["line"][language], said["line"][f"{language}_fate"]]]

@@ -1,0 +1,119 @@
+"""Plain technical English: phrases that hide the actor or the term are not written here.
+
+Each phrase has a plainer one; the sentence that needs the phrase lacks a subject or a term of the field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+READ = """
+README.md CHANGELOG.md Makefile Dockerfile broker.toml pyproject.toml
+docs examples systemd benchmarks tests/project
+"""
+"""The files and folders that are read; a code room joins when it is clean."""
+
+KINDS = {".py", ".md", ".toml", ".service", ".socket", ".yaml", ".yml", ""}
+
+ITSELF = Path(__file__)
+
+BANNED = {
+    "what becomes of": "say what happens: how it ends, which … it has",
+    "is none": "is not a …",
+    "none of the protocol": "malformed, unknown",
+    "in vain": "will not help",
+    "is to be": "must be, or name who does it",
+    "of such": "of this, of these",
+    "such that … not": "so that",
+    "who is … is": "name the actor",
+    "whose is": "which … owns, belongs to",
+    "has it so": "say it",
+    "come to nothing": "has no effect, fails",
+    "comes to nothing": "has no effect, fails",
+    "see to": "handle, make",
+    "sees to": "handles, makes",
+    "at the longest": "at most",
+    "for good": "permanently",
+    "all the same": "nevertheless, still",
+    "in what way": "how",
+}
+"""phrase → what to write instead; `…` stands for some words of the sentence"""
+
+
+def pattern_of(phrase: str) -> re.Pattern[str]:
+    """Return the pattern of a phrase, which may begin a sentence, and be broken over lines of a comment."""
+    words = [r"[^.]{1,60}?" if word == "…" else re.escape(word) for word in phrase.split()]
+    first = f"[{words[0][0]}{words[0][0].upper()}]{words[0][1:]}"
+    gap = r"(?:[^\S\n]+|[^\S\n]*\n[^\S\n]*#?[^\S\n]*)"
+    return re.compile(rf"\b{gap.join([first, *words[1:]])}\b")
+
+
+PATTERNS = {phrase: pattern_of(phrase) for phrase in BANNED}
+
+
+def found_in(text: str) -> Iterator[tuple[int, str]]:
+    """Return the line and the phrase of each banned phrase in a text."""
+    for phrase, pattern in PATTERNS.items():
+        for match in pattern.finditer(text):
+            yield text.count("\n", 0, match.start()) + 1, phrase
+
+
+def files() -> Iterator[Path]:
+    """Return the files that are read, without what is generated or installed, and without Chinese pages."""
+    for name in READ.split():
+        path = ROOT / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            parts = set(file.relative_to(ROOT).parts)
+            installed = parts & {"node_modules", "__pycache__", "out"} or any(p[:5] == ".venv" for p in parts)
+            if file.is_file() and not installed and file.suffix in KINDS and ".zh-CN." not in file.name:
+                yield file
+
+
+def written(file: Path) -> str:
+    """Return what a person wrote in a file: in the blocks of a page is what another file says."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix != ".md":
+        return text
+    blank = lambda block: "\n" * block[0].count("\n")  # noqa: E731
+    return re.sub(r"<!-- generated:.*?<!-- /generated -->", blank, text, flags=re.DOTALL)
+
+
+FILES = [file for file in files() if file != ITSELF]
+
+
+def test_everything_is_read() -> None:
+    """A name in the list that no file has would guard nothing."""
+    assert [name for name in READ.split() if not (ROOT / name).exists()] == []
+    assert len(FILES) > 50
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_banned_phrase_is_written(file: Path) -> None:
+    """In docstrings, comments, messages and pages alike."""
+    found = [
+        f"{file.relative_to(ROOT)}:{line}: {phrase!r}: {BANNED[phrase]}"
+        for line, phrase in found_in(written(file))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("What becomes of it.", ["what becomes of"]),
+        ("# a line that\n    # is none of ours", ["is none"]),
+        ('"""It sees\n    to it."""', ["sees to"]),
+        ("if x is None: see_to(x)", []),
+        ("a time such that the server does\n# not end", ["such that … not"]),
+        ("who is refused is told", ["who is … is"]),
+    ],
+)
+def test_a_phrase_is_seen(text: str, phrases: list[str]) -> None:
+    """At the start of a sentence, over two lines; and code is no prose."""
+    assert [phrase for _, phrase in found_in(text)] == phrases
