@@ -15,19 +15,19 @@ from typing import Protocol
 import trio
 
 from broker.config.schema import Config, ServerConfig
-from broker.core.clients.connections import CloseReason, Peer, Post
+from broker.core.clients.connections import CloseReason, Peer, Send
 from broker.core.effects import (
     Closed,
+    CreditExhausted,
     Demand,
     Effect,
-    Exhausted,
-    Keep,
+    EndProcess,
+    Hold,
+    Log,
+    LogOutput,
     Manage,
-    Note,
     Opened,
     Respawn,
-    Slow,
-    Unfit,
     Write,
 )
 from broker.core.engine import Engine
@@ -45,13 +45,13 @@ logger = logging.getLogger("mcp-broker")
 class Transport(Protocol):
     """The way to the clients, as `frontend.zmq.router` has it."""
 
-    def send(self, post: Post) -> bool:
+    def send(self, post: Send) -> bool:
         """Send a message; False where its connection is gone."""
 
     def settle(self) -> None:
         """Nothing more is sent for now."""
 
-    def exhausted(self, connection: bytes) -> None:
+    def credit_exhausted(self, connection: bytes) -> None:
         """This connection has used up its credit: `Hub.refill` once nothing of it is left to be read."""
 
     def hold(self, connection: bytes, until: float) -> None:
@@ -73,7 +73,7 @@ class Backend(Protocol):
     def opened(self) -> None:
         """Its conversation is open."""
 
-    def unfit(self, reason: str) -> None:
+    def end_process(self, reason: str) -> None:
         """Its conversation cannot be opened."""
 
     def respawn(self, reason: str) -> None:
@@ -82,7 +82,7 @@ class Backend(Protocol):
     def demand(self) -> None:
         """It is broken, and wanted all the same."""
 
-    def keep(self, text: bytes) -> None:
+    def log_output(self, text: bytes) -> None:
         """It wrote this for people."""
 
 
@@ -244,12 +244,12 @@ class Hub:
     def _do(self, effects: list[Effect]) -> None:
         broken = []
         for effect in effects:
-            if isinstance(effect, Post):
+            if isinstance(effect, Send):
                 if self._transport is not None and not self._transport.send(effect):
                     broken.append(effect.connection)
             elif isinstance(effect, Write):
                 self._unwritten.setdefault(effect.server, []).append(effect.line)
-            elif isinstance(effect, Note):
+            elif isinstance(effect, Log):
                 if logger.isEnabledFor(effect.level):
                     logger.log(effect.level, effect.event, extra=effect.facts)
             else:
@@ -265,22 +265,22 @@ class Hub:
             if self._transport is not None:
                 told = effect.reason in (CloseReason.GOODBYE, CloseReason.SHUTDOWN)
                 (self._transport.forget if told else self._transport.cut)(effect.connection)
-        elif isinstance(effect, Slow):
+        elif isinstance(effect, Hold):
             if self._transport is not None:
                 self._transport.hold(effect.connection, effect.until)
-        elif isinstance(effect, Exhausted):
+        elif isinstance(effect, CreditExhausted):
             if self._transport is not None:
-                self._transport.exhausted(effect.connection)
+                self._transport.credit_exhausted(effect.connection)
         elif isinstance(effect, Opened):
             self.backends[effect.server].opened()
-        elif isinstance(effect, Unfit):
-            self.backends[effect.server].unfit(effect.reason)
+        elif isinstance(effect, EndProcess):
+            self.backends[effect.server].end_process(effect.reason)
         elif isinstance(effect, Respawn):
             self.backends[effect.server].respawn(effect.reason)
         elif isinstance(effect, Demand):
             self.backends[effect.server].demand()
-        elif isinstance(effect, Keep):
-            self.backends[effect.server].keep(effect.text)
+        elif isinstance(effect, LogOutput):
+            self.backends[effect.server].log_output(effect.text)
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ class Hub:
         if now >= self._look_at and not self._pulsing:
             self._alarm.deadline = self._look(now)
         else:
-            due = self.engine.calls.routing.next_deadline()
+            due = self.engine.dispatch.table.next_deadline()
             latest = self._look_at + LATE_S / 2
             due = latest if due is None or due > latest else due
             if due < self._alarm.deadline:
@@ -337,7 +337,7 @@ class Hub:
             firm: whether its process ends whatever an operator wants meanwhile: `resume` waits with the
                 others. Without it, a wait that was broken off would end with the calls cut off.
         """
-        line = self.engine.servers[name].line
+        line = self.engine.servers[name].queue
         line.paused = True
         self._firm[name] += firm
         try:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from broker.base.secrets import redact
-from broker.core.clients.connections import CloseReason, Post
+from broker.core.clients.connections import CloseReason, Send
 
 Fact = str | int | float | bool | None
 
@@ -44,7 +44,7 @@ class Opened(Struct, frozen=True, gc=False):
     server: str
 
 
-class Unfit(Struct, frozen=True, gc=False):
+class EndProcess(Struct, frozen=True, gc=False):
     """A server's handshake failed; its process is to be ended."""
 
     server: str
@@ -71,27 +71,27 @@ class Closed(Struct, frozen=True, gc=False):
     reason: CloseReason
 
 
-class Slow(Struct, frozen=True, gc=False):
+class Hold(Struct, frozen=True, gc=False):
     """What this connection says next can wait until then: what it says leads to nothing, time and again."""
 
     connection: bytes
     until: float
 
 
-class Exhausted(Struct, frozen=True, gc=False):
+class CreditExhausted(Struct, frozen=True, gc=False):
     """This connection has used up its credit: `Engine.refill` once nothing of it is left to be read."""
 
     connection: bytes
 
 
-class Keep(Struct, frozen=True, gc=False):
+class LogOutput(Struct, frozen=True, gc=False):
     """Keep this text among what the server wrote to stderr: it is for people, not for a client."""
 
     server: str
     text: bytes
 
 
-class Note(Struct, frozen=True):
+class Log(Struct, frozen=True):
     """Write a line to the log: an event and its facts, never a body."""
 
     level: Level
@@ -99,12 +99,25 @@ class Note(Struct, frozen=True):
     facts: dict[str, Fact]
 
 
-Effect = Post | Write | Manage | Opened | Unfit | Respawn | Demand | Closed | Slow | Exhausted | Keep | Note
+Effect = (
+    Send
+    | Write
+    | Manage
+    | Opened
+    | EndProcess
+    | Respawn
+    | Demand
+    | Closed
+    | Hold
+    | CreditExhausted
+    | LogOutput
+    | Log
+)
 
 
-def note(level: Level, event: str, **facts: Fact) -> Note:
-    """A `Note` with its facts as keywords."""
-    return Note(level, event, facts)
+def log(level: Level, event: str, **facts: Fact) -> Log:
+    """A `Log` with its facts as keywords."""
+    return Log(level, event, facts)
 
 
 class Effects(list[Effect]):
@@ -120,14 +133,14 @@ class Effects(list[Effect]):
         self._least = least
         self.mask = mask
 
-    def logs(self, level: Level) -> bool:
+    def is_logged(self, level: Level) -> bool:
         """Whether a line of this level is wanted: to be asked before facts are gathered at every call."""
         return level >= self._least
 
-    def note(self, level: Level, event: str, **facts: Fact) -> None:
+    def log(self, level: Level, event: str, **facts: Fact) -> None:
         """Want a line in the log."""
         if level >= self._least:
-            self.append(Note(level, event, facts))
+            self.append(Log(level, event, facts))
 
     def take(self) -> list[Effect]:
         """Everything so far, which is then no longer here."""

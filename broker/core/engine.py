@@ -14,21 +14,21 @@ from broker.base.metrics import Counters
 from broker.base.secrets import Secrets
 from broker.config.schema import Config, LimitsConfig, ServerConfig
 from broker.core import refusals
-from broker.core.calls.dispatch import Calls
+from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.endings import Endings
-from broker.core.clients.connections import Peer, Sessions
-from broker.core.clients.notifications import Audience
+from broker.core.clients.connections import Connections, Peer
+from broker.core.clients.notifications import Notifications
 from broker.core.clients.requests import Clients
 from broker.core.effects import Effect, Effects, Level
 from broker.core.refusals import Refusal
 from broker.core.servers.lifecycle import Lifecycle
-from broker.core.servers.registry import Roster
-from broker.core.servers.replies import Servers
+from broker.core.servers.registry import Registry
+from broker.core.servers.replies import Replies
 from broker.core.servers.server import Server
 
 
 class Engine:
-    """Sessions, calls and links of one broker, and the rules between them.
+    """Connections, calls and links of one broker, and the rules between them.
 
     Args:
         config: what the broker was started with.
@@ -55,21 +55,25 @@ class Engine:
         self.mask = Secrets(self.servers)
         self._effects = Effects(least, self.mask)
         self.counters = Counters()
-        self.sessions = Sessions(
+        self.connections = Connections(
             credit_bytes=limits.credit_bytes, outbox_bytes=limits.outbox_bytes, counters=self.counters
         )
         self.backlog = Backlog()
-        self.calls = Calls(limits, self.servers, self.sessions, self.counters, self._effects, self.backlog)
-        self._endings = Endings(self.calls, self.servers, self.backlog, self.counters, self._effects)
-        self.audience = Audience(self.servers, self.sessions, self.counters, self._effects, self.backlog)
-        self._servers = Servers(self.servers, self.calls, self.audience, self.counters, self._effects)
-        self._roster = Roster(
+        self.dispatch = Dispatch(
+            limits, self.servers, self.connections, self.counters, self._effects, self.backlog
+        )
+        self._endings = Endings(self.dispatch, self.servers, self.backlog, self.counters, self._effects)
+        self.notifications = Notifications(
+            self.servers, self.connections, self.counters, self._effects, self.backlog
+        )
+        self._replies = Replies(self.servers, self.dispatch, self.notifications, self.counters, self._effects)
+        self._registry = Registry(
             self.servers,
-            self._servers,
-            self.calls,
+            self._replies,
+            self.dispatch,
             self._endings,
             self.backlog,
-            self.audience,
+            self.notifications,
             self._effects,
             max_bytes=limits.max_message_bytes,
             client_info={"name": "mcp-broker", "version": version},
@@ -77,10 +81,10 @@ class Engine:
         self._clients = Clients(
             limits,
             self.servers,
-            self._roster,
-            self.sessions,
-            self.calls,
-            self.audience,
+            self._registry,
+            self.connections,
+            self.dispatch,
+            self.notifications,
             self.counters,
             self._effects,
             instance=instance,
@@ -106,12 +110,12 @@ class Engine:
     @property
     def under_way(self) -> int:
         """The number of requests that have not ended."""
-        return len(self.calls.routing) + self._clients.managing
+        return len(self.dispatch.table) + self._clients.managing
 
     @property
     def is_drained(self) -> bool:
         """Whether every request has ended, and every answer has left for its client."""
-        return not self.under_way and not self.sessions.is_waiting
+        return not self.under_way and not self.connections.is_waiting
 
     @property
     def limits(self) -> LimitsConfig:
@@ -155,93 +159,93 @@ class Engine:
     @property
     def names(self) -> list[str]:
         """What the configured servers are called."""
-        return self._roster.names
+        return self._registry.names
 
     def adjust(self, limits: LimitsConfig) -> None:
         """The limits have changed, but for what clients were told of them."""
-        self._clients.limits = self.calls.limits = limits
+        self._clients.limits = self.dispatch.limits = limits
 
     def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
         """A server is configured that was not."""
-        self._roster.add(config, lifecycle)
+        self._registry.add(config, lifecycle)
 
     def retune(self, config: ServerConfig, now: float, *, renewed: bool = False) -> list[Effect]:
         """A server's table has changed; `renewed`: its next process will be of another kind."""
-        self._roster.retune(config, now, renewed=renewed)
+        self._registry.retune(config, now, renewed=renewed)
         return self._done(now)
 
     def withdraw(self, name: str, now: float) -> list[Effect]:
         """A server is no longer configured: it takes no further calls."""
-        self._roster.withdraw(name, now)
+        self._registry.withdraw(name, now)
         return self._done(now)
 
     def remove(self, name: str, now: float) -> list[Effect]:
         """The process of a server is gone that is no longer configured."""
-        self._roster.remove(name, now)
+        self._registry.remove(name, now)
         return self._done(now)
 
     # -- servers, and time ------------------------------------------------------------------------
 
     def spawned(self, name: str, now: float) -> list[Effect]:
         """A new process of this server is there."""
-        self._roster.spawned(name, now)
+        self._registry.spawned(name, now)
         return self._done(now)
 
     def heard(self, name: str, now: float) -> None:
         """The server wrote to its stderr."""
-        self._roster.heard(name, now)
+        self._registry.heard(name, now)
 
     def taken(self, name: str, now: float) -> None:
         """The server has read all that was written to its stdin."""
-        self._roster.taken(name, now)
+        self._registry.taken(name, now)
 
     def hint(self, name: str) -> str:
         """What may explain that the server is not ready yet; empty if there is nothing to say."""
-        return self._roster.hint(name)
+        return self._registry.hint(name)
 
     def line(self, name: str, line: bytes, now: float) -> list[Effect]:
         """The server wrote this line to its stdout."""
-        self._servers.line(name, line, now)
+        self._replies.line(name, line, now)
         return self._done(now)
 
     def congested(self, name: str, congested: bool, now: float) -> list[Effect]:
         """The server has stopped reading its stdin, or has begun again."""
-        self._roster.congested(name, congested, now)
+        self._registry.congested(name, congested, now)
         return self._done(now)
 
     def resume(self, name: str, now: float) -> list[Effect]:
         """The server is not to be stopped after all: it is given calls again."""
         server = self.servers[name]
-        server.line.paused = False
-        self.calls.pump(server, now)
+        server.queue.paused = False
+        self.dispatch.pump(server, now)
         return self._done(now)
 
     def probing(self, name: str) -> bool:
         """Whether an exit of this server now means that it is of the older era."""
-        return self._roster.probing(name)
+        return self._registry.probing(name)
 
     def gone(self, name: str, reason: str, now: float) -> list[Effect]:
         """The server's process ends, or has ended, for this reason."""
-        self._roster.gone(name, reason, now)
+        self._registry.gone(name, reason, now)
         return self._done(now)
 
     def rests(self, name: str, now: float) -> list[Effect]:
         """The server has no process, and its lifecycle says when it will have one again."""
-        self._roster.rests(name, now)
+        self._registry.rests(name, now)
         return self._done(now)
 
     def wake_at(self) -> float | None:
         """When `tick` is due next; `None` while nothing waits."""
         if self.backlog:
             return -math.inf
-        times = (self.calls.routing.next_deadline(), self._roster.wake_at())
+        times = (self.dispatch.table.next_deadline(), self._registry.wake_at())
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
         """Time has passed."""
         self.backlog.go_on()
         self._endings.expire(now)
-        self._roster.tick(now)
+        self._registry.tick(now)
         return self._done(now)
 
     def _done(self, now: float) -> list[Effect]:

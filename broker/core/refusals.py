@@ -13,7 +13,7 @@ from msgspec import Struct
 from broker.base.text import clip
 from broker.config.names import imported, shell, toml_key
 from broker.config.schema import ServerConfig
-from broker.core.calls.retry import Once
+from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
 from broker.core.servers.lifecycle import Lifecycle, State
 from client_shim.wire import VERSION, Code
@@ -188,9 +188,9 @@ def _next_try(lifecycle: Lifecycle, wake_at: float, now: float) -> tuple[str, fl
     return f"{hint}, or by the first call in {call_s:.0f} s", round(call_s, 3)
 
 
-def died(call: Call, why: Once) -> Refusal:
+def died(call: Call, why: NoRetry) -> Refusal:
     """The server ended while it had the call, and the call is not sent again."""
-    harmless = call.once is None and why is not Once.TWICE
+    harmless = call.no_retry is None and why is not NoRetry.TWICE
     outcome = "it is safe to repeat" if harmless else _UNKNOWN
     return Refusal(
         Code.SERVER_DIED,

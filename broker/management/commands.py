@@ -111,14 +111,14 @@ async def _status(context: Context) -> Answer:
             "config": context.config_path,
             **_reloads(context.reloader, now),
             "rss_bytes": rss_bytes(os.getpid()),
-            "clients": len(engine.sessions),
+            "clients": len(engine.connections),
             "counters": dict(sorted(engine.counters.items())),
         },
         "servers": [
             _full(server, context.supervisors.get(name), trees.get(name), now)
             for name, server in engine.servers.items()
         ],
-        "clients": [_client(context.hub, connection, now) for connection in engine.sessions.all()],
+        "clients": [_client(context.hub, connection, now) for connection in engine.connections.all()],
     }
 
 
@@ -161,7 +161,7 @@ async def _end(
     """Give the calls their time, then end the server, unless somebody has wanted something else meanwhile."""
     word = supervisor.last_word = object()
     server = context.hub.engine.servers[supervisor.name]
-    had, lost, again = server.line.running, server.lost, server.again
+    had, lost, again = server.queue.running, server.lost, server.again
     process = supervisor.process
     await context.hub.drain_server(supervisor.name, context.hub.config.limits.drain_sec)
     is_another = supervisor.process not in (process, None)  # of a reload, say: that is a restart
@@ -174,7 +174,7 @@ async def start(context: Context, params: Params) -> Answer:
     """Start a server that is stopped, broken or waiting; one that is about to be stopped goes on."""
     supervisor = context.supervisor(params)
     server = context.hub.engine.servers[supervisor.name]
-    already = server.lifecycle.state is State.READY and not server.line.paused
+    already = server.lifecycle.state is State.READY and not server.queue.paused
     supervisor.last_word = None
     context.hub.resume(supervisor.name)
     supervisor.start()
@@ -189,7 +189,7 @@ def _moved(server: Server, *, had: int = 0, cut: int = 0, again: int = 0) -> Ans
         "ended": max(0, had - cut - again),
         "again": again,
         "cut": cut,
-        "waiting": max(0, server.line.waiting - again),
+        "waiting": max(0, server.queue.waiting - again),
     }
 
 
@@ -243,8 +243,8 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "era": brief["era"],
         "protocol": brief["protocol"],
         "tools": brief["tools"],
-        "in_flight": server.line.running,
-        "queued": server.line.waiting,
+        "in_flight": server.queue.running,
+        "queued": server.queue.waiting,
         "calls": server.calls,
         "errors": server.errors,
         "questions": server.questions,
@@ -292,14 +292,14 @@ def _warnings(server: Server) -> list[Answer]:
 
 def _client(hub: Hub, connection: Connection, now: float) -> Answer:
     key = connection.key
-    calls = hub.engine.calls.routing.of_client(key)
+    calls = hub.engine.dispatch.table.of_client(key)
     return {
         "id": key.hex(),
         "name": connection.name,
         "pid": connection.peer.pid,
         "uid": connection.peer.uid,
         "channels": len(
-            {call.channel for call in calls} | {*hub.engine.audience.subscriptions.channels(key)}
+            {call.channel for call in calls} | {*hub.engine.notifications.subscriptions.channels(key)}
         ),
         "since_s": round(now - connection.since, 3),
         "in_flight": len(calls),

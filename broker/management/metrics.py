@@ -107,28 +107,28 @@ def _limits(seen: Snapshot) -> Samples:
 
 
 _of_broker(
-    "connections", "Connections of clients; a client process has one.", lambda engine: len(engine.sessions)
+    "connections", "Connections of clients; a client process has one.", lambda engine: len(engine.connections)
 )
-_of_broker("calls_open", "Calls that wait or run, on all servers.", lambda engine: len(engine.calls.routing))
+_of_broker("calls_open", "Calls that wait or run, on all servers.", lambda engine: len(engine.dispatch.table))
 _of_broker(
     "queue_bytes",
     "Params of the calls that wait, or may have to be sent again.",
-    lambda engine: engine.calls.routing.body_bytes,
+    lambda engine: engine.dispatch.table.body_bytes,
 )
 _of_broker(
     "unread_bytes",
     "Sent to clients, and not given back as credit yet.",
-    lambda engine: sum(one.unread_bytes for one in engine.sessions.all()),
+    lambda engine: sum(one.unread_bytes for one in engine.connections.all()),
 )
 _of_broker(
     "outbox_bytes",
     "Waiting for clients that have used up their credit.",
-    lambda engine: sum(one.outbox_bytes for one in engine.sessions.all()),
+    lambda engine: sum(one.outbox_bytes for one in engine.connections.all()),
 )
 _of_broker(
     "outbox_max_bytes",
     "The same for the one client that most waits for; at `outbox_bytes` of [limits] it is closed.",
-    lambda engine: max((one.outbox_bytes for one in engine.sessions.all()), default=0),
+    lambda engine: max((one.outbox_bytes for one in engine.connections.all()), default=0),
 )
 
 
@@ -227,8 +227,8 @@ _of_server(
     lambda one: one.lifecycle.restarts,
 )
 _of_server("calls_lost", "counter", "Calls that ended because the server did.", lambda one: one.lost)
-_of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.line.running)
-_of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.line.waiting)
+_of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.queue.running)
+_of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.queue.waiting)
 _of_server(
     "calls_sent_again",
     "counter",

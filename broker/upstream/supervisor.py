@@ -114,7 +114,7 @@ class Supervisor:
         """The conversation is open."""
         self._feed(Event.OPENED)
 
-    def unfit(self, reason: str) -> None:
+    def end_process(self, reason: str) -> None:
         """The conversation cannot be opened."""
         self._feed(Event.FAILED, Ending(reason))
 
@@ -130,7 +130,7 @@ class Supervisor:
         """The last lines of the process that is being started, or else of the one that ended last."""
         return self.last_lines if self.lifecycle.start is None else self.log.tail(_LAST_LINES)
 
-    def keep(self, text: bytes) -> None:
+    def log_output(self, text: bytes) -> None:
         """The process wrote this for people."""
         with self._boundary():
             self.log.keep(text, "stdout")

@@ -43,6 +43,10 @@ class Logged(NamedTuple):
     where: str
 
 
+_LOGGERS = ("logger", "self._effects", "")
+"""Owners of a function `log`: the logger of the shell, and the effects of the core."""
+
+
 @cache
 def logged() -> list[Logged]:
     """Every call of the broker that logs, in the order of the source."""
@@ -58,7 +62,7 @@ def _logged_in(path: Path) -> Iterator[Logged]:
 
 
 def _logged_by(call: ast.Call, function: ast.AST, where: str) -> Iterator[Logged]:
-    """What one call logs, where it is one of `logger`, a `note`, or a `discard`; the hub only passes on."""
+    """What one call logs, if it calls a logger, `log` of the effects, or `discard`."""
     head, _, name = ast.unparse(call.func).rpartition(".")
     if name == "discard" and len(call.args) > 1:
         for word in _spellings(call.args[1], where):
@@ -66,9 +70,7 @@ def _logged_by(call: ast.Call, function: ast.AST, where: str) -> Iterator[Logged
     elif head == "logger" and name in (*LEVELS, "exception", "critical"):
         level = "error" if name in ("exception", "critical") else name
         yield from _each(call, call.args[0], frozenset({level}), where)
-    elif ((head == "logger" and name == "log") or name == "note") and ast.unparse(
-        call.args[1]
-    ) != "effect.event":
+    elif name == "log" and head in _LOGGERS and ast.unparse(call.args[1]) != "effect.event":
         yield from _each(call, call.args[1], _levels(call.args[0], function), where)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_type_hints
 
-from broker.core.clients.notifications import Audience
+from broker.core.clients.notifications import Notifications
 from broker.management.commands import COMMANDS
 from client_shim import wire
 from docs.blocks.markdown import TEXTS, Language, code, sentence, table
@@ -92,6 +92,6 @@ def examples(_: Language) -> str:
 
 def management(_: Language) -> str:
     """What `$broker` answers."""
-    answered = {**COMMANDS, "listen": Audience.listen}
+    answered = {**COMMANDS, "listen": Notifications.listen}
     rows = ([code(name), sentence(command.__doc__)] for name, command in answered.items())
     return table(("method", "what it does"), rows)

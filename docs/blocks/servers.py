@@ -7,7 +7,7 @@ import re
 from broker.base.tolerances import KINDS
 from broker.command.words import WORDS
 from broker.core.calls import retry
-from broker.core.calls.retry import Once
+from broker.core.calls.retry import NoRetry
 from broker.core.mcp.methods import METHODS, Era, Route
 from broker.core.servers.lifecycle import State
 from docs.blocks.markdown import TEXTS, Language, code, table
@@ -59,7 +59,7 @@ def fates(language: Language) -> str:
     rows.append([_names(_answered()), said["memory"][language]])
     rows.append([_names(_reading()), again])
     rows.append([said["tool_again"][language], again])
-    rows += [[said[one.value][language], ends.format(code=code(one.value))] for one in Once]
+    rows += [[said[one.value][language], ends.format(code=code(one.value))] for one in NoRetry]
     return table(head[language], rows)
 
 
@@ -81,5 +81,5 @@ def _reading() -> list[str]:
     return [
         name
         for name in methods
-        if retry.once(name, repeatable_tool=False, answers=False, stateful=False) is None
+        if retry.no_retry(name, repeatable_tool=False, answers=False, stateful=False) is None
     ]

@@ -94,7 +94,7 @@ class Reloads:
             self._retune(step.server, renewed=True)
             world.config = applied(world.config, step)
         if self._process[name] is not None:
-            world.engine.servers[name].line.paused = True
+            world.engine.servers[name].queue.paused = True
 
     def go_on(self, name: str) -> None:
         """Its calls have had their time."""

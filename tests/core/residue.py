@@ -17,8 +17,8 @@ from broker.config.schema import Config, LimitsConfig, ServerConfig
 from broker.core.servers.lifecycle import Lifecycle
 
 KEPT = {
-    "Roster._table": "the configured servers",
-    "Roster._client_info": "the broker's name",
+    "Registry._table": "the configured servers",
+    "Registry._client_info": "the broker's name",
     "Engine.counters": "figures, by a fixed set of words",
     "Server.outcomes": "figures, by a fixed set of words",
     "Server.dropped": "figures, by a fixed set of words",
@@ -51,7 +51,7 @@ KEPT = {
     "Stream._honoured": "which lists are followed",
     "_Stream.filter": "which lists are followed",
     "Health._open": "the broker's last two questions",
-    "Connections._over": "the names of the last that are over, of a bounded number",
+    "Descriptors._over": "the names of the last that are over, of a bounded number",
 }
 """Class and attribute → why it may have something in it when every client is gone."""
 

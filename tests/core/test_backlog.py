@@ -114,7 +114,7 @@ def test_many_calls_end_together_each_once_and_in_no_long_step(name: str) -> Non
     world.wait(after_s + SOON_S)
     assert counted.most < CALLS_A_STEP
     assert counted.steps > MANY // PIECES
-    left = len(world.engine.calls.routing)
+    left = len(world.engine.dispatch.table)
     assert left == (1 if name == "the server is withdrawn" else 0)  # that which the server has goes on
     if name != "the client is gone":
         ended = Counter(message.id for message, _ in client.inbox)
@@ -146,14 +146,14 @@ def test_a_call_that_is_overdue_is_not_begun_because_its_turn_to_end_has_not_com
     world.run(world.engine.tick(world.now))
     world.wait(SOON_S)
     assert len(process.calls) == 1
-    assert not len(world.engine.calls.routing)
+    assert not len(world.engine.dispatch.table)
 
 
 def test_what_a_dead_process_had_cannot_be_answered_by_the_next() -> None:
     """Law 3: it is there before all of those calls have been told."""
     world, client, ids = crowd(MANY)
     world.exit()
-    orphans = [call for call in world.engine.calls.routing.of_server("time") if call.orphaned]
+    orphans = [call for call in world.engine.dispatch.table.of_server("time") if call.orphaned]
     assert orphans
     world.start()
     world.processes["time"].say(json.dumps({"jsonrpc": "2.0", "id": orphans[0].id, "result": 1}).encode())

@@ -41,7 +41,7 @@ def test_hello_comes_first(message: wire.Message, body: bytes | None) -> None:
     stranger.say(message, body)
     fault = stranger.only_fault()
     assert (fault.code, fault.channel, fault.id) == (Code.HELLO_FIRST, 1, 5)
-    assert len(world.engine.sessions) == 0
+    assert len(world.engine.connections) == 0
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_client_of_other_versions_is_told_both_sides(versions: list[Any]) -> N
     fault = stranger.only_fault()
     assert fault.code == Code.WIRE_VERSION
     assert "the broker 1" in fault.message or len(versions) > 100
-    assert world.engine.sessions.get(b"a") is None
+    assert world.engine.connections.get(b"a") is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_name_of_a_client_is_fit_to_be_shown(about: dict[str, Any], name: st
     world = World()
     stranger = world.stranger()
     stranger.say(wire.Hello(0, 0, [1], about))
-    connection = world.engine.sessions.get(b"a")
+    connection = world.engine.connections.get(b"a")
     assert connection is not None
     assert connection.name == name
 
@@ -157,17 +157,17 @@ def test_a_frame_that_does_not_fit_is_answered(
     fault = client.only_fault()
     assert fault.code in ((code,) if known else (code, Code.HELLO_FIRST, Code.TOO_LARGE))
     assert world.engine.counters[f"refused.{fault.code}"] == 1
-    assert (world.engine.sessions.get(client.key) is not None) is known
+    assert (world.engine.connections.get(client.key) is not None) is known
 
 
 def test_a_second_hello_is_refused() -> None:
     """Section 3: who a connection belongs to is settled once."""
     world = World()
     client = world.client()
-    connection = world.engine.sessions.get(client.key)
+    connection = world.engine.connections.get(client.key)
     client.say(wire.Hello(0, 0, [wire.VERSION], {"name": "other"}))
     assert client.only_fault().code == Code.METHOD_REFUSED
-    assert world.engine.sessions.get(client.key) is connection
+    assert world.engine.connections.get(client.key) is connection
 
 
 def test_a_message_of_too_many_frames_is_answered() -> None:

@@ -310,7 +310,7 @@ def test_credit_for_what_was_not_sent_is_refused(read_bytes: int) -> None:
     """Section 5, credit: it is what stands between a client and all of libzmq's memory."""
     world = World()
     client = world.client()
-    connection = world.engine.sessions.get(client.key)
+    connection = world.engine.connections.get(client.key)
     assert connection is not None
     unread = connection.unread_bytes
     client.say(wire.Credit(0, 0, read_bytes))
@@ -335,7 +335,7 @@ def test_a_client_that_goes_leaves_nothing(how: str) -> None:
     cancelled = [line["params"]["requestId"] for line in process.got("notifications/cancelled")]
     assert cancelled == [request["id"] for request in process.calls[:2]]
     assert world.closed == {b"a": CloseReason(how)}
-    assert len(world.engine.sessions) == 1
+    assert len(world.engine.connections) == 1
     process.reply(process.calls[2], "ok")
     assert other.result(waiting) == "ok"
     assert len(process.calls) == 3
@@ -415,7 +415,7 @@ def test_goodbye_ends_every_call_and_then_every_connection() -> None:
     for client in clients:
         assert client.inbox[-1][0] == wire.Goodbye(0, 0, "the broker was stopped", last_id=3)
     assert set(world.closed.values()) == {CloseReason.SHUTDOWN}
-    assert len(world.engine.sessions) == 0
+    assert len(world.engine.connections) == 0
     world.assert_empty()
 
 
@@ -443,7 +443,7 @@ def test_lists_and_management_are_taken_in_too() -> None:
     world = World()
     world.start()
     client = world.client()
-    connection = world.engine.sessions.get(client.key)
+    connection = world.engine.connections.get(client.key)
     assert connection is not None
     for service, method in (("time", "tools/list"), (wire.MANAGEMENT, "status"), (wire.MANAGEMENT, "listen")):
         assert client.request(service, method, {}) == connection.last_id

@@ -327,7 +327,7 @@ def test_the_figures_of_status_count_calls_errors_and_time() -> None:
     server = world.engine.servers["time"]
     assert (server.calls, server.errors, server.latency.count) == (2, 1, 2)
     assert server.latency.quantile_ms(0.5) == pytest.approx(500, rel=0.05)
-    connection = world.engine.sessions.get(client.key)
+    connection = world.engine.connections.get(client.key)
     assert connection is not None
     assert connection.calls == 2
 

@@ -109,7 +109,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     def waits(self, page: Page) -> bool:
         """Whether something that has ended may still be on its way to this client."""
-        connection = self.world.engine.sessions.get(page.client.key)
+        connection = self.world.engine.connections.get(page.client.key)
         return connection is not None and bool(connection.outbox)
 
     @precondition(lambda self: len(self.living()) < 3)
@@ -203,7 +203,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     def pick(self, data: st.DataObject) -> tuple[Process, Json] | None:
         """A process and a call that it has, or any that it or one before it was ever given."""
         process = data.draw(st.sampled_from(self.running()))
-        calls = self.world.engine.calls.routing
+        calls = self.world.engine.dispatch.table
         has = [request for request in self.given[process.name] if calls.by_id(request["id"])]
         luck: int = data.draw(st.integers(0, 3))
         recent = has if has and luck else self.given[process.name][-8:]
@@ -383,25 +383,27 @@ class AnyInterleaving(RuleBasedStateMachine):
     def nothing_that_was_begun_waits_for_a_server_that_was_stopped(self) -> None:
         for name, server in self.world.engine.servers.items():
             if server.lifecycle.state is State.STOPPED:
-                assert not [call for call in self.world.engine.calls.routing.of_server(name) if call.begun]
+                assert not [call for call in self.world.engine.dispatch.table.of_server(name) if call.begun]
 
     @invariant()
     def the_tables_agree(self) -> None:
-        calls, servers = self.world.engine.calls.routing, self.world.engine.servers.values()
-        assert len(calls) == sum(one.line.waiting + one.line.running + len(one.askers) for one in servers)
+        calls, servers = self.world.engine.dispatch.table, self.world.engine.servers.values()
+        assert len(calls) == sum(
+            one.queue.waiting + one.queue.running + len(one.pending_lists) for one in servers
+        )
         for name, server in self.world.engine.servers.items():
             sent = [call for call in calls.of_server(name) if call.sent]
-            assert len(sent) == server.line.running <= self.room(name)
+            assert len(sent) == server.queue.running <= self.room(name)
             assert not sent or name in self.world.processes
         assert calls.body_bytes == sum(len(call.body) for name in SERVERS for call in calls.of_server(name))
         living = {page.client.key for page in self.living()}
-        assert {connection.key for connection in self.world.engine.sessions.all()} == living
+        assert {connection.key for connection in self.world.engine.connections.all()} == living
         assert set(calls._by_client) <= living
 
     def room(self, name: str) -> int:
         """How many calls a server may have."""
         server = self.world.engine.servers[name]
-        return server.config.concurrency - server.line.reserved
+        return server.config.concurrency - server.queue.reserved
 
     def shut_down(self) -> None:
         """The broker ends in order: who reads hears the end of every call, and then a goodbye."""
@@ -438,7 +440,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert all(asked.released for asked in page.open.values())
             assert page.duplicates == 0
             self.world.cut(page.client)
-        assert len(self.world.engine.sessions) == 0
+        assert len(self.world.engine.connections) == 0
         self.world.assert_empty()
 
 

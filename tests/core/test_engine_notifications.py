@@ -25,7 +25,7 @@ from tests.core.world import INSTANCE
 CHANGED, UPDATED = "notifications/tools/list_changed", "notifications/resources/updated"
 MESSAGE = "notifications/message"
 Names = frozenset[str] | None
-Lane = tuple[bytes, int]
+ChannelKey = tuple[bytes, int]
 
 
 @dataclass
@@ -42,7 +42,7 @@ class AnyNews(AnyInterleaving):
     """The same clients and servers; they have more to say to each other."""
 
     def __init__(self) -> None:
-        self.ears: dict[Lane, Ears] = {}
+        self.ears: dict[ChannelKey, Ears] = {}
         self.answered: set[tuple[str, int]] = set()
         super().__init__()
 
@@ -188,7 +188,7 @@ class AnyNews(AnyInterleaving):
     def there_is_a_row_for_who_listens_and_for_nobody_else(self) -> None:
         living = {page.client.key for page in self.living()}
         self.ears = {lane: ears for lane, ears in self.ears.items() if lane[0] in living}
-        table = self.world.engine.audience.subscriptions
+        table = self.world.engine.notifications.subscriptions
         assert len(table) == len(self.ears)
         for name in SERVERS:
             wanted = {uri for ears in self.ears.values() for uri in ears.resources.get(name, ())}

@@ -57,7 +57,7 @@ class AnyReload(AnyNews):
         for name, change in changes:
             self.edit(name, change)
         self.calls_per_channel = calls_per_channel
-        self.ran = {name: server.line.running for name, server in self.world.engine.servers.items()}
+        self.ran = {name: server.queue.running for name, server in self.world.engine.servers.items()}
         self.reloads.reload(self.tables, **LIMITS, calls_per_channel=calls_per_channel)
 
     def edit(self, name: str, change: str) -> None:
@@ -101,7 +101,7 @@ class AnyReload(AnyNews):
 
     def room(self, name: str) -> int:
         """One that may have fewer calls than before ends those that it has, and is given no further one."""
-        running, had = self.world.engine.servers[name].line.running, self.ran.get(name, 0)
+        running, had = self.world.engine.servers[name].queue.running, self.ran.get(name, 0)
         self.ran[name] = running
         return max(super().room(name), had)
 

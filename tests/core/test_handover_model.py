@@ -141,7 +141,7 @@ class Handovers(RuleBasedStateMachine):
 
     def is_connected(self) -> bool:
         """Whether the broker has not said goodbye."""
-        return len(self.world.engine.sessions) > 0
+        return len(self.world.engine.connections) > 0
 
     def unanswered(self) -> list[Json]:
         """What the server is asked, and has not answered."""

@@ -12,7 +12,7 @@ from broker.base.secrets import redact
 from broker.config.schema import ServerConfig
 from broker.core import refusals
 from broker.core.calls.dispatch import fault
-from broker.core.calls.retry import Once
+from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers.backoff import Backoff
@@ -24,7 +24,9 @@ NASTY = "\x1b[31m\r\nx\0" * 20_000
 """What a client or server may put into any text that the broker quotes."""
 
 
-def call(*, sent: bool = True, death: str = "it exited with status 1", once: Once | None = None) -> Call:
+def call(
+    *, sent: bool = True, death: str = "it exited with status 1", no_retry: NoRetry | None = None
+) -> Call:
     """A call on server "time"."""
     return Call(
         id=9,
@@ -44,7 +46,7 @@ def call(*, sent: bool = True, death: str = "it exited with status 1", once: Onc
         since=0.0,
         sent=sent,
         death=death,
-        once=once,
+        no_retry=no_retry,
     )
 
 
@@ -93,7 +95,7 @@ ALL: dict[str, tuple[Refusal, Code, Blame]] = {
         Blame.SERVER,
     ),
     "stopped": (refusals.not_ready("time", lifecycle(), 1.0), Code.SERVER_DOWN, Blame.OPERATOR),
-    "died": (refusals.died(call(death=NASTY), Once.TOOL), Code.SERVER_DIED, Blame.SERVER),
+    "died": (refusals.died(call(death=NASTY), NoRetry.TOOL), Code.SERVER_DIED, Blame.SERVER),
     "deadline": (refusals.deadline(call(), 1), Code.DEADLINE, Blame.SERVER),
     "deadline in line": (refusals.deadline(call(sent=False), 32), Code.DEADLINE, Blame.SERVER),
     "busy": (refusals.busy("calls", 5), Code.BUSY, Blame.CALLER),
@@ -190,16 +192,16 @@ def test_a_server_that_starts_anew_after_a_crash_is_down() -> None:
 
 def test_a_server_that_died_leaves_the_outcome_open() -> None:
     """Law 8: whether the call took effect cannot be known, so it is not said."""
-    refusal = refusals.died(call(once=Once.TOOL), Once.TOOL)
+    refusal = refusals.died(call(no_retry=NoRetry.TOOL), NoRetry.TOOL)
     assert refusal.about["outcome"] == "unknown"
     assert "unknown" in refusal.hint
 
 
-@pytest.mark.parametrize("why", Once)
-def test_a_call_that_is_not_sent_again_says_why(why: Once) -> None:
+@pytest.mark.parametrize("why", NoRetry)
+def test_a_call_that_is_not_sent_again_says_why(why: NoRetry) -> None:
     """Law 10: and that it may be repeated, where that does no harm and will not end the server once more."""
-    harmless = why in (Once.STOPPED, Once.LATE)
-    refusal = refusals.died(call(once=None if harmless or why is Once.TWICE else why), why)
+    harmless = why in (NoRetry.STOPPED, NoRetry.LATE)
+    refusal = refusals.died(call(no_retry=None if harmless or why is NoRetry.TWICE else why), why)
     assert f"not sent again, because {why.words}; " in refusal.hint
     assert ("safe to repeat" in refusal.hint) is harmless
     assert refusal.about["not_sent_again"] == why.value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.core.mcp.methods import Era
-from broker.frontend.zmq.connections import Connections
+from broker.frontend.zmq.descriptors import Descriptors
 from tests.core.clients.test_notifications import ALL, LISTS
 from tests.core.residue import KEPT, residue, tables
 from tests.core.world import World
@@ -36,8 +36,14 @@ def test_every_table_is_found() -> None:
     page = world.client(b"b")
     page.request("old", "tools/list", channel=3)
     assert set(residue(world.engine)) >= {
-        *("Routing._calls", "Routing._by_client", "Routing._per_channel", "Routing._deadlines"),
-        *("Sessions._connections", "Clients._managing", "LogTakers._open", "Line._lanes", "Line._new"),
+        *("CallTable._calls", "CallTable._by_client", "CallTable._per_channel", "CallTable._deadlines"),
+        *(
+            "Connections._by_key",
+            "Clients._managing",
+            "LogRouting._open",
+            "FairQueue._lanes",
+            "FairQueue._new",
+        ),
         *("Subscriptions._rows", "Subscriptions._subscribers", "Each._has", "Stream._uris"),
     }
 
@@ -45,12 +51,12 @@ def test_every_table_is_found() -> None:
 def test_a_table_that_somebody_adds_is_found() -> None:
     """Law 4: on its first day, however deep it is."""
     world = busy()
-    world.engine.servers["old"].line.new_table = {"a": {"b": [1]}}  # type: ignore[attr-defined]
-    assert residue(world.engine)["Line.new_table"] == 1
+    world.engine.servers["old"].queue.new_table = {"a": {"b": [1]}}  # type: ignore[attr-defined]
+    assert residue(world.engine)["FairQueue.new_table"] == 1
 
 
 def test_what_may_be_kept_is_there() -> None:
     """An exception for what is no more would hide the next one of that name."""
     world = busy()
-    found = {name for root in (world.engine, Connections()) for names, _ in tables(root) for name in names}
+    found = {name for root in (world.engine, Descriptors()) for names, _ in tables(root) for name in names}
     assert KEPT.keys() <= found

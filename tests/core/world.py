@@ -13,19 +13,19 @@ from typing import Any
 
 from broker.config.loading import load
 from broker.config.schema import Config, ServerConfig
-from broker.core.clients.connections import CloseReason, Peer, Post
+from broker.core.clients.connections import CloseReason, Peer, Send
 from broker.core.effects import (
     Closed,
+    CreditExhausted,
     Demand,
     Effect,
-    Exhausted,
-    Keep,
+    EndProcess,
+    Hold,
+    Log,
+    LogOutput,
     Manage,
-    Note,
     Opened,
     Respawn,
-    Slow,
-    Unfit,
     Write,
 )
 from broker.core.engine import Engine
@@ -144,8 +144,8 @@ class World:
         self.lost: set[bytes] = set()
         self.held: dict[bytes, float] = {}
         """Whose next messages can wait, and until when."""
-        self.notes: list[Note] = []
-        self.kept: list[Keep] = []
+        self.notes: list[Log] = []
+        self.kept: list[LogOutput] = []
         self.managing: list[Manage] = []
         self.lines: deque[tuple[Process, bytes]] = deque()
         self.slow_to_end: set[str] = set()
@@ -232,27 +232,27 @@ class World:
         """Do what the core wants done, then let the servers answer."""
         unfit = set()
         for effect in effects:
-            if isinstance(effect, Post):
+            if isinstance(effect, Send):
                 self._post(effect)
             elif isinstance(effect, Write):
                 if effect.server not in unfit:  # what follows in the same step is for a process that is ended
                     self.processes[effect.server].take(effect.line)
             elif isinstance(effect, Opened):
                 self.feed(effect.server, Event.OPENED)
-            elif isinstance(effect, Unfit):
+            elif isinstance(effect, EndProcess):
                 unfit.add(effect.server)
                 self.feed(effect.server, Event.FAILED, Ending(effect.reason))
             elif isinstance(effect, Respawn):
                 self.feed(effect.server, Event.LEGACY, Ending(effect.reason))
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
-            elif isinstance(effect, Exhausted) and self.refills:
+            elif isinstance(effect, CreditExhausted) and self.refills:
                 self.run(self.engine.refill(effect.connection, self.now))
             else:
                 self._record(effect)
         self.settle()
 
-    def _post(self, post: Post) -> None:
+    def _post(self, post: Send) -> None:
         assert post.connection not in self.closed, "sent to a closed connection"
         message = wire.decode(post.header)
         body = None if post.body is None else bytes(post.body)
@@ -262,13 +262,13 @@ class World:
     def _record(self, effect: Effect) -> None:
         if isinstance(effect, Closed):
             self.closed[effect.connection] = effect.reason
-        elif isinstance(effect, Slow):
+        elif isinstance(effect, Hold):
             self.held[effect.connection] = effect.until
-        elif isinstance(effect, Keep):
+        elif isinstance(effect, LogOutput):
             self.kept.append(effect)
         elif isinstance(effect, Manage):
             self.managing.append(effect)
-        elif isinstance(effect, Note):
+        elif isinstance(effect, Log):
             self.notes.append(effect)
 
     def settle(self) -> None:
@@ -303,16 +303,16 @@ class World:
     def assert_empty(self) -> None:
         """No call, line, channel or request has left anything behind, in whatever table there is."""
         engine = self.engine
-        assert engine.calls.routing.next_deadline() is None  # and so the deadlines that were are forgotten
-        connected = {"Sessions._connections": len(engine.sessions)} if len(engine.sessions) else {}
+        assert engine.dispatch.table.next_deadline() is None  # and so the deadlines that were are forgotten
+        connected = {"Connections._by_key": len(engine.connections)} if len(engine.connections) else {}
         left = residue(engine)
-        refused = left.pop("Patience._lanes", 0)
+        refused = left.pop("Throttle._lanes", 0)
         assert refused <= len(self.clients.keys() - self.closed.keys() - self.lost)  # who may still say more
         assert left == connected, left
-        assert engine.calls.routing.body_bytes == 0
-        assert repr(engine.audience.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
+        assert engine.dispatch.table.body_bytes == 0
+        assert repr(engine.notifications.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
         for server in engine.servers.values():
-            assert (server.line.waiting, server.line.running, server.line.reserved) == (0, 0, 0)
+            assert (server.queue.waiting, server.queue.running, server.queue.reserved) == (0, 0, 0)
 
 
 def backoff_of(config: ServerConfig) -> Backoff:

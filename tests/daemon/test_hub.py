@@ -29,7 +29,7 @@ class Pipe:
     def opened(self) -> None:
         """Nothing to do."""
 
-    def unfit(self, reason: str) -> None:
+    def end_process(self, reason: str) -> None:
         """Nothing to do."""
 
     def respawn(self, reason: str) -> None:
@@ -38,7 +38,7 @@ class Pipe:
     def demand(self) -> None:
         """Nothing to do."""
 
-    def keep(self, text: bytes) -> None:
+    def log_output(self, text: bytes) -> None:
         """Nothing to do."""
 
 
@@ -66,9 +66,9 @@ def draining(then: Then) -> tuple[World, Pipe, int | None]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(drain)
             await wait_all_tasks_blocked()
-            assert world.engine.servers["time"].line.paused
+            assert world.engine.servers["time"].queue.paused
             world.client(b"b").call()
-            assert world.engine.servers["time"].line.waiting == 1
+            assert world.engine.servers["time"].queue.waiting == 1
             await then(world, hub, nursery.cancel_scope)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -82,7 +82,7 @@ def test_a_wait_that_is_broken_off_gives_the_server_its_calls_again() -> None:
         scope.cancel()
 
     world, pipe, left = draining(broken_off)
-    assert (left, len(pipe.lines), world.engine.servers["time"].line.paused) == (None, 1, False)
+    assert (left, len(pipe.lines), world.engine.servers["time"].queue.paused) == (None, 1, False)
 
 
 def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
@@ -92,7 +92,7 @@ def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
         hub.resume("time")
 
     world, pipe, left = draining(resumed)
-    assert (left, len(pipe.lines), world.engine.servers["time"].line.running) == (2, 1, 2)
+    assert (left, len(pipe.lines), world.engine.servers["time"].queue.running) == (2, 1, 2)
 
 
 @pytest.mark.parametrize("ending", ["patience", "death"])
@@ -104,7 +104,7 @@ def test_the_wait_ends_with_its_time_or_with_the_server(ending: str) -> None:
             hub.gone("time", "it exited with status 1")
 
     world, pipe, left = draining(happens)
-    line = world.engine.servers["time"].line
+    line = world.engine.servers["time"].queue
     assert (left, line.running, line.waiting) == ((1, 1, 1) if ending == "patience" else (0, 0, 1))
     assert (pipe.lines, line.paused) == ([], True)
     world.exit()

@@ -59,7 +59,7 @@ class Played:
     def opened(self) -> None:
         """Nothing to do."""
 
-    def unfit(self, reason: str) -> None:
+    def end_process(self, reason: str) -> None:
         """Nothing to do."""
 
     def respawn(self, reason: str) -> None:
@@ -68,7 +68,7 @@ class Played:
     def demand(self) -> None:
         """Nothing to do."""
 
-    def keep(self, text: bytes) -> None:
+    def log_output(self, text: bytes) -> None:
         """Nothing to do."""
 
 
@@ -122,7 +122,7 @@ async def says_goodbye(stage: Stage) -> None:
     with a_client(stage) as peer:
         await until(lambda: bool(stage.server.got("resources/subscribe")))
         peer.say(wire.Goodbye(0, 0, "done"))
-        await until(lambda: not len(stage.engine.sessions))
+        await until(lambda: not len(stage.engine.connections))
 
 
 async def breaks(stage: Stage) -> None:
@@ -130,7 +130,7 @@ async def breaks(stage: Stage) -> None:
     with a_client(stage) as peer:
         await until(lambda: bool(stage.server.got("resources/subscribe")))
         peer.close()
-        await until(lambda: not len(stage.engine.sessions))
+        await until(lambda: not len(stage.engine.connections))
 
 
 async def cannot_be_reached(stage: Stage) -> None:
@@ -151,7 +151,7 @@ async def cannot_be_reached(stage: Stage) -> None:
 
         def is_found_out() -> bool:
             stage.say({"method": "notifications/progress", "params": params})
-            return not len(stage.engine.sessions)
+            return not len(stage.engine.connections)
 
         await until(is_found_out)
 
@@ -173,8 +173,8 @@ async def falls_silent(stage: Stage) -> None:
             silent.sendall(frame(wire.encode(message), True) + frame(body, False))
         silent.sendall(command(b"PING", int(LEASE_S * 10).to_bytes(2, "big")))
         await until(lambda: bool(stage.server.got("resources/subscribe")))
-        assert len(stage.engine.sessions) == 1
-        await until(lambda: not len(stage.engine.sessions))
+        assert len(stage.engine.connections) == 1
+        await until(lambda: not len(stage.engine.connections))
 
 
 WAYS: list[tuple[Way, str]] = [
@@ -206,8 +206,8 @@ def test_however_a_client_goes_nothing_of_it_is_left(leave: Way, reason: str) ->
             assert residue(stage.engine) == {}
             assert stage.engine.counters[f"closed.{reason}"] == 1
             assert stage.engine.counters["dropped.late.reply"] == 1
-            await until(lambda: not len(stage.endpoint._connections))
-            assert not residue(stage.endpoint._connections)
+            await until(lambda: not len(stage.endpoint._descriptors))
+            assert not residue(stage.endpoint._descriptors)
             nursery.cancel_scope.cancel()
         stage.endpoint.close()
 

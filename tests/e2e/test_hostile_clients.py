@@ -23,7 +23,7 @@ import trio
 import zmq
 
 from broker.config.loading import load
-from broker.core.clients.intake import MAX_UNGREETED_BYTES
+from broker.core.clients.flow_control import MAX_UNGREETED_BYTES
 from broker.core.clients.throttle import AT_ONCE, EVERY_S
 from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
@@ -689,10 +689,10 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
             nursery.start_soon(endpoint.run)
             await trio.to_thread.run_sync(come_and_go, address)
             with trio.fail_after(PATIENCE_S):
-                while len(endpoint._connections):
+                while len(endpoint._descriptors):
                     await trio.sleep(0.01)
-            assert not residue(endpoint._connections)
-            assert not len(engine.sessions)
+            assert not residue(endpoint._descriptors)
+            assert not len(engine.connections)
             nursery.cancel_scope.cancel()
         endpoint.close()
 

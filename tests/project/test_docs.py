@@ -24,7 +24,7 @@ import yaml
 from broker.command.cli import cli
 from broker.config.loading import load
 from broker.config.schema import NO_KEYS, Config
-from broker.core.calls.retry import Once
+from broker.core.calls.retry import NoRetry
 from broker.core.servers.lifecycle import State
 from client_shim import wire
 from docs import generate
@@ -131,7 +131,7 @@ def test_the_texts_are_those_of_the_code() -> None:
     assert {folder: text["of"] for folder, text in TEXTS["rooms"].items()} == rooms
     assert set(TEXTS["kinds"]) == {kind.name.lower() for kind in wire.Kind}
     assert set(TEXTS["states"]) == {state.value for state in State}
-    assert set(TEXTS["fates"]) == {why.value for why in Once} | {
+    assert set(TEXTS["fates"]) == {why.value for why in NoRetry} | {
         "line",
         "memory",
         "again",

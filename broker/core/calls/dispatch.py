@@ -1,6 +1,6 @@
 """The life of a call: accepted, waiting in line, at its server, ended.
 
-A call has a row in `Routing` from `accept` on, waits its turn in its server's `Line`, and leaves by
+A call has a row in `CallTable` from `accept` on, waits its turn in its server's `FairQueue`, and leaves by
 `_end`: the one door that every call goes out by, whatever its ending.
 """
 
@@ -14,9 +14,9 @@ from broker.base.text import clip
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
 from broker.core.calls import retry
-from broker.core.calls.retry import Once
-from broker.core.calls.table import Call, Routing
-from broker.core.clients.connections import Body, Connection, Sessions, Slot
+from broker.core.calls.retry import NoRetry
+from broker.core.calls.table import Call, CallTable
+from broker.core.clients.connections import Body, Connection, Connections, Slot
 from broker.core.effects import Demand, Effects, Level, Write
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.jsonrpc import Params, Reply
@@ -35,25 +35,25 @@ PUMPED_BYTES = 1024 * 1024
 """Params that are given to a server in one step; whether it reads them shows before the next ones."""
 
 
-class Calls:
+class Dispatch:
     """Every open call of the broker, and what becomes of it."""
 
     def __init__(
         self,
         limits: LimitsConfig,
         servers: dict[str, Server],
-        sessions: Sessions,
+        connections: Connections,
         counters: Counters,
         effects: Effects,
         backlog: Backlog,
     ) -> None:
         self.limits = limits
         self._servers = servers
-        self._sessions = sessions
+        self._connections = connections
         self._counters = counters
         self._effects = effects
         self._backlog = backlog
-        self.routing = Routing()
+        self.table = CallTable()
 
     def accept(
         self,
@@ -77,7 +77,7 @@ class Calls:
             self._effects.append(Demand(server.name))
         token = request.meta.get("progressToken") if request.meta else None
         call = Call(
-            id=self.routing.new_id(),
+            id=self.table.new_id(),
             connection=connection.key,
             client_pid=connection.peer.pid,
             channel=request.channel,
@@ -95,13 +95,13 @@ class Calls:
             since=now,
             answers=params.answers,
         )
-        self.routing.add(call)
+        self.table.add(call)
         if list_by is not None:
-            server.askers.join(call, list_by)
-        elif server.opened and server.line.enter():
+            server.pending_lists.join(call, list_by)
+        elif server.opened and server.queue.enter():
             self._serve(server, call, now)
         else:
-            server.line.join(call)
+            server.queue.join(call)
             self.pump(server, now)
         return None
 
@@ -117,44 +117,44 @@ class Calls:
         self._effects += effects
         return until if until is not None and until > now else None
 
-    def answer_askers(self, server: Server, method: str | None, now: float) -> None:
+    def answer_lists(self, server: Server, method: str | None, now: float) -> None:
         """A list was read, or will not be: who waits for it gets what there is."""
-        for one in server.askers.methods if method is None else (method,):
+        for one in server.pending_lists.methods if method is None else (method,):
             job = self._answer_askers(server, one, now)
             self._backlog.begin(("list", server.name, one), job)
 
     def _answer_askers(self, server: Server, method: str, now: float) -> Job:
         listing = server.catalogue.answer(method, now) if server.catalogue else None
-        for call in server.askers.of(method):
-            if call in server.askers:
+        for call in server.pending_lists.of(method):
+            if call in server.pending_lists:
                 self._list(call, listing, now)
                 yield
 
     def _full(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
-        limits, routing = self.limits, self.routing
-        if routing.count_of(connection.key, request.channel) >= limits.calls_per_channel:
+        limits, table = self.limits, self.table
+        if table.count_of(connection.key, request.channel) >= limits.calls_per_channel:
             return refusals.busy("calls_per_channel", limits.calls_per_channel)
-        if routing.count_of(connection.key) >= limits.calls_per_connection:
+        if table.count_of(connection.key) >= limits.calls_per_connection:
             return refusals.busy("calls_per_connection", limits.calls_per_connection)
-        if len(routing) >= limits.calls:
+        if len(table) >= limits.calls:
             return refusals.busy("calls", limits.calls)
-        if routing.body_bytes + len(params.body) > limits.queue_bytes:
+        if table.body_bytes + len(params.body) > limits.queue_bytes:
             return refusals.busy("queue_bytes", limits.queue_bytes)
         return None
 
     def pump(self, server: Server, now: float) -> None:
         """Give the server what it may have next; what is too much for one step follows in the next."""
         pieces, size = 0, 0
-        while server.line.waiting and server.opened:
+        while server.queue.waiting and server.opened:
             if pieces >= PIECES or size > PUMPED_BYTES:
                 self._backlog.leave(("pump", server.name), self._pump_later(server, now))
                 return
-            call = server.line.next()
+            call = server.queue.next()
             if call is None:
                 return
             pieces, size = pieces + 1, size + len(call.body)
-            if call.deadline <= now or self._sessions.get(call.connection) is None:
-                server.line.rejoin(call)
+            if call.deadline <= now or self._connections.get(call.connection) is None:
+                server.queue.rejoin(call)
                 self._pass_over(call, now)
             else:
                 self._serve(server, call, now)
@@ -174,17 +174,17 @@ class Calls:
         assert server.link is not None
         assert server.catalogue is not None
         if call.method in LISTS and (until := self.reread(server, call.method, now)) is not None:
-            server.line.stand_aside()
-            server.askers.join(call, until)
+            server.queue.stand_aside()
+            server.pending_lists.join(call, until)
             return
         body, meta = call.body, call.meta
-        call.once = retry.once(
+        call.no_retry = retry.no_retry(
             call.method,
             repeatable_tool=server.catalogue.may_repeat_tool(call.name),
             answers=call.answers,
             stateful=server.config.stateful,
         )
-        self.routing.mark_sent(call, now)
+        self.table.mark_sent(call, now)
         if call.method in LISTS or call.method == "server/discover":
             self._list(call, server.catalogue.answer(call.method, now), now)
         elif call.method == "ping":
@@ -198,7 +198,7 @@ class Calls:
             token = call.id if call.wants_progress else None
             meta = client_meta(meta, token, server.link.era, server.link.client_info)
             if meta and LOG_LEVEL in meta:
-                server.log_takers.begin(call)
+                server.log_routing.begin(call)
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
 
     def reply(self, call: Call, reply: Reply, now: float) -> None:
@@ -215,9 +215,9 @@ class Calls:
     def progress(self, call: Call, body: bytes, now: float) -> None:
         """The server has come further: its client is told, after what it was told before."""
         if call.extends:
-            self.routing.extend(call, now)
+            self.table.extend(call, now)
         message = wire.Notification(call.channel, call.client_id, call.server, "notifications/progress")
-        connection = self._sessions.get(call.connection)
+        connection = self._connections.get(call.connection)
         if connection is not None:
             self._post(connection, message, body, slot=("progress", call.id))
 
@@ -225,14 +225,14 @@ class Calls:
         """The server has a log message for the client of this call."""
         call.logged += 1
         message = wire.Notification(call.channel, call.client_id, call.server, "notifications/message")
-        connection = self._sessions.get(call.connection)
+        connection = self._connections.get(call.connection)
         if connection is not None:
             slot = ("log", call.id, call.logged)
             oldest = ("log", call.id, call.logged - MAX_LOG_WAITING)
             self._post(connection, message, body, slot=slot, instead_of=oldest)
 
     def _post(self, connection: Connection, message: wire.Message, body: Body, **slots: Slot) -> None:
-        post = self._sessions.post(connection, message, body, **slots)
+        post = self._connections.post(connection, message, body, **slots)
         if post is not None:
             self._effects.append(post)
 
@@ -257,14 +257,14 @@ class Calls:
         server.leave(call)
         if call.sent:
             server.ended.append(call.id)
-        self.routing.end(call)
-        connection = self._sessions.get(call.connection)
+        self.table.end(call)
+        connection = self._connections.get(call.connection)
         if ending is not None and connection is not None:
             self._post(connection, ending, body)
         outcome = _outcome(ending)
         server.outcomes.add(outcome)
-        if self._effects.logs(Level.DEBUG):
-            self._effects.note(
+        if self._effects.is_logged(Level.DEBUG):
+            self._effects.log(
                 Level.DEBUG,
                 "call.ended",
                 server=call.server,
@@ -298,11 +298,11 @@ class Calls:
     def overdue(self, call: Call, now: float) -> None:
         """The time of this call is up."""
         server = self._servers[call.server]
-        if call in server.askers:  # it gets what there is
+        if call in server.pending_lists:  # it gets what there is
             self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
             return
         if call.sent or (server.lifecycle.state is State.READY and not call.begun):
-            refusal = refusals.deadline(call, server.line.running + server.line.reserved)
+            refusal = refusals.deadline(call, server.queue.running + server.queue.reserved)
         else:
             refusal = self.not_served(call, server, now)
         if call.sent and server.health is not None:
@@ -314,7 +314,7 @@ class Calls:
         """When the last of the calls runs out of time that the server was given before a moment, and has."""
         deadlines = [
             call.deadline
-            for call in self.routing.of_server(server.name)
+            for call in self.table.of_server(server.name)
             if call.sent and call.sent_at <= before and call.deadline > now
         ]
         return max(deadlines, default=None)
@@ -323,7 +323,7 @@ class Calls:
         """Why a call that waits for its server is not served."""
         if not call.begun:
             return refusals.not_ready(server.name, server.lifecycle, now)
-        return refusals.died(call, Once.STOPPED if server.lifecycle.stopped else Once.LATE)
+        return refusals.died(call, NoRetry.STOPPED if server.lifecycle.stopped else NoRetry.LATE)
 
 
 def _outcome(ending: wire.Message | None) -> str:

@@ -12,8 +12,8 @@ from broker.base.backlog import Backlog, Job
 from broker.base.metrics import Counters
 from broker.core import refusals
 from broker.core.calls import retry
-from broker.core.calls.dispatch import Calls
-from broker.core.calls.retry import Once
+from broker.core.calls.dispatch import Dispatch
+from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
 from broker.core.effects import Effects, Level
 from broker.core.refusals import Refusal
@@ -24,20 +24,20 @@ class Endings:
     """Ends calls by the thousand.
 
     Args:
-        calls: the open calls.
+        dispatch: the open calls.
         servers: each server by its name.
         backlog: what goes on in later steps.
     """
 
     def __init__(
         self,
-        calls: Calls,
+        dispatch: Dispatch,
         servers: dict[str, Server],
         backlog: Backlog,
         counters: Counters,
         effects: Effects,
     ) -> None:
-        self._calls = calls
+        self._dispatch = dispatch
         self._servers = servers
         self._backlog = backlog
         self._counters = counters
@@ -47,27 +47,27 @@ class Endings:
 
     def expire(self, now: float) -> None:
         """End the calls whose time is up; only then is anybody's turn."""
-        due = self._calls.routing.next_deadline()
+        due = self._dispatch.table.next_deadline()
         if due is not None and due <= now:
             self._backlog.begin(("expire",), self._expire(now))
 
     def _expire(self, now: float) -> Job:
         names = set()
-        for call in self._calls.routing.expired(now):
+        for call in self._dispatch.table.expired(now):
             names.add(call.server)
-            self._calls.overdue(call, now)
+            self._dispatch.overdue(call, now)
             yield
         self._pump(names, now)
 
     def _pump(self, names: set[str], now: float) -> None:
         for name in sorted(names & self._servers.keys()):
-            self._calls.pump(self._servers[name], now)
+            self._dispatch.pump(self._servers[name], now)
 
     # -- their client is gone ---------------------------------------------------------------------
 
     def release(self, connection: bytes, channel: int | None, now: float) -> None:
         """A connection is gone, or one of its channels: nobody waits for its calls any more."""
-        calls = self._calls.routing.of_client(connection, channel)
+        calls = self._dispatch.table.of_client(connection, channel)
         if calls:
             self._backlog.begin(("release", calls[0].id), self._release(calls, now))
 
@@ -75,19 +75,21 @@ class Endings:
         names = set()
         for call in self._still_open(calls):
             names.add(call.server)
-            self._calls.give_up(call, now)
+            self._dispatch.give_up(call, now)
             yield
         self._pump(names, now)
 
     def _still_open(self, calls: Iterable[Call]) -> Iterator[Call]:
         """Those of these calls that have not ended when it is their turn."""
-        return (call for call in calls if self._calls.routing.by_id(call.id) is call)
+        return (call for call in calls if self._dispatch.table.by_id(call.id) is call)
 
     # -- their server is over ---------------------------------------------------------------------
 
     def server_died(self, server: Server, reason: str, now: float) -> None:
         """The process is gone: what it had is answered, or is to be sent again; what waits goes on."""
-        had = [call for call in self._calls.routing.of_server(server.name) if call.sent and not call.orphaned]
+        had = [
+            call for call in self._dispatch.table.of_server(server.name) if call.sent and not call.orphaned
+        ]
         stopping = server.lifecycle.stopping or server.withdrawn
         for call in had:
             call.orphaned, call.deaths, call.death = True, call.deaths + 1, reason
@@ -99,57 +101,59 @@ class Endings:
         lost = again = 0
         gone = server.link
         for call in self._still_open(reversed(had)):  # of those that are sent again each goes to the front
-            why = retry.at_death(call.once, call.deaths, stopping=stopping)
+            why = retry.at_death(call.no_retry, call.deaths, stopping=stopping)
             if why is None:
                 again += 1
-                self._calls.routing.mark_lost(call)
-                server.line.rejoin(call)
+                self._dispatch.table.mark_lost(call)
+                server.queue.rejoin(call)
             else:
                 lost += 1
-                self._calls.fail(call, refusals.died(call, why), now)
+                self._dispatch.fail(call, refusals.died(call, why), now)
             yield
         server.lost += lost
         server.again += again
         self._counters.add("calls.again", again)
         level = Level.WARNING if lost else Level.INFO
-        self._effects.note(level, "server.had_calls", server=server.name, lost=lost, again=again)
+        self._effects.log(level, "server.had_calls", server=server.name, lost=lost, again=again)
         if server.link is not gone:  # the next process is there already
-            self._calls.pump(server, now)
+            self._dispatch.pump(server, now)
         if again:
             self.server_rests(server, now)
 
     def refuse_waiting(self, server: Server, refusal: Refusal, now: float) -> None:
         """The server takes no further calls: those in line end, those that it has do not."""
-        calls = [call for call in self._calls.routing.of_server(server.name) if not call.sent]
+        calls = [call for call in self._dispatch.table.of_server(server.name) if not call.sent]
 
         def job() -> Job:
             for call in self._still_open(calls):
                 if not call.sent:
-                    self._calls.fail(call, refusals.died(call, Once.STOPPED) if call.begun else refusal, now)
+                    self._dispatch.fail(
+                        call, refusals.died(call, NoRetry.STOPPED) if call.begun else refusal, now
+                    )
                     yield
 
         self._backlog.begin(("refuse", server.name), job())
 
     def refuse_unbegun(self, server: Server, refusal: Refusal, now: float) -> None:
         """The calls that no process of the server was ever given end; those that it has, or had, do not."""
-        calls = [call for call in self._calls.routing.of_server(server.name) if not call.begun]
+        calls = [call for call in self._dispatch.table.of_server(server.name) if not call.begun]
 
         def job() -> Job:
             for call in self._still_open(calls):
                 if not call.begun:
-                    self._calls.fail(call, refusal, now)
+                    self._dispatch.fail(call, refusal, now)
                     yield
 
         self._backlog.begin(("unbegun", server.name), job())
 
     def server_rests(self, server: Server, now: float) -> None:
         """The server will not be back for a while: what cannot wait so long is answered."""
-        calls = self._calls.routing.of_server(server.name)
+        calls = self._dispatch.table.of_server(server.name)
 
         def job() -> Job:
             for call in self._still_open(calls):
                 if not call.orphaned and server.comes_too_late(call.deadline):
-                    self._calls.fail(call, self._calls.not_served(call, server, now), now)
+                    self._dispatch.fail(call, self._dispatch.not_served(call, server, now), now)
                     yield
 
         self._backlog.begin(("rests", server.name), job())

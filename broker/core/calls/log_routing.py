@@ -11,7 +11,7 @@ _OTHERS = 0
 """Stands for all calls beyond that; no call has this id."""
 
 
-class LogTakers:
+class LogRouting:
     """The calls of one server that asked for its log messages.
 
     One that was given up counts for a while longer: the server may still be at it, and what it says of that

@@ -8,7 +8,7 @@ PATIENCE_S = 2.0
 """How long the reading may take before everybody gets the old list after all."""
 
 
-class Askers:
+class PendingLists:
     """The calls that wait for the lists of one server, and until when, by list method."""
 
     def __init__(self) -> None:

@@ -6,10 +6,10 @@ from collections import OrderedDict
 
 from broker.core.calls.table import Call
 
-Lane = tuple[bytes, int]
+ChannelKey = tuple[bytes, int]
 
 
-class Line:
+class FairQueue:
     """Calls that wait for one server. It decides who is next; it sends nothing.
 
     Lanes are served in rounds, one call of each. Who comes while a round is served is the first of the next:
@@ -24,10 +24,10 @@ class Line:
 
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
-        self._lanes: dict[Lane, OrderedDict[int, Call]] = {}
-        self._round: OrderedDict[Lane, None] = OrderedDict()
-        self._new: OrderedDict[Lane, None] = OrderedDict()
-        self._served: OrderedDict[Lane, None] = OrderedDict()
+        self._lanes: dict[ChannelKey, OrderedDict[int, Call]] = {}
+        self._round: OrderedDict[ChannelKey, None] = OrderedDict()
+        self._new: OrderedDict[ChannelKey, None] = OrderedDict()
+        self._served: OrderedDict[ChannelKey, None] = OrderedDict()
         self._reserved: dict[int, float] = {}
         self.waiting = 0
         self.running = 0
@@ -37,7 +37,7 @@ class Line:
         """The same, because the server is about to be stopped on purpose."""
 
     def __repr__(self) -> str:
-        return f"<Line waiting={self.waiting} running={self.running}/{self.concurrency}>"
+        return f"<FairQueue waiting={self.waiting} running={self.running}/{self.concurrency}>"
 
     @property
     def reserved(self) -> int:

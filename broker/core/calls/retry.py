@@ -12,7 +12,7 @@ READING = frozenset({"resources/read", "prompts/get", "completion/complete"})
 """Methods that only read. Lists do too: the broker answers those from memory, and no death touches them."""
 
 
-class Once(str, Enum):
+class NoRetry(str, Enum):
     """Why a call is not sent again. The words follow "it was not sent again, because"."""
 
     TOOL = "tool"
@@ -30,17 +30,17 @@ class Once(str, Enum):
 
 
 _WORDS = {
-    Once.TOOL: "its tool is annotated neither readOnlyHint nor idempotentHint",
-    Once.METHOD: "its method is none that only reads",
-    Once.ANSWER: "it answers a question that the process which ended had asked",
-    Once.STATEFUL: "the server is configured as stateful",
-    Once.TWICE: "the server has died twice while it had the call",
-    Once.STOPPED: "the server was stopped on purpose",
-    Once.LATE: "the server was not back within the time of the call",
+    NoRetry.TOOL: "its tool is annotated neither readOnlyHint nor idempotentHint",
+    NoRetry.METHOD: "its method is none that only reads",
+    NoRetry.ANSWER: "it answers a question that the process which ended had asked",
+    NoRetry.STATEFUL: "the server is configured as stateful",
+    NoRetry.TWICE: "the server has died twice while it had the call",
+    NoRetry.STOPPED: "the server was stopped on purpose",
+    NoRetry.LATE: "the server was not back within the time of the call",
 }
 
 
-def once(method: str, *, repeatable_tool: bool, answers: bool, stateful: bool) -> Once | None:
+def no_retry(method: str, *, repeatable_tool: bool, answers: bool, stateful: bool) -> NoRetry | None:
     """Why a call must never be sent twice, as far as it is known when it is sent; `None` if it may be.
 
     Args:
@@ -49,22 +49,22 @@ def once(method: str, *, repeatable_tool: bool, answers: bool, stateful: bool) -
         stateful: the server's config key.
     """
     if stateful:
-        return Once.STATEFUL
+        return NoRetry.STATEFUL
     if answers:
-        return Once.ANSWER
+        return NoRetry.ANSWER
     if method == "tools/call":
-        return None if repeatable_tool else Once.TOOL
-    return None if method in READING else Once.METHOD
+        return None if repeatable_tool else NoRetry.TOOL
+    return None if method in READING else NoRetry.METHOD
 
 
-def at_death(known: Once | None, deaths: int, *, stopping: bool) -> Once | None:
+def at_death(known: NoRetry | None, deaths: int, *, stopping: bool) -> NoRetry | None:
     """Why a call is not sent again now that its server has died with it; `None` if it is.
 
     Args:
-        known: what `once` said.
+        known: what `no_retry` said.
         deaths: at how many deaths it was, this one included.
         stopping: the server was told to end, and is not started again.
     """
     if known is None and stopping:
-        return Once.STOPPED
-    return Once.TWICE if known is None and deaths > 1 else known
+        return NoRetry.STOPPED
+    return NoRetry.TWICE if known is None and deaths > 1 else known

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker.core.calls.retry import Once
+from broker.core.calls.retry import NoRetry
 
 MAX_EXTENDED_S = 86_400.0
 """A call ends this long after it began, in seconds, however much progress is made: MCP wants such a limit."""
@@ -25,9 +25,9 @@ class Call(Struct, eq=False):
     what the client calls its progress. `client_pid` is the kernel's word on whose call it is.
     `answers`: it carries on with what the server asked back.
 
-    `once` is known when the call is sent: why it must not be sent a second time. `deaths` is how often its
-    server died while it had the call, `death` how it did the last time. `orphaned`: its process is gone, and
-    what follows from that is still to be done.
+    `no_retry` is set when the call is sent: the reason why it must not be sent a second time. `deaths` counts
+    the deaths of the server during the call; `death` describes the last one. `orphaned`: the process is gone,
+    and the call has not been ended or sent again yet.
     """
 
     id: int
@@ -50,7 +50,7 @@ class Call(Struct, eq=False):
     client_pid: int = -1
     logged: int = 0
     answers: bool = False
-    once: Once | None = None
+    no_retry: NoRetry | None = None
     deaths: int = 0
     death: str = ""
     orphaned: bool = False
@@ -72,7 +72,7 @@ class Call(Struct, eq=False):
         return self.sent or self.deaths > 0
 
 
-class Routing:
+class CallTable:
     """The table of open calls. A call enters it once, by `add`, and leaves it once, by `end`."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Routing:
         return len(self._calls)
 
     def __repr__(self) -> str:
-        return f"<Routing calls={len(self._calls)} clients={len(self._by_client)}>"
+        return f"<CallTable calls={len(self._calls)} clients={len(self._by_client)}>"
 
     def new_id(self) -> int:
         """An id that was never used before, for a call or for a request of the broker's own."""
@@ -105,7 +105,7 @@ class Routing:
     def mark_sent(self, call: Call, now: float) -> None:
         """The call is written to its server; its params are only kept where it may be sent again."""
         call.sent, call.sent_at = True, now
-        if call.once is not None:
+        if call.no_retry is not None:
             self.body_bytes -= len(call.body)
             call.body = b""
             call.meta = None

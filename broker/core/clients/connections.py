@@ -40,7 +40,7 @@ class Peer(Struct, frozen=True):
     pid: int = -1
 
 
-class Post(Struct, frozen=True, gc=False):
+class Send(Struct, frozen=True, gc=False):
     """A message that may go out now."""
 
     connection: bytes
@@ -72,7 +72,7 @@ class Connection(Struct, eq=False):
     outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
 
 
-class Sessions:
+class Connections:
     """The table of connections, with credit and outboxes.
 
     Args:
@@ -87,34 +87,34 @@ class Sessions:
         self.step_bytes = credit_bytes // 4
         """After so much it is time to give credit."""
         self._outbox_bytes = outbox_bytes
-        self._connections: dict[bytes, Connection] = {}
+        self._by_key: dict[bytes, Connection] = {}
         self._overflowing: list[Connection] = []
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self._by_key)
 
     @property
     def is_waiting(self) -> bool:
         """Whether any message waits until its client has read what it was sent."""
-        return any(connection.outbox for connection in self._connections.values())
+        return any(connection.outbox for connection in self._by_key.values())
 
     def all(self) -> list[Connection]:
         """Every connection."""
-        return list(self._connections.values())
+        return list(self._by_key.values())
 
     def get(self, key: bytes) -> Connection | None:
         """The connection with this key, if it has said hello and not ended."""
-        return self._connections.get(key)
+        return self._by_key.get(key)
 
     def open(self, key: bytes, name: str, peer: Peer, now: float) -> Connection:
         """A client said hello."""
         connection = Connection(key, name, peer, now)
-        self._connections[key] = connection
+        self._by_key[key] = connection
         return connection
 
     def close(self, key: bytes) -> Connection | None:
         """A connection ended; what waited for it is gone with it."""
-        return self._connections.pop(key, None)
+        return self._by_key.pop(key, None)
 
     def post(
         self,
@@ -124,7 +124,7 @@ class Sessions:
         *,
         slot: Slot | None = None,
         instead_of: Slot | None = None,
-    ) -> Post | None:
+    ) -> Send | None:
         """What to send now if the credit allows; else it is put into the outbox.
 
         A message that still waits in the same slot is replaced: newer progress of a call, say. One that waits
@@ -134,13 +134,13 @@ class Sessions:
         header = wire.encode(message)
         if not connection.outbox and connection.unread_bytes < self._credit_bytes:
             connection.unread_bytes += wire.cost(header, body)
-            return Post(connection.key, header, body)
+            return Send(connection.key, header, body)
         if instead_of is not None:
             self._discount(connection, connection.outbox.pop(instead_of, None), instead_of)
         self._keep(connection, header, body, slot)
         return None
 
-    def take(self, connection: Connection, size: int) -> Post | None:
+    def take(self, connection: Connection, size: int) -> Send | None:
         """A message has come in; the credit to send for it now, if it is time for some.
 
         It is given back once a quarter of the window was read, as the client does. Who has used up the window
@@ -154,7 +154,7 @@ class Sessions:
         connection.exhausted = True
         return None
 
-    def refill(self, connection: Connection) -> Post | None:
+    def refill(self, connection: Connection) -> Send | None:
         """Give credit for all that was taken in."""
         taken, connection.taken_bytes, connection.exhausted = connection.taken_bytes, 0, False
         return self.post(connection, wire.Credit(0, 0, taken))
@@ -179,7 +179,7 @@ class Sessions:
         connections, self._overflowing = self._overflowing, []
         return connections
 
-    def credit(self, connection: Connection, read_bytes: int) -> list[Post]:
+    def credit(self, connection: Connection, read_bytes: int) -> list[Send]:
         """The client has read: what can go out now."""
         connection.unread_bytes = max(0, connection.unread_bytes - read_bytes)
         posts = []
@@ -188,5 +188,5 @@ class Sessions:
             size = wire.cost(header, body)
             connection.outbox_bytes -= size
             connection.unread_bytes += size
-            posts.append(Post(connection.key, header, body))
+            posts.append(Send(connection.key, header, body))
         return posts

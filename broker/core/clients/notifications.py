@@ -12,9 +12,9 @@ from broker.base.backlog import Backlog, Job
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.core import refusals
-from broker.core.calls.queue import Lane
-from broker.core.clients.connections import Sessions
-from broker.core.clients.subscriptions import MAX_URIS, Subscriptions, Wants, read_wants
+from broker.core.calls.queue import ChannelKey
+from broker.core.clients.connections import Connections
+from broker.core.clients.subscriptions import MAX_URIS, Subscription, Subscriptions, read_subscription
 from broker.core.effects import Effects
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers.server import Server
@@ -60,7 +60,7 @@ class _News(NamedTuple):
     uri: str = ""
 
 
-class Audience:
+class Notifications:
     """The channels that listen.
 
     Args:
@@ -71,13 +71,13 @@ class Audience:
     def __init__(
         self,
         servers: Mapping[str, Server],
-        sessions: Sessions,
+        connections: Connections,
         counters: Counters,
         effects: Effects,
         backlog: Backlog,
     ) -> None:
         self._servers = servers
-        self._sessions = sessions
+        self._connections = connections
         self._counters = counters
         self._effects = effects
         self._backlog = backlog
@@ -87,7 +87,7 @@ class Audience:
         self.unwanted: Callable[[str], object] = lambda server: None
         """Told that a server has told of a resource that nobody has subscribed to."""
 
-    def listen(self, lane: Lane, body: bytes) -> Refusal | Accepted:
+    def listen(self, lane: ChannelKey, body: bytes) -> Refusal | Accepted:
         """Hear from now on what servers say unasked; it replaces what the channel listened to before.
 
         A server that is not configured, or that tells of no resources, costs the others nothing: what is
@@ -95,7 +95,7 @@ class Audience:
         that cannot be read, or more than the limits.
         """
         try:
-            wants = read_wants(body)
+            wants = read_subscription(body)
         except (ValueError, msgspec.MsgspecError) as error:
             return refusals.not_listening(str(error))
         limit = self.subscriptions.exceeded(lane, wants)
@@ -105,7 +105,7 @@ class Audience:
         followed = self._servers.keys() if wants.servers is None else wants.servers & self._servers.keys()
         return Accepted(changed, sorted(followed), self._refused(wants))
 
-    def _refused(self, wants: Wants) -> dict[str, Refusal]:
+    def _refused(self, wants: Subscription) -> dict[str, Refusal]:
         refused = {}
         for name in sorted((wants.servers or frozenset()) | set(wants.resources)):
             server = self._servers.get(name)
@@ -115,7 +115,7 @@ class Audience:
                 refused[name] = refusals.tells_of_no_resources(name)
         return refused
 
-    def tell_refused(self, lane: Lane, accepted: Accepted) -> None:
+    def tell_refused(self, lane: ChannelKey, accepted: Accepted) -> None:
         """Tell a channel what of its wants is not heard for now: each resource, and lists without a uri."""
         wants = self.subscriptions.of(lane)
         for name, why in accepted.refused.items():
@@ -175,19 +175,19 @@ class Audience:
                 self.unwanted(server)
         del self._news[server]
 
-    def _lanes(self, server: str, news: _News) -> Iterator[Lane | None]:
+    def _lanes(self, server: str, news: _News) -> Iterator[ChannelKey | None]:
         table = self.subscriptions
         if news.uri:
             return table.subscribers(server, news.uri)
         return table.listeners(server, by_name=news.method == UNHEARD)
 
-    def _tell(self, lane: Lane, server: str, news: _News, said: bytes | str | None) -> None:
+    def _tell(self, lane: ChannelKey, server: str, news: _News, said: bytes | str | None) -> None:
         key, channel = lane
-        connection = self._sessions.get(key)
+        connection = self._connections.get(key)
         if connection is not None:
             message = wire.Notification(channel, 0, server, news.method)
             slot = ("news", channel, server, news.method, news.uri)
-            post = self._sessions.post(connection, message, _body(news, said), slot=slot)
+            post = self._connections.post(connection, message, _body(news, said), slot=slot)
             if post is not None:
                 self._effects.append(post)
 

@@ -11,16 +11,16 @@ from broker.base.text import clip
 from broker.config import names
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
-from broker.core.calls.dispatch import Calls, fault
-from broker.core.clients.connections import Body, CloseReason, Connection, Peer, Post, Sessions
-from broker.core.clients.intake import MAX_UNGREETED_BYTES, Intake
-from broker.core.clients.notifications import Audience
+from broker.core.calls.dispatch import Dispatch, fault
+from broker.core.clients.connections import Body, CloseReason, Connection, Connections, Peer, Send
+from broker.core.clients.flow_control import MAX_UNGREETED_BYTES, FlowControl
+from broker.core.clients.notifications import Notifications
 from broker.core.effects import Closed, Effects, Level, Manage
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.jsonrpc import BodyError, Params
 from broker.core.mcp.methods import NO_TASKS, Era, Route, rule_for
 from broker.core.refusals import Refusal
-from broker.core.servers.registry import Roster
+from broker.core.servers.registry import Registry
 from broker.core.servers.server import Server
 from client_shim import wire
 from client_shim.wire import Code
@@ -44,7 +44,7 @@ class Clients:
     Args:
         limits: what bounds them.
         table: each server by its name.
-        roster: what to tell of what clients want to hear.
+        registry: what to tell of what clients want to hear.
         instance: the id of this broker process.
         version: the broker's version, for clients to see.
     """
@@ -53,10 +53,10 @@ class Clients:
         self,
         limits: LimitsConfig,
         table: dict[str, Server],
-        roster: Roster,
-        sessions: Sessions,
-        calls: Calls,
-        audience: Audience,
+        registry: Registry,
+        connections: Connections,
+        dispatch: Dispatch,
+        notifications: Notifications,
         counters: Counters,
         effects: Effects,
         *,
@@ -66,21 +66,21 @@ class Clients:
         self.limits = limits
         self.closing = False
         self._table = table
-        self._roster = roster
-        self._sessions = sessions
-        self._calls = calls
-        self._audience = audience
+        self._registry = registry
+        self._connections = connections
+        self._dispatch = dispatch
+        self._notifications = notifications
         self._counters = counters
         self._effects = effects
         self._instance = instance
         self._version = version
         self._managing: dict[tuple[bytes, int], int] = {}
-        self._intake = Intake(sessions, counters, effects)
+        self._flow = FlowControl(connections, counters, effects)
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
         """A message came in on the connection `key`; `peer` is who the kernel says is at its end."""
-        connection = self._sessions.get(key)
-        if not self._intake.takes(connection, header, body):
+        connection = self._connections.get(key)
+        if not self._flow.takes(connection, header, body):
             self._exceeded(key, connection, now)
             return
         try:
@@ -94,7 +94,7 @@ class Clients:
         elif isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self._intake.came_to_nothing("late.frame", key, now)  # of one that was closed: it wants nothing
+            self._flow.came_to_nothing("late.frame", key, now)  # of one that was closed: it wants nothing
         else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
             self._refuse_frame(
@@ -103,23 +103,23 @@ class Clients:
 
     def refill(self, key: bytes) -> None:
         """Nothing is left to be read of a connection that had used up its credit."""
-        self._intake.refill(key)
+        self._flow.refill(key)
 
     def _exceeded(self, key: bytes, connection: Connection | None, now: float) -> None:
         """A message is larger than its connection may send now."""
         if connection is not None:
             self._close(connection, CloseReason.OVERDRAWN, now, "the client sent more than its credit")
             return
-        size = self._intake.size
+        size = self._flow.size
         text = f"the client sent {size} bytes before its hello, and may send {MAX_UNGREETED_BYTES}"
         self._refuse_frame(key, Code.TOO_LARGE, text, 0, 0, now)
-        self._intake.forget(key)
+        self._flow.forget(key)
         self._counters.add(f"closed.{CloseReason.UNGREETED.value}")
         self._effects.append(Closed(key, CloseReason.UNGREETED))
 
     def malformed(self, key: bytes, why: str, now: float) -> None:
         """A message came in that is none of the protocol, whatever its header says."""
-        self._intake.size = 0
+        self._flow.size = 0
         self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
 
     def _hello(self, key: bytes, peer: Peer, hello: wire.Hello, now: float) -> None:
@@ -129,19 +129,19 @@ class Clients:
             self._refuse_frame(key, Code.WIRE_VERSION, clip(text), 0, 0, now)
         elif self.closing:
             self._refuse(key, 0, 0, refusals.shutting_down(), now)
-        elif len(self._sessions) >= self.limits.connections:
+        elif len(self._connections) >= self.limits.connections:
             self._refuse(key, 0, 0, refusals.busy("connections", self.limits.connections), now)
         else:
             name = hello.client.get("name")
             shown = clip(name, 64) if isinstance(name, str) and name else "unnamed"
-            connection = self._sessions.open(key, shown, peer, now)
+            connection = self._connections.open(key, shown, peer, now)
             limits = {
                 "max_message_bytes": self.limits.max_message_bytes,
                 "credit_bytes": self.limits.credit_bytes,
                 "request_credit_bytes": self.limits.credit_bytes,
             }
             self._post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
-            self._effects.note(Level.DEBUG, "client.connected", client=shown, pid=peer.pid, uid=peer.uid)
+            self._effects.log(Level.DEBUG, "client.connected", client=shown, pid=peer.pid, uid=peer.uid)
 
     def _from_client(
         self, connection: Connection, message: wire.Message, body: bytes | None, now: float
@@ -153,11 +153,11 @@ class Clients:
         elif isinstance(message, wire.Credit):
             self._credit(connection, message, now)
         elif isinstance(message, wire.Cancel):
-            call = self._calls.routing.by_client(connection.key, message.id)
+            call = self._dispatch.table.by_client(connection.key, message.id)
             if call is not None:
-                self._calls.cancel(call, now)
+                self._dispatch.cancel(call, now)
             else:
-                self._intake.came_to_nothing("late.cancel", connection.key, now)
+                self._flow.came_to_nothing("late.cancel", connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
             self._part(connection, message.channel, now)
         elif isinstance(message, wire.Goodbye):
@@ -168,9 +168,9 @@ class Clients:
 
     def _credit(self, connection: Connection, credit: wire.Credit, now: float) -> None:
         if 0 <= credit.read_bytes <= connection.unread_bytes:
-            self._effects += self._sessions.credit(connection, credit.read_bytes)
+            self._effects += self._connections.credit(connection, credit.read_bytes)
             if credit.read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
-                self._intake.came_to_nothing("empty.credit", connection.key, now)
+                self._flow.came_to_nothing("empty.credit", connection.key, now)
             return
         text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
         self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
@@ -181,7 +181,7 @@ class Clients:
         if connection.partings < connection.calls:
             connection.partings += 1
         else:
-            self._intake.came_to_nothing("empty.goodbye", connection.key, now)
+            self._flow.came_to_nothing("empty.goodbye", connection.key, now)
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
@@ -211,19 +211,21 @@ class Clients:
         if request.service == wire.MANAGEMENT and request.method == "listen":
             return self._listen(connection, request, params, now)
         if request.service == wire.MANAGEMENT:
-            self._intake.cost(key, now, COSTS.get(request.method, 0))
+            self._flow.cost(key, now, COSTS.get(request.method, 0))
             return self._manage(key, request, params)
         return self._route(connection, request, params, now)
 
     def _is_open(self, key: bytes, client_id: int) -> bool:
-        return self._calls.routing.by_client(key, client_id) is not None or (key, client_id) in self._managing
+        return (
+            self._dispatch.table.by_client(key, client_id) is not None or (key, client_id) in self._managing
+        )
 
     def _route(
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
         server = self._table.get(names.normal(request.service))
         if server is None:
-            return refusals.unknown_server(request.service, self._roster.names)
+            return refusals.unknown_server(request.service, self._registry.names)
         if server.withdrawn:
             return refusals.removed(server.name)
         if not server.config.runs:
@@ -238,10 +240,10 @@ class Clients:
         if rule.route is Route.CATALOGUE and params.has_cursor:
             return refusals.invalid_params(request.method)
         if rule.route is not Route.CATALOGUE or server.catalogue is None:
-            return self._calls.accept(server, connection, request, params, now)
-        list_by = self._calls.reread(server, request.method, now)
+            return self._dispatch.accept(server, connection, request, params, now)
+        list_by = self._dispatch.reread(server, request.method, now)
         if list_by is not None:
-            return self._calls.accept(server, connection, request, params, now, list_by)
+            return self._dispatch.accept(server, connection, request, params, now, list_by)
         body = server.catalogue.answer(request.method, now)
         if body is None:
             return refusals.no_list(server.name, request.method)
@@ -252,14 +254,14 @@ class Clients:
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
         lane = (connection.key, request.channel)
-        accepted = self._audience.listen(lane, params.body)
+        accepted = self._notifications.listen(lane, params.body)
         if isinstance(accepted, Refusal):
             return accepted
         self._post(connection, wire.Result(request.channel, request.id), accepted.body())
-        self._audience.tell_refused(lane, accepted)
-        subscribed = self._audience.subscriptions.count
-        self._intake.cost(connection.key, now, len(params.body) // BYTES_A_TIME + subscribed // URIS_A_TIME)
-        self._roster.want(accepted.changed, now)
+        self._notifications.tell_refused(lane, accepted)
+        subscribed = self._notifications.subscriptions.count
+        self._flow.cost(connection.key, now, len(params.body) // BYTES_A_TIME + subscribed // URIS_A_TIME)
+        self._registry.want(accepted.changed, now)
         return None
 
     def _manage(self, key: bytes, request: wire.Request, params: Params) -> Refusal | None:
@@ -279,7 +281,7 @@ class Clients:
     def managed(self, key: bytes, client_id: int, outcome: bytes | Refusal, now: float) -> None:
         """A management request was carried out, or refused."""
         channel = self._managing.pop((key, client_id))
-        connection = self._sessions.get(key)
+        connection = self._connections.get(key)
         if connection is None:
             self._counters.add("late.managed")
         elif isinstance(outcome, Refusal):
@@ -289,36 +291,36 @@ class Clients:
 
     def lost(self, key: bytes, now: float) -> None:
         """The transport says that this connection is gone."""
-        self._intake.forget(key)
-        connection = self._sessions.get(key)
+        self._flow.forget(key)
+        connection = self._connections.get(key)
         if connection is not None:
             self._close(connection, CloseReason.LOST, now)
 
     def _close(self, connection: Connection, reason: CloseReason, now: float, farewell: str = "") -> None:
         """The one way out of a connection. Its client is told the reason `farewell`, where there is one."""
-        self._sessions.close(connection.key)
-        self._intake.forget(connection.key)
+        self._connections.close(connection.key)
+        self._flow.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")
         if farewell:  # beyond its credit: what waits for that is gone with the connection
             goodbye = wire.encode(wire.Goodbye(0, 0, farewell, connection.last_id))
-            self._effects.append(Post(connection.key, goodbye))
+            self._effects.append(Send(connection.key, goodbye))
         self._effects.append(Closed(connection.key, reason))
         level = Level.WARNING if reason in (CloseReason.CREDIT, CloseReason.OVERDRAWN) else Level.DEBUG
         pid = connection.peer.pid
-        self._effects.note(level, "client.closed", client=connection.name, pid=pid, reason=reason.value)
+        self._effects.log(level, "client.closed", client=connection.name, pid=pid, reason=reason.value)
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
         """A channel is gone, or all of a connection: with its calls, and with what it listened to."""
-        self._roster.release(key, channel, now)
-        self._roster.want(self._audience.subscriptions.drop(key, channel), now)
+        self._registry.release(key, channel, now)
+        self._registry.want(self._notifications.subscriptions.drop(key, channel), now)
 
     def goodbye(self, reason: str, now: float) -> None:
         """The broker is ending: every call and every connection ends first."""
         self.closing = True
-        for connection in self._sessions.all():
-            for call in self._calls.routing.of_client(connection.key):
-                self._calls.fail(call, refusals.cut(call), now)
+        for connection in self._connections.all():
+            for call in self._dispatch.table.of_client(connection.key):
+                self._dispatch.fail(call, refusals.cut(call), now)
             for (key, id), channel in self._managing.items():
                 if key == connection.key:
                     self._refuse(key, channel, id, refusals.cut_command(), now)
@@ -326,37 +328,37 @@ class Clients:
 
     def close_overflowing(self, now: float) -> None:
         """Who does not read what it is sent is closed."""
-        for connection in self._sessions.overflowing():
-            if self._sessions.get(connection.key) is connection:
+        for connection in self._connections.overflowing():
+            if self._connections.get(connection.key) is connection:
                 self._close(connection, CloseReason.CREDIT, now, "the client did not read what it was sent")
 
     # -- doors ------------------------------------------------------------------------------------
 
     def _post(self, connection: Connection, message: wire.Message, body: Body = None) -> None:
-        post = self._sessions.post(connection, message, body)
+        post = self._connections.post(connection, message, body)
         if post is not None:
             self._effects.append(post)
 
     def _refuse(self, key: bytes, channel: int, id: int, refusal: Refusal, now: float) -> None:
         """Answer with a fault; a connection that has said no hello has no credit to respect."""
         self._counters.add(f"refused.{refusal.code.value}")
-        self._effects.note(Level.DEBUG, "request.refused", code=refusal.code.value)
-        connection = self._sessions.get(key)
+        self._effects.log(Level.DEBUG, "request.refused", code=refusal.code.value)
+        connection = self._connections.get(key)
         if connection is not None:
             self._post(connection, fault(channel, id, refusal, self._effects.mask))
         else:
-            self._effects.append(Post(key, wire.encode(fault(channel, id, refusal, self._effects.mask))))
-        self._intake.cost(key, now)
+            self._effects.append(Send(key, wire.encode(fault(channel, id, refusal, self._effects.mask))))
+        self._flow.cost(key, now)
 
     def _refuse_frame(
         self, key: bytes, code: Code, text: str, channel: int, id: int, now: float, *, is_late: bool = False
     ) -> None:
-        connection = self._sessions.get(key)
+        connection = self._connections.get(key)
         client = connection.name if connection is not None else None
         if self._is_open(key, id):
             id = 0  # about the frame only: with its id, it would be an ending of the open request
         if is_late:
             self._counters.add("late.frame")
         else:
-            self._effects.note(Level.WARNING, "frame.refused", code=code.value, client=client)
+            self._effects.log(Level.WARNING, "frame.refused", code=code.value, client=client)
         self._refuse(key, channel, id, refusals.protocol(code, text), now)

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from broker.config.names import normal
-from broker.core.calls.queue import Lane
+from broker.core.calls.queue import ChannelKey
 
 MAX_CHANNELS = 16_384
 """Channels that may listen at once."""
@@ -43,7 +43,7 @@ MAX_SERVER_BYTES = 256
 _PARTS = frozenset("/?#")
 
 
-class Wants(Struct, frozen=True):
+class Subscription(Struct, frozen=True):
     """What one channel wants to hear: of the lists of servers (`None`: of all), and of their resources."""
 
     servers: frozenset[str] | None = frozenset()
@@ -68,7 +68,7 @@ class _Params(Struct, forbid_unknown_fields=True):
     resources: dict[str, list[str]] = {}
 
 
-def read_wants(body: bytes) -> Wants:
+def read_subscription(body: bytes) -> Subscription:
     """The params of `listen`.
 
     Raises:
@@ -84,7 +84,7 @@ def read_wants(body: bytes) -> Wants:
         if any(not uri or len(uri.encode(errors="replace")) > MAX_URI_BYTES for uri in uris):
             raise ValueError(f"a uri has 1 to {MAX_URI_BYTES} bytes")
     resources = {normal(server): frozenset(uris) for server, uris in seen.resources.items() if uris}
-    return Wants(None if seen.servers is None else frozenset(map(normal, seen.servers)), resources)
+    return Subscription(None if seen.servers is None else frozenset(map(normal, seen.servers)), resources)
 
 
 class Limit(Struct, frozen=True):
@@ -98,8 +98,8 @@ class Subscriptions:
     """The table of channels that listen, and by server and uri who hears of it."""
 
     def __init__(self) -> None:
-        self._rows: dict[bytes, dict[int, Wants]] = {}
-        self._subscribers: dict[str, dict[str, dict[Lane, None]]] = {}
+        self._rows: dict[bytes, dict[int, Subscription]] = {}
+        self._subscribers: dict[str, dict[str, dict[ChannelKey, None]]] = {}
         self._lengths: dict[str, dict[int, int]] = {}
         """How many of the uris of a server have which length: only such parts of a uri are looked up."""
         self._channels = 0
@@ -112,15 +112,15 @@ class Subscriptions:
         servers = len(self._subscribers)
         return f"<Subscriptions channels={self._channels} uris={self._uris} servers={servers}>"
 
-    def of(self, lane: Lane) -> Wants:
+    def of(self, lane: ChannelKey) -> Subscription:
         """What a channel wants to hear."""
-        return self._rows.get(lane[0], {}).get(lane[1]) or Wants()
+        return self._rows.get(lane[0], {}).get(lane[1]) or Subscription()
 
     def channels(self, connection: bytes) -> list[int]:
         """The channels of a connection that listen."""
         return list(self._rows.get(connection, ()))
 
-    def exceeded(self, lane: Lane, wants: Wants) -> Limit | None:
+    def exceeded(self, lane: ChannelKey, wants: Subscription) -> Limit | None:
         """The limit that stands against it."""
         before, mine = self.of(lane), self._rows.get(lane[0], {})
         new = bool(wants) and not before
@@ -145,7 +145,7 @@ class Subscriptions:
         """How many subscriptions there are."""
         return self._uris
 
-    def want(self, lane: Lane, wants: Wants) -> set[str]:
+    def want(self, lane: ChannelKey, wants: Subscription) -> set[str]:
         """Replace what a channel wants; the servers of which other resources are subscribed than before."""
         changed = self._forget(lane)
         if wants:
@@ -166,7 +166,7 @@ class Subscriptions:
             changed |= self._forget((connection, number))
         return changed
 
-    def _forget(self, lane: Lane) -> set[str]:
+    def _forget(self, lane: ChannelKey) -> set[str]:
         mine = self._rows.get(lane[0], {})
         wants = mine.pop(lane[1], None)
         if wants is None:
@@ -181,14 +181,14 @@ class Subscriptions:
                 self._leave(server, uri, lane)
         return set(wants.resources)
 
-    def _join(self, server: str, uri: str, lane: Lane) -> None:
+    def _join(self, server: str, uri: str, lane: ChannelKey) -> None:
         table = self._subscribers.setdefault(server, {})
         if uri not in table:
             lengths = self._lengths.setdefault(server, {})
             lengths[len(uri)] = lengths.get(len(uri), 0) + 1
         table.setdefault(uri, {})[lane] = None
 
-    def _leave(self, server: str, uri: str, lane: Lane) -> None:
+    def _leave(self, server: str, uri: str, lane: ChannelKey) -> None:
         table, lengths = self._subscribers[server], self._lengths[server]
         del table[uri][lane]
         if not table[uri]:
@@ -199,7 +199,7 @@ class Subscriptions:
         if not table:
             del self._subscribers[server], self._lengths[server]
 
-    def listeners(self, server: str, *, by_name: bool = False) -> Iterator[Lane | None]:
+    def listeners(self, server: str, *, by_name: bool = False) -> Iterator[ChannelKey | None]:
         """Who hears of changed lists of a server; `by_name`: only who has named it.
 
         What changes between two steps of this counts; `None` is a pause, so that no step is long.
@@ -218,9 +218,9 @@ class Subscriptions:
         """Whether anybody has subscribed to a resource of this server."""
         return server in self._subscribers
 
-    def subscribers(self, server: str, uri: str) -> Iterator[Lane | None]:
+    def subscribers(self, server: str, uri: str) -> Iterator[ChannelKey | None]:
         """Who hears of a resource, in the same way: who subscribed to it, or to one that it is a part of."""
-        heard: set[Lane] = set()
+        heard: set[ChannelKey] = set()
         for length in list(self._lengths.get(server, ())):
             for lane in list(self._of(server, uri[:length])) if _is_whole(uri, length) else ():
                 if lane not in heard and lane in self._of(server, uri[:length]):
@@ -228,7 +228,7 @@ class Subscriptions:
                     yield lane
             yield None
 
-    def _of(self, server: str, uri: str) -> Mapping[Lane, None]:
+    def _of(self, server: str, uri: str) -> Mapping[ChannelKey, None]:
         return self._subscribers.get(server, {}).get(uri, {})
 
 

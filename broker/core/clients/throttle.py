@@ -1,7 +1,7 @@
 """Who has to wait: a connection whose messages lead to nothing, time and again.
 
 To refuse costs the broker about as much as to call does. Without an end to it, who is refused would take the
-processor from all the others (law 5). So refusals are free for a while, and then have a pace: `Patience` says
+processor from all the others (law 5). So refusals are free for a while, and then have a pace: `Throttle` says
 whose next messages can wait, and `Rounds` tells the transport when there are no other messages than those.
 """
 
@@ -40,7 +40,7 @@ class _Lane(Struct):
     waits: bool = False
 
 
-class Patience:
+class Throttle:
     """What each connection has sent for nothing lately.
 
     Each such message costs its interval, also one that came while its connection was to wait; what is owed

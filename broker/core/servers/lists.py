@@ -16,7 +16,7 @@ from broker.base.text import clip
 from broker.base.tolerances import Oddity, Tolerated
 from broker.config.schema import ServerConfig
 from broker.core.calls.pending_lists import PATIENCE_S
-from broker.core.effects import Effect, Level, Write, note
+from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, shown
 from broker.core.mcp.jsonrpc import Id, Reply
 from broker.core.servers.catalogue import LISTS, Catalogue, changed_lists, lists_for
@@ -175,7 +175,7 @@ class Lists:
             return [self._ask_page(Reading(method, self._max_bytes), b"{}", now)]
         new = method not in self._again
         self._again.add(method)
-        return [note(Level.DEBUG, "catalogue.restless", server=self._server, list=method)] if new else []
+        return [log(Level.DEBUG, "catalogue.restless", server=self._server, list=method)] if new else []
 
     def reread(self, method: str, now: float) -> tuple[list[Effect], float | None]:
         """Read a stale list, if that may be now; and until when to wait for it, `None` if it is not read.
@@ -220,7 +220,7 @@ class Lists:
             did.append(Tolerated(Oddity.UNDECLARED, {"list": method}))
         differs = known.put(method, reading.listing(known.agreed.era)) and is_known
         if self.opened and differs:
-            did.append(note(Level.INFO, "catalogue.changed", server=self._server, list=method))
+            did.append(log(Level.INFO, "catalogue.changed", server=self._server, list=method))
         return did + self._over(method, differs, now)
 
     def _lacks(self, method: str, now: float) -> list[Step]:

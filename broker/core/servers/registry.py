@@ -12,28 +12,28 @@ from broker.base.rate_limit import soonest
 from broker.base.tolerances import Oddity, Tolerated
 from broker.config.schema import ServerConfig
 from broker.core import refusals
-from broker.core.calls.dispatch import Calls
+from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.endings import Endings
-from broker.core.clients.notifications import Audience
-from broker.core.effects import Effects, Level, Unfit
+from broker.core.clients.notifications import Notifications
+from broker.core.effects import Effects, EndProcess, Level
 from broker.core.mcp.methods import Era
 from broker.core.servers.health import Health, Verdict
 from broker.core.servers.lifecycle import Lifecycle
-from broker.core.servers.replies import Servers
+from broker.core.servers.replies import Replies
 from broker.core.servers.server import Server
 from broker.core.servers.session import Link
 
 
-class Roster:
+class Registry:
     """The configured servers, as the config and their supervisors tell of them.
 
     Args:
         table: each server by its name; it is changed here and nowhere else.
-        servers: what carries out what their links want done.
-        calls: the open calls.
+        replies: what carries out what their links want done.
+        dispatch: the open calls.
         endings: what ends many of them at once.
         backlog: what is left for later steps.
-        audience: who listens.
+        notifications: the channels that listen.
         max_bytes: the largest list that is kept of a server.
         client_info: what the broker calls itself towards servers.
     """
@@ -41,22 +41,22 @@ class Roster:
     def __init__(
         self,
         table: dict[str, Server],
-        servers: Servers,
-        calls: Calls,
+        replies: Replies,
+        dispatch: Dispatch,
         endings: Endings,
         backlog: Backlog,
-        audience: Audience,
+        notifications: Notifications,
         effects: Effects,
         *,
         max_bytes: int,
         client_info: dict[str, str],
     ) -> None:
         self._table = table
-        self._servers = servers
-        self._calls = calls
+        self._replies = replies
+        self._dispatch = dispatch
         self._endings = endings
         self._backlog = backlog
-        self._audience = audience
+        self._notifications = notifications
         self._effects = effects
         self._max_bytes = max_bytes
         self._client_info = client_info
@@ -71,7 +71,7 @@ class Roster:
     def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
         """A server is configured that was not."""
         server = Server(config, lifecycle)
-        server.awaited = bool(self._audience.subscriptions.uris(config.name))
+        server.awaited = bool(self._notifications.subscriptions.uris(config.name))
         rows = sorted({**self._table, config.name: server}.items())
         self._table.clear()
         self._table.update(rows)
@@ -85,7 +85,7 @@ class Roster:
             server.forget()
         if not config.runs:
             self._endings.refuse_waiting(server, refusals.does_not_run(config), now)
-        self._calls.pump(server, now)
+        self._dispatch.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:
         """It is no longer configured: what waits for it ends now, what it has may go on."""
@@ -102,9 +102,9 @@ class Roster:
         del self._table[name]
         if server.known is not None:
             for notification in server.known.changes_since(None):
-                self._audience.list_changed(name, notification)
+                self._notifications.list_changed(name, notification)
         if server.withdrawn:
-            self._audience.removed(
+            self._notifications.removed(
                 name, f"{refusals.REMOVED}; it is heard again when a reload brings it back"
             )
 
@@ -113,27 +113,27 @@ class Roster:
     def spawned(self, name: str, now: float) -> None:
         """A new process is there: its conversation begins."""
         server = self._table[name]
-        server.line.paused = False
+        server.queue.paused = False
         server.begin()
         server.link = Link(
             server.config,
             server.remembered,
-            self._calls.routing.new_id,
+            self._dispatch.table.new_id,
             self._max_bytes,
             self._client_info,
-            uris=self._audience.subscriptions.uris(name),
+            uris=self._notifications.subscriptions.uris(name),
             again=server.known is not None or server.awaited,
             spared=server.spared,
         )
-        self._servers.link_did(server, server.link, server.link.greet(now), now)
+        self._replies.link_did(server, server.link, server.link.greet(now), now)
 
     def want(self, names: Collection[str], now: float) -> None:
         """Clients have subscribed to other resources of these servers than before."""
         for name in sorted(names):
             server = self._table.get(name)  # it may have been removed since they subscribed
             if server is not None and server.link is not None:
-                did = server.link.want(self._audience.subscriptions.uris(name), now)
-                self._servers.link_did(server, server.link, did, now)
+                did = server.link.want(self._notifications.subscriptions.uris(name), now)
+                self._replies.link_did(server, server.link, did, now)
 
     def release(self, connection: bytes, channel: int | None, now: float) -> None:
         """A connection is gone, or one of its channels."""
@@ -148,8 +148,8 @@ class Roster:
     def congested(self, name: str, congested: bool, now: float) -> None:
         """It has stopped reading its stdin, or has begun again."""
         server = self._table[name]
-        server.line.held = congested
-        self._calls.pump(server, now)
+        server.queue.held = congested
+        self._dispatch.pump(server, now)
 
     def probing(self, name: str) -> bool:
         """Whether its exit now means that it is of the older era."""
@@ -165,7 +165,7 @@ class Roster:
             self._not_opened(server, server.link)
         server.forget_process()
         self._endings.server_died(server, _why(server, reason), now)
-        self._calls.answer_askers(server, None, now)
+        self._dispatch.answer_lists(server, None, now)
         if server.outdated:
             server.forget()
 
@@ -177,7 +177,7 @@ class Roster:
         again = server.lifecycle.respawning
         server.remembered = Era.LEGACY if again or link.probe_refused else None
         if again:
-            self._servers.tolerate(server, Tolerated(Oddity.PROBE_HANG if link.hung else Oddity.PROBE_EXIT))
+            self._replies.tolerate(server, Tolerated(Oddity.PROBE_HANG if link.hung else Oddity.PROBE_EXIT))
 
     def hint(self, name: str) -> str:
         """What may explain that it is not ready yet: what it was asked, and what it wrote."""
@@ -202,30 +202,30 @@ class Roster:
         """Time has passed."""
         for server in self._table.values():
             if server.link is not None:
-                self._servers.link_did(server, server.link, server.link.tick(now), now)
-            for method in server.askers.overdue(now):
-                self._effects.note(Level.WARNING, "catalogue.stale", server=server.name, list=method)
-                self._calls.answer_askers(server, method, now)
-            server.log_takers.tick(now)
-            if server.line.tick(now):
-                self._servers.discard(server, "never.replied")
-                self._calls.pump(server, now)
+                self._replies.link_did(server, server.link, server.link.tick(now), now)
+            for method in server.pending_lists.overdue(now):
+                self._effects.log(Level.WARNING, "catalogue.stale", server=server.name, list=method)
+                self._dispatch.answer_lists(server, method, now)
+            server.log_routing.tick(now)
+            if server.queue.tick(now):
+                self._replies.discard(server, "never.replied")
+                self._dispatch.pump(server, now)
             if server.health is not None and server.link is not None:
                 self._look_after(server, server.link, server.health, now)
 
     def _look_after(self, server: Server, link: Link, health: Health, now: float) -> None:
         """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
-        verdict = health.look(now, lambda before: self._calls.busy_until(server, before, now))
+        verdict = health.look(now, lambda before: self._dispatch.busy_until(server, before, now))
         if verdict is Verdict.ASK:
             id, line = link.ask("server/discover" if link.era is Era.MODERN else "ping", b"{}")
             health.asked(id)
             self._effects.append(line)
-            self._effects.note(
+            self._effects.log(
                 Level.DEBUG, "server.asked", server=server.name, silent_s=round(health.silent_s(now), 3)
             )
         elif verdict is Verdict.HUNG:
             reason = f"it answered neither calls nor health checks for {health.silent_s(now):.0f} s"
-            self._effects.append(Unfit(server.name, reason))
+            self._effects.append(EndProcess(server.name, reason))
 
 
 def _why(server: Server, reason: str) -> str:

@@ -15,10 +15,10 @@ from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.base.tolerances import KINDS, Oddity, Tolerated, told
 from broker.core import refusals
-from broker.core.calls.dispatch import Calls
+from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.table import Call
-from broker.core.clients.notifications import UPDATED, Audience
-from broker.core.effects import Effects, Keep, Level, Opened, Unfit, Write
+from broker.core.clients.notifications import UPDATED, Notifications
+from broker.core.effects import Effects, EndProcess, Level, LogOutput, Opened, Write
 from broker.core.mcp import jsonrpc, lines
 from broker.core.mcp.jsonrpc import Asked, Id, Message, Noise, Reply, Told
 from broker.core.mcp.methods import Era
@@ -35,29 +35,29 @@ MAX_ID_CHARS = 256
 """The longest id of a server's own request that is answered. It is part of the answer."""
 
 
-class Servers:
+class Replies:
     """The lines of the configured servers.
 
     Args:
         table: each server by its name.
-        calls: the open calls.
-        audience: who listens.
+        dispatch: the open calls.
+        notifications: the channels that listen.
     """
 
     def __init__(
         self,
         table: dict[str, Server],
-        calls: Calls,
-        audience: Audience,
+        dispatch: Dispatch,
+        notifications: Notifications,
         counters: Counters,
         effects: Effects,
     ) -> None:
         self._table = table
-        self._calls = calls
-        self._audience = audience
+        self._dispatch = dispatch
+        self._notifications = notifications
         self._counters = counters
         self._effects = effects
-        audience.unwanted = self._unwanted
+        notifications.unwanted = self._unwanted
 
     def line(self, name: str, line: bytes, now: float) -> None:
         """A server wrote this line to its stdout."""
@@ -86,7 +86,7 @@ class Servers:
             return
         self._note_odd(server, noise.odd)
         self.discard(server, "noise", bytes=len(line))
-        self._effects.append(Keep(server.name, line))
+        self._effects.append(LogOutput(server.name, line))
         link.noise(line, now)
 
     def _message(self, server: Server, link: Link, message: Message, now: float) -> None:
@@ -103,14 +103,14 @@ class Servers:
 
     def _open_call(self, server: Server, id: Id | None) -> Call | None:
         """The call that this id of the broker's names, if that server has it."""
-        call = self._calls.routing.by_id(id)
+        call = self._dispatch.table.by_id(id)
         is_there = call is not None and call.sent and not call.orphaned and call.server == server.name
         return call if is_there else None
 
     def _replied(self, server: Server, link: Link, reply: Reply, now: float) -> None:
         call = self._open_call(server, reply.id)
         if call is not None:
-            self._calls.reply(call, reply, now)
+            self._dispatch.reply(call, reply, now)
             return
         effects = link.reply(reply.id, reply, now)
         if effects is None and server.health is not None and server.health.answered(reply.id):
@@ -125,10 +125,10 @@ class Servers:
         shown = _shown(id)
         if server.release(id):
             self.discard(server, "late.reply", id=shown)
-            self._calls.pump(server, now)
+            self._dispatch.pump(server, now)
         elif link.is_late(id) or id in server.ended:
             self.discard(server, "late.reply", id=shown)
-        elif server.line.running or link.waits:  # perhaps it is the answer that is waited for
+        elif server.queue.running or link.waits:  # perhaps it is the answer that is waited for
             self.discard(server, "unmatched.reply", id=shown)
             self.tolerate(server, Tolerated(Oddity.UNMATCHED, {"id": shown}))
             link.noise(b"a reply with the id " + shown.encode(), now)
@@ -141,8 +141,8 @@ class Servers:
             self.tolerate(server, Tolerated(Oddity.BROKEN, {"reason": clip(broken.reason)}))
         if call is not None:
             self.discard(server, "broken.reply", method=call.method, reason=clip(broken.reason))
-            self._calls.fail(call, refusals.invalid_reply(call, broken.reason), now)
-            self._calls.pump(server, now)
+            self._dispatch.fail(call, refusals.invalid_reply(call, broken.reason), now)
+            self._dispatch.pump(server, now)
             return
         effects = link.broken(broken.id, broken.reason, now)
         if effects is not None:
@@ -170,7 +170,9 @@ class Servers:
 
     def _updated(self, server: Server, told: Told) -> None:
         uri = lines.read_uri(told.params)
-        if uri is None or not self._audience.resource_updated(server.name, uri, bytes(told.params or b"")):
+        if uri is None or not self._notifications.resource_updated(
+            server.name, uri, bytes(told.params or b"")
+        ):
             self.discard(server, "resource.updated")
 
     def _unwanted(self, name: str) -> None:
@@ -180,12 +182,12 @@ class Servers:
 
     def _log_message(self, server: Server, told: Told, now: float) -> None:
         """It is for the call that asked for it, where it can be only one; else for who reads the logs."""
-        call = server.log_takers.only(now) if server.era is Era.MODERN else None
+        call = server.log_routing.only(now) if server.era is Era.MODERN else None
         if call is not None:
-            self._calls.log_message(call, bytes(told.params or b"{}"))
+            self._dispatch.log_message(call, bytes(told.params or b"{}"))
             return
         self.discard(server, "message")
-        self._effects.append(Keep(server.name, bytes(told.params or b"")))
+        self._effects.append(LogOutput(server.name, bytes(told.params or b"")))
 
     def _progress(self, server: Server, told: Told, now: float) -> None:
         seen = lines.read_progress(told.params)
@@ -193,7 +195,7 @@ class Servers:
         if call is None or not call.wants_progress:
             self.discard(server, "late.progress")
         else:
-            self._calls.progress(call, lines.progress_body(seen, call.token), now)
+            self._dispatch.progress(call, lines.progress_body(seen, call.token), now)
 
     def _asked(self, server: Server, link: Link, asked: Asked) -> None:
         """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""
@@ -219,7 +221,7 @@ class Servers:
         self._counters.add("dropped.question")
         level, link.was_refused = Level.DEBUG if link.was_refused else Level.WARNING, True
         method = clip(asked.method)
-        self._effects.note(level, "server.question", server=server.name, method=method)
+        self._effects.log(level, "server.question", server=server.name, method=method)
 
     # -- what comes of it --------------------------------------------------------------------------
 
@@ -233,14 +235,14 @@ class Servers:
                 server.reread(one.method, {odd.oddity for odd in did if isinstance(odd, Tolerated)})
                 self._was_read(server, one, now)
             elif isinstance(one, Missed):
-                self._audience.missed(server.name, one.uris)
+                self._notifications.missed(server.name, one.uris)
             elif isinstance(one, Unheard):
-                self._audience.unheard(server.name, one.uris, one.reason)
+                self._notifications.unheard(server.name, one.uris, one.reason)
             else:
                 self._effects.append(one)
             if isinstance(one, Opened):
                 self._opened(server, link, now)
-            elif isinstance(one, Unfit):
+            elif isinstance(one, EndProcess):
                 server.remembered = None
 
     def _opened(self, server: Server, link: Link, now: float) -> None:
@@ -249,15 +251,15 @@ class Servers:
         server.remembered = link.era
         server.watch(now)
         for notification in link.catalogue.changes_since(before):
-            self._audience.list_changed(server.name, notification)
+            self._notifications.list_changed(server.name, notification)
         self._effects += link.catch_up(now)
-        self._calls.pump(server, now)
+        self._dispatch.pump(server, now)
 
     def _was_read(self, server: Server, read: Read, now: float) -> None:
         if read.differs:
-            self._audience.list_changed(server.name, LISTS[read.method].changed)
+            self._notifications.list_changed(server.name, LISTS[read.method].changed)
         if server.link is None or not server.link.is_reading(read.method):  # it may have changed meanwhile
-            self._calls.answer_askers(server, read.method, now)
+            self._dispatch.answer_lists(server, read.method, now)
 
     def _note_odd(self, server: Server, odd: Iterable[Oddity]) -> None:
         for oddity in odd:
@@ -270,15 +272,13 @@ class Servers:
             event = "catalogue.unread" if odd.oddity is Oddity.UNREAD else "server.odd"
             reason = told(odd.oddity, {"server": server.name, **odd.facts})
             facts = {"list": odd.facts["list"]} if "list" in odd.facts else {}
-            self._effects.note(
-                level, event, server=server.name, kind=odd.oddity.value, **facts, reason=reason
-            )
+            self._effects.log(level, event, server=server.name, kind=odd.oddity.value, **facts, reason=reason)
 
     def discard(self, server: Server, what: str, **facts: str | int) -> None:
         """Something of a server's that goes nowhere: counted, and said."""
         server.dropped.add(what)
         self._counters.add(f"dropped.{what}")
-        self._effects.note(Level.DEBUG, f"server.{what}", server=server.name, **facts)
+        self._effects.log(Level.DEBUG, f"server.{what}", server=server.name, **facts)
 
 
 def _shown(id: Id | None) -> str:

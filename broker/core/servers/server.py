@@ -9,9 +9,9 @@ from broker.base.metrics import Counters, Latency
 from broker.base.rate_limit import soonest
 from broker.base.tolerances import KINDS, OF_ERA, Fact, Oddity, Tolerated
 from broker.config.schema import ServerConfig
-from broker.core.calls.log_routing import LogTakers
-from broker.core.calls.pending_lists import Askers
-from broker.core.calls.queue import Line
+from broker.core.calls.log_routing import LogRouting
+from broker.core.calls.pending_lists import PendingLists
+from broker.core.calls.queue import FairQueue
 from broker.core.calls.table import Call
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Catalogue
@@ -42,7 +42,7 @@ class Server:
     def __init__(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
         self.config = config
         self.lifecycle = lifecycle
-        self.line = Line(config.concurrency)
+        self.queue = FairQueue(config.concurrency)
         self.link: Link | None = None
         self.health: Health | None = None
         self.catalogue: Catalogue | None = None
@@ -51,8 +51,8 @@ class Server:
         """Whether it is known to answer health checks; False where an earlier process ended at one."""
         self.spared: set[str] = set()
         """The lists at which an earlier process ended or fell silent: clients may ask for them."""
-        self.askers = Askers()
-        self.log_takers = LogTakers()
+        self.pending_lists = PendingLists()
+        self.log_routing = LogRouting()
         self.latency = Latency()
         self.calls = 0
         self.errors = 0
@@ -116,24 +116,26 @@ class Server:
         """When something of it is due, its lifecycle aside."""
         link = self.link.wake_at if self.link is not None else None
         health = self.health.wake_at if self.health is not None else None
-        return soonest((link, health, self.line.wake_at, self.askers.wake_at, self.log_takers.wake_at))
+        return soonest(
+            (link, health, self.queue.wake_at, self.pending_lists.wake_at, self.log_routing.wake_at)
+        )
 
     def leave(self, call: Call) -> None:
         """A call has ended: wherever it stood, it stands there no longer."""
-        self.log_takers.end(call)
-        if not self.askers.leave(call):
-            self.line.leave(call)
+        self.log_routing.end(call)
+        if not self.pending_lists.leave(call):
+            self.queue.leave(call)
 
     def give_up(self, call: Call, now: float) -> None:
         """A call is given up while the process may still be at it."""
         until = now + self.config.timeout
-        self.line.reserve(call.id, until)
-        self.log_takers.give_up(call, until)
+        self.queue.reserve(call.id, until)
+        self.log_routing.give_up(call, until)
 
     def release(self, id: object) -> bool:
         """The late reply to such a call has come; whether somebody else may have its place in line now."""
-        self.log_takers.release(id)
-        return self.line.release(id)
+        self.log_routing.release(id)
+        return self.queue.release(id)
 
     def tolerate(self, odd: Tolerated) -> bool:
         """Count something that was put up with; whether it is the first of its kind of this process."""
@@ -169,13 +171,13 @@ class Server:
         elif self.health is not None and self.health.ended_at_it and self.lifecycle.failing:
             self.answers_checks = False
         self.link = self.health = None
-        self.line.held = False
-        self.line.release_all()
-        self.log_takers.release_all()
+        self.queue.held = False
+        self.queue.release_all()
+        self.log_routing.release_all()
 
     def is_stale(self, method: str, now: float) -> bool:
         """Whether a list should be read again before it is answered, and can be."""
-        if self.catalogue is None or self.link is None or not self.link.opened or self.line.held:
+        if self.catalogue is None or self.link is None or not self.link.opened or self.queue.held:
             return False
         being_read = self.link.is_reading(method)  # it is said to have changed, or is known to be too old
         return being_read or self.catalogue.is_stale(method, now, self.link.hears_of)
@@ -183,7 +185,7 @@ class Server:
     def retune(self, config: ServerConfig) -> None:
         """Its table in the config has changed."""
         self.config = config
-        self.line.concurrency = config.concurrency
+        self.queue.concurrency = config.concurrency
 
     def forget(self) -> None:
         """What was learned from its processes is not true of the next one."""

@@ -13,7 +13,7 @@ from broker.base.rate_limit import soonest
 from broker.base.text import clip
 from broker.base.tolerances import Tolerated
 from broker.config.schema import ServerConfig
-from broker.core.effects import Effect, Opened, Respawn, Unfit, Write
+from broker.core.effects import Effect, EndProcess, Opened, Respawn, Write
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed, shown
 from broker.core.mcp.handshake import Ask, Handshake, Restart, Step, Tell
@@ -300,7 +300,7 @@ class Link:
         return id, Write(self._config.name, jsonrpc.request_line(id, method, body, meta))
 
     def _unfit(self, reason: str) -> Effect:
-        return Unfit(self._config.name, clip(reason, MAX_REASON_CHARS))
+        return EndProcess(self._config.name, clip(reason, MAX_REASON_CHARS))
 
 
 def _changed_early(notification: str) -> list[Effect] | None:

@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 
 from broker.base.rate_limit import Pace
 from broker.base.text import clip
-from broker.core.effects import Effect, Level, Write, note
+from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed, reason_of
 from broker.core.mcp.jsonrpc import Id, Reply, Told
@@ -77,7 +77,7 @@ class Listening:
         self._missed = set(uris) if missed else set()
         if uris and not self._agreed.tells_of_resources:
             reason = f"it does not offer to tell of resources, and {len(uris)} are subscribed"
-            warning = note(Level.WARNING, "resource.not_subscribed", server=self._server, reason=reason)
+            warning = log(Level.WARNING, "resource.not_subscribed", server=self._server, reason=reason)
             return [warning, Unheard(tuple(sorted(uris)), reason)]
         return self.want(uris, now)
 
@@ -150,7 +150,7 @@ class Each(Listening):
         if reply is None or reply.result is None:
             reason = _reason(reply)
             facts = {"server": self._server, "uri": clip(asked.uri), "reason": reason}
-            effects.append(note(Level.WARNING, "resource.not_subscribed", **facts))
+            effects.append(log(Level.WARNING, "resource.not_subscribed", **facts))
             effects += [Unheard((asked.uri,), reason)] if asked.on else []
         elif asked.on:
             self._has.add(asked.uri)
@@ -257,7 +257,7 @@ class Stream(Listening):
     def _refuse(self, stream: _Stream, reply: Reply | None, now: float) -> list[Heard]:
         self._refused, self._next = stream.filter == self._wanted, None
         reason = _reason(reply)
-        heard: list[Heard] = [note(Level.WARNING, "subscription.refused", server=self._server, reason=reason)]
+        heard: list[Heard] = [log(Level.WARNING, "subscription.refused", server=self._server, reason=reason)]
         if self._refused and self._open is not None:
             heard += self._keep(self._open)
         return [*heard, *self._unheard(self._open, reason), *self._go_on(now)]
@@ -283,7 +283,7 @@ class Stream(Listening):
         self._open, self._deaf = None, True
         self._honoured = {}
         self._missed = set(self._uris)
-        return [note(Level.INFO, "subscription.ended", server=self._server), *self._go_on(now)]
+        return [log(Level.INFO, "subscription.ended", server=self._server), *self._go_on(now)]
 
     def told(self, told: Told, now: float) -> list[Heard] | None:
         if told.method == "notifications/subscriptions/acknowledged":
@@ -321,7 +321,7 @@ class Stream(Listening):
         if not lacking and not unheard:
             return []
         reason = f"it does not tell of {', '.join(lacking) or 'some of the resources'}"
-        return [note(Level.WARNING, "subscription.partial", server=self._server, reason=reason), *unheard]
+        return [log(Level.WARNING, "subscription.partial", server=self._server, reason=reason), *unheard]
 
     def _cancelled(self, told: Told, now: float) -> list[Heard] | None:
         """A server says so, too, when it tears a subscription down."""

@@ -17,10 +17,10 @@ import trio
 import zmq
 
 from broker.config.schema import LimitsConfig
-from broker.core.clients.connections import Body, Peer, Post
+from broker.core.clients.connections import Body, Peer, Send
 from broker.core.clients.throttle import Refills, Rounds
 from broker.frontend.address import not_bound
-from broker.frontend.zmq.connections import Connections, first_reserved, hung_up, is_routers_own, shut
+from broker.frontend.zmq.descriptors import Descriptors, first_reserved, hung_up, is_routers_own, shut
 from broker.hub import Hub
 from broker.service.claims import ClaimError
 from client_shim import wire
@@ -64,7 +64,7 @@ class Endpoint:
         self._router = self._context.socket(zmq.ROUTER)
         _configure(self._router, limits)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        self._connections = Connections()
+        self._descriptors = Descriptors()
         self._telling = False
         self._rounds = Rounds()
         self._refills = Refills()
@@ -172,7 +172,7 @@ class Endpoint:
             trio.lowlevel.notify_closing(self._fd)
 
     def _receive(self, key: bytes) -> None:
-        peer = self._connections.peer_of(key)
+        peer = self._descriptors.peer_of(key)
         if peer is not None:
             self._pass_on(key, peer, self._frames_after(self._router.recv(_NOBLOCK)))
             return
@@ -206,17 +206,17 @@ class Endpoint:
     def _greet(self, key: bytes, fd: int | None, frame: zmq.Frame) -> Peer | None:
         """Who sent this first message; `None` where its connection is over, or is none that may be."""
         self._drain_monitor()
-        admitted = self._connections.admit(key, fd)
+        admitted = self._descriptors.admit(key, fd)
         self._tell_lost()
         if fd is None or not admitted:
             return None
         peer = _peer(frame)
-        self._connections.greet(key, fd, peer)
+        self._descriptors.greet(key, fd, peer)
         return peer
 
     # -- the hub's transport ----------------------------------------------------------------------
 
-    def send(self, post: Post) -> bool:
+    def send(self, post: Send) -> bool:
         """Send a message; False where its connection is gone. `settle` must follow the last of several."""
         self._quiet = False
         return _send(self._router, post)
@@ -228,9 +228,9 @@ class Endpoint:
             if not self._quiet:
                 self._wake()
 
-    def exhausted(self, connection: bytes) -> None:
+    def credit_exhausted(self, connection: bytes) -> None:
         """This connection has used up its credit."""
-        self._refills.wait(connection, len(self._connections))
+        self._refills.wait(connection, len(self._descriptors))
 
     def hold(self, connection: bytes, until: float) -> None:
         """What this connection says next can wait until then."""
@@ -240,16 +240,16 @@ class Endpoint:
         """This connection is closed as far as the broker is concerned."""
         self._rounds.forget(connection)
         self._refills.forget(connection)
-        self._connections.forget(connection)
+        self._descriptors.forget(connection)
 
     def cut(self, connection: bytes) -> None:
         """Break this connection, if it is not broken yet: its client learns it in no other way."""
         self._drain_monitor()
-        fd = self._connections.descriptor_of(connection)
+        fd = self._descriptors.descriptor_of(connection)
         if fd is not None:
             self._rounds.forget(connection)
             self._refills.forget(connection)
-            self._connections.end(connection)
+            self._descriptors.end(connection)
             shut(fd)
 
     # -- connections that break -------------------------------------------------------------------
@@ -273,21 +273,21 @@ class Endpoint:
                 event, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
                 kind, fd = struct.unpack("=Hi", event)  # zmq_socket_monitor(3)
                 if kind == zmq.EVENT_ACCEPTED:
-                    self._connections.accepted(fd)
+                    self._descriptors.accepted(fd)
                     accepted[fd] = None
                 else:
-                    self._connections.ended(fd)
+                    self._descriptors.ended(fd)
                     accepted.pop(fd, None)
         for fd in reversed(accepted):
-            if fd >= self._reserved or len(self._connections) > self._most:
-                self._connections.turn_away(fd)
+            if fd >= self._reserved or len(self._descriptors) > self._most:
+                self._descriptors.turn_away(fd)
                 shut(fd)  # without descriptors libzmq would abort the process
-                self._hub.turned_away(len(self._connections))
+                self._hub.turned_away(len(self._descriptors))
         self._tell_lost()
 
     def _lose_hung_up(self) -> None:
         """Look who of those that wait has gone: libzmq tells of it only when all is read that they sent."""
-        sits = ((self._connections.descriptor_of(key), key) for key in self._rounds)
+        sits = ((self._descriptors.descriptor_of(key), key) for key in self._rounds)
         held = {fd: key for fd, key in sits if fd is not None}
         for fd in hung_up(held):
             self.cut(held[fd])
@@ -299,8 +299,8 @@ class Endpoint:
             return
         self._telling = True
         try:
-            while self._connections.lost:
-                key = self._connections.lost.popleft()
+            while self._descriptors.lost:
+                key = self._descriptors.lost.popleft()
                 self._rounds.forget(key)
                 self._refills.forget(key)
                 self._hub.lost(key)
@@ -308,7 +308,7 @@ class Endpoint:
             self._telling = False
 
 
-def _send(router: zmq.SyncSocket, post: Post) -> bool:
+def _send(router: zmq.SyncSocket, post: Send) -> bool:
     try:
         router.send(post.connection, _SNDMORE)
     except zmq.ZMQError as error:

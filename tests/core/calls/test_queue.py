@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core.calls.queue import Line
+from broker.core.calls.queue import FairQueue
 from broker.core.calls.table import Call
 
 
@@ -33,7 +33,7 @@ def call(id: int, channel: int = 1, connection: bytes = b"a") -> Call:
     )
 
 
-def send(line: Line) -> list[Call]:
+def send(line: FairQueue) -> list[Call]:
     """Everybody whose turn it is now, as the engine sends them."""
     sent = []
     while (following := line.next()) is not None:
@@ -42,7 +42,7 @@ def send(line: Line) -> list[Call]:
     return sent
 
 
-def serve(line: Line) -> Iterator[Call]:
+def serve(line: FairQueue) -> Iterator[Call]:
     """The order in which calls get to a server that answers the oldest first."""
     running = send(line)
     while running:
@@ -54,7 +54,7 @@ def serve(line: Line) -> Iterator[Call]:
 
 def test_one_channel_is_served_in_its_order() -> None:
     """Section 2: a client's calls do not overtake each other on the way in."""
-    line = Line(2)
+    line = FairQueue(2)
     for id in range(6):
         line.join(call(id))
     assert [done.id for done in serve(line)] == list(range(6))
@@ -62,7 +62,7 @@ def test_one_channel_is_served_in_its_order() -> None:
 
 def test_channels_take_turns() -> None:
     """Law 5: round robin over channels, not over calls; connections with the same channel number differ."""
-    line = Line(1)
+    line = FairQueue(1)
     for id, (connection, channel) in enumerate([(b"a", 1)] * 3 + [(b"a", 2)] * 2 + [(b"b", 1)]):
         line.join(call(id, channel, connection))
     assert [done.id for done in serve(line)] == [0, 3, 5, 1, 4, 2]
@@ -70,7 +70,7 @@ def test_channels_take_turns() -> None:
 
 def test_no_more_than_the_limit_run_at_once() -> None:
     """Law 6: `max_in_flight`, or one where the server is serialized."""
-    line = Line(3)
+    line = FairQueue(3)
     for id in range(10):
         line.join(call(id, channel=id))
     assert len(send(line)) == 3
@@ -80,7 +80,7 @@ def test_no_more_than_the_limit_run_at_once() -> None:
 
 def test_nobody_is_next_while_the_server_does_not_read() -> None:
     """Section 5: what waits, waits where it can still be cancelled, not in a pipe."""
-    line = Line(3)
+    line = FairQueue(3)
     line.join(call(1))
     line.held = True
     assert line.next() is None
@@ -90,14 +90,14 @@ def test_nobody_is_next_while_the_server_does_not_read() -> None:
 
 def test_who_leaves_before_his_turn_is_not_called() -> None:
     """Law 2: a call that was cancelled in line never gets to its server."""
-    line = Line(1)
+    line = FairQueue(1)
     calls = [call(id, channel) for id, channel in enumerate([1, 1, 2, 3])]
     for waiting in calls:
         line.join(waiting)
     line.leave(calls[0])
     line.leave(calls[2])
     assert [done.id for done in serve(line)] == [1, 3]
-    assert repr(line) == "<Line waiting=0 running=0/1>"
+    assert repr(line) == "<FairQueue waiting=0 running=0/1>"
 
 
 LANES = st.tuples(st.sampled_from([b"a", b"b"]), st.integers(1, 4))
@@ -106,7 +106,7 @@ LANES = st.tuples(st.sampled_from([b"a", b"b"]), st.integers(1, 4))
 @given(st.integers(1, 1000), st.integers(1, 40), st.integers(0, 1200))
 def test_a_single_call_waits_for_what_runs_and_for_no_more(flood: int, concurrency: int, served: int) -> None:
     """Issue 5: behind 1,000 calls of one channel, it waits for at most `max_in_flight` others."""
-    line = Line(concurrency)
+    line = FairQueue(concurrency)
     for id in range(flood):
         line.join(call(id))
     running = send(line)
@@ -128,7 +128,7 @@ def test_a_single_call_waits_for_each_other_lane_once(
     lanes: list[tuple[bytes, int]], concurrency: int, place: int, served: int
 ) -> None:
     """Law 5: whoever else waits, and whenever it comes, it waits for what runs and for one of each lane."""
-    line = Line(concurrency)
+    line = FairQueue(concurrency)
     mine = call(999, connection=b"mine")
     for id, (connection, channel) in enumerate(lanes[:place]):
         line.join(call(id, channel, connection))
@@ -153,7 +153,7 @@ def test_nobody_has_three_turns_while_another_waits_for_one(
     steps: list[tuple[bytes, int] | None], concurrency: int
 ) -> None:
     """Law 5: not even who comes with ever new channels, or joins again whenever its lane is empty."""
-    line = Line(concurrency)
+    line = FairQueue(concurrency)
     turns: dict[tuple[bytes, int], list[tuple[bytes, int]]] = {}
     running: list[Call] = []
     for id, lane in enumerate([*steps, *[None] * 80]):
@@ -176,7 +176,7 @@ def test_nobody_has_three_turns_while_another_waits_for_one(
 def test_a_call_that_was_given_up_keeps_its_place_on_a_serialized_server() -> None:
     """Issue 5: until its late reply, the end of the process, or a stated time."""
     for freed_by in ("reply", "process", "time"):
-        line = Line(1)
+        line = FairQueue(1)
         line.join(call(1))
         (given_up,) = send(line)
         line.leave(given_up)
@@ -195,14 +195,14 @@ def test_a_call_that_was_given_up_keeps_its_place_on_a_serialized_server() -> No
 
 def test_no_place_is_kept_where_the_server_may_have_several_calls() -> None:
     """Law 6: a server that takes calls side by side need not be spared, and its table would grow."""
-    line = Line(2)
+    line = FairQueue(2)
     line.reserve(1, 30.0)
     assert (line.reserved, line.wake_at) == (0, None)
 
 
 def test_what_is_to_be_sent_again_is_sent_first_and_in_its_order() -> None:
     """Issue 4: those calls had had their turn, and have waited for the longest."""
-    line = Line(3)
+    line = FairQueue(3)
     for id, channel in enumerate([1, 2, 1, 3, 3, 1]):
         line.join(call(id, channel))
     lost = send(line)
@@ -219,7 +219,7 @@ class AnyLine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line = Line(3)
+        self.queue = FairQueue(3)
         self.waiting: list[Call] = []
         self.running: list[Call] = []
         self.ids = 0
@@ -228,13 +228,13 @@ class AnyLine(RuleBasedStateMachine):
     def join(self, channel: int, connection: bytes) -> None:
         self.ids += 1
         joined = call(self.ids, channel, connection)
-        self.line.join(joined)
+        self.queue.join(joined)
         self.waiting.append(joined)
 
     @rule()
     def next(self) -> None:
-        following = self.line.next()
-        assert (following is None) is (not self.waiting or len(self.running) == 3 or self.line.held)
+        following = self.queue.next()
+        assert (following is None) is (not self.waiting or len(self.running) == 3 or self.queue.held)
         if following is not None:
             assert following is next(other for other in self.waiting if other.lane == following.lane)
             self.waiting.remove(following)
@@ -248,25 +248,25 @@ class AnyLine(RuleBasedStateMachine):
         for lost in reversed(self.running):
             self.ids += 1
             lost.id, lost.sent = self.ids, False
-            self.line.rejoin(lost)
+            self.queue.rejoin(lost)
         self.waiting = self.running + self.waiting
         self.running = []
 
     @rule(held=st.booleans())
     def hold(self, held: bool) -> None:
-        self.line.held = held
+        self.queue.held = held
 
     @precondition(lambda self: self.waiting or self.running)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         leaving = data.draw(st.sampled_from(self.waiting + self.running))
-        self.line.leave(leaving)
+        self.queue.leave(leaving)
         (self.running if leaving.sent else self.waiting).remove(leaving)
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        assert (self.line.waiting, self.line.running) == (len(self.waiting), len(self.running))
-        assert set(self.line._lanes) == {waiting.lane for waiting in self.waiting}
+        assert (self.queue.waiting, self.queue.running) == (len(self.waiting), len(self.running))
+        assert set(self.queue._lanes) == {waiting.lane for waiting in self.waiting}
 
 
 TestAnyLine = AnyLine.TestCase

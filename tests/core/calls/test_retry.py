@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from broker.core.calls import retry
-from broker.core.calls.retry import Once
+from broker.core.calls.retry import NoRetry
 from broker.core.mcp.methods import Era
 from broker.core.servers.lifecycle import Event, State
 from client_shim import wire
@@ -72,16 +72,16 @@ def test_what_does_no_harm_is_sent_again_word_for_word(annotations: Any, method:
     world.assert_empty()
 
 
-NOT_SO: dict[str, tuple[Any, str, Any, dict[str, Any], Once]] = {
-    "plain tool": ({}, "tools/call", {"name": "echo"}, {}, Once.TOOL),
-    "hint is false": ({"readOnlyHint": False}, "tools/call", {"name": "echo"}, {}, Once.TOOL),
-    "hint is no boolean": ({"readOnlyHint": "yes"}, "tools/call", {"name": "echo"}, {}, Once.TOOL),
-    "annotations are none": ([1], "tools/call", {"name": "echo"}, {}, Once.TOOL),
-    "another method": (READ_ONLY, "acme/do", {}, {"allow_methods": ["acme/do"]}, Once.METHOD),
-    "answer": (READ_ONLY, "tools/call", {"name": "echo", "requestState": "s"}, {}, Once.ANSWER),
-    "answers": (READ_ONLY, "tools/call", {"name": "echo", "inputResponses": {}}, {}, Once.ANSWER),
-    "stateful": (READ_ONLY, "tools/call", {"name": "echo"}, {"stateful": True}, Once.STATEFUL),
-    "stateful read": ({}, "resources/read", {"uri": "x:y"}, {"stateful": True}, Once.STATEFUL),
+NOT_SO: dict[str, tuple[Any, str, Any, dict[str, Any], NoRetry]] = {
+    "plain tool": ({}, "tools/call", {"name": "echo"}, {}, NoRetry.TOOL),
+    "hint is false": ({"readOnlyHint": False}, "tools/call", {"name": "echo"}, {}, NoRetry.TOOL),
+    "hint is no boolean": ({"readOnlyHint": "yes"}, "tools/call", {"name": "echo"}, {}, NoRetry.TOOL),
+    "annotations are none": ([1], "tools/call", {"name": "echo"}, {}, NoRetry.TOOL),
+    "another method": (READ_ONLY, "acme/do", {}, {"allow_methods": ["acme/do"]}, NoRetry.METHOD),
+    "answer": (READ_ONLY, "tools/call", {"name": "echo", "requestState": "s"}, {}, NoRetry.ANSWER),
+    "answers": (READ_ONLY, "tools/call", {"name": "echo", "inputResponses": {}}, {}, NoRetry.ANSWER),
+    "stateful": (READ_ONLY, "tools/call", {"name": "echo"}, {"stateful": True}, NoRetry.STATEFUL),
+    "stateful read": ({}, "resources/read", {"uri": "x:y"}, {"stateful": True}, NoRetry.STATEFUL),
 }
 
 
@@ -89,7 +89,7 @@ NOT_SO: dict[str, tuple[Any, str, Any, dict[str, Any], Once]] = {
     ("annotations", "method", "params", "table", "why"), NOT_SO.values(), ids=NOT_SO.keys()
 )
 def test_what_may_do_harm_ends_at_once_and_says_why(
-    annotations: Any, method: str, params: Any, table: dict[str, Any], why: Once
+    annotations: Any, method: str, params: Any, table: dict[str, Any], why: NoRetry
 ) -> None:
     """Law 8: whether it was carried out is unknown, and the broker does not make it twice."""
     world = begin(annotations, **table)
@@ -124,7 +124,7 @@ def test_every_method_has_its_word(era: Era) -> None:
     """Nothing is repeated that is not known to be harmless, in either era."""
     harmless = {"resources/read", "prompts/get", "completion/complete"}
     for method in ("tools/call", "acme/do", "tasks/get", *harmless):
-        why = retry.once(method, repeatable_tool=False, answers=False, stateful=False)
+        why = retry.no_retry(method, repeatable_tool=False, answers=False, stateful=False)
         assert (why is None) is (method in harmless), (era, method)
 
 

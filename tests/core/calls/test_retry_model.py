@@ -75,7 +75,7 @@ class AnyDeaths(RuleBasedStateMachine):
     @rule(data=st.data())
     def reply(self, data: st.DataObject) -> None:
         process = data.draw(st.sampled_from([*self.world.processes.values()]))
-        open_calls = self.world.engine.calls.routing
+        open_calls = self.world.engine.dispatch.table
         has = [request for request in process.calls if open_calls.by_id(request["id"])]
         if has:
             request = data.draw(st.sampled_from(has))
@@ -153,17 +153,17 @@ class AnyDeaths(RuleBasedStateMachine):
 
     @invariant()
     def what_a_dead_server_had_has_ended_or_waits(self) -> None:
-        calls = self.world.engine.calls.routing
+        calls = self.world.engine.dispatch.table
         for name, server in self.world.engine.servers.items():
             mine = calls.of_server(name)
-            assert server.line.running == sum(call.sent for call in mine)
-            assert server.line.waiting == sum(not call.sent for call in mine)
-            assert name in self.world.processes or server.line.running == 0
+            assert server.queue.running == sum(call.sent for call in mine)
+            assert server.queue.waiting == sum(not call.sent for call in mine)
+            assert name in self.world.processes or server.queue.running == 0
             if server.lifecycle.state is State.STOPPED:
                 assert mine == []
             if server.opened:
-                full = server.line.running + server.line.reserved >= server.config.concurrency
-                assert full or server.line.waiting == 0
+                full = server.queue.running + server.queue.reserved >= server.config.concurrency
+                assert full or server.queue.waiting == 0
         assert calls.body_bytes == sum(len(call.body) for name in SERVERS for call in calls.of_server(name))
 
     def teardown(self) -> None:

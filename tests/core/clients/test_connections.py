@@ -5,16 +5,18 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.core.clients.connections import Connection, Peer, Post, Sessions
+from broker.core.clients.connections import Connection, Connections, Peer, Send
 from client_shim import wire
 
 PEER = Peer(1000, 1000, 42)
 PROGRESS = wire.Notification(1, 7, "s", "notifications/progress")
 
 
-def sessions(credit_bytes: int = 1000, outbox_bytes: int = 5000) -> tuple[Sessions, Connection]:
+def table_and_connection(
+    credit_bytes: int = 1000, outbox_bytes: int = 5000
+) -> tuple[Connections, Connection]:
     """A table with one connection in it."""
-    table = Sessions(credit_bytes=credit_bytes, outbox_bytes=outbox_bytes)
+    table = Connections(credit_bytes=credit_bytes, outbox_bytes=outbox_bytes)
     return table, table.open(b"a", "page", PEER, 5.0)
 
 
@@ -23,14 +25,14 @@ def cost(message: wire.Message, body: bytes | None) -> int:
     return wire.cost(wire.encode(message), body)
 
 
-def ids(posts: list[Post]) -> list[int]:
+def ids(posts: list[Send]) -> list[int]:
     """Which requests these messages are about."""
     return [wire.decode(post.header).id for post in posts]
 
 
 def test_a_connection_is_there_from_open_to_close() -> None:
     """Law 4: and no longer."""
-    table, connection = sessions()
+    table, connection = table_and_connection()
     assert table.get(b"a") is connection
     assert (connection.name, connection.peer, connection.since) == ("page", PEER, 5.0)
     assert table.all() == [connection]
@@ -42,15 +44,15 @@ def test_a_connection_is_there_from_open_to_close() -> None:
 
 def test_within_its_credit_a_message_goes_out_at_once() -> None:
     """Section 5, credit: it is taken when the message is sent."""
-    table, connection = sessions()
+    table, connection = table_and_connection()
     post = table.post(connection, wire.Result(1, 1), b"{}")
-    assert post == Post(b"a", wire.encode(wire.Result(1, 1)), b"{}")
+    assert post == Send(b"a", wire.encode(wire.Result(1, 1)), b"{}")
     assert connection.unread_bytes == cost(wire.Result(1, 1), b"{}")
 
 
 def test_one_message_may_go_beyond_the_credit() -> None:
     """Section 5, credit: else a result larger than the window could never be sent."""
-    table, connection = sessions(credit_bytes=1000)
+    table, connection = table_and_connection(credit_bytes=1000)
     assert table.post(connection, wire.Result(1, 1), b"x" * 9000) is not None
     assert table.post(connection, wire.Result(1, 2), b"{}") is None
     assert connection.outbox_bytes == cost(wire.Result(1, 2), b"{}")
@@ -58,7 +60,7 @@ def test_one_message_may_go_beyond_the_credit() -> None:
 
 def test_what_waits_goes_out_in_order_as_the_client_reads() -> None:
     """Law 2: nothing overtakes, also not a message that would fit."""
-    table, connection = sessions(credit_bytes=1000, outbox_bytes=10_000)
+    table, connection = table_and_connection(credit_bytes=1000, outbox_bytes=10_000)
     big = cost(wire.Result(1, 1), b"x" * 2000)
     table.post(connection, wire.Result(1, 1), b"x" * 2000)
     for id in (2, 3, 4):
@@ -73,7 +75,7 @@ def test_what_waits_goes_out_in_order_as_the_client_reads() -> None:
 
 def test_credit_that_was_never_taken_is_not_given() -> None:
     """Law 6: a client that claims to have read more than it was sent gains nothing by it."""
-    table, connection = sessions(credit_bytes=1000)
+    table, connection = table_and_connection(credit_bytes=1000)
     table.credit(connection, 10**15)
     assert connection.unread_bytes == 0
     table.post(connection, wire.Result(1, 1), b"x" * 1000)
@@ -82,14 +84,14 @@ def test_credit_that_was_never_taken_is_not_given() -> None:
 
 def test_negative_credit_hurts_only_who_gives_it() -> None:
     """Law 5: the wire's integer has a sign; messages wait, and that is all."""
-    table, connection = sessions()
+    table, connection = table_and_connection()
     assert table.credit(connection, -5000) == []
     assert table.post(connection, wire.Result(1, 1), b"") is None
 
 
 def test_newer_progress_takes_the_place_of_older() -> None:
     """Law 6: a client that does not read has one line of progress per call waiting, in its old place."""
-    table, connection = sessions(credit_bytes=1)
+    table, connection = table_and_connection(credit_bytes=1)
     table.post(connection, wire.Result(1, 1), b"")
     for body in (b"1", b"22", b"333"):
         table.post(connection, PROGRESS, body, slot=("progress", 70))
@@ -105,7 +107,7 @@ def test_newer_progress_takes_the_place_of_older() -> None:
 
 def test_a_call_and_a_message_of_one_number_do_not_meet() -> None:
     """Law 3: the slots of progress are named by calls, those of messages by their count."""
-    table, connection = sessions(credit_bytes=1)
+    table, connection = table_and_connection(credit_bytes=1)
     table.post(connection, wire.Result(1, 1), b"")
     for number in range(1, 6):
         table.post(connection, PROGRESS, b"p", slot=("progress", number))
@@ -115,7 +117,7 @@ def test_a_call_and_a_message_of_one_number_do_not_meet() -> None:
 
 def test_an_outbox_above_its_limit_is_reported_once() -> None:
     """Law 6: whoever does not read is closed; the others are not asked to wait for it."""
-    table, connection = sessions(credit_bytes=1, outbox_bytes=1000)
+    table, connection = table_and_connection(credit_bytes=1, outbox_bytes=1000)
     table.post(connection, wire.Result(1, 1), b"")
     table.post(connection, wire.Result(1, 2), b"x" * 400)
     assert table.overflowing() == []
@@ -126,7 +128,7 @@ def test_an_outbox_above_its_limit_is_reported_once() -> None:
 
 def test_a_body_that_waits_does_not_keep_the_line_it_came_in() -> None:
     """Law 6: a view of a result would hold the whole line of the server in memory."""
-    table, connection = sessions(credit_bytes=1)
+    table, connection = table_and_connection(credit_bytes=1)
     line = bytearray(b"the line of a server")
     table.post(connection, wire.Result(1, 1), b"")
     table.post(connection, wire.Result(1, 2), memoryview(line)[4:8])
@@ -139,14 +141,14 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.connection = sessions(credit_bytes=1500, outbox_bytes=4000)
+        self.table, self.connection = table_and_connection(credit_bytes=1500, outbox_bytes=4000)
         self.expected: list[tuple[int | None, bytes]] = []
         self.waiting = 0
         self.sent: list[bytes] = []
         self.unread: list[int] = []
         self.posted = 0
 
-    def take(self, posts: list[Post]) -> None:
+    def take(self, posts: list[Send]) -> None:
         for post in posts:
             assert isinstance(post.body, bytes)
             self.sent.append(post.body)

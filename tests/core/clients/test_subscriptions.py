@@ -8,36 +8,38 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.core.calls.queue import Lane
+from broker.core.calls.queue import ChannelKey
 from broker.core.clients import subscriptions
-from broker.core.clients.subscriptions import Subscriptions, Wants, read_wants
+from broker.core.clients.subscriptions import Subscription, Subscriptions, read_subscription
 
 A, B, C = (b"a", 1), (b"a", 2), (b"b", 1)
 EMPTY = "<Subscriptions channels=0 uris=0 servers=0>"
 
 
-def heard(lanes: Iterable[Lane | None]) -> list[Lane]:
+def heard(lanes: Iterable[ChannelKey | None]) -> list[ChannelKey]:
     """Without the pauses."""
     return [lane for lane in lanes if lane is not None]
 
 
-def wants(*servers: str, **resources: str) -> Wants:
+def wants(*servers: str, **resources: str) -> Subscription:
     """What a channel wants: servers, and the resources of servers, parted by spaces."""
-    return Wants(frozenset(servers), {name: frozenset(uris.split()) for name, uris in resources.items()})
+    return Subscription(
+        frozenset(servers), {name: frozenset(uris.split()) for name, uris in resources.items()}
+    )
 
 
 @pytest.mark.parametrize(
     ("body", "what"),
     [
-        (b"{}", Wants()),
-        (b'{"servers":null}', Wants(None)),
+        (b"{}", Subscription()),
+        (b'{"servers":null}', Subscription(None)),
         (b'{"servers":["s","s"]}', wants("s")),
         (b'{"resources":{"s":["u","v","u"],"t":[]}}', wants(s="u v")),
     ],
 )
-def test_the_params_of_listen(body: bytes, what: Wants) -> None:
+def test_the_params_of_listen(body: bytes, what: Subscription) -> None:
     """Issue 5: `null` is all servers; what is not said is not wanted."""
-    assert read_wants(body) == what
+    assert read_subscription(body) == what
 
 
 @pytest.mark.parametrize(
@@ -54,13 +56,13 @@ def test_the_params_of_listen(body: bytes, what: Wants) -> None:
 def test_params_that_are_none_are_refused(body: bytes) -> None:
     """Law 8: a misspelt key is not taken for "nothing"."""
     with pytest.raises(ValueError):  # noqa: PT011 - msgspec's errors are of this kind, with words of their own
-        read_wants(body)
+        read_subscription(body)
 
 
 def test_who_listens_hears() -> None:
     """Issue 5: each channel what it asked for, of one server or of all."""
     table = Subscriptions()
-    table.want(A, Wants(None))
+    table.want(A, Subscription(None))
     table.want(B, wants("s"))
     table.want(C, wants("t"))
     assert (heard(table.listeners("s")), heard(table.listeners("u"))) == ([A, B], [A])
@@ -75,7 +77,7 @@ def test_the_first_in_and_the_last_out_make_a_difference() -> None:
     assert table.want(A, wants(s="u v")) == {"s"}
     table.want(B, wants(s="u", t="w"))
     assert (set(table.uris("s")), set(table.uris("t"))) == ({"u", "v"}, {"w"})
-    assert table.want(A, Wants()) == {"s"}
+    assert table.want(A, Subscription()) == {"s"}
     assert set(table.uris("s")) == {"u"}
     assert table.drop(b"a") == {"s", "t"}
     assert (repr(table), set(table.uris("s"))) == (EMPTY, set())
@@ -105,7 +107,7 @@ def test_who_subscribed_to_the_whole_hears_of_a_part(uri: str, hears: bool) -> N
 def test_a_very_long_uri_holds_nobody_up() -> None:
     """Law 5: to try each part that it has would take longer than the test may."""
     table = Subscriptions()
-    table.want(A, Wants(resources={"s": frozenset({"x://", "x:///"})}))
+    table.want(A, Subscription(resources={"s": frozenset({"x://", "x:///"})}))
     assert heard(table.subscribers("s", "x:///" + "/" * 4_000_000)) == [A]
 
 
@@ -139,7 +141,7 @@ def test_there_is_a_limit_and_it_has_a_name(
     assert exceeded is not None
     assert (exceeded.name, exceeded.value) == (name, value)
     assert table.exceeded(A, wants(s="u w")) is None
-    assert table.exceeded(new, Wants()) is None
+    assert table.exceeded(new, Subscription()) is None
 
 
 LANES = st.tuples(st.sampled_from([b"a", b"b"]), st.integers(1, 3))
@@ -152,7 +154,7 @@ class AnyTable(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.table = Subscriptions()
-        self.rows: dict[tuple[bytes, int], Wants] = {}
+        self.rows: dict[tuple[bytes, int], Subscription] = {}
 
     @rule(
         lane=LANES,
@@ -162,7 +164,7 @@ class AnyTable(RuleBasedStateMachine):
     def want(
         self, lane: tuple[bytes, int], servers: frozenset[str] | None, resources: dict[str, frozenset[str]]
     ) -> None:
-        self.rows[lane] = Wants(servers, resources)
+        self.rows[lane] = Subscription(servers, resources)
         self.table.want(lane, self.rows[lane])
 
     @rule(lane=LANES, whole=st.booleans())

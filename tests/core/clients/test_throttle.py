@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.clients.throttle import AT_ONCE, EVERY_S, REMEMBERED, TOGETHER, Patience, Rounds
+from broker.core.clients.throttle import AT_ONCE, EVERY_S, REMEMBERED, TOGETHER, Rounds, Throttle
 from client_shim import wire
 from tests.core.residue import residue
 from tests.core.world import INSTANCE, Client, World
@@ -18,13 +18,13 @@ from tests.core.world import INSTANCE, Client, World
 
 def test_a_burst_is_refused_at_once_and_what_comes_after_it_waits() -> None:
     """A burst beyond a limit is told so at once; then so many at a time come together."""
-    patience = Patience()
-    assert [patience.tried(b"a", 5.0) for _ in range(AT_ONCE)] == [None] * AT_ONCE
-    verdict = patience.tried(b"a", 5.0)
+    throttle = Throttle()
+    assert [throttle.tried(b"a", 5.0) for _ in range(AT_ONCE)] == [None] * AT_ONCE
+    verdict = throttle.tried(b"a", 5.0)
     assert verdict is not None
     assert verdict.is_new
     assert verdict.until == 5.0 + (1 + TOGETHER) * EVERY_S
-    *free, again = (patience.tried(b"a", verdict.until) for _ in range(TOGETHER + 1))
+    *free, again = (throttle.tried(b"a", verdict.until) for _ in range(TOGETHER + 1))
     assert free == [None] * TOGETHER
     assert again is not None
     assert not again.is_new
@@ -32,19 +32,19 @@ def test_a_burst_is_refused_at_once_and_what_comes_after_it_waits() -> None:
 
 def test_who_was_calm_for_as_long_as_the_burst_takes_begins_anew() -> None:
     """A client that makes a mistake now and then is never slowed, however old its connection is."""
-    patience = Patience()
+    throttle = Throttle()
     for now in (0.0, 1000.0, 2000.0):
-        verdicts = [patience.tried(b"a", now) for _ in range(AT_ONCE + 1)]
+        verdicts = [throttle.tried(b"a", now) for _ in range(AT_ONCE + 1)]
         assert [verdict.is_new for verdict in verdicts if verdict is not None] == [True]
 
 
 @given(st.lists(st.floats(0.0, 0.02), min_size=1, max_size=2000))
 def test_in_the_long_run_nobody_is_refused_more_often_than_the_pace(steps: list[float]) -> None:
     """Who heeds each verdict has the burst and one for each interval, and no more."""
-    patience, now = Patience(), 0.0
+    throttle, now = Throttle(), 0.0
     for tried, step in enumerate(steps, start=1):
         now += step * EVERY_S
-        verdict = patience.tried(b"a", now)
+        verdict = throttle.tried(b"a", now)
         assert tried <= AT_ONCE + now / EVERY_S + 1
         if verdict is not None:
             assert now < verdict.until <= now + (TOGETHER + 1) * EVERY_S
@@ -54,25 +54,25 @@ def test_in_the_long_run_nobody_is_refused_more_often_than_the_pace(steps: list[
 @given(st.lists(st.integers(0, 4), min_size=AT_ONCE, max_size=3000))
 def test_who_heeds_nothing_waits_a_bounded_time_all_the_same(steps: list[int]) -> None:
     """What comes while its connection waits is paid for as well, but not without an end."""
-    patience, now = Patience(), 0.0
+    throttle, now = Throttle(), 0.0
     for step in steps:
         now += step * EVERY_S / 4
-        verdict = patience.tried(b"a", now)
+        verdict = throttle.tried(b"a", now)
         assert verdict is None or verdict.until <= now + (2 * TOGETHER + 1) * EVERY_S
 
 
 def test_what_is_known_of_connections_is_bounded_and_forgotten() -> None:
     """Law 6: also where connections are made up that nobody tells the end of."""
-    patience, rounds = Patience(), Rounds()
+    throttle, rounds = Throttle(), Rounds()
     for number in range(2 * REMEMBERED):
-        patience.tried(number.to_bytes(5, "big"), 1.0)
+        throttle.tried(number.to_bytes(5, "big"), 1.0)
         rounds.hold(number.to_bytes(5, "big"), 2.0)
-    assert residue(patience) == {"Patience._lanes": REMEMBERED}
+    assert residue(throttle) == {"Throttle._lanes": REMEMBERED}
     assert len(list(rounds)) == REMEMBERED
     for number in range(2 * REMEMBERED):
-        patience.forget(number.to_bytes(5, "big"))
+        throttle.forget(number.to_bytes(5, "big"))
         rounds.forget(number.to_bytes(5, "big"))
-    assert residue(patience) == residue(rounds) == {}
+    assert residue(throttle) == residue(rounds) == {}
     assert not rounds
 
 

@@ -100,7 +100,7 @@ def test_a_line_that_was_paused_without_a_process_is_open_to_the_next_one() -> N
     """Issue 4: `stop` of a server that waits for its next start, then `start`: calls are served again."""
     world = ready(restart_sec=10.0)
     world.exit()
-    line = world.engine.servers["time"].line
+    line = world.engine.servers["time"].queue
     line.paused = True
     world.stop()
     process = world.start()
@@ -113,7 +113,7 @@ def test_a_line_that_was_paused_without_a_process_is_open_to_the_next_one() -> N
 def test_a_server_that_is_not_stopped_after_all_is_given_what_waited() -> None:
     """Issue 4: `start` while `stop` still waits for the calls: the last word counts."""
     world = ready()
-    world.engine.servers["time"].line.paused = True
+    world.engine.servers["time"].queue.paused = True
     client = world.client()
     id = client.call()
     assert not world.processes["time"].calls

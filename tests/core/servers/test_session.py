@@ -11,7 +11,7 @@ import pytest
 
 from broker.base.tolerances import Tolerated
 from broker.config.schema import ServerConfig
-from broker.core.effects import Effect, Note, Opened, Unfit, Write
+from broker.core.effects import Effect, EndProcess, Log, Opened, Write
 from broker.core.mcp.jsonrpc import Reply, Told
 from broker.core.mcp.methods import MODERN_VERSION, Era
 from broker.core.servers.lists import LIST_HOLD_S, LIST_S, READ_BURST, READ_EVERY_S, TOOLS_HOLD_S, Read
@@ -66,7 +66,7 @@ class Talk:
                 if "id" in message:
                     self.asked.append(message)
             else:
-                words.append(effect.event if isinstance(effect, Note) else type(effect).__name__)
+                words.append(effect.event if isinstance(effect, Log) else type(effect).__name__)
         return words
 
     def greet(self) -> list[str]:
@@ -292,8 +292,8 @@ def test_a_failed_handshake_makes_the_process_unfit() -> None:
     talk = Talk(remembered=Era.LEGACY)
     talk.greet()
     assert talk.refuse("initialize", -32603) == ["era-changed", "server/discover"]
-    assert talk.refuse("server/discover") == ["Unfit"]
-    assert talk.effects[-1] == Unfit(
+    assert talk.refuse("server/discover") == ["EndProcess"]
+    assert talk.effects[-1] == EndProcess(
         "s",
         "it refused initialize: no (-32603)",
     )
@@ -304,8 +304,8 @@ def test_why_a_handshake_failed_is_told_in_few_words() -> None:
     talk = Talk()
     talk.greet()
     talk.refuse("server/discover")
-    assert talk.refuse("initialize", -32603, "\x1b[2J" + "x" * 1_000_000) == ["Unfit"]
-    (unfit,) = [effect for effect in talk.effects if isinstance(effect, Unfit)]
+    assert talk.refuse("initialize", -32603, "\x1b[2J" + "x" * 1_000_000) == ["EndProcess"]
+    (unfit,) = [effect for effect in talk.effects if isinstance(effect, EndProcess)]
     assert len(unfit.reason) <= MAX_REASON_CHARS + 1
     assert unfit.reason.isprintable()
 
@@ -318,9 +318,9 @@ def test_broken_replies_make_it_unfit_at_once() -> None:
         "probe-answered-oddly",
         "initialize",
     ]
-    assert talk.did(talk.link.broken(talk.asked[1]["id"], "NaN", 0.0)) == ["Unfit"]
+    assert talk.did(talk.link.broken(talk.asked[1]["id"], "NaN", 0.0)) == ["EndProcess"]
     unfit = talk.effects[-1]
-    assert isinstance(unfit, Unfit)
+    assert isinstance(unfit, EndProcess)
     assert "its reply to initialize cannot be used: NaN" in unfit.reason
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from broker.base.metrics import Counters
-from broker.core.clients.connections import Connection, Sessions
-from broker.core.clients.throttle import UNIT_BYTES, Patience
-from broker.core.effects import Effects, Exhausted, Level, Slow
+from broker.core.clients.connections import Connection, Connections
+from broker.core.clients.throttle import UNIT_BYTES, Throttle
+from broker.core.effects import CreditExhausted, Effects, Hold, Level
 from client_shim import wire
 
 MAX_UNGREETED_BYTES = 4096
 """The largest message before a hello, and the largest hello: who sends more is cut off."""
 
 
-class Intake:
+class FlowControl:
     """What comes in from clients, by its size and cost."""
 
-    def __init__(self, sessions: Sessions, counters: Counters, effects: Effects) -> None:
-        self._sessions = sessions
+    def __init__(self, connections: Connections, counters: Counters, effects: Effects) -> None:
+        self._connections = connections
         self._counters = counters
         self._effects = effects
-        self._patience = Patience()
+        self._throttle = Throttle()
         self.size = 0
         """Of the message that is being taken in."""
 
@@ -28,22 +28,22 @@ class Intake:
         self.size = size = len(header) + (0 if body is None else len(body)) + wire.MESSAGE_OVERHEAD_BYTES
         if connection is None:
             return size <= MAX_UNGREETED_BYTES
-        if not connection.exhausted and connection.taken_bytes + size < self._sessions.step_bytes:
+        if not connection.exhausted and connection.taken_bytes + size < self._connections.step_bytes:
             connection.taken_bytes += size  # as nearly always: each message of every client comes by here
             return True
         if connection.exhausted and size > wire.MAX_HEADER_BYTES:  # what is small may overtake requests
             return False
-        post = self._sessions.take(connection, size)
+        post = self._connections.take(connection, size)
         if post is not None:
             self._effects.append(post)
         elif connection.exhausted:
-            self._effects.append(Exhausted(connection.key))
+            self._effects.append(CreditExhausted(connection.key))
         return True
 
     def refill(self, key: bytes) -> None:
         """Nothing is left to be read of a connection that had used up its credit."""
-        connection = self._sessions.get(key)
-        post = self._sessions.refill(connection) if connection is not None else None
+        connection = self._connections.get(key)
+        post = self._connections.refill(connection) if connection is not None else None
         if post is not None:
             self._effects.append(post)
 
@@ -55,16 +55,16 @@ class Intake:
     def cost(self, key: bytes, now: float, times: int = 1) -> None:
         """A message led to nothing, or took the time of so many that do. Who sends such time and again waits,
         so that the others need not (law 5)."""
-        verdict = self._patience.tried(key, now, times + self.size // UNIT_BYTES) if times else None
+        verdict = self._throttle.tried(key, now, times + self.size // UNIT_BYTES) if times else None
         if verdict is None:
             return
-        self._effects.append(Slow(key, verdict.until))
+        self._effects.append(Hold(key, verdict.until))
         if verdict.is_new:
-            connection = self._sessions.get(key)
+            connection = self._connections.get(key)
             name, pid = (connection.name, connection.peer.pid) if connection is not None else (None, None)
             self._counters.add("slowed")
-            self._effects.note(Level.WARNING, "client.slowed", client=name, pid=pid)
+            self._effects.log(Level.WARNING, "client.slowed", client=name, pid=pid)
 
     def forget(self, key: bytes) -> None:
         """This connection is gone."""
-        self._patience.forget(key)
+        self._throttle.forget(key)

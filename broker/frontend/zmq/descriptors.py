@@ -22,7 +22,7 @@ REMEMBERED = 4096
 _KEY_BYTES = 5
 
 
-class Connections:
+class Descriptors:
     """The table of connections. `lost` has those that are over and that the hub was not told of yet."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.clients.connections import CloseReason
-from broker.core.clients.intake import MAX_UNGREETED_BYTES
+from broker.core.clients.flow_control import MAX_UNGREETED_BYTES
 from broker.core.clients.throttle import AT_ONCE, UNIT_BYTES, Refills
 from client_shim import wire
 from client_shim.protocol.outbox import Outbox
@@ -48,7 +48,7 @@ def test_who_has_used_up_its_credit_is_given_more_once_nothing_of_it_is_left() -
     """What it has sent beyond that is there already, and would show until then."""
     world, client = greeted()
     client.request("time", "tools/call", body=LARGE)
-    assert (credit(client), world.engine.sessions.get(client.key).exhausted) == (0, True)  # type: ignore[union-attr]
+    assert (credit(client), world.engine.connections.get(client.key).exhausted) == (0, True)  # type: ignore[union-attr]
     client.say(wire.Credit(0, 0, 0))  # what is small may overtake requests
     world.run(world.engine.refill(client.key, world.now))
     assert credit(client) > len(LARGE)

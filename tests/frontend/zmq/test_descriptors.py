@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.clients.connections import Peer
-from broker.frontend.zmq.connections import REMEMBERED, Connections, is_routers_own
+from broker.frontend.zmq.descriptors import REMEMBERED, Descriptors, is_routers_own
 from tests.core.residue import residue
 
 PEER = Peer(1000, 1000, 42)
@@ -18,7 +18,7 @@ def key(number: int) -> bytes:
     return b"\0" + (number % 2**32).to_bytes(4, "big")
 
 
-def speaks(connections: Connections, number: int, fd: int | None) -> bool:
+def speaks(connections: Descriptors, number: int, fd: int | None) -> bool:
     """A connection's first message comes in; whether it is taken for one."""
     admitted = connections.admit(key(number), fd)
     if admitted and fd is not None:
@@ -28,7 +28,7 @@ def speaks(connections: Connections, number: int, fd: int | None) -> bool:
 
 def test_a_connection_is_known_until_its_descriptor_is_given_back() -> None:
     """The plain life of one."""
-    connections = Connections()
+    connections = Descriptors()
     connections.accepted(7)
     assert speaks(connections, 1, 7)
     assert (connections.peer_of(key(1)), connections.descriptor_of(key(1))) == (PEER, 7)
@@ -41,7 +41,7 @@ def test_a_connection_is_known_until_its_descriptor_is_given_back() -> None:
 
 def test_who_comes_and_goes_in_silence_is_nobody() -> None:
     """There is nobody to tell of."""
-    connections = Connections()
+    connections = Descriptors()
     connections.accepted(7)
     connections.ended(7)
     connections.ended(8)
@@ -53,7 +53,7 @@ def test_who_comes_and_goes_in_silence_is_nobody() -> None:
 def test_of_two_on_one_descriptor_the_later_is_the_one(later: int) -> None:
     """A descriptor goes to the next one before all is read of the last, also where the number turns over."""
     first = later - 1
-    connections = Connections()
+    connections = Descriptors()
     connections.accepted(7)
     assert speaks(connections, first, 7)
     assert speaks(connections, later, 7)
@@ -67,7 +67,7 @@ def test_of_two_on_one_descriptor_the_later_is_the_one(later: int) -> None:
 )
 def test_who_sits_nowhere_or_names_itself_is_not_admitted(name: bytes, fd: int | None) -> None:
     """What nobody can tell the end of must not be known."""
-    connections = Connections()
+    connections = Descriptors()
     connections.accepted(7)
     assert not connections.admit(name, fd)
     assert is_routers_own(name) == (name == key(1))
@@ -76,7 +76,7 @@ def test_who_sits_nowhere_or_names_itself_is_not_admitted(name: bytes, fd: int |
 
 def test_who_has_said_goodbye_may_begin_anew_and_who_was_cut_may_not() -> None:
     """The same connection can greet again; one that was broken has nothing but late messages."""
-    connections = Connections()
+    connections = Descriptors()
     for fd in (7, 8):
         connections.accepted(fd)
         assert speaks(connections, fd, fd)
@@ -92,7 +92,7 @@ def test_who_has_said_goodbye_may_begin_anew_and_who_was_cut_may_not() -> None:
 )
 def test_each_that_was_known_is_lost_once_and_nothing_is_left(steps: list[tuple[str, int]]) -> None:
     """In any order: who was greeted is told lost once, unless the broker itself was done with it."""
-    connections, number, at, told = Connections(), 0, dict[int, int](), list[int]()
+    connections, number, at, told = Descriptors(), 0, dict[int, int](), list[int]()
     for what, fd in steps:
         if what == "accepted":
             number += 1
@@ -116,7 +116,7 @@ def test_each_that_was_known_is_lost_once_and_nothing_is_left(steps: list[tuple[
 
 def test_the_names_of_those_that_are_over_are_bounded() -> None:
     """Law 6: a broker that has had a million clients keeps what it needs."""
-    connections = Connections()
+    connections = Descriptors()
     for number in range(2 * REMEMBERED):
         connections.accepted(7)
         assert speaks(connections, number, 7)
