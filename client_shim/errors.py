@@ -270,6 +270,9 @@ class ServerError(CallError):
 
     default_code = "server-error"
 
+    raw = b""
+    """The JSON-RPC error object as the bytes that the server sent."""
+
     @property
     def rpc_code(self) -> int:
         """The `code` of the JSON-RPC error."""

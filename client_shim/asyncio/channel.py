@@ -1,110 +1,136 @@
-"""A channel: the place of one client object in its connection, and what it listens to there."""
+"""A channel: one client object within its connection, and what the channel listens to."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from client_shim import log
-from client_shim.errors import BrokerError, CallError
+from client_shim.errors import BrokerError, CallError, InvalidRequest
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.payload import Ask
 from client_shim.wire import MANAGEMENT
 
-Listener = Callable[[str, str, bytes], None]
-
 LIST_CHANGED = {f"notifications/{kind}/list_changed": kind for kind in ("tools", "resources", "prompts")}
-"""method → what it is about"""
+"""method → the kind of list"""
 
 UPDATED = "notifications/resources/updated"
 
 LISTEN_AGAIN_S = 1.0
-"""The least time until a broker that was too busy to be listened to is asked again."""
+"""The shortest delay before `listen` is repeated to a broker that was too busy for it."""
 
 NOT_SUBSCRIBED = "$broker/not_subscribed"
-"""The broker's own word for a resource that the server will not tell of."""
+"""The broker's notification about a resource whose changes the server does not announce."""
 
 
-class Wants(NamedTuple):
-    """What a channel wants to hear: of the lists of all servers, and of resources, each with its server."""
+class Listener(Protocol):
+    """Receives what the connection delivers to a channel, in the event loop, one call at a time."""
 
-    lists: bool = False
+    def notified(self, server: str, method: str, params: bytes) -> None:
+        """Handle a notification of a server."""
+
+    def connection_changed(self, connected: bool) -> None:
+        """Handle the loss of the broker, or its return."""
+
+
+class ListenSet(NamedTuple):
+    """What a channel listens to: lists of these servers (`None`: all), and resources by server and uri."""
+
+    servers: frozenset[str] | None = frozenset()
     resources: frozenset[tuple[str, str]] = frozenset()
 
-    def __bool__(self) -> bool:
-        return self.lists or bool(self.resources)
+    @classmethod
+    def of(cls, servers: Iterable[str] | None, resources: Mapping[str, Iterable[str]]) -> ListenSet:
+        """Make one of what a caller gave.
+
+        Raises:
+            InvalidRequest: a string stands where a collection of strings has to.
+        """
+        if any(isinstance(names, str) for names in (servers, *resources.values())):
+            raise InvalidRequest(
+                "`listen` takes collections of names and uris, and not a string in their place"
+            )
+        pairs = frozenset((server, str(uri)) for server, uris in resources.items() for uri in uris)
+        return cls(None if servers is None else frozenset(servers), pairs)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it asks for no notification at all."""
+        return self.servers == frozenset() and not self.resources
 
     def ask(self, timeout_s: float | None = None) -> Ask:
-        """The request that says so to the broker."""
+        """Return the `listen` request that replaces the broker's record of this channel."""
         resources: dict[str, list[str]] = {}
         for server, uri in sorted(self.resources):
             resources.setdefault(server, []).append(uri)
-        params: dict[str, object] = {"servers": None if self.lists else [], "resources": resources}
+        servers = None if self.servers is None else sorted(self.servers)
+        params: dict[str, object] = {"servers": servers, "resources": resources}
         return payload.ask(MANAGEMENT, "listen", params, timeout_s=timeout_s)
 
 
 class Channel:
-    """The place of one client object in its connection.
+    """One client object within its connection.
 
     Args:
-        listener: gives what hears the channel's notifications (service, method, params), while it lives.
-        wants: what it listens to, now and after each reconnection.
+        listener: returns the receiver of the channel's notifications, or `None` once that was collected.
+        listen_set: what the channel listens to, now and after each reconnection.
     """
 
-    __slots__ = ("changing", "listened", "listener", "number", "wants")
+    __slots__ = ("changing", "listen_set", "listened", "listener", "number")
 
-    def __init__(self, number: int, listener: Callable[[], Listener | None], wants: Wants) -> None:
+    def __init__(self, number: int, listener: Callable[[], Listener | None], listen_set: ListenSet) -> None:
         self.number = number
         self.listener = listener
-        self.wants = wants
+        self.listen_set = listen_set
         self.listened = False
+        """Whether a `listen` of this channel was accepted before."""
         self.changing = asyncio.Lock()
-        """Held while what it listens to is being changed."""
+        """Held while `listen_set` is being changed."""
 
 
-class Listening:
-    """A `listen` that the connection itself has sent: its answer is of interest to the channel only.
+class ListenCall:
+    """A `listen` that the connection itself sends for a channel.
 
-    Where the channel had listened before, on a link that was lost, everything may have changed meanwhile. It
-    is told so, of every server and resource, for nobody can know what has.
+    If the channel listened before, on a connection that was lost, anything may have changed since. So the
+    channel is notified of every list and resource that it listens to.
     """
 
     def __init__(
         self,
         channel: Channel,
         deliver: Callable[[Channel, str, str, bytes], None],
-        again: Callable[[float], object],
+        repeat_after: Callable[[float], object],
     ) -> None:
         self._channel = channel
         self._deliver = deliver
-        self._ask_again = again
-        self._again, channel.listened = channel.listened, True
-        self._wants = channel.wants
+        self._repeat_after = repeat_after
+        self._listened_before, channel.listened = channel.listened, True
+        self._listen_set = channel.listen_set
 
-    def add(self, _: object) -> bool:
-        """There is no progress of it."""
+    def add(self, *_: object) -> bool:
+        """Ignore progress and log messages: a `listen` has none."""
         return True
 
     def end(self, outcome: bytes | BrokerError) -> None:
-        """The broker has answered."""
-        if reasons.is_for_the_next(outcome):  # it is asked once it is there, as after every reconnection
-            self._channel.listened = self._again
+        """Handle the broker's answer."""
+        if isinstance(outcome, bytes):
+            if self._listened_before:
+                for server, method, params in self._missed(outcome):
+                    self._deliver(self._channel, server, method, params)
             return
-        if isinstance(outcome, CallError):
+        if reasons.is_for_the_next(outcome):  # the connection listens again after every reconnection
+            self._channel.listened = self._listened_before
+        elif isinstance(outcome, CallError):
             log.warn(f"the broker does not tell of changes: {outcome}")
-            self._channel.listened = self._again
+            self._channel.listened = self._listened_before
             if outcome.retry_after_s is not None:
-                delay_s = max(outcome.retry_after_s, LISTEN_AGAIN_S)
-                self._ask_again(delay_s)
-        elif isinstance(outcome, bytes) and self._again:
-            for server, method, body in self._missed(outcome):
-                self._deliver(self._channel, server, method, body)
+                self._repeat_after(max(outcome.retry_after_s, LISTEN_AGAIN_S))
 
     def _missed(self, outcome: bytes) -> Iterator[tuple[str, str, bytes]]:
         for server in payload.followed(outcome):
             for method in LIST_CHANGED:
                 yield server, method, b"{}"
-        for server, uri in sorted(self._wants.resources):
+        for server, uri in sorted(self._listen_set.resources):
             yield server, UPDATED, json.dumps({"uri": uri}).encode()

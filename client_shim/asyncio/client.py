@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-from client_shim.asyncio.call import OnLog, OnProgress
-from client_shim.asyncio.membership import OnListChanged, OnNotification, OnResourceUpdated, Seat
-from client_shim.errors import InvalidReply
+from client_shim.asyncio.call import OnLog, OnProgress, OnRaw, log_reader, progress_reader
+from client_shim.asyncio.channel import ListenSet
+from client_shim.asyncio.membership import (
+    Callbacks,
+    Membership,
+    OnConnection,
+    OnListChanged,
+    OnNotification,
+    OnRawNotification,
+    OnResourceUpdated,
+)
+from client_shim.errors import CallError, InvalidReply
 from client_shim.protocol import payload
 from client_shim.results import (
     RESULT_TYPES,
@@ -69,8 +78,11 @@ class BrokerClient:
         on_list_changed: called with server and "tools", "resources" or "prompts" when a list is another one.
         on_resource_updated: called with server and uri when a resource changed that was subscribed to.
         on_notification: called with server, method and params of both, and of whatever else there may be.
+        on_raw_notification: the same with the params as the bytes that came in, not decoded. Unlike the
+            others it listens to nothing by itself: see `listen`.
+        on_connection: called with `False` when the broker is lost, and with `True` when one is there again.
 
-    These three are called in the loop, one at a time; what they raise is logged. After a reconnection they
+    All of them are called in the loop, one at a time; what they raise is logged. After a reconnection they
     are called for everything that was listened to, for it cannot be known what changed meanwhile.
 
     Every method that talks to the broker connects where that has not been done, and raises:
@@ -91,14 +103,18 @@ class BrokerClient:
         on_list_changed: OnListChanged | None = None,
         on_resource_updated: OnResourceUpdated | None = None,
         on_notification: OnNotification | None = None,
+        on_raw_notification: OnRawNotification | None = None,
+        on_connection: OnConnection | None = None,
     ) -> None:
         self.timeout = timeout
         self._capabilities = capabilities
-        callbacks = (on_list_changed, on_resource_updated, on_notification)
-        self._seat = Seat(name, endpoint, hello_timeout_s, reconnect_s, *callbacks)
+        callbacks = Callbacks(
+            on_list_changed, on_resource_updated, on_notification, on_raw_notification, on_connection
+        )
+        self._membership = Membership(name, endpoint, hello_timeout_s, reconnect_s, callbacks)
 
     def __repr__(self) -> str:
-        return f"<BrokerClient {self.name!r} {self._seat}>"
+        return f"<BrokerClient {self.name!r} {self._membership}>"
 
     async def __aenter__(self) -> BrokerClient:
         await self.connect()
@@ -112,20 +128,20 @@ class BrokerClient:
     @property
     def name(self) -> str:
         """What the broker's `status` calls this program."""
-        return self._seat.name
+        return self._membership.name
 
     @property
     def connected(self) -> bool:
         """Whether a call could be sent this moment."""
-        return self._seat.connected
+        return self._membership.connected
 
     async def connect(self) -> None:
         """Connect now, and raise `Unavailable` now where that does not work. Calls do it by themselves."""
-        await self._seat.join(self.timeout)
+        await self._membership.join(self.timeout)
 
     async def aclose(self) -> None:
         """Release what this client holds; its calls end. From any task, and as often as you like."""
-        self._seat.close()
+        self._membership.close()
 
     # --- calls -----------------------------------------------------------------------------------------
 
@@ -157,16 +173,52 @@ class BrokerClient:
         """
         answers = {"inputResponses": input_responses, "requestState": request_state}
         given = {key: value for key, value in answers.items() if value is not None}
-        wants_progress = on_progress is not None or progress_extends
         ask = payload.ask(
             server,
             method,
             {**(params or {}), **given} if given else params,
-            timeout_s=self.timeout if timeout is None else timeout,
-            flags=WANTS_PROGRESS * wants_progress | PROGRESS_EXTENDS * progress_extends,
+            timeout_s=self._timeout_s(timeout),
+            flags=_flags(on_progress is not None, progress_extends),
             meta=self._meta(server, meta, on_log is not None),
         )
-        return payload.decode(ask.subject, await self._seat.call(ask, on_progress, on_log))
+        result = await self._membership.call(ask, progress_reader(on_progress), log_reader(on_log))
+        return payload.decode(ask.subject, result)
+
+    async def request_raw(
+        self,
+        server: str,
+        method: str,
+        params: bytes | None = None,
+        *,
+        timeout: float | None = None,
+        on_progress: OnRaw | None = None,
+        on_log: OnRaw | None = None,
+        progress_extends: bool = False,
+        meta: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Make any MCP request with params that are JSON already; return the result as the bytes it came in.
+
+        Neither is decoded here, so numbers, duplicate keys and the order of keys pass as they are. The params
+        must be one JSON object without a `_meta` of its own: the broker refuses anything else. An error of
+        the server is raised as `ServerError`, with the JSON-RPC error object in its `raw`.
+
+        Args:
+            on_progress, on_log: called, and awaited where they are asynchronous, with the params of each
+                notification about the call, as bytes.
+            timeout, progress_extends, meta: see `request`.
+        """
+        ask = payload.raw_ask(
+            server,
+            method,
+            params,
+            timeout_s=self._timeout_s(timeout),
+            flags=_flags(on_progress is not None, progress_extends),
+            meta=self._meta(server, meta, on_log is not None),
+        )
+        return await self._membership.call(ask, on_progress, on_log)
+
+    def _timeout_s(self, given: float | None) -> float | None:
+        return self.timeout if given is None else given
 
     def _meta(self, server: str, given: Mapping[str, Any] | None, logs: bool) -> Mapping[str, Any] | None:
         ours: dict[str, Any] = {_META + "logLevel": "info"} if logs else {}
@@ -241,16 +293,39 @@ class BrokerClient:
         raw = await self.request(server, method, params, **options)
         return _wrap(Completion, _field(raw, "completion", server, method), server, method)
 
+    async def listen(
+        self,
+        servers: Iterable[str] | None = (),
+        resources: Mapping[str, Iterable[str]] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, CallError]:
+        """Set all that this client listens to, in place of what it listened to before.
+
+        It holds across restarts of servers and broker, until the next `listen`; `listen()` ends it. A server
+        that cannot be heard costs the others nothing, and is heard as soon as it can be. Where the call
+        itself fails, the client listens to what it listened to before.
+
+        Args:
+            servers: the servers whose lists it follows; `None` for all, also those configured later.
+            resources: server → the uris whose changes it follows.
+
+        Returns:
+            The servers that cannot be heard for now: `UnknownServer` where the broker has no such server,
+            `MethodRefused` where the server does not tell of its resources.
+        """
+        return await self._membership.listen(ListenSet.of(servers, resources or {}), self._timeout_s(timeout))
+
     async def subscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
         """Hear of it when this resource changes, also across restarts of server and broker.
 
         Raises `MethodRefused` where the server does not tell of its resources.
         """
-        await self._seat.subscribe(server, str(uri), True, self.timeout if timeout is None else timeout)
+        await self._membership.subscribe(server, str(uri), True, self._timeout_s(timeout))
 
     async def unsubscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
         """Hear of it no longer."""
-        await self._seat.subscribe(server, str(uri), False, self.timeout if timeout is None else timeout)
+        await self._membership.subscribe(server, str(uri), False, self._timeout_s(timeout))
 
     async def ping(self, *, timeout: float | None = None) -> None:
         """Return if the broker answers."""
@@ -284,6 +359,10 @@ class BrokerClient:
         if isinstance(raw, dict) and (type_ := raw.get("resultType", "complete")) not in RESULT_TYPES:
             raise _unusable(server, method, f"it is of the type {shown(type_)}, which MCP does not have")
         return _wrap(kind, raw, server, method)
+
+
+def _flags(wants_progress: bool, progress_extends: bool) -> int:
+    return WANTS_PROGRESS * (wants_progress or progress_extends) | PROGRESS_EXTENDS * progress_extends
 
 
 def _field(raw: Any, field: str, server: str, method: str) -> Any:

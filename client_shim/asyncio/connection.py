@@ -18,12 +18,12 @@ import zmq
 
 from client_shim import log
 from client_shim.asyncio.backoff import Attempts
-from client_shim.asyncio.call import Call
-from client_shim.asyncio.channel import Channel, Listener, Listening, Wants
+from client_shim.asyncio.call import LOG, PROGRESS, Call
+from client_shim.asyncio.channel import Channel, ListenCall, Listener, ListenSet
 from client_shim.asyncio.loop_dealer import LoopLink
 from client_shim.asyncio.waiters import Waiters
 from client_shim.errors import CallError, ClientClosed, Unavailable
-from client_shim.protocol import payload, reasons
+from client_shim.protocol import reasons
 from client_shim.protocol.events import (
     Asked,
     Dropped,
@@ -40,7 +40,7 @@ from client_shim.protocol.state import GRACE_S, ClientState, Phase
 from client_shim.transport.dealer import FAREWELL_MS
 from client_shim.transport.endpoint import probe
 
-NOTHING, _NEVER = Wants(), float("inf")
+NOTHING, _NEVER = ListenSet(), float("inf")
 
 _ORDINARY = ("late", "cancelled")
 """What a broker says about calls that this side has given up. It is counted and no cause for worry."""
@@ -73,12 +73,13 @@ class Connection:
         self._on_close = on_close
         self._channels: dict[int, Channel] = {}
         self._last_channel = 0
-        self._calls: dict[int, Call | Listening] = {}
+        self._calls: dict[int, Call | ListenCall] = {}
         self._link: LoopLink | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._retry_at = float("inf")
         self._error: Unavailable | None = None
         self._announced = False  # by the broker that was there last: that it ends
+        self._told_lost = False  # whether the channels were told of a loss, and not yet of a return
         self._attempts = Attempts(random.random)
         self._context = Context()
         self._waiters = Waiters(loop, self._context)
@@ -101,23 +102,23 @@ class Connection:
 
     # --- channels and calls ------------------------------------------------------------------------
 
-    def join(self, listener: Callable[[], Listener | None], wants: Wants = NOTHING) -> Channel:
+    def join(self, listener: Callable[[], Listener | None], listen_set: ListenSet = NOTHING) -> Channel:
         """A new channel, which listens before it does anything else."""
         self._last_channel += 1
-        channel = Channel(self._last_channel, listener, wants)
+        channel = Channel(self._last_channel, listener, listen_set)
         self._channels[self._last_channel] = channel
         self._listen(channel)
         return channel
 
     def _listen(self, channel: Channel) -> None:
-        if self._link is None or not self.is_open or not channel.wants:
+        if self._link is None or not self.is_open or channel.listen_set.is_empty:
             return
         try:
-            id = self._link.state.request(channel.number, channel.wants.ask(), self.loop.time())
+            id = self._link.state.request(channel.number, channel.listen_set.ask(), self.loop.time())
         except CallError as error:
             log.warn(f"the broker is not asked to tell of changes: {error}")
             return
-        self._calls[id] = Listening(channel, self._deliver, partial(self._listen_later, channel, self._link))
+        self._calls[id] = ListenCall(channel, self._deliver, partial(self._listen_later, channel, self._link))
         self._link.settle()
 
     def _listen_later(self, channel: Channel, link: LoopLink, delay_s: float) -> None:
@@ -229,6 +230,8 @@ class Connection:
         self.came_up, self.lost_at, self._announced, self._error = True, _NEVER, False, None
         self._attempts.welcomed(self.loop.time())
         self._waiters.wake()
+        if self._told_lost:
+            self._tell_connected(True)
 
     def _fell(self, error: Unavailable, *, announced: bool = False) -> None:
         """An attempt has failed, or the link was lost; `announced`: its broker said that it ends."""
@@ -238,6 +241,8 @@ class Connection:
             self._waiters.wake()  # to wait on, for as long as it may take now
         if link is not None:
             link.close()
+        if self._attempts.came_through:
+            self._tell_connected(False)
         if not self.came_up or isinstance(error, reasons.HOPELESS):
             self._waiters.fail(error)
         if self.came_up:
@@ -305,11 +310,11 @@ class Connection:
             call.end(event.outcome)
 
     def _on_progressed(self, event: Progressed) -> None:
-        if (call := self._calls.get(event.id)) and not call.add(payload.progress(event.body)):
+        if (call := self._calls.get(event.id)) and not call.add(PROGRESS, event.body):
             self.count("progress dropped")
 
     def _on_logged(self, event: Logged) -> None:
-        if (call := self._calls.get(event.id)) and not call.add(payload.log_message(event.body)):
+        if (call := self._calls.get(event.id)) and not call.add(LOG, event.body):
             self.count("log message dropped")
 
     def _on_notified(self, event: Notified) -> None:
@@ -318,10 +323,17 @@ class Connection:
                 self._deliver(channel, event.service, event.method, event.body)
 
     def _deliver(self, channel: Channel, service: str, method: str, body: bytes) -> None:
-        """Listeners are called a little later: what they do must not come in between two events."""
-        listen = channel.listener()
-        if listen is not None:
-            self.loop.call_soon(listen, service, method, body, context=self._context)
+        """Call the listener a little later: what it does must not come in between two events."""
+        listener = channel.listener()
+        if listener is not None:
+            self.loop.call_soon(listener.notified, service, method, body, context=self._context)
+
+    def _tell_connected(self, connected: bool) -> None:
+        """Tell every channel that the broker was lost, or is back after a loss."""
+        self._told_lost = not connected
+        for channel in list(self._channels.values()):
+            if (listener := channel.listener()) is not None:
+                self.loop.call_soon(listener.connection_changed, connected, context=self._context)
 
     def _on_asked(self, event: Asked) -> None:
         if self._link is not None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from client_shim import log
-from client_shim.asyncio.call import OnLog, OnProgress
-from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, Listener, Wants
+from client_shim.asyncio.call import OnRaw
+from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, ListenSet
 from client_shim.asyncio.connection import Connection
 from client_shim.asyncio.pool import registry
-from client_shim.errors import BrokerError, ClientClosed, InvalidReply, Unavailable, from_fault
+from client_shim.errors import BrokerError, CallError, ClientClosed, InvalidReply, Unavailable, from_fault
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.payload import Ask
 from client_shim.text import shown
@@ -23,6 +23,29 @@ from client_shim.version import __version__
 OnListChanged = Callable[[str, str], object]
 OnResourceUpdated = Callable[[str, str], object]
 OnNotification = Callable[[str, str, Any], object]
+OnRawNotification = Callable[[str, str, bytes], object]
+OnConnection = Callable[[bool], object]
+
+
+class Callbacks(NamedTuple):
+    """What a client object is told unasked; `BrokerClient` describes each."""
+
+    on_list_changed: OnListChanged | None = None
+    on_resource_updated: OnResourceUpdated | None = None
+    on_notification: OnNotification | None = None
+    on_raw_notification: OnRawNotification | None = None
+    on_connection: OnConnection | None = None
+
+    @property
+    def listens_to_lists(self) -> bool:
+        """Whether one of them is given that listens to the lists of all servers by itself."""
+        return self.on_list_changed is not None or self.on_notification is not None
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether params have to be decoded: for a callback, or for the log where there is no raw one."""
+        decoded = (self.on_list_changed, self.on_resource_updated, self.on_notification)
+        return self.on_raw_notification is None or any(callback is not None for callback in decoded)
 
 
 class Joined(NamedTuple):
@@ -32,7 +55,7 @@ class Joined(NamedTuple):
     channel: Channel
 
 
-class Seat:
+class Membership:
     """Joins where that is needed, calls, listens, and leaves.
 
     The connection holds no client: a seat that nobody holds any more is released when it is collected.
@@ -42,7 +65,7 @@ class Seat:
         endpoint: where the broker listens, `None` for `default_endpoint`, looked up when it is needed.
         hello_timeout_s: how long a broker may take to greet.
         reconnect_s: how long a call waits for a broker that was there and is gone.
-        on_list_changed, on_resource_updated, on_notification: what hears of it; see `BrokerClient`.
+        callbacks: what is called with what it is told unasked.
     """
 
     def __init__(
@@ -51,18 +74,14 @@ class Seat:
         endpoint: str | None,
         hello_timeout_s: float,
         reconnect_s: float,
-        on_list_changed: OnListChanged | None,
-        on_resource_updated: OnResourceUpdated | None,
-        on_notification: OnNotification | None,
+        callbacks: Callbacks,
     ) -> None:
         self.name = name
         self._endpoint = endpoint
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
-        self._on_list_changed = on_list_changed
-        self._on_resource_updated = on_resource_updated
-        self._on_notification = on_notification
-        self._wants = Wants(lists=on_list_changed is not None or on_notification is not None)
+        self._callbacks = callbacks
+        self._listen_set = ListenSet(servers=None if callbacks.listens_to_lists else frozenset())
         self._joined: Joined | None = None
         self._release: weakref.finalize[Any, Any] | None = None
         self._closed = False
@@ -81,9 +100,7 @@ class Seat:
         self._closed = True
         self._leave("closed")
 
-    async def call(
-        self, ask: Ask, on_progress: OnProgress | None = None, on_log: OnLog | None = None
-    ) -> bytes:
+    async def call(self, ask: Ask, on_progress: OnRaw | None = None, on_log: OnRaw | None = None) -> bytes:
         """Make a call, connecting where that is needed; its result, or the error that it ends in.
 
         A call that its broker has not begun, because it ends or was lost, is made again at the next one.
@@ -106,25 +123,42 @@ class Seat:
             if expires is not None:
                 ask = ask._replace(timeout_s=expires - loop.time())
 
+    async def listen(self, listen_set: ListenSet, timeout_s: float | None) -> dict[str, CallError]:
+        """Replace what it listens to; return the servers that cannot be heard for now, with the reasons."""
+        _, channel = await self.join(timeout_s)
+        async with channel.changing:
+            refused = await self._listen(listen_set, timeout_s)
+            self._keep(listen_set)
+            return refused
+
     async def subscribe(self, server: str, uri: str, wanted: bool, timeout_s: float | None) -> None:
-        """Hear of a resource from now on, or no longer. One change at a time: each says all of it.
+        """Add a resource to what it listens to, or remove it.
 
         Raises:
-            UnknownServer, MethodRefused: this server cannot be heard. What else is listened to is kept.
+            UnknownServer, MethodRefused: this server cannot be heard. What it listened to before is kept.
         """
         _, channel = await self.join(timeout_s)
         async with channel.changing:
-            change = frozenset({(server, uri)})
-            before = self._wants.resources
-            wants = self._wants._replace(resources=before | change if wanted else before - change)
-            result = await self.call(wants.ask(timeout_s))
-            refusal = payload.not_subscribed(result, server) if wanted else None
-            if refusal is not None:
-                await self.call(self._wants.ask(timeout_s))  # the broker has kept the wish
-                raise from_fault(refusal)
-            self._wants = wants
-            if self._joined is not None:
-                self._joined.channel.wants, self._joined.channel.listened = wants, True
+            before, change = self._listen_set, frozenset({(server, uri)})
+            resources = before.resources | change if wanted else before.resources - change
+            listen_set = before._replace(resources=resources)
+            refused = await self._listen(listen_set, timeout_s)
+            if wanted and server in refused:
+                await self._listen(before, timeout_s)  # the broker has kept the wish
+                raise refused[server]
+            self._keep(listen_set)
+
+    async def _listen(self, listen_set: ListenSet, timeout_s: float | None) -> dict[str, CallError]:
+        """Send all that it listens to. One at a time (`Channel.changing`): each replaces the one before."""
+        result = await self.call(listen_set.ask(timeout_s))
+        return {server: from_fault(fault) for server, fault in payload.not_subscribed(result).items()}
+
+    def _keep(self, listen_set: ListenSet) -> None:
+        """Listen to the same after each reconnection."""
+        self._listen_set = listen_set
+        if self._joined is not None:
+            channel = self._joined.channel
+            channel.listen_set, channel.listened = listen_set, True
 
     async def join(self, timeout_s: float | None, ask: Ask | None = None) -> Joined:
         """Return the channel, with an open connection, for `ask` if a call is to be made.
@@ -164,7 +198,7 @@ class Seat:
         who = {"name": self.name, "version": __version__, "pid": os.getpid()}
         endpoint = self._endpoint or default_endpoint()
         connection = registry().connection(loop, endpoint, who, self._hello_timeout_s)
-        channel = connection.join(_listener(self), self._wants)
+        channel = connection.join(weakref.ref(self), self._listen_set)
         self._joined = joined = Joined(connection, channel)
         if self._release is not None:  # of a loop that has ended, or of the parent process
             self._release.detach()
@@ -186,19 +220,28 @@ class Seat:
         leave = connection.leave if here else connection.leave_soon
         leave(channel, reason)
 
-    def _hear(self, server: str, method: str, body: bytes) -> None:
+    def notified(self, server: str, method: str, params: bytes) -> None:
+        """Call the callbacks that a notification of a server is for."""
+        callbacks = self._callbacks
+        self._tell(callbacks.on_raw_notification, server, method, params)
+        if not callbacks.is_decoded:
+            return
         try:
-            params = payload.decode(f"`{method}` of server {server!r}", body)
+            plain = payload.decode(f"`{method}` of server {server!r}", params)
         except InvalidReply as error:
             log.warn(str(error))
             return
         if method in LIST_CHANGED:
-            self._tell(self._on_list_changed, server, LIST_CHANGED[method])
-        elif method == UPDATED and isinstance(params, dict) and isinstance(params.get("uri"), str):
-            self._tell(self._on_resource_updated, server, params["uri"])
-        elif method == NOT_SUBSCRIBED and isinstance(params, dict):
-            log.warn(_not_told_of(server, params.get("uri"), params.get("reason")))
-        self._tell(self._on_notification, server, method, params)
+            self._tell(callbacks.on_list_changed, server, LIST_CHANGED[method])
+        elif method == UPDATED and isinstance(plain, dict) and isinstance(plain.get("uri"), str):
+            self._tell(callbacks.on_resource_updated, server, plain["uri"])
+        elif method == NOT_SUBSCRIBED and isinstance(plain, dict):
+            log.warn(_not_told_of(server, plain.get("uri"), plain.get("reason")))
+        self._tell(callbacks.on_notification, server, method, plain)
+
+    def connection_changed(self, connected: bool) -> None:
+        """Tell of the loss of the broker, or of its return."""
+        self._tell(self._callbacks.on_connection, connected)
 
     def _tell(self, callback: Callable[..., object] | None, *news: Any) -> None:
         if callback is None:
@@ -213,9 +256,3 @@ def _not_told_of(server: str, uri: object, reason: object) -> str:
     what = "its lists" if uri is None else f"the resource {shown(uri, 200)}"
     why = reason if isinstance(reason, str) else shown(reason)
     return f"the broker does not tell of changes of server {server!r}, {what}: {why:.400}"
-
-
-def _listener(seat: Seat) -> Callable[[], Listener | None]:
-    """The connection must not keep its seats alive: that is how it learns that one was forgotten."""
-    method = weakref.WeakMethod(seat._hear)
-    return lambda: method()

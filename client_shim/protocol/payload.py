@@ -66,13 +66,38 @@ def ask(
         InvalidRequest: something in it is no JSON, the timeout is none, or there are two `_meta`.
     """
     subject = _subject(server, method, params)
+    _check_timeout(subject, timeout_s)
+    body, meta = _encode(subject, params, meta)
+    return Ask(subject, server, method, body, timeout_s, flags, meta)
+
+
+def raw_ask(
+    server: str,
+    method: str,
+    body: bytes | None,
+    *,
+    timeout_s: float | None = None,
+    flags: int = 0,
+    meta: Mapping[str, Any] | None = None,
+) -> Ask:
+    """Make an `Ask` of params that are encoded already. The broker checks them; this side does not read them.
+
+    Raises:
+        InvalidRequest: the params are not bytes, the timeout is not one, or something in `meta` is not JSON.
+    """
+    subject = _subject(server, method, None)
+    _check_timeout(subject, timeout_s)
+    if body is not None and not isinstance(body, bytes):
+        raise InvalidRequest(f"{subject}: raw params must be bytes, and this is {shown(body)}")
+    return Ask(subject, server, method, body, timeout_s, flags, _plain_meta(subject, meta))
+
+
+def _check_timeout(subject: str, timeout_s: float | None) -> None:
     if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise InvalidRequest(
             f"{subject}: a timeout of {timeout_s!r} is none",
             hint="give a positive number of seconds, or None for the broker's own",
         )
-    body, meta = _encode(subject, params, meta)
-    return Ask(subject, server, method, body, timeout_s, flags, meta)
 
 
 def _subject(server: str, method: str, params: Mapping[str, Any] | None) -> str:
@@ -95,9 +120,15 @@ def _encode(
             raise InvalidRequest(f"{subject}: `_meta` is given twice, in the params and beside them")
         meta = params.pop("_meta")
     body = None if params is None else _dumps(subject, params, "params")
+    return body, _plain_meta(subject, meta)
+
+
+def _plain_meta(subject: str, meta: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a copy of `meta` that holds plain JSON data only."""
     if meta is None:
-        return body, None
-    return body, json.loads(_dumps(subject, _object(subject, meta, "_meta"), "_meta"))
+        return None
+    plain: dict[str, Any] = json.loads(_dumps(subject, _object(subject, meta, "_meta"), "_meta"))
+    return plain
 
 
 def _object(subject: str, value: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -196,12 +227,20 @@ def followed(body: bytes) -> list[str]:
     return [name for name in servers if isinstance(name, str)] if isinstance(servers, list) else []
 
 
-def not_subscribed(body: bytes, server: str) -> Fault | None:
-    """Why the result of a `listen` says that this server is not heard; `None` where it says nothing of it."""
+def not_subscribed(body: bytes) -> dict[str, Fault]:
+    """The servers that the result of a `listen` names as not heard for now, each with the reason."""
     try:
-        said = json.loads(str(body, "utf-8"))["not_subscribed"][server]
-        code, message, hint = said["code"], said["message"], said["hint"]
+        refused = dict(json.loads(str(body, "utf-8"))["not_subscribed"])
     except (ValueError, TypeError, LookupError, RecursionError):
+        return {}
+    faults = {server: _fault(said) for server, said in refused.items()}
+    return {server: fault for server, fault in faults.items() if fault is not None}
+
+
+def _fault(said: Any) -> Fault | None:
+    try:
+        code, message, hint = said["code"], said["message"], said["hint"]
+    except (TypeError, LookupError):
         return None
     if not all(isinstance(word, str) for word in (code, message, hint)):
         return None

@@ -97,7 +97,7 @@ def server_error(subject: str, body: bytes) -> errors.CallError:
         error = json.loads(str(body, "utf-8"))
         code, message = int(error["code"]), error["message"]
         text = message if isinstance(message, str) else shown(message, _SAID_CHARS)
-        return errors.ServerError(
+        raised = errors.ServerError(
             f"{subject}: {text} ({code})", data={**error, "code": code, "message": text}
         )
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
@@ -105,6 +105,8 @@ def server_error(subject: str, body: bytes) -> errors.CallError:
             f"{subject}: the server's error is not a JSON-RPC error object: {shown(body[:200], 300)}",
             hint="this is the server's mistake: report it to its authors",
         )
+    raised.raw = body
+    return raised
 
 
 # --- the end of a connection -----------------------------------------------------------------------------

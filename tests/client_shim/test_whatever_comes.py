@@ -18,11 +18,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client_shim import errors, results, wire
-from client_shim.asyncio.call import Call
-from client_shim.asyncio.channel import Channel, Listening, Wants
+from client_shim.asyncio import call as calls
+from client_shim.asyncio.channel import Channel, ListenCall, ListenSet
 from client_shim.asyncio.connection import Connection
 from client_shim.backend.content import content_items
-from client_shim.protocol import payload
 from client_shim.protocol.events import Ended
 from client_shim.protocol.state import ClientState, Phase
 from client_shim.text import printable, shown
@@ -173,6 +172,19 @@ class StandIn:
     def close(self, linger_ms: int = 0) -> None: ...
 
 
+class Listener:
+    """A client object that only notes what it is told."""
+
+    def __init__(self, news: list[object]) -> None:
+        self.news = news
+
+    def notified(self, server: str, method: str, params: bytes) -> None:
+        self.news.append((server, method, params))
+
+    def connection_changed(self, connected: bool) -> None:
+        self.news.append(connected)
+
+
 @given(st.lists(MESSAGES, max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_no_event_makes_the_handlers_of_a_connection_raise(messages: list[list[bytes]]) -> None:
@@ -186,7 +198,7 @@ def test_no_event_makes_the_handlers_of_a_connection_raise(messages: list[list[b
         state = opened()
         connection._link = StandIn(state)  # type: ignore[assignment]
         news: list[object] = []
-        channel = connection.join(lambda: lambda *told: news.append(told), Wants(lists=True))
+        channel = connection.join(lambda: Listener(news), ListenSet(servers=None))
         calls = [connection.call(channel, ECHO) for _ in range(2)]
         for message in messages:
             if connection._link is None:
@@ -224,9 +236,9 @@ def test_the_answer_to_a_listen_may_be_anything(body: bytes) -> None:
 
     async def main() -> None:
         told: list[object] = []
-        channel = Channel(1, lambda: None, Wants(lists=True))
+        channel = Channel(1, lambda: None, ListenSet(servers=None))
         channel.listened = True
-        Listening(channel, lambda *news: told.append(news), lambda *_: None).end(body)
+        ListenCall(channel, lambda *news: told.append(news), lambda *_: None).end(body)
 
     asyncio.run(main())
 
@@ -234,14 +246,17 @@ def test_the_answer_to_a_listen_may_be_anything(body: bytes) -> None:
 @given(BODIES)
 def test_what_a_callback_is_told_can_be_formatted(body: bytes) -> None:
     """`mcp-broker call` writes progress with `:g`, which raises OverflowError for an integer above 1e308."""
-    call = Call(1, "s")
-    for said in (payload.progress(body), payload.log_message(body)):
-        call.add(said)
-        if isinstance(said, payload.Progress):
-            assert f"{said.progress:g}"
-            assert said.total is None or f"{said.total:g}"
-        elif said is not None:
-            assert isinstance(said.level, str)
+
+    def on_progress(progress: float, total: float | None, _: str | None) -> None:
+        assert f"{progress:g}"
+        assert total is None or f"{total:g}"
+
+    def on_log(level: str, *_: object) -> None:
+        assert isinstance(level, str)
+
+    for reader in (calls.progress_reader(on_progress), calls.log_reader(on_log)):
+        assert reader is not None
+        reader(body)
 
 
 ITEMS = st.dictionaries(

@@ -468,7 +468,7 @@ def test_a_client_of_many_loops_keeps_no_connection_of_the_earlier_ones(on_loop:
         for _ in range(3):
             on_loop(while_greeting(peer, client.connect()))
             assert peer.receive().message == wire.Goodbye(0, 0, "its event loop ended")
-            joined = client._seat._joined
+            joined = client._membership._joined
             assert joined is not None
             seen.append(weakref.ref(joined.connection))
         del joined

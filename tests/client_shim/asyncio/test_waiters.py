@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 
-from client_shim.asyncio.channel import Channel, Wants
+from client_shim.asyncio.channel import Channel, ListenSet
 from client_shim.asyncio.waiters import Waiters
 from client_shim.errors import Unavailable
 
@@ -15,7 +15,7 @@ PATIENCE_S = 10
 
 def channel(number: int) -> Channel:
     """A channel of a connection that is not there."""
-    return Channel(number, lambda: None, Wants())
+    return Channel(number, lambda: None, ListenSet())
 
 
 def run(meanwhile: Callable[[Waiters], object], *waits: tuple[Channel, float | None]) -> list[object]:
