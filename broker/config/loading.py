@@ -91,9 +91,9 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: b
     """
     found = _Found()
     for key in mapping.keys() - {"broker", "limits", "servers"}:
-        found.problems.append(_unknown(key, key, ["broker", "limits", "servers"]))
-    broker = _section(BrokerConfig, "broker", mapping.get("broker", {}), found.problems, found.problems)
-    limits = _section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
+        found.problems.append(unknown_key(key, key, ["broker", "limits", "servers"]))
+    broker = section(BrokerConfig, "broker", mapping.get("broker", {}), found.problems, found.problems)
+    limits = section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
     servers = dict(_servers(mapping.get("servers", {}), environ, found))
     if found.problems or broker is None or limits is None or (found.faults and not leave_out):
         raise ConfigError(found.all())
@@ -145,8 +145,8 @@ def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], fou
     given: dict[str, Any] = {"name": name, "variables": _variables(env) if filled else ()}
     given |= {"faults": (), "kept": False}
     if "doctor" in table:
-        section = f"{path}.doctor"
-        given["doctor"] = _section(DoctorConfig, section, table["doctor"], found.problems, found.faults)
+        doctor = f"{path}.doctor"
+        given["doctor"] = section(DoctorConfig, doctor, table["doctor"], found.problems, found.faults)
     rest = {key: value for key, value in table.items() if key != "doctor"}
     values = _values(ServerConfig, path, rest, found.problems, found.faults, given)
     faults = tuple(map(str, sorted(found.faults[before:], key=lambda problem: problem.path)))
@@ -185,10 +185,10 @@ def _fill(
         yield key, PLACEHOLDER.sub(lambda match: environ.get(match[1], ""), value)
 
 
-_Section = TypeVar("_Section", ServerConfig, DoctorConfig, BrokerConfig, LimitsConfig)
+_Section = TypeVar("_Section", bound=Struct)
 
 
-def _section(
+def section(
     shape: type[_Section], path: str, table: object, problems: list[Problem], faults: list[Problem]
 ) -> _Section | None:
     """One table, or `None` where it has a mistake."""
@@ -218,7 +218,7 @@ def _values(
     fields = {field.name: field for field in msgspec.structs.fields(shape) if field.name not in given}
     values: dict[str, Any] = dict(given)
     for key in islice(table.keys() - fields.keys(), MAX_PROBLEMS + 1):
-        problems.append(_unknown(f"{path}.{key}", key, list(fields)))
+        problems.append(unknown_key(f"{path}.{key}", key, list(fields)))
     for key, field in fields.items():
         if key in table:
             try:
@@ -240,7 +240,7 @@ def _plain(error: msgspec.ValidationError) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _unknown(path: str, key: str, known: list[str]) -> Problem:
+def unknown_key(path: str, key: str, known: list[str]) -> Problem:
     close = difflib.get_close_matches(key, known, n=1)
     mend = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
     return Problem(path, "there is no such key", mend)

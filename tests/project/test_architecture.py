@@ -40,6 +40,19 @@ PURE_READERS = (
     "broker.upstream.stdio.stderr_lines "
     "broker.upstream.stdio.tracebacks "
 )
+GATEWAY_CORE = " ".join(
+    f"broker.gateway.{x}"
+    for x in (
+        "conversation",
+        "effects",
+        "jsonrpc",
+        "headers",
+        "guard",
+        "legacy_sessions",
+        "refusals",
+        "sse",
+    )
+)
 COMMAND_LINE = "broker.command.cli broker.command.control broker.command.common broker.__main__"
 SHIM_CORE = " ".join(
     f"client_shim.{x}"
@@ -354,7 +367,7 @@ RULES = [
     ),
     Rule(
         "what the gateway decides is sans-io",
-        who="broker.gateway.conversation broker.gateway.effects broker.gateway.jsonrpc",
+        who=GATEWAY_CORE,
         only=f"{PURE} msgspec broker.base broker.gateway",
         broken_by=(
             "broker.gateway.conversation: import asyncio",

@@ -1,0 +1,53 @@
+"""What the HTTP door refuses: an HTTP status, and a JSON-RPC error as the body that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+INVALID_REQUEST = -32600
+HEADER_MISMATCH = -32020
+UNSUPPORTED_VERSION = -32022
+
+JSON = "application/json"
+
+
+class Refused(Exception):
+    """The door refuses this HTTP request.
+
+    Attributes:
+        status: the HTTP status.
+        code: the code of the JSON-RPC error. Refusals that MCP has no code for carry the HTTP status, which
+            lies outside of the range that JSON-RPC reserves (2026-07-28, Base Protocol, "Error Codes").
+        message: what happened; what to do next.
+        data: further facts for programs.
+        headers: HTTP headers beside Content-Type.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: int | None = None,
+        data: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = status if code is None else code
+        self.data = data
+        self.headers = dict(headers or {})
+
+    def body(self, request_id: bytes | None = None) -> bytes:
+        """Return the JSON-RPC error response; without an `id` where the request's is not known."""
+        error: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.data is not None:
+            error["data"] = self.data
+        response: dict[str, Any] = {"jsonrpc": "2.0", "error": error}
+        if request_id is not None:
+            response["id"] = msgspec.Raw(request_id)
+        return msgspec.json.encode(response)

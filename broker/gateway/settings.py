@@ -1,0 +1,315 @@
+"""What `gateway.toml` says: its tables and keys, frozen; every mistake in it at once, with its line.
+
+Without a file the defaults hold: a loopback port, a token of the gateway's own, every server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import tomli
+from msgspec import Meta, Struct
+
+from broker.config.loading import ConfigError, Problem, section, unknown_key
+from broker.config.names import toml_key
+from broker.gateway.guard import Token
+
+SYSTEM_SETTINGS = Path("/etc/mcp-broker/gateway.toml")
+PORT = 8420
+_MAX_BYTES = 1024 * 1024
+
+_SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
+_WHOLE = "write a whole number from 1 to 1000000"
+_WORDS = 'write a list of strings, such as ["one", "two"]'
+_SIZE = "write a number of bytes from 4096 up"
+_SWITCH = "write true or false, without quotes"
+
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Meta(ge=4096, le=17_179_869_184)]
+
+
+def _about(text: str, mend: str) -> Meta:
+    return Meta(description=text, extra={"mend": mend})
+
+
+class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[gateway]` table: where the gateway listens, and who may come in."""
+
+    listen: Annotated[
+        tuple[str, ...],
+        _about(
+            "Where it speaks HTTP: loopback ports, or Unix sockets as `unix:/PATH`, which need no token.",
+            'write a list of addresses, such as ["127.0.0.1:8420", "unix:/run/mcp-broker-gateway/http.sock"]',
+        ),
+    ] = (f"127.0.0.1:{PORT}",)
+    behind_tls: Annotated[
+        tuple[str, ...],
+        _about(
+            "The addresses of `listen` that are no loopback ones, a second time: a proxy that speaks TLS "
+            "stands in front of them.",
+            "write the same addresses as in `listen`, or leave it out",
+        ),
+    ] = ()
+    sockets: Annotated[
+        str | None,
+        _about(
+            "The folder of the Unix sockets that `mcp-broker connect` uses, one for each server; an empty "
+            "text for none. Without it: `gateway` beside the broker's socket.",
+            'write an absolute path, such as sockets = "/run/mcp-broker/gateway", or ""',
+        ),
+    ] = None
+    endpoint: Annotated[
+        str | None,
+        _about(
+            "Where the broker listens. Without it, it is found as by every client.",
+            'write an endpoint, such as endpoint = "ipc:///run/mcp-broker/broker.sock"',
+        ),
+    ] = None
+    state_dir: Annotated[
+        str | None,
+        _about(
+            "The folder of its token, of the key of its sessions, and of the sessions that are over. Without "
+            "it: $STATE_DIRECTORY of systemd, else `mcp-broker/gateway` in $XDG_STATE_HOME.",
+            'write an absolute path, such as state_dir = "/var/lib/mcp-broker-gateway"',
+        ),
+    ] = None
+    token: Annotated[
+        bool,
+        _about("Whether clients of its ports need a token.", _SWITCH),
+    ] = True
+    hosts: Annotated[
+        tuple[str, ...],
+        _about("Names, beside those of loopback, by which clients may call it (the Host header).", _WORDS),
+    ] = ()
+    origins: Annotated[
+        tuple[str, ...],
+        _about(
+            "Web pages, beside those of loopback, that may call it (the Origin header).",
+            'write a list of origins, such as ["https://inspector.example.org"]',
+        ),
+    ] = ()
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[limits]` table: what bounds the gateway, whatever its clients do."""
+
+    body_bytes: Annotated[Bytes, _about("The largest body of a request.", _SIZE)] = 33_554_432
+    header_bytes: Annotated[Bytes, _about("What the headers of a request may take together.", _SIZE)] = 32_768
+    body_sec: Annotated[
+        Seconds, _about("Seconds within which headers and body of a request have to be there.", _SECONDS)
+    ] = 30.0
+    connections: Annotated[Count, _about("Connections at once.", _WHOLE)] = 4096
+    sessions: Annotated[
+        Count,
+        _about(
+            "Legacy sessions of one token that are held in memory; beyond it, the one that was silent for "
+            "longest is put away, and is there again with its next request.",
+            _WHOLE,
+        ),
+    ] = 1024
+    session_idle_sec: Annotated[
+        Seconds, _about("Seconds after which a silent session is put away.", _SECONDS)
+    ] = 600.0
+    session_sec: Annotated[
+        Seconds, _about("Seconds after which a session that does nothing is over.", _SECONDS)
+    ] = 2_592_000.0
+    streams: Annotated[Count, _about("Requests and streams of one token that are open at once.", _WHOLE)] = (
+        1024
+    )
+    stream_bytes: Annotated[
+        Bytes, _about("What may wait for a client that reads slowly; beyond it its stream is cut.", _SIZE)
+    ] = 8_388_608
+    replay_bytes: Annotated[
+        Bytes, _about("What is kept of a legacy stream for a client that comes back.", _SIZE)
+    ] = 1_048_576
+    replay_sec: Annotated[
+        Seconds, _about("Seconds for which the answer to a legacy client that is away is kept.", _SECONDS)
+    ] = 60.0
+    drain_sec: Annotated[
+        Seconds, _about("Seconds that calls in flight have to end when the gateway is stopped.", _SECONDS)
+    ] = 5.0
+
+
+class TokenConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `[tokens.NAME]` table: a further token, and what its holder may do."""
+
+    sha256: Annotated[
+        str,
+        Meta(pattern=r"^[0-9a-f]{64}\Z"),
+        _about("The SHA-256 of the token.", "write 64 hexadecimal digits: printf %s TOKEN | sha256sum"),
+    ]
+    servers: Annotated[tuple[str, ...], _about("The servers it may use, as patterns.", _WORDS)] = ("*",)
+    tools: Annotated[tuple[str, ...], _about("The tools it may call, as patterns.", _WORDS)] = ("*",)
+    rate: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000),
+        _about("Requests a second; 0 sets no limit.", "write a number from 0, such as 50"),
+    ] = 0.0
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What one `gateway.toml` says."""
+
+    gateway: DoorConfig = DoorConfig()
+    limits: LimitsConfig = LimitsConfig()
+    tokens: tuple[Token, ...] = ()
+
+
+class Address(NamedTuple):
+    """Where the gateway speaks HTTP: a path, or a host and a port."""
+
+    path: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs of this machine reach it."""
+        if self.path or self.host == "localhost":
+            return True
+        return ipaddress.ip_address(self.host).is_loopback
+
+
+_TCP = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+|localhost)):([0-9]{1,5})")
+
+
+def address_of(text: str) -> Address | None:
+    """Return the address that a text of `listen` names; `None` for a bad one."""
+    if text.startswith("unix:/") and text.isprintable():
+        return Address(text.removeprefix("unix:"), "", 0)
+    match = _TCP.fullmatch(text)
+    if match is None or int(match[3]) > 65535:
+        return None
+    host = match[1] or match[2]
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return None
+    return Address("", host, int(match[3]))
+
+
+def default_path(environ: Mapping[str, str]) -> Path | None:
+    """Return the settings file that is read where no other is named."""
+    own = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "mcp-broker", "gateway.toml")
+    return next((path for path in (own, SYSTEM_SETTINGS) if path.exists()), None)
+
+
+def read(path: Path) -> Settings:
+    """Return the settings in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or has other mistakes; all of them at once.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MAX_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        mend = "name another file with --config, or let this user read it"
+        raise ConfigError([Problem(str(path), error.strerror or str(error), mend)]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem(str(path), f"not UTF-8: {error.reason}", "save it as UTF-8")]) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "gateway.toml") -> Settings:
+    """Return the settings that a text describes.
+
+    Raises:
+        ConfigError: with every mistake there is, and the line it is in.
+    """
+    try:
+        tables = tomli.loads(text)
+    except (tomli.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError([Problem(name, f"not TOML: {error}", "correct this line first")]) from None
+    problems: list[Problem] = []
+    settings = _settings(tables, problems)
+    if problems or settings is None:
+        raise ConfigError([_with_line(problem, text) for problem in problems])
+    return settings
+
+
+def _settings(tables: Mapping[str, Any], problems: list[Problem]) -> Settings | None:
+    known = ["gateway", "limits", "tokens"]
+    problems += [unknown_key(key, key, known) for key in tables.keys() - set(known)]
+    door = section(DoorConfig, "gateway", tables.get("gateway", {}), problems, problems)
+    limits = section(LimitsConfig, "limits", tables.get("limits", {}), problems, problems)
+    tokens = list(_tokens(tables.get("tokens", {}), problems))
+    if door is not None:
+        problems += _about_addresses(door)
+    return Settings(gateway=door, limits=limits, tokens=tuple(tokens)) if door and limits else None
+
+
+def _tokens(tables: object, problems: list[Problem]) -> Iterator[Token]:
+    if not isinstance(tables, Mapping):
+        problems.append(
+            Problem("tokens", "this must be a table", "write [tokens.NAME] and its keys below it")
+        )
+        return
+    for name, table in tables.items():
+        path = f"tokens.{toml_key(name)}"
+        if not name.isprintable() or not name or name in ("local", "own"):
+            problems.append(Problem(path, "a token cannot have this name", "give it another one"))
+        found = section(TokenConfig, path, table, problems, problems)
+        if found is not None:
+            yield Token(name, bytes.fromhex(found.sha256), found.servers, found.tools, found.rate)
+
+
+def _about_addresses(door: DoorConfig) -> Iterator[Problem]:
+    form = "write 127.0.0.1:PORT, [::1]:PORT or unix:/PATH"
+    for text in (*door.listen, *door.behind_tls):
+        if address_of(text) is None:
+            yield Problem("gateway.listen", f"{text!r} is no address to listen at", form)
+    for text in door.listen:
+        address = address_of(text)
+        if address is None or address.is_loopback:
+            continue
+        if text not in door.behind_tls:
+            message = f"{text} can be reached by other machines, and the gateway speaks no TLS"
+            mend = (
+                "listen at 127.0.0.1 and let a proxy with TLS call it there; or write the same address into "
+            )
+            yield Problem(
+                "gateway.listen", message, mend + "`behind_tls`, too, where a proxy stands in front"
+            )
+        if not door.token:
+            message = f"{text} can be reached by other machines without a token"
+            yield Problem("gateway.token", message, "remove token = false")
+    for text in set(door.behind_tls) - set(door.listen):
+        yield Problem("gateway.behind_tls", f"{text} is not in `listen`", "write it there, or remove it here")
+    for key in ("sockets", "state_dir"):
+        value = getattr(door, key)
+        if value and not os.path.isabs(value):
+            yield Problem(f"gateway.{key}", f"{value!r} is no absolute path", "begin it with /")
+
+
+def _with_line(problem: Problem, text: str) -> Problem:
+    line = line_of(problem.path, text)
+    return problem if line is None else msgspec.structs.replace(problem, path=f"{problem.path} (line {line})")
+
+
+def line_of(path: str, text: str) -> int | None:
+    """Return the line of a TOML text in which this key, or else its table, stands."""
+    table, _, key = path.rpartition(".")
+    here, found = "", None
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
+        if header:
+            here = header[1]
+            if here in (path, table):
+                found = number
+        elif here == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*(=|\.)""", line):
+            return number
+    return found
