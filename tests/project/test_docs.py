@@ -239,6 +239,40 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+def names_in(source: Path) -> Iterator[str]:
+    """Return every name and every word of a string in a module; a docstring does not count."""
+    for node in ast.walk(ast.parse(read(source))):
+        match node:
+            case ast.Expr(value=ast.Constant() as docstring):
+                docstring.value = None
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case (
+                ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name) | ast.keyword(arg=str(name))
+            ):
+                yield name
+            case ast.Constant(value=str(text) | bytes(text)):
+                yield from re.findall(r"[\w./]+", text if isinstance(text, str) else text.decode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "docs/architecture.md", ROOT / "docs/architecture.zh-CN.md"], ids=str
+)
+def test_everything_that_the_architecture_names_exists(page: Path) -> None:
+    """Every `module` or `room/module`, and every identifier in backticks: the page moves with the code."""
+    sources = [path for package in ("broker", "client_shim") for path in (ROOT / package).rglob("*.py")]
+    modules = {str(path.with_suffix("").relative_to(ROOT)) for path in sources}
+    names = {name for path in sources for name in names_in(path)}
+    names |= {part for module in modules for part in module.split("/")}
+    text = re.sub(
+        r"<!-- generated:(?:files|laws|rooms).*?<!-- /generated -->", "", read(page), flags=re.DOTALL
+    )
+    for named in set(re.findall(r"`([\w./]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))):
+        path = named.removesuffix(".py").rstrip("/")
+        known = any(f"/{module}".endswith(f"/{path}") for module in modules) or (ROOT / named).exists()
+        assert known or named in names or {*named.split(".")} <= names, named
+
+
 @every_page
 def test_every_event_of_the_log_exists(page: Path) -> None:
     """The log lines that the documentation speaks of are lines that the broker writes."""
