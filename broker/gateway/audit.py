@@ -1,0 +1,111 @@
+"""The audit log: one JSON line for each call that ended, in a file of bounded size.
+
+Arguments and results are not in it unless the operator asks for them: they may hold secrets or personal data.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from typing import Any, NamedTuple
+
+MAX_BODY_CHARS = 4096
+"""The part of an argument or result that a line holds, where the operator asked for bodies."""
+
+Missed = Callable[[BaseException | None], None]
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Entry(NamedTuple):
+    """One call, as the audit log tells it.
+
+    Attributes:
+        time: when the call ended: RFC 3339 in UTC.
+        who: the name of the token, or `uid:N` of the process at the other end of a socket.
+        door: "http", "socket" or "stdio".
+        client: name and version that the MCP client gave itself.
+        target: the tool, prompt or resource; `None` for a method that has none.
+        outcome: "ok", "tool-error", "error CODE" of the server, the code of a refusal, or "cancelled".
+        ms: how long the call took.
+        params, result: the bodies, clipped; `None` unless the operator asked for them.
+    """
+
+    time: str
+    who: str
+    door: str
+    client: str
+    server: str
+    method: str
+    target: str | None
+    outcome: str
+    ms: float
+    request_bytes: int
+    result_bytes: int
+    params: str | None = None
+    result: str | None = None
+
+
+class AuditLog:
+    """Writes entries to `path`; renames it to `path.1`, `path.2`, … when it has grown to `max_bytes`.
+
+    An entry that cannot be written (a full disk, say) is counted in `lost`, and the log says so once for each
+    run of losses: the calls go on.
+
+    Args:
+        max_bytes: the size at which a file is rotated; the log takes at most `(keep + 1) * max_bytes`.
+        keep: how many rotated files stay.
+
+    Raises:
+        OSError: `path` cannot be opened, or is a symbolic link.
+    """
+
+    def __init__(self, path: str, *, max_bytes: int, keep: int) -> None:
+        self.lost = 0
+        self._losing = False
+        self._handler = _File(path, max_bytes, keep, self._missed)
+
+    def write(self, entry: Entry) -> None:
+        """Write one line."""
+        facts: dict[str, Any] = {key: value for key, value in entry._asdict().items() if value is not None}
+        for body in ("params", "result"):
+            if body in facts:
+                facts[body] = facts[body][:MAX_BODY_CHARS]
+        lost = self.lost
+        line = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        self._handler.handle(logging.LogRecord("audit", logging.INFO, "", 0, "%s", (line,), None))
+        self._losing = self.lost > lost
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()
+
+    def _missed(self, error: BaseException | None) -> None:
+        self.lost += 1
+        if not self._losing:
+            logger.error("audit.lost", extra={"error": str(error)})
+
+
+class _File(RotatingFileHandler):
+    """The standard library's rotation, with a file that only its owner reads and no link in its place."""
+
+    def __init__(
+        self, path: str, max_bytes: int, keep: int, missed: Callable[[BaseException | None], None]
+    ) -> None:
+        self._missed = missed
+        super().__init__(path, maxBytes=max_bytes, backupCount=keep, encoding="utf-8")
+
+    def _open(self) -> io.TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        raw = io.FileIO(os.open(self.baseFilename, flags, 0o600), "a")
+        # Unbuffered: what a full disk did not take is lost and counted, and does not wait in memory.
+        return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Tell of the entry that could not be written, where the library would print a traceback."""
+        self._missed(sys.exc_info()[1])

@@ -1,0 +1,85 @@
+"""The audit log: who called what, bounded, private, and never silently incomplete (laws 6 and 9)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.gateway.audit import MAX_BODY_CHARS, AuditLog, Entry
+
+CALL = Entry(
+    time="2026-11-30T08:00:00Z",
+    who="uid:1000",
+    door="socket",
+    client="claude-code 3.1",
+    server="time",
+    method="tools/call",
+    target="get_current_time",
+    outcome="ok",
+    ms=2.5,
+    request_bytes=60,
+    result_bytes=120,
+)
+
+
+def test_a_line_tells_the_call_and_no_bodies(tmp_path: Path) -> None:
+    log = AuditLog(str(tmp_path / "audit.jsonl"), max_bytes=1 << 20, keep=2)
+    log.write(CALL)
+    log.close()
+    (line,) = (tmp_path / "audit.jsonl").read_text().splitlines()
+    assert json.loads(line) == {key: value for key, value in CALL._asdict().items() if value is not None}
+    assert not {"params", "result"} & set(json.loads(line))
+
+
+@given(st.text(st.characters()), st.text(), st.text(min_size=1))
+def test_whatever_a_client_calls_itself_is_one_line_of_json(
+    tmp_path_factory: pytest.TempPathFactory, client: str, target: str, result: str
+) -> None:
+    path = tmp_path_factory.mktemp("audit") / "log"
+    log = AuditLog(str(path), max_bytes=1 << 20, keep=1)
+    log.write(CALL._replace(client=client, target=target, result=result * 100))
+    log.close()
+    lines = path.read_bytes().split(b"\n")
+    assert lines[1:] == [b""]
+    told = json.loads(lines[0])
+    assert (told["client"], told["target"]) == (client, target)
+    assert len(told["result"]) <= MAX_BODY_CHARS
+
+
+def test_the_files_stay_below_their_bound(tmp_path: Path) -> None:
+    log = AuditLog(str(tmp_path / "audit.jsonl"), max_bytes=4096, keep=2)
+    for _ in range(200):
+        log.write(CALL)
+    log.close()
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sorted(sizes) == ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2"]
+    assert all(size <= 4096 for size in sizes.values())
+
+
+def test_only_the_owner_reads_it_and_a_link_is_refused(tmp_path: Path) -> None:
+    log = AuditLog(str(tmp_path / "audit.jsonl"), max_bytes=4096, keep=1)
+    log.write(CALL)
+    log.close()
+    assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+    victim = tmp_path / "victim"
+    victim.write_text("as it was")
+    os.symlink(victim, tmp_path / "linked")
+    with pytest.raises(OSError, match="symbolic"):
+        AuditLog(str(tmp_path / "linked"), max_bytes=4096, keep=1)
+    assert victim.read_text() == "as it was"
+
+
+def test_a_full_disk_loses_lines_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    log = AuditLog("/dev/full", max_bytes=0, keep=0)
+    with caplog.at_level(logging.ERROR, "mcp-broker"):
+        for _ in range(3):
+            log.write(CALL)
+    log.close()
+    assert log.lost == 3
+    assert [record.message for record in caplog.records] == ["audit.lost"]
