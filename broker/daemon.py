@@ -137,9 +137,7 @@ async def serve(
             looks = (
                 [partial(file.look, partial(_listen_again, transport, address, file, hub))] if file else []
             )
-            context = Context(
-                hub, supervisors.supervisors, reloader, address.endpoint, shown, trio.current_time()
-            )
+            context = Context(hub, supervisors, reloader, address.endpoint, shown, trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, context, request))
             nursery.start_soon(transport.run)
             nursery.start_soon(hub.tick)
@@ -147,7 +145,7 @@ async def serve(
                 nursery.start_soon(metrics.run, context)
             for server in config.servers.values():
                 if server.runs:
-                    supervisors.add(server)
+                    supervisors.add(server.name)
             tell_faults(config)
             nursery.start_soon(_look_after, Memory().look, launcher.records.mend, *looks)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)

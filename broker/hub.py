@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -109,8 +108,6 @@ class Hub:
         self._alarm = trio.CancelScope()
         self._look_at = -math.inf
         self._unwritten: dict[str, list[bytes]] = {}
-        self._firm = Counter[str]()
-        """Waits of each server that nobody can break off."""
         self._watching = trio.lowlevel.ParkingLot()
         self._pulsing = trio.lowlevel.ParkingLot()
         self.on_move: Callable[[], None] = lambda: None
@@ -328,28 +325,17 @@ class Hub:
                 await self._watching.park()
         return self.engine.under_way
 
-    async def drain_server(self, name: str, patience_s: float, *, firm: bool = False) -> int:
-        """Give a server no further calls, and those it has this long to end; how many did not.
+    async def drain_server(self, name: str, patience_s: float) -> int:
+        """Give a server no further calls, and those that it has this long to end. Return how many did not.
 
-        Its next process is given calls again, and so is this one where the wait is broken off.
-
-        Args:
-            firm: whether its process ends whatever an operator wants meanwhile: `resume` waits with the
-                others. Without it, a wait that was broken off would end with the calls cut off.
+        Its next process is given calls again; so is this one after `resume`.
         """
-        line = self.engine.servers[name].queue
-        line.paused = True
-        self._firm[name] += firm
-        try:
-            with trio.move_on_after(patience_s):
-                while line.running and line.paused:
-                    await self._watching.park()
-        except BaseException:
-            self._firm[name] -= firm
-            self.resume(name)
-            raise
-        self._firm[name] -= firm
-        return line.running
+        queue = self.engine.servers[name].queue
+        queue.paused = True
+        with trio.move_on_after(patience_s):
+            while queue.running and queue.paused:
+                await self._watching.park()
+        return queue.running
 
     async def caught_up(self, name: str) -> None:
         """Come back once nothing is left to do about a server."""
@@ -357,7 +343,5 @@ class Hub:
             await self._watching.park()
 
     def resume(self, name: str) -> None:
-        """Give a server calls again that is to go on after all; not while its process is to be replaced."""
-        if not self._firm[name]:
-            del self._firm[name]
-            self._run(self.engine.resume(name, self._clock()))
+        """Give a server calls again that is not to be stopped after all."""
+        self._run(self.engine.resume(name, self._clock()))

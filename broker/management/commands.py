@@ -28,7 +28,9 @@ from broker.hub import Hub
 from broker.management.reload import Reloader
 from broker.management.shared import Shared
 from broker.processes.trees import Tree, rss_bytes, trees_of
+from broker.upstream.control import Wish
 from broker.upstream.supervisor import Supervisor
+from broker.upstream.supervisors import Supervisors
 from client_shim.wire import Code
 
 logger = logging.getLogger("mcp-broker")
@@ -41,7 +43,7 @@ class Context(Struct, frozen=True):
     """What the commands may look at and lay hands on."""
 
     hub: Hub
-    supervisors: dict[str, Supervisor]
+    supervisors: Supervisors
     reloader: Reloader
     endpoint: str
     config_path: str
@@ -49,8 +51,8 @@ class Context(Struct, frozen=True):
     looks: dict[str, Shared[Answer]] = {}
     """What takes long and is the same for all who ask."""
 
-    def supervisor(self, params: Params) -> Supervisor:
-        """The supervisor of the server that a command is about.
+    def server(self, params: Params) -> Server:
+        """Return the server that a command is about.
 
         Raises:
             Refused: there is no such server, or it does not run.
@@ -59,10 +61,10 @@ class Context(Struct, frozen=True):
         names = self.hub.engine.names
         if name not in names:
             raise Refused(refusals.unknown_server(name, names))
-        config = self.hub.engine.servers[name].config
-        if not config.runs:  # though its process may not have ended yet
-            raise Refused(refusals.does_not_run(config))
-        return self.supervisors[name]
+        server = self.hub.engine.servers[name]
+        if not server.config.runs:  # though its process may not have ended yet
+            raise Refused(refusals.does_not_run(server.config))
+        return server
 
     async def trees(self) -> dict[str, Tree]:
         """The process trees of the servers that have one, by name. /proc is read in a thread."""
@@ -124,7 +126,7 @@ async def _status(context: Context) -> Answer:
 
 async def logs(context: Context, params: Params) -> Answer:
     """The last lines that a server wrote; with `after`, those since that number, less `missing`."""
-    log = context.supervisor(params).log
+    log = context.supervisors[context.server(params).name].log
     first = log.written - len(log.lines)
     since = params.get("after")
     if not isinstance(since, int) or since > log.written:  # a number of the log of an earlier life
@@ -147,37 +149,27 @@ async def reload(context: Context, params: Params) -> Answer:
 
 async def stop(context: Context, params: Params) -> Answer:
     """End a server and keep it ended. Its calls may end first; what still waits then is refused."""
-    return await _end(context, context.supervisor(params), Supervisor.stop)
+    return await _carry_out(context, params, Wish.STOP)
 
 
 async def restart(context: Context, params: Params) -> Answer:
     """End a server and start it again. What waits is served by the new process."""
-    return await _end(context, context.supervisor(params), Supervisor.restart)
+    return await _carry_out(context, params, Wish.RESTART)
 
 
-async def _end(
-    context: Context, supervisor: Supervisor, end: Callable[[Supervisor], Awaitable[None]]
-) -> Answer:
-    """Give the calls their time, then end the server, unless somebody has wanted something else meanwhile."""
-    word = supervisor.last_word = object()
-    server = context.hub.engine.servers[supervisor.name]
+async def _carry_out(context: Context, params: Params, wish: Wish) -> Answer:
+    """Carry out the operator's wish. Return what happened to the calls that the server had."""
+    server = context.server(params)
     had, lost, again = server.queue.running, server.lost, server.again
-    process = supervisor.process
-    await context.hub.drain_server(supervisor.name, context.hub.config.limits.drain_sec)
-    is_another = supervisor.process not in (process, None)  # of a reload, say: that is a restart
-    if supervisor.last_word is word and not (is_another and end is Supervisor.restart):
-        await end(supervisor)
+    await context.supervisors.carry_out(wish, server.name)
     return _moved(server, had=had, cut=server.lost - lost, again=server.again - again)
 
 
 async def start(context: Context, params: Params) -> Answer:
     """Start a server that is stopped, broken or waiting; one that is about to be stopped goes on."""
-    supervisor = context.supervisor(params)
-    server = context.hub.engine.servers[supervisor.name]
+    server = context.server(params)
     already = server.lifecycle.state is State.READY and not server.queue.paused
-    supervisor.last_word = None
-    context.hub.resume(supervisor.name)
-    supervisor.start()
+    context.supervisors.begin(Wish.START, server.name)
     return {**_moved(server), "already": already}
 
 

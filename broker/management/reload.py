@@ -35,6 +35,7 @@ from broker.hub import Hub
 from broker.service.claims import ClaimError
 from broker.service.config_file import read
 from broker.service.systemd import ServiceManager
+from broker.upstream.control import Wish
 from broker.upstream.supervisor import lifecycle_of
 from broker.upstream.supervisors import Supervisors
 
@@ -175,7 +176,7 @@ class Reloader:
             self._set_permissions(access)
         if isinstance(limits, LimitsConfig):
             self._hub.engine.adjust(limits)
-            self._supervisors.starts.total_tokens = limits.starts_at_once
+            self._supervisors.adjust(limits)
 
     async def _carry_out(self, made: ReloadPlan, by: str) -> ReloadOutcome:
         done = [_done(made.config.servers[name], "unchanged") for name in made.unchanged]
@@ -206,7 +207,9 @@ class Reloader:
             self._hub.retune(server)
             return _done(server, "kept")
         if isinstance(step, Retune):
-            self._retune(server, renewed=False)
+            self._retune(server)
+            if server.name in self._supervisors:
+                self._supervisors.begin(Wish.RETRY, server.name)
             return _done(server, "retuned" if step.keys else "unchanged", step.keys)
         if isinstance(step, SwitchOn):
             self._hub.remove(server.name)
@@ -216,13 +219,12 @@ class Reloader:
     def _add(self, server: ServerConfig) -> None:
         self._hub.engine.add(server, lifecycle_of(server))
         if server.runs:
-            self._supervisors.add(server)
+            self._supervisors.add(server.name)
 
-    def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
+    def _retune(self, server: ServerConfig, *, renewed: bool = False) -> None:
         self._hub.retune(server, renewed=renewed)
-        supervisor = self._supervisors.supervisors.get(server.name)
-        if supervisor is not None:
-            supervisor.retune(server)
+        if server.name in self._supervisors:
+            self._supervisors[server.name].retune()
 
     async def _end(self, step: Remove | SwitchOff | Replace) -> ServerOutcome:
         """The steps that end a process give its calls the time that there is."""
@@ -240,9 +242,7 @@ class Reloader:
         """Take a server off; how many of its calls did not end by themselves."""
         server = self._hub.engine.servers[name]
         lost = server.lost
-        if name in self._supervisors.supervisors:
-            self._supervisors.supervisors[name].last_word = None
-            await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
+        if name in self._supervisors:
             await self._supervisors.remove(name)
         await self._hub.caught_up(name)
         self._hub.remove(name)
@@ -251,14 +251,11 @@ class Reloader:
     async def _replace(self, step: Replace) -> ServerOutcome:
         """The process that was there when the config changed has to go; one that came later follows it."""
         name = step.server.name
-        server, supervisor = self._hub.engine.servers[name], self._supervisors.supervisors[name]
-        process, lost = supervisor.process, server.lost
+        server = self._hub.engine.servers[name]
+        lost = server.lost
         self._retune(step.server, renewed=True)
-        if process is not None:
-            await self._hub.drain_server(name, self._hub.config.limits.drain_sec, firm=True)
-        if supervisor.process is process and not self._hub.engine.closing:
-            await supervisor.replace()
-        what = "changed" if supervisor.lifecycle.state is State.STOPPED else "restarted"
+        await self._supervisors.carry_out(Wish.REPLACE, name)
+        what = "changed" if server.lifecycle.state is State.STOPPED else "restarted"
         return ServerOutcome(name, what, step.keys, server.lost - lost)
 
 

@@ -15,6 +15,7 @@ from broker.base.secrets import Mask
 from broker.config.schema import ServerConfig
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import TABLE, Action, Ending, Event, Lifecycle, State
+from broker.core.servers.server import Server
 from broker.hub import Hub
 from broker.processes.environment import secrets_of
 from broker.processes.process import Launcher, Process
@@ -64,8 +65,7 @@ class Supervisor:
     """Keeps at most one process of a server.
 
     Args:
-        config: the server's.
-        lifecycle: its automaton, which nobody else feeds.
+        server: what the broker knows of it: its config, and its lifecycle, which nobody else feeds.
         hub: what the process's lines go to.
         launcher: starts the process.
         starts: limits how many servers are being started at the same time.
@@ -74,19 +74,18 @@ class Supervisor:
 
     def __init__(
         self,
-        config: ServerConfig,
-        lifecycle: Lifecycle,
+        server: Server,
         hub: Hub,
         *,
         launcher: Launcher,
         starts: trio.CapacityLimiter,
         max_message_bytes: int,
     ) -> None:
-        self.name = config.name
-        self.lifecycle = lifecycle
+        self.name = server.name
+        self.lifecycle = server.lifecycle
         self.process: Process | None = None
-        self.log = StderrLog(config.name)
-        self._config = config
+        self.log = StderrLog(server.name)
+        self._server = server
         self._hub = hub
         self._launcher = launcher
         self._starts = starts
@@ -99,8 +98,6 @@ class Supervisor:
         self._has_slot = False
         self.last_lines: list[str] = []
         """The last lines of the process that ended last, where it ended by itself."""
-        self.last_word: object = None
-        """What an operator wanted of it last, for whoever wanted something else before."""
 
     # -- what the hub says ------------------------------------------------------------------------
 
@@ -147,40 +144,44 @@ class Supervisor:
                 self._spawn = trio.Event()
                 await self._live()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it has no process, and none will be started."""
+        return self.lifecycle.state is State.STOPPED
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for its next start after a failure."""
+        return self.lifecycle.state in (State.BACKOFF, State.BROKEN)
+
     def start(self) -> None:
         """Start it at once, whatever made it rest."""
         self._feed(Event.START)
 
-    def retune(self, config: ServerConfig) -> None:
-        """The server's table has changed: its next process follows it. One that is down is tried at once."""
-        self._config = config
+    def stop(self) -> None:
+        """Begin to end its process, and start no other."""
+        self._feed(Event.STOP)
+
+    def restart(self) -> None:
+        """Begin to end its process; another one follows. What waits for the server goes on waiting."""
+        if self.lifecycle.state in (State.HANDSHAKE, State.READY):
+            self._feed(Event.STOP)
+        self._feed(Event.START)
+
+    async def ended(self) -> None:
+        """Wait until nothing is left of a process that is being ended."""
+        while self.lifecycle.state is State.DRAINING:
+            await self._moved.wait()
+
+    def retune(self) -> None:
+        """The server's table has changed: its next process follows it."""
+        config = self._server.config
         self.lifecycle.retune(
             restart=config.restart,
             start_s=config.timeout_start_sec,
             backoff=_backoff_of(config),
             runner=runner_of(config.command, config.args),
         )
-        if self.lifecycle.state in (State.BACKOFF, State.BROKEN):
-            self._feed(Event.START)
-
-    async def replace(self) -> None:
-        """Like `restart`, but what was stopped on purpose, or has ended for good, stays as it is."""
-        if self.lifecycle.state is not State.STOPPED and not self.lifecycle.stopping:
-            await self.restart()
-
-    async def restart(self) -> None:
-        """End the process and start another. What waits for the server goes on waiting meanwhile."""
-        if self.lifecycle.state in (State.HANDSHAKE, State.READY):
-            self._feed(Event.STOP)
-        self._feed(Event.START)
-        while self.lifecycle.state is State.DRAINING:
-            await self._moved.wait()
-
-    async def stop(self) -> None:
-        """End the process, and wait until nothing is left of it."""
-        self._feed(Event.STOP)
-        while self.lifecycle.stopping:
-            await self._moved.wait()
 
     def _feed(self, event: Event, ending: Ending | None = None) -> Action:
         before = self.lifecycle.state
@@ -299,7 +300,7 @@ class Supervisor:
                 return None
             self._ended = trio.Event()
             self._learn_secrets()  # the config may be another by now
-            self.process = self._launcher.spawn(self._config)
+            self.process = self._launcher.spawn(self._server.config)
         except SpawnError as error:
             if self.lifecycle.state is State.STARTING:
                 self._feed(Event.FAILED, Ending(str(error), cause=error.cause))
@@ -321,13 +322,13 @@ class Supervisor:
             await self._starts.acquire_on_behalf_of(self)
             self._has_slot = True
             self._learn_secrets()
-            await self._launcher.end_owed(self._config)
+            await self._launcher.end_owed(self._server.config)
             if self.lifecycle.state is not State.STARTING:
                 return
 
     def _learn_secrets(self) -> None:
         """From now on what its process is given is masked, in its words and in all that the broker says."""
-        secrets = secrets_of(self._config, self._launcher.environ)
+        secrets = secrets_of(self._server.config, self._launcher.environ)
         self.log.mask = Mask(secrets)
         self._hub.mask.put(self.name, secrets)
 
@@ -343,7 +344,7 @@ class Supervisor:
             self.name, process, self.lifecycle, self.log, self._hub, self._feed, self._max_message_bytes
         )
         async with trio.open_nursery() as nursery:
-            attachment.begin(nursery, self._config.watchdog_sec)
+            attachment.begin(nursery, self._server.config.watchdog_sec)
             self._pipe = attachment.pipe
             self._feed(Event.SPAWNED)
             self._hub.spawned(self.name)
@@ -352,7 +353,7 @@ class Supervisor:
             self._pipe = None
             attachment.pipe.close()
             self._hub.gone(self.name, self.lifecycle.reason)
-            left = await process.end(self._config.timeout_stop_sec)
+            left = await process.end(self._server.config.timeout_stop_sec)
             nursery.cancel_scope.cancel()
         return left
 

@@ -1,17 +1,20 @@
-"""The supervisors: one for each server that is enabled, each in a task of its own, for as long as it is."""
+"""The supervisors of the servers that run, and the steps that `control` decides for them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import trio
 
-from broker.config.schema import ServerConfig
+from broker.config.schema import LimitsConfig
 from broker.hub import Hub
 from broker.processes.process import Launcher
+from broker.upstream.control import Control, Goal, Step, Wish
 from broker.upstream.supervisor import Supervisor
 
 
-class Supervisors:
-    """Takes servers on and lets them go.
+class Supervisors(Mapping[str, Supervisor]):
+    """The supervisors by the names of their servers, each in a task of its own.
 
     Args:
         hub: what their processes say goes there.
@@ -20,47 +23,138 @@ class Supervisors:
     """
 
     def __init__(self, hub: Hub, launcher: Launcher, nursery: trio.Nursery) -> None:
-        self.supervisors: dict[str, Supervisor] = {}
-        self.starts = trio.CapacityLimiter(hub.config.limits.starts_at_once)
         self._hub = hub
         self._launcher = launcher
         self._nursery = nursery
-        self._tasks: dict[str, tuple[trio.CancelScope, trio.Event]] = {}
-        self._max_message_bytes = hub.config.limits.max_message_bytes
+        self._starts = trio.CapacityLimiter(hub.config.limits.starts_at_once)
+        self._controlled: dict[str, _Controlled] = {}
 
-    def add(self, config: ServerConfig) -> None:
+    def __getitem__(self, name: str) -> Supervisor:
+        return self._controlled[name].supervisor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._controlled)
+
+    def __len__(self) -> int:
+        return len(self._controlled)
+
+    def adjust(self, limits: LimitsConfig) -> None:
+        """Follow limits that have changed."""
+        self._starts.total_tokens = limits.starts_at_once
+
+    def add(self, name: str) -> None:
         """Start a server, and keep it running."""
         supervisor = Supervisor(
-            config,
-            self._hub.engine.servers[config.name].lifecycle,
+            self._hub.engine.servers[name],
             self._hub,
             launcher=self._launcher,
-            starts=self.starts,
-            max_message_bytes=self._max_message_bytes,
+            starts=self._starts,
+            max_message_bytes=self._hub.engine.limits.max_message_bytes,
         )
-        self.supervisors[config.name] = self._hub.backends[config.name] = supervisor
-        self._tasks[config.name] = scope, ended = trio.CancelScope(), trio.Event()
+        self._hub.backends[name] = supervisor
+        self._controlled[name] = controlled = _Controlled(supervisor, self._hub)
         supervisor.start()  # before a client is heard that may have waited for it
-        self._nursery.start_soon(_run, supervisor, scope, ended)
+        self._nursery.start_soon(controlled.run)
+
+    def begin(self, wish: Wish, name: str) -> None:
+        """Tell a wish, and do not wait."""
+        controlled = self._controlled[name]
+        controlled.take(controlled.control.on(wish), self._nursery)
+
+    async def carry_out(self, wish: Wish, name: str) -> None:
+        """Tell a wish, and come back once no wish is under way for this server."""
+        controlled = self._controlled[name]
+        self.begin(wish, name)
+        await controlled.settled()
 
     async def remove(self, name: str) -> None:
-        """End a server for good, and wait until nothing is left of it."""
-        scope, ended = self._tasks[name]
-        await self.supervisors[name].stop()
-        scope.cancel()
-        await ended.wait()
-        del self.supervisors[name], self._hub.backends[name], self._tasks[name]
+        """End a server, and wait until nothing is left of it."""
+        await self.carry_out(Wish.REMOVE, name)
+        await self._controlled[name].leave()
+        del self._controlled[name], self._hub.backends[name]
 
     async def stop(self) -> None:
-        """End all servers, and wait until nothing is left of them."""
-        async with trio.open_nursery() as ending:
-            for supervisor in self.supervisors.values():
-                ending.start_soon(supervisor.stop)
+        """End all servers, and wait until nothing is left of them: the broker ends."""
+        async with trio.open_nursery() as nursery:
+            for name in self:
+                nursery.start_soon(self.carry_out, Wish.SHUTDOWN, name)
 
 
-async def _run(supervisor: Supervisor, scope: trio.CancelScope, ended: trio.Event) -> None:
-    try:
-        with scope:
-            await supervisor.run()
-    finally:
-        ended.set()
+class _Controlled:
+    """A supervisor, and the steps that are taken with it."""
+
+    def __init__(self, supervisor: Supervisor, hub: Hub) -> None:
+        self.supervisor = supervisor
+        self.control = Control()
+        self._hub = hub
+        self._scope, self._left = trio.CancelScope(), trio.Event()
+        self._moved = trio.Event()
+        self._draining = trio.CancelScope()
+        self._drained: object = None
+        """The process whose calls are given time, or were."""
+
+    async def run(self) -> None:
+        """Supervise, until the server is removed."""
+        try:
+            with self._scope:
+                await self.supervisor.run()
+        finally:
+            self._left.set()
+
+    async def leave(self) -> None:
+        """End the supervisor of a server that has no process any more."""
+        self._scope.cancel()
+        await self._left.wait()
+
+    async def settled(self) -> None:
+        """Wait until no wish is under way."""
+        while not self.control.settled:
+            await self._moved.wait()
+
+    def take(self, step: Step, nursery: trio.Nursery) -> None:
+        """Take a step, or begin it in the nursery."""
+        supervisor = self.supervisor
+        if step is Step.DRAIN:
+            self._draining, self._drained = trio.CancelScope(), supervisor.process
+            nursery.start_soon(self._drain, self._draining)
+        elif step is Step.END:
+            self._draining.cancel()
+            nursery.start_soon(self._end)
+        elif step is Step.STOP:
+            supervisor.stop()
+        elif step is Step.RESUME:
+            self._draining.cancel()
+            self._hub.resume(supervisor.name)
+            self._tell()
+        if step in (Step.START, Step.RESUME) or (step is Step.RETRY and supervisor.waits):
+            supervisor.start()
+
+    async def _drain(self, scope: trio.CancelScope) -> None:
+        """Give its calls the time that there is, then end it. The scope is cancelled if that is overtaken."""
+        if not scope.cancel_called:
+            with scope:
+                await self._hub.drain_server(self.supervisor.name, self._hub.config.limits.drain_sec)
+        if not scope.cancel_called:
+            self.control.on(Wish.DRAINED)
+            await self._end()
+
+    async def _end(self) -> None:
+        """End its process by the goal, and wait until nothing is left of it."""
+        supervisor = self.supervisor
+        if self.control.goal in (Goal.REST, Goal.LEAVE):
+            supervisor.stop()
+        elif self._hub.engine.closing:  # who waits is better served by the process that there is
+            self._hub.resume(supervisor.name)
+        elif supervisor.process in (None, self._drained) and not self._rests():
+            supervisor.restart()
+        await supervisor.ended()
+        self.control.on(Wish.ENDED)
+        self._tell()
+
+    def _rests(self) -> bool:
+        """Whether it is at rest, and nobody but a reload wants another process of it."""
+        return self.control.goal is Goal.SAME and self.supervisor.at_rest
+
+    def _tell(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()

@@ -75,16 +75,6 @@ def draining(then: Then) -> tuple[World, Pipe, int | None]:
     return world, pipe, left[0] if left else None
 
 
-def test_a_wait_that_is_broken_off_gives_the_server_its_calls_again() -> None:
-    """Issue 4: a line is never left paused for ever."""
-
-    async def broken_off(world: World, hub: Hub, scope: trio.CancelScope) -> None:
-        scope.cancel()
-
-    world, pipe, left = draining(broken_off)
-    assert (left, len(pipe.lines), world.engine.servers["time"].queue.paused) == (None, 1, False)
-
-
 def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
     """Issue 4: `start` takes back a `stop` that still waits."""
 

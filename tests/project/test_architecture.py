@@ -35,6 +35,7 @@ PURE = " ".join(sys.stdlib_module_names - set(WORLD.split()))
 PURE_READERS = (
     "broker.processes.container_options "
     "broker.processes.runners "
+    "broker.upstream.control "
     "broker.upstream.stdio.diagnosis "
     "broker.upstream.stdio.severity "
     "broker.upstream.stdio.stderr_lines "

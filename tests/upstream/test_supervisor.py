@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any, cast
 
-import pytest
 import trio
 import trio.testing
 from msgspec import structs
@@ -13,19 +11,18 @@ from trio.testing import MockClock
 
 from broker.config.schema import ServerConfig
 from broker.hub import Hub
-from broker.management import commands
 from broker.processes.program import SpawnError
 from broker.upstream.supervisor import Supervisor
-from tests.core.world import World, ready
+from tests.core.world import World
 
 OLD, NEW = "0ld-t0ken-0123456789", "n3w-t0ken-0123456789"
 
 
 def supervised(world: World, config: ServerConfig, launcher: object) -> Supervisor:
     """A supervisor of the world's only server."""
+    world.engine.servers["time"].config = config
     return Supervisor(
-        config,
-        world.engine.servers["time"].lifecycle,
+        world.engine.servers["time"],
         Hub(world.config, world.engine, lambda: world.now),
         launcher=cast(Any, launcher),
         starts=trio.CapacityLimiter(1),
@@ -44,7 +41,7 @@ def test_a_process_never_runs_with_secrets_that_its_log_does_not_know() -> None:
 
         async def end_owed(self, _: ServerConfig) -> None:
             known.append(supervisor.log.mask(OLD))
-            supervisor.retune(structs.replace(config, env={"TOKEN": NEW}))
+            world.engine.servers["time"].config = structs.replace(config, env={"TOKEN": NEW})
 
         def spawn(self, with_this: ServerConfig) -> None:
             known.append(supervisor.log.mask(with_this.env["TOKEN"]))
@@ -60,48 +57,6 @@ def test_a_process_never_runs_with_secrets_that_its_log_does_not_know() -> None:
     scope = trio.CancelScope()
     trio.run(main, clock=MockClock(autojump_threshold=0))
     assert known == ["***", "***"]
-
-
-@pytest.mark.parametrize(
-    ("command", "meanwhile", "is_ended"),
-    [
-        (commands.restart, "its process", True),
-        (commands.restart, None, True),  # it died, and waits
-        (commands.restart, "another process", False),
-        (commands.stop, "another process", True),
-    ],
-)
-def test_a_process_that_came_meanwhile_is_not_restarted(
-    command: Any, meanwhile: str | None, is_ended: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Issue 4: who asked for a new process while a reload replaced it has it, and it has calls already."""
-    world, ended = ready(), list[bool]()
-    server = world.engine.servers["time"]
-
-    async def stop(_: Supervisor) -> None:
-        ended.append(True)
-
-    async def restart(_: Supervisor) -> None:
-        ended.append(True)
-
-    monkeypatch.setattr(Supervisor, "stop", stop)
-    monkeypatch.setattr(Supervisor, "restart", restart)
-
-    class Draining(Hub):
-        async def drain_server(self, name: str, patience_s: float, *, firm: bool = False) -> int:
-            supervisor.process = cast(Any, meanwhile)
-            return 0
-
-    supervisor = supervised(world, server.config, None)
-    supervisor.process = cast(Any, "its process")
-    hub = Draining(world.config, world.engine, lambda: world.now)
-    office = SimpleNamespace(hub=hub, supervisor=lambda params: supervisor)
-
-    async def main() -> None:
-        await command(office, {"server": "time"})
-
-    trio.run(main)
-    assert ended == [True] * is_ended
 
 
 def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
@@ -129,7 +84,7 @@ def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.run)
             await removing.wait()
-            await supervisor.stop()
+            supervisor.stop()
             await starts.acquire_on_behalf_of("another server")
             supervisor.start()
             removed.set()

@@ -1,0 +1,254 @@
+"""The arbiter: which wish holds where two of them cross, and what happens to the process and to its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple, cast
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from broker.hub import Hub
+from broker.upstream import supervisors as module
+from broker.upstream.control import TABLE, Control, Goal, Phase, Step, Wish
+from broker.upstream.supervisors import Supervisors
+from tests.core.world import ready
+
+WISHES = tuple(wish for wish in Wish if wish not in (Wish.DRAINED, Wish.ENDED))
+FINAL = (Wish.REMOVE, Wish.SHUTDOWN)
+LENGTH = 4
+"""Of a walk: longer ones meet no phase that these do not."""
+
+
+class Told(NamedTuple):
+    """A wish, its step, the phases around it, and the goal after it."""
+
+    wish: Wish
+    step: Step
+    before: Phase
+    after: Phase
+    goal: Goal
+
+
+def walks(length: int) -> Iterator[list[Told]]:
+    """Every sequence of so many wishes and events."""
+    for wishes in product(Wish, repeat=length):
+        control, walk = Control(), []
+        for wish in wishes:
+            before = control.phase
+            if before is not Phase.LEFT and wish not in TABLE[before]:
+                break  # what cannot happen: a drain that ends where there is none
+            step = control.on(wish)
+            walk.append(Told(wish, step, before, control.phase, control.goal))
+        else:
+            yield walk
+
+
+def test_every_wish_has_a_row_in_every_phase() -> None:
+    """No two wishes can meet in a way that nobody has thought of."""
+    for phase, row in TABLE.items():
+        assert set(WISHES) <= set(row), phase
+
+
+def test_what_is_removed_or_shut_down_is_never_started_again() -> None:
+    """Law 1: whatever anybody wants afterwards, and at whatever moment."""
+    for walk in walks(LENGTH):
+        wishes = [told.wish for told in walk]
+        final = min((wishes.index(wish) for wish in FINAL if wish in wishes), default=LENGTH)
+        assert not {told.step for told in walk[final:]} & {Step.START, Step.RESUME, Step.RETRY}, wishes
+        assert {told.goal for told in walk[final:]} <= {Goal.LEAVE}
+
+
+def test_a_process_that_a_reload_replaces_ends_whatever_the_operator_wants() -> None:
+    """A drain that a reload waits for is never broken off, so no call is cut before its time."""
+    for walk in walks(LENGTH):
+        committed = False
+        for told in walk:
+            committed = (committed or told.wish is Wish.REPLACE) and told.wish is not Wish.ENDED
+            assert not committed or told.after not in (Phase.SETTLED, Phase.DRAINING), walk
+
+
+def test_a_process_is_ended_once() -> None:
+    """One drain, one end, whoever joins."""
+    for walk in walks(LENGTH):
+        begun: list[Step] = []
+        for told in walk:
+            begun = [] if told.before is Phase.SETTLED else begun
+            assert told.step not in (Step.DRAIN, Step.END) or told.step not in begun, walk
+            begun.append(told.step)
+
+
+def test_the_newest_word_of_the_operator_counts() -> None:
+    """Whatever a reload does meanwhile, unless it removes the server."""
+    goals = {Wish.START: Goal.RUN, Wish.STOP: Goal.REST, Wish.RESTART: Goal.RUN}
+    for walk in walks(LENGTH):
+        for told in walk:
+            if told.wish in goals and told.goal is not Goal.LEAVE:
+                assert told.goal is goals[told.wish], walk
+
+
+# -- with the steps that are taken -------------------------------------------------------------------------
+
+DRAIN_S, CALL_S, END_S = 5.0, 3.0, 1.0
+"""The time that calls are given; when the call that is there ends by itself; what a process takes to end."""
+
+
+class Acted:
+    """A supervisor whose processes need a second to end."""
+
+    made: list[Acted]
+
+    def __init__(self, server: Any, hub: Hub, **_: object) -> None:
+        self.name, self.queue, self._hub = server.name, server.queue, hub
+        self.process: object = None
+        self.at_rest, self.waits = True, False
+        self.spawned, self.cut = 0, 0
+        self.died_at: list[float] = []
+        self._again = False
+        self._gone: trio.Event | None = None
+        Acted.made.append(self)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            await trio.sleep_forever()
+
+    def start(self) -> None:
+        self._again, self.at_rest = True, False
+        if self.process is None:
+            self._spawn()
+
+    def stop(self) -> None:
+        self._again = False
+        if self.process is not None and self._gone is None:
+            self._gone = trio.Event()
+            self._nursery.start_soon(self._die)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    async def ended(self) -> None:
+        while self._gone is not None:
+            await self._gone.wait()
+
+    def _spawn(self) -> None:
+        assert self.process is None
+        self.process, self.queue.paused = object(), False
+        self.spawned += 1
+
+    async def _die(self) -> None:
+        self.cut += self.queue.running
+        self.queue.running = 0
+        self.died_at.append(trio.current_time())
+        self._hub.settle()
+        await trio.sleep(END_S)
+        gone, self._gone, self.process = self._gone, None, None
+        self.at_rest = not self._again
+        if self._again:
+            self._spawn()
+        assert gone is not None
+        gone.set()
+
+
+def cross(monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish, after_s: float) -> tuple[str, Acted]:
+    """Tell two wishes while a call runs. Return what runs in the end, and the supervisor."""
+    monkeypatch.setattr(module, "Supervisor", Acted)
+    monkeypatch.setattr(Acted, "made", [], raising=False)
+    world = ready()
+    hub = Hub(world.config, world.engine)
+    queue = world.engine.servers["time"].queue
+
+    async def tell_later(running: Supervisors) -> None:
+        await trio.sleep(after_s)
+        await running.carry_out(second, "time")
+
+    async def main() -> tuple[str, Acted]:
+        async with trio.open_nursery() as nursery:
+            running = Supervisors(hub, cast(Any, None), nursery)
+            running.add("time")
+            await trio.testing.wait_all_tasks_blocked()
+            (acted,) = Acted.made
+            process, queue.running = acted.process, 1
+            nursery.start_soon(running.carry_out, first, "time")
+            nursery.start_soon(tell_later, running)
+            await trio.sleep(CALL_S)
+            if queue.running:
+                queue.running = 0
+                hub.settle()
+            await trio.sleep(DRAIN_S + 3 * END_S)
+            now = acted.process
+            nursery.cancel_scope.cancel()
+        return "none" if now is None else "the same" if now is process else "another", acted
+
+    return trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+S, R, X, P, M = Wish.START, Wish.RESTART, Wish.STOP, Wish.REPLACE, Wish.REMOVE
+
+WHILE_IT_DRAINS = {
+    (X, S): "the same",
+    (X, X): "none",
+    (X, R): "another",
+    (X, P): "none",
+    (X, M): "none",
+    (R, S): "the same",
+    (R, X): "none",
+    (R, R): "another",
+    (R, P): "another",
+    (R, M): "none",
+    (P, S): "another",
+    (P, X): "none",
+    (P, R): "another",
+    (P, P): "another",
+    (P, M): "none",
+    (M, S): "none",
+    (M, X): "none",
+    (M, R): "none",
+    (M, P): "none",
+    (M, M): "none",
+}
+"""(the wish under way, the one that crosses it) → the process that is there in the end"""
+
+WHILE_IT_ENDS = {**WHILE_IT_DRAINS, (X, S): "another", (R, S): "another"}
+"""The same, once the old process can no longer be kept."""
+
+
+@pytest.mark.parametrize(("first", "second"), WHILE_IT_DRAINS)
+@pytest.mark.parametrize("after_s", [0.0, 1.0])
+def test_wishes_that_cross_in_a_drain_cut_no_call(
+    monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish, after_s: float
+) -> None:
+    """Laws 1 and 2: a call that ends within `drain_sec` has its answer, whatever is wanted meanwhile."""
+    expected = WHILE_IT_DRAINS[first, second]
+    runs, acted = cross(monkeypatch, first, second, after_s)
+    assert (runs, acted.cut) == (expected, 0)
+    assert acted.died_at == ([] if expected == "the same" else [CALL_S])
+    assert acted.spawned == 1 + (expected == "another")
+    assert acted.process is None or not acted.queue.paused
+
+
+@pytest.mark.parametrize(("first", "second"), WHILE_IT_ENDS)
+def test_wishes_that_cross_at_the_end_leave_one_process_at_most(
+    monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish
+) -> None:
+    """Law 1: the next process waits until nothing is left of the last one."""
+    runs, acted = cross(monkeypatch, first, second, after_s=CALL_S + END_S / 2)
+    assert (runs, acted.cut, acted.died_at) == (WHILE_IT_ENDS[first, second], 0, [CALL_S])
+
+
+@pytest.mark.parametrize("first", [S, X, R, P, M])
+def test_the_end_of_the_broker_waits_for_no_other_wish(monkeypatch: pytest.MonkeyPatch, first: Wish) -> None:
+    """The calls have had their time before; nothing is started any more."""
+    runs, acted = cross(monkeypatch, first, Wish.SHUTDOWN, after_s=1.0)
+    assert (runs, acted.spawned, acted.died_at) == ("none", 1, [1.0])
+
+
+@pytest.mark.parametrize(("wish", "runs", "spawned"), [(R, "another", 2), (P, "none", 1), (S, "another", 2)])
+def test_a_reload_lets_rest_what_was_stopped(
+    monkeypatch: pytest.MonkeyPatch, wish: Wish, runs: str, spawned: int
+) -> None:
+    """An edited table starts nothing that the operator has stopped; `start` and `restart` do."""
+    found, acted = cross(monkeypatch, X, wish, after_s=CALL_S + 2 * END_S)
+    assert (found, acted.spawned) == (runs, spawned)
