@@ -45,6 +45,7 @@ class MakeCall(Struct, frozen=True):
     meta: dict[str, Any] | None = None
     timeout_s: float | None = None
     wants_progress: bool = False
+    wants_log: bool = False
 
 
 class CancelCall(Struct, frozen=True):

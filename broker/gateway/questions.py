@@ -1,0 +1,151 @@
+"""What a modern server asks in a result of `input_required`, as requests to a legacy client.
+
+The server's requests go to the client under ids of the gateway. Once all are answered, the original request
+is made again with the answers and with the state that the server gave.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from broker.base.text import clip
+from broker.gateway import jsonrpc
+
+MAX_ROUNDS = 8
+"""How often a server may ask within one request."""
+
+MAX_QUESTIONS = 32
+"""How many requests one result may have."""
+
+_CAPABILITIES = {
+    "elicitation/create": "elicitation",
+    "sampling/createMessage": "sampling",
+    "roots/list": "roots",
+}
+"""The requests that a server may have, and the capability of the client that each needs."""
+
+
+class Unanswerable(Exception):
+    """The client cannot be asked; with the JSON-RPC error that ends the request."""
+
+    def __init__(self, message: str, code: int = jsonrpc.INTERNAL_ERROR, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+class Question(Struct, frozen=True):
+    """One request of the server; `name` is what the server calls it."""
+
+    name: str
+    method: str
+    params: bytes
+
+
+class Round(Struct):
+    """The requests of one result, the answers so far by name, and the state to give back."""
+
+    questions: tuple[Question, ...]
+    state: bytes | None
+    answers: dict[str, bytes] = {}
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether every request has an answer."""
+        return len(self.answers) == len(self.questions)
+
+    def retry(self, params: bytes | None) -> bytes:
+        """Return the params of the request that is made again."""
+        members: dict[str, Raw | bytes] = dict(jsonrpc.members_of(params or b"{}") or {})
+        members.pop("inputResponses", None)
+        members.pop("requestState", None)
+        if self.questions:
+            in_order = {one.name: self.answers[one.name] for one in self.questions}
+            members["inputResponses"] = jsonrpc.join(in_order)
+        if self.state is not None:
+            members["requestState"] = self.state
+        return jsonrpc.join(members)
+
+
+class _InputRequired(Struct):
+    requests: dict[str, Raw] | None = field(default=None, name="inputRequests")
+    state: Raw | UnsetType = field(default=UNSET, name="requestState")
+
+
+class _Asked(Struct):
+    method: str
+    params: Raw | UnsetType = UNSET
+
+
+class _Mode(Struct):
+    mode: Any = "form"
+    elicitation_id: Raw | UnsetType = field(default=UNSET, name="elicitationId")
+
+
+def read_round(result: bytes, capabilities: dict[str, Any], rounds: int) -> Round:
+    """Read a result of `input_required` for a client with these capabilities, after so many rounds.
+
+    Raises:
+        Unanswerable: it asks for something that the client did not declare, too often, or illegibly.
+    """
+    if rounds == MAX_ROUNDS:
+        raise Unanswerable(f"the server asked {MAX_ROUNDS} times and asks again")
+    try:
+        seen = msgspec.json.decode(result, type=_InputRequired)
+        asked = {name: msgspec.json.decode(raw, type=_Asked) for name, raw in (seen.requests or {}).items()}
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise Unanswerable(f"the server's `input_required` cannot be read: {clip(str(error))}") from None
+    state = None if seen.state is UNSET or bytes(seen.state) == b"null" else bytes(seen.state)
+    if not asked and state is None:
+        raise Unanswerable("the server's `input_required` has neither `inputRequests` nor `requestState`")
+    if len(asked) > MAX_QUESTIONS:
+        raise Unanswerable(
+            f"the server asks {len(asked)} things at once; the gateway passes {MAX_QUESTIONS} on"
+        )
+    for one in asked.values():
+        _check(one, capabilities)
+    questions = (Question(name, one.method, _params(one)) for name, one in asked.items())
+    return Round(tuple(questions), state)
+
+
+def _check(asked: _Asked, capabilities: dict[str, Any]) -> None:
+    """Whether the client declared that it can answer this.
+
+    Raises:
+        Unanswerable: it did not.
+    """
+    name = _CAPABILITIES.get(asked.method)
+    if name is None:
+        raise Unanswerable(f"the server asks for {clip(asked.method)!r}, which MCP does not have")
+    declared = capabilities.get(name)
+    needs_url = name == "elicitation" and _mode(_params(asked)) == "url"
+    if not isinstance(declared, dict) or (needs_url and "url" not in declared):
+        needed: dict[str, Any] = {name: {"url": {}} if needs_url else {}}
+        what = f"{name}.url" if needs_url else name
+        raise Unanswerable(
+            f"the server asks for `{asked.method}`, and this client did not declare the capability {what!r}",
+            jsonrpc.MISSING_CAPABILITY,
+            {"requiredCapabilities": needed},
+        )
+
+
+def _params(asked: _Asked) -> bytes:
+    return b"{}" if asked.params is UNSET else bytes(asked.params)
+
+
+def _mode(params: bytes) -> object:
+    try:
+        return msgspec.json.decode(params, type=_Mode).mode
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def legacy_params(question: Question, id: bytes) -> bytes:
+    """Return the params for a legacy client: an elicitation by url must have an id of its own there."""
+    if question.method != "elicitation/create" or _mode(question.params) != "url":
+        return question.params
+    members: dict[str, Raw | bytes] = dict(jsonrpc.members_of(question.params) or {})
+    return jsonrpc.join({**members, "elicitationId": id} if "elicitationId" not in members else members)
