@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from broker.gateway.conversation import ClientSession, Conversation
 from broker.gateway.effects import (
@@ -23,12 +24,15 @@ from broker.gateway.effects import (
 )
 from broker.gateway.jsonrpc import Incoming
 from client_shim import BrokerClient
-from client_shim.errors import BrokerError, ServerError
+from client_shim.errors import BrokerError, BrokerRefused, BrokerSilent, NoBroker, ServerError
 
 logger = logging.getLogger("mcp-broker")
 
 RECONNECT_S = 20.0
 """How long a request waits for a broker that is gone: hosts give up on `initialize` after 30 s."""
+
+FIRST_TRY_S, LAST_TRY_S = 0.1, 1.0
+"""The delays between two looks for a broker that is not there: from the first to the longest."""
 
 Deliver = Callable[[SendMessage | FinishRequest], None]
 
@@ -64,7 +68,9 @@ class Session:
             name, endpoint, reconnect_s=reconnect_s, on_raw_notification=self._notified
         )
         self._calls: dict[int, asyncio.Task[None]] = {}
-        self._ready: set[asyncio.Task[None]] = set()
+        self._listening = asyncio.Lock()
+        """Held while `listen` is under way: the last one that was asked for must come last."""
+        self._reconnect_s = reconnect_s
 
     @property
     def is_idle(self) -> bool:
@@ -112,3 +118,72 @@ class Session:
                 case CancelCall(call=call):
                     if (task := self._calls.get(call)) is not None:
                         task.cancel()
+
+    def _start(self, call: int, running: Coroutine[Any, Any, Outcome]) -> None:
+        task = asyncio.get_running_loop().create_task(self._follow(call, running))
+        self._calls[call] = task
+        task.add_done_callback(lambda _: self._calls.pop(call, None))
+
+    async def _follow(self, call: int, running: Coroutine[Any, Any, Outcome]) -> None:
+        """Wait for the outcome of a call, and tell the conversation."""
+        try:
+            outcome = await running
+        except ServerError as error:
+            outcome = ServerRefusal(error.raw)
+        except BrokerError as error:
+            outcome = fault_of(error)
+        except Exception:  # a mistake here must not leave the client without an answer
+            logger.exception("gateway.call_failed", extra={"server": self.conversation.server})
+            outcome = BrokerFault("internal", "the gateway made a mistake", "its log has the traceback")
+        self._run(self.conversation.replied(call, outcome))
+
+    async def _request(self, call: MakeCall) -> Outcome:
+        def progressed(params: bytes) -> None:
+            self._run(self.conversation.progressed(call.call, params))
+
+        def logged(params: bytes) -> None:
+            self._run(self.conversation.logged(call.call, params))
+
+        await self._connect()
+        result = await self._broker.request_raw(
+            self.conversation.server,
+            call.method,
+            call.params,
+            timeout=call.timeout_s,
+            on_progress=progressed if call.wants_progress else None,
+            on_log=logged if call.wants_log else None,
+            progress_extends=call.wants_progress,
+            meta=call.meta,
+        )
+        return ServerResult(result)
+
+    async def _listen(self, wanted: ListenTo) -> Outcome:
+        async with self._listening:
+            await self._connect()
+            server = self.conversation.server
+            resources = {server: wanted.uris} if wanted.uris else {}
+            refused = await self._broker.listen([server] if wanted.lists else [], resources)
+        return ServerResult(b"{}") if server not in refused else fault_of(refused[server])
+
+    async def _connect(self) -> None:
+        """Wait for a broker: the shim waits only for one that was there before."""
+        loop = asyncio.get_running_loop()
+        until, delay_s = loop.time() + self._reconnect_s, FIRST_TRY_S
+        while not self._broker.connected:
+            try:
+                await self._broker.connect()
+            except (NoBroker, BrokerSilent, BrokerRefused):
+                if loop.time() + delay_s > until:
+                    raise
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, LAST_TRY_S)
+
+    def _notified(self, server: str, method: str, params: bytes) -> None:
+        if server == self.conversation.server:
+            self._run(self.conversation.notified(method, params))
+
+
+def fault_of(error: BrokerError) -> BrokerFault:
+    """Return an error of the shim as the conversation knows it."""
+    unknown = {"outcome": "unknown"} if error.outcome_unknown else {}
+    return BrokerFault(error.code, error.message, error.hint, {**error.data, **unknown})

@@ -101,7 +101,9 @@ def _check_uri(uri: str) -> str:
 def _is_part(uri: str, subscribed: str) -> bool:
     """A server may tell of a part of the resource that was subscribed to."""
     size = len(subscribed)
-    return uri.startswith(subscribed) and (len(uri) == size or not _PARTS.isdisjoint(uri[size - 1 : size + 1]))
+    return uri.startswith(subscribed) and (
+        len(uri) == size or not _PARTS.isdisjoint(uri[size - 1 : size + 1])
+    )
 
 
 def tagged(params: bytes, subscription: bytes) -> bytes:

@@ -1,0 +1,108 @@
+"""A conversation driven by hand: plain data in, what it sends as plain data out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from broker.gateway import jsonrpc
+from broker.gateway.conversation import ClientSession, Conversation
+from broker.gateway.effects import (
+    BrokerFault,
+    CancelCall,
+    Effect,
+    FinishRequest,
+    ListenTo,
+    MakeCall,
+    Outcome,
+    SendMessage,
+    ServerRefusal,
+    ServerResult,
+)
+
+MODERN = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+DISCOVERED = {
+    "resultType": "complete",
+    "supportedVersions": ["2025-06-18"],
+    "capabilities": {"tools": {}, "resources": {"subscribe": True}},
+    "instructions": "be kind",
+    "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "one", "version": "1.2"}},
+}
+
+
+class Chat:
+    """Says things for a client and for the broker; keeps all effects."""
+
+    def __init__(self, session: ClientSession | None = None) -> None:
+        self.conversation = Conversation("one", "nonce", session)
+        self.effects: list[Effect] = []
+
+    def take(self, effects: list[Effect]) -> list[Effect]:
+        self.effects += effects
+        return effects
+
+    def say(self, message: Any) -> list[Effect]:
+        text = message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode()
+        return self.take(self.conversation.received(jsonrpc.read(text)))
+
+    def ask(self, id: Any, method: str, params: Any = None, meta: Any = None) -> list[Effect]:
+        if meta is not None:
+            params = {**(params or {}), "_meta": meta}
+        return self.say({"id": id, "method": method, **({} if params is None else {"params": params})})
+
+    def modern(self, id: Any, method: str, params: Any = None, **meta: Any) -> list[Effect]:
+        return self.ask(id, method, params, {**MODERN, **meta})
+
+    def initialize(self, capabilities: Any = None, version: str = "2025-11-25") -> list[Effect]:
+        """Open a legacy session of a server that is ready."""
+        self.take(self.conversation.stream_opened())
+        info = {"name": "test", "version": "1"}
+        params = {"protocolVersion": version, "capabilities": capabilities or {}, "clientInfo": info}
+        made = call(self.ask("open", "initialize", params))
+        return self.result(made.call, DISCOVERED)
+
+    def result(self, call: int, result: Any) -> list[Effect]:
+        body = result if isinstance(result, bytes) else json.dumps(result).encode()
+        return self.reply(call, ServerResult(body))
+
+    def error(self, call: int, error: Any) -> list[Effect]:
+        return self.reply(call, ServerRefusal(json.dumps(error).encode()))
+
+    def fault(self, call: int, code: str, message: str = "no", hint: str = "", **data: Any) -> list[Effect]:
+        return self.reply(call, BrokerFault(code, message, hint, data))
+
+    def reply(self, call: int, outcome: Outcome) -> list[Effect]:
+        return self.take(self.conversation.replied(call, outcome))
+
+    @property
+    def holds(self) -> int:
+        """How much the conversation holds of what is under way."""
+        tables = ("_open", "_calls", "_questions", "_uris")
+        return sum(len(getattr(self.conversation, name)) for name in tables)
+
+
+def sent(effects: list[Effect]) -> list[Any]:
+    """The messages to the client, as plain data."""
+    return [json.loads(one.message) for one in effects if isinstance(one, SendMessage)]
+
+
+def call(effects: list[Effect]) -> MakeCall:
+    """The one call to the server."""
+    (found,) = [one for one in effects if isinstance(one, MakeCall)]
+    return found
+
+
+def listens(effects: list[Effect]) -> list[ListenTo]:
+    return [one for one in effects if isinstance(one, ListenTo)]
+
+
+def cancels(effects: list[Effect]) -> list[int]:
+    return [one.call for one in effects if isinstance(one, CancelCall)]
+
+
+def finished(effects: list[Effect]) -> list[bytes]:
+    return [one.request for one in effects if isinstance(one, FinishRequest)]
