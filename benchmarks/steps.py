@@ -32,7 +32,7 @@ from broker.upstream.supervisor import lifecycle_of
 from client_shim.protocol import payload
 from client_shim.protocol.events import Ended
 from client_shim.protocol.state import ClientState, Phase
-from client_shim.transport.dealer import Link
+from client_shim.transport.dealer import Dealer
 from docs.blocks.markdown import table
 
 COUNT = 2000
@@ -135,13 +135,13 @@ class Stage:
         self.backend = Backend(self.upstream.write)
         self.hub.backends[_SERVER] = self.backend  # type: ignore[assignment]
         self.state = ClientState({"name": "steps", "version": "1", "pid": os.getpid()}, monotonic())
-        self.link = Link(endpoint, self.state)
-        self.ask: Callable[..., payload.Ask] = payload.ask
+        self.dealer = Dealer(endpoint, self.state)
+        self.ask: Callable[..., payload.PreparedRequest] = payload.prepare
         self.decode: Callable[..., Any] = payload.decode
 
     def close(self) -> None:
         """Let go of everything."""
-        self.link.close()
+        self.dealer.close()
         self.router.close()
         self.server.close()
 
@@ -152,9 +152,9 @@ class Stage:
         nursery.start_soon(self.router.run)
         nursery.start_soon(self.hub.tick)
         self.hub.spawned(_SERVER)
-        self.link.flush()
+        self.dealer.flush()
         while not (self.engine.servers[_SERVER].opened and self.state.phase is Phase.OPEN):
-            self.link.receive()
+            self.dealer.receive()
             await trio.sleep(0.01)
 
     def watch(self, watch: Watch) -> None:
@@ -162,14 +162,14 @@ class Stage:
         for owner, method, step in (
             (self, "ask", "ask"),
             (self.state, "request", "request"),
-            (self.link, "flush", "flush"),
+            (self.dealer, "flush", "flush"),
             (self.router, "_turn", "take"),
             (self.engine, "received", "received"),
             (self.backend, "write", "write"),
             (self.engine, "line", "line"),
             (self.router, "send", "send"),
             (self.hub, "settle", "settle"),
-            (self.link, "receive", "receive"),
+            (self.dealer, "receive", "receive"),
             (self, "decode", "decode"),
         ):
             setattr(owner, method, watch.step(step, getattr(owner, method)))
@@ -178,11 +178,11 @@ class Stage:
         """One call, from the params to the result."""
         ask = self.ask(_SERVER, "tools/call", {"name": "echo", "arguments": ECHO})
         self.state.request(1, ask, monotonic())
-        self.link.flush()
+        self.dealer.flush()
         while True:
-            while not self.link.has_work():
-                await trio.lowlevel.wait_readable(self.link.filenos[0])
-            for event in self.link.receive():
+            while not self.dealer.has_work():
+                await trio.lowlevel.wait_readable(self.dealer.filenos[0])
+            for event in self.dealer.receive():
                 if isinstance(event, Ended):
                     self.decode(ask.subject, event.outcome)
                     return

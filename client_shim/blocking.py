@@ -15,9 +15,9 @@ import zmq
 
 from client_shim.errors import BrokerError, ClientClosed, Unavailable
 from client_shim.protocol import payload, reasons
-from client_shim.protocol.events import Asked, Ended, Event, Lost, Progressed
+from client_shim.protocol.events import Ended, Event, Lost, Progressed, Questioned
 from client_shim.protocol.state import ClientState, Phase
-from client_shim.transport.dealer import FAREWELL_MS, Link
+from client_shim.transport.dealer import FAREWELL_MS, Dealer
 from client_shim.transport.endpoint import default_endpoint, probe
 from client_shim.version import __version__
 from client_shim.wire import WANTS_PROGRESS
@@ -67,7 +67,7 @@ class BlockingClient:
         self._announced = False
         self._closed = True
         self._who = {"name": name, "version": __version__, "pid": os.getpid()}
-        self._link: Link | None = None
+        self._dealer: Dealer | None = None
 
     def __enter__(self) -> BlockingClient:
         self.connect()
@@ -81,18 +81,18 @@ class BlockingClient:
     @property
     def broker_version(self) -> str:
         """The version of the broker that answered the greeting."""
-        return self._open_link(None).state.broker_version
+        return self._open_dealer(None).state.broker_version
 
     def connect(self) -> None:
         """Connect, greet and be welcomed; nothing happens where that is done already."""
         self._closed = False
         self._reach(None)
 
-    def _reach(self, expires: float | None) -> Link:
-        """Return an open link, if need be to the next broker, once it is there."""
+    def _reach(self, expires: float | None) -> Dealer:
+        """Return an open dealer, if need be to the next broker, once it is there."""
         while True:
-            if self._link is not None and self._link.state.phase is Phase.OPEN:
-                return self._link
+            if self._dealer is not None and self._dealer.state.phase is Phase.OPEN:
+                return self._dealer
             try:
                 self._greet(expires)
             except Unavailable as error:
@@ -106,10 +106,10 @@ class BlockingClient:
         now = monotonic()
         hello_s = self._hello_timeout_s if expires is None else min(self._hello_timeout_s, expires - now)
         state = ClientState(self._who, now, hello_timeout_s=max(hello_s, _PAUSE_S))
-        self._link = link = Link(self.endpoint, state)
-        link.flush()
+        self._dealer = dealer = Dealer(self.endpoint, state)
+        dealer.flush()
         while state.phase is Phase.GREETING:
-            for event in self._wait(link):
+            for event in self._wait(dealer):
                 if isinstance(event, Lost):
                     if event.announced:
                         self._gone_at, self._announced = monotonic(), True
@@ -133,11 +133,11 @@ class BlockingClient:
         self._leave()
 
     def _leave(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.state.close("closed")
-            link.flush()
-            link.close(FAREWELL_MS)
+        dealer, self._dealer = self._dealer, None
+        if dealer is not None:
+            dealer.state.close("closed")
+            dealer.flush()
+            dealer.close(FAREWELL_MS)
 
     def request(
         self,
@@ -157,7 +157,7 @@ class BlockingClient:
             CallError: the broker or the server ended it with an error.
             Unavailable: the connection was lost meanwhile.
         """
-        ask = payload.ask(
+        request = payload.prepare(
             server,
             method,
             params,
@@ -165,65 +165,69 @@ class BlockingClient:
             flags=WANTS_PROGRESS if on_progress is not None else 0,
             meta=meta,
         )
-        expires = None if ask.timeout_s is None else monotonic() + ask.timeout_s
-        link = self._open_link(expires)
+        expires = None if request.timeout_s is None else monotonic() + request.timeout_s
+        dealer = self._open_dealer(expires)
         while True:
             if expires is not None:
-                ask = ask._replace(timeout_s=max(expires - monotonic(), 0.001))
+                request = request._replace(timeout_s=max(expires - monotonic(), 0.001))
             try:
-                return payload.decode(ask.subject, self._call(link, ask, on_progress))
+                return payload.decode(request.subject, self._call(dealer, request, on_progress))
             except BrokerError as error:
                 if not self._reconnect_s or not reasons.is_for_the_next(error):
                     raise
-            link = self._reach(expires)
+            dealer = self._reach(expires)
 
-    def _open_link(self, expires: float | None) -> Link:
-        """Return the link, or another one where it is found to be lost: before anything is sent."""
+    def _open_dealer(self, expires: float | None) -> Dealer:
+        """Return the dealer, or another one where it is found to be lost: before anything is sent."""
         if self._closed:
             raise ClientClosed("this client is not connected", hint="use it in a `with`, or call connect()")
         for _ in range(_MAX_READINGS):
-            if self._link is None or not self._link.has_work():
+            if self._dealer is None or not self._dealer.has_work():
                 break
-            self._hear(self._link, self._link.receive())
+            self._hear(self._dealer, self._dealer.receive())
         return self._reach(expires)
 
-    def _call(self, link: Link, ask: payload.Ask, on_progress: OnProgress | None) -> bytes:
-        id = link.state.request(_CHANNEL, ask, monotonic())
-        link.flush()
+    def _call(
+        self, dealer: Dealer, request: payload.PreparedRequest, on_progress: OnProgress | None
+    ) -> bytes:
+        id = dealer.state.request(_CHANNEL, request, monotonic())
+        dealer.flush()
         try:
             while True:
-                for event in self._wait(link):
+                for event in self._wait(dealer):
                     if isinstance(event, Ended):
                         return _bytes_of(event)
                     if isinstance(event, Progressed) and on_progress is not None:
                         _report(event, on_progress)
         finally:
-            link.state.cancel(id, "interrupted")  # does nothing where it has ended
-            link.flush()
+            dealer.state.cancel(id, "interrupted")  # does nothing where it has ended
+            dealer.flush()
 
-    def _wait(self, link: Link) -> list[Event]:
+    def _wait(self, dealer: Dealer) -> list[Event]:
         """Wait until something happens, or is overdue."""
-        if not link.has_work():
-            self._poll(link)
-        events = link.receive()
-        if not link.has_work():
-            events += link.state.expire(monotonic())
-        return self._hear(link, events)
+        if not dealer.has_work():
+            self._poll(dealer)
+        events = dealer.receive()
+        if not dealer.has_work():
+            events += dealer.state.expire(monotonic())
+        return self._hear(dealer, events)
 
-    def _hear(self, link: Link, events: list[Event]) -> list[Event]:
+    def _hear(self, dealer: Dealer, events: list[Event]) -> list[Event]:
         for event in events:
-            if isinstance(event, Asked):
-                link.state.refuse(event)
-            elif isinstance(event, Lost) and link.state.instance:
+            if isinstance(event, Questioned):
+                dealer.state.refuse(event)
+            elif isinstance(event, Lost) and dealer.state.instance:
                 self._gone_at, self._announced = monotonic(), event.announced
-        if link.state.phase is Phase.DRAINING:  # one call at a time: nothing else is under way
+        if dealer.state.phase is Phase.DRAINING:  # one call at a time: nothing else is under way
             self._gone_at, self._announced = monotonic(), True
         return events
 
-    def _poll(self, link: Link) -> None:
-        poller, deadline = zmq.Poller(), link.state.next_deadline()
-        socket, monitor = link.sockets
-        poller.register(socket, zmq.POLLIN if link.state.next_message() is None else zmq.POLLIN | zmq.POLLOUT)
+    def _poll(self, dealer: Dealer) -> None:
+        poller, deadline = zmq.Poller(), dealer.state.next_deadline()
+        socket, monitor = dealer.sockets
+        poller.register(
+            socket, zmq.POLLIN if dealer.state.next_message() is None else zmq.POLLIN | zmq.POLLOUT
+        )
         poller.register(monitor, zmq.POLLIN)
         poller.poll(None if deadline is None else max(0, int((deadline - monotonic()) * 1000) + 1))
 

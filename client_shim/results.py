@@ -164,7 +164,7 @@ RESULT_TYPES = ("complete", "input_required")
 """What `resultType` may say; without one it is complete. MCP: any other "MUST be considered invalid"."""
 
 
-class Result(Data):
+class BaseResult(Data):
     """What came of a call, or what the server must be told before it can go on.
 
     A server of 2026-07-28 may answer with `input_required`: then `inputRequests` has its questions by name,
@@ -179,10 +179,10 @@ class Result(Data):
         return bool(self.raw.get("resultType") == "input_required")
 
 
-class CallResult(Result):
+class CallResult(BaseResult):
     """What a tool call came to. A tool that failed says so in `isError`; that is no exception."""
 
-    known = Result.known | {"structuredContent"}
+    known = BaseResult.known | {"structuredContent"}
 
     @property
     def content(self) -> list[Content]:
@@ -197,7 +197,7 @@ class CallResult(Result):
     is_error = isError
 
 
-class ReadResult(Result):
+class ReadResult(BaseResult):
     """What reading a resource came to."""
 
     @property
@@ -205,10 +205,10 @@ class ReadResult(Result):
         return _objects(ResourceContents, self.raw, "contents")
 
 
-class PromptResult(Result):
+class PromptResult(BaseResult):
     """A prompt, filled in."""
 
-    known = Result.known | {"description"}
+    known = BaseResult.known | {"description"}
 
     @property
     def messages(self) -> list[PromptMessage]:

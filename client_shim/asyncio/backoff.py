@@ -13,7 +13,7 @@ HASTE_S = 0.1
 """How soon after a failed attempt the next one is made while a call waits for it."""
 
 
-class Attempts:
+class ReconnectBackoff:
     """The attempts of one connection to reach its broker. All times are seconds of one clock.
 
     Args:

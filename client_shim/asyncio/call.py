@@ -21,7 +21,7 @@ MAX_WAITING = 256
 PROGRESS, LOG = "progress", "log"
 
 
-class Call:
+class PendingCall:
     """The connection adds what the server says and the outcome; the caller's own task takes both in order."""
 
     __slots__ = ("_said", "_waiter", "id", "outcome", "subject")

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from client_shim import log
 from client_shim.errors import BrokerError, CallError, InvalidRequest
 from client_shim.protocol import payload, reasons
-from client_shim.protocol.payload import Ask
+from client_shim.protocol.payload import PreparedRequest
 from client_shim.wire import MANAGEMENT
 
 LIST_CHANGED = {f"notifications/{kind}/list_changed": kind for kind in ("tools", "resources", "prompts")}
@@ -60,14 +60,14 @@ class ListenSet(NamedTuple):
         """Whether it asks for no notification at all."""
         return self.servers == frozenset() and not self.resources
 
-    def ask(self, timeout_s: float | None = None) -> Ask:
+    def request(self, timeout_s: float | None = None) -> PreparedRequest:
         """Return the `listen` request that replaces the broker's record of this channel."""
         resources: dict[str, list[str]] = {}
         for server, uri in sorted(self.resources):
             resources.setdefault(server, []).append(uri)
         servers = None if self.servers is None else sorted(self.servers)
         params: dict[str, object] = {"servers": servers, "resources": resources}
-        return payload.ask(MANAGEMENT, "listen", params, timeout_s=timeout_s)
+        return payload.prepare(MANAGEMENT, "listen", params, timeout_s=timeout_s)
 
 
 class Channel:

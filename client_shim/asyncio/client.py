@@ -173,7 +173,7 @@ class BrokerClient:
         """
         answers = {"inputResponses": input_responses, "requestState": request_state}
         given = {key: value for key, value in answers.items() if value is not None}
-        ask = payload.ask(
+        request = payload.prepare(
             server,
             method,
             {**(params or {}), **given} if given else params,
@@ -181,8 +181,8 @@ class BrokerClient:
             flags=_flags(on_progress is not None, progress_extends),
             meta=self._meta(server, meta, on_log is not None),
         )
-        result = await self._membership.call(ask, progress_reader(on_progress), log_reader(on_log))
-        return payload.decode(ask.subject, result)
+        result = await self._membership.call(request, progress_reader(on_progress), log_reader(on_log))
+        return payload.decode(request.subject, result)
 
     async def request_raw(
         self,
@@ -207,7 +207,7 @@ class BrokerClient:
                 notification about the call, as bytes.
             timeout, progress_extends, meta: see `request`.
         """
-        ask = payload.raw_ask(
+        request = payload.prepare_raw(
             server,
             method,
             params,
@@ -215,7 +215,7 @@ class BrokerClient:
             flags=_flags(on_progress is not None, progress_extends),
             meta=self._meta(server, meta, on_log is not None),
         )
-        return await self._membership.call(ask, on_progress, on_log)
+        return await self._membership.call(request, on_progress, on_log)
 
     def _timeout_s(self, given: float | None) -> float | None:
         return self.timeout if given is None else given

@@ -17,15 +17,14 @@ from typing import Any
 import zmq
 
 from client_shim import log
-from client_shim.asyncio.backoff import Attempts
-from client_shim.asyncio.call import LOG, PROGRESS, Call
+from client_shim.asyncio.backoff import ReconnectBackoff
+from client_shim.asyncio.call import LOG, PROGRESS, PendingCall
 from client_shim.asyncio.channel import Channel, ListenCall, Listener, ListenSet
-from client_shim.asyncio.loop_dealer import LoopLink
+from client_shim.asyncio.loop_dealer import LoopDealer
 from client_shim.asyncio.waiters import Waiters
 from client_shim.errors import CallError, ClientClosed, Unavailable
 from client_shim.protocol import reasons
 from client_shim.protocol.events import (
-    Asked,
     Dropped,
     Ended,
     Event,
@@ -33,9 +32,10 @@ from client_shim.protocol.events import (
     Lost,
     Notified,
     Progressed,
+    Questioned,
     Welcomed,
 )
-from client_shim.protocol.payload import Ask
+from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.state import GRACE_S, ClientState, Phase
 from client_shim.transport.dealer import FAREWELL_MS
 from client_shim.transport.endpoint import probe
@@ -46,7 +46,7 @@ _ORDINARY = ("late", "cancelled")
 """What a broker says about calls that this side has given up. It is counted and no cause for worry."""
 
 
-class Connection:
+class BrokerConnection:
     """At most one link at a time, and those who use it.
 
     Args:
@@ -61,7 +61,7 @@ class Connection:
         endpoint: str,
         who: dict[str, Any],
         hello_timeout_s: float,
-        on_close: Callable[[Connection], None],
+        on_close: Callable[[BrokerConnection], None],
     ) -> None:
         self.loop = loop
         self.endpoint = endpoint
@@ -73,27 +73,28 @@ class Connection:
         self._on_close = on_close
         self._channels: dict[int, Channel] = {}
         self._last_channel = 0
-        self._calls: dict[int, Call | ListenCall] = {}
-        self._link: LoopLink | None = None
+        self._calls: dict[int, PendingCall | ListenCall] = {}
+        self._dealer: LoopDealer | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._retry_at = float("inf")
         self._error: Unavailable | None = None
         self._announced = False  # by the broker that was there last: that it ends
         self._told_lost = False  # whether the channels were told of a loss, and not yet of a return
-        self._attempts = Attempts(random.random)
+        self._backoff = ReconnectBackoff(random.random)
         self._context = Context()
         self._waiters = Waiters(loop, self._context)
         self._guard: AsyncGenerator[None, None] | None = self._until_the_loop_ends()
         _step(self._guard.__anext__())
 
     def __repr__(self) -> str:
-        phase = "closed" if self.closed else "down" if self._link is None else self._link.state.phase.value
-        return f"<Connection {self.endpoint} {phase} channels={len(self._channels)} calls={len(self._calls)}>"
+        phase = "down" if self._dealer is None else self._dealer.state.phase.value
+        shown = f"{self.endpoint} {'closed' if self.closed else phase}"
+        return f"<BrokerConnection {shown} channels={len(self._channels)} calls={len(self._calls)}>"
 
     @property
     def is_open(self) -> bool:
         """Whether calls can be made now."""
-        return self._link is not None and self._link.state.phase is Phase.OPEN
+        return self._dealer is not None and self._dealer.state.phase is Phase.OPEN
 
     @property
     def is_ours(self) -> bool:
@@ -111,22 +112,24 @@ class Connection:
         return channel
 
     def _listen(self, channel: Channel) -> None:
-        if self._link is None or not self.is_open or channel.listen_set.is_empty:
+        if self._dealer is None or not self.is_open or channel.listen_set.is_empty:
             return
         try:
-            id = self._link.state.request(channel.number, channel.listen_set.ask(), self.loop.time())
+            id = self._dealer.state.request(channel.number, channel.listen_set.request(), self.loop.time())
         except CallError as error:
             log.warn(f"the broker is not asked to tell of changes: {error}")
             return
-        self._calls[id] = ListenCall(channel, self._deliver, partial(self._listen_later, channel, self._link))
-        self._link.settle()
+        self._calls[id] = ListenCall(
+            channel, self._deliver, partial(self._listen_later, channel, self._dealer)
+        )
+        self._dealer.settle()
 
-    def _listen_later(self, channel: Channel, link: LoopLink, delay_s: float) -> None:
-        self.loop.call_later(delay_s, self._listen_again, channel, link, context=self._context)
+    def _listen_later(self, channel: Channel, dealer: LoopDealer, delay_s: float) -> None:
+        self.loop.call_later(delay_s, self._listen_again, channel, dealer, context=self._context)
 
-    def _listen_again(self, channel: Channel, link: LoopLink) -> None:
+    def _listen_again(self, channel: Channel, dealer: LoopDealer) -> None:
         """Say once more what a channel wants to hear, if both are still there."""
-        if self._link is link and self._channels.get(channel.number) is channel:
+        if self._dealer is dealer and self._channels.get(channel.number) is channel:
             self._listen(channel)
 
     def leave(self, channel: Channel, reason: str) -> None:
@@ -136,9 +139,9 @@ class Connection:
         self._waiters.fail(_closed(reason), channel)
         if not self._channels:
             self.close(reason)
-        elif self._link is not None:
-            self._react(self._link.state.close_channel(channel.number, reason))
-            self._link.settle()
+        elif self._dealer is not None:
+            self._react(self._dealer.state.close_channel(channel.number, reason))
+            self._dealer.settle()
 
     def leave_soon(self, channel: Channel, reason: str) -> None:
         """The same from anywhere: another thread, a finalizer in the middle of something."""
@@ -149,9 +152,13 @@ class Connection:
             return  # the loop is closed: the next client of this process clears up after it
 
     async def ready(
-        self, channel: Channel, patience_s: float, expires: float | None = None, ask: Ask | None = None
+        self,
+        channel: Channel,
+        patience_s: float,
+        expires: float | None = None,
+        request: PreparedRequest | None = None,
     ) -> None:
-        """Wait until calls can be made, or until `expires` (by the loop's clock); `ask` is the call to make.
+        """Wait until `request` can be sent, or until `expires` (by the loop's clock).
 
         Where the broker was lost without a word, or nothing expires, the next one is waited for `patience_s`.
 
@@ -165,7 +172,7 @@ class Connection:
             if until is not None and until <= self.loop.time():
                 raise self._why_not()
             self._hurry()
-            await self._waiters.wait(channel, until, ask)
+            await self._waiters.wait(channel, until, request)
 
     def _until(self, since: float, patience_s: float, expires: float | None) -> float | None:
         """Return until when to wait, as things are; a `wake` tells of a change."""
@@ -174,38 +181,38 @@ class Connection:
         gone_since = max(since, self.lost_at) if self.came_up else since
         return gone_since + patience_s if expires is None else min(gone_since + patience_s, expires)
 
-    def call(self, channel: Channel, ask: Ask) -> Call:
+    def call(self, channel: Channel, request: PreparedRequest) -> PendingCall:
         """Send a request. `drop` must be called afterwards, whatever happens.
 
-        There must be an open link: `ready`, and no awaiting in between.
+        There must be an open dealer: `ready`, and no awaiting in between.
 
         Raises:
             TooLarge, InvalidRequest, Busy: nothing was sent.
         """
-        if self._link is None:
+        if self._dealer is None:
             raise RuntimeError("no call can be made while there is no link")
         now = self.loop.time()
-        id = self._link.state.request(channel.number, ask, now)
-        self._calls[id] = call = Call(id, ask.subject)
-        self._link.settle()
-        if ask.timeout_s is not None:
-            self._link.wake_by(now + ask.timeout_s + GRACE_S)
+        id = self._dealer.state.request(channel.number, request, now)
+        self._calls[id] = call = PendingCall(id, request.subject)
+        self._dealer.settle()
+        if request.timeout_s is not None:
+            self._dealer.wake_by(now + request.timeout_s + GRACE_S)
         return call
 
-    def drop(self, call: Call, reason: str) -> None:
+    def drop(self, call: PendingCall, reason: str) -> None:
         """The caller has turned away. A call that has not ended is cancelled."""
-        if self._calls.get(call.id) is call and self._link is not None and self.is_ours:
+        if self._calls.get(call.id) is call and self._dealer is not None and self.is_ours:
             del self._calls[call.id]
-            self._link.state.cancel(call.id, reason)
-            self._link.settle()
+            self._dealer.state.cancel(call.id, reason)
+            self._dealer.settle()
 
     # --- coming up, going down -----------------------------------------------------------------------
 
     def _hurry(self) -> None:
         """Somebody waits: try now, or soon where the last attempt was only just."""
-        if self._link is not None or self.closed:
+        if self._dealer is not None or self.closed:
             return
-        due = self._attempts.soonest(self.loop.time())
+        due = self._backoff.soonest(self.loop.time())
         if self._retry is None or self._retry_at > due:
             self._try_at(due)
 
@@ -216,11 +223,11 @@ class Connection:
 
     def _try(self) -> None:
         self._retry, now = None, self.loop.time()
-        self._attempts.tried(now)
+        self._backoff.tried(now)
         try:
             probe(self.endpoint)
             state = ClientState(self._who, now, hello_timeout_s=self._hello_timeout_s)
-            self._link = LoopLink(self.loop, self.endpoint, state, self._on_event, self._context)
+            self._dealer = LoopDealer(self.loop, self.endpoint, state, self._on_event, self._context)
         except Unavailable as error:
             self._fell(error)
         except (OSError, zmq.ZMQError) as error:  # this process is out of descriptors, say
@@ -228,34 +235,34 @@ class Connection:
 
     def _rose(self) -> None:
         self.came_up, self.lost_at, self._announced, self._error = True, _NEVER, False, None
-        self._attempts.welcomed(self.loop.time())
+        self._backoff.welcomed(self.loop.time())
         self._waiters.wake()
         if self._told_lost:
             self._tell_connected(True)
 
     def _fell(self, error: Unavailable, *, announced: bool = False) -> None:
         """An attempt has failed, or the link was lost; `announced`: its broker said that it ends."""
-        link, self._link, self._error = self._link, None, error
-        if self._attempts.came_through or announced:  # a broker was there, if only to refuse the hello
+        dealer, self._dealer, self._error = self._dealer, None, error
+        if self._backoff.came_through or announced:  # a broker was there, if only to refuse the hello
             self.came_up, self.lost_at, self._announced = True, self.loop.time(), announced
             self._waiters.wake()  # to wait on, for as long as it may take now
-        if link is not None:
-            link.close()
-        if self._attempts.came_through:
+        if dealer is not None:
+            dealer.close()
+        if self._backoff.came_through:
             self._tell_connected(False)
         if not self.came_up or isinstance(error, reasons.HOPELESS):
             self._waiters.fail(error)
         if self.came_up:
-            self._try_at(self._attempts.after(self.loop.time(), hasty=bool(self._waiters)))
+            self._try_at(self._backoff.after(self.loop.time(), hasty=bool(self._waiters)))
 
     def _why_not(self) -> Unavailable:
-        if self._link is not None and self._link.state.phase is Phase.DRAINING:
+        if self._dealer is not None and self._dealer.state.phase is Phase.DRAINING:
             return reasons.draining()
         try:
             probe(self.endpoint)
         except Unavailable as error:
             return error
-        return self._error or reasons.silent(round(self.loop.time() - self._attempts.tried_at, 3))
+        return self._error or reasons.silent(round(self.loop.time() - self._backoff.tried_at, 3))
 
     def close(self, reason: str) -> None:
         """Say goodbye and end everything. Closing twice is fine."""
@@ -266,11 +273,11 @@ class Connection:
         self._channels.clear()
         if self._retry is not None:
             self._retry.cancel()
-        link, self._link = self._link, None
-        if link is not None:
-            self._react(link.state.close(reason))
-            link.settle()
-            link.close(FAREWELL_MS)
+        dealer, self._dealer = self._dealer, None
+        if dealer is not None:
+            self._react(dealer.state.close(reason))
+            dealer.settle()
+            dealer.close(FAREWELL_MS)
         self._waiters.fail(_closed(reason))
         guard, self._guard = self._guard, None
         if guard is not None:
@@ -279,9 +286,9 @@ class Connection:
     def abandon(self) -> None:
         """Let go of the sockets, for a loop that was closed and told nobody: it can be woken no more."""
         self.closed = True
-        link, self._link, self._guard = self._link, None, None
-        if link is not None:
-            link.close()
+        dealer, self._dealer, self._guard = self._dealer, None, None
+        if dealer is not None:
+            dealer.close()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
         """`asyncio.run` and its like close the asynchronous generators last: this one hears of it so."""
@@ -335,9 +342,9 @@ class Connection:
             if (listener := channel.listener()) is not None:
                 self.loop.call_soon(listener.connection_changed, connected, context=self._context)
 
-    def _on_asked(self, event: Asked) -> None:
-        if self._link is not None:
-            self._link.state.refuse(event)
+    def _on_questioned(self, event: Questioned) -> None:
+        if self._dealer is not None:
+            self._dealer.state.refuse(event)
 
     def _on_dropped(self, event: Dropped) -> None:
         if self.count(event.why) == 1 and event.why not in _ORDINARY:
@@ -352,15 +359,15 @@ class Connection:
         return self.counts[what]
 
 
-_REACTIONS: dict[type[Any], Callable[[Connection, Any], None]] = {
-    Welcomed: Connection._on_welcomed,
-    Ended: Connection._on_ended,
-    Progressed: Connection._on_progressed,
-    Logged: Connection._on_logged,
-    Notified: Connection._on_notified,
-    Asked: Connection._on_asked,
-    Dropped: Connection._on_dropped,
-    Lost: Connection._on_lost,
+_REACTIONS: dict[type[Any], Callable[[BrokerConnection, Any], None]] = {
+    Welcomed: BrokerConnection._on_welcomed,
+    Ended: BrokerConnection._on_ended,
+    Progressed: BrokerConnection._on_progressed,
+    Logged: BrokerConnection._on_logged,
+    Notified: BrokerConnection._on_notified,
+    Questioned: BrokerConnection._on_questioned,
+    Dropped: BrokerConnection._on_dropped,
+    Lost: BrokerConnection._on_lost,
 }
 
 

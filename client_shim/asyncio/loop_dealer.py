@@ -1,4 +1,4 @@
-"""A `Link` on an asyncio event loop: it is woken by the loop, and by deadlines."""
+"""A `Dealer` on an asyncio event loop: it is woken by the loop, and by deadlines."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from client_shim import log
 from client_shim.errors import UnsupportedPlatform
 from client_shim.protocol.events import Event
 from client_shim.protocol.state import ClientState
-from client_shim.transport.dealer import Link
+from client_shim.transport.dealer import Dealer
 
 MAX_PUT_OFF = 16
 """How often a deadline may be put off for what has arrived before it: a flood must not do so for ever."""
 
 
-class LoopLink:
+class LoopDealer:
     """Reads, sends and keeps deadlines; what happens goes to `on_event`, one at a time and in order.
 
     Args:
@@ -43,8 +43,8 @@ class LoopLink:
         self._again = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")  # uvloop's handles do not always say
-        self._link: Link | None = Link(endpoint, state)
-        self._filenos = self._link.filenos
+        self._dealer: Dealer | None = Dealer(endpoint, state)
+        self._filenos = self._dealer.filenos
         self._watch_filenos()
         self.wake_by(state.next_deadline())
         self.settle()
@@ -65,10 +65,10 @@ class LoopLink:
 
         It sends, and comes back soon where that has swallowed the edge of the socket's FD.
         """
-        if self._link is None:
+        if self._dealer is None:
             return
-        self._link.flush()
-        if not self._again and self._link.swallowed():
+        self._dealer.flush()
+        if not self._again and self._dealer.swallowed():
             self._again = True
             self.loop.call_soon(self._work, context=self._context)
 
@@ -83,20 +83,20 @@ class LoopLink:
 
     def close(self, linger_ms: int = 0) -> None:
         """Let go of the loop and the sockets. Nothing is reported any more."""
-        link, self._link = self._link, None
-        if link is None:
+        dealer, self._dealer = self._dealer, None
+        if dealer is None:
             return
         if self._timer is not None:
             self._timer.cancel()
         if not self.loop.is_closed():
             for fileno in self._filenos:
                 self.loop.remove_reader(fileno)
-        link.close(linger_ms)
+        dealer.close(linger_ms)
 
     def _work(self) -> None:
         self._again = False
-        if self._link is not None:
-            self._tell(self._link.receive())
+        if self._dealer is not None:
+            self._tell(self._dealer.receive())
             self.settle()
 
     def _tell(self, events: list[Event]) -> None:
@@ -110,9 +110,9 @@ class LoopLink:
     def _tick(self, put_off: int) -> None:
         """A deadline: but what arrived before it, while this process was busy, comes first."""
         self._timer = None
-        if self._link is None:
+        if self._dealer is None:
             return
-        if self._link.has_work() and put_off < MAX_PUT_OFF:
+        if self._dealer.has_work() and put_off < MAX_PUT_OFF:
             self.wake_by(self.loop.time(), put_off=put_off + 1)
             self._work()
             return

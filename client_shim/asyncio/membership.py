@@ -1,4 +1,4 @@
-"""The seat of a client object: its channel in the connection of the running loop, wherever that is now."""
+"""The membership of a client object: its channel in the connection of the running loop."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from client_shim import log
 from client_shim.asyncio.call import OnRaw
 from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, ListenSet
-from client_shim.asyncio.connection import Connection
-from client_shim.asyncio.pool import registry
+from client_shim.asyncio.connection import BrokerConnection
+from client_shim.asyncio.pool import connection_pool
 from client_shim.errors import BrokerError, CallError, ClientClosed, InvalidReply, Unavailable, from_fault
 from client_shim.protocol import payload, reasons
-from client_shim.protocol.payload import Ask
+from client_shim.protocol.payload import PreparedRequest
 from client_shim.text import shown
 from client_shim.transport.endpoint import default_endpoint, probe
 from client_shim.version import __version__
@@ -51,14 +51,14 @@ class Callbacks(NamedTuple):
 class Joined(NamedTuple):
     """A channel, and the connection that it is one of."""
 
-    connection: Connection
+    connection: BrokerConnection
     channel: Channel
 
 
 class Membership:
     """Joins where that is needed, calls, listens, and leaves.
 
-    The connection holds no client: a seat that nobody holds any more is released when it is collected.
+    The connection holds no client: a membership that nobody holds any more is released when it is collected.
 
     Args:
         name: what the broker's `status` calls this program.
@@ -100,18 +100,20 @@ class Membership:
         self._closed = True
         self._leave("closed")
 
-    async def call(self, ask: Ask, on_progress: OnRaw | None = None, on_log: OnRaw | None = None) -> bytes:
+    async def call(
+        self, request: PreparedRequest, on_progress: OnRaw | None = None, on_log: OnRaw | None = None
+    ) -> bytes:
         """Make a call, connecting where that is needed; its result, or the error that it ends in.
 
         A call that its broker has not begun, because it ends or was lost, is made again at the next one.
         """
         loop = asyncio.get_running_loop()
-        expires = None if ask.timeout_s is None else loop.time() + ask.timeout_s
+        expires = None if request.timeout_s is None else loop.time() + request.timeout_s
         while True:
-            connection, channel = await self.join(ask.timeout_s, ask)
+            connection, channel = await self.join(request.timeout_s, request)
             if expires is not None:
-                ask = ask._replace(timeout_s=max(expires - loop.time(), 0.001))
-            call = connection.call(channel, ask)
+                request = request._replace(timeout_s=max(expires - loop.time(), 0.001))
+            call = connection.call(channel, request)
             try:
                 return await call.follow(on_progress, on_log)
             except BrokerError as error:
@@ -121,7 +123,7 @@ class Membership:
             finally:
                 connection.drop(call, "cancelled by the caller")
             if expires is not None:
-                ask = ask._replace(timeout_s=expires - loop.time())
+                request = request._replace(timeout_s=expires - loop.time())
 
     async def listen(self, listen_set: ListenSet, timeout_s: float | None) -> dict[str, CallError]:
         """Replace what it listens to; return the servers that cannot be heard for now, with the reasons."""
@@ -150,7 +152,7 @@ class Membership:
 
     async def _listen(self, listen_set: ListenSet, timeout_s: float | None) -> dict[str, CallError]:
         """Send all that it listens to. One at a time (`Channel.changing`): each replaces the one before."""
-        result = await self.call(listen_set.ask(timeout_s))
+        result = await self.call(listen_set.request(timeout_s))
         return {server: from_fault(fault) for server, fault in payload.not_subscribed(result).items()}
 
     def _keep(self, listen_set: ListenSet) -> None:
@@ -160,8 +162,8 @@ class Membership:
             channel = self._joined.channel
             channel.listen_set, channel.listened = listen_set, True
 
-    async def join(self, timeout_s: float | None, ask: Ask | None = None) -> Joined:
-        """Return the channel, with an open connection, for `ask` if a call is to be made.
+    async def join(self, timeout_s: float | None, request: PreparedRequest | None = None) -> Joined:
+        """Return the channel, with an open connection, for `request` if a call is to be made.
 
         Raises:
             Unavailable: there is no connection to be had in time.
@@ -176,7 +178,7 @@ class Membership:
         patience_s = self._reconnect_s if connection.came_up else self._reconnect_s + self._hello_timeout_s
         expires = None if timeout_s is None else connection.loop.time() + timeout_s
         try:
-            await connection.ready(channel, patience_s, expires, ask)
+            await connection.ready(channel, patience_s, expires, request)
         except Unavailable:
             if not connection.came_up and self._joined is joined:
                 self._leave("no broker")  # so that the next try looks for the endpoint again
@@ -197,7 +199,7 @@ class Membership:
                 )
         who = {"name": self.name, "version": __version__, "pid": os.getpid()}
         endpoint = self._endpoint or default_endpoint()
-        connection = registry().connection(loop, endpoint, who, self._hello_timeout_s)
+        connection = connection_pool().connection(loop, endpoint, who, self._hello_timeout_s)
         channel = connection.join(weakref.ref(self), self._listen_set)
         self._joined = joined = Joined(connection, channel)
         if self._release is not None:  # of a loop that has ended, or of the parent process

@@ -1,7 +1,7 @@
 """Which connections this process has: one for each event loop and endpoint.
 
 The one place of the shim with state of the whole process: two clients that know nothing of each other find
-the same connection here. A forked child starts with an empty registry; what it inherited is kept as it is,
+the same connection here. A forked child starts with an empty pool; what it inherited is kept as it is,
 for even to collect a socket of the parent's would be to touch it.
 """
 
@@ -12,37 +12,37 @@ import os
 import threading
 from typing import Any
 
-from client_shim.asyncio.connection import Connection
+from client_shim.asyncio.connection import BrokerConnection
 
 
-class Registry:
+class ConnectionPool:
     """The connections of one process. Its methods may be called from any thread."""
 
-    def __init__(self, inherited: Registry | None = None) -> None:
+    def __init__(self, inherited: ConnectionPool | None = None) -> None:
         self.pid = os.getpid()
         self._inherited = inherited
         self._lock = threading.Lock()
-        self._connections: dict[tuple[asyncio.AbstractEventLoop, str], Connection] = {}
+        self._connections: dict[tuple[asyncio.AbstractEventLoop, str], BrokerConnection] = {}
 
     @property
-    def connections(self) -> tuple[Connection, ...]:
+    def connections(self) -> tuple[BrokerConnection, ...]:
         """Those that are in use, or were when their loop was closed."""
         with self._lock:
             return tuple(self._connections.values())
 
     def connection(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, who: dict[str, Any], hello_timeout_s: float
-    ) -> Connection:
+    ) -> BrokerConnection:
         """The connection of this loop, which must be the running one, to this endpoint."""
         with self._lock:
             self._clear_up()
             connection = self._connections.get((loop, endpoint))
             if connection is None:
-                connection = Connection(loop, endpoint, who, hello_timeout_s, self._forget)
+                connection = BrokerConnection(loop, endpoint, who, hello_timeout_s, self._forget)
                 self._connections[loop, endpoint] = connection
             return connection
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: BrokerConnection) -> None:
         with self._lock:
             self._connections.pop((connection.loop, connection.endpoint), None)
 
@@ -53,11 +53,11 @@ class Registry:
 
 
 class _Process:
-    registry = Registry()
+    pool = ConnectionPool()
 
 
-def registry() -> Registry:
-    """The registry of this process."""
-    if _Process.registry.pid != os.getpid():
-        _Process.registry = Registry(_Process.registry)
-    return _Process.registry
+def connection_pool() -> ConnectionPool:
+    """The pool of this process."""
+    if _Process.pool.pid != os.getpid():
+        _Process.pool = ConnectionPool(_Process.pool)
+    return _Process.pool

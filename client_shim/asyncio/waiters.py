@@ -10,7 +10,7 @@ from typing import NamedTuple
 from client_shim.asyncio.channel import Channel
 from client_shim.errors import Unavailable
 from client_shim.protocol import outbox, reasons
-from client_shim.protocol.payload import Ask
+from client_shim.protocol.payload import PreparedRequest
 
 
 class _Waiter(NamedTuple):
@@ -35,16 +35,18 @@ class Waiters:
     def __bool__(self) -> bool:
         return bool(self._waiters)
 
-    async def wait(self, channel: Channel, until: float | None, ask: Ask | None = None) -> None:
+    async def wait(
+        self, channel: Channel, until: float | None, request: PreparedRequest | None = None
+    ) -> None:
         """Wait for `wake`, or until then (by the loop's clock). `ask` is the call that waits, if it is one.
 
         Raises:
             Unavailable: the error that `fail` was given.
             Busy: as many calls wait as an outbox holds, or as many bytes.
         """
-        size_bytes = 0 if ask is None else len(ask.body or b"")
-        if ask is not None and self._is_full(size_bytes):
-            raise reasons.too_many_wait(ask.subject, len(self._waiters), self._size_bytes)
+        size_bytes = 0 if request is None else len(request.body or b"")
+        if request is not None and self._is_full(size_bytes):
+            raise reasons.too_many_wait(request.subject, len(self._waiters), self._size_bytes)
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._waiters[waiter] = _Waiter(channel, size_bytes)
         self._size_bytes += size_bytes

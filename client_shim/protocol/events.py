@@ -37,7 +37,7 @@ class Notified(NamedTuple):
     body: bytes
 
 
-class Asked(NamedTuple):
+class Questioned(NamedTuple):
     """A server asks something while it works on call `request_id`. It must be answered."""
 
     channel: int
@@ -72,4 +72,4 @@ class Dropped(NamedTuple):
     what: str
 
 
-Event = Welcomed | Progressed | Logged | Notified | Asked | Ended | Lost | Dropped
+Event = Welcomed | Progressed | Logged | Notified | Questioned | Ended | Lost | Dropped

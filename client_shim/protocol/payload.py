@@ -16,7 +16,7 @@ _READING = ("ping", "servers", "status", "logs")
 _THEIRS = "this is the server's mistake: report it to its authors"
 
 
-class Progress(NamedTuple):
+class ProgressParams(NamedTuple):
     """How far a call has come. `total` and `message` are what the server says, where it says anything."""
 
     progress: float
@@ -24,7 +24,7 @@ class Progress(NamedTuple):
     message: str | None
 
 
-class LogMessage(NamedTuple):
+class LogParams(NamedTuple):
     """What a server logs while it works on a call."""
 
     level: str
@@ -32,7 +32,7 @@ class LogMessage(NamedTuple):
     logger: str | None
 
 
-class Ask(NamedTuple):
+class PreparedRequest(NamedTuple):
     """A request, ready to be sent: encoded, checked, and with a name for the errors it may end in."""
 
     subject: str
@@ -49,7 +49,7 @@ class Ask(NamedTuple):
         return self.service == MANAGEMENT and self.method in _READING
 
 
-def ask(
+def prepare(
     server: str,
     method: str,
     params: Mapping[str, Any] | None,
@@ -57,8 +57,8 @@ def ask(
     timeout_s: float | None = None,
     flags: int = 0,
     meta: Mapping[str, Any] | None = None,
-) -> Ask:
-    """Make an `Ask` of plain data.
+) -> PreparedRequest:
+    """Prepare a request of plain data.
 
     A `_meta` in the params is taken out of them: it travels in the header, never in the body.
 
@@ -68,10 +68,10 @@ def ask(
     subject = _subject(server, method, params)
     _check_timeout(subject, timeout_s)
     body, meta = _encode(subject, params, meta)
-    return Ask(subject, server, method, body, timeout_s, flags, meta)
+    return PreparedRequest(subject, server, method, body, timeout_s, flags, meta)
 
 
-def raw_ask(
+def prepare_raw(
     server: str,
     method: str,
     body: bytes | None,
@@ -79,8 +79,8 @@ def raw_ask(
     timeout_s: float | None = None,
     flags: int = 0,
     meta: Mapping[str, Any] | None = None,
-) -> Ask:
-    """Make an `Ask` of params that are encoded already. The broker checks them; this side does not read them.
+) -> PreparedRequest:
+    """Prepare a request whose params are encoded already. The broker checks them; the shim does not.
 
     Raises:
         InvalidRequest: the params are not bytes, the timeout is not one, or something in `meta` is not JSON.
@@ -89,7 +89,7 @@ def raw_ask(
     _check_timeout(subject, timeout_s)
     if body is not None and not isinstance(body, bytes):
         raise InvalidRequest(f"{subject}: raw params must be bytes, and this is {shown(body)}")
-    return Ask(subject, server, method, body, timeout_s, flags, _plain_meta(subject, meta))
+    return PreparedRequest(subject, server, method, body, timeout_s, flags, _plain_meta(subject, meta))
 
 
 def _check_timeout(subject: str, timeout_s: float | None) -> None:
@@ -194,7 +194,7 @@ def decode(subject: str, body: bytes) -> Any:
         raise InvalidReply(f"{subject}: the result is not JSON: {error}", hint=_THEIRS) from None
 
 
-def progress(body: bytes) -> Progress | None:
+def progress(body: bytes) -> ProgressParams | None:
     """What a progress notification says, or `None` where that cannot be read."""
     try:
         params = json.loads(str(body, "utf-8"))
@@ -203,10 +203,10 @@ def progress(body: bytes) -> Progress | None:
         return None
     if (progress := _number(done)) is None:
         return None
-    return Progress(progress, _number(total), message if isinstance(message, str) else None)
+    return ProgressParams(progress, _number(total), message if isinstance(message, str) else None)
 
 
-def log_message(body: bytes) -> LogMessage | None:
+def log_message(body: bytes) -> LogParams | None:
     """What a log message says, or `None` where that cannot be read."""
     try:
         params = json.loads(str(body, "utf-8"))
@@ -215,7 +215,7 @@ def log_message(body: bytes) -> LogMessage | None:
         return None
     if not isinstance(level, str):
         return None
-    return LogMessage(level, data, logger if isinstance(logger, str) else None)
+    return LogParams(level, data, logger if isinstance(logger, str) else None)
 
 
 def followed(body: bytes) -> list[str]:

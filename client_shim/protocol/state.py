@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 from client_shim import errors, wire
 from client_shim.protocol import reasons
 from client_shim.protocol.events import (
-    Asked,
     Dropped,
     Ended,
     Event,
@@ -31,10 +30,11 @@ from client_shim.protocol.events import (
     Lost,
     Notified,
     Progressed,
+    Questioned,
     Welcomed,
 )
 from client_shim.protocol.outbox import Frames, Outbox
-from client_shim.protocol.payload import Ask
+from client_shim.protocol.payload import PreparedRequest
 
 GRACE_S = 2.0
 """How much later than the broker this side enforces a deadline. The broker's answer is the better one."""
@@ -113,7 +113,7 @@ class ClientState:
 
     # --- what the caller wants ------------------------------------------------------------------
 
-    def request(self, channel: int, ask: Ask, now: float) -> int:
+    def request(self, channel: int, request: PreparedRequest, now: float) -> int:
         """Queue a request and return the number of the call.
 
         The timeout is sent to the broker, which enforces it; this side does too, `GRACE_S` later.
@@ -125,15 +125,17 @@ class ClientState:
         """
         if self.phase is not Phase.OPEN:
             raise RuntimeError(f"a request needs an open connection, and this one is {self.phase.value}")
-        reasons.check_size(ask.subject, ask.body, self.max_message_bytes)
+        reasons.check_size(request.subject, request.body, self.max_message_bytes)
         id = self._last_id + 1
-        header = reasons.encode_request(_request(channel, id, self.instance, ask), ask.subject)
-        if not self._outbox.add_request(id, (header,) if ask.body is None else (header, ask.body)):
-            raise reasons.outbox_full(ask.subject, self._outbox.requests, self._outbox.requests_bytes)
+        header = reasons.encode_request(_request(channel, id, self.instance, request), request.subject)
+        if not self._outbox.add_request(id, (header,) if request.body is None else (header, request.body)):
+            raise reasons.outbox_full(request.subject, self._outbox.requests, self._outbox.requests_bytes)
         self._last_id = id
-        expires = None if ask.timeout_s is None else now + ask.timeout_s + GRACE_S
-        extends = bool(ask.flags & wire.PROGRESS_EXTENDS)
-        self._calls[id] = _Call(channel, ask.subject, ask.timeout_s, expires, extends, ask.only_reads)
+        expires = None if request.timeout_s is None else now + request.timeout_s + GRACE_S
+        extends = bool(request.flags & wire.PROGRESS_EXTENDS)
+        self._calls[id] = _Call(
+            channel, request.subject, request.timeout_s, expires, extends, request.only_reads
+        )
         return id
 
     def cancel(self, id: int, reason: str | None = None) -> None:
@@ -162,7 +164,7 @@ class ClientState:
         self.phase = Phase.ENDED
         return [Ended(id, reasons.closed(self._calls.pop(id).subject, reason)) for id in ids]
 
-    def refuse(self, question: Asked) -> None:
+    def refuse(self, question: Questioned) -> None:
         """Answer a server's question with "there is nobody here who could say"."""
         error = {"code": -32601, "message": f"this client does not answer {question.method}"}
         self._queue(wire.Answer(question.channel, question.id, False), json.dumps(error).encode())
@@ -334,7 +336,7 @@ class ClientState:
         return [Progressed(message.id, body)]
 
     def _on_question(self, message: wire.Question, body: bytes) -> list[Event]:
-        return [Asked(*message, body)]
+        return [Questioned(*message, body)]
 
     def _on_goodbye(self, message: wire.Goodbye, _: bytes | None) -> list[Event]:
         if message.channel == 0:
@@ -357,10 +359,12 @@ _HANDLERS: dict[type[Any], Callable[[ClientState, Any, Any], list[Event]]] = {
 }
 
 
-def _request(channel: int, id: int, instance: str, ask: Ask) -> wire.Request:
+def _request(channel: int, id: int, instance: str, request: PreparedRequest) -> wire.Request:
     # What is left of 30 s may be 30.000000000001 s in floating point: that is no millisecond more.
-    timeout_ms = None if ask.timeout_s is None else max(1, math.ceil(round(ask.timeout_s * 1000, 3)))
-    return wire.Request(channel, id, instance, ask.service, ask.method, timeout_ms, ask.flags, ask.meta)
+    timeout_ms = None if request.timeout_s is None else max(1, math.ceil(round(request.timeout_s * 1000, 3)))
+    return wire.Request(
+        channel, id, instance, request.service, request.method, timeout_ms, request.flags, request.meta
+    )
 
 
 def _name(message: wire.Message) -> str:

@@ -8,7 +8,7 @@ same: nothing but the hello is sent before the welcome, the next attempt of libz
 by then the socket is closed, without lingering.
 
 ``zmq.FD`` is edge-triggered and any send or receive may swallow the edge: whoever waits on `filenos` asks
-`has_work` after every call into a link, and comes back without waiting while it says yes.
+`has_work` after every call into a dealer, and comes back without waiting while it says yes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
     return _contexts[pid]
 
 
-class Link:
+class Dealer:
     """A connection under way, up or lost: what `state.phase` says.
 
     Raises:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from client_shim import wire
 from client_shim.protocol.events import Event, Welcomed
-from client_shim.protocol.payload import Ask
+from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.state import ClientState
 
 WHO = {"name": "test", "version": "0", "pid": 1}
 WINDOW = 4000
 LIMITS = {"max_message_bytes": 1000, "credit_bytes": WINDOW}
-ECHO = Ask("`echo` of server 's'", "s", "echo", b"{}")
+ECHO = PreparedRequest("`echo` of server 's'", "s", "echo", b"{}")
 
 
 def greeting() -> ClientState:

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from client_shim import errors, results, wire
 from client_shim.asyncio import call as calls
 from client_shim.asyncio.channel import Channel, ListenCall, ListenSet
-from client_shim.asyncio.connection import Connection
+from client_shim.asyncio.connection import BrokerConnection
 from client_shim.backend.content import content_items
 from client_shim.protocol.events import Ended
 from client_shim.protocol.state import ClientState, Phase
 from client_shim.text import printable, shown
-from client_shim.transport.dealer import Link
+from client_shim.transport.dealer import Dealer
 from tests.client_shim.talk import ECHO, LIMITS, WHO, hear, opened
 
 # What is nested deeply ends at Python's limit of recursion. Hypothesis's own callback of the garbage
@@ -158,7 +158,7 @@ def test_an_odd_body_of_any_kind_ends_a_call_or_is_dropped(body: bytes) -> None:
 
 
 class StandIn:
-    """A link of a connection without a socket: what `Connection` uses of a `LoopLink`."""
+    """A link of a connection without a socket: what `BrokerConnection` uses of a `LoopDealer`."""
 
     def __init__(self, state: ClientState) -> None:
         self.state = state
@@ -194,14 +194,14 @@ def test_no_event_makes_the_handlers_of_a_connection_raise(messages: list[list[b
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: raised.append(context))
-        connection = Connection(loop, "ipc:///nowhere", WHO, 5.0, lambda _: None)
+        connection = BrokerConnection(loop, "ipc:///nowhere", WHO, 5.0, lambda _: None)
         state = opened()
-        connection._link = StandIn(state)  # type: ignore[assignment]
+        connection._dealer = StandIn(state)  # type: ignore[assignment]
         news: list[object] = []
         channel = connection.join(lambda: Listener(news), ListenSet(servers=None))
         calls = [connection.call(channel, ECHO) for _ in range(2)]
         for message in messages:
-            if connection._link is None:
+            if connection._dealer is None:
                 break
             for event in state.receive(message):
                 connection._on_event(event)
@@ -221,10 +221,10 @@ def test_a_fault_of_the_shim_itself_ends_its_calls(monkeypatch: pytest.MonkeyPat
 
     state = opened()
     id = state.request(1, ECHO, 0.0)
-    link = object.__new__(Link)
-    link.state = state
+    dealer = object.__new__(Dealer)
+    dealer.state = state
     monkeypatch.setattr(ClientState, "receive", broken)
-    events = link._take([b""])
+    events = dealer._take([b""])
     assert [event.id for event in events if isinstance(event, Ended)] == [id]
     assert state.phase is Phase.ENDED
 

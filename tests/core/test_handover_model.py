@@ -65,7 +65,7 @@ class Handovers(RuleBasedStateMachine):
         """Make a call of what waits."""
         params = {"name": "echo", "arguments": {"secret": secret}}
         channel = self.waiting.pop(secret)
-        self.open[self.state.request(channel, payload.ask("time", "tools/call", params), 0.0)] = secret
+        self.open[self.state.request(channel, payload.prepare("time", "tools/call", params), 0.0)] = secret
 
     def absorb(self, events: list[Event]) -> None:
         """Take in what the client's automaton says."""

@@ -13,8 +13,8 @@ from client_shim import wire
 from client_shim.backend.content import content_items
 from client_shim.errors import BrokerError, Busy, TooLarge
 from client_shim.protocol import payload
-from client_shim.protocol.events import Asked, Ended, Event, Logged, Progressed
-from client_shim.protocol.payload import Ask
+from client_shim.protocol.events import Ended, Event, Logged, Progressed, Questioned
+from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.state import GRACE_S, ClientState, Phase
 from client_shim.results import CallResult
 from tests.client_shim.talk import LIMITS, WHO
@@ -63,7 +63,9 @@ class ShimGame:
         if self._state.phase is not Phase.OPEN:
             return
         flags = self.rng.randrange(4)
-        ask = Ask("`echo` of server 'time'", "time", "echo", b"{}", timeout_s=TIMEOUT_S, flags=flags)
+        ask = PreparedRequest(
+            "`echo` of server 'time'", "time", "echo", b"{}", timeout_s=TIMEOUT_S, flags=flags
+        )
         with suppress(TooLarge, Busy):  # nothing was sent
             self._open[self._state.request(self.rng.randrange(1, 3), ask, self._now)] = self._now + TIMEOUT_S
 
@@ -100,7 +102,7 @@ class ShimGame:
                 payload.progress(event.body)
             elif isinstance(event, Logged):
                 payload.log_message(event.body)
-            elif isinstance(event, Asked):
+            elif isinstance(event, Questioned):
                 self._state.refuse(event)
 
     def _look_into(self, outcome: object) -> None:

@@ -324,7 +324,9 @@ RULES = [
         never="client_shim",
         unless="client_shim.BrokerClient client_shim.MCPClient client_shim.blocking client_shim.errors "
         "client_shim.wire client_shim.text",
-        broken_by=("broker.command.doctor.pages: from client_shim.asyncio.connection import Connection",),
+        broken_by=(
+            "broker.command.doctor.pages: from client_shim.asyncio.connection import BrokerConnection",
+        ),
     ),
     Rule(
         "its verdict is found by pure functions",
@@ -363,7 +365,7 @@ RULES = [
         "client_shim.permissions client_shim.transport.endpoint",
         broken_by=(
             "broker.gateway.conversation: import trio",
-            "broker.gateway.conversation: from client_shim.asyncio.connection import Connection",
+            "broker.gateway.conversation: from client_shim.asyncio.connection import BrokerConnection",
         ),
     ),
     Rule(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_shim.asyncio.backoff import HASTE_S, MAX_DELAY_S, SETTLED_S, Attempts
+from client_shim.asyncio.backoff import HASTE_S, MAX_DELAY_S, SETTLED_S, ReconnectBackoff
 
 
-def waits(attempts: Attempts, count: int, *, now: float = 0.0, hasty: bool = False) -> list[float]:
+def waits(attempts: ReconnectBackoff, count: int, *, now: float = 0.0, hasty: bool = False) -> list[float]:
     """The waits between attempts that fail at once, in seconds."""
     seen = []
     for _ in range(count):
@@ -22,23 +22,23 @@ def waits(attempts: Attempts, count: int, *, now: float = 0.0, hasty: bool = Fal
 
 def test_the_delays_grow_to_a_limit_and_are_spread() -> None:
     """They double from the first, and no two clients of a broker that restarts have the same."""
-    middle = waits(Attempts(lambda: 0.5), 20)
+    middle = waits(ReconnectBackoff(lambda: 0.5), 20)
     assert middle[:3] == [0.05, 0.1, 0.2]
     assert middle[-1] == MAX_DELAY_S
-    assert waits(Attempts(lambda: 0.0), 1) < waits(Attempts(lambda: 1.0), 1)
+    assert waits(ReconnectBackoff(lambda: 0.0), 1) < waits(ReconnectBackoff(lambda: 1.0), 1)
 
 
 @given(st.floats(0, 1, exclude_max=True))
 def test_who_waits_with_a_call_waits_for_a_haste_at_most(chance: float) -> None:
     """However often it has failed before; and the delays of the others grow all the same."""
-    attempts = Attempts(lambda: chance)
+    attempts = ReconnectBackoff(lambda: chance)
     assert max(waits(attempts, 20, hasty=True)) <= HASTE_S
     assert waits(attempts, 1) == [round(MAX_DELAY_S * (0.5 + chance), 6)]
 
 
 def test_a_call_may_have_an_attempt_at_once_unless_there_was_one_just_now() -> None:
     """A call that comes while nobody tries does not wait out a delay of half a minute."""
-    attempts = Attempts(lambda: 0.5)
+    attempts = ReconnectBackoff(lambda: 0.5)
     assert attempts.soonest(5.0) == 5.0
     attempts.tried(5.0)
     assert attempts.soonest(5.0) == attempts.soonest(5.05) == 5.0 + HASTE_S
@@ -51,7 +51,7 @@ def test_a_call_may_have_an_attempt_at_once_unless_there_was_one_just_now() -> N
 )
 def test_after_a_good_connection_the_delays_start_short_again(held_s: float, then: float) -> None:
     """One that is lost soon after its welcome, time and again, is no good one: it is backed off from."""
-    attempts = Attempts(lambda: 0.5)
+    attempts = ReconnectBackoff(lambda: 0.5)
     waits(attempts, 3)
     attempts.tried(100.0)
     attempts.welcomed(100.0)
@@ -60,7 +60,7 @@ def test_after_a_good_connection_the_delays_start_short_again(held_s: float, the
 
 def test_an_attempt_has_come_through_once_it_is_welcomed() -> None:
     """A welcome is that of the last attempt, and of no earlier one."""
-    attempts = Attempts(lambda: 0.5)
+    attempts = ReconnectBackoff(lambda: 0.5)
     attempts.tried(1.0)
     before = attempts.came_through
     attempts.welcomed(1.0)

@@ -17,11 +17,11 @@ import pytest
 import uvloop
 
 from client_shim import BrokerClient, errors, wire
-from client_shim.asyncio.connection import Connection
-from client_shim.asyncio.pool import registry
+from client_shim.asyncio.connection import BrokerConnection
+from client_shim.asyncio.pool import connection_pool
 from client_shim.protocol.events import Dropped, Lost, Welcomed
 from client_shim.protocol.state import ClientState
-from client_shim.transport.dealer import AT_MOST, Link
+from client_shim.transport.dealer import AT_MOST, Dealer
 from tests.client_shim.peer import PATIENCE_S, Peer, run, until, while_greeting
 
 Run = Callable[[Coroutine[Any, Any, object]], object]
@@ -38,7 +38,7 @@ def endpoint() -> Iterator[str]:
     """Where nobody listens yet. At the end no connection is left in this process."""
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         yield f"ipc://{folder}/s"
-    assert registry().connections == ()
+    assert connection_pool().connections == ()
 
 
 async def fails(call: Coroutine[Any, Any, Any], kind: type[errors.BrokerError]) -> errors.BrokerError:
@@ -375,7 +375,7 @@ def test_a_lost_broker_is_looked_for_also_when_nobody_calls(on_loop: Run, endpoi
 
 
 def test_what_arrived_before_the_loss_is_not_lost(on_loop: Run, endpoint: str) -> None:
-    """libzmq throws it away when it is set to never reconnect, which is why it is not (see link.py)."""
+    """libzmq throws it away when it is set to never reconnect, which is why it is not (see dealer.py)."""
 
     async def main() -> None:
         client = BrokerClient("test", endpoint)
@@ -397,20 +397,20 @@ def test_a_loss_is_told_after_what_arrived_before_it(endpoint: str) -> None:
     """Though it is as much as is read in one go, and no file descriptor tells of the loss a second time."""
     state = ClientState({"name": "test", "version": "0", "pid": 1}, time.monotonic())
     with Peer(endpoint) as peer:
-        link = Link(endpoint, state)
-        link.flush()
+        dealer = Dealer(endpoint, state)
+        dealer.flush()
         who = peer.receive().who
         peer.welcome(who)
-        assert link.sockets[0].poll(PATIENCE_S * 1000)
-        assert [type(event) for event in link.receive()] == [Welcomed]
+        assert dealer.sockets[0].poll(PATIENCE_S * 1000)
+        assert [type(event) for event in dealer.receive()] == [Welcomed]
         for _ in range(AT_MOST):
             peer.send(who, wire.Result(1, 1), b"{}")
-    assert link.sockets[1].poll(PATIENCE_S * 1000), "the loss is not noticed"
-    assert [type(event) for event in link.receive()] == [Dropped] * AT_MOST
-    assert link.swallowed()
-    assert [type(event) for event in link.receive()] == [Lost]
-    assert not link.has_work()
-    link.close()
+    assert dealer.sockets[1].poll(PATIENCE_S * 1000), "the loss is not noticed"
+    assert [type(event) for event in dealer.receive()] == [Dropped] * AT_MOST
+    assert dealer.swallowed()
+    assert [type(event) for event in dealer.receive()] == [Lost]
+    assert not dealer.has_work()
+    dealer.close()
 
 
 def test_closing_while_waiting_for_a_broker_ends_the_wait(on_loop: Run, endpoint: str) -> None:
@@ -458,13 +458,13 @@ def test_the_end_of_the_loop_says_goodbye_for_all(on_loop: Run, endpoint: str) -
         client = BrokerClient("test", endpoint)
         on_loop(while_greeting(peer, client.connect()))
         assert peer.receive().message == wire.Goodbye(0, 0, "its event loop ended")
-        assert registry().connections == ()
+        assert connection_pool().connections == ()
 
 
 def test_a_client_of_many_loops_keeps_no_connection_of_the_earlier_ones(on_loop: Run, endpoint: str) -> None:
     """Law 6: a script that calls `asyncio.run` for each request has one client for as long as it runs."""
     with Peer(endpoint) as peer:
-        client, seen = BrokerClient("test", endpoint), list[weakref.ref[Connection]]()
+        client, seen = BrokerClient("test", endpoint), list[weakref.ref[BrokerConnection]]()
         for _ in range(3):
             on_loop(while_greeting(peer, client.connect()))
             assert peer.receive().message == wire.Goodbye(0, 0, "its event loop ended")

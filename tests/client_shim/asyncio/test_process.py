@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 HEAD = """
 import asyncio, os, sys, threading, time
 from client_shim import BlockingClient, BrokerClient
-from client_shim.asyncio.pool import registry
+from client_shim.asyncio.pool import connection_pool
 endpoint = sys.argv[1]
 """
 
@@ -64,7 +64,7 @@ except BaseException as error:
     os._exit(1)
 if forked == 0:
     asyncio._set_running_loop(None)
-    assert registry().connections == ()
+    assert connection_pool().connections == ()
     asyncio.run(client.ping())
     os._exit(0)
 """

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from client_shim import BrokerClient, MCPClient
-from client_shim.asyncio.pool import registry as connection_registry
+from client_shim.asyncio.pool import connection_pool as connection_registry
 
 PATIENCE_S = 60.0
 OPEN_PAGES = 3

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from client_shim import MCPClient
-from client_shim.asyncio.pool import registry
+from client_shim.asyncio.pool import connection_pool
 from tests.client_shim.backend.app import Entry, Registry
 from tests.client_shim.peer import until
 from tests.e2e.harness import RunningBroker
@@ -30,7 +30,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
     async def bounded() -> None:
         await asyncio.wait_for(main, PATIENCE_S)
-        await until(lambda: registry().connections == ())
+        await until(lambda: connection_pool().connections == ())
 
     gc.disable()
     try:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from client_shim import MCPClient, errors
-from client_shim.asyncio.pool import registry
+from client_shim.asyncio.pool import connection_pool
 from client_shim.backend import mcp_client
 from tests.client_shim.backend.kit import PATIENCE_S, fails, having, in_flight, mine, run, text_of
 from tests.e2e.harness import ROOT, RunningBroker, rogue, running
@@ -42,7 +42,7 @@ def test_two_loops_in_two_threads_have_a_connection_each(broker: RunningBroker) 
     with ThreadPoolExecutor(2) as threads:
         said = list(threads.map(lambda number: asyncio.run(page(number)), range(2)))
     assert [text.replace(" ", "") for text in said] == ['{"text":0}', '{"text":1}']
-    assert registry().connections == ()
+    assert connection_pool().connections == ()
 
 
 def test_one_client_in_two_loops_says_what_to_do(broker: RunningBroker) -> None:

@@ -31,25 +31,25 @@ ERRORS = [
 @given(st.dictionaries(st.text().filter(lambda key: key != "_meta"), JSON))
 def test_params_go_out_as_the_json_that_they_are(params: dict[str, Any]) -> None:
     """Law 7: what a server reads is what the caller said."""
-    body = payload.ask("s", "m", params).body
+    body = payload.prepare("s", "m", params).body
     assert body is not None
     assert json.loads(body) == params
 
 
 def test_no_params_have_no_body() -> None:
     """`None` and `{}` are two things, and servers tell them apart."""
-    assert payload.ask("s", "m", None).body is None
-    assert payload.ask("s", "m", {}).body == b"{}"
+    assert payload.prepare("s", "m", None).body is None
+    assert payload.prepare("s", "m", {}).body == b"{}"
 
 
 def test_meta_is_lifted_out_of_the_params() -> None:
     """Law 7: it travels in the header. A body with a top-level `_meta` would be refused."""
     params = {"_meta": {"k": 1}, "inner": {"_meta": 2}}
-    ask = payload.ask("s", "m", params, flags=WANTS_PROGRESS)
+    ask = payload.prepare("s", "m", params, flags=WANTS_PROGRESS)
     assert (ask.meta, ask.body, ask.flags) == ({"k": 1}, b'{"inner":{"_meta":2}}', WANTS_PROGRESS)
     assert "_meta" in params, "the caller's own dict is left alone"
     with pytest.raises(errors.InvalidRequest, match="twice"):
-        payload.ask("s", "m", params, meta={})
+        payload.prepare("s", "m", params, meta={})
 
 
 ENDLESS: list[Any] = []
@@ -71,7 +71,7 @@ ENDLESS.append(ENDLESS)
 def test_what_is_no_json_is_named_and_not_sent(value: object, problem: str) -> None:
     """Law 10: the caller learns which value it is."""
     with pytest.raises(errors.InvalidRequest) as refusal:
-        payload.ask("time", "tools/call", {"name": "now", "a": [0, {"b": value}]})
+        payload.prepare("time", "tools/call", {"name": "now", "a": [0, {"b": value}]})
     assert problem in str(refusal.value)
     assert "tool 'now' of server 'time'" in str(refusal.value)
     assert isinstance(refusal.value, ValueError)
@@ -81,21 +81,21 @@ def test_what_is_no_json_is_named_and_not_sent(value: object, problem: str) -> N
 def test_params_are_an_object(params: Any) -> None:
     """As MCP has it."""
     with pytest.raises(errors.InvalidRequest, match="must be an object"):
-        payload.ask("s", "m", params)
+        payload.prepare("s", "m", params)
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
 def test_a_timeout_is_a_positive_number(timeout_s: float) -> None:
     """0 is not "none" here, and the caller must not find that out by waiting."""
     with pytest.raises(errors.InvalidRequest, match="timeout"):
-        payload.ask("s", "m", None, timeout_s=timeout_s)
+        payload.prepare("s", "m", None, timeout_s=timeout_s)
 
 
 def test_errors_call_a_request_by_what_the_reader_knows() -> None:
     """Law 10: the tool, the server, or the broker itself."""
-    assert payload.ask("time", "tools/call", {"name": "now"}).subject == "tool 'now' of server 'time'"
-    assert payload.ask("time", "tools/list", None).subject == "`tools/list` of server 'time'"
-    assert payload.ask(MANAGEMENT, "status", None).subject == "`status` of the broker"
+    assert payload.prepare("time", "tools/call", {"name": "now"}).subject == "tool 'now' of server 'time'"
+    assert payload.prepare("time", "tools/list", None).subject == "`tools/list` of server 'time'"
+    assert payload.prepare(MANAGEMENT, "status", None).subject == "`status` of the broker"
 
 
 # --- what comes back -----------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from broker.config.schema import LimitsConfig
 from client_shim import errors, wire
 from client_shim.protocol import outbox
-from client_shim.protocol.events import Asked, Dropped, Ended, Event, Logged, Lost, Notified, Progressed
-from client_shim.protocol.payload import ask
+from client_shim.protocol.events import Dropped, Ended, Event, Logged, Lost, Notified, Progressed, Questioned
+from client_shim.protocol.payload import prepare
 from client_shim.protocol.reasons import is_for_the_next
 from client_shim.protocol.state import GRACE_S, Phase
 from tests.client_shim.talk import ECHO, LIMITS, WINDOW, flush, greeting, hear, opened
@@ -209,7 +209,7 @@ def test_a_channel_that_the_broker_ends_takes_its_calls_along() -> None:
 def test_a_loss_says_whether_the_call_may_have_been_carried_out(sent: bool) -> None:
     """Law 8: never guess. Only what was never sent is known not to have happened."""
     state = opened()
-    state.request(1, ask("time", "tools/call", {"name": "now"}), 0.0)
+    state.request(1, prepare("time", "tools/call", {"name": "now"}), 0.0)
     if sent:
         flush(state)
     events = state.lose("it ended")
@@ -227,7 +227,7 @@ def test_a_loss_says_whether_the_call_may_have_been_carried_out(sent: bool) -> N
 def test_what_only_asks_the_broker_about_itself_can_be_repeated(how: str, method: str, reads: bool) -> None:
     """Law 8: there is nothing to look for where nothing can have been changed."""
     state = opened()
-    state.request(1, ask("$broker", method, {"server": "time"}), 0.0)
+    state.request(1, prepare("$broker", method, {"server": "time"}), 0.0)
     flush(state)
     channel = 1 if how == "channel" else 0
     events = state.lose("it ended") if how == "cut" else hear(state, wire.Goodbye(channel, 0, "it ends"))
@@ -368,8 +368,8 @@ def test_a_question_can_be_declined() -> None:
     """Law 2, the other way round: a server that asks must not wait for ever either."""
     state = opened()
     (asked,) = hear(state, wire.Question(1, 7, 1, "s", "sampling/createMessage"), b"{}")
-    assert asked == Asked(1, 7, 1, "s", "sampling/createMessage", b"{}")
-    state.refuse(Asked(1, 7, 1, "s", "sampling/createMessage", b"{}"))
+    assert asked == Questioned(1, 7, 1, "s", "sampling/createMessage", b"{}")
+    state.refuse(Questioned(1, 7, 1, "s", "sampling/createMessage", b"{}"))
     assert flush(state) == [wire.Answer(1, 7, False)]
 
 

@@ -1,4 +1,4 @@
-"""A `Link` and a peer, without a loop: what is there to be done is known, whatever was found before."""
+"""A `Dealer` and a peer, without a loop: what is there to be done is known, whatever was found before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from client_shim.protocol.state import ClientState, Phase
-from client_shim.transport.dealer import Link
+from client_shim.transport.dealer import Dealer
 from tests.client_shim.peer import PATIENCE_S, Peer
 
 
@@ -24,30 +24,30 @@ def endpoint() -> Iterator[str]:
 def test_what_came_after_all_had_been_read_is_work(endpoint: str) -> None:
     """A deadline asks for it: what has arrived before a deadline comes first."""
     with Peer(endpoint) as peer:
-        link = Link(endpoint, ClientState({"name": "test"}, 0.0))
+        dealer = Dealer(endpoint, ClientState({"name": "test"}, 0.0))
         try:
-            link.flush()
+            dealer.flush()
             hello = peer.receive()
-            assert link.receive() == []
-            assert not link.swallowed()
+            assert dealer.receive() == []
+            assert not dealer.swallowed()
             peer.welcome(hello.who)
-            assert waited_for(link.has_work)
-            link.receive()
-            assert link.state.phase is Phase.OPEN
+            assert waited_for(dealer.has_work)
+            dealer.receive()
+            assert dealer.state.phase is Phase.OPEN
         finally:
-            link.close()
+            dealer.close()
 
 
 def test_the_first_that_the_monitor_has_to_tell_wakes_who_waits(endpoint: str) -> None:
     """A broker that ends while a client comes is missed at once, not when its greeting is long overdue."""
-    link = Link(endpoint, ClientState({"name": "test"}, 0.0))
+    dealer = Dealer(endpoint, ClientState({"name": "test"}, 0.0))
     try:
-        _, monitor = link.filenos
+        _, monitor = dealer.filenos
         assert select.select([monitor], [], [], PATIENCE_S)[0], "nothing is told of it that nobody listens"
-        link.receive()
-        assert link.state.phase is Phase.ENDED
+        dealer.receive()
+        assert dealer.state.phase is Phase.ENDED
     finally:
-        link.close()
+        dealer.close()
 
 
 def waited_for(true: Callable[[], bool]) -> bool:
