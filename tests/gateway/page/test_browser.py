@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from subprocess import run
@@ -51,25 +53,32 @@ class Text(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-def browse(tmp_path: Path, url: str, *more: str, language: str = "en") -> str:
+@pytest.fixture
+def profile() -> Iterator[Path]:
+    """A folder with a short path: Chromium binds a Unix socket in it, and aborts where its name is too long."""
+    with tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def browse(profile: Path, url: str, *more: str, language: str = "en") -> str:
     """Return the DOM of `url` after its script ran, or write what `more` asks for."""
     assert CHROMIUM is not None
-    profile = (f"--user-data-dir={tmp_path / 'profile'}", f"--accept-lang={language}")
+    user = (f"--user-data-dir={profile}", f"--accept-lang={language}")
     done = run(
-        [CHROMIUM, *FLAGS, *profile, f"--virtual-time-budget={BUDGET_MS}", *(more or ["--dump-dom"]), url],
+        [CHROMIUM, *FLAGS, *user, f"--virtual-time-budget={BUDGET_MS}", *(more or ["--dump-dom"]), url],
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(profile), "TMPDIR": str(profile)},
     )
     return done.stdout
 
 
-def test_it_shows_every_server_and_the_flat_line(tmp_path: Path) -> None:
+def test_it_shows_every_server_and_the_flat_line(profile: Path) -> None:
     told = status(server("time", pid=31), server("weather", state="broken", pid=None, last_error="it exited"))
     with served(page_of(told, samples=60)) as url:
-        dom = browse(tmp_path, f"{url}#token={TOKEN}")
+        dom = browse(profile, f"{url}#token={TOKEN}")
     text = str(Text(dom))
     assert "1 of 2 servers are ready." in text
     assert "time ready 31 2 60 MiB 2 h 0 128 1 2.3 / 8.5" in text
@@ -81,26 +90,26 @@ def test_it_shows_every_server_and_the_flat_line(tmp_path: Path) -> None:
     assert TOKEN not in dom
 
 
-def test_a_chinese_browser_gets_chinese(tmp_path: Path) -> None:
+def test_a_chinese_browser_gets_chinese(profile: Path) -> None:
     with served(page_of(status(server("时钟")))) as url:
-        text = str(Text(browse(tmp_path, f"{url}#token={TOKEN}", language="zh-CN")))
+        text = str(Text(browse(profile, f"{url}#token={TOKEN}", language="zh-CN")))
     assert "全部 1 个服务器均已就绪。" in text
     assert "时钟 就绪" in text
 
 
-def test_without_a_token_it_asks_for_one_and_shows_nothing(tmp_path: Path) -> None:
+def test_without_a_token_it_asks_for_one_and_shows_nothing(profile: Path) -> None:
     with served(page_of(status(server("time")))) as url:
-        text = str(Text(browse(tmp_path, url)))
-        refused = str(Text(browse(tmp_path, f"{url}#token=wrong")))
+        text = str(Text(browse(profile, url)))
+        refused = str(Text(browse(profile, f"{url}#token=wrong")))
     assert "Access token" in text
     assert "time ready" not in text
     assert "The gateway refused this token." in refused
 
 
-def test_what_a_server_says_stays_text(tmp_path: Path) -> None:
+def test_what_a_server_says_stays_text(profile: Path) -> None:
     """A name or an error that is markup runs nothing and makes no element."""
     with served(page_of(status(server(HOSTILE, last_error=HOSTILE)))) as url:
-        dom = browse(tmp_path, f"{url}#token={TOKEN}")
+        dom = browse(profile, f"{url}#token={TOKEN}")
     text = Text(dom)
     assert "<title>mcp-broker</title>" in dom
     assert "img" not in text.tags

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.gateway.page.history import MAX_SAMPLES, MAX_SERVERS, History
+from broker.gateway.page.history import History
 from broker.gateway.page.view import HISTORY, SHOWN, STATUS, StatusPage
 from tests.gateway.page.site import page_of, server, status
 
@@ -87,14 +87,14 @@ def test_a_broker_that_does_not_answer_leaves_a_gap() -> None:
     assert history.series(everything) == {"at_s": [5.0], "processes": [None], "rss_bytes": [None]}
 
 
-@given(st.integers(0, 3 * MAX_SAMPLES), st.integers(0, 2 * MAX_SERVERS))
+@given(st.integers(0, 3 * 20), st.integers(0, 2 * 5))
 def test_the_history_is_bounded_and_keeps_the_newest(samples: int, servers: int) -> None:
     """Law 6."""
-    history = History()
+    history = History(20, 5)
     row = [server(f"s{number}", processes=1) for number in range(servers)]
     for number in range(samples):
         history.add(float(number), row)
     series = history.series(everything)
-    kept = min(samples, MAX_SAMPLES)
+    kept = min(samples, 20)
     assert series["at_s"] == [float(number) for number in range(samples - kept, samples)]
-    assert series["processes"] == [min(servers, MAX_SERVERS)] * kept
+    assert series["processes"] == [min(servers, 5)] * kept
