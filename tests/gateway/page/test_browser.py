@@ -55,7 +55,7 @@ class Text(HTMLParser):
 
 @pytest.fixture
 def profile() -> Iterator[Path]:
-    """A folder with a short path: Chromium binds a Unix socket in it, and aborts where its name is too long."""
+    """A folder with a short path: Chromium binds a socket in it, and aborts if it is long."""
     with tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
