@@ -42,7 +42,7 @@ STEPS = {
     "request": ("client: number the call, encode the header", "client_shim/protocol/state.py"),
     "flush": ("client: hand two frames to libzmq, wake its thread", "client_shim/transport/dealer.py"),
     "take": ("broker: take three frames from libzmq", "broker/frontend/zmq/router.py"),
-    "received": ("broker: check, queue, route, build the line", "broker/core/engine.py"),
+    "received": ("broker: check, queue, route, build the line", "broker/core/clients/requests.py"),
     "write": ("broker: write the line to the server's pipe", "broker/upstream/stdio/pipe.py"),
     "line": (
         "broker: read the envelope of the answer, find its call, end it",
@@ -110,8 +110,8 @@ class Server:
             os.close(end)
 
 
-class Backend:
-    """What the hub needs of a supervisor."""
+class Written:
+    """The server as the hub uses it."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self.write = write
@@ -132,8 +132,8 @@ class Stage:
         self.hub.attach(self.router, lambda _: None)
         pipes = self.server.stdin, self.server.stdout
         self.upstream = Pipe(*pipes, max_line_bytes=1 << 20, congested=lambda _: None)
-        self.backend = Backend(self.upstream.write)
-        self.hub.backends[_SERVER] = self.backend  # type: ignore[assignment]
+        self.written = Written(self.upstream.write)
+        self.hub.upstreams[_SERVER] = self.written  # type: ignore[assignment]
         self.state = ClientState({"name": "steps", "version": "1", "pid": os.getpid()}, monotonic())
         self.dealer = Dealer(endpoint, self.state)
         self.ask: Callable[..., payload.PreparedRequest] = payload.prepare
@@ -148,14 +148,18 @@ class Stage:
     async def run(self, nursery: trio.Nursery) -> None:
         """Start broker and server, and greet."""
         nursery.start_soon(self.server.serve)
-        nursery.start_soon(self.upstream.read, lambda line: self.hub.line(_SERVER, line), self.hub.settle)
+        nursery.start_soon(self.upstream.read, lambda line: self.line(line), self.hub.settle)
         nursery.start_soon(self.router.run)
         nursery.start_soon(self.hub.tick)
-        self.hub.spawned(_SERVER)
+        self.hub.run(self.engine.registry.spawned, _SERVER)
         self.dealer.flush()
         while not (self.engine.servers[_SERVER].opened and self.state.phase is Phase.OPEN):
             self.dealer.receive()
             await trio.sleep(0.01)
+
+    def line(self, line: bytes) -> None:
+        """Handle a line of the server."""
+        self.hub.step(self.engine.replies.line, _SERVER, line)
 
     def watch(self, watch: Watch) -> None:
         """From now on every step is watched."""
@@ -164,9 +168,9 @@ class Stage:
             (self.state, "request", "request"),
             (self.dealer, "flush", "flush"),
             (self.router, "_turn", "take"),
-            (self.engine, "received", "received"),
-            (self.backend, "write", "write"),
-            (self.engine, "line", "line"),
+            (self.engine.clients, "received", "received"),
+            (self.written, "write", "write"),
+            (self, "line", "line"),
             (self.router, "send", "send"),
             (self.hub, "settle", "settle"),
             (self.dealer, "receive", "receive"),

@@ -119,7 +119,7 @@ async def serve(
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
     hub = Hub(config, engine)
-    mask_by(hub.mask)
+    mask_by(engine.mask)
     file = SocketFile(address) if address.is_file else None
 
     with (
@@ -223,5 +223,5 @@ async def _end(hub: Hub, supervisors: Supervisors) -> None:
     left = await hub.drain(drain_s)
     if left:
         logger.warning("broker.calls_cut", extra={"calls": left, "after_s": drain_s})
-    hub.goodbye("the broker is shutting down")
+    hub.run(hub.engine.clients.goodbye, "the broker is shutting down")
     await supervisors.stop()

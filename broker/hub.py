@@ -1,7 +1,8 @@
-"""The shell around the engine: brings it what happens, and does what it wants done.
+"""The shell's only caller of the core: tells the engine what happens, and runs its effects.
 
-Nothing here waits: a reply is on its way to the client in the task that read it from the server. What is done
-once for all that is there, and not for each message, `settle` does.
+The caller names the part of the engine that an event is about: `hub.run(engine.registry.spawned, name)`.
+The hub adds the time, calls that part and runs the effects. Nothing here waits: the task that reads a reply
+from a server also hands it to the socket of the client. What is done once for several events is in `settle`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from broker.config.schema import Config, ServerConfig
-from broker.core.clients.connections import CloseReason, Peer, Send
+from broker.config.schema import Config
+from broker.core.clients.connections import CloseReason, Send
 from broker.core.effects import (
     Closed,
     CreditExhausted,
@@ -30,67 +31,71 @@ from broker.core.effects import (
     Write,
 )
 from broker.core.engine import Engine
-from broker.core.refusals import Refusal
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Arguments = TypeVarTuple("Arguments")
 
 LATE_S = 0.01
-"""How much later than due a server's own deadlines may be seen while messages pass; those of calls are exact.
+"""The largest delay of a server's own deadlines while messages pass; deadlines of calls are exact.
 
-To look for the first of all of them after every message would cost a fifth of what the message does.
+To look for the first deadline of all servers after every message would cost a fifth of the message's time.
 """
 
 logger = logging.getLogger("mcp-broker")
 
 
 class Transport(Protocol):
-    """The way to the clients, as `frontend.zmq.router` has it."""
+    """The frontend, as the hub uses it: see `frontend.zmq.router`."""
 
     def send(self, post: Send) -> bool:
-        """Send a message; False where its connection is gone."""
+        """Send a message. Return False if its connection is gone."""
 
     def settle(self) -> None:
-        """Nothing more is sent for now."""
+        """Note that no further message follows for now."""
 
     def credit_exhausted(self, connection: bytes) -> None:
-        """This connection has used up its credit: `Hub.refill` once nothing of it is left to be read."""
+        """Tell `clients.refill` when nothing of this connection is left to be read."""
 
     def hold(self, connection: bytes, until: float) -> None:
-        """What this connection says next can wait until then, by the hub's clock."""
+        """Read the next messages of this connection later: at this time of the hub's clock."""
 
     def forget(self, connection: bytes) -> None:
-        """Nothing more comes from or goes to this connection."""
+        """Forget this connection: its client has been told of the end."""
 
     def cut(self, connection: bytes) -> None:
-        """The same, and its client is to learn it."""
+        """Forget this connection, and break it so that its client learns of the end."""
 
 
-class Backend(Protocol):
-    """One server, as its `supervisor` has it."""
+class Upstream(Protocol):
+    """One server, as the hub uses it: see `upstream.supervisor`."""
 
     def write(self, line: bytes) -> None:
-        """Write a line to its process, or several."""
+        """Write one line or several to the stdin of the process."""
 
     def opened(self) -> None:
-        """Its conversation is open."""
+        """Note that the session with the server is open."""
 
     def end_process(self, reason: str) -> None:
-        """Its conversation cannot be opened."""
+        """End the process as failed: its handshake failed, or it hangs."""
 
     def respawn(self, reason: str) -> None:
-        """The era probe hung it."""
+        """Start the process again without the era probe, which hung it."""
 
     def demand(self) -> None:
-        """It is broken, and wanted all the same."""
+        """Start the broken server before its time, because a client calls it."""
 
     def log_output(self, text: bytes) -> None:
-        """It wrote this for people."""
+        """Add this text to the log of what the server wrote for people."""
 
 
 class Hub:
-    """Runs the effects of one engine.
+    """Calls the parts of one engine and runs their effects.
 
     Args:
-        config: what the broker runs on; a reload replaces it as a whole.
-        engine: the engine; nobody else calls it.
+        config: the current config; a reload replaces it as a whole.
+        engine: the core; nobody else calls its parts.
         clock: seconds that only go forward.
     """
 
@@ -99,9 +104,9 @@ class Hub:
     ) -> None:
         self.config = config
         self.engine = engine
-        self.mask = engine.mask
-        """What takes secrets out of all that the broker says itself."""
-        self.backends: dict[str, Backend] = {}
+        self.upstreams: dict[str, Upstream] = {}
+        self.on_move: Callable[[], None] = lambda: None
+        """Called when the state of a server has changed."""
         self._clock = clock
         self._transport: Transport | None = None
         self._manage: Callable[[Manage], None] | None = None
@@ -110,137 +115,27 @@ class Hub:
         self._unwritten: dict[str, list[bytes]] = {}
         self._watching = trio.lowlevel.ParkingLot()
         self._pulsing = trio.lowlevel.ParkingLot()
-        self.on_move: Callable[[], None] = lambda: None
 
     def attach(self, transport: Transport, manage: Callable[[Manage], None]) -> None:
-        """From now on messages go out by `transport`, and management requests are `manage`'s to answer."""
+        """Use this transport for messages to clients, and this function for management requests."""
         self._transport = transport
         self._manage = manage
 
-    # -- what happens -----------------------------------------------------------------------------
+    # -- events and effects -----------------------------------------------------------------------
 
-    def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None = None) -> None:
-        """A message came in from a client. `settle` must follow, when others that are there are taken in."""
-        self._do(self.engine.received(key, peer, header, body, self._clock()))
-
-    def refill(self, key: bytes) -> None:
-        """Nothing is left to be read of a connection that had used up its credit. `settle` must follow."""
-        self._do(self.engine.refill(key, self._clock()))
-
-    def malformed(self, key: bytes, why: str) -> None:
-        """A message came in that is none of the protocol."""
-        self._run(self.engine.malformed(key, why, self._clock()))
-
-    def late(self) -> None:
-        """A message came in of a connection that had broken before."""
-        self.engine.counters.add("late.frame")
-
-    def turned_away(self, most: int) -> None:
-        """A connection was broken at once, because there are so many."""
-        self.engine.counters.add("turned-away")
-        logger.warning("connection.turned_away", extra={"most": most})
-
-    def lost(self, key: bytes) -> None:
-        """A connection broke."""
-        self._run(self.engine.lost(key, self._clock()))
-
-    def managed(self, request: Manage, outcome: bytes | Refusal) -> None:
-        """A management request was carried out, or refused."""
-        self._run(self.engine.managed(request.connection, request.client_id, outcome, self._clock()))
-
-    def spawned(self, name: str) -> None:
-        """A server has a new process."""
-        self._run(self.engine.spawned(name, self._clock()))
-
-    def line(self, name: str, line: bytes) -> bool:
-        """A server wrote a line; whether its next one should wait until the server is `caught_up` with.
-
-        `settle` must follow, when others that are there are taken in.
-        """
-        self._do(self.engine.line(name, line, self._clock()))
-        return bool(self.engine.backlog) and self.engine.backlog.is_busy(name)
-
-    def heard(self, name: str) -> None:
-        """A server wrote to its stderr."""
-        self.engine.heard(name, self._clock())
+    def run(self, event: Callable[[Unpack[Arguments], float], object], *arguments: Unpack[Arguments]) -> None:
+        """Tell a part of the engine of an event, run the effects, and settle."""
+        self.step(event, *arguments)
         self.settle()
 
-    def taken(self, name: str) -> None:
-        """A server has read all that was written to its stdin."""
-        self.engine.taken(name, self._clock())
-        self.settle()
-
-    def hint(self, name: str) -> str:
-        """What may explain that a server is not ready yet; empty if there is nothing to say."""
-        return self.engine.hint(name)
-
-    def congested(self, name: str, congested: bool) -> None:
-        """A server stopped or began to read."""
-        self._run(self.engine.congested(name, congested, self._clock()))
-
-    def probing(self, name: str) -> bool:
-        """Whether a server that exits now is one of the older era."""
-        return self.engine.probing(name)
-
-    def gone(self, name: str, reason: str) -> None:
-        """A server's process ended."""
-        self._run(self.engine.gone(name, reason, self._clock()))
-
-    def rests(self, name: str) -> None:
-        """A server waits for its next start, or for nothing."""
-        self._run(self.engine.rests(name, self._clock()))
-
-    def left_behind(self, what: str) -> None:
-        """Something of a server's could not be ended."""
-        self.engine.counters.add(f"left-behind.{what}")
-
-    def overfull(self, name: str) -> None:
-        """So much waits for a server's stdin that it is ended."""
-        self.engine.counters.add("ended.not-reading")
-
-    def crashed(self) -> None:
-        """A fault of the broker's own has ended a server's process."""
-        self.engine.counters.add("crashed-here")
-
-    def moved(self) -> None:
-        """A server is in another state."""
-        self.on_move()
-
-    def retune(self, server: ServerConfig, *, renewed: bool = False) -> None:
-        """A server's table in the config has changed."""
-        self._run(self.engine.retune(server, self._clock(), renewed=renewed))
-
-    def withdraw(self, name: str) -> None:
-        """A server is no longer configured."""
-        self._run(self.engine.withdraw(name, self._clock()))
-
-    def remove(self, name: str) -> None:
-        """The process of a server is gone that is no longer configured."""
-        self._run(self.engine.remove(name, self._clock()))
-        self.moved()
-
-    def goodbye(self, reason: str) -> None:
-        """The broker ends: all calls and connections do first."""
-        self._run(self.engine.goodbye(reason, self._clock()))
-
-    # -- what is to be done -----------------------------------------------------------------------
-
-    def _run(self, effects: list[Effect]) -> None:
-        self._do(effects)
-        self.settle()
-
-    def settle(self) -> None:
-        """Write to each server what has come together for it, and see to the alarm."""
-        while self._unwritten:
-            name, lines = self._unwritten.popitem()
-            self.backends[name].write(lines[0] if len(lines) == 1 else b"".join(lines))
-        if self._transport is not None:
-            self._transport.settle()
-        self._set_alarm()
-
-    def _do(self, effects: list[Effect]) -> None:
+    def step(
+        self, event: Callable[[Unpack[Arguments], float], object], *arguments: Unpack[Arguments]
+    ) -> None:
+        """Tell a part of the engine of one event of several, and run the effects. `settle` must follow."""
+        now = self._clock()
+        event(*arguments, now)
         broken = []
-        for effect in effects:
+        for effect in self.engine.finish(now):
             if isinstance(effect, Send):
                 if self._transport is not None and not self._transport.send(effect):
                     broken.append(effect.connection)
@@ -251,8 +146,8 @@ class Hub:
                     logger.log(effect.level, effect.event, extra=effect.facts)
             else:
                 self._run_rare(effect)
-        for key in broken:  # not before: what cancels a call must not overtake the call itself
-            self.lost(key)
+        for key in broken:  # not before: the cancel of a call must not overtake the call
+            self.run(self.engine.clients.lost, key)
 
     def _run_rare(self, effect: Effect) -> None:
         if isinstance(effect, Manage):
@@ -269,20 +164,29 @@ class Hub:
             if self._transport is not None:
                 self._transport.credit_exhausted(effect.connection)
         elif isinstance(effect, Opened):
-            self.backends[effect.server].opened()
+            self.upstreams[effect.server].opened()
         elif isinstance(effect, EndProcess):
-            self.backends[effect.server].end_process(effect.reason)
+            self.upstreams[effect.server].end_process(effect.reason)
         elif isinstance(effect, Respawn):
-            self.backends[effect.server].respawn(effect.reason)
+            self.upstreams[effect.server].respawn(effect.reason)
         elif isinstance(effect, Demand):
-            self.backends[effect.server].demand()
+            self.upstreams[effect.server].demand()
         elif isinstance(effect, LogOutput):
-            self.backends[effect.server].log_output(effect.text)
+            self.upstreams[effect.server].log_output(effect.text)
+
+    def settle(self) -> None:
+        """Write the lines that have come together for each server, and set the alarm."""
+        while self._unwritten:
+            name, lines = self._unwritten.popitem()
+            self.upstreams[name].write(lines[0] if len(lines) == 1 else b"".join(lines))
+        if self._transport is not None:
+            self._transport.settle()
+        self._set_alarm()
 
     # -- time -------------------------------------------------------------------------------------
 
     def _set_alarm(self) -> None:
-        """While messages pass it is put off time and again: to be woken by it costs as much as a call."""
+        """Set the alarm. While messages pass it is put off: to be woken by it costs as much as a call."""
         now = self._clock()
         if now >= self._look_at and not self._pulsing:
             self._alarm.deadline = self._look(now)
@@ -298,37 +202,37 @@ class Hub:
             self._watching.unpark_all()
 
     def _look(self, now: float) -> float:
-        """When the engine wants to know the time."""
+        """Return when the engine has something due."""
         self._look_at = now + LATE_S / 2
         due = self.engine.wake_at()
         return math.inf if due is None else due
 
     async def tick(self) -> None:
-        """Tell the engine the time whenever something is due."""
+        """Tell the engine the time whenever something is due. Never returns."""
         while True:
             due = -math.inf if self._pulsing else self._look(self._clock())
             with trio.CancelScope(deadline=due) as self._alarm:
                 await trio.sleep_forever()
-            self._run(self.engine.tick(self._clock()))
+            self.run(self.engine.tick)
             self._pulsing.unpark_all()
 
     async def pulse(self) -> None:
-        """Come back once the engine has been told the time: it and the clock live."""
+        """Return after the next tick of the engine, which shows that it and the clock run."""
         self._alarm.deadline = -math.inf
         await self._pulsing.park()
 
     async def drain(self, patience_s: float) -> int:
-        """Take no new requests, and give those that were begun this long to end; how many did not."""
-        self._run(self.engine.refuse_new(self._clock()))
+        """Refuse new requests, wait this long for those under way, and return how many have not ended."""
+        self.run(self.engine.refuse_new)
         with trio.move_on_after(patience_s):
             while not self.engine.is_drained:
                 await self._watching.park()
         return self.engine.under_way
 
     async def drain_server(self, name: str, patience_s: float) -> int:
-        """Give a server no further calls, and those that it has this long to end. Return how many did not.
+        """Suspend a server, wait this long for its calls, and return how many have not ended.
 
-        Its next process is given calls again; so is this one after `resume`.
+        Its next process is given calls again; so is this one after `resume` of the registry.
         """
         queue = self.engine.servers[name].queue
         queue.paused = True
@@ -338,10 +242,6 @@ class Hub:
         return queue.running
 
     async def caught_up(self, name: str) -> None:
-        """Come back once nothing is left to do about a server."""
+        """Return when the backlog has no job about this server."""
         while self.engine.backlog.is_busy(name):
             await self._watching.park()
-
-    def resume(self, name: str) -> None:
-        """Give a server calls again that is not to be stopped after all."""
-        self._run(self.engine.resume(name, self._clock()))

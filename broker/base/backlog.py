@@ -53,7 +53,7 @@ class Backlog:
 
     def is_busy(self, about: str) -> bool:
         """Whether something is left to do about a server."""
-        return any(about in key for key in self._jobs)
+        return bool(self._jobs) and any(about in key for key in self._jobs)
 
     def _do(self, key: Key, job: Job, pieces: int) -> None:
         for _ in range(pieces):

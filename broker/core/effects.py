@@ -30,7 +30,7 @@ class Write(Struct, frozen=True, gc=False):
 
 
 class Manage(Struct, frozen=True, gc=False):
-    """Carry out a management request, then `Engine.managed` with its result."""
+    """Carry out a management request, then `clients.managed` with the outcome."""
 
     connection: bytes
     client_id: int
@@ -79,7 +79,7 @@ class Hold(Struct, frozen=True, gc=False):
 
 
 class CreditExhausted(Struct, frozen=True, gc=False):
-    """This connection has used up its credit: `Engine.refill` once nothing of it is left to be read."""
+    """This connection has used up its credit: call `clients.refill` once nothing of it is left to be read."""
 
     connection: bytes
 

@@ -58,7 +58,7 @@ class Context(Struct, frozen=True):
             Refused: there is no such server, or it does not run.
         """
         name = normal(str(params.get("server")))
-        names = self.hub.engine.names
+        names = self.hub.engine.registry.names
         if name not in names:
             raise Refused(refusals.unknown_server(name, names))
         server = self.hub.engine.servers[name]
@@ -329,15 +329,16 @@ async def manage(context: Context, request: Manage) -> None:
         known = ", ".join((*COMMANDS, "listen"))
         message = f"the broker has no command {clip(request.method)!r}; it has {known}"
         hint = "upgrade the older of client and broker"
-        context.hub.managed(request, Refusal(Code.UNKNOWN_METHOD, message, hint, Blame.CALLER))
+        refusal = Refusal(Code.UNKNOWN_METHOD, message, hint, Blame.CALLER)
+        context.hub.run(context.hub.engine.clients.managed, request, refusal)
         return
     try:
         params = msgspec.json.decode(request.body, type=dict[str, Any])
         answer = await command(context, params)
-        outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, context.hub.mask))
+        outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, context.hub.engine.mask))
     except Refused as refused:
         outcome = refused.refusal
     except Exception:  # a command that fails must not take the calls of everybody with it
         logger.exception("command.failed", extra={"command": request.method})
         outcome = refusals.broken(f"the command {request.method!r} failed")
-    context.hub.managed(request, outcome)
+    context.hub.run(context.hub.engine.clients.managed, request, outcome)

@@ -102,7 +102,7 @@ def _build(seen: Snapshot) -> Samples:
 
 @_metric("limit", "gauge", "The limits of the config, by their keys in [limits], in their units.", "key")
 def _limits(seen: Snapshot) -> Samples:
-    for key, value in msgspec.structs.asdict(seen.engine.limits).items():
+    for key, value in msgspec.structs.asdict(seen.engine.clients.limits).items():
         yield (key,), value
 
 

@@ -90,7 +90,7 @@ class Reloader:
         self.loaded_at = trio.current_time()
         self.last: tuple[float, ReloadOutcome] | None = None
         self.restart_needed: tuple[Pending, ...] = ()
-        self._hub = hub
+        self._hub, self._registry = hub, hub.engine.registry
         self._supervisors = supervisors
         self._path = path
         self._set_permissions = set_permissions
@@ -104,7 +104,7 @@ class Reloader:
         Gives a refusal where the broker is ending.
         """
         async with self._turn:
-            if self._hub.engine.closing:
+            if self._hub.engine.clients.closing:
                 return refusals.shutting_down()
             self._manager.reloading()
             try:
@@ -115,7 +115,7 @@ class Reloader:
             if isinstance(outcome, ReloadOutcome):
                 self.last = trio.current_time(), outcome
                 _report(outcome)
-                self._hub.moved()
+                self._hub.on_move()
                 self._manager.ready()
             return outcome
 
@@ -141,7 +141,7 @@ class Reloader:
     async def _reload(self, by: str) -> ReloadOutcome | Refusal:
         try:
             new = await self._read()
-            if self._hub.engine.closing:
+            if self._hub.engine.clients.closing:
                 return refusals.shutting_down()
             made = plan(self._hub.config, new)
             self._adjust(made)
@@ -204,7 +204,7 @@ class Reloader:
         """The steps that end no process are taken at once, so that none is left when the broker is to end."""
         server = step.server
         if isinstance(step, KeepRunning):
-            self._hub.retune(server)
+            self._hub.run(self._registry.retune, server)
             return _done(server, "kept")
         if isinstance(step, Retune):
             self._retune(server)
@@ -212,17 +212,21 @@ class Reloader:
                 self._supervisors.begin(Wish.RETRY, server.name)
             return _done(server, "retuned" if step.keys else "unchanged", step.keys)
         if isinstance(step, SwitchOn):
-            self._hub.remove(server.name)
+            self._remove(server.name)
         self._add(server)
         return _done(server, "added" if isinstance(step, Add) else "enabled")
 
+    def _remove(self, name: str) -> None:
+        self._hub.run(self._registry.remove, name)
+        self._hub.on_move()
+
     def _add(self, server: ServerConfig) -> None:
-        self._hub.engine.add(server, lifecycle_of(server))
+        self._registry.add(server, lifecycle_of(server))
         if server.runs:
             self._supervisors.add(server.name)
 
     def _retune(self, server: ServerConfig, *, renewed: bool = False) -> None:
-        self._hub.retune(server, renewed=renewed)
+        self._hub.run(self._registry.renew if renewed else self._registry.retune, server)
         if server.name in self._supervisors:
             self._supervisors[server.name].retune()
 
@@ -231,9 +235,9 @@ class Reloader:
         if isinstance(step, Replace):
             return await self._replace(step)
         if isinstance(step, Remove):
-            self._hub.withdraw(step.name)
+            self._hub.run(self._registry.withdraw, step.name)
             return ServerOutcome(step.name, "removed", cut=await self._let_go(step.name))
-        self._hub.retune(step.server)
+        self._hub.run(self._registry.retune, step.server)
         cut = await self._let_go(step.server.name)
         self._add(step.server)
         return ServerOutcome(step.server.name, "disabled", cut=cut)
@@ -245,7 +249,7 @@ class Reloader:
         if name in self._supervisors:
             await self._supervisors.remove(name)
         await self._hub.caught_up(name)
-        self._hub.remove(name)
+        self._remove(name)
         return server.lost - lost
 
     async def _replace(self, step: Replace) -> ServerOutcome:

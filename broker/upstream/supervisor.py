@@ -86,7 +86,7 @@ class Supervisor:
         self.process: Process | None = None
         self.log = StderrLog(server.name)
         self._server = server
-        self._hub = hub
+        self._hub, self._registry = hub, hub.engine.registry
         self._launcher = launcher
         self._starts = starts
         self._max_message_bytes = max_message_bytes
@@ -190,7 +190,7 @@ class Supervisor:
         action = self.lifecycle.on(event, trio.current_time(), ending)
         if self.lifecycle.state is not before:
             self._report(ending)
-            self._hub.moved()
+            self._hub.on_move()
             self._moved.set()
             self._moved = trio.Event()
         self._alarm.deadline = math.inf if self.lifecycle.wake_at is None else self.lifecycle.wake_at
@@ -201,7 +201,7 @@ class Supervisor:
         elif action is Action.END:
             self._ended.set()
         elif action is Action.REST:
-            self._hub.rests(self.name)
+            self._hub.run(self._registry.rests, self.name)
         return action
 
     def _report(self, ending: Ending | None) -> None:
@@ -231,7 +231,7 @@ class Supervisor:
             ending = None
             if start is not None:
                 ending = self.lifecycle.overdue(now)
-                hint = self._hub.hint(self.name)
+                hint = self._hub.engine.servers[self.name].hint
                 ending = structs.replace(
                     ending, reason=ending.reason + (f"; {hint}" if hint else "") + self.log.why()
                 )
@@ -260,7 +260,7 @@ class Supervisor:
         if came_through(fault, HUB):
             raise fault
         logger.error("server.crashed_here", exc_info=fault, extra={"server": self.name})
-        self._hub.crashed()
+        self._hub.engine.counters.add("crashed-here")
         if Event.FAILED in TABLE[self.lifecycle.state]:
             self._feed(Event.FAILED, Ending(_OWN_FAULT))
 
@@ -275,7 +275,7 @@ class Supervisor:
             self._pipe = None  # its descriptors are closed now, and their numbers may be others' soon
             if contained := isinstance(fault, Exception) and not came_through(fault, HUB):
                 self._crashed(fault)
-                self._hub.gone(self.name, self.lifecycle.reason)
+                self._hub.run(self._registry.gone, self.name, self.lifecycle.reason)
             with trio.CancelScope(shield=True):
                 left = await process.end(0)  # where this fails, only the next broker can know what is left
             if not contained:
@@ -288,7 +288,7 @@ class Supervisor:
             self.last_lines = self.log.tail(_LAST_LINES)
         for pid in left:
             logger.error("server.cannot_be_killed", extra={"server": self.name, "pid": pid})
-            self._hub.left_behind("process")
+            self._hub.engine.counters.add("left-behind.process")
         self._feed(Event.GONE)
 
     async def _started(self) -> Process | None:
@@ -330,13 +330,13 @@ class Supervisor:
         """From now on what its process is given is masked, in its words and in all that the broker says."""
         secrets = secrets_of(self._server.config, self._launcher.environ)
         self.log.mask = Mask(secrets)
-        self._hub.mask.put(self.name, secrets)
+        self._hub.engine.mask.put(self.name, secrets)
 
     def _tell_container_left(self, process: Process) -> None:
         if process.container_left is not None:
             facts = {"server": self.name, "reason": process.container_left}
             logger.error("server.container_left", extra=facts)
-            self._hub.left_behind("container")
+            self._hub.engine.counters.add("left-behind.container")
 
     async def _attend(self, process: Process) -> list[int]:
         """Serve until the process is to end, and end it; the pids of what cannot be ended."""
@@ -347,12 +347,12 @@ class Supervisor:
             attachment.begin(nursery, self._server.config.watchdog_sec)
             self._pipe = attachment.pipe
             self._feed(Event.SPAWNED)
-            self._hub.spawned(self.name)
+            self._hub.run(self._registry.spawned, self.name)
             nursery.start_soon(self._let_others_start, attachment)
             await self._ended.wait()
             self._pipe = None
             attachment.pipe.close()
-            self._hub.gone(self.name, self.lifecycle.reason)
+            self._hub.run(self._registry.gone, self.name, self.lifecycle.reason)
             left = await process.end(self._server.config.timeout_stop_sec)
             nursery.cancel_scope.cancel()
         return left

@@ -49,9 +49,9 @@ class Supervisors(Mapping[str, Supervisor]):
             self._hub,
             launcher=self._launcher,
             starts=self._starts,
-            max_message_bytes=self._hub.engine.limits.max_message_bytes,
+            max_message_bytes=self._hub.engine.clients.limits.max_message_bytes,
         )
-        self._hub.backends[name] = supervisor
+        self._hub.upstreams[name] = supervisor
         self._controlled[name] = controlled = _Controlled(supervisor, self._hub)
         supervisor.start()  # before a client is heard that may have waited for it
         self._nursery.start_soon(controlled.run)
@@ -71,7 +71,7 @@ class Supervisors(Mapping[str, Supervisor]):
         """End a server, and wait until nothing is left of it."""
         await self.carry_out(Wish.REMOVE, name)
         await self._controlled[name].leave()
-        del self._controlled[name], self._hub.backends[name]
+        del self._controlled[name], self._hub.upstreams[name]
 
     async def stop(self) -> None:
         """End all servers, and wait until nothing is left of them: the broker ends."""
@@ -124,7 +124,7 @@ class _Controlled:
             supervisor.stop()
         elif step is Step.RESUME:
             self._draining.cancel()
-            self._hub.resume(supervisor.name)
+            self._hub.run(self._hub.engine.registry.resume, supervisor.name)
             self._tell()
         if step in (Step.START, Step.RESUME) or (step is Step.RETRY and supervisor.waits):
             supervisor.start()
@@ -143,8 +143,8 @@ class _Controlled:
         supervisor = self.supervisor
         if self.control.goal in (Goal.REST, Goal.LEAVE):
             supervisor.stop()
-        elif self._hub.engine.closing:  # who waits is better served by the process that there is
-            self._hub.resume(supervisor.name)
+        elif self._hub.engine.clients.closing:  # who waits is better served by the process that there is
+            self._hub.run(self._hub.engine.registry.resume, supervisor.name)
         elif supervisor.process in (None, self._drained) and not self._rests():
             supervisor.restart()
         await supervisor.ended()

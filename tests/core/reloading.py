@@ -59,7 +59,7 @@ class Reloads:
         if isinstance(step, (Retune, KeepRunning)):
             self._retune(server, renewed=False)
         elif isinstance(step, SwitchOn):
-            world.run(world.engine.remove(server.name, world.now))
+            world.run(world.engine.registry.remove, server.name)
         world.config = applied(world.config, step)
         if not isinstance(step, (Retune, KeepRunning)):
             self._add(server)
@@ -69,13 +69,14 @@ class Reloads:
         world.scripts.setdefault(name, Script())
         world.spawned.setdefault(name, 0)
         world.lifecycles[name] = world.lifecycle_of(server)
-        world.engine.add(server, world.lifecycles[name])
+        world.engine.registry.add(server, world.lifecycles[name])
         if server.runs:
             world.feed(name, Event.START)
 
     def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
         world, lifecycle = self.world, self.world.lifecycles[server.name]
-        world.run(world.engine.retune(server, world.now, renewed=renewed))
+        registry = world.engine.registry
+        world.run(registry.renew if renewed else registry.retune, server)
         start_s = server.timeout_start_sec
         lifecycle.retune(restart=server.restart, start_s=start_s, backoff=backoff_of(server))
         if server.enabled and lifecycle.state in (State.BACKOFF, State.BROKEN):
@@ -87,9 +88,9 @@ class Reloads:
         self.under_way[name] = step
         self._process[name] = world.processes.get(name)
         if isinstance(step, Remove):
-            world.run(world.engine.withdraw(name, world.now))
+            world.run(world.engine.registry.withdraw, name)
         elif isinstance(step, SwitchOff):
-            world.run(world.engine.retune(step.server, world.now))
+            world.run(world.engine.registry.retune, step.server)
         else:
             self._retune(step.server, renewed=True)
             world.config = applied(world.config, step)
@@ -118,7 +119,7 @@ class Reloads:
         world = self.world
         world.processes.pop(name, None)
         world.slow_to_end.discard(name)
-        world.run(world.engine.remove(name, world.now))
+        world.run(world.engine.registry.remove, name)
         self._ending.discard(name)
         del world.lifecycles[name], self.under_way[name]
         world.config = applied(world.config, step)

@@ -90,7 +90,7 @@ def cut_off(world: World) -> None:
 
 def withdraw(world: World) -> None:
     """It is no longer configured."""
-    world.run(world.engine.withdraw("time", world.now))
+    world.run(world.engine.registry.withdraw, "time")
 
 
 ENDINGS: dict[str, tuple[Callable[[World], object], float, int, set[Code]]] = {
@@ -128,7 +128,7 @@ def test_a_call_that_is_answered_between_two_pieces_is_not_ended_again() -> None
     world, client, ids = crowd(MANY)
     process = world.processes["time"]
     world.now += 10.0
-    world.run(world.engine.tick(world.now))
+    world.run(world.engine.tick)
     assert world.engine.backlog
     process.reply(process.calls[-1], "just in time")
     world.wait(SOON_S)
@@ -143,7 +143,7 @@ def test_a_call_that_is_overdue_is_not_begun_because_its_turn_to_end_has_not_com
     world, _client, _ids = crowd(1)
     process = world.processes["time"]
     world.now += 10.0
-    world.run(world.engine.tick(world.now))
+    world.run(world.engine.tick)
     world.wait(SOON_S)
     assert len(process.calls) == 1
     assert not len(world.engine.dispatch.table)
@@ -178,10 +178,10 @@ def test_many_calls_are_sent_again_in_their_order() -> None:
 def test_a_server_that_is_removed_meanwhile_leaves_nothing() -> None:
     """Laws 2 and 4: what is not done yet is done before its row goes."""
     world, client, ids = crowd(1)
-    world.run(world.engine.withdraw("time", world.now))
+    world.run(world.engine.registry.withdraw, "time")
     world.processes.clear()
-    world.run(world.engine.gone("time", "it was removed", world.now))
-    world.run(world.engine.remove("time", world.now))
+    world.run(world.engine.registry.gone, "time", "it was removed")
+    world.run(world.engine.registry.remove, "time")
     assert all(len(client.endings(id)) == 1 for id in ids[:: MANY // 10])
     client.inbox.clear()
     world.assert_empty()
@@ -192,15 +192,15 @@ def test_large_params_that_wait_are_given_one_by_one() -> None:
     world = World()
     world.start()
     client = world.client()
-    world.run(world.engine.congested("time", True, world.now))
+    world.run(world.engine.registry.congested, "time", True)
     for _ in range(8):
         client.request("time", "tools/call", {"name": "echo", "arguments": {"x": "x" * 900_000}})
-    world.run(world.engine.congested("time", False, world.now))
+    world.run(world.engine.registry.congested, "time", False)
     assert 0 < len(world.processes["time"].calls) < 8
-    world.run(world.engine.congested("time", True, world.now))
+    world.run(world.engine.registry.congested, "time", True)
     world.wait(SOON_S)
     assert len(world.processes["time"].calls) < 8
-    world.run(world.engine.congested("time", False, world.now))
+    world.run(world.engine.registry.congested, "time", False)
     world.wait(SOON_S)
     assert len(world.processes["time"].calls) == 8
 

@@ -65,7 +65,7 @@ def test_a_request_that_crosses_the_goodbye_is_late_and_no_mistake(ending: bool)
     world.start()
     client = world.client() if ending else world.stranger()
     if ending:
-        world.run(world.engine.goodbye("the broker is shutting down", world.now))
+        world.run(world.engine.clients.goodbye, "the broker is shutting down")
         client.inbox.clear()
         del world.closed[client.key]  # it is closed, but not broken: the client has yet to read why
     client.say(wire.Request(1, 5, INSTANCE, "time", "tools/list", None, 0, None))
@@ -174,7 +174,7 @@ def test_a_message_of_too_many_frames_is_answered() -> None:
     """Law 9: the endpoint says that it came; whose request it was cannot be known."""
     world = World()
     client = world.client()
-    world.run(world.engine.malformed(client.key, "it has 3 frames", world.now))
+    world.run(world.engine.clients.malformed, client.key, "it has 3 frames")
     fault = client.only_fault()
     assert (fault.code, fault.id) == (Code.MALFORMED, 0)
     assert "3 frames" in fault.message

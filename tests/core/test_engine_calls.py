@@ -97,17 +97,17 @@ def test_a_server_that_does_not_read_gets_nothing_more() -> None:
     """Section 5: its calls wait in line, where they can be taken back."""
     world = ready()
     process, client = world.processes["time"], world.client()
-    world.run(world.engine.congested("time", True, world.now))
+    world.run(world.engine.registry.congested, "time", True)
     client.call()
     assert not process.calls
-    world.run(world.engine.congested("time", False, world.now))
+    world.run(world.engine.registry.congested, "time", False)
     assert len(process.calls) == 1
 
 
 def test_a_new_process_is_not_congested_by_the_old_one() -> None:
     """Section 5: the pipe that was full is gone with its reader."""
     world = ready()
-    world.run(world.engine.congested("time", True, world.now))
+    world.run(world.engine.registry.congested, "time", True)
     world.exit()
     client = world.client()
     client.call()
@@ -333,7 +333,7 @@ def test_lines_of_a_process_that_is_gone_are_counted() -> None:
     """Law 9: its last words may come after its end."""
     world = ready()
     world.exit()
-    world.run(world.engine.line("time", b'{"jsonrpc":"2.0","id":1,"result":1}', world.now))
+    world.run(world.engine.replies.line, "time", b'{"jsonrpc":"2.0","id":1,"result":1}')
     assert world.engine.counters["dropped.late.line"] == 1
 
 

@@ -225,7 +225,7 @@ def test_management_that_is_under_way_when_the_broker_ends_is_answered() -> None
     world = World()
     client, other = world.client(b"a"), world.client(b"b")
     ids = [client.request(wire.MANAGEMENT, "restart", {"server": "time"}) for _ in range(2)]
-    world.run(world.engine.goodbye("the broker was stopped", world.now))
+    world.run(world.engine.clients.goodbye, "the broker was stopped")
     for id in ids:
         fault = client.fault(id)
         assert (fault.code, fault.data["outcome"]) == (Code.SHUTTING_DOWN, "unknown")
@@ -377,7 +377,7 @@ def test_a_broker_that_drains_takes_nothing_new_and_finishes_what_it_has() -> No
     process = world.start()
     client = world.client()
     running = client.call()
-    world.run(world.engine.refuse_new(world.now))
+    world.run(world.engine.refuse_new)
     assert client.fault(client.call()).code == Code.SHUTTING_DOWN
     assert client.fault(client.request(wire.MANAGEMENT, "status")).code == Code.SHUTTING_DOWN
     late = world.stranger(b"late").hello()
@@ -393,7 +393,7 @@ def test_a_broker_that_drains_begins_none_of_the_calls_that_wait() -> None:
     process = world.start()
     client = world.client()
     running, *waiting = [client.call() for _ in range(300)]
-    world.run(world.engine.refuse_new(world.now))
+    world.run(world.engine.refuse_new)
     world.wait(1.0)
     faults = [client.fault(id) for id in waiting]
     assert {fault.code for fault in faults} == {Code.SHUTTING_DOWN.value}
@@ -410,7 +410,7 @@ def test_goodbye_ends_every_call_and_then_every_connection() -> None:
     world.start()
     clients = [world.client(b"a"), world.client(b"b")]
     ids = [(client, client.call()) for client in clients for _ in range(3)]
-    world.run(world.engine.goodbye("the broker was stopped", world.now))
+    world.run(world.engine.clients.goodbye, "the broker was stopped")
     assert {client.fault(id).code for client, id in ids} == {Code.SHUTTING_DOWN.value}
     for client in clients:
         assert client.inbox[-1][0] == wire.Goodbye(0, 0, "the broker was stopped", last_id=3)
@@ -430,10 +430,10 @@ def test_the_goodbye_has_the_highest_id_that_was_taken_in(ids: list[int]) -> Non
     client, other = world.client(b"a"), world.client(b"b")
     for id in ids:
         client.call(id=id)
-    world.run(world.engine.refuse_new(world.now))
+    world.run(world.engine.refuse_new)
     assert client.fault(client.call(id=20)).code == Code.SHUTTING_DOWN
     assert client.fault(client.call(id=21, instance="another")).code == Code.WRONG_INSTANCE
-    world.run(world.engine.goodbye("it ends", world.now))
+    world.run(world.engine.clients.goodbye, "it ends")
     assert client.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=max(ids))
     assert other.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=0)
 
@@ -456,7 +456,7 @@ def test_a_broker_is_drained_when_every_answer_has_left() -> None:
     client = world.client()
     ids = [client.call(), client.call()]
     client.request(wire.MANAGEMENT, "restart", {"server": "time"})
-    world.run(world.engine.refuse_new(world.now))
+    world.run(world.engine.refuse_new)
     for request in process.calls:
         process.reply(request, "x" * 70_000)
     assert (world.engine.under_way, world.engine.is_drained) == (1, False)
@@ -478,6 +478,6 @@ def test_the_goodbye_reaches_a_client_that_has_used_up_its_credit() -> None:
     ids = [client.call() for _ in range(3)]
     for request in process.calls[:2]:
         process.reply(request, "x" * 70_000)
-    world.run(world.engine.goodbye("it ends", world.now))
+    world.run(world.engine.clients.goodbye, "it ends")
     assert [len(client.endings(id)) for id in ids] == [1, 0, 0]
     assert client.inbox[-1][0] == wire.Goodbye(0, 0, "it ends", last_id=3)

@@ -283,7 +283,7 @@ def test_a_silent_server_is_ended_when_its_start_takes_too_long() -> None:
     world = World({"time": {"timeout_start_sec": 40.0}})
     world.scripts["time"].mute = {"server/discover", "initialize"}
     process = world.start()
-    world.run(world.engine.tick(world.now))
+    world.run(world.engine.tick)
     world.wait(START_UP_S + PROBE_S - 0.1)
     assert [line["method"] for line in process.lines] == ["server/discover"]
     world.wait(0.1)
@@ -301,14 +301,14 @@ def test_output_is_a_sign_of_life(output: str) -> None:
     process = world.start()
     before = world.engine.wake_at()
     if output == "stderr":
-        world.engine.heard("time", world.now)
+        world.run(world.engine.registry.heard, "time")
     else:
         process.say(b"Listening on stdio")
     after = world.engine.wake_at()
     assert before is not None
     assert after is not None
     assert after < before
-    world.engine.heard("time", world.now + 100)
+    world.engine.registry.heard("time", world.now + 100)
     assert world.engine.wake_at() == after
 
 

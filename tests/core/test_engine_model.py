@@ -281,7 +281,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             world.scripts[name].mute = {"initialize", "server/discover"} if "silence" in what else set()
             world.feed(name, Event.START)
         elif what in ("full", "free") and has_process and not draining:
-            world.run(world.engine.congested(name, what == "full", world.now))
+            world.run(world.engine.registry.congested, name, what == "full")
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, 40.0]))
     def wait(self, seconds: float) -> None:
@@ -410,7 +410,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.everybody_hears_what_is_for_him_and_hears_its_end_once()
         readers = [page for page in self.living() if not self.waits(page) and page.unread_bytes < 32_768]
         waits_for = [{id for id, asked in page.open.items() if not asked.released} for page in readers]
-        self.world.run(self.world.engine.goodbye("it is stopped", self.world.now))
+        self.world.run(self.world.engine.clients.goodbye, "it is stopped")
         for page, ids in zip(readers, waits_for, strict=True):
             said = [message for message, _ in page.client.inbox]
             assert sorted(message.id for message in said if isinstance(message, ENDINGS)) == sorted(ids)

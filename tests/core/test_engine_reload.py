@@ -95,7 +95,7 @@ class AnyReload(AnyNews):
     def the_servers_are_those_of_the_config(self) -> None:
         if not self.reloads.under_way:
             assert self.world.engine.servers.keys() == self.tables.keys()
-            assert self.world.engine.limits.calls_per_channel == self.calls_per_channel
+            assert self.world.engine.clients.limits.calls_per_channel == self.calls_per_channel
         for name in self.world.processes:
             assert self.reloads.runs(name)
 

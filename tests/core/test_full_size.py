@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_no_line_of_the_full_size_holds_the_broker_up(name: str, era: Era) -> No
     took = []
     for _ in range(2):
         world, line = line_of(name, era, FULL)
-        took.append(cpu_s(lambda world=world, line=line: world.engine.line("time", line, world.now), times=1))  # type: ignore[misc]
+        took.append(cpu_s(partial(world.step, world.engine.replies.line, "time", line), times=1))
     assert min(took) < SLOWER * LONGEST_S
 
 
@@ -106,7 +107,7 @@ def test_no_line_takes_many_times_its_size(name: str) -> None:
     world, line = line_of(name, Era.MODERN, MANY)
     tracemalloc.start()
     try:
-        effects = world.engine.line("time", line, world.now)
+        effects = world.step(world.engine.replies.line, "time", line)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -122,7 +123,7 @@ def test_a_list_with_many_keys_or_items_takes_little(items: bytes) -> None:
     line = b'{"jsonrpc":"2.0","id":%d,"result":{%b"tools":[%b{}]}}' % (id, items * 3_000_000, b"{}," * 100)
     tracemalloc.start()
     try:
-        world.run(world.engine.line("time", line, world.now))
+        world.run(world.engine.replies.line, "time", line)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -137,7 +138,7 @@ def test_a_list_of_far_too_many_items_is_refused_before_they_are_made() -> None:
     before, line = world.engine.servers["time"].catalogue, line
     tracemalloc.start()
     try:
-        world.run(world.engine.line("time", line, world.now))
+        world.run(world.engine.replies.line, "time", line)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -148,10 +149,10 @@ def test_a_list_of_far_too_many_items_is_refused_before_they_are_made() -> None:
 def test_a_large_notification_is_counted_and_goes_nowhere() -> None:
     """Laws 6 and 9: results may be large, what is said unasked may not."""
     world, line = line_of("a log message", Era.LEGACY, MAX_TOLD_BYTES)
-    world.run(world.engine.line("time", line, world.now))
+    world.run(world.engine.replies.line, "time", line)
     assert world.engine.servers["time"].dropped["large.notification"] == 1
     world, line = line_of("a log message", Era.LEGACY, MAX_TOLD_BYTES - 100)
-    world.run(world.engine.line("time", line, world.now))
+    world.run(world.engine.replies.line, "time", line)
     assert world.engine.servers["time"].dropped["large.notification"] == 0
 
 
@@ -165,7 +166,6 @@ def test_no_request_of_the_full_size_holds_the_broker_up() -> None:
             world.start()
             client = world.client()
             header = wire.encode(wire.Request(1, id, "i-1", "time", "tools/call", None, 0, None))
-            peer = client.peer
-            work = lambda: world.engine.received(client.key, peer, header, body, world.now)  # noqa: B023, E731
+            work = partial(world.step, world.engine.clients.received, client.key, client.peer, header, body)
             took.append(cpu_s(work, times=1))
         assert min(took) < SLOWER * LONGEST_S

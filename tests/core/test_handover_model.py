@@ -149,17 +149,17 @@ class Handovers(RuleBasedStateMachine):
         return [call for call in process.calls if call["id"] not in process.answered]
 
     @rule()
-    @precondition(lambda self: not self.is_lost and not self.world.engine.closing)
+    @precondition(lambda self: not self.is_lost and not self.world.engine.clients.closing)
     def broker_drains(self) -> None:
-        self.world.run(self.world.engine.refuse_new(0.0))
+        self.world.run(self.world.engine.refuse_new)
 
     @rule(patient=st.booleans())
-    @precondition(lambda self: not self.is_lost and self.world.engine.closing and self.is_connected())
+    @precondition(lambda self: not self.is_lost and self.world.engine.clients.closing and self.is_connected())
     def broker_says_goodbye(self, patient: bool) -> None:
         if patient and not self.world.engine.is_drained:
             return
         self.cut_short = self.cut_short or not self.world.engine.is_drained
-        self.world.run(self.world.engine.goodbye("it ends", 0.0))
+        self.world.run(self.world.engine.clients.goodbye, "it ends")
         self.world.closed.clear()  # closed, but not broken: the client has yet to read why
 
     @rule(luck=st.integers(0, 3), arrived=st.integers(0, 9))
@@ -202,7 +202,7 @@ class Handovers(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """At the end a broker comes that lives: nobody waits for ever."""
-        if self.is_lost or self.world.engine.closing:
+        if self.is_lost or self.world.engine.clients.closing:
             self.is_lost = self.cut_short = True
             self.next_broker()
         for _ in range(10 + len(self.channels)):

@@ -18,7 +18,7 @@ def test_who_waits_for_a_server_that_is_removed_is_told_at_once() -> None:
     """Issue 6: what is at it may still end; what is not sent yet never will be."""
     world = ready(serialized=True)
     client, sent, waiting = two_calls(world)
-    world.run(world.engine.withdraw("time", world.now))
+    world.run(world.engine.registry.withdraw, "time")
     assert client.fault(waiting).code == Code.UNKNOWN_SERVER
     assert client.fault(client.call()).code == Code.UNKNOWN_SERVER
     assert client.endings(sent) == []
@@ -32,7 +32,7 @@ def test_who_waits_for_a_server_that_is_switched_off_is_told_at_once() -> None:
     world = ready(serialized=True)
     client, sent, waiting = two_calls(world)
     off = msgspec.structs.replace(world.config.servers["time"], enabled=False)
-    world.run(world.engine.retune(off, world.now))
+    world.run(world.engine.registry.retune, off)
     assert client.fault(waiting).code == Code.SERVER_DISABLED
     assert client.endings(sent) == []
 
@@ -42,7 +42,7 @@ def test_no_call_outlives_the_row_of_its_server() -> None:
     world = ready(serialized=True)
     client, sent, waiting = two_calls(world)
     world.processes.clear()
-    world.run(world.engine.remove("time", world.now))
+    world.run(world.engine.registry.remove, "time")
     assert client.fault(sent).code == Code.SERVER_DIED
     assert client.fault(waiting).code == Code.UNKNOWN_SERVER
     world.assert_empty()
@@ -54,7 +54,7 @@ def test_a_limit_that_is_lowered_ends_nothing() -> None:
     client, process = world.client(), world.processes["time"]
     ids = [client.call() for _ in range(3)]
     lower = msgspec.structs.replace(world.config.servers["time"], max_in_flight=1)
-    world.run(world.engine.retune(lower, world.now))
+    world.run(world.engine.registry.retune, lower)
     process.reply(process.calls[0], "a")
     assert len(process.calls) == 2
     process.reply(process.calls[1], "b")
@@ -68,9 +68,8 @@ def test_a_limit_that_is_raised_lets_in_who_waits() -> None:
     client, process = world.client(), world.processes["time"]
     client.call()
     client.call()
-    world.run(
-        world.engine.retune(msgspec.structs.replace(world.config.servers["time"], max_in_flight=2), world.now)
-    )
+    raised = msgspec.structs.replace(world.config.servers["time"], max_in_flight=2)
+    world.run(world.engine.registry.retune, raised)
     assert len(process.calls) == 2
 
 
@@ -81,7 +80,7 @@ def test_what_could_be_sent_again_is_not_where_its_server_was_removed() -> None:
     world.start()
     client = world.client()
     id = client.call()
-    world.run(world.engine.withdraw("time", world.now))
+    world.run(world.engine.registry.withdraw, "time")
     world.exit()
     fault = client.fault(id)
     assert (fault.code, fault.data["not_sent_again"]) == (Code.SERVER_DIED, "stopped")

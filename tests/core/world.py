@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from broker.config.loading import load
 from broker.config.schema import Config, ServerConfig
@@ -36,6 +36,11 @@ from client_shim import wire
 from tests.core.fake_server import Json, Process, Script
 from tests.core.residue import residue
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Arguments = TypeVarTuple("Arguments")
+
 INSTANCE = "i-1"
 ENDINGS = (wire.Result, wire.Error, wire.Fault)
 MAX_STEPS = 10_000
@@ -58,7 +63,7 @@ class Client:
     def send(self, header: bytes, body: bytes | None = None) -> None:
         """Send any bytes."""
         world = self._world
-        world.run(world.engine.received(self.key, self.peer, header, body, world.now))
+        world.run(world.engine.clients.received, self.key, self.peer, header, body)
 
     def hello(self, name: str = "page") -> wire.Message:
         """Say hello, for the answer."""
@@ -172,11 +177,11 @@ class World:
     def cut(self, client: Client) -> None:
         """The transport says that the connection is lost."""
         self.lost.add(client.key)
-        self.run(self.engine.lost(client.key, self.now))
+        self.run(self.engine.clients.lost, client.key)
 
     def managed(self, request: Manage, outcome: bytes | Refusal) -> None:
         """A management request was carried out."""
-        self.run(self.engine.managed(request.connection, request.client_id, outcome, self.now))
+        self.run(self.engine.clients.managed, request, outcome)
 
     # -- servers ----------------------------------------------------------------------------------
 
@@ -194,13 +199,13 @@ class World:
         lifecycle = self.lifecycles[name]
         assert lifecycle.on(Event.STOP, self.now) is Action.END
         lifecycle.on(Event.START, self.now)
-        self.run(self.engine.gone(name, lifecycle.reason, self.now))
+        self.run(self.engine.registry.gone, name, lifecycle.reason)
         if name not in self.slow_to_end:
             self.bury(name)
 
     def exit(self, name: str = "time", reason: str = "it exited with status 1") -> None:
         """Its process ends by itself."""
-        probing = self.lifecycles[name].state is State.HANDSHAKE and self.engine.probing(name)
+        probing = self.lifecycles[name].state is State.HANDSHAKE and self.engine.servers[name].probing
         self.feed(name, Event.LEGACY if probing else Event.EXITED, Ending(reason))
 
     def bury(self, name: str) -> None:
@@ -218,18 +223,29 @@ class World:
             self.ever.append(self.processes[name])
             self.spawned[name] += 1
             self.feed(name, Event.SPAWNED)
-            self.run(self.engine.spawned(name, self.now))
+            self.run(self.engine.registry.spawned, name)
         elif action is Action.END:
-            self.run(self.engine.gone(name, self.lifecycles[name].reason, self.now))
+            self.run(self.engine.registry.gone, name, self.lifecycles[name].reason)
             if name not in self.slow_to_end:
                 self.bury(name)
         elif action is Action.REST:
-            self.run(self.engine.rests(name, self.now))
+            self.run(self.engine.registry.rests, name)
 
     # -- effects and time -------------------------------------------------------------------------
 
-    def run(self, effects: list[Effect]) -> None:
-        """Do what the core wants done, then let the servers answer."""
+    def run(self, event: Callable[[Unpack[Arguments], float], object], *arguments: Unpack[Arguments]) -> None:
+        """Tell a part of the engine of an event, run the effects, and let the servers answer."""
+        self._do(self.step(event, *arguments))
+        self.settle()
+
+    def step(
+        self, event: Callable[[Unpack[Arguments], float], object], *arguments: Unpack[Arguments]
+    ) -> list[Effect]:
+        """Tell a part of the engine of an event, and return the effects."""
+        event(*arguments, self.now)
+        return self.engine.finish(self.now)
+
+    def _do(self, effects: list[Effect]) -> None:
         unfit = set()
         for effect in effects:
             if isinstance(effect, Send):
@@ -247,10 +263,9 @@ class World:
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
             elif isinstance(effect, CreditExhausted) and self.refills:
-                self.run(self.engine.refill(effect.connection, self.now))
+                self.run(self.engine.clients.refill, effect.connection)
             else:
                 self._record(effect)
-        self.settle()
 
     def _post(self, post: Send) -> None:
         assert post.connection not in self.closed, "sent to a closed connection"
@@ -278,7 +293,7 @@ class World:
                 return
             process, line = self.lines.popleft()
             if self.processes.get(process.name) is process:
-                self.run(self.engine.line(process.name, line, self.now))
+                self.run(self.engine.replies.line, process.name, line)
         raise AssertionError("the servers and the broker talk without an end")
 
     def wait(self, seconds: float) -> None:
@@ -293,7 +308,7 @@ class World:
             for name, lifecycle in self.lifecycles.items():
                 if lifecycle.wake_at is not None and lifecycle.wake_at <= self.now:
                     self.feed(name, Event.TIMEOUT)
-            self.run(self.engine.tick(self.now))
+            self.run(self.engine.tick)
         raise AssertionError("something is due without an end")
 
     def _due(self) -> float | None:

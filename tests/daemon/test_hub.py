@@ -10,7 +10,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from broker.core.clients.connections import Peer
-from broker.core.effects import Effect
 from broker.hub import LATE_S, Hub
 from client_shim import wire
 from tests.core.world import INSTANCE, World, ready
@@ -47,7 +46,7 @@ def with_a_call() -> tuple[World, Hub, Pipe]:
     world = ready()
     world.client().call(timeout_ms=600_000)
     hub, pipe = Hub(world.config, world.engine, lambda: world.now), Pipe()
-    hub.backends["time"] = pipe
+    hub.upstreams["time"] = pipe
     return world, hub, pipe
 
 
@@ -79,7 +78,7 @@ def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
     """Issue 4: `start` takes back a `stop` that still waits."""
 
     async def resumed(world: World, hub: Hub, scope: trio.CancelScope) -> None:
-        hub.resume("time")
+        hub.run(world.engine.registry.resume, "time")
 
     world, pipe, left = draining(resumed)
     assert (left, len(pipe.lines), world.engine.servers["time"].queue.running) == (2, 1, 2)
@@ -91,7 +90,7 @@ def test_the_wait_ends_with_its_time_or_with_the_server(ending: str) -> None:
 
     async def happens(world: World, hub: Hub, scope: trio.CancelScope) -> None:
         if ending == "death":
-            hub.gone("time", "it exited with status 1")
+            hub.run(world.engine.registry.gone, "time", "it exited with status 1")
 
     world, pipe, left = draining(happens)
     line = world.engine.servers["time"].queue
@@ -108,7 +107,9 @@ def test_the_wait_ends_with_its_time_or_with_the_server(ending: str) -> None:
 def ask(hub: Hub, id: int) -> None:
     """The client sends a call."""
     request = wire.Request(1, id, INSTANCE, "time", "tools/call", 600_000, 0, None)
-    hub.received(b"a", Peer(), wire.encode(request), b'{"name":"echo","arguments":{}}')
+    hub.step(
+        hub.engine.clients.received, b"a", Peer(), wire.encode(request), b'{"name":"echo","arguments":{}}'
+    )
 
 
 def test_what_comes_together_for_a_server_is_written_at_once() -> None:
@@ -133,16 +134,12 @@ def ticks_while_messages_pass(due: float | None) -> list[float]:
     told: list[float] = []
     world, _, pipe = with_a_call()
 
-    def tick(now: float) -> list[Effect]:
-        told.append(now)
-        return []
-
     def wake_at() -> float | None:
         return due if not told else None
 
     async def main() -> None:
         hub = Hub(world.config, world.engine)
-        hub.backends["time"] = pipe
+        hub.upstreams["time"] = pipe
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.tick)
             for id in range(2, 1004):
@@ -153,7 +150,7 @@ def ticks_while_messages_pass(due: float | None) -> list[float]:
             nursery.cancel_scope.cancel()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.engine, "tick", tick)
+        patch.setattr(world.engine, "tick", told.append)
         patch.setattr(world.engine, "wake_at", wake_at)
         trio.run(main, clock=MockClock(autojump_threshold=0))
     return told

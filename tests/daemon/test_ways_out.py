@@ -82,17 +82,17 @@ class Stage:
         world.start()
         self.address = address
         self.engine = world.engine
-        self.engine._effects._least = Level.ERROR
+        self.engine.effects._least = Level.ERROR
         self.server = Played()
         self.hub = Hub(world.config, world.engine, lambda: world.now)
-        self.hub.backends["time"] = self.server
+        self.hub.upstreams["time"] = self.server
         self.endpoint = Endpoint(address, world.config.limits, self.hub)
         self.hub.attach(self.endpoint, lambda request: None)
 
     def say(self, message: dict[str, Any]) -> None:
         """The server says something."""
-        self.hub.line("time", json.dumps({"jsonrpc": "2.0", **message}).encode())
-        self.hub.settle()
+        line = json.dumps({"jsonrpc": "2.0", **message}).encode()
+        self.hub.run(self.engine.replies.line, "time", line)
 
 
 async def until(so: Callable[[], bool]) -> None:
@@ -135,15 +135,16 @@ async def breaks(stage: Stage) -> None:
 
 async def cannot_be_reached(stage: Stage) -> None:
     """A send finds no route, before anything was told of the loss."""
-    drain, lose, lost = stage.endpoint._drain_monitor, stage.hub.lost, []
+    clients, drain, lost = stage.engine.clients, stage.endpoint._drain_monitor, []
+    lose = clients.lost
 
-    def lose_first(key: bytes) -> None:
+    def lose_first(key: bytes, now: float) -> None:
         lost.append(key)
-        lose(key)
+        lose(key, now)
 
     with a_client(stage) as peer:
         await until(lambda: bool(stage.server.got("resources/subscribe")))
-        stage.hub.lost = lose_first  # type: ignore[method-assign]
+        clients.lost = lose_first  # type: ignore[method-assign]
         stage.endpoint._drain_monitor = lambda: drain() if lost else None  # type: ignore[method-assign]
         peer.close()
         (call,) = stage.server.got("tools/call")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.__main__ import main
-from broker.core.engine import Engine
+from broker.core.servers.replies import Replies
 from broker.processes import process
 from broker.processes.process import Launcher
 from broker.upstream.stdio.pipe import Pipe
@@ -20,7 +20,7 @@ PLACES: dict[str, tuple[object, str]] = {
     "its last lines": (Pipe, "caught_up"),
     "its stderr": (StderrLog, "_take"),
     "its end": (process, "kill_tree"),
-    "the core": (Engine, "line"),
+    "the core": (Replies, "line"),
 }
 
 

@@ -144,9 +144,9 @@ class BrokerGame:
         elif how == 1 and has_process:
             world.restart(name)
         elif how == 2 and has_process:
-            world.run(world.engine.congested(name, bool(self.rng.randrange(2)), world.now))
+            world.run(world.engine.registry.congested, name, bool(self.rng.randrange(2)))
         elif how == 3:
-            world.engine.heard(name, world.now)
+            world.run(world.engine.registry.heard, name)
         elif how == 4:
             self._manage()
         elif how == 5:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import thread_time
 from typing import NamedTuple
@@ -203,13 +204,13 @@ def _once(shape: Shape, size: int) -> Cost:
         header = wire.encode(wire.Request(1, 1, INSTANCE, "time", "tools/call", None, 0, None))
         body = shape.make(size)
         return _measured(
-            lambda: world.engine.received(client.key, client.peer, header, body, world.now), size
+            partial(world.step, world.engine.clients.received, client.key, client.peer, header, body), size
         )
     line = shape.make(size)
     if shape.answers is not None:
         method = "tools/call" if shape.answers == "call" else shape.answers
         line = line.replace(b"%(id)d", b"%d" % process.got(method)[-1]["id"])
-    return _measured(lambda: world.engine.line("time", line, world.now), size)
+    return _measured(partial(world.step, world.engine.replies.line, "time", line), size)
 
 
 def _measured(step: Callable[[], object], size: int) -> Cost:

@@ -117,8 +117,8 @@ def test_what_peers_call_things_stays_in_its_place(client: str, tool: str, said:
     page.request("time", names[2] or "any")
     page.send(b"\xff")
     for line in (names[2], json.dumps({"jsonrpc": "2.0", "method": names[1]})):
-        world.run(world.engine.line("time", line.encode(), world.now))
-    world.run(world.engine.goodbye("over", world.now))
+        world.run(world.engine.replies.line, "time", line.encode())
+    world.run(world.engine.clients.goodbye, "over")
     assert {"client.connected", "frame.refused", "client.closed"} <= {note.event for note in world.notes}
     for note in world.notes:
         line = LineFormatter(journal=True).format(record(note.level, note.event, note.facts))

@@ -88,7 +88,8 @@ class Connections:
         """After so much it is time to give credit."""
         self._outbox_bytes = outbox_bytes
         self._by_key: dict[bytes, Connection] = {}
-        self._overflowing: list[Connection] = []
+        self.overflowing: list[Connection] = []
+        """Connections whose clients do not read; `finish` of the engine has them closed."""
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -172,12 +173,7 @@ class Connections:
         connection.outbox[slot] = (header, kept)
         connection.outbox_bytes += wire.cost(header, kept)
         if connection.outbox_bytes > self._outbox_bytes and len(connection.outbox) > 1:
-            self._overflowing.append(connection)
-
-    def overflowing(self) -> list[Connection]:
-        """The connections whose clients do not read, since this was asked last; they must be closed."""
-        connections, self._overflowing = self._overflowing, []
-        return connections
+            self.overflowing.append(connection)
 
     def credit(self, connection: Connection, read_bytes: int) -> list[Send]:
         """The client has read: what can go out now."""

@@ -101,7 +101,7 @@ class Clients:
                 key, Code.HELLO_FIRST, text, message.channel, message.id, now, is_late=self.closing
             )
 
-    def refill(self, key: bytes) -> None:
+    def refill(self, key: bytes, _: float) -> None:
         """Nothing is left to be read of a connection that had used up its credit."""
         self._flow.refill(key)
 
@@ -278,8 +278,9 @@ class Clients:
         """The number of management requests that are under way."""
         return len(self._managing)
 
-    def managed(self, key: bytes, client_id: int, outcome: bytes | Refusal, now: float) -> None:
+    def managed(self, request: Manage, outcome: bytes | Refusal, now: float) -> None:
         """A management request was carried out, or refused."""
+        key, client_id = request.connection, request.client_id
         channel = self._managing.pop((key, client_id))
         connection = self._connections.get(key)
         if connection is None:
@@ -327,8 +328,9 @@ class Clients:
             self._close(connection, CloseReason.SHUTDOWN, now, reason)
 
     def close_overflowing(self, now: float) -> None:
-        """Who does not read what it is sent is closed."""
-        for connection in self._connections.overflowing():
+        """Close the clients that do not read what they are sent."""
+        overflowing, self._connections.overflowing = self._connections.overflowing, []
+        for connection in overflowing:
             if self._connections.get(connection.key) is connection:
                 self._close(connection, CloseReason.CREDIT, now, "the client did not read what it was sent")
 

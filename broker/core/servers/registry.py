@@ -76,11 +76,15 @@ class Registry:
         self._table.clear()
         self._table.update(rows)
 
-    def retune(self, config: ServerConfig, now: float, *, renewed: bool) -> None:
-        """Its table has changed; `renewed`: so much that its next process is of another kind."""
+    def renew(self, config: ServerConfig, now: float) -> None:
+        """Use the changed table of a server, whose next process will be another program."""
+        self._table[config.name].outdated = True
+        self.retune(config, now)
+
+    def retune(self, config: ServerConfig, now: float) -> None:
+        """Use the changed table of a server, whose next process will be the same program."""
         server = self._table[config.name]
         server.retune(config)
-        server.outdated |= renewed
         if server.outdated and server.link is None:
             server.forget()
         if not config.runs:
@@ -151,10 +155,11 @@ class Registry:
         server.queue.held = congested
         self._dispatch.pump(server, now)
 
-    def probing(self, name: str) -> bool:
-        """Whether its exit now means that it is of the older era."""
-        link = self._table[name].link
-        return link is not None and link.probing
+    def resume(self, name: str, now: float) -> None:
+        """Give it calls again: it is not to be stopped after all."""
+        server = self._table[name]
+        server.queue.paused = False
+        self._dispatch.pump(server, now)
 
     def gone(self, name: str, reason: str, now: float) -> None:
         """Its process ends, or has ended, for this reason."""
@@ -178,11 +183,6 @@ class Registry:
         server.remembered = Era.LEGACY if again or link.probe_refused else None
         if again:
             self._replies.tolerate(server, Tolerated(Oddity.PROBE_HANG if link.hung else Oddity.PROBE_EXIT))
-
-    def hint(self, name: str) -> str:
-        """What may explain that it is not ready yet: what it was asked, and what it wrote."""
-        link = self._table[name].link
-        return link.hint if link is not None and not link.opened else ""
 
     def taken(self, name: str, now: float) -> None:
         """It has read all that was written to it."""

@@ -105,6 +105,16 @@ class Server:
         return self.link is not None and self.link.opened and not ending
 
     @property
+    def probing(self) -> bool:
+        """Whether an exit of its process now means that it is of the older era."""
+        return self.link is not None and self.link.probing
+
+    @property
+    def hint(self) -> str:
+        """What it was asked and what it wrote, if it is not ready; else empty."""
+        return self.link.hint if self.link is not None and not self.link.opened else ""
+
+    @property
     def era(self) -> Era:
         """Its era, or the older one while that is not known."""
         if self.catalogue is not None:

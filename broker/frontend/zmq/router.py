@@ -59,7 +59,7 @@ class Endpoint:
     """
 
     def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
-        self._hub = hub
+        self._hub, self._clients = hub, hub.engine.clients
         self._context = zmq.Context(io_threads=1)
         self._router = self._context.socket(zmq.ROUTER)
         _configure(self._router, limits)
@@ -147,7 +147,7 @@ class Endpoint:
 
     def _refill(self, keys: list[bytes]) -> None:
         for key in keys:
-            self._hub.refill(key)
+            self._hub.step(self._clients.refill, key)
 
     async def _park(self) -> None:
         self._parked = True
@@ -180,11 +180,11 @@ class Endpoint:
         frames, fd = self._frames_after(first.bytes), _descriptor(first)
         peer = self._greet(key, fd, first)
         if not is_routers_own(key):
-            self._hub.malformed(key, "a client must not set a routing id, the broker gives it one")
+            self._malformed(key, "a client must not set a routing id, the broker gives it one")
         elif fd is None:
-            self._hub.malformed(key, "a client must speak version 3 of ZMTP, as libzmq does from 4.0 on")
+            self._malformed(key, "a client must speak version 3 of ZMTP, as libzmq does from 4.0 on")
         elif peer is None:
-            self._hub.late()
+            self._hub.engine.counters.add("late.frame")  # its connection had broken before
         else:
             self._pass_on(key, peer, frames)
 
@@ -199,9 +199,13 @@ class Endpoint:
 
     def _pass_on(self, key: bytes, peer: Peer, frames: list[bytes]) -> None:
         if len(frames) >= _FRAMES:
-            self._hub.malformed(key, "a message has one frame or two, and this one has more")
+            self._malformed(key, "a message has one frame or two, and this one has more")
         else:
-            self._hub.received(key, peer, *frames)
+            body = frames[1] if len(frames) > 1 else None
+            self._hub.step(self._clients.received, key, peer, frames[0], body)
+
+    def _malformed(self, key: bytes, why: str) -> None:
+        self._hub.run(self._clients.malformed, key, why)
 
     def _greet(self, key: bytes, fd: int | None, frame: zmq.Frame) -> Peer | None:
         """Who sent this first message; `None` where its connection is over, or is none that may be."""
@@ -282,7 +286,8 @@ class Endpoint:
             if fd >= self._reserved or len(self._descriptors) > self._most:
                 self._descriptors.turn_away(fd)
                 shut(fd)  # without descriptors libzmq would abort the process
-                self._hub.turned_away(len(self._descriptors))
+                self._hub.engine.counters.add("turned-away")
+                logger.warning("connection.turned_away", extra={"most": len(self._descriptors)})
         self._tell_lost()
 
     def _lose_hung_up(self) -> None:
@@ -291,7 +296,7 @@ class Endpoint:
         held = {fd: key for fd, key in sits if fd is not None}
         for fd in hung_up(held):
             self.cut(held[fd])
-            self._hub.lost(held[fd])
+            self._hub.run(self._clients.lost, held[fd])
 
     def _tell_lost(self) -> None:
         """Tell the hub of one after the other: in the middle of that it may look here again."""
@@ -303,7 +308,7 @@ class Endpoint:
                 key = self._descriptors.lost.popleft()
                 self._rounds.forget(key)
                 self._refills.forget(key)
-                self._hub.lost(key)
+                self._hub.run(self._clients.lost, key)
         finally:
             self._telling = False
 

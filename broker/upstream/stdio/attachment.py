@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 import trio
 
@@ -64,10 +63,10 @@ class Attachment:
         self._process = process
         self._lifecycle = lifecycle
         self._log = log
-        self._hub = hub
+        self._hub, self._registry, self._replies = hub, hub.engine.registry, hub.engine.replies
+        self._spoke = False
         self._tell = tell
         self._max_message_bytes = max_message_bytes
-        self._take: Callable[[bytes], bool] = self._first_line
         self.read = trio.Event()
         """Set once the process has read what it was asked first."""
         self._max_waiting_bytes = 2 * max_message_bytes + _BESIDE_CALLS_BYTES
@@ -75,13 +74,13 @@ class Attachment:
             process.stdin,
             process.stdout,
             max_line_bytes=max_message_bytes + _ENVELOPE_BYTES,
-            congested=lambda congested: hub.congested(name, congested),
+            congested=lambda congested: hub.run(self._registry.congested, name, congested),
             max_waiting_bytes=self._max_waiting_bytes,
             overfull=self._overfull,
         )
 
     def _overfull(self) -> None:
-        self._hub.overfull(self._name)
+        self._hub.engine.counters.add("ended.not-reading")
         self._tell(Event.FAILED, Ending(_OVERFULL.format(self._max_waiting_bytes)))
 
     def begin(self, nursery: trio.Nursery, watchdog_s: float) -> None:
@@ -103,18 +102,21 @@ class Attachment:
         await trio.sleep(_STDIN_LOOK_S)
         while self._lifecycle.state is State.HANDSHAKE:
             if not self.pipe.unread():
-                self._hub.taken(self._name)
+                self._hub.run(self._registry.taken, self._name)
                 self.read.set()
             await trio.sleep(_STDIN_LOOK_S)
 
     def _heard(self) -> None:
         self._lifecycle.alive(trio.current_time())
-        self._hub.heard(self._name)
+        self._hub.run(self._registry.heard, self._name)
 
-    def _first_line(self, line: bytes) -> bool:
-        self._take = partial(self._hub.line, self._name)
-        self._lifecycle.alive(trio.current_time(), spoke=True)
-        return self._take(line)
+    def _line(self, line: bytes) -> bool:
+        """Handle one line. Return whether the next one must wait until the server is `_caught_up` with."""
+        if not self._spoke:
+            self._spoke = True
+            self._lifecycle.alive(trio.current_time(), spoke=True)
+        self._hub.step(self._replies.line, self._name, line)
+        return self._hub.engine.backlog.is_busy(self._name)
 
     async def _read(self) -> None:
         """Read until the process ends or closes its output, and say which it was."""
@@ -123,7 +125,7 @@ class Attachment:
 
             async def read() -> None:
                 try:
-                    await self.pipe.read(lambda line: self._take(line), self._hub.settle, self._caught_up)
+                    await self.pipe.read(self._line, self._hub.settle, self._caught_up)
                 except LineTooLong:
                     self._tell(Event.FAILED, Ending(_TOO_LONG.format(self._max_message_bytes)))
                 over.set()
@@ -159,7 +161,7 @@ class Attachment:
 
     def _is_legacy(self, status: ExitStatus | None) -> bool:
         """Whether it ended, or closed its output, because of the era probe, as some older servers do."""
-        asked = self._lifecycle.state is State.HANDSHAKE and self._hub.probing(self._name)
+        asked = self._lifecycle.state is State.HANDSHAKE and self._hub.engine.servers[self._name].probing
         return asked and (status is None or not status.never_ran)
 
     def _in_words(self, status: ExitStatus) -> str:

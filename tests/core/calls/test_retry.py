@@ -340,7 +340,7 @@ def test_when_the_broker_ends_a_call_that_was_begun_says_that_it_was() -> None:
     client = world.client()
     id = client.call()
     world.exit()
-    world.run(world.engine.goodbye("the broker is shutting down", world.now))
+    world.run(world.engine.clients.goodbye, "the broker is shutting down")
     fault = client.fault(id)
     assert (fault.code, fault.data["outcome"]) == (Code.SHUTTING_DOWN, "unknown")
 

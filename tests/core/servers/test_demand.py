@@ -117,6 +117,6 @@ def test_a_server_that_is_not_stopped_after_all_is_given_what_waited() -> None:
     client = world.client()
     id = client.call()
     assert not world.processes["time"].calls
-    world.run(world.engine.resume("time", world.now))
+    world.run(world.engine.registry.resume, "time")
     world.processes["time"].reply(world.processes["time"].calls[0], "ok")
     assert client.result(id) == "ok"

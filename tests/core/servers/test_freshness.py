@@ -178,7 +178,7 @@ def test_what_cannot_be_read_now_is_answered_at_once(why: str) -> None:
     world = there(0)
     client = world.client()
     if why == "full":
-        world.run(world.engine.congested("time", True, world.now))
+        world.run(world.engine.registry.congested, "time", True)
     else:
         world.stop()
     assert client.result(ask(client))

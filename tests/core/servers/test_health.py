@@ -113,7 +113,7 @@ def test_stderr_is_no_sign_of_life() -> None:
     world = at_rest()
     for _ in range(int(HUNG_S)):
         world.wait(1.0)
-        world.engine.heard("time", world.now)
+        world.run(world.engine.registry.heard, "time")
     assert state(world) is State.BACKOFF
 
 
@@ -233,7 +233,7 @@ def test_a_broker_that_did_not_run_itself_hears_what_came_meanwhile() -> None:
     world.wait(2 * WATCH_S)
     asked = process(world).got("ping")[-1]
     world.now += 1000.0
-    world.run(world.engine.tick(world.now))
+    world.run(world.engine.tick)
     assert state(world) is State.READY
     process(world).reply(asked, {})
     world.wait(WATCH_S)
