@@ -1,5 +1,7 @@
-"""The `mcp-broker` command and `python -m broker`. In the thin install, which has the command but not what it
-runs on, this says what to install; so it needs the standard library only.
+"""The `mcp-broker` command and `python -m broker`.
+
+The thin install has the command but not its dependencies. This module then prints what to install, so it
+imports the standard library only.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ CANNOT_WRITE, INTERRUPTED = 1, 130
 
 
 def main() -> int:
-    """Run the command line; the exit status. Neither a bad output nor an early Ctrl-C is a traceback."""
+    """Run the command line and return the exit status. A closed output or Ctrl-C shows no traceback."""
     try:
         _write_what_can_be_encoded()
         try:
@@ -62,7 +64,7 @@ def main() -> int:
 
 
 def _command() -> int:
-    """The command line; where the extra is not installed, say how to install it and return status 2."""
+    """Run the command line. Without the extra, print how to install it and return status 2."""
     missing = [name for name in DAEMON_PACKAGES if find_spec(name) is None]
     if missing:
         sys.stderr.write(hint(missing))
@@ -73,7 +75,7 @@ def _command() -> int:
 
 
 def _write_what_can_be_encoded() -> None:
-    """A character that the output does not have becomes its escape; an output that is closed takes all."""
+    """Escape characters that the output cannot encode; replace a closed output with /dev/null."""
     for name in ("stdout", "stderr"):
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
@@ -88,7 +90,7 @@ def _last_word(text: str) -> None:
 
 
 def _leave_nothing_to_write() -> None:
-    """What an output still holds that takes nothing more would be one more error when Python ends."""
+    """Flush the outputs. A closed one is replaced, so that Python reports no error at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,4 +1,4 @@
-"""What each server would run, and what stands in its way: for this user, or for the service."""
+"""Finds the program of each server and reports what prevents its start, for this user or for the service."""
 
 from __future__ import annotations
 
@@ -26,52 +26,52 @@ _OF_ALL = ("opt/*/bin", "snap/bin", "home/linuxbrew/.linuxbrew/bin")
 _MOST_PLACES = 3
 
 
-class Finding(NamedTuple):
-    """One line of the report; a bad one means that a server, or all, cannot be started."""
+class CheckLine(NamedTuple):
+    """One line of the report. `bad` is set if it means that a server cannot be started."""
 
     text: str
     bad: bool = False
 
 
-def findings(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | None) -> Iterator[Finding]:
-    """What becomes of every server, and what is wrong with who can read the config.
+def report(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | None) -> Iterator[CheckLine]:
+    """Yield the program or the fault of every server, then the faults of the config file's permissions.
 
     Args:
         path: the config file.
-        config: what it says.
-        environ: the variables that the broker would have.
-        unit: the service that is to run them; its user has to be able to.
+        config: its content.
+        environ: the environment that the broker would have.
+        unit: the service that will run the servers. Its user needs access to them.
     """
     folder = path.resolve().parent
     for server in config.servers.values():
-        yield from (Finding(problem, bad=True) for problem in server.faults)
+        yield from (CheckLine(problem, bad=True) for problem in server.faults)
         if server.runs:
             yield from _server(server, folder, environ, unit)
         elif not server.enabled:
-            yield Finding(say("off", server=server.name))
+            yield CheckLine(say("off", server=server.name))
     yield from _readers(path, unit)
 
 
 def _server(
     server: ServerConfig, folder: Path, environ: Mapping[str, str], unit: Unit | None
-) -> Iterator[Finding]:
+) -> Iterator[CheckLine]:
     try:
         program = program_of(server, folder=folder, environ=environ)
     except SpawnError as error:
-        yield Finding(say("runs", server=server.name, program=error), bad=True)
+        yield CheckLine(say("runs", server=server.name, program=error), bad=True)
         if isinstance(error, NoCommand):
             yield from _elsewhere(server.command, unit)
         return
     closed = next(_closed(server, program, folder, unit), None) if unit else None
     if unit is None or closed is None:
-        yield Finding(say("runs", server=server.name, program=program))
+        yield CheckLine(say("runs", server=server.name, program=program))
     else:
         facts = {"server": server.name, "program": program, "path": closed, "user": unit.user.name}
-        yield Finding(say("check_closed", **facts), bad=True)
+        yield CheckLine(say("check_closed", **facts), bad=True)
 
 
 def _closed(server: ServerConfig, program: str, folder: Path, unit: Unit) -> Iterator[Path]:
-    """What its user could not use: the folder, the program, its interpreter, files among the arguments."""
+    """Yield what the service's user cannot access: folder, program, interpreter, files named as arguments."""
     cwd = folder / (server.cwd or "")
     files = {cwd: os.X_OK, Path(program): os.X_OK, Path(os.path.realpath(program)): os.X_OK}
     for interpreter in needed_by(program, cwd, environment(server, unit.environ).get("PATH", os.defpath)):
@@ -81,27 +81,27 @@ def _closed(server: ServerConfig, program: str, folder: Path, unit: Unit) -> Ite
     return (path for path in found if path is not None)
 
 
-# --- what was not found ------------------------------------------------------------------------------
+# --- commands that are not in PATH -------------------------------------------------------------------
 
 
-def _elsewhere(command: str, unit: Unit | None) -> Iterator[Finding]:
-    """Where a command is that was not found, and what can be done."""
+def _elsewhere(command: str, unit: Unit | None) -> Iterator[CheckLine]:
+    """Yield where a command is installed that PATH does not have, and how to make it usable."""
     found = [*dict.fromkeys(_places(command))][:_MOST_PLACES]
     if not found:
         return
-    yield Finding("  " + say("check_elsewhere", places=", ".join(map(str, found))))
+    yield CheckLine("  " + say("check_elsewhere", places=", ".join(map(str, found))))
     if unit is None:
         return
     usable = [place for place in found if not unit.user.closed_at(place, os.X_OK)]
     if usable:
         path = f"{unit.environ['PATH']}:{usable[0].parent}"
-        yield Finding("  " + say("check_path", path=path))
+        yield CheckLine("  " + say("check_path", path=path))
     else:
-        yield Finding("  " + say("check_for_all", command=command, user=unit.user.name))
+        yield CheckLine("  " + say("check_for_all", command=command, user=unit.user.name))
 
 
 def _places(command: str) -> Iterator[Path]:
-    """Where people have commands that no service finds: the PATH of this shell, and their homes."""
+    """Yield where the command is outside of a service's PATH: in this shell's PATH, and in home folders."""
     homes = [Path.home(), Path("/root"), *sorted(Path("/home").glob("*"))]
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     folders += [found for home in homes for pattern in _OF_HOMES for found in _glob(home, pattern)]
@@ -112,25 +112,25 @@ def _places(command: str) -> Iterator[Path]:
 def _glob(folder: Path, pattern: str) -> list[Path]:
     try:
         return sorted(folder.glob(pattern))
-    except OSError:  # somebody else's home
+    except OSError:  # the home folder of another user
         return []
 
 
-# --- who can read the config -------------------------------------------------------------------------
+# --- permissions of the config file ------------------------------------------------------------------
 
 
-def _readers(path: Path, unit: Unit | None) -> Iterator[Finding]:
+def _readers(path: Path, unit: Unit | None) -> Iterator[CheckLine]:
     for file in unit.unread if unit else ():
-        yield Finding(say("check_unread", path=file))
+        yield CheckLine(say("check_unread", path=file))
     if unit is not None and (closed := unit.user.closed_at(path.resolve(), os.R_OK)):
         facts = {"path": path, "closed": closed, "user": unit.user.name}
-        yield Finding(say("check_config_closed", **facts), bad=True)
+        yield CheckLine(say("check_config_closed", **facts), bad=True)
     if path.stat().st_mode & stat.S_IROTH and (names := _secrets(path)):
-        yield Finding(say("check_secrets", path=path, names=", ".join(names)))
+        yield CheckLine(say("check_secrets", path=path, names=", ".join(names)))
 
 
 def _secrets(path: Path) -> list[str]:
-    """The keys under which something looks secret and stands in plain text."""
+    """Return the keys whose plain-text values look like secrets."""
     servers = tables(path)["servers"]
     named = {toml_key(name): table for name, table in servers.items()}
     found = [f"servers.{name}.env.{key}" for name, table in named.items() for key in secrets_in(table)]

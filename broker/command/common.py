@@ -1,4 +1,4 @@
-"""What the commands have in common: options, exit statuses, and a client of the running broker."""
+"""Shared by the commands: options, exit statuses, error output, and the client of the running broker."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from client_shim.errors import (
 )
 
 GiveUp = Callable[[str, int], NoReturn]
-"""Ends the command with a message and a status."""
+"""Ends the command with a message and an exit status."""
 
 BAD, USAGE, NO_BROKER = 1, 2, 3
-"""Exit statuses beside 0: it ran and the answer is bad; usage or config; no broker answers."""
+"""Exit statuses other than 0: the command ran with a bad result; usage or config error; no broker answers."""
 
 RECONNECT_S = 5.0
-"""How long a command that calls a server waits for the next broker, where the one that is there ends."""
+"""How long a command that calls a server waits for the next broker when the current one exits."""
 
-ASK_S = 0.2
-"""How long a command that waits for something lets pass before it asks again."""
+POLL_S = 0.2
+"""The interval between two requests of a command that waits for a state."""
 
 endpoint_option = click.option(
     "--endpoint",
@@ -51,22 +51,24 @@ def fail(message: str, status: int) -> NoReturn:
 
 
 def fail_by(error: BrokerError, speaks: int | None = None) -> NoReturn:
-    """End the command with what the broker or its client says, in English: a broker of another release may
-    say what this one does not know. Below it, to who reads Chinese, what such an error means.
+    """End the command with the error's text and exit status.
+
+    The text is English, because a broker of another release may send errors that this one cannot translate.
+    For Chinese readers the explanation of the error code follows.
     """
     chinese = language() if speaks is None else speaks
     fail("\n".join([str(error), *(in_chinese(error.code) if chinese else ())]), status_of(error))
 
 
 def status_of(error: BrokerError) -> int:
-    """The exit status that this error ends a command with."""
+    """Return the exit status for this error."""
     if isinstance(error, (InvalidEndpoint, InvalidRequest)):
         return USAGE
     return NO_BROKER if isinstance(error, Unavailable) else BAD
 
 
 def in_chinese(code: str) -> list[str]:
-    """What an error means and what to do, as docs/messages.zh-CN.md has it; nothing of a newer broker's."""
+    """Return what an error code means and what to do, as in docs/messages.zh-CN.md; empty if unknown."""
     import tomli
 
     sections = tomli.loads(Path(__file__).with_name("codes.toml").read_text(encoding="utf-8")).values()
@@ -79,9 +81,9 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 @contextmanager
 def client(endpoint: str | None, reconnect_s: float = 0.0) -> Iterator[BlockingClient]:
-    """A connected client; what goes wrong with it ends the command with the right status.
+    """Connect a client. A `BrokerError` within the block ends the command with the right exit status.
 
-    With `reconnect_s` a broker that ends in order is waited out, and the next one is asked.
+    With `reconnect_s` the client waits that long for the next broker when this one shuts down.
     """
     try:
         with BlockingClient(endpoint, reconnect_s=reconnect_s) as broker:
@@ -91,10 +93,10 @@ def client(endpoint: str | None, reconnect_s: float = 0.0) -> Iterator[BlockingC
 
 
 def tools_of(broker: BlockingClient, server: str) -> list[Any]:
-    """The list of one server; what its items are is not looked at.
+    """Return the tools of one server, unvalidated.
 
     Raises:
-        CallError: it cannot be had, or is not a list.
+        CallError: the request failed, or the result has no list.
     """
     result = broker.request(server, "tools/list")
     listed = result.get("tools") if isinstance(result, dict) else None
@@ -106,7 +108,7 @@ def tools_of(broker: BlockingClient, server: str) -> list[Any]:
 def tools_of_all(
     broker: BlockingClient, names: list[str], failed: dict[str, CallError]
 ) -> dict[str, list[Any]]:
-    """The lists of these servers. One that cannot be had goes to `failed`, and costs the others nothing."""
+    """Return the tools of these servers; put the error of each failed request into `failed`."""
     found = {}
     for name in names:
         try:

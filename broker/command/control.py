@@ -1,4 +1,4 @@
-"""The commands that change what runs: `stop`, `start`, `restart` of a server, and `reload` of the config."""
+"""The commands that control servers: `stop`, `start`, `restart`, and `reload` of the config."""
 
 from __future__ import annotations
 
@@ -9,55 +9,59 @@ from typing import Any
 
 import click
 
-from broker.command.common import ASK_S, BAD, client, endpoint_option, json_option
+from broker.command.common import BAD, POLL_S, client, endpoint_option, json_option
 from broker.command.output import echo, echo_json
 from broker.command.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
 
 _SETTLED = ("ready", "backoff", "broken", "stopped", "disabled", "misconfigured")
-"""The states that a server leaves by itself after a while, or never."""
+"""The states in which a command stops waiting for a server."""
 
 QUIET_S = 5.0
-"""So long a command waits for a server without a word. One that downloads may take minutes."""
+"""How long a command waits for a server before it says so. A server that downloads may take minutes."""
+
+
+def _control(command: str, help: str) -> click.Command:
+    """Return the command that sends this management request for one server."""
+
+    @click.command(command, help=help)
+    @click.argument("server")
+    @endpoint_option
+    @json_option
+    def run(server: str, endpoint: str | None, as_json: bool) -> None:
+        goal = "stopped" if command == "stop" else "ready"
+        with client(endpoint) as broker:
+            reply = broker.request(MANAGEMENT, command, {"server": server})
+            reply |= _settled(broker, [reply["server"]]).get(reply["server"], {"state": "stopped"})
+        if as_json:
+            echo_json(reply)
+        elif reply.get("already"):
+            echo(say("ran_already", server=server))
+        else:
+            echo(say("controlled", **{**reply, "state": say(reply["state"])}))
+        if reply["state"] != goal:
+            if reply.get("last_error"):
+                echo(say("last_error", server=server, error=reply["last_error"]), err=True)
+            sys.exit(BAD)
+
+    return run
+
+
+stop = _control("stop", "Stop a SERVER until `start` or `restart`.")
+start = _control("start", "Start a SERVER that is stopped, broken, or waiting for its next try.")
+restart = _control("restart", "Stop a SERVER and start it again. Waiting calls are served afterwards.")
 
 
 @click.command()
-@click.argument("server")
 @endpoint_option
 @json_option
-def stop(server: str, endpoint: str | None, as_json: bool) -> None:
-    """End a SERVER, and keep it ended until `start` or `restart`."""
-    _move("stop", server, endpoint, as_json=as_json)
-
-
-@click.command()
-@click.argument("server")
-@endpoint_option
-@json_option
-def start(server: str, endpoint: str | None, as_json: bool) -> None:
-    """Start a SERVER that is stopped, broken, or waiting for its next try."""
-    _move("start", server, endpoint, as_json=as_json)
-
-
-@click.command()
-@click.argument("server")
-@endpoint_option
-@json_option
-def restart(server: str, endpoint: str | None, as_json: bool) -> None:
-    """End a SERVER and start it again; what waits for it is served then."""
-    _move("restart", server, endpoint, as_json=as_json)
-
-
-@click.command()
-@endpoint_option
-@json_option
-@click.option("--no-wait", is_flag=True, help="Do not wait until the servers are ready that were started.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the started servers are ready.")
 def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
-    """Carry out what has changed in the config file; all the rest goes on.
+    """Apply the changes of the config file. Unchanged servers keep running.
 
-    Exit status 1 if the file has a mistake, or if a server is not ready that was started by this. A mistake
-    in the values of one server is about that server only; with any other, nothing changes.
+    Exit status 1 if the file has a mistake, or if a server started by the reload is not ready. A mistake in
+    the values of one server affects that server only; with any other mistake nothing changes.
     """
     with client(endpoint) as broker:
         done = broker.request(MANAGEMENT, "reload")
@@ -79,19 +83,19 @@ def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
 
 
 def _settled(broker: BlockingClient, names: list[str]) -> dict[str, dict[str, Any]]:
-    """State and last error of these servers, once none of them is on its way to another state."""
-    told_at = time.monotonic() + QUIET_S
+    """Wait until all these servers are in a settled state; return the state and last error of each."""
+    notice_at = time.monotonic() + QUIET_S
     while True:
         known = broker.request(MANAGEMENT, "servers")["servers"] if names else []
         seen = {one["name"]: {key: one[key] for key in ("state", "last_error")} for one in known}
         states = {name: seen[name] for name in names if name in seen}
-        under_way = [name for name, about in states.items() if about["state"] not in _SETTLED]
-        if not under_way:
+        pending = [name for name, about in states.items() if about["state"] not in _SETTLED]
+        if not pending:
             return states
-        if time.monotonic() >= told_at:
-            echo(say("still_waiting", servers=", ".join(under_way)), err=True)
-            told_at = math.inf
-        time.sleep(ASK_S)
+        if time.monotonic() >= notice_at:
+            echo(say("still_waiting", servers=", ".join(pending)), err=True)
+            notice_at = math.inf
+        time.sleep(POLL_S)
 
 
 def _show_reload(done: dict[str, Any]) -> None:
@@ -111,25 +115,7 @@ def _show_reload(done: dict[str, Any]) -> None:
             echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
     if done["adjusted"]:
         echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
-    for waits in done["restart_needed"]:
-        echo(say("restart_needed", key=waits["path"], why=waits["why"]))
+    for key in done["restart_needed"]:
+        echo(say("restart_needed", key=key["path"], why=key["why"]))
     count = sum(one["what"] != "removed" for one in done["servers"])
     echo(say("reloaded", path=done["config"], count=count))
-
-
-def _move(command: str, server: str, endpoint: str | None, *, as_json: bool) -> None:
-    """Carry out one of the three, and wait until the server is where it was to go. Exit status 1 if not."""
-    goal = "stopped" if command == "stop" else "ready"
-    with client(endpoint) as broker:
-        moved = broker.request(MANAGEMENT, command, {"server": server})
-        moved |= _settled(broker, [moved["server"]]).get(moved["server"], {"state": "stopped"})
-    if as_json:
-        echo_json(moved)
-    elif moved.get("already"):
-        echo(say("ran_already", server=server))
-    else:
-        echo(say("moved", **{**moved, "state": say(moved["state"])}))
-    if moved["state"] != goal:
-        if moved.get("last_error"):
-            echo(say("last_error", server=server, error=moved["last_error"]), err=True)
-        sys.exit(BAD)

@@ -1,4 +1,4 @@
-"""`mcp-broker import`: a `broker.toml` out of the files that other hosts keep their MCP servers in."""
+"""The command `mcp-broker import`: turns the config files of MCP hosts into a `broker.toml`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from broker.command.common import BAD, USAGE, fail
 from broker.command.output import echo
 
 if TYPE_CHECKING:
-    from broker.command.importing.entry import Remark
-    from broker.command.importing.plan import Imported, Plan, Prefer, Source
+    from broker.command.importing.conversion import Remark
+    from broker.command.importing.plan import Imported, ImportPlan, Prefer, Source
     from broker.command.importing.shapes import Table
     from broker.config.schema import ServerConfig
 
 UNIT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The PATH of a systemd unit that sets none: systemd.exec(5), $PATH."""
+"""The default PATH of a systemd unit: systemd.exec(5), $PATH."""
 
 _COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
 
@@ -37,21 +37,21 @@ _COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
     help="The file to write.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the file instead of writing it.")
-@click.option("--force", is_flag=True, help="Write over the file that is there; it is kept as .bak.")
-@click.option("--merge", is_flag=True, help="Add to the file that is there; a copy of it is kept as .bak.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file; keep it as .bak.")
+@click.option("--merge", is_flag=True, help="Add to an existing file; keep a copy of it as .bak.")
 @click.option(
-    "--prefer", type=click.Choice(["first", "last"]), help="Which file counts where two define one server."
+    "--prefer", type=click.Choice(["first", "last"]), help="The file to take if two define the same server."
 )
 @click.option(
     "--path",
     "search_path",
     metavar="PATH",
-    help="Look the commands up in the PATH that the broker's service has, instead of the current one.",
+    help="Look commands up in this PATH, that of the broker's service, instead of the current one.",
 )
 @click.option(
     "--secrets-as-variables",
     is_flag=True,
-    help="Write ${NAME} for each secret in env, and tell which variables have to be set.",
+    help="Write ${NAME} for each secret in env, and list the variables to set.",
 )
 def import_(
     files: tuple[Path, ...],
@@ -66,9 +66,9 @@ def import_(
     """Turn the servers of other hosts' files into a broker.toml.
 
     FILE is mcp_servers.json of Open-LLM-VTuber, or the file of Claude, Cursor, VS Code, Windsurf, Cline,
-    Codex, OpenCode, Zed, Continue, Gemini, Goose, LibreChat and others: JSON, which may have comments, TOML
-    or YAML. It may also be a piece of one, or lines such as `claude mcp add ...`. Without FILE, or for -,
-    standard input is read.
+    Codex, OpenCode, Zed, Continue, Gemini, Goose, LibreChat and others: JSON (comments are allowed), TOML or
+    YAML. It may also be a fragment, or lines such as `claude mcp add ...`. Without FILE, or for -, standard
+    input is read.
     """
     from broker.command.importing.files import new_text, read_old, servers_there
     from broker.command.importing.reading import FileProblem
@@ -80,7 +80,7 @@ def import_(
         _refuse(output, overwrites=dry_run or force or merge)
         old = read_old(output) if merge and os.path.exists(output) else ""
         there = servers_there(old, output)
-        plan = _plan(sources, Here(search_path), there, prefer, secrets_as_variables)
+        plan = _plan(sources, LocalMachine(search_path), there, prefer, secrets_as_variables)
         _tell(plan.remarks)
         if plan.servers:
             header = say("import_header", files=", ".join(map(str, files or ["<stdin>"])))
@@ -95,14 +95,14 @@ def import_(
 
 
 def say(word: str, **facts: object) -> str:
-    """A text of an import, which no other command pays for."""
+    """Return a text of `importing.texts`, which other commands do not import."""
     from broker.command.importing import texts
 
     return texts.say(word, **facts)
 
 
-class Here:
-    """This machine, as a broker would see it that has `path` for its PATH."""
+class LocalMachine:
+    """This machine, as seen by a broker with this PATH."""
 
     def __init__(self, path: str | None) -> None:
         self.path = path or os.environ.get("PATH", os.defpath)
@@ -110,16 +110,16 @@ class Here:
         self.home = os.path.expanduser("~")
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Return whether this file or folder exists."""
         return os.path.exists(path)
 
     def program(self, server: ServerConfig, folder: str) -> str:
-        """What the broker would run, found by the broker's own code.
+        """Return the program that the broker would run, found by the broker's own code.
 
         Raises:
-            NotFoundHere: it would not run it.
+            NotFoundHere: the broker could not start it.
         """
-        from broker.command.importing.entry import NotFoundHere
+        from broker.command.importing.conversion import NotFoundHere
         from broker.processes.program import SpawnError, program_of
 
         try:
@@ -131,7 +131,7 @@ class Here:
 
 
 def _refuse(output: Path, *, overwrites: bool) -> None:
-    """End the command where it would lose a file."""
+    """End the command if it would overwrite a file without being told to."""
     if not os.path.exists(output):
         return
     if not os.path.isfile(output):
@@ -141,7 +141,7 @@ def _refuse(output: Path, *, overwrites: bool) -> None:
 
 
 def _piped() -> tuple[Path, ...]:
-    """Standard input, where something is written to it."""
+    """Return standard input as the file, unless it is a terminal."""
     if sys.stdin is None or sys.stdin.isatty():
         fail(say("import_no_input"), USAGE)
     return (Path("-"),)
@@ -161,11 +161,11 @@ def _sources(files: Iterable[Path]) -> list[Source]:
 
 def _plan(
     sources: Sequence[Source],
-    here: Here,
+    here: LocalMachine,
     there: Sequence[Imported],
     prefer: Prefer | None,
     secrets_as_variables: bool,
-) -> Plan:
+) -> ImportPlan:
     from broker.command.importing.plan import Clash, plan
 
     try:
@@ -176,7 +176,7 @@ def _plan(
 
 
 def _finish(output: Path, text: str, servers: Mapping[str, Table], *, dry_run: bool) -> None:
-    """Write the text or print it, and tell what its reader has to do now."""
+    """Write or print the text, then say what to do next."""
     from broker.command.importing.files import write
     from broker.command.importing.secrets import has_secret_args, secrets_in
 

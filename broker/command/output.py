@@ -1,72 +1,87 @@
-r"""The one way out of the commands: nothing that they print has a raw control character.
+r"""Prints the output of all commands, without raw control characters.
 
-What servers, config files and other programs say may hold escape sequences that set a title, clear the
-screen, write to the clipboard (OSC 52) or turn the direction of writing. They are shown as escapes such as
-`\u001b`, on a terminal and into a pipe, for what is in a file is shown on a terminal later.
-`broker.command.tables` draws with rich; it makes its texts with `printable` too.
+Texts of servers, config files and other programs may hold escape sequences that set a title, clear the
+screen, write to the clipboard (OSC 52) or reverse the text direction. They are shown as escapes such as
+`\u001b`, on a terminal and in a pipe, because a file may be shown on a terminal later.
+
+Lines and tables are drawn by rich on a terminal (`broker.command.tables`) and as plain text elsewhere,
+because importing rich takes as long as everything else that a command does.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from typing import NamedTuple
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import click
 
-from client_shim.text import printable, printable_json
+from broker.command.layout import Grid, Line, Part
+from client_shim.text import on_one_line, printable, printable_json
 
 
 def echo(text: object, *, err: bool = False, colour: str | None = None, end: bool = True) -> None:
-    """Print a text, in this colour where the output is a terminal; without a line end if `end` is false."""
+    """Print a text. `colour` is used on a terminal only; `end` adds a line end."""
     safe = printable(str(text))
     click.echo(safe if colour is None else click.style(safe, fg=colour), err=err, nl=end)
 
 
 def echo_json(value: object, *, indent: int | None = 2) -> None:
-    """Print a value as JSON. What `echo` would escape is escaped as JSON has it: the value stays the same."""
+    """Print a value as JSON, with control characters as JSON escapes."""
     click.echo(printable_json(json.dumps(value, ensure_ascii=False, indent=indent)))
 
 
-WIDTH = 100
-"""Nothing is drawn wider than this, so that a report pastes well."""
+def show(parts: Iterable[Part]) -> None:
+    """Print lines and tables: with rich on a terminal, as plain text elsewhere."""
+    if sys.stdout.isatty():
+        from broker.command import tables
+
+        tables.show(parts)
+        return
+    for part in parts:
+        for line in [f"{' ' * part.indent}{part.text}"] if isinstance(part, Line) else _plain(part):
+            echo(line)
 
 
-_MANY = 8
+@contextmanager
+def live() -> Iterator[Callable[[Iterable[Part]], None]]:
+    """Yield a function that redraws the screen; without a terminal it prints each drawing below the last."""
+    if not sys.stdout.isatty():
+        yield show
+        return
+    from broker.command import tables
+
+    with tables.live() as draw:
+        yield draw
 
 
-class Line(NamedTuple):
-    """Some text, and how it looks where that can be shown."""
-
-    text: str
-    style: str = ""
-
-
-class Column(NamedTuple):
-    """A column: figures stand at its right, long text is folded, to this width where one is given."""
-
-    name: str
-    right: bool = False
-    folds: bool = False
-    width: int | None = None
-
-
-class Grid(NamedTuple):
-    """A table."""
-
-    columns: list[Column]
-    rows: list[list[Line]]
-    title: str = ""
-
-    @property
-    def is_tight(self) -> bool:
-        """Whether it has so many columns that there is hardly room between them."""
-        return len(self.columns) > _MANY
+def _plain(grid: Grid) -> Iterator[str]:
+    """Yield the lines of a table whose columns are as wide as their longest cell."""
+    if grid.title:
+        yield grid.title
+    texts = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
+    cells = [[on_one_line(text) for text in row] for row in texts]
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (
+            " " * (widest - display_width(cell)) + cell
+            if column.right
+            else cell + " " * (widest - display_width(cell))
+            for cell, column, widest in zip(row, grid.columns, widths, strict=True)
+        )
+        yield (" " if grid.is_tight else "  ").join(padded).rstrip()
+    if grid.title:
+        yield ""
 
 
-Part = Line | Grid
+def display_width(text: str) -> int:
+    """Return the terminal columns of a text: Chinese characters take two, combining marks none."""
+    return len(text) if text.isascii() else sum(map(_width_of, text))
 
 
-def width() -> int:
-    """How wide it may be drawn."""
-    return min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+def _width_of(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

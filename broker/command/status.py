@@ -1,19 +1,14 @@
-"""What `status` and `tools` tell people: lines and tables, drawn by rich on a terminal and plain elsewhere.
-
-A pipe or a file has no use for rich, and to import it takes as long as all else that the command does.
-"""
+"""The lines and tables that `status` and `tools` print."""
 
 from __future__ import annotations
 
 import math
 import sys
-import textwrap
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from broker.command.output import WIDTH, Column, Grid, Line, Part, echo, width
+from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
+from broker.command.output import display_width
 from broker.command.words import WORDS, fill, say
 from client_shim.text import on_one_line, shown
 
@@ -29,7 +24,7 @@ _COLOURS = {
     "broken": "bold red",
     "misconfigured": "bold red",
 }
-_QUIET = "yellow"
+_OTHER_STATES = "yellow"
 
 _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "pid": lambda server: str(server["pid"] or "-"),
@@ -43,11 +38,11 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "cpu": lambda server: _cpu(server["cpu_s"]) if server["pid"] else "-",
     "memory": lambda server: size(server["rss_bytes"]) if server["rss_bytes"] else "-",
 }
-"""word → the cell of a server."""
+"""word → the cell of a server's row."""
 
 
 def _cpu(seconds: float) -> str:
-    """Processor time: a server that does nothing for a day takes a few seconds."""
+    """Return a processor time, with tenths of a second below a minute."""
     return duration(seconds) if seconds >= 60 else f"{seconds:.1f}s"
 
 
@@ -56,22 +51,22 @@ def _ms(milliseconds: float) -> str:
 
 
 def _count(number: int) -> str:
-    """Whole up to a hundred thousand, then in thousands."""
+    """Return a count, in thousands from 100,000 on."""
     return str(number) if number < 100_000 else f"{number // 1000}k"
 
 
-_FITTING = {
+_COLUMNS_BY_WIDTH = {
     WIDTH: tuple(_COLUMNS),
     64: ("pid", "processes", "calls", "memory"),
     48: ("pid", "memory"),
     0: ("memory",),
 }
-"""What a terminal of this width and more gets: better a few columns whole than all of them cut."""
+"""The columns that fit a terminal of at least this width: fewer, so that none is cut."""
 
 
-def status(seen: dict[str, Any]) -> list[Part]:
-    """The broker in a line, its servers in a table, and below what is wrong."""
-    broker, servers = seen["broker"], seen["servers"]
+def status_parts(snapshot: dict[str, Any]) -> list[Part]:
+    """Return the output of `status`: a line about the broker, the table of servers, and the faults below."""
+    broker, servers = snapshot["broker"], snapshot["servers"]
     head = say(
         "broker_line",
         version=broker["version"],
@@ -81,25 +76,25 @@ def status(seen: dict[str, Any]) -> list[Part]:
         clients=broker["clients"],
         endpoint=broker["endpoint"],
     )
-    wanted = [server for server in servers if server["state"] != "disabled"]
-    ready = sum(server["state"] == "ready" for server in wanted)
-    word = "all_ready" if ready == len(wanted) != 1 else "some_ready"
-    tail = Line(say(word, ready=ready, count=len(wanted)), "green" if ready == len(wanted) else "yellow")
-    stopped = [one["name"] for one in wanted if one["stopped_by_hand"]]
-    down = [one for one in wanted if one["state"] not in ("ready", "misconfigured")]
+    enabled = [server for server in servers if server["state"] != "disabled"]
+    ready = sum(server["state"] == "ready" for server in enabled)
+    word = "all_ready" if ready == len(enabled) != 1 else "some_ready"
+    tail = Line(say(word, ready=ready, count=len(enabled)), "green" if ready == len(enabled) else "yellow")
+    stopped = [one["name"] for one in enabled if one["stopped_by_hand"]]
+    down = [one for one in enabled if one["state"] not in ("ready", "misconfigured")]
     failed = [one for one in down if not one["stopped_by_hand"] and one["last_error"]]
-    why = [line for server in failed for line in _error(server)]
+    faults = [line for server in failed for line in _error(server)]
     if failed:
-        why.append(Line(say("what_next")))
-    why += [line for one in servers for line in _misconfigured(one)]
-    why += [line for one in wanted if one.get("start") for line in _starting(one)]
-    why += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
-    why += [line for server in wanted for line in _warnings(server)]
-    return [Line(head), Line(""), _servers(servers), Line(""), *why, *_config(broker), tail]
+        faults.append(Line(say("what_next")))
+    faults += [line for one in servers for line in _misconfigured(one)]
+    faults += [line for one in enabled if one.get("start") for line in _starting(one)]
+    faults += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
+    faults += [line for server in enabled for line in _warnings(server)]
+    return [Line(head), Line(""), _servers(servers), Line(""), *faults, *_config(broker), tail]
 
 
 def _config(broker: dict[str, Any]) -> list[Line]:
-    """What is wrong with the config file, or has no effect yet."""
+    """Return the mistakes of the config file, and the keys that wait for a restart."""
     lines, error = [], broker["config_error"]
     if error is not None:
         refused = say("config_refused", path=broker["config"], since=duration(error["since_s"]))
@@ -110,7 +105,7 @@ def _config(broker: dict[str, Any]) -> list[Line]:
 
 
 def _error(server: dict[str, Any]) -> Iterator[Line]:
-    """Why a server is not ready, when it is tried again, and below the last that it wrote."""
+    """Yield why a server is not ready and when it is tried again, then its last output."""
     name, retry_s = server["name"], server["retry_after_s"]
     text = say("last_error", server=name, error=_reason(server))
     if retry_s is not None:
@@ -125,7 +120,7 @@ def _error(server: dict[str, Any]) -> Iterator[Line]:
 
 
 def _misconfigured(server: dict[str, Any]) -> Iterator[Line]:
-    """The mistakes in its table, and what they cost."""
+    """Yield the mistakes in a server's table and their effect."""
     problems = server.get("config_problems", [])
     if problems and server["state"] != "disabled":
         word = "left_out" if server["state"] == "misconfigured" else "kept"
@@ -133,7 +128,7 @@ def _misconfigured(server: dict[str, Any]) -> Iterator[Line]:
 
 
 def _starting(server: dict[str, Any]) -> Iterator[Line]:
-    """How long a start has taken and may take, and below the newest that it wrote."""
+    """Yield how long a start has taken and may take, then the newest output."""
     start, since = server["start"], duration(server["start"]["since_s"])
     if start["extended"]:
         most = duration(start["at_most_s"])
@@ -146,26 +141,26 @@ def _starting(server: dict[str, Any]) -> Iterator[Line]:
 
 
 def _lines(server: dict[str, Any]) -> Iterator[Line]:
-    return (Line(f"    {line}", "dim") for line in server.get("last_lines", []))
+    return (Line(line, "dim", indent=4) for line in server.get("last_lines", []))
 
 
 def _kind(name: str) -> Kind | None:
-    """The texts of a kind of oddity, `None` for one of a newer broker. Only who needs them loads msgspec."""
+    """Return the texts of a tolerance; `None` if only a newer broker knows it. The import loads msgspec."""
     from broker.base.tolerances import KINDS, Oddity
 
     return KINDS[Oddity(name)] if name in {oddity.value for oddity in Oddity} else None
 
 
 def _warnings(server: dict[str, Any]) -> Iterator[Line]:
-    """What is put up with in what a server writes, where somebody should know of it."""
+    """Yield the deviations from the protocol that the broker tolerates of a server."""
     for warning in server.get("warnings", []):
         kind = _kind(warning["kind"])
         text = fill((kind.english, kind.chinese), **warning["facts"]) if kind else warning["text"]
-        yield Line(say("puts_up_with", server=server["name"], what=text), "yellow")
+        yield Line(say("tolerates", server=server["name"], what=text), "yellow")
 
 
 def _reason(server: dict[str, Any]) -> str:
-    """Why, as the broker has it in English; in Chinese before it, where it is one of the frequent causes."""
+    """Return a server's last error. The broker writes it in English; frequent causes are put into Chinese."""
     error, cause = str(server["last_error"]), server["last_cause"]
     word = f"cause_{cause['word']}" if cause else ""
     if word not in WORDS:
@@ -176,13 +171,13 @@ def _reason(server: dict[str, Any]) -> str:
 
 
 def _servers(servers: list[dict[str, Any]]) -> Grid:
-    words = next(words for least, words in _FITTING.items() if width() >= least)
+    words = next(words for least, words in _COLUMNS_BY_WIDTH.items() if width() >= least)
     columns = [Column(say("server"), folds=True, width=24), Column(say("state"))]
     columns += [Column(say(word), right=True) for word in words]
     rows = [
         [
             Line(server["name"]),
-            Line(say(server["state"]), _COLOURS.get(server["state"], _QUIET)),
+            Line(say(server["state"]), _COLOURS.get(server["state"], _OTHER_STATES)),
             *(Line(_COLUMNS[word](server)) for word in words),
         ]
         for server in servers
@@ -190,34 +185,26 @@ def _servers(servers: list[dict[str, Any]]) -> Grid:
     return Grid(columns, rows)
 
 
-def tools(server: str, listed: list[Any]) -> list[Part]:
-    """One server's tools, their arguments, and what they are for; whatever it sent in the place of that."""
+def tools_parts(server: str, listed: list[Any]) -> list[Part]:
+    """Return the output of `tools` for one server: signatures and descriptions, malformed items included."""
     if not listed:
         return [Line(say("no_tools", server=server))]
     rows = [
         [Line(on_one_line(_signature(tool))), Line(str(_field(tool, "description") or "").strip())]
         for tool in listed
     ]
-    widest = max(_columns(signature.text) for signature, _ in rows)
-    if sys.stdout.isatty() and (width() < _TOOLS_WIDTH or widest + _ROOM > width()):
-        below = [
-            part for signature, about in rows for part in (signature, Line(_indented(about.text), "dim"))
-        ]
+    widest = max(display_width(signature.text) for signature, _ in rows)
+    if sys.stdout.isatty() and (width() < _TOOLS_WIDTH or widest + _DESCRIPTION_WIDTH > width()):
+        below = [line for signature, about in rows for line in (signature, Line(about.text, "dim", indent=4))]
         return [Line(server, "bold"), *(line for line in below if line.text), Line("")]
     return [Grid([Column(say("tools")), Column("", folds=True)], rows, title=server)]
 
 
 _TOOLS_WIDTH = 70
-"""On a terminal with less, a description stands below its signature;"""
+"""The terminal width below which a description stands below its signature instead of beside it."""
 
-_ROOM = 30
-"""so it does where less than this is left beside the longest."""
-
-
-def _indented(text: str) -> str:
-    """Its paragraphs, four columns to the right."""
-    room = max(20, width() - 4)
-    return textwrap.indent("\n".join(textwrap.fill(line, room) for line in text.splitlines()), "    ")
+_DESCRIPTION_WIDTH = 30
+"""The width that a description needs beside the longest signature."""
 
 
 def _field(tool: object, name: str) -> Any:
@@ -230,7 +217,7 @@ def _signature(tool: object) -> str:
 
 
 def _arguments(schema: object) -> str:
-    """The arguments that a JSON schema names; `…` where it cannot be read as one."""
+    """Return the arguments that a JSON schema names; `…` if it is not a schema."""
     if schema is None:
         return ""
     named, required = _field(schema, "properties"), _field(schema, "required")
@@ -241,7 +228,7 @@ def _arguments(schema: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span in its two largest units, as people say it."""
+    """Return a time span in its two largest units."""
     left = int(seconds)
     parts: list[str] = []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
@@ -252,60 +239,5 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes in MiB."""
+    """Return a number of bytes in MiB."""
     return f"{count / 1024**2:.1f}M"
-
-
-# -- showing it -----------------------------------------------------------------------------------
-
-
-def show(parts: Iterable[Part]) -> None:
-    """Print it: with colour and fitted in where that is a terminal, line by line elsewhere."""
-    if sys.stdout.isatty():
-        from broker.command import tables
-
-        tables.show(parts)
-        return
-    for part in parts:
-        for line in [part.text] if isinstance(part, Line) else _plain(part):
-            echo(line)
-
-
-@contextmanager
-def live() -> Iterator[Callable[[Iterable[Part]], None]]:
-    """A place on the screen that can be drawn again; without a screen each is printed below the last."""
-    if not sys.stdout.isatty():
-        yield show
-        return
-    from broker.command import tables
-
-    with tables.live() as draw:
-        yield draw
-
-
-def _plain(grid: Grid) -> Iterator[str]:
-    """A table whose columns are as wide as they need to be."""
-    if grid.title:
-        yield grid.title
-    texts = [[column.name for column in grid.columns], *([cell.text for cell in row] for row in grid.rows)]
-    cells = [[on_one_line(text) for text in row] for row in texts]
-    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        padded = (
-            " " * (widest - _columns(cell)) + cell if column.right else cell + " " * (widest - _columns(cell))
-            for cell, column, widest in zip(row, grid.columns, widths, strict=True)
-        )
-        yield (" " if grid.is_tight else "  ").join(padded).rstrip()
-    if grid.title:
-        yield ""
-
-
-def _columns(text: str) -> int:
-    """How many columns of a terminal it takes: Chinese characters take two each, combining marks none."""
-    return len(text) if text.isascii() else sum(map(_columns_of, text))
-
-
-def _columns_of(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

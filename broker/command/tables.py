@@ -1,4 +1,4 @@
-"""Lines and tables on a terminal, drawn by rich. Imported only where something is drawn."""
+"""Draws lines and tables with rich."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from contextlib import contextmanager
 from rich import box
 from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from broker.command.output import Grid, Line, Part, width
+from broker.command.layout import Grid, Line, Part, width
 from client_shim.text import printable
 
-_NARROWEST = 16
-"""A column that folds to a width of its own has at least so much of it."""
+_MIN_WIDTH = 16
+"""The minimum width of a folding column that has a maximum width."""
 
 
 def show(parts: Iterable[Part]) -> None:
-    """Print it, with colour where the terminal has it."""
+    """Print lines and tables, with the colours that the terminal has."""
     _console().print(_drawn(parts))
 
 
 @contextmanager
 def live() -> Iterator[Callable[[Iterable[Part]], None]]:
-    """A place on the screen that can be drawn again."""
+    """Yield a function that redraws the screen."""
     with Live(console=_console(), auto_refresh=False, screen=True) as area:
         yield lambda parts: area.update(_drawn(parts), refresh=True)
 
 
 def _console() -> Console:
     console = Console(width=width(), highlight=False, soft_wrap=False)
-    if console.is_dumb_terminal:  # rich takes such a one to have 80 columns, whatever it is told
+    if console.is_dumb_terminal:  # rich assumes 80 columns for it, whatever the width
         console.size = ConsoleDimensions(width(), console.height)
     return console
 
 
 def _drawn(parts: Iterable[Part]) -> RenderableType:
-    return Group(*(_text(part) if isinstance(part, Line) else _table(part) for part in parts))
+    return Group(*(_line(part) if isinstance(part, Line) else _table(part) for part in parts))
+
+
+def _line(line: Line) -> RenderableType:
+    return Padding(_text(line), (0, 0, 0, line.indent), expand=False) if line.indent else _text(line)
 
 
 def _text(line: Line) -> Text:
-    return text(line.text, line.style)
-
-
-def text(words: str, style: str = "") -> Text:
-    """A text as rich draws it, in which nothing but rich moves the cursor."""
-    return Text(printable(words), style)
+    return Text(printable(line.text), line.style)
 
 
 def _table(grid: Grid) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=bool(grid.title), pad_edge=False)
     table.padding = 0 if grid.is_tight else (0, 1, 0, 0)
     if grid.title:
-        table.title, table.title_justify = text(grid.title, "bold"), "left"
-    for name, right, folds, widest in grid.columns:
+        table.title, table.title_justify = _text(Line(grid.title, "bold")), "left"
+    for name, right, folds, max_width in grid.columns:
         if folds:
-            narrowest = None if widest is None else _NARROWEST
-            table.add_column(name, overflow="fold", min_width=narrowest, max_width=widest)
+            min_width = None if max_width is None else _MIN_WIDTH
+            table.add_column(name, overflow="fold", min_width=min_width, max_width=max_width)
         else:
             table.add_column(name, justify="right" if right else "left", no_wrap=True)
     for row in grid.rows:

@@ -1,4 +1,8 @@
-"""The installed unit, as far as `mcp-broker check` has to know it: the service's variables and its user."""
+"""Reads the environment and the user of the installed systemd unit, for `mcp-broker check`.
+
+The unit files are read here rather than asked for with `systemctl show`: a container image or a chroot has
+the files but no running systemd, and systemd names the files of `EnvironmentFile=` without their content.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +18,27 @@ from typing import NamedTuple
 
 NAME = "mcp-broker.service"
 FOLDERS = tuple(map(Path, ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")))
-"""Where systemd looks for `systemd/system`, the first one first."""
+"""The folders in which systemd looks for `systemd/system`, by precedence."""
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SPECIFIERS = {"E": "/etc", "S": "/var/lib", "t": "/run", "C": "/var/cache", "h": "/root", "%": "%"}
 
 
 class User(NamedTuple):
-    """Who the service runs as, and what the modes of files let it do; of access lists nothing is known."""
+    """The user of the service, with the access that file modes give it. Access control lists are not read."""
 
     name: str
     uid: int
     gids: frozenset[int]
 
     def closed_at(self, path: Path, needed: int) -> Path | None:
-        """The first folder on the way to a file that this user may not enter, or else the file itself.
+        """Return the first folder above a file that this user may not enter, or the file that it may not use.
 
         Args:
             path: an absolute path.
-            needed: what is to be done with the file, as in `os.access`.
+            needed: the access that the file needs, as in `os.access`.
         """
-        with suppress(OSError):  # it cannot be told from here
+        with suppress(OSError):  # this process cannot read the path itself
             for folder in reversed(path.parents):
                 if not self._may(folder.stat(), os.X_OK):
                     return folder
@@ -50,7 +54,7 @@ class User(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What the service is started with. `unread` are its files of variables that cannot be read from here."""
+    """The service's user and environment. `unread`: environment files that this process cannot read."""
 
     path: Path
     user: User
@@ -59,7 +63,7 @@ class Unit(NamedTuple):
 
 
 def installed(folders: Iterable[Path] = FOLDERS) -> Unit | None:
-    """The unit that systemd would load, with its drop-ins; `None` where there is none."""
+    """Return the unit that systemd would load, with its drop-ins; `None` without one."""
     places = [folder / "systemd" / "system" for folder in folders]
     path = next((place / NAME for place in places if (place / NAME).is_file()), None)
     if path is None:
@@ -72,7 +76,7 @@ def installed(folders: Iterable[Path] = FOLDERS) -> Unit | None:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """The keys and values of the section `[Service]`."""
+    """Yield the keys and values of the section `[Service]`."""
     section = ""
     for line in re.sub(r"\\\n\s*", " ", file.read_text(encoding="utf-8")).splitlines():
         line = line.strip()
@@ -84,7 +88,7 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _values(lines: Iterable[tuple[str, str]], wanted: str) -> list[str]:
-    """The values of one key; an empty one forgets those before it."""
+    """Return the values of one key. An empty value clears the list."""
     found: list[str] = []
     for key, value in lines:
         if key == wanted:
@@ -93,7 +97,7 @@ def _values(lines: Iterable[tuple[str, str]], wanted: str) -> list[str]:
 
 
 def _variables(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]]:
-    """What `Environment=` says, and what the files say that come after it; files that cannot be read."""
+    """Return the variables of the unit and of its environment files, and the files that cannot be read."""
     words = [word for value in _values(lines, "Environment") for word in shlex.split(value)]
     unread = []
     for value in _values(lines, "EnvironmentFile"):
@@ -111,7 +115,7 @@ def _variables(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]
 
 
 def _credentials(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]]:
-    """What the broker takes from `LoadCredential=ID:PATH`; of an encrypted one, that it is there."""
+    """Return the credentials of `LoadCredential=ID:PATH`; encrypted ones with an empty value."""
     encrypted = _values(lines, "LoadCredentialEncrypted")
     found = dict.fromkeys((value.partition(":")[0] for value in encrypted), "")
     unread = []
@@ -131,7 +135,7 @@ def _unquoted(value: str) -> str:
 
 
 def _usual(user: str) -> dict[str, str]:
-    """What systemd sets without being asked."""
+    """Return the variables that systemd sets by itself."""
     environ = {"PATH": DEFAULT_PATH, "USER": user, "LOGNAME": user}
     with suppress(KeyError):
         about = pwd.getpwnam(user)

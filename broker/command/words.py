@@ -1,4 +1,4 @@
-"""What the command says to people, in English and Chinese."""
+"""The texts of the commands, in English and Chinese."""
 
 from __future__ import annotations
 
@@ -45,40 +45,40 @@ WORDS: dict[str, tuple[str, str]] = {
     "cause_no-command": ("there is no command {command}", "PATH 中没有命令 {command}"),
     "cause_not-ready": ("it was not ready within {within_s:g} s", "{within_s:g} 秒内未就绪"),
     "in_other_words": ("{error}", "{cause}（{error}）"),
-    "tried_again": ("; tried again in {after}", "；{after} 后重试"),
+    "tried_again": ("; next try in {after}", "；{after} 后重试"),
     "tried_at_once": (
-        ", or at once by `mcp-broker start {server:sh}`",
+        ", or now with `mcp-broker start {server:sh}`",
         "，或用 `mcp-broker start {server:sh}` 立即重试",
     ),
     "given_up": (
-        "; left at that, as its `restart` says; `mcp-broker start {server:sh}` starts it",
-        "；按其 `restart` 的设置不再重试；用 `mcp-broker start {server:sh}` 启动",
+        "; not retried, because of its `restart` setting; `mcp-broker start {server:sh}` starts it",
+        "；按 `restart` 设置不再重试；可用 `mcp-broker start {server:sh}` 启动",
     ),
     "is_starting": (
-        "{server}: it has been starting for {since}, and has {left} left (timeout_start_sec)",
+        "{server}: starting for {since}, {left} left (timeout_start_sec)",
         "{server}：已启动 {since}，还有 {left}（timeout_start_sec）",
     ),
     "installing": (
-        "{server}: it has been starting for {since}; `{runner}` may be downloading, for {most} at most",
-        "{server}：已启动 {since}；`{runner}` 可能仍在下载，总共最多 {most}",
+        "{server}: starting for {since}; `{runner}` may be downloading; limit {most}",
+        "{server}：已启动 {since}；`{runner}` 可能仍在下载，上限 {most}",
     ),
     "left_out": (
-        "{server}: left out, for its table has a mistake; once it is corrected: mcp-broker reload",
-        "{server}：配置有误，未启动；更正之后：mcp-broker reload",
+        "{server}: not started, its table has a mistake; correct it, then run: mcp-broker reload",
+        "{server}：配置有误，未启动；更正后请运行：mcp-broker reload",
     ),
     "kept": (
-        "{server}: goes on by its earlier table, for the new one has a mistake",
+        "{server}: runs with its earlier table, because the new one has a mistake",
         "{server}：新配置有误，继续按原配置运行",
     ),
     "was_stopped": (
-        "{server}: it was stopped; `mcp-broker start {server:sh}` starts it",
-        "{server}：已被停止；用 `mcp-broker start {server:sh}` 启动",
+        "{server}: stopped; `mcp-broker start {server:sh}` starts it",
+        "{server}：已停止；可用 `mcp-broker start {server:sh}` 启动",
     ),
-    "puts_up_with": ("{server}: {what}", "{server}：{what}"),
-    "ran_already": ("{server}: was running already", "{server}：本来就在运行"),
+    "tolerates": ("{server}: {what}", "{server}：{what}"),
+    "ran_already": ("{server}: already running", "{server}：已在运行"),
     "what_next": (
-        "more: mcp-broker logs SERVER; once it is mended: mcp-broker start SERVER",
-        "更多：mcp-broker logs SERVER；修好之后：mcp-broker start SERVER",
+        "details: mcp-broker logs SERVER; after the fix: mcp-broker start SERVER",
+        "详情：mcp-broker logs SERVER；修复后：mcp-broker start SERVER",
     ),
     "config_fine": ("{path}: fine, {count} server{count:s}", "{path}：配置正确，共 {count} 个服务器"),
     "config_missing": (
@@ -91,103 +91,103 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "nothing_written": ("{server} has written nothing so far", "{server} 尚未输出任何内容"),
     "lines_missing": (
-        "{server}: {count} line{count:s} {count:are} missing here, for it wrote more at once than is kept",
-        "{server}：此处缺少 {count} 行：它一次写出的行数超过 broker 保留的数目",
+        "{server}: {count} line{count:s} {count:are} missing here; it wrote more lines than the broker keeps",
+        "{server}：此处缺少 {count} 行：短时间内的输出超过 broker 保留的行数",
     ),
     "config_bad": ("{path}: {count} mistake{count:s}", "{path}：{count} 处错误"),
     "runs": ("{server}: {program}", "{server}：{program}"),
     "off": ("{server}: disabled", "{server}：已禁用"),
     "check_as": (
-        "as the service of {unit} sees it: user {user}, PATH {path}",
-        "按服务 {unit} 的视角检查：用户 {user}，PATH {path}",
+        "checked as the service {unit}: user {user}, PATH {path}",
+        "按服务 {unit} 的环境检查：用户 {user}，PATH {path}",
     ),
     "check_no_unit": (
-        "there is no {unit} here; `sudo make install` in the checkout installs it",
-        "此处没有 {unit}；在源码目录中执行 `sudo make install` 可安装",
+        "{unit} is not installed; `sudo make install` in the checkout installs it",
+        "未安装 {unit}；在源码目录中执行 `sudo make install` 可安装",
     ),
     "check_closed": (
-        "{server}: {program} cannot run: {path} is closed to user {user}; change its mode, or move it",
+        "{server}: {program} cannot run: user {user} has no access to {path}; change its mode, or move it",
         "{server}：{program} 无法运行：用户 {user} 无权访问 {path}；请修改其权限，或移到别处",
     ),
-    "check_elsewhere": ("it is here: {places}", "它在这里：{places}"),
+    "check_elsewhere": ("found at: {places}", "已找到：{places}"),
     "check_for_all": (
-        "which is closed to user {user}: install {command} for all users (in /usr/local/bin)",
+        "but user {user} has no access: install {command} for all users (in /usr/local/bin)",
         "但用户 {user} 无权访问：请为所有用户安装 {command}（放在 /usr/local/bin）",
     ),
     "check_path": (
-        "write the whole path as command, or `systemctl edit mcp-broker`: [Service] Environment=PATH={path}",
+        "write the full path as command, or `systemctl edit mcp-broker`: [Service] Environment=PATH={path}",
         "请把完整路径写为 command，或在 `systemctl edit mcp-broker` 中写入 [Service] Environment=PATH={path}",
     ),
     "check_unread": (
-        "{path} is closed to you: the variables in it are taken to be missing; run this as root",
-        "你无权读取 {path}：其中的变量按缺失处理；请以 root 身份运行",
+        "{path}: you may not read it, so its variables count as missing; run this as root",
+        "{path}：你无权读取，其中的变量按缺失处理；请以 root 身份运行",
     ),
     "check_config_closed": (
-        "{path}: the service cannot read it, {closed} is closed to user {user}; chgrp {user}, and chmod 0640",
+        "{path}: user {user} of the service has no access to {closed}; chgrp {user}, and chmod 0640",
         "{path}：服务无法读取，用户 {user} 无权访问 {closed}；请执行 chgrp {user} 和 chmod 0640",
     ),
     "check_secrets": (
-        "{path}: everybody can read it, and these look like secrets: {names}; chmod o-r, or write ${{NAME}}",
-        "{path}：所有人可读，而以下各项像是密钥：{names}；请执行 chmod o-r，或改写为 ${{NAME}}",
+        "{path}: every user can read it, and these look like secrets: {names}; chmod o-r, or write ${{NAME}}",
+        "{path}：所有用户可读，而以下各项疑似密钥：{names}；请执行 chmod o-r，或改写为 ${{NAME}}",
     ),
     "no_tools": ("{server}: no tools", "{server}：没有工具"),
     "not_json": (
         'the arguments are not a JSON object: {problem}; write them as \'{{"name": "value"}}\'',
         '参数不是 JSON 对象：{problem}；请写成 \'{{"name": "value"}}\' 的形式',
     ),
-    "moved": (
+    "controlled": (
         "{server}: {state}; calls: {ended} ended, {again} sent again, {cut} cut off, {waiting} waiting",
-        "{server}：{state}；调用：{ended} 个已结束，{again} 个重新发送，{cut} 个被中断，{waiting} 个在等待",
+        "{server}：{state}；调用：已结束 {ended} 个，重新发送 {again} 个，中断 {cut} 个，等待中 {waiting} 个",
     ),
     "reload_unchanged": ("{server}: unchanged", "{server}：未变化"),
     "reload_added": ("{server}: added", "{server}：已添加"),
     "reload_removed": ("{server}: removed", "{server}：已移除"),
     "reload_enabled": ("{server}: enabled", "{server}：已启用"),
     "reload_disabled": ("{server}: disabled", "{server}：已禁用"),
-    "reload_left_out": ("{server}: left out, for its table has a mistake:", "{server}：配置有误，未启动："),
+    "reload_left_out": ("{server}: not started, its table has a mistake:", "{server}：配置有误，未启动："),
     "reload_kept": (
-        "{server}: goes on as it was, for its new table has a mistake:",
+        "{server}: runs with its earlier table, because the new one has a mistake:",
         "{server}：新配置有误，继续按原配置运行：",
     ),
-    "reload_restarted": ("{server}: restarted, for {keys} changed", "{server}：{keys} 有变化，已重启"),
+    "reload_restarted": ("{server}: restarted, because {keys} changed", "{server}：{keys} 有变化，已重启"),
     "reload_changed": (
-        "{server}: {keys} changed; it is stopped, and follows at its next start",
-        "{server}：{keys} 有变化；它已停止，下次启动时生效",
+        "{server}: {keys} changed; it is stopped, the change applies at its next start",
+        "{server}：{keys} 有变化；服务器已停止，下次启动时生效",
     ),
     "reload_retuned": (
-        "{server}: {keys} changed, in the same process",
-        "{server}：{keys} 有变化，进程未重启",
+        "{server}: {keys} changed, applied without a restart",
+        "{server}：{keys} 有变化，已生效，进程未重启",
     ),
     "reload_cut": (", calls cut off: {cut}", "，被中断的调用：{cut} 个"),
     "reload_state": (", {state}", "，{state}"),
-    "reload_adjusted": ("changed at once: {keys}", "已立即生效：{keys}"),
+    "reload_adjusted": ("applied now: {keys}", "已立即生效：{keys}"),
     "reload_refused": (
-        "nothing was changed: the broker goes on with the config it has",
+        "nothing changed: the broker keeps its current config",
         "未作任何更改：broker 继续使用现有配置",
     ),
     "still_waiting": (
-        "waiting for {servers}, which goes on without this command; its newest lines: mcp-broker status",
-        "正在等待 {servers}；即使结束本命令，启动也会继续。最新输出：mcp-broker status",
+        "waiting for {servers}; the start continues without this command; latest output: mcp-broker status",
+        "正在等待 {servers}；结束本命令不影响启动。最新输出：mcp-broker status",
     ),
     "reloaded": ("{path}: reloaded, {count} server{count:s}", "{path}：已重新加载，共 {count} 个服务器"),
     "restart_needed": (
-        "{key}: has no effect until the broker is restarted, for {why}",
+        "{key}: takes effect after a restart of the broker, because {why}",
         "{key}：重启 broker 之后才生效（{why}）",
     ),
     "config_refused": (
-        "{path} was refused {since} ago, and the broker goes on with the config it had:",
+        "{path} was refused {since} ago; the broker keeps its earlier config:",
         "{path} 在 {since} 前被拒绝，broker 继续使用原有配置：",
     ),
     "waits_for_restart": (
-        "without effect until the broker is restarted: {keys}",
+        "takes effect after a restart of the broker: {keys}",
         "重启 broker 之后才生效：{keys}",
     ),
     "interrupted": ("interrupted", "已中断"),
-    "no_output": ("its output cannot be written: {problem}", "无法写出结果：{problem}"),
+    "no_output": ("cannot write the output: {problem}", "无法写出结果：{problem}"),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
     "config_of_others": (
-        "{path} was found here, and another user may have written it; if it is right: --config {path}",
-        "{path} 是在当前目录找到的，其他用户可能写过它；如确认是自己的，请用 --config {path} 指定",
+        "{path} is in this folder, but another user can write it; if it is yours: --config {path}",
+        "当前目录中的 {path} 可被其他用户修改；如确认可用，请以 --config {path} 指定",
     ),
     "no_config": (
         "there is no broker.toml here and no {system}; name one with --config",
@@ -198,14 +198,14 @@ WORDS: dict[str, tuple[str, str]] = {
 
 
 def language(environ: Mapping[str, str] = os.environ) -> int:
-    """0 for English, 1 for Chinese: by $MCP_BROKER_LANG, else by the locale, in the order of POSIX."""
+    """Return 0 for English, 1 for Chinese: by $MCP_BROKER_LANG, else by the POSIX locale variables."""
     names = ("MCP_BROKER_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
     chosen = next((value for name in names if (value := environ.get(name))), "")
     return int(chosen.lower().startswith("zh"))
 
 
 class _Text(str):
-    """A text that is also an argument of a command (`{server:sh}`) or a key in TOML (`{server:key}`)."""
+    """A text that can be formatted as a shell argument (`{server:sh}`) or a TOML key (`{server:key}`)."""
 
     def __format__(self, form: str) -> str:
         written = {"sh": shell, "key": toml_key}.get(form)
@@ -213,7 +213,7 @@ class _Text(str):
 
 
 class _Number(int):
-    """A number whose noun and verb follow it: `{count} server{count:s} {count:are} ready`."""
+    """A number that inflects its noun and verb: `{count} server{count:s} {count:are} ready`."""
 
     def __format__(self, form: str) -> str:
         one, more = {"s": ("", "s"), "are": ("is", "are")}.get(form, ("", ""))
@@ -221,17 +221,17 @@ class _Number(int):
 
 
 def say(word: str, **facts: object) -> str:
-    """A text of `WORDS` in the reader's language, filled in."""
+    """Return a text of `WORDS` in the reader's language, filled in."""
     return fill(WORDS[word], **facts)
 
 
 def fill(text: tuple[str, str], **facts: object) -> str:
-    """A text in the reader's language, filled in."""
+    """Return a text in the reader's language, filled in."""
     return fill_in(text[language()], **facts)
 
 
 def fill_in(text: str, **facts: object) -> str:
-    """A text with its facts, each in the form that the text wants it in."""
+    """Return a text filled in with these facts, formatted as its placeholders ask."""
     forms: dict[type, Callable[[Any], object]] = {int: _Number, str: _Text}
     return text.format(**{name: forms.get(type(fact), _same)(fact) for name, fact in facts.items()})
 

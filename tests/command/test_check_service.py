@@ -135,7 +135,7 @@ def _report(folder: Path, table: Table, path: str = "/usr/bin:/bin", mode: int =
     config.chmod(mode)
     service = Unit(folder / unit.NAME, STRANGER, {"PATH": path}, [])
     loaded = load({"servers": {"one": table}}, {})
-    found = check.findings(config, loaded, service.environ, service)
+    found = check.report(config, loaded, service.environ, service)
     return [f"{'*' if finding.bad else ''}{finding.text}" for finding in found]
 
 
@@ -169,7 +169,7 @@ def test_what_is_closed_to_its_user_is_named(
     here = {} if command.startswith("/") else {"command": str(open_folder / command)}
     (line,) = _report(open_folder, {**table, **here})
     assert line.startswith("*one: ")
-    assert f"{open_folder / closed} is closed to user nobody" in line
+    assert f"user nobody has no access to {open_folder / closed}" in line
 
 
 def test_what_is_not_in_its_path_is_looked_for_where_people_have_it(
@@ -182,11 +182,11 @@ def test_what_is_not_in_its_path_is_looked_for_where_people_have_it(
     node = _script(open_folder / ".nvm/versions/node/v22.0.0/bin/npx-of-nvm")
     lost, here, mend = _report(open_folder, {"command": "npx-of-nvm"})
     assert lost.startswith("*one: there is no command 'npx-of-nvm' in PATH (/usr/bin:/bin)")
-    assert here == f"  it is here: {node}"
+    assert here == f"  found at: {node}"
     assert f"Environment=PATH=/usr/bin:/bin:{node.parent}" in mend
     (open_folder / ".nvm").chmod(0o700)
     *_, mend = _report(open_folder, {"command": "npx-of-nvm"})
-    assert "closed to user nobody: install npx-of-nvm for all users" in mend
+    assert "user nobody has no access: install npx-of-nvm for all users" in mend
 
 
 # --- who can read the config -------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ def test_a_config_that_is_closed_to_others_may_have_secrets(
     monkeypatch.setenv("MCP_BROKER_LANG", "en")
     _, closed = _report(open_folder, SECRET, mode=0o600)
     assert closed.startswith("*")
-    assert "the service cannot read it" in closed
+    assert "of the service has no access to" in closed
 
 
 # --- the command -----------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_the_service_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_text(toml({"servers.one": {"command": sys.executable}}), encoding="utf-8")
     monkeypatch.setattr(unit, "installed", lambda: None)
     done = CliRunner().invoke(cli, ["check", "--service", "--config", str(path)])
-    assert (done.exit_code, "此处没有 mcp-broker.service" in done.stderr) == (2, True)
+    assert (done.exit_code, "未安装 mcp-broker.service" in done.stderr) == (2, True)
     root = User("root", 0, frozenset())
     monkeypatch.setattr(unit, "installed", lambda: Unit(path, root, {"PATH": "/nowhere"}, []))
     done = CliRunner().invoke(cli, ["check", "--service", "--config", str(path)])

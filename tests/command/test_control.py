@@ -43,4 +43,4 @@ def test_a_long_wait_is_told_once_with_what_is_waited_for(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("mcp-broker status") == (after_s > control.QUIET_S)
-    assert ("waiting for a," in told.err) == (after_s > control.QUIET_S)
+    assert ("waiting for a;" in told.err) == (after_s > control.QUIET_S)

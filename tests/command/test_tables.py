@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from broker.command import status, tables
-from broker.command.output import Line
+from broker.command import tables
+from broker.command.layout import Line
+from broker.command.status import status_parts, tools_parts
 
 ROW: dict[str, Any] = {
     "name": "advertisement-server",
@@ -47,7 +48,7 @@ def test_no_figure_is_cut(
     """Issue 4: processes, memory and CPU of a tree, whole, in 100 columns; a long name is folded instead."""
     monkeypatch.setenv("LC_ALL", locale)
     monkeypatch.setenv("COLUMNS", "100")
-    tables.show(status.status({"broker": BROKER, "servers": [ROW]}))
+    tables.show(status_parts({"broker": BROKER, "servers": [ROW]}))
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if " 4194304 " in line]
     assert row.split()[3:] == [
@@ -71,23 +72,23 @@ def test_no_figure_is_cut(
 WHY: dict[str, tuple[dict[str, Any], str, str]] = {
     "stopped by hand": (
         {"state": "stopped", "stopped_by_hand": True, "last_error": "it was killed, long ago"},
-        "time: it was stopped; `mcp-broker start time` starts it",
-        "time：已被停止；用 `mcp-broker start time` 启动",
+        "time: stopped; `mcp-broker start time` starts it",
+        "time：已停止；可用 `mcp-broker start time` 启动",
     ),
     "broken": (
         {"state": "broken", "retry_after_s": 289.2, "last_error": "E"},
-        "time: E; tried again in 4m50s, or at once by `mcp-broker start time`",
+        "time: E; next try in 4m50s, or now with `mcp-broker start time`",
         "time：E；4m50s 后重试，或用 `mcp-broker start time` 立即重试",
     ),
     "restarting": (
         {"state": "backoff", "retry_after_s": 1.2, "last_error": "E"},
-        "time: E; tried again in 2s",
+        "time: E; next try in 2s",
         "time：E；2s 后重试",
     ),
     "given up": (
         {"state": "stopped", "last_error": "E"},
-        "time: E; left at that, as its `restart` says; `mcp-broker start time` starts it",
-        "time：E；按其 `restart` 的设置不再重试；用 `mcp-broker start time` 启动",
+        "time: E; not retried, because of its `restart` setting; `mcp-broker start time` starts it",
+        "time：E；按 `restart` 设置不再重试；可用 `mcp-broker start time` 启动",
     ),
     "it exited": (
         {"state": "backoff", "last_error": "E", "last_cause": {"word": "exited", "status": 3}},
@@ -146,7 +147,7 @@ def test_below_the_table_stands_why_and_until_when(
     """Law 10: who looks at `status` first finds there what to do, for every state that is not well."""
     monkeypatch.setenv("MCP_BROKER_LANG", ("en", "zh")[locale])
     about, *said = WHY[why]
-    parts = status.status({"broker": BROKER, "servers": [{**ROW, "name": "time", **about}]})
+    parts = status_parts({"broker": BROKER, "servers": [{**ROW, "name": "time", **about}]})
     lines = [part.text for part in parts if isinstance(part, Line)]
     assert said[locale] in lines
 
@@ -161,13 +162,13 @@ def test_nothing_is_cut_silently(
     for name, value in {"MCP_BROKER_LANG": locale, "COLUMNS": str(columns), "TERM": term}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    tables.show(status.status({"broker": BROKER, "servers": [{**ROW, "state": "backoff"}]}))
+    tables.show(status_parts({"broker": BROKER, "servers": [{**ROW, "state": "backoff"}]}))
     tool = {
         "name": "convert_time",
         "description": "Convert it.",
         "inputSchema": {"properties": dict.fromkeys("abc")},
     }
-    tables.show(status.tools("time", [tool]))
+    tables.show(tools_parts("time", [tool]))
     out = capsys.readouterr().out
     assert "…" not in out
     for whole in (
@@ -182,5 +183,5 @@ def test_nothing_is_cut_silently(
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0.0s"), (59.94, "59.9s"), (3600.0, "1h0m")])
 def test_processor_time(seconds: float, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An idle server takes tenths of a second, a busy one hours."""
-    tables.show(status.status({"broker": BROKER, "servers": [{**ROW, "cpu_s": seconds}]}))
+    tables.show(status_parts({"broker": BROKER, "servers": [{**ROW, "cpu_s": seconds}]}))
     assert f" {shown} 1177.4M" in capsys.readouterr().out.replace("\n", " ")

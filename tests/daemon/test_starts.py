@@ -58,7 +58,7 @@ def test_a_download_is_shown(tmp_path: Path) -> None:
         row = seen["servers"][0]
         assert row["last_lines"] == ["Downloading torch (800.0MiB)"]
         assert (row["start"]["timeout_start_sec"], row["start"]["at_most_s"]) == (1.0, 10.0)
-        for language, words in (("en", "`npx` may be downloading, for 10s at most"), ("zh", "最多 10s")):
+        for language, words in (("en", "`npx` may be downloading; limit 10s"), ("zh", "上限 10s")):
             printed = command("status", endpoint=broker.endpoint, MCP_BROKER_LANG=language).stdout
             assert words in printed
             assert "    Downloading torch (800.0MiB)" in printed
@@ -126,7 +126,7 @@ def test_a_server_that_was_left_out_comes_up_after_a_reload() -> None:
     with running({"fine": rogue(), "late": BAD["late"][0]}, ready=False) as broker:
         pid = broker.wait_state("fine", "ready")["pid"]
         again = command("reload", endpoint=broker.endpoint)
-        assert (again.returncode, "late: left out" in again.stdout, "timeout: " in again.stderr) == (
+        assert (again.returncode, "late: not started" in again.stdout, "timeout: " in again.stderr) == (
             1,
             True,
             True,
@@ -146,13 +146,13 @@ def test_a_reload_with_a_mistake_for_one_server_keeps_its_process() -> None:
         broker.write({"one": rogue(timeout=0), "two": rogue(timeout=5), "three": rogue()})
         done = command("reload", endpoint=broker.endpoint)
         assert done.returncode == 1
-        assert "one: goes on as it was" in done.stdout
+        assert "one: runs with its earlier table" in done.stdout
         assert "two: timeout changed" in done.stdout
         assert "three: added, ready" in done.stdout
         row = broker.server("one")
         assert (row["state"], row["pid"], len(row["config_problems"])) == ("ready", pid, 1)
         shown = command("status", endpoint=broker.endpoint)
-        assert "one: goes on by its earlier table" in shown.stdout
+        assert "one: runs with its earlier table" in shown.stdout
         broker.write({"one": rogue(), "two": rogue(timeout=5), "three": rogue()})
         assert command("reload", endpoint=broker.endpoint).returncode == 0
         assert (broker.server("one")["pid"], broker.server("one")["config_problems"]) == (pid, [])

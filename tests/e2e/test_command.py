@@ -120,7 +120,7 @@ def test_status_tells_what_is_wrong_by_its_exit_status() -> None:
         done = command("status", endpoint=broker.endpoint)
         assert done.returncode == 1
         assert "bad: it exited with status 3" in done.stdout
-        assert re.search(r"; tried again in [45]m\d+s, or at once by `mcp-broker start bad`\n", done.stdout)
+        assert re.search(r"; next try in [45]m\d+s, or now with `mcp-broker start bad`\n", done.stdout)
         (row,) = json.loads(command("status", "--json", endpoint=broker.endpoint).stdout)["servers"]
         assert 200 < row["retry_after_s"] <= 300
         assert row["stopped_by_hand"] is False
@@ -227,13 +227,13 @@ def test_stop_start_and_restart_say_what_became_of_the_calls() -> None:
         done = command("stop", "one", endpoint=broker.endpoint)
         assert (done.returncode, broker.pids()) == (0, {})
         shown = command("status", endpoint=broker.endpoint).stdout
-        assert "one: it was stopped; `mcp-broker start one` starts it\n" in shown
+        assert "one: stopped; `mcp-broker start one` starts it\n" in shown
         done = command("call", "one", "echo", endpoint=broker.endpoint)
         assert (done.returncode, "`mcp-broker start one` starts it" in done.stderr) == (1, True), done.stderr
         done = command("start", "one", endpoint=broker.endpoint)
         assert (done.returncode, "one: ready" in done.stdout) == (0, True)
         done = command("start", "one", endpoint=broker.endpoint)
-        assert (done.returncode, done.stdout) == (0, "one: was running already\n")
+        assert (done.returncode, done.stdout) == (0, "one: already running\n")
         assert command("call", "one", "echo", endpoint=broker.endpoint).returncode == 0
         assert "'off' is switched off" in command("restart", "off", endpoint=broker.endpoint).stderr
         assert "no server 'oen'" in command("stop", "oen", endpoint=broker.endpoint).stderr

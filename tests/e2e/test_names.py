@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.command.status import _columns
+from broker.command.output import display_width
 from client_shim.errors import UnknownServer
 from tests.e2e.harness import RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command
@@ -43,7 +43,7 @@ def test_the_table_stays_a_table(broker: RunningBroker) -> None:
     done = command("status", endpoint=broker.endpoint)
     rows = [line for line in done.stdout.splitlines() if " ready " in line]
     assert len(rows) == len(NAMES)
-    assert len({_columns(row.partition(" ready ")[0]) for row in rows}) == 1, done.stdout
+    assert len({display_width(row.partition(" ready ")[0]) for row in rows}) == 1, done.stdout
 
 
 def test_what_is_said_can_be_copied(broker: RunningBroker) -> None:

@@ -48,7 +48,7 @@ def test_a_full_disk_is_a_line(broker: RunningBroker, args: tuple[str, ...]) -> 
     """`mcp-broker status >/dev/full`: status 1, and what the system says about it."""
     with open("/dev/full", "w") as full, popen(broker, *args, stdout=full) as command:
         _, err = command.communicate(timeout=PATIENCE_S)
-    said = b"mcp-broker: its output cannot be written: No space left on device\n"
+    said = b"mcp-broker: cannot write the output: No space left on device\n"
     assert (command.returncode, err) == (1, said)
 
 

@@ -192,7 +192,7 @@ def test_a_config_that_is_only_found_is_not_another_user_s(shared: Path, command
 
     done = run()
     assert done.returncode == 2, done.stderr
-    assert f"{shared}/broker.toml was found here, and another user may have written it" in done.stderr
+    assert f"{shared}/broker.toml is in this folder, but another user can write it" in done.stderr
     assert f"--config {shared}/broker.toml" in done.stderr
     assert not (shared / "ran").exists()
     if command == "check":

@@ -175,7 +175,7 @@ def test_following_tells_how_many_lines_it_has_missed() -> None:
         write_lines(broker, 500)
         process.send_signal(signal.SIGCONT)
         assert process.stderr.readline() == (
-            "one: 300 lines are missing here, for it wrote more at once than is kept\n"
+            "one: 300 lines are missing here; it wrote more lines than the broker keeps\n"
         )
         assert process.stdout.readline().startswith("301 e")
 

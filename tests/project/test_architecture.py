@@ -224,7 +224,7 @@ RULES = [
         "one file starts servers: `process` imports subprocess; `containers` does to remove them, and the "
         "doctor to compare with",
         who="broker broker.*",
-        not_who="broker.processes.process broker.processes.containers broker.command.doctor.old_way",
+        not_who="broker.processes.process broker.processes.containers broker.command.doctor.comparison",
         never="subprocess multiprocessing asyncio.subprocess pty",
         broken_by=(
             "broker.hub: import subprocess",
@@ -330,8 +330,8 @@ RULES = [
     ),
     Rule(
         "its verdict is found by pure functions",
-        who="broker.command.doctor.verdict broker.command.doctor.kinds broker.command.doctor.evidence",
-        only=f"{PURE} msgspec broker.command.doctor.evidence broker.command.doctor.kinds",
+        who="broker.command.doctor.verdict broker.command.doctor.grades broker.command.doctor.evidence",
+        only=f"{PURE} msgspec broker.command.doctor.evidence broker.command.doctor.grades",
         broken_by=(
             "broker.command.doctor.verdict: import os",
             "broker.command.doctor.verdict: from broker.command.doctor.texts import Say",
@@ -351,7 +351,6 @@ RULES = [
     Rule(
         "only what is drawn pays for rich",
         who="broker.command.doctor broker.command.doctor.*",
-        not_who="broker.command.doctor.drawing",
         never="rich broker.command.tables",
         cost=True,
         broken_by=("broker.command.doctor.report: from rich.table import Table",),

@@ -98,7 +98,7 @@ def check_looks_as_the_service_does() -> None:
     configure({"clock": {"command": "only-roots", "env": {"TOKEN": "s3cr3t-t0ken-in-the-file"}}})
     sh(f"chmod o+r {CONFIG}")
     said = sh("mcp-broker check --service", status=1)
-    assert f"it is here: {tool}" in said, said
+    assert f"found at: {tool}" in said, said
     assert "closed to user mcp-broker" in said, said
     assert "these look like secrets: servers.clock.env.TOKEN" in said, said
     sh(f"chmod o-r {CONFIG}")

@@ -1,1 +1,1 @@
-"""`mcp-broker doctor`: the users' own test guide, carried out on the running broker."""
+"""`mcp-broker doctor`: runs the users' own test guide against the running broker."""

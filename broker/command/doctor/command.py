@@ -1,4 +1,4 @@
-"""The command `mcp-broker doctor`. It imports what it needs when it runs: every command imports it."""
+"""The command `mcp-broker doctor`. It imports its modules when it runs, because every command imports it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from broker.command.words import language
 from client_shim.errors import BrokerError
 
 if TYPE_CHECKING:
+    from broker.command.doctor.comparison import Comparison
     from broker.command.doctor.examination import Examination
-    from broker.command.doctor.old_way import OldWay
-    from broker.command.doctor.report import Report
-    from broker.command.doctor.texts import Say, Tell
+    from broker.command.doctor.report import DoctorReport
+    from broker.command.doctor.texts import OnProgress, Say
 
 COMPARED_PAGES = 5
-"""At most so many pages are opened the old way: it starts every server once for each of them."""
+"""The maximum number of pages opened without the broker, because each of them starts every server."""
 
 _LANGUAGES = ("en", "zh")
 _TERMINATED = 143
@@ -28,27 +28,27 @@ _TERMINATED = 143
 @click.command()
 @click.option("--endpoint", metavar="ADDRESS", help="Where the broker listens.")
 @click.option(
-    "--cycles", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many pages to open."
+    "--cycles", type=click.IntRange(1, 1000), default=10, show_default=True, help="Number of pages to open."
 )
 @click.option(
     "--compare",
     is_flag=True,
-    help=f"Open up to {COMPARED_PAGES} pages the old way too, which starts every server for each of them, "
-    "and ends those processes again.",
+    help=f"Also open up to {COMPARED_PAGES} pages the old way: each starts every server. "
+    "These processes are ended afterwards.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for an issue or a mail.")
-@click.option("--lang", type=click.Choice(_LANGUAGES), help="English or Chinese; by the locale without it.")
+@click.option("--lang", type=click.Choice(_LANGUAGES), help="English or Chinese. Default: the locale.")
 def doctor(
     endpoint: str | None, cycles: int, compare: bool, as_json: bool, as_markdown: bool, lang: str | None
 ) -> None:
     """Open pages as a backend does, count processes, and give a verdict.
 
-    A: fixed; exit status 0. B: partly, with what is to be mended; C: not fixed, with the likely cause;
+    A: fixed; exit status 0. B: partly fixed, with the problems to solve; C: not fixed, with the likely cause;
     both exit status 1. Every second page is left without closing its client.
     """
     if as_json and as_markdown:
-        raise click.UsageError("--json and --markdown cannot both be had; leave one out.")
+        raise click.UsageError("--json and --markdown exclude each other; leave one out.")
     from broker.command.doctor.texts import markdown_speaker, speaker
 
     speaks = _LANGUAGES.index(lang) if lang else language()
@@ -57,71 +57,73 @@ def doctor(
         report = _examine(endpoint, cycles, COMPARED_PAGES if compare else 0, say)
     except BrokerError as error:
         fail_by(error, speaks)
-    _print(report, say, as_json=as_json, as_markdown=as_markdown)
+    _print(report, say, json=as_json, markdown=as_markdown)
     if report.verdict.grade != "A":
         sys.exit(BAD)
 
 
-def _print(report: Report, say: Say, *, as_json: bool, as_markdown: bool) -> None:
-    from broker.command.doctor import report as of
+def _print(report: DoctorReport, say: Say, *, json: bool, markdown: bool) -> None:
+    from broker.command.doctor.report import as_json, as_markdown, as_parts
 
-    if as_json:
-        echo_json(of.as_json(report, say))
-    elif as_markdown:
-        echo(of.as_markdown(report, say))
+    if json:
+        echo_json(as_json(report, say))
+    elif markdown:
+        echo(as_markdown(report, say))
     else:
-        from broker.command.doctor import drawing
+        from broker.command.tables import show
 
-        drawing.show(report, say)
+        show(as_parts(report, say))
 
 
-def _examine(endpoint: str | None, cycles: int, compared: int, say: Say) -> Report:
+def _examine(endpoint: str | None, cycles: int, compared: int, say: Say) -> DoctorReport:
     import asyncio
 
     from broker.command.doctor.examination import examination
     from broker.command.doctor.progress import progress
 
     try:
-        with progress(say) as tell, examination(endpoint, tell) as broker:
-            return asyncio.run(_course(broker, cycles, compared, say, tell))
+        with progress(say) as on_progress, examination(endpoint, on_progress) as broker:
+            return asyncio.run(_run(broker, cycles, compared, say, on_progress))
     except asyncio.CancelledError:
         sys.exit(_TERMINATED)
 
 
-async def _course(broker: Examination, cycles: int, compared: int, say: Say, tell: Tell) -> Report:
-    """The examination and, where it is asked for, the old way after it, so that neither slows the other."""
+async def _run(
+    broker: Examination, cycles: int, compared: int, say: Say, on_progress: OnProgress
+) -> DoctorReport:
+    """Run the examination, then the comparison if wanted, so that neither slows the other."""
     from broker.command.doctor.examination import Unreadable
-    from broker.command.doctor.report import Report, masked
+    from broker.command.doctor.report import DoctorReport, masked
     from broker.command.doctor.verdict import judge
 
-    _end_well_on_signals()
-    evidence, old_way, why_not = await broker.run(cycles), None, None
+    _cancel_on_signals()
+    evidence, comparison, no_comparison = await broker.run(cycles), None, None
     if compared:
         try:
-            old_way = await _old_way(broker, min(cycles, compared), tell)
+            comparison = await _compare(broker, min(cycles, compared), on_progress)
         except Unreadable as error:
-            why_not = say(error.word, **error.facts)
+            no_comparison = say(error.word, **error.facts)
     mask = await broker.mask()
     evidence = masked(evidence, mask)
-    return Report(
+    return DoctorReport(
         endpoint=broker.endpoint,
         broker_version=broker.version,
         evidence=evidence,
         verdict=judge(evidence),
-        old_way=None if old_way is None else masked(old_way, mask),
-        no_comparison=why_not and mask(why_not),
+        comparison=None if comparison is None else masked(comparison, mask),
+        no_comparison=no_comparison and mask(no_comparison),
     )
 
 
-async def _old_way(broker: Examination, pages: int, tell: Tell) -> OldWay:
-    from broker.command.doctor.old_way import open_pages
+async def _compare(broker: Examination, pages: int, on_progress: OnProgress) -> Comparison:
+    from broker.command.doctor.comparison import open_pages
 
     configs, folder, environ = await broker.configs()
-    return await open_pages(configs, pages, folder=folder, environ=environ, tell=tell)
+    return await open_pages(configs, pages, folder=folder, environ=environ, on_progress=on_progress)
 
 
-def _end_well_on_signals() -> None:
-    """A closed terminal or a `kill` ends the course as Ctrl-C does: with every process of its own."""
+def _cancel_on_signals() -> None:
+    """Cancel on SIGTERM and SIGHUP as on Ctrl-C, so that every process of the comparison is ended."""
     import asyncio
     import signal
 

@@ -1,4 +1,4 @@
-"""What the doctor saw: the records that a verdict is found from, and that a report shows."""
+"""The doctor's observations, from which the verdict is derived and the report written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Literal
 from msgspec import Struct
 
 
-class Server(Struct, frozen=True, kw_only=True):
-    """One server at one moment, as the broker's `status` has it."""
+class ServerSample(Struct, frozen=True, kw_only=True):
+    """The state of one server at one moment, as in the broker's `status`."""
 
     name: str
     state: str
@@ -20,12 +20,12 @@ class Server(Struct, frozen=True, kw_only=True):
     last_error: str | None = None
 
 
-class Fault(Struct, frozen=True):
-    """What went wrong at a page with one server.
+class VisitError(Struct, frozen=True):
+    """The failure of one server at one page.
 
     Args:
-        kind: its list could not be had, a call did not come back, or what came back says that it failed.
-        died: the server ended meanwhile.
+        kind: "list" if tools/list failed, "call" if the call got no result, "tool" if the result is an error.
+        died: the server exited during the request.
     """
 
     kind: Literal["list", "call", "tool"]
@@ -34,11 +34,11 @@ class Fault(Struct, frozen=True):
 
 
 class Visit(Struct, frozen=True, kw_only=True):
-    """What a page did with one server: its list, and a call where there is a harmless tool.
+    """The requests of a page to one server: its tool list, and a call if it has a harmless tool.
 
     Args:
-        chosen: who named the tool, the config or the doctor; "none" where no tool was called.
-        list_s, call_s: how long the two took.
+        chosen: the source of the tool, the config or the doctor; "none" if no tool was called.
+        list_s, call_s: the duration of both requests.
     """
 
     server: str
@@ -47,16 +47,16 @@ class Visit(Struct, frozen=True, kw_only=True):
     chosen: Literal["config", "doctor", "none"] = "none"
     list_s: float = 0.0
     call_s: float = 0.0
-    fault: Fault | None = None
+    fault: VisitError | None = None
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """One page: opened, used, left; then the servers were looked at.
+    """One page that was opened, used and left, and the servers afterwards.
 
     Args:
-        closed: whether its client was closed, or only forgotten.
-        open_s: until every tool list was there.
-        took_s: until every answer was there.
+        closed: whether its client was closed; otherwise it was only dropped.
+        open_s: the time until every tool list arrived.
+        took_s: the time until every answer arrived.
     """
 
     number: int
@@ -64,24 +64,24 @@ class Page(Struct, frozen=True, kw_only=True):
     open_s: float
     took_s: float
     visits: tuple[Visit, ...]
-    servers: tuple[Server, ...]
+    servers: tuple[ServerSample, ...]
 
     @property
     def processes(self) -> int:
-        """Of all servers, after the page was left."""
+        """The processes of all servers after the page was left."""
         return sum(server.processes for server in self.servers)
 
     @property
     def good_s(self) -> float:
-        """How long it took without what went wrong: a call that times out says nothing about the others."""
+        """The duration without failed requests: a call that timed out says nothing about the others."""
         return self.took_s - sum(visit.list_s + visit.call_s for visit in self.visits if visit.fault)
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """What broker and servers take while nothing is asked of them.
+    """The idle load of the broker and its servers.
 
     Args:
-        cpu_percent: of one core; `None` where the broker runs on another machine or in another container.
+        cpu_percent: of one core; `None` if the broker runs on another machine or in another container.
     """
 
     processes: int
@@ -90,12 +90,12 @@ class Load(Struct, frozen=True, kw_only=True):
 
 
 class Stray(Struct, frozen=True, kw_only=True):
-    """A process with the command line of a configured server that is not in the server's tree.
+    """A process with the command line of a configured server, outside of that server's process tree.
 
     Args:
-        kind: "second" is below this broker, "orphan" is left over from a broker that is gone, "beside" was
-            started by somebody else.
-        by: who started it, in words.
+        kind: "second": a child of this broker. "orphan": left over from a broker that has exited. "beside":
+            started by another program.
+        by: the program that started it.
     """
 
     server: str
@@ -105,26 +105,26 @@ class Stray(Struct, frozen=True, kw_only=True):
 
 
 class Moment(Struct, frozen=True, kw_only=True):
-    """Broker and servers before the first page, or after the last.
+    """The broker and its servers before the first page, or after the last.
 
     Args:
-        instance: of the broker; another one is another broker.
-        strays: `None` where they cannot be seen from here.
+        instance: the broker's instance id; it changes when the broker restarts.
+        strays: `None` if the broker's processes are not visible from here.
     """
 
     instance: str
-    servers: tuple[Server, ...]
+    servers: tuple[ServerSample, ...]
     load: Load
     strays: tuple[Stray, ...] | None
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
-    """Everything that a verdict is found from.
+    """All observations of one examination.
 
     Args:
-        clients_left: pages that the broker still held some time after they were closed or forgotten.
-        waited_s: how long that time was.
-        runtimes: server → npx, uvx or node, for those that need one.
+        clients_left: the pages that the broker still held `waited_s` after they were left.
+        waited_s: the time that the broker was given to release them.
+        runtimes: server → npx, uvx or node, for servers that need it.
     """
 
     before: Moment
@@ -136,14 +136,14 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
     @property
     def wanted(self) -> list[str]:
-        """The servers that are to run."""
+        """The names of the enabled servers."""
         return [server.name for server in self.after.servers if server.state != "disabled"]
 
-    def history(self, name: str) -> list[Server]:
-        """One server before the first page, after each, and at the end."""
+    def history(self, name: str) -> list[ServerSample]:
+        """Return the samples of one server: before the first page, after each page, and at the end."""
         moments = (self.before.servers, *(page.servers for page in self.pages), self.after.servers)
         return [server for servers in moments for server in servers if server.name == name]
 
     def visits(self, name: str) -> Iterator[Visit]:
-        """What every page did with one server."""
+        """Return the visits of all pages to one server."""
         return (visit for page in self.pages for visit in page.visits if visit.server == name)

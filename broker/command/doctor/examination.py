@@ -1,4 +1,4 @@
-"""The course of an examination: look, open pages, look again; and what the broker's machine can be asked."""
+"""Runs an examination: takes a snapshot, opens pages, takes a snapshot again, reads the broker's /proc."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker.base.secrets import Secrets
 from broker.command.doctor import machine
-from broker.command.doctor.evidence import Evidence, Load, Moment, Page, Server, Stray
+from broker.command.doctor.evidence import Evidence, Load, Moment, Page, ServerSample, Stray
 from broker.command.doctor.pages import open_page, server_of
-from broker.command.doctor.texts import Tell
+from broker.command.doctor.texts import OnProgress
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
 
@@ -27,20 +27,20 @@ STARTING = ("starting", "handshake", "draining")
 RUNTIMES = ("npx", "uvx", "node")
 
 START_WAIT_S = 60.0
-"""How long servers that are being started are waited for."""
+"""The time limit for servers that are starting."""
 
 RELEASE_WAIT_S = 10.0
-"""How long the broker may take to release the clients of pages that are gone."""
+"""The time that the broker has to release the clients of pages that were left."""
 
 QUIET_S = 0.5
-"""How long it is looked what broker and servers take of the CPU while nothing is asked of them."""
+"""The duration of the measurement of idle CPU."""
 
 _ASK_TIMEOUT_S = 15.0
 _PAUSE_S = 0.1
 
 
 class Unreadable(Exception):
-    """The broker's config cannot be read from here; the message says why, as a word of the texts."""
+    """The broker's config cannot be read from here. `word` and `facts` are the text that says why."""
 
     def __init__(self, word: str, **facts: object) -> None:
         super().__init__(word)
@@ -48,12 +48,12 @@ class Unreadable(Exception):
 
 
 class Configs(NamedTuple):
-    """What the broker starts its servers from.
+    """The config that the broker starts its servers with.
 
     Args:
-        servers: those that are to run.
-        folder: the config file's, where relative paths start.
-        environ: the broker's environment, as far as this user may see it.
+        servers: the enabled servers.
+        folder: the config file's folder, to which paths are relative.
+        environ: the broker's environment, as far as this user may read it.
     """
 
     servers: dict[str, ServerConfig]
@@ -62,20 +62,20 @@ class Configs(NamedTuple):
 
 
 class Examination:
-    """Looks at a broker through a connection of its own, so that the pages' connections come and go."""
+    """Observes a broker through its own connection, separate from those of the pages."""
 
-    def __init__(self, observer: BlockingClient, tell: Tell) -> None:
+    def __init__(self, observer: BlockingClient, on_progress: OnProgress) -> None:
         self.endpoint = observer.endpoint
         self.version = observer.broker_version
         self._observer = observer
-        self._tell = tell
+        self._on_progress = on_progress
         self._page_name = f"doctor page {secrets.token_hex(4)}"
 
     async def run(self, cycles: int) -> Evidence:
-        """Open so many pages; every second one is forgotten instead of closed.
+        """Open this many pages and return the evidence. Every second client is dropped instead of closed.
 
         Raises:
-            Unavailable: there is no broker, or no longer.
+            Unavailable: no broker answers.
         """
         await self._started()
         before = await self._moment()
@@ -92,24 +92,24 @@ class Examination:
         )
 
     async def status(self) -> dict[str, Any]:
-        """The broker's own, now."""
+        """Return the broker's status."""
         status: dict[str, Any] = await asyncio.to_thread(self._observer.request, MANAGEMENT, "status")
         return status
 
     async def _started(self) -> None:
-        """Wait for servers that are on their way, not for those that have failed."""
+        """Wait for servers that are starting, not for those that have failed."""
         until = monotonic() + START_WAIT_S
         while monotonic() < until:
             waiting = [row["name"] for row in (await self.status())["servers"] if row["state"] in STARTING]
             if not waiting:
                 return
-            self._tell("waiting", 0, 1, servers=", ".join(waiting))
+            self._on_progress("waiting", 0, 1, servers=", ".join(waiting))
             await asyncio.sleep(_PAUSE_S)
 
     async def _page(self, number: int, of: int) -> Page:
         close = number % 2 == 1
         opened = await open_page(self._page_name, self.endpoint, close=close)
-        await asyncio.sleep(0)  # a client that was forgotten is released by the loop
+        await asyncio.sleep(0)  # the loop releases a dropped client
         servers = _servers(await self.status())
         page = Page(
             number=number,
@@ -119,14 +119,14 @@ class Examination:
             visits=opened.visits,
             servers=servers,
         )
-        self._tell("page_done", number, of, took=page.took_s, processes=page.processes)
+        self._on_progress("page_done", number, of, took=page.took_s, processes=page.processes)
         return page
 
     async def _released(self) -> tuple[int, float]:
-        """How many pages the broker still holds, after it was given time; and how much it was given."""
+        """Wait until the broker has released all pages; return how many are left, and the time waited."""
         began = monotonic()
         while True:
-            gc.collect()  # a busy backend does so by itself
+            gc.collect()  # in a busy backend this happens by itself
             status = await self.status()
             left = sum(client["name"] == self._page_name for client in status["clients"])
             waited_s = monotonic() - began
@@ -135,8 +135,8 @@ class Examination:
             await asyncio.sleep(_PAUSE_S)
 
     async def _moment(self) -> Moment:
-        """How it is now. The processes are looked at after the CPU, when all has settled."""
-        self._tell("looking", 0, 1)
+        """Take a snapshot: the idle CPU first, then the processes, which have settled by then."""
+        self._on_progress("looking", 0, 1)
         status = await self.status()
         cpu_percent = await _idle_cpu(status["broker"]["pid"]) if is_here(status) else None
         status = await self.status()
@@ -151,7 +151,7 @@ class Examination:
         )
 
     async def configs(self) -> Configs:
-        """What the broker starts its servers from.
+        """Return the config that the broker starts its servers with.
 
         Raises:
             Unreadable: the config cannot be read from here.
@@ -172,10 +172,9 @@ class Examination:
         return Configs(wanted, path.parent, environ)
 
     async def mask(self) -> Secrets:
-        """What takes the secrets of the broker's servers out of a report, as far as they are known here.
+        """Return the mask for the secrets of the broker's servers.
 
-        Where the config or the broker's environment cannot be read, what is written as a secret is taken out
-        all the same.
+        If the config cannot be read, the mask still removes texts that are written like secrets.
         """
         from broker.processes.environment import mask_of
 
@@ -195,22 +194,22 @@ class Examination:
 
 
 @contextmanager
-def examination(endpoint: str | None, tell: Tell) -> Iterator[Examination]:
-    """An examination of the broker at this endpoint.
+def examination(endpoint: str | None, on_progress: OnProgress) -> Iterator[Examination]:
+    """Yield an examination of the broker at this endpoint.
 
     Raises:
-        Unavailable: there is none.
+        Unavailable: no broker answers.
     """
     with BlockingClient(endpoint, timeout_s=_ASK_TIMEOUT_S, name="mcp-broker doctor") as observer:
-        yield Examination(observer, tell)
+        yield Examination(observer, on_progress)
 
 
 def is_here(status: dict[str, Any]) -> bool:
-    """Whether /proc shows the broker's processes."""
+    """Return whether /proc shows the broker's processes."""
     return machine.is_here(machine.tasks(), status["broker"]["pid"], _leaders(status).values())
 
 
-def _servers(status: dict[str, Any]) -> tuple[Server, ...]:
+def _servers(status: dict[str, Any]) -> tuple[ServerSample, ...]:
     return tuple(server_of(row) for row in status["servers"])
 
 
@@ -227,7 +226,7 @@ def _strays(status: dict[str, Any]) -> tuple[Stray, ...] | None:
 
 
 async def _idle_cpu(broker: int) -> float:
-    """What they take of one core while this program asks for nothing."""
+    """Measure the CPU time of broker and servers without requests, in percent of one core."""
     first, began = machine.cpu_s(machine.tasks(), broker), monotonic()
     await asyncio.sleep(QUIET_S)
     last = machine.cpu_s(machine.tasks(), broker)

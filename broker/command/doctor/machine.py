@@ -1,5 +1,6 @@
-"""What this machine says of the broker's processes, from /proc: their CPU time, and who runs the same servers
-beside them. Where the broker runs elsewhere, none of it can be known here.
+"""Reads /proc: the CPU time of the broker's processes, and processes outside of it that run the same servers.
+
+If the broker runs in another container or on another machine, its processes are not visible here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 from broker.command.doctor.evidence import Stray
 
 COOKIE = b"MCP_BROKER_COOKIE="
-"""What the broker marks its servers' processes with, in their environment."""
+"""The variable by which the broker marks its servers' processes."""
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _SCRIPTS = (".py", ".js", ".mjs", ".cjs", ".ts", ".sh")
@@ -22,7 +23,7 @@ _WORDS_OF_A_COMMAND = 4
 
 
 class Task(NamedTuple):
-    """A process at one moment."""
+    """A snapshot of one process."""
 
     pid: int
     parent: int
@@ -35,7 +36,7 @@ class Task(NamedTuple):
 
     @property
     def is_broker(self) -> bool:
-        """Whether it is a broker, this one or another."""
+        """Whether the process is a broker."""
         names = {os.path.basename(arg) for arg in self.argv[:2]}
         return "serve" in self.argv and ("mcp-broker" in names or "broker" in self.argv[:4])
 
@@ -44,13 +45,13 @@ Tasks = Mapping[int, Task]
 
 
 def tasks() -> dict[int, Task]:
-    """Every process that can be seen from here, but for zombies."""
+    """Return all visible processes except zombies, by pid."""
     found = (task(int(name)) for name in os.listdir("/proc") if name.isdecimal())
     return {one.pid: one for one in found if one is not None}
 
 
 def task(pid: int) -> Task | None:
-    """One process; `None` where it has ended."""
+    """Return one process; `None` if it has ended."""
     try:
         stat = Path("/proc", str(pid), "stat").read_text(errors="replace")
         argv = Path("/proc", str(pid), "cmdline").read_bytes()
@@ -64,7 +65,7 @@ def task(pid: int) -> Task | None:
 
 
 def is_here(seen: Tasks, broker: int, servers: Iterable[int]) -> bool:
-    """Whether the broker's pids mean here what they mean to it: not across machines and containers."""
+    """Return whether the broker shares this pid namespace: not across machines and containers."""
     if broker not in seen:
         return False
     leaders = [seen[pid] for pid in servers if pid in seen]
@@ -72,7 +73,7 @@ def is_here(seen: Tasks, broker: int, servers: Iterable[int]) -> bool:
 
 
 def above(seen: Tasks, pid: int) -> Iterator[Task]:
-    """A process's parent, its parent's parent and so on."""
+    """Yield the ancestors of a process, its parent first."""
     passed = {pid}
     while pid in seen and (pid := seen[pid].parent) in seen and pid not in passed:
         passed.add(pid)
@@ -80,7 +81,7 @@ def above(seen: Tasks, pid: int) -> Iterator[Task]:
 
 
 def cpu_s(seen: Tasks, broker: int) -> dict[int, float]:
-    """The CPU time of the broker and of all that is below it, by pid."""
+    """Return the CPU time of the broker and its descendants, by pid."""
     return {
         one.pid: one.cpu_s
         for one in seen.values()
@@ -88,20 +89,20 @@ def cpu_s(seen: Tasks, broker: int) -> dict[int, float]:
     }
 
 
-# --- the same servers, beside the broker's own -------------------------------------------------------------
+# --- the same servers, outside of the broker ---------------------------------------------------------------
 
 
 def strays(seen: Tasks, broker: int, leaders: Mapping[str, int]) -> list[Stray]:
-    """The processes that run what a server runs and are not in its tree, the topmost of each tree.
+    """Return the processes that run a server's command outside of its tree, the topmost of each tree.
 
     Args:
-        leaders: server → the pid that its tree starts from.
+        leaders: server → the root pid of its tree.
     """
     known = {leader: name for name, leader in leaders.items() if leader in seen and seen[leader].argv}
     found = {}
     for one in seen.values():
         if any(up.pid in known for up in (one, *above(seen, one.pid))):
-            continue  # in the tree of a server, which may be run by the same command as another
+            continue  # part of a server's tree; two servers may have the same command
         for leader, name in known.items():
             if _alike(one, seen[leader]):
                 kind = _kind(seen, one, leader, broker)
@@ -111,7 +112,7 @@ def strays(seen: Tasks, broker: int, leaders: Mapping[str, int]) -> list[Stray]:
 
 
 def _kind(seen: Tasks, one: Task, leader: int, broker: int) -> Literal["second", "orphan", "beside"] | None:
-    """`None` where it is as it should be: in the server's tree, another broker's, or the doctor's own."""
+    """Return the kind of a stray; `None` if it belongs to the server, another broker or the doctor."""
     higher = list(above(seen, one.pid))
     pids, cookie = {up.pid for up in higher}, _cookie(one.pid)
     if leader in pids or os.getpid() in pids or (cookie is not None and cookie == _cookie(leader)):
@@ -126,7 +127,7 @@ def _kind(seen: Tasks, one: Task, leader: int, broker: int) -> Literal["second",
 
 
 def _is_attended(seen: Tasks, cookie: bytes) -> bool:
-    """Whether a broker runs that this mark is of."""
+    """Return whether the broker that set this cookie still runs."""
     kin = (one for one in seen.values() if _cookie(one.pid) == cookie)
     return any(up.is_broker for one in kin for up in above(seen, one.pid))
 
@@ -136,7 +137,7 @@ def _by(seen: Tasks, one: Task) -> str:
 
 
 def _alike(one: Task, other: Task) -> bool:
-    """Whether two run the same program with the same arguments; a relative script is its folder's own."""
+    """Return whether two processes run the same command. A relative script counts with its folder."""
     if signature(one.argv) != signature(other.argv):
         return False
     bare = any(arg.endswith(_SCRIPTS) and not os.path.isabs(arg) for arg in one.argv[1:])
@@ -145,7 +146,7 @@ def _alike(one: Task, other: Task) -> bool:
 
 
 def signature(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """A command line without where its programs are installed, and without the interpreter's version."""
+    """Return a command line without installation folders and without the interpreter's version."""
     if not argv:
         return ()
     program = re.sub(r"[\d.]+\Z", "", os.path.basename(argv[0]))
@@ -158,7 +159,7 @@ def _short(arg: str) -> str:
 
 
 def _cookie(pid: int) -> bytes | None:
-    """The mark of a broker's server; `None` where there is none, and where this user may not look."""
+    """Return the cookie of a process; `None` without one, or if this user may not read it."""
     return next((one for one in _environ(pid) if one.startswith(COOKIE)), None)
 
 
@@ -169,7 +170,7 @@ def _environ(pid: int) -> list[bytes]:
 
 
 def environ(pid: int) -> dict[str, str]:
-    """The environment that a process was started with, as far as this user may see it."""
+    """Return the initial environment of a process; empty if this user may not read it."""
     pairs = (os.fsdecode(one).partition("=") for one in _environ(pid))
     return {name: value for name, _, value in pairs if name}
 
@@ -180,18 +181,13 @@ def _folder(pid: int) -> str | None:
     return None
 
 
-def folder(pid: int) -> str:
-    """The folder that a process runs in; this one's, where it may not be seen."""
-    return _folder(pid) or os.getcwd()
-
-
 def marked(mark: bytes) -> list[int]:
-    """The processes of this user that have this in their environment; zombies have none."""
+    """Return this user's processes that have the mark in their environment."""
     return [int(name) for name in os.listdir("/proc") if name.isdecimal() and mark in _environ(int(name))]
 
 
 def available_bytes() -> int:
-    """The memory that can be had without swapping."""
+    """Return the memory that is available without swapping."""
     text = Path("/proc/meminfo").read_text()
     found = re.search(r"^MemAvailable:\s+(\d+) kB$", text, re.MULTILINE)
     return int(found[1]) * 1024 if found else 0

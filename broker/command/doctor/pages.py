@@ -1,4 +1,4 @@
-"""Opening a page as a backend does: a client, every server's tools, a harmless call to each, and away."""
+"""Opens a page as a backend does: connects, lists every server's tools, makes a harmless call to each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any, Literal, NamedTuple
 
 from broker.base.text import clip
-from broker.command.doctor.evidence import Fault, Server, Visit
+from broker.command.doctor.evidence import ServerSample, Visit, VisitError
 from client_shim import BrokerClient
 from client_shim.errors import CallError, ServerDied, ServerError
 
@@ -16,15 +16,15 @@ _TOLD_CHARS = 2000
 
 
 class Wish(NamedTuple):
-    """The tool to call at a server, and who chose it."""
+    """The tool to call at a server, and the source of this choice."""
 
     tool: str
     arguments: dict[str, Any]
     chosen: Literal["config", "doctor"]
 
 
-class Opened(NamedTuple):
-    """What came of one page."""
+class PageLoad(NamedTuple):
+    """The result of one page."""
 
     open_s: float
     took_s: float
@@ -32,17 +32,17 @@ class Opened(NamedTuple):
 
 
 def harmless(tools: Sequence[Mapping[str, Any]]) -> Wish | None:
-    """A tool that can be called without arguments and says that it only reads; `None` where there is none.
+    """Return a tool that needs no arguments and is annotated as read-only; `None` without one.
 
-    Names prove nothing, and MCP takes a tool that says nothing to be destructive (2025-06-18, schema,
-    `ToolAnnotations`).
+    A tool's name proves nothing, and MCP treats a tool without annotations as destructive (2025-06-18,
+    schema, `ToolAnnotations`).
     """
     free = (tool for tool in tools if isinstance(tool.get("name"), str) and not _needs_arguments(tool))
     return next((Wish(tool["name"], {}, "doctor") for tool in free if _only_reads(tool)), None)
 
 
 def _needs_arguments(tool: Mapping[str, Any]) -> bool:
-    """Whether it cannot be called without any, or its schema is not one that says so."""
+    """Return whether a tool requires arguments. A malformed schema counts as requiring some."""
     schema = tool.get("inputSchema")
     return schema is not None and (not isinstance(schema, dict) or bool(schema.get("required")))
 
@@ -56,15 +56,15 @@ def _only_reads(tool: Mapping[str, Any]) -> bool:
     )
 
 
-async def open_page(name: str, endpoint: str, *, close: bool) -> Opened:
+async def open_page(name: str, endpoint: str, *, close: bool) -> PageLoad:
     """Open a page, use it and leave it.
 
     Args:
-        name: what the broker's `status` calls its client.
-        close: whether the client is closed at the end, or dropped as backends do that lose it.
+        name: the name of its client in the broker's `status`.
+        close: whether the client is closed at the end; otherwise it is dropped, as by a backend that leaks.
 
     Raises:
-        Unavailable: there is no broker.
+        Unavailable: no broker answers.
     """
     began = monotonic()
     client = BrokerClient(name, endpoint, timeout=CALL_TIMEOUT_S)
@@ -78,14 +78,14 @@ async def open_page(name: str, endpoint: str, *, close: bool) -> Opened:
     answered = monotonic()
     if close:
         await client.aclose()
-    return Opened(opened - began, answered - began, tuple(visits))
+    return PageLoad(opened - began, answered - began, tuple(visits))
 
 
 class _Listed(NamedTuple):
     server: str
     tools: list[dict[str, Any]]
     took_s: float
-    fault: Fault | None
+    fault: VisitError | None
 
 
 async def _list(client: BrokerClient, server: str) -> _Listed:
@@ -94,15 +94,15 @@ async def _list(client: BrokerClient, server: str) -> _Listed:
     try:
         tools = [tool.raw for tool in await client.list_tools(server)]
     except CallError as error:
-        fault = Fault("list", _told(error), isinstance(error, ServerDied))
+        fault = VisitError("list", _told(error), isinstance(error, ServerDied))
     return _Listed(server, tools, monotonic() - began, fault)
 
 
 def wish_for(server: Mapping[str, Any], tools: Sequence[Mapping[str, Any]]) -> Wish | None:
-    """The tool that the config names for this, else a harmless one.
+    """Return the tool that the config names for the doctor, else a harmless one.
 
     Args:
-        server: as the management call `servers` has it.
+        server: an item of the management request `servers`.
     """
     configured = server.get("doctor")
     if configured:
@@ -126,29 +126,29 @@ async def _use(client: BrokerClient, listed: _Listed, wish: Wish | None) -> Visi
     )
 
 
-async def _call(client: BrokerClient, server: str, wish: Wish) -> Fault | None:
+async def _call(client: BrokerClient, server: str, wish: Wish) -> VisitError | None:
     try:
         result = await client.call_tool(server, wish.tool, wish.arguments)
     except ServerError as error:
-        return Fault("tool", _told(error))
+        return VisitError("tool", _told(error))
     except CallError as error:
-        return Fault("call", _told(error), isinstance(error, ServerDied))
+        return VisitError("call", _told(error), isinstance(error, ServerDied))
     if not result.isError:
         return None
-    return Fault("tool", " ".join(_texts(result.get("content")))[:200] or "it says no more")
+    return VisitError("tool", " ".join(_texts(result.get("content")))[:200] or "it says no more")
 
 
 def _told(error: CallError) -> str:
-    """What an error says, short enough for a report: a server may write megabytes."""
+    """Return an error's text, clipped for the report: a server may write megabytes."""
     return clip(str(error), _TOLD_CHARS)
 
 
 def _texts(content: object) -> list[str]:
-    """The texts of a result, whatever else the server put there."""
+    """Return the texts of a result; malformed content is skipped."""
     items = [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
     return [item["text"] for item in items if isinstance(item.get("text"), str)]
 
 
-def server_of(row: Mapping[str, Any]) -> Server:
-    """A server from its row of the broker's `status`."""
-    return Server(**{field: row[field] for field in Server.__struct_fields__})
+def server_of(row: Mapping[str, Any]) -> ServerSample:
+    """Return a server's sample from its row of the broker's `status`."""
+    return ServerSample(**{field: row[field] for field in ServerSample.__struct_fields__})

@@ -1,4 +1,4 @@
-"""How far the doctor is: a bar on a terminal, else a line on stderr for each page."""
+"""Shows the doctor's progress: a bar on a terminal, else a line on stderr for each page."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from broker.command.doctor.texts import Say, Tell
+from broker.command.doctor.texts import OnProgress, Say
 from broker.command.output import echo
 from client_shim.text import printable
 
 
 @contextmanager
-def progress(say: Say) -> Iterator[Tell]:
-    """What the examination tells how far it is."""
+def progress(say: Say) -> Iterator[OnProgress]:
+    """Yield the callback that shows the progress."""
     if sys.stderr.isatty():
-        with _bar(say) as tell:
-            yield tell
+        with _bar(say) as on_progress:
+            yield on_progress
     else:
         yield _lines(say)
 
 
-def _lines(say: Say) -> Tell:
+def _lines(say: Say) -> OnProgress:
     said: list[str] = []
 
-    def tell(word: str, done: int, total: int, **facts: object) -> None:
+    def on_progress(word: str, done: int, total: int, **facts: object) -> None:
         line = say(word, done=done, total=total, **facts)
         if said[-1:] != [line]:
             echo(line, err=True)
         said[:] = [line]
 
-    return tell
+    return on_progress
 
 
 @contextmanager
-def _bar(say: Say) -> Iterator[Tell]:
+def _bar(say: Say) -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -42,8 +42,8 @@ def _bar(say: Say) -> Iterator[Tell]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("")
 
-        def tell(word: str, done: int, total: int, **facts: object) -> None:
+        def on_progress(word: str, done: int, total: int, **facts: object) -> None:
             text = printable(say(word, done=done, total=total, **facts))
             bars.update(bar, description=text, completed=done, total=total)
 
-        yield tell
+        yield on_progress

@@ -1,4 +1,4 @@
-"""A report of an examination: as JSON for programs, as Markdown for issues, and the rows of its tables."""
+"""The report of an examination: for a terminal, as JSON for programs, as Markdown for issues."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ import msgspec
 from msgspec import Struct
 
 from broker.base.secrets import Secrets
-from broker.command.doctor.evidence import Evidence, Page, Server
-from broker.command.doctor.kinds import Finding, Grade
-from broker.command.doctor.old_way import OldWay
+from broker.command.doctor.comparison import Comparison
+from broker.command.doctor.evidence import Evidence, Page, ServerSample
+from broker.command.doctor.grades import Finding, Grade
 from broker.command.doctor.texts import Say
 from broker.command.doctor.verdict import LEAST_PAGES, Verdict
+from broker.command.layout import Column, Grid, Line, Part
 
 MIB = 1024**2
 
+_BAR_WIDTH = 16
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_COLOURS = {Grade.A: "green", Grade.B: "yellow", Grade.C: "red"}
 
-class Report(Struct, frozen=True, kw_only=True):
-    """Everything that was seen and found.
+
+class DoctorReport(Struct, frozen=True, kw_only=True):
+    """The observations and the verdict.
 
     Args:
-        old_way: where it was compared with.
-        no_comparison: why it was not, in words, where that was asked for.
+        comparison: the pages opened without the broker, if any.
+        no_comparison: why the requested comparison was not possible.
     """
 
     endpoint: str
     broker_version: str
     evidence: Evidence
     verdict: Verdict
-    old_way: OldWay | None = None
+    comparison: Comparison | None = None
     no_comparison: str | None = None
 
 
@@ -38,36 +43,34 @@ S = TypeVar("S", bound=Struct)
 
 
 def masked(seen: S, mask: Secrets) -> S:
-    """Return what was seen without the secrets in it: what servers and their errors say is repeated there."""
+    """Return the observations without secrets: they repeat texts of servers and their errors."""
     return msgspec.convert(mask.throughout(msgspec.to_builtins(seen)), type(seen))
 
 
-class Rows(NamedTuple):
-    """A table: its head, and lines of as many cells."""
-
-    head: list[str]
-    lines: list[list[str]]
-
-
-def title(report: Report, say: Say) -> str:
-    """What the report is of."""
+def title(report: DoctorReport, say: Say) -> str:
+    """Return the title of the report."""
     return say("title", pages=len(report.evidence.pages), endpoint=report.endpoint)
 
 
-def record(report: Report, say: Say) -> Rows:
-    """The record table of the test guide, a line for each page."""
-    earlier: tuple[Server, ...] = report.evidence.before.servers
-    lines = []
+def _grid(columns: list[Column], rows: list[list[str]]) -> Grid:
+    return Grid(columns, [[Line(cell) for cell in row] for row in rows])
+
+
+def record(report: DoctorReport, say: Say) -> Grid:
+    """Return the record table of the test guide, a row for each page."""
+    earlier: tuple[ServerSample, ...] = report.evidence.before.servers
+    rows = []
     for page in report.evidence.pages:
         client = say("closed" if page.closed else "forgotten")
         remarks = ", ".join(_remarks(page, earlier, say))
-        lines.append([str(page.number), _s(page.took_s), str(page.processes), client, remarks])
+        rows.append([str(page.number), _s(page.took_s), str(page.processes), client, remarks])
         earlier = page.servers
-    return Rows([say(word) for word in ("number", "answer", "processes", "client", "remark")], lines)
+    numbers = [Column(say(word), right=True) for word in ("number", "answer", "processes")]
+    return _grid([*numbers, Column(say("client")), Column(say("remark"), folds=True)], rows)
 
 
-def _remarks(page: Page, earlier: tuple[Server, ...], say: Say) -> Iterator[str]:
-    """What was other than at the page before; the servers of which it is the same are named together."""
+def _remarks(page: Page, earlier: tuple[ServerSample, ...], say: Say) -> Iterator[str]:
+    """Yield the changes since the page before. Servers with the same change share a remark."""
     faults = {visit.server: visit.fault for visit in page.visits if visit.fault}
     were = {server.name: server for server in earlier}
     kinds: dict[tuple[str, tuple[tuple[str, object], ...]], list[str]] = {}
@@ -81,8 +84,8 @@ def _remarks(page: Page, earlier: tuple[Server, ...], say: Say) -> Iterator[str]
         yield say(word, server=_together(names), **dict(facts))
 
 
-def _change(was: Server, now: Server, say: Say) -> tuple[str, dict[str, object]] | None:
-    """What has become of a server, as a word of the texts and its facts; `None` for nothing."""
+def _change(was: ServerSample, now: ServerSample, say: Say) -> tuple[str, dict[str, object]] | None:
+    """Return the change of a server as a word of the texts with its facts; `None` without a change."""
     if now.state not in ("ready", "disabled"):
         return "at_page.state", {"state": say(f"state.{now.state}")}
     if now.pid != was.pid:
@@ -93,7 +96,7 @@ def _change(was: Server, now: Server, say: Say) -> tuple[str, dict[str, object]]
 
 
 _NAMED = 3
-"""Names in a cell of a table; the findings below it have all of them."""
+"""The number of names in a table cell; the findings below name every server."""
 
 
 def _together(names: Sequence[str]) -> str:
@@ -102,15 +105,15 @@ def _together(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])}, … ({len(names)})"
 
 
-def loads(report: Report, say: Say) -> Rows:
-    """Processes, memory and CPU, before and after."""
+def loads(report: DoctorReport, say: Say) -> Grid:
+    """Return the table of processes, memory and CPU, before and after."""
     before, after = report.evidence.before.load, report.evidence.after.load
-    lines = [
+    rows = [
         [say("processes"), str(before.processes), str(after.processes)],
         [say("memory_row"), f"{before.rss_bytes / MIB:.1f}", f"{after.rss_bytes / MIB:.1f}"],
         [say("cpu_row"), _percent(before.cpu_percent), _percent(after.cpu_percent)],
     ]
-    return Rows(["", say("before"), say("after")], lines)
+    return _grid([Column(""), Column(say("before"), right=True), Column(say("after"), right=True)], rows)
 
 
 def _percent(value: float | None) -> str:
@@ -118,7 +121,7 @@ def _percent(value: float | None) -> str:
 
 
 class Pair(NamedTuple):
-    """One page both ways."""
+    """One page with the broker and without."""
 
     number: int
     old_processes: int
@@ -127,50 +130,77 @@ class Pair(NamedTuple):
     open_s: float
 
 
-def pairs(report: Report) -> list[Pair]:
-    """The pages that were opened both ways."""
-    old = report.old_way.pages if report.old_way else ()
+def pairs(report: DoctorReport) -> list[Pair]:
+    """Return the pages that were opened both ways."""
+    old = report.comparison.pages if report.comparison else ()
     return [
         Pair(was.number, was.processes, page.processes, was.open_s, page.open_s)
         for was, page in zip(old, report.evidence.pages, strict=False)
     ]
 
 
-def comparison(report: Report, say: Say) -> Rows:
-    """The pages that were opened both ways, in numbers."""
+def compared(report: DoctorReport, say: Say) -> Grid:
+    """Return the table of the pages that were opened both ways."""
     ways = (say("old_way"), say("broker"))
     head = [f"{say(word)}: {way}" for word in ("processes", "open_time") for way in ways]
-    lines = [
+    rows = [
         [str(one.number), str(one.old_processes), str(one.processes), _s(one.old_open_s), _s(one.open_s)]
         for one in pairs(report)
     ]
-    return Rows([say("number"), *head], lines)
+    return _grid([Column(word, right=True) for word in (say("number"), *head)], rows)
+
+
+def chart(report: DoctorReport, say: Say) -> Grid:
+    """Return the same as bars: processes, and the time until every tool list arrived."""
+    rows: list[list[Line]] = []
+    both = pairs(report)
+    max_processes = max((max(one.old_processes, one.processes) for one in both), default=1)
+    max_s = max((max(one.old_open_s, one.open_s) for one in both), default=1.0)
+    for one in both:
+        for number, way, processes, open_s, colour in (
+            (str(one.number), "old_way", one.old_processes, one.old_open_s, "red"),
+            ("", "broker", one.processes, one.open_s, "green"),
+        ):
+            bars = [_bar(processes / max_processes, colour), _bar(open_s / max_s, colour)]
+            cells = [Line(number), Line(say(way)), Line(str(processes)), bars[0], Line(_s(open_s)), bars[1]]
+            rows.append(cells)
+    figures = [column for word in ("processes", "open_time") for column in _figure(say(word))]
+    return Grid([Column(say("number"), right=True), Column(""), *figures], rows)
+
+
+def _figure(name: str) -> list[Column]:
+    return [Column(name, right=True), Column("")]
+
+
+def _bar(share: float, colour: str) -> Line:
+    whole, eighths = divmod(round(share * _BAR_WIDTH * 8), 8)
+    return Line(("█" * whole + _EIGHTHS[eighths]).strip().ljust(_BAR_WIDTH), colour)
 
 
 def _s(seconds: float) -> str:
     return f"{seconds:.3f}"
 
 
-def notes(report: Report, say: Say) -> list[str]:
-    """What is to be said about the comparison."""
-    old = report.old_way
+def notes(report: DoctorReport, say: Say) -> list[str]:
+    """Return the notes below the comparison."""
+    old = report.comparison
     if old is None:
         return [report.no_comparison] if report.no_comparison else []
-    said = [say("compare.meaning"), *_sum(old, report.evidence, say)]
+    lines = [say("compare.meaning"), *_sum(old, report.evidence, say)]
     if old.skipped:
-        said.append(say("compare.skipped", servers=", ".join(old.skipped)))
+        lines.append(say("compare.skipped", servers=", ".join(old.skipped)))
     if old.memory_ran_out:
-        said.append(say("compare.memory", pages=len(old.pages)))
+        lines.append(say("compare.memory", pages=len(old.pages)))
     failed = {server: error for page in old.pages for server, error in page.failed.items()}
     for error in dict.fromkeys(failed.values()):
         servers = ", ".join(server for server, other in failed.items() if other == error)
-        said.append(say("compare.failed", server=servers, error=error))
+        lines.append(say("compare.failed", server=servers, error=error))
     started = max((page.processes for page in old.pages), default=0)
-    said.append(say("compare.left", count=old.left) if old.left else say("compare.ended", count=started))
-    return said
+    lines.append(say("compare.left", count=old.left) if old.left else say("compare.ended", count=started))
+    return lines
 
 
-def _sum(old: OldWay, evidence: Evidence, say: Say) -> Iterator[str]:
+def _sum(old: Comparison, evidence: Evidence, say: Say) -> Iterator[str]:
     for last in old.pages[-1:]:
         yield say(
             "compare.sum",
@@ -182,25 +212,25 @@ def _sum(old: OldWay, evidence: Evidence, say: Say) -> Iterator[str]:
         )
 
 
-class Told(NamedTuple):
-    """A finding in words; `mend` is empty where there is nothing to be done."""
+class FindingText(NamedTuple):
+    """The text of a finding. `mend` says what to do; it is empty for a remark."""
 
     text: str
     mend: str
 
 
-def told(report: Report, say: Say, *, remarks: bool) -> list[Told]:
-    """The findings, or the remarks, in words."""
+def told(report: DoctorReport, say: Say, *, remarks: bool) -> list[FindingText]:
+    """Return the texts of the findings, or of the remarks."""
     found = [one for one in report.verdict.findings if (one.grade is Grade.A) is remarks]
     return [tell(finding, say) for finding in found]
 
 
 _ANY = {"server": "SERVER", "tool": "TOOL"}
-"""Stands in the mend of what was found of many servers."""
+"""The placeholders in the mend of a merged finding."""
 
 
-def tell(finding: Finding, say: Say) -> Told:
-    """One finding in words."""
+def tell(finding: Finding, say: Say) -> FindingText:
+    """Return the text of one finding."""
     facts = {**finding.facts, "server": finding.server or ""}
     if "state" in facts:
         facts["state"] = say(f"state.{facts['state']}")
@@ -209,11 +239,11 @@ def tell(finding: Finding, say: Say) -> Told:
             facts[name] = f"{int(facts[f'{name}_bytes']) / MIB:.1f}"
     names = _ANY if finding.word != finding.kind else {}
     mend = "" if finding.grade is Grade.A else say(f"{finding.kind}.mend", **{**facts, **names})
-    return Told(say(finding.word, **facts), mend)
+    return FindingText(say(finding.word, **facts), mend)
 
 
-def conclusion(report: Report, say: Say) -> list[str]:
-    """The verdict, why it is so, and what is to be expected."""
+def conclusion(report: DoctorReport, say: Say) -> list[str]:
+    """Return the verdict, its reason, and the rule about the number of processes."""
     grade, pages = report.verdict.grade.value, report.evidence.pages
     forgotten = sum(not page.closed for page in pages)
     why = [say(f"why.{grade}", pages=len(pages), forgotten=forgotten)]
@@ -222,8 +252,31 @@ def conclusion(report: Report, say: Say) -> list[str]:
     return [say(f"verdict.{grade}"), " ".join(why), say("rule")]
 
 
-def as_json(report: Report, say: Say) -> dict[str, Any]:
-    """The report for programs; its texts are in the reader's language."""
+def as_parts(report: DoctorReport, say: Say) -> Iterator[Part]:
+    """Yield the lines and tables of the report, for a terminal."""
+    yield Line(title(report, say), "bold")
+    yield record(report, say)
+    yield loads(report, say)
+    if report.comparison:
+        yield Line(say("compare"), "bold")
+        yield chart(report, say)
+    yield from map(Line, notes(report, say))
+    colour = _COLOURS[report.verdict.grade]
+    for word, remarks in (("findings", False), ("remarks", True)):
+        texts = told(report, say, remarks=remarks)
+        if texts:
+            yield Line(f"\n{say(word)}", "bold")
+        for text, mend in texts:
+            yield Line(f"- {text}", colour if mend else "")
+            if mend:
+                yield Line(mend, indent=2)
+    grade, *rest = conclusion(report, say)
+    yield Line(f"\n{grade}", f"bold {colour}")
+    yield from map(Line, rest)
+
+
+def as_json(report: DoctorReport, say: Say) -> dict[str, Any]:
+    """Return the report for programs; its texts are in the reader's language."""
     evidence = report.evidence
     grade, why, rule = conclusion(report, say)
     return {
@@ -247,26 +300,26 @@ def as_json(report: Report, say: Say) -> dict[str, Any]:
         "pages": [{"processes": page.processes, **msgspec.to_builtins(page)} for page in evidence.pages],
         "after": msgspec.to_builtins(evidence.after),
         "clients_left": evidence.clients_left,
-        "comparison": msgspec.to_builtins(report.old_way),
+        "comparison": msgspec.to_builtins(report.comparison),
         "no_comparison": report.no_comparison,
     }
 
 
-def as_markdown(report: Report, say: Say) -> str:
-    """The report for an issue or a mail.
+def as_markdown(report: DoctorReport, say: Say) -> str:
+    """Return the report for an issue or a mail.
 
     Args:
-        say: a `markdown_speaker`, so that nothing in it does more than to be read.
+        say: a `markdown_speaker`, so that links, mentions and HTML in the facts have no effect.
     """
     return "\n".join(_markdown(report, say))
 
 
-def _markdown(report: Report, say: Say) -> Iterator[str]:
+def _markdown(report: DoctorReport, say: Say) -> Iterator[str]:
     yield from (f"## {title(report, say)}", "", *_table(record(report, say)), "", *_table(loads(report, say)))
-    if report.old_way or report.no_comparison:
+    if report.comparison or report.no_comparison:
         yield from ("", f"### {say('compare')}", "")
-        if report.old_way:
-            yield from (*_table(comparison(report, say)), "")
+        if report.comparison:
+            yield from (*_table(compared(report, say)), "")
         yield from (f"- {note}" for note in notes(report, say))
     for word, remarks in (("findings", False), ("remarks", True)):
         items = told(report, say, remarks=remarks)
@@ -276,9 +329,10 @@ def _markdown(report: Report, say: Say) -> Iterator[str]:
     yield from ("", f"**{grade}** {' '.join(rest)}")
 
 
-def _table(rows: Rows) -> Iterator[str]:
-    for number, line in enumerate([rows.head, *rows.lines]):
-        cells = [cell.replace("|", "\\|") for cell in line]
+def _table(grid: Grid) -> Iterator[str]:
+    head = [column.name for column in grid.columns]
+    for number, row in enumerate([head, *([cell.text for cell in row] for row in grid.rows)]):
+        cells = [cell.replace("|", "\\|") for cell in row]
         yield f"| {' | '.join(cells)} |"
         if number == 0:
-            yield f"|{' --- |' * len(line)}"
+            yield f"|{' --- |' * len(row)}"

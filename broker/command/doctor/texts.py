@@ -1,4 +1,4 @@
-"""What the doctor says to people, in English and Chinese."""
+"""The texts of the doctor, in English and Chinese."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from broker.command.doctor.findings import FINDINGS
 from client_shim.text import on_one_line
 
 Say = Callable[..., str]
-"""Says a word of `WORDS` in the reader's language, filled in with facts."""
+"""Returns a text of `WORDS` in the reader's language, filled in with facts."""
 
 STATES = (
     "ready",
@@ -24,11 +24,11 @@ STATES = (
     "disabled",
     "misconfigured",
 )
-"""What `status` says of a server, in the words that it says it in."""
+"""The states of a server, with the texts of `status`."""
 
 
-class Tell(Protocol):
-    """Is told how far the doctor is: a word of `WORDS`, so much of so much, and further facts of the text."""
+class OnProgress(Protocol):
+    """Called with the progress: a word of `WORDS`, the steps done and in total, and further facts."""
 
     def __call__(self, word: str, done: int, total: int, **facts: object) -> None: ...
 
@@ -36,8 +36,8 @@ class Tell(Protocol):
 WORDS: dict[str, tuple[str, str]] = {
     **{f"state.{state}": words.WORDS[state] for state in STATES},
     # --- the course
-    "waiting": ("waiting for servers that start: {servers}", "等待正在启动的服务器：{servers}"),
-    "looking": ("looking at the processes", "正在查看进程"),
+    "waiting": ("waiting for servers that are starting: {servers}", "等待正在启动的服务器：{servers}"),
+    "looking": ("counting processes", "正在统计进程"),
     "page_done": (
         "page {done}/{total}: answered in {took:.3f} s, processes: {processes}",
         "第 {done}/{total} 页：回答用时 {took:.3f} 秒，进程 {processes} 个",
@@ -57,7 +57,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "client": ("client", "客户端"),
     "remark": ("remark", "备注"),
     "closed": ("closed", "已关闭"),
-    "forgotten": ("forgotten", "未关闭（被遗忘）"),
+    "forgotten": ("forgotten", "未关闭"),
     "before": ("before", "测试前"),
     "after": ("after", "测试后"),
     "memory_row": ("memory, MiB (broker and servers)", "内存，MiB（broker 与服务器）"),
@@ -70,7 +70,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "at_page.state": ("{server}: {state}", "{server}：{state}"),
     "at_page.count": ("{server}: {first} → {last} processes", "{server}：进程数 {first} → {last}"),
     # --- the comparison
-    "compare": ("Beside the old way", "与旧方式对比"),
+    "compare": ("Compared with the old way", "与旧方式对比"),
     "old_way": ("old way", "旧方式"),
     "broker": ("broker", "broker"),
     "open_time": ("open, s", "打开（秒）"),
@@ -83,8 +83,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "第 {pages} 页之后：旧方式 {old} 个进程、{old_mib} MiB，broker {new} 个进程、{new_mib} MiB。",
     ),
     "compare.ended": (
-        "All processes of the old way were ended ({count}).",
-        "旧方式的全部进程（{count} 个）已结束。",
+        "All {count} processes of the old way were ended.",
+        "旧方式启动的 {count} 个进程已全部结束。",
     ),
     "compare.left": (
         (
@@ -94,12 +94,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "旧方式有 {count} 个进程未能结束；可用 `grep -l MCP_BROKER_DOCTOR /proc/*/environ` 查找。",
     ),
     "compare.skipped": (
-        "Left out of the old way, because containers outlive their command: {servers}.",
-        "旧方式未包含以下服务器，因为容器会比启动它的命令存活更久：{servers}。",
+        "Not started the old way, because containers outlive their command: {servers}.",
+        "以下服务器未按旧方式启动，因为容器不会随启动命令一起结束：{servers}。",
     ),
     "compare.memory": (
-        "The old way was ended after {pages} pages, so that this machine keeps some memory.",
-        "为给本机保留内存，旧方式在第 {pages} 页之后提前结束。",
+        "The old way stopped after {pages} pages, because this machine has little memory left.",
+        "本机可用内存不足，旧方式在第 {pages} 页之后停止。",
     ),
     "compare.failed": ("The old way, {server}: {error}", "旧方式，{server}：{error}"),
     "config_elsewhere": (
@@ -108,13 +108,13 @@ WORDS: dict[str, tuple[str, str]] = {
             "processes are hidden; run `mcp-broker doctor --compare` where the broker runs."
         ),
         (
-            "未做对比：broker 运行在另一台机器、另一个容器中，或其进程对当前用户不可见；请在 broker 所在之处"
-            "运行 `mcp-broker doctor --compare`。"
+            "未做对比：broker 运行在另一台机器、另一个容器中，或其进程对当前用户不可见；请在 broker 所在的"
+            "环境中运行 `mcp-broker doctor --compare`。"
         ),
     ),
     "config_unreadable": (
-        "No comparison: the broker's config {path} cannot be used from here: {problem}",
-        "未做对比：无法在此使用 broker 的配置 {path}：{problem}",
+        "No comparison: cannot read the broker's config {path}: {problem}",
+        "未做对比：无法读取 broker 的配置 {path}：{problem}",
     ),
     # --- the verdict
     "verdict.A": ("Verdict: A, fixed.", "判定：A，已修复。"),
@@ -132,23 +132,23 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "why.steady": ("The answers did not become slower.", "回答没有变慢。"),
     "why.B": (
-        "Opening pages starts no process. What is named above is to be mended.",
+        "Opening pages starts no process. Solve the problems above.",
         "打开页面不会启动进程；但上面列出的问题需要处理。",
     ),
-    "why.C": ("The cause is most likely what is named first above.", "最可能的原因是上面列出的第一项。"),
+    "why.C": ("The most likely cause is the first problem above.", "最可能的原因是上面列出的第一项。"),
     "rule": (
         (
-            "One process tree per server, always, is what is right here: before the first page, while pages "
-            "are open and after the last was closed. The servers belong to the broker and not to a page. The "
-            "older guide expected 0 after a close, as each page had servers of its own."
+            "The correct number is one process tree per server, always: before the first page, while pages "
+            "are open, and after the last was closed. The servers belong to the broker, not to a page. The "
+            "older guide expected 0 after a close, because each page had its own servers."
         ),
         (
-            "每个服务器始终恰好有一个进程（树），这才是正确的结果：打开第一个页面之前、页面打开期间、最后一个"
-            "页面关闭之后都一样，因为服务器属于 broker，而不属于页面。旧的测试指南要求关闭页面后进程数为 0，"
-            "那是因为当时每个页面都有自己的服务器。"
+            "正确的结果是：每个服务器始终恰好有一个进程（树）。打开第一个页面之前、页面打开期间、关闭最后一个"
+            "页面之后都是如此，因为服务器属于 broker，而不属于页面。旧的测试指南要求关闭页面后进程数为 0，"
+            "是因为当时每个页面各自启动服务器。"
         ),
     ),
-    "findings": ("To be mended", "需要处理"),
+    "findings": ("Problems", "需要处理"),
     "remarks": ("Remarks", "说明"),
     **FINDINGS,
 }
@@ -156,13 +156,13 @@ WORDS: dict[str, tuple[str, str]] = {
 
 
 _PLAIN = re.compile(r"(?!www\.)[\w ,.;()%+×/-]*")
-"""Text in which Markdown and GitHub find nothing but words and paths: no link, image, mention or HTML."""
+"""Text without Markdown or GitHub syntax: no link, image, mention or HTML."""
 
 
 def markdown_speaker(language: int) -> Say:
-    """The same for Markdown: what servers and config files say stands in code, where it does nothing.
+    """Return a `Say` for Markdown, which puts texts of servers and config files into code spans.
 
-    An image would be fetched by everybody who reads the issue, and a mention would call somebody.
+    Otherwise every reader of the issue would fetch an image, and a mention would notify a person.
     """
 
     def say(word: str, **facts: object) -> str:
@@ -186,5 +186,5 @@ def _inert(fact: object, *, in_code: bool) -> object:
 
 
 def speaker(language: int) -> Say:
-    """What says a word in this language: 0 for English, 1 for Chinese."""
+    """Return a `Say` for this language: 0 for English, 1 for Chinese."""
     return lambda word, **facts: words.fill_in(WORDS[word][language], **facts)

@@ -1,4 +1,4 @@
-"""From what was seen to the guide's verdict: A, B or C, and why. Pure: a table of findings and its rules."""
+"""Derives the guide's verdict (A, B or C) from the evidence. Pure: a table of rules, each yields findings."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from statistics import median
 
 from msgspec import Struct
 
-from broker.command.doctor.evidence import Evidence, Fault, Server, Stray, Visit
-from broker.command.doctor.kinds import Facts, Finding, Grade, collected
+from broker.command.doctor.evidence import Evidence, ServerSample, Stray, Visit, VisitError
+from broker.command.doctor.grades import Facts, Finding, Grade, collected
 
 LEAST_PAGES = 6
-"""With fewer pages than this, a growing answer time cannot be told from noise."""
+"""The number of pages from which a growing answer time can be told from noise."""
 
 SLOWER_RATIO, SLOWER_SLACK_S = 1.5, 0.25
-"""Answers have become slower if the last third's median is above the first's by both of these."""
+"""Answers count as slower if the last third's median exceeds the first's by both of these."""
 
 MEMORY_RATIO, MEMORY_SLACK_BYTES = 1.3, 50 * 1024**2
-"""Memory that rose by more than both of these is worth a remark."""
+"""A rise of memory by more than both of these gets a remark."""
 
 
 class Verdict(Struct, frozen=True):
-    """The grade, and everything that it was found from, the worst first."""
+    """The grade and the findings, the worst first."""
 
     grade: Grade
     findings: tuple[Finding, ...]
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """The verdict: as bad as the worst that was found."""
+    """Return the verdict, whose grade is that of the worst finding."""
     found = collected([finding for rule in RULES for finding in rule(evidence)])
     found.sort(key=lambda finding: finding.grade.value, reverse=True)
     return Verdict(found[0].grade if found else Grade.A, tuple(found))
@@ -40,7 +40,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _servers(evidence: Evidence) -> Iterator[Finding]:
-    """Of each server the worst thing only: what crashes also fails, and is not ready for a while."""
+    """Yield the worst finding of each server: a server that crashes also fails calls and is not ready."""
     for name in evidence.wanted:
         troubles = (trouble(evidence, name) for trouble in _TROUBLES)
         finding = next((trouble for trouble in troubles if trouble is not None), None)
@@ -95,10 +95,10 @@ _TROUBLES: tuple[Callable[[Evidence, str], Finding | None], ...] = (_grows, _cra
 
 
 def grows(counts: Sequence[int]) -> bool:
-    """Whether numbers of processes go on rising, page by page.
+    """Return whether the number of processes keeps rising, page by page.
 
-    A server that starts its workers when it is first used rises and stays there; one that has a helper
-    process now and then rises and falls. Neither leaks.
+    A server that starts workers at its first use rises once; a server with occasional helper processes rises
+    and falls. Neither leaks.
     """
     if len(counts) < 3:
         return False
@@ -109,25 +109,25 @@ def grows(counts: Sequence[int]) -> bool:
 
 
 def _counts(evidence: Evidence, name: str) -> list[int]:
-    """The sizes of its tree before the first page and after each; while it starts it has none to speak of.
+    """Return the sizes of a server's tree before the first page and after each, while it was ready.
 
-    After the last page it was looked at twice. The second look counts: it shows what has settled.
+    After the last page there are two samples. The second counts, because the tree has settled by then.
     """
     history = evidence.history(name)
     seen = [*history[:-2], history[-1]]
     return [server.processes for server in seen if server.state == "ready"] or [0]
 
 
-def _faults(visits: Sequence[Visit]) -> Iterator[tuple[Visit, Fault]]:
+def _faults(visits: Sequence[Visit]) -> Iterator[tuple[Visit, VisitError]]:
     return ((visit, visit.fault) for visit in visits if visit.fault is not None)
 
 
 def _is_own_choice(visit: Visit) -> bool:
-    """The tool complains, and nobody but the doctor had said that it can be called like that."""
+    """Return whether a tool that the doctor itself chose returned an error."""
     return visit.fault is not None and visit.fault.kind == "tool" and visit.chosen == "doctor"
 
 
-def _last_error(history: Sequence[Server], visits: Sequence[Visit]) -> str:
+def _last_error(history: Sequence[ServerSample], visits: Sequence[Visit]) -> str:
     errors = [server.last_error for server in history if server.last_error]
     errors += [] if errors else [fault.text for _, fault in _faults(visits)]
     return errors[-1] if errors else "-"
@@ -137,7 +137,7 @@ def _last_error(history: Sequence[Server], visits: Sequence[Visit]) -> str:
 
 
 def _slower(evidence: Evidence) -> Iterator[Finding]:
-    """A slow server is named; where no single one is to blame, something in between is."""
+    """Yield the servers that became slower; if that is all of them, one finding about the machine."""
     if not is_slower(times := [page.good_s for page in evidence.pages]):
         return
     slow = list(_slower_servers(evidence))
@@ -155,7 +155,7 @@ def _slower_servers(evidence: Evidence) -> Iterator[Finding]:
 
 
 def is_slower(times_s: Sequence[float]) -> bool:
-    """Whether answer times grow: by the medians of the first and the last third, one slow page is noise."""
+    """Return whether answer times grow, by the medians of the first and the last third."""
     if len(times_s) < LEAST_PAGES:
         return False
     first_s, last_s = _medians(times_s)
@@ -191,7 +191,7 @@ def _restarted(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _strays(evidence: Evidence) -> Iterator[Finding]:
-    """What was there all the time, or is there now; what ended meanwhile is gone."""
+    """Yield the strays that exist after the last page."""
     earlier = _by_server(evidence.before.strays or ())
     for (server, kind), strays in _by_server(evidence.after.strays or ()).items():
         before, after = len(earlier.get((server, kind), ())), len(strays)
@@ -242,7 +242,7 @@ def _runtimes(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _named(servers: Sequence[str]) -> str:
-    """The names of some servers, and how many they are where that is not seen at once."""
+    """Return the names of servers, with their number if it is large."""
     names = ", ".join(servers)
     return names if len(servers) <= _SEEN_AT_ONCE else f"{names} ({len(servers)})"
 
@@ -251,7 +251,7 @@ _SEEN_AT_ONCE = 3
 
 
 def _limits(evidence: Evidence) -> Iterator[Finding]:
-    """What could not be looked at."""
+    """Yield what could not be examined."""
     if evidence.after.strays is None:
         yield _about("elsewhere", None)
     if len(evidence.pages) < LEAST_PAGES:

@@ -1,5 +1,5 @@
-"""`mcp-broker import`: the files of other hosts become a `broker.toml`.
+"""`mcp-broker import`: converts the files of other MCP hosts into a `broker.toml`.
 
-`files` reads and writes. `reading` makes a document of a text (`jsonc`, `commands`), `hosts` finds the
-servers in it, and `plan` with `entry` makes a table of each; these never touch the machine.
+`files` reads and writes files. `reading` parses a text (with `jsonc` and `commands`), `hosts` finds its
+servers, `plan` and `conversion` turn each into a table. These four have no I/O.
 """

@@ -1,4 +1,4 @@
-"""A whole command line where a host's entry has its program, as words."""
+"""Splits a whole command line that a host's entry has in `command`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.ASCII | re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:\\")
 
 
-class NoWords(Exception):
-    """The line is none of words: it needs a shell, or has an open quotation. `word` is one of `texts`."""
+class NotSplittable(Exception):
+    """The line needs a shell, or has an open quotation mark. `word` is a key of `texts`."""
 
     def __init__(self, word: str) -> None:
         super().__init__(word)
@@ -20,7 +20,7 @@ class NoWords(Exception):
 
 
 class Words(NamedTuple):
-    """A line as it would be run: its variables, its program, and the arguments."""
+    """The words of a command line: variables, program and arguments."""
 
     env: dict[str, str]
     program: str
@@ -28,13 +28,13 @@ class Words(NamedTuple):
 
 
 def split(line: str, exists: Callable[[str], bool]) -> Words | None:
-    """The words of a line; `None` if it is one program, whose path may have spaces.
+    """Return the words of a line; `None` if it is only a program, whose path may have spaces.
 
     Args:
-        exists: whether there is such a file here.
+        exists: tells whether a file exists here.
 
     Raises:
-        NoWords: it is more than a program with arguments.
+        NotSplittable: the line is more than a program with arguments.
     """
     if len(line.split()) < 2 or exists(line) or _DRIVE.match(line):
         return None
@@ -43,7 +43,7 @@ def split(line: str, exists: Callable[[str], bool]) -> Words | None:
         env[pair[1]] = pair[2]
         del words[0]
     if not env and "/" in words[0] and not exists(words[0]):
-        return None  # most likely a path with a space in it, to a program that is not here
+        return None  # most likely a path with a space to a program that does not exist here
     return Words(env, words[0], words[1:])
 
 
@@ -53,7 +53,7 @@ def _words(line: str) -> list[str]:
     try:
         words = list(lexer)
     except ValueError:
-        raise NoWords("import_open_quotation") from None
+        raise NotSplittable("import_open_quotation") from None
     if any(not word.strip("();<>|&") for word in words) or "`" in line or "$(" in line:
-        raise NoWords("import_needs_shell")
+        raise NotSplittable("import_needs_shell")
     return words

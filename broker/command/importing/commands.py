@@ -1,4 +1,4 @@
-"""Lines such as `claude mcp add NAME -- npx -y …`, as pages of servers print them for a shell.
+"""Parses shell lines such as `claude mcp add NAME -- npx -y …`, as server documentation prints them.
 
 Sources: the help of `claude mcp add`, `codex mcp add`, `gemini mcp add`,
 `opencode mcp add`, and `code --add-mcp`.
@@ -36,14 +36,14 @@ _OPTIONS = {
         "other",
     ),
 }
-"""Options of the hosts' commands that take a value."""
+"""option with a value of the hosts' commands → what it sets"""
 _SWITCHES = ("--trust", "--global", "-g", "--debug", "--verbose")
 _CONTAINERS = ("docker", "podman")
 _OPERATORS = {"&&", "||", "|", ";", "&", ">"}
 
 
 class NoServer(Exception):
-    """A line adds no server; `word` of `texts` says why."""
+    """A line adds no server. `word` is the text that says why."""
 
     def __init__(self, line: int, word: str, **facts: object) -> None:
         super().__init__(word)
@@ -60,7 +60,7 @@ class Added(NamedTuple):
 
 
 def are_commands(text: str) -> bool:
-    """Whether a text is lines for a shell: the first one that is no comment adds a server."""
+    """Return whether a text is shell lines: its first line that is not a comment adds a server."""
     for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             return _LINE.match(line[:_LINE_CHARS]) is not None
@@ -68,10 +68,10 @@ def are_commands(text: str) -> bool:
 
 
 def servers_of(text: str) -> Iterator[Added]:
-    """The servers that the lines add.
+    """Yield the servers that the lines add.
 
     Raises:
-        NoServer: a line is no such command, or cannot be understood.
+        NoServer: a line adds no server, or cannot be parsed.
     """
     for number, words in _commands(text):
         at = next((at for at in range(1, len(words)) if words[at] in ("add", "add-json")), 0)
@@ -87,7 +87,7 @@ def servers_of(text: str) -> Iterator[Added]:
 
 
 def _commands(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Each command with the number of its first line. A quotation and a backslash at the end go on."""
+    """Yield each command with its first line number. An open quotation or a final backslash joins lines."""
     held, first = "", 0
     for number, line in enumerate(text.splitlines(), 1):
         first = first if held else number
@@ -136,7 +136,7 @@ def _of_json(line: int, name: str, text: str) -> Added:
 
 
 class _Adding:
-    """The words behind `mcp add`."""
+    """Parses the words after `mcp add`."""
 
     def __init__(self, line: int, words: list[str]) -> None:
         self._line = line
@@ -146,7 +146,7 @@ class _Adding:
         self._left: list[str] = []
 
     def added(self) -> Added:
-        """The server that they add."""
+        """Return the server that the words add."""
         while self._words:
             word = self._words.pop(0)
             if word == "--":
@@ -167,7 +167,7 @@ class _Adding:
         return Added(name, entry)
 
     def _is_option(self, word: str) -> bool:
-        """Whether the word was an option of the host's; its value is taken with it."""
+        """Return whether the word is an option of the host's command; apply it with its value."""
         option, equals, value = word.partition("=")
         kind = _OPTIONS.get(option if option.startswith("--") else word)
         if kind is None:
@@ -176,7 +176,7 @@ class _Adding:
             return word in _SWITCHES and len(self._left) < 2
         given = value if equals else self._words[0] if self._words else ""
         if len(self._left) >= 2 and not self._is_hosts(kind, given):
-            return False  # it stands behind the command, and is the server's own
+            return False  # after the command it is an argument of the server
         if not equals and self._words:
             self._words.pop(0)
         self._take(kind, given)
@@ -203,7 +203,7 @@ class _Adding:
 
 
 def _filled(word: str) -> str:
-    """What the shell would have filled in, as other hosts write it."""
+    """Return a word with shell variables in the form that hosts use."""
     word = re.sub(r"\$\(pwd\)|\$\{?PWD\}?", "${workspaceFolder}", word)
     word = re.sub(r"^~(?=/)|\$\{?HOME\}?", "${userHome}", word)
     return _VARIABLE.sub(r"${\1}", word)

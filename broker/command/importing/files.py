@@ -1,6 +1,6 @@
-"""The files of an import: those of other hosts, and `broker.toml`, old and new.
+"""Reads hosts' files and `broker.toml`, and writes the new `broker.toml`.
 
-tomlkit is imported where it is used: the daemon does not pay for it.
+tomlkit is imported where it is used, so that no other command pays for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli
 
-from broker.command.importing.entry import FEW, KEYS
+from broker.command.importing.conversion import KEYS, RARE_KEYS
 from broker.command.importing.hosts import HOSTS, servers_in, switched
 from broker.command.importing.plan import Imported, Source
 from broker.command.importing.reading import FileProblem, document
@@ -32,19 +32,19 @@ STDIN = "-"
 
 
 def read_source(path: Path) -> tuple[Source, list[str]]:
-    """What another host's file says, or standard input for `-`, and the keys that it has twice in one place.
+    """Return the servers of a host's file, or of standard input for `-`, and its duplicate keys.
 
     Raises:
-        FileProblem: it cannot be read, or has no place for servers.
+        FileProblem: the file cannot be read, or has no section for servers.
     """
     text, label = _text_of(path), "<stdin>" if str(path) == STDIN else path
     if not text.strip():
         raise FileProblem("import_empty", path=label)
-    form, value, twice = document(text, label, path.suffix.lower())
+    format, value, twice = document(text, label, path.suffix.lower())
     whole = path.absolute()
     try:
-        found = servers_in(value, whole, form)
-    except RecursionError:  # YAML may say that a thing is a part of itself
+        found = servers_in(value, whole, format)
+    except RecursionError:  # a YAML alias may contain itself
         raise FileProblem("import_too_deep", path=label) from None
     if found is None:
         raise FileProblem("import_no_servers", path=label, hosts=HOSTS)
@@ -54,7 +54,7 @@ def read_source(path: Path) -> tuple[Source, list[str]]:
 def _text_of(path: Path) -> str:
     try:
         content = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
-        return content.decode("utf-8-sig")  # editors of Windows begin a file with a mark
+        return content.decode("utf-8-sig")  # Windows editors write a byte-order mark
     except OSError as error:
         raise FileProblem("import_unreadable", path=path, problem=error.strerror) from None
     except UnicodeDecodeError as error:
@@ -62,7 +62,7 @@ def _text_of(path: Path) -> str:
 
 
 def read_old(path: Path) -> str:
-    """The text of a `broker.toml` that is added to, read as the broker does it.
+    """Return the text of an existing `broker.toml`, read as the broker reads it.
 
     Raises:
         FileProblem: it cannot be read.
@@ -74,10 +74,10 @@ def read_old(path: Path) -> str:
 
 
 def servers_there(text: str, path: Path) -> list[Imported]:
-    """The servers that a `broker.toml` has already.
+    """Return the servers of an existing `broker.toml`.
 
     Raises:
-        FileProblem: it is not TOML, or a server of it is not a table.
+        FileProblem: it is not TOML, or one of its servers is not a table.
     """
     try:
         servers = tomli.loads(text).get("servers", {})
@@ -92,10 +92,10 @@ def servers_there(text: str, path: Path) -> list[Imported]:
 
 
 def new_text(old: str, servers: Mapping[str, Table], header: str) -> str:
-    """The old text with these servers; those that it has are changed where they stand, the others follow.
+    """Return the old text with these servers: existing ones are changed in place, new ones are appended.
 
     Raises:
-        FileProblem: the old text cannot be added to, or the broker would not take the new one.
+        FileProblem: the old text cannot be extended, or the broker would refuse the new one.
     """
     from tomlkit.exceptions import TOMLKitError
 
@@ -110,7 +110,7 @@ def new_text(old: str, servers: Mapping[str, Table], header: str) -> str:
         lines = "".join(f"\n  {problem}" for problem in error.problems)
         raise FileProblem("import_invalid_file", count=len(error.problems), lines=lines) from None
     for name, table in servers.items():
-        keys = [key for key in KEYS if key in table or key not in FEW]
+        keys = [key for key in KEYS if key in table or key not in RARE_KEYS]
         written = mapping["servers"][name]
         if {key: written[key] for key in keys if key in written} != table:
             raise FileProblem("import_not_merged", problem=name)
@@ -118,7 +118,7 @@ def new_text(old: str, servers: Mapping[str, Table], header: str) -> str:
 
 
 def _changed(old: str, servers: Mapping[str, Table]) -> str:
-    """The old text with the new definitions of its servers; further keys of theirs and comments stay."""
+    """Return the old text with new definitions of its servers. Their other keys and comments stay."""
     import tomlkit
 
     document = tomlkit.parse(old)
@@ -128,13 +128,13 @@ def _changed(old: str, servers: Mapping[str, Table]) -> str:
             for key in KEYS:
                 if key in table:
                     there[name][key] = _value(table[key])
-                elif key in there[name] and key not in FEW:
+                elif key in there[name] and key not in RARE_KEYS:
                     del there[name][key]
     return tomlkit.dumps(document)
 
 
 def _appendix(old: str, servers: Mapping[str, Table], header: str) -> str:
-    """The new servers as text that may follow the old one, whatever stands there."""
+    """Return the new servers as text that can be appended to any TOML file."""
     import tomlkit
 
     there = tomli.loads(old).get("servers", {})
@@ -164,12 +164,12 @@ def _value(value: object) -> object:
 
 
 def write(path: Path, text: str, *, private: bool) -> Path | None:
-    """Put a file in its place in one step. The name under which an old one is kept; `None` without one.
+    """Write a file atomically; return the path of the backup of an existing one.
 
-    The new file has the owner and the mode of the old one, but nobody else reads it if it is `private`.
+    The new file has the owner and mode of the old one; `private` removes access for group and others.
 
     Raises:
-        FileProblem: it cannot be written; the old one is still there.
+        FileProblem: it cannot be written; an existing file is unchanged.
     """
     path = path.resolve()
     new = path.with_name(f".{path.name}.{os.getpid()}")
@@ -186,9 +186,9 @@ def write(path: Path, text: str, *, private: bool) -> Path | None:
 
 
 def _keep(path: Path, successor: int, *, private: bool) -> Path:
-    """Copy a file that is going to be replaced, and give its owner and mode to the successor."""
+    """Back up a file that will be replaced, and give its owner and mode to the successor."""
     about = path.stat()
-    with suppress(PermissionError):  # only root gives a file to somebody else
+    with suppress(PermissionError):  # only root can give a file to another user
         os.fchown(successor, about.st_uid, about.st_gid)
     os.fchmod(successor, about.st_mode & (0o600 if private else 0o777))
     names = itertools.chain([".bak"], (f".bak{number}" for number in itertools.count(2)))

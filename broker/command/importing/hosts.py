@@ -1,4 +1,4 @@
-"""Where the hosts keep their servers, and what their entries are called: one shape for all of them.
+"""Finds the servers in a host's config file: the sections of all known hosts.
 
 Sources: the documentation of each host that is named in `HOSTS`, as of late 2026.
 """
@@ -10,14 +10,14 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from broker.command.importing.shapes import is_server, runs_here
-from broker.command.importing.times import Unit
+from broker.command.importing.times import TimeUnit
 
 HOSTS = (
     "Claude Desktop, Claude Code, Cursor, Windsurf, Cline, Roo Code, Gemini CLI, Amazon Q, LM Studio, "
     "JetBrains, LibreChat, Continue (mcpServers); VS Code (servers); Open-LLM-VTuber, Codex (mcp_servers); "
     "OpenCode (mcp); Zed (context_servers); Goose (extensions)"
 )
-"""What a person is told is known, with the key of each."""
+"""The known hosts with their keys, for error messages."""
 
 SECTIONS = ("mcp_servers", "mcpServers", "servers", "context_servers")
 
@@ -25,7 +25,7 @@ PROJECT_FOLDERS = (
     *(".vscode", ".cursor", ".roo", ".kilocode", ".gemini", ".codex", ".zed", ".opencode", ".amazonq"),
     *(".continue", ".windsurf", ".kiro", ".junie", ".idea", ".claude", ".qwen"),
 )
-"""A host keeps a project's file in one of these; what is relative in it starts from the project."""
+"""The folders in which hosts keep a project's file. Paths in it are relative to the project."""
 
 _SECONDS_FILES = ("cline_mcp_settings.json", "mcp_settings.json")
 _SECONDS_FOLDERS = (".roo", ".kilocode")
@@ -39,43 +39,43 @@ _WITHIN = (
     *(("settings",), ("customizations", "vscode"), ("customizations", "vscode", "settings")),
     ("augment.advanced",),
 )
-"""Where an editor keeps settings in a file: a workspace, a devcontainer, an extension."""
+"""The keys below which editors nest settings: in a workspace, a devcontainer, an extension."""
 
 _NOTES = ("//", "_", "$", "#")
-"""A text or a list below such a name is a comment or a schema, and no server."""
+"""The prefixes of keys whose text or list is a comment or a schema instead of a server."""
 
 
 class Found(NamedTuple):
     """One server of a file.
 
     Attributes:
-        name: what it is called there; empty where it has no name.
-        entry: what is said of it.
-        unit: in which its host counts `timeout`; `None` where that is not known.
-        folder: of the project that it stands below; `None` without one.
-        off: whether the file switches it off outside of its entry.
-        host: `opencode`, `gemini` or `shell` where that decides how a variable is written.
+        name: its name there; may be empty.
+        entry: its definition.
+        unit: the unit of `timeout` at this host; `None` if unknown.
+        folder: the folder of its project; `None` without one.
+        off: whether the file disables it outside of its entry.
+        host: `opencode`, `gemini` or `shell` if the host has its own syntax for variables.
     """
 
     name: str
     entry: object
-    unit: Unit | None = None
+    unit: TimeUnit | None = None
     folder: str | None = None
     off: bool = False
     host: str = ""
 
 
-def servers_in(value: object, path: PurePath, form: str) -> list[Found] | None:
-    """The servers of a file; `None` where it has no place for any.
+def servers_in(value: object, path: PurePath, format: str) -> list[Found] | None:
+    """Return the servers of a file; `None` if it has no section for servers.
 
     Args:
-        value: what the file says.
-        path: where it is; its name and folder may tell its host.
-        form: how it was written: `json`, `toml`, `yaml` or `commands`.
+        value: the content of the file.
+        path: its path; name and folder may tell the host.
+        format: `json`, `toml`, `yaml` or `commands`.
     """
     unit = _unit_of(path)
     host = "gemini" if ".gemini" in path.parts or "gemini" in path.name else ""
-    if form == "commands":
+    if format == "commands":
         return [Found(*_named(entry), host="shell") for entry in _list(value)]
     places = list(_places(value, unit))
     if places:
@@ -83,20 +83,20 @@ def servers_in(value: object, path: PurePath, form: str) -> list[Found] | None:
     return _bare(value, unit)
 
 
-def _unit_of(path: PurePath) -> Unit | None:
+def _unit_of(path: PurePath) -> TimeUnit | None:
     if path.name in _SECONDS_FILES or path.parent.name in _SECONDS_FOLDERS:
         return "s"
     return "ms" if path.name in _MS_FILES or set(path.parts) & {*_MS_FOLDERS} else None
 
 
-def _places(value: object, unit: Unit | None, folder: str | None = None) -> Iterator[list[Found]]:
-    """The places for servers in a file, be they empty, with what each has."""
+def _places(value: object, unit: TimeUnit | None, folder: str | None = None) -> Iterator[list[Found]]:
+    """Yield the servers of each section for servers, empty sections included."""
     if not isinstance(value, dict):
         return
     for key, section in value.items():
         is_section = key in SECTIONS or str(key).endswith((".mcpServers", "mcp.servers"))
         if is_section and isinstance(section, (dict, list)):
-            seconds: Unit | None = "s" if key == "mcp_servers" else unit
+            seconds: TimeUnit | None = "s" if key == "mcp_servers" else unit
             yield [Found(name, entry, seconds, folder) for name, entry in _entries(section)]
     yield from _goose(value.get("extensions"))
     yield from _below_mcp(value.get("mcp"), unit, folder)
@@ -114,7 +114,7 @@ def _places(value: object, unit: Unit | None, folder: str | None = None) -> Iter
 
 
 def _entries(section: Mapping[str, object] | Sequence[object]) -> Iterator[tuple[str, object]]:
-    """The servers of a section: a map by name, or a list of entries that have their names."""
+    """Yield the servers of a section: a map by name, or a list of entries with names."""
     if isinstance(section, Mapping):
         for name, entry in section.items():
             if not (isinstance(entry, (str, list)) and str(name).startswith(_NOTES)):
@@ -128,7 +128,7 @@ def _entries(section: Mapping[str, object] | Sequence[object]) -> Iterator[tuple
 
 
 def _named(entry: object) -> tuple[str, object]:
-    """An entry of a list, without its name."""
+    """Return the name of a list entry, and the entry without it."""
     if not isinstance(entry, dict):
         return "", entry
     name = next((str(entry[key]) for key in ("name", "id") if isinstance(entry.get(key), (str, int))), "")
@@ -146,7 +146,7 @@ def _at(value: object, *keys: str) -> dict[str, Any]:
 
 
 def _goose(section: object) -> Iterator[list[Found]]:
-    """`extensions` of Goose, a map or a list; other hosts have other things below that key."""
+    """Yield `extensions` of Goose, a map or a list. Other hosts use that key for something else."""
     if not isinstance(section, (dict, list)):
         return
     found = [(name, _goose_entry(entry)) for name, entry in _entries(section)]
@@ -161,8 +161,8 @@ def _goose_entry(entry: object) -> object:
     return {key: value for key, value in {**entry, **inner}.items() if key not in ("config", "name")}
 
 
-def _below_mcp(section: object, unit: Unit | None, folder: str | None) -> Iterator[list[Found]]:
-    """`mcp`: of VS Code and OpenCode 2 with `servers` in it, of OpenCode 1 and Crush the servers themselves.
+def _below_mcp(section: object, unit: TimeUnit | None, folder: str | None) -> Iterator[list[Found]]:
+    """Yield the servers of `mcp`: with `servers` in it (VS Code, OpenCode 2) or without (OpenCode 1, Crush).
 
     Gemini CLI has lists of names there: `allowed` and `excluded`.
     """
@@ -176,14 +176,14 @@ def _below_mcp(section: object, unit: Unit | None, folder: str | None) -> Iterat
 
 
 def _of_opencode(one: Found) -> Found:
-    """OpenCode has a list for a command, and milliseconds."""
+    """Mark an entry of OpenCode, which has a list as command and counts milliseconds."""
     entry = one.entry if isinstance(one.entry, dict) else {}
     is_opencode = isinstance(entry.get("command"), list) or "environment" in entry
     return one._replace(unit="ms", host="opencode") if is_opencode else one
 
 
 def _of_projects(projects: object) -> Iterator[list[Found]]:
-    """`~/.claude.json`: the servers of each project, with its folder, and the names it has switched off."""
+    """Yield the servers of each project in `~/.claude.json`, with its folder and its disabled names."""
     for folder, about in projects.items() if isinstance(projects, dict) else ():
         off = about.get("disabledMcpServers") if isinstance(about, dict) else None
         names = off if isinstance(off, list) else []
@@ -195,8 +195,8 @@ def _only(value: object, key: str) -> dict[str, object]:
     return {key: value[key]} if isinstance(value, dict) and key in value else {}
 
 
-def _bare(value: object, unit: Unit | None) -> list[Found] | None:
-    """A piece of a file: a list of entries, a map of them, or one alone."""
+def _bare(value: object, unit: TimeUnit | None) -> list[Found] | None:
+    """Return the servers of a fragment: a list of entries, a map of entries, or one entry."""
     if isinstance(value, list):
         entries = list(_entries(value))
         return [Found(*one, unit) for one in entries] if any(is_server(one[1]) for one in entries) else None
@@ -213,7 +213,7 @@ def _bare(value: object, unit: Unit | None) -> list[Found] | None:
 
 
 def switched(found: list[Found], value: object) -> list[Found]:
-    """The same, where the file switches servers off by their names: `mcp` of Gemini CLI."""
+    """Return the servers, with those marked that `mcp` of Gemini CLI disables by name."""
     about = _at(value, "mcp")
     excluded, allowed = about.get("excluded"), about.get("allowed")
     off = set(excluded) if isinstance(excluded, list) else set[object]()

@@ -1,8 +1,8 @@
-"""JSON with comments, trailing commas and a byte-order mark, as editors keep it; strict in everything else.
+"""Parses JSON with comments and trailing commas, as editors write it; strict in everything else.
 
-JSON5 readers take an unknown escape for the letter behind it, so that a pattern or a path of Windows is
-changed without a word. Here comments and trailing commas are blanked out, which moves nothing, and the
-standard library reads the rest. Source: RFC 8259; the "JSON with comments" mode of VS Code.
+A JSON5 parser replaces an unknown escape with its letter and so silently changes a pattern or a Windows path.
+Here comments and trailing commas are replaced with spaces, which keeps all positions, and the standard
+library parses the rest. Source: RFC 8259; the "JSON with comments" mode of VS Code.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _WORDS_OF_OTHERS = {"True": "true", "False": "false", "None": "null", "undefined
 
 
 class NotJson(Exception):
-    """A text is not JSON: where, and by which word of `texts` that is said.
+    """A text is not JSON.
 
     Attributes:
         at: the position in characters.
-        word: what is wrong there, and what to write.
-        facts: what the word is filled in with.
+        word: the key of the text that says what is wrong and what to write.
+        facts: the values for that text.
     """
 
     def __init__(self, at: int, word: str, **facts: object) -> None:
@@ -53,18 +53,18 @@ class _Piece(NamedTuple):
 
 
 def loads(text: str, collect: Collect = dict) -> object:
-    """What a JSON text says.
+    """Return the value of a JSON text.
 
     Args:
-        text: the text, without its mark.
-        collect: makes an object of its pairs, which may have one key twice.
+        text: the text, without a byte-order mark.
+        collect: makes an object of its pairs, which may have duplicate keys.
 
     Raises:
         NotJson: it is not JSON.
-        RecursionError: it nests too deep.
+        RecursionError: it is nested too deeply.
     """
     try:
-        return _strict(text, collect)  # the fast way: a file of several megabytes may have neither
+        return _strict(text, collect)  # fast path: a file of several megabytes without comments
     except (json.JSONDecodeError, _NoNumber):
         pass
     pieces = list(_pieces(text))
@@ -79,7 +79,7 @@ def loads(text: str, collect: Collect = dict) -> object:
 
 
 class _NoNumber(Exception):
-    """NaN or Infinity, which Python's reader takes and JSON has not."""
+    """NaN or Infinity, which Python's parser accepts although JSON lacks them."""
 
 
 def _strict(text: str, collect: Collect) -> object:
@@ -91,7 +91,7 @@ def _refuse(name: str) -> NoReturn:
 
 
 def _integer(digits: str) -> int | float:
-    """A number that is too long for Python's int is no time-out and no port."""
+    """Return an integer. Longer ones than Python accepts become floats."""
     return int(digits) if len(digits) < 400 else float(digits)
 
 
@@ -101,7 +101,7 @@ def _pieces(text: str) -> Iterator[_Piece]:
 
 
 def _blanked(text: str, pieces: list[_Piece]) -> str:
-    """The same with spaces for comments, and for a comma that follows a value and that a bracket follows."""
+    """Return the text with spaces in place of comments and trailing commas."""
     chars = list(text)
     before, comma = "", None
     for piece in pieces:
@@ -117,7 +117,7 @@ def _blanked(text: str, pieces: list[_Piece]) -> str:
 
 
 def _told(text: str, pieces: list[_Piece], error: json.JSONDecodeError) -> NotJson:
-    """Where and why, in words that say what to write."""
+    """Return the position of the fault and the text that says what to write."""
     at, rest = error.pos, text[error.pos :]
     if error.msg.startswith("Invalid \\"):
         return NotJson(text.rfind("\\", 0, at + 1), "json_backslash")
@@ -133,7 +133,7 @@ def _told(text: str, pieces: list[_Piece], error: json.JSONDecodeError) -> NotJs
 
 
 def _misplaced(text: str, at: int, message: str) -> NotJson:
-    """Something stands where JSON has another thing. Of a text that may be a secret, nothing is repeated."""
+    """Explain an unexpected token. Tokens that may be secrets are not repeated."""
     found = re.match(r"[\w$.+-]+|.", text[at:], re.DOTALL)
     word = found[0] if found else ""
     before = text[:at].rstrip()[-1:]
@@ -159,14 +159,14 @@ def _misplaced(text: str, at: int, message: str) -> NotJson:
 
 
 def _run(text: str, at: int) -> str:
-    """The letters and digits around a place: `0x10`, of which a reader takes the 0 alone."""
+    """Return the letters and digits around a position: of `0x10` the parser reads the 0 only."""
     before = re.search(r"[-+.\w]*\Z", text[:at])
     behind = re.match(r"[-+.\w]*", text[at:])
     return (before[0] if before else "") + (behind[0] if behind else "")
 
 
 def _unclosed(pieces: list[_Piece], at: int) -> NotJson:
-    """The text ends too early."""
+    """Explain a text that ends too early."""
     still: list[_Piece] = []
     for piece in pieces:
         if piece.kind == "mark" and piece.text in "{[":
@@ -181,5 +181,5 @@ def _unclosed(pieces: list[_Piece], at: int) -> NotJson:
 
 
 def place(text: str, at: int) -> tuple[int, int]:
-    """Line and column of a position, both from 1."""
+    """Return line and column of a position, both from 1."""
     return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)

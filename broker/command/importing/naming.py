@@ -1,4 +1,4 @@
-"""What an imported server is called."""
+"""Names of imported servers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from broker.command.importing.shapes import flat
 from broker.config.names import derived, normal, why_not
 
 
-def mended(name: str) -> str:
-    """What a server is called in `broker.toml`: its own name where that is possible.
+def valid_name(name: str) -> str:
+    """Return the name of a server in `broker.toml`: its own if valid, else one derived from it.
 
-    What is derived depends on the old name only: another import makes the same of it, and of no other name.
+    A derived name depends on the original only, so every import derives the same; no two originals share one.
     """
     return derived(name) if why_not(normal(name)) else normal(name)
 
@@ -29,7 +29,7 @@ _STEPS = ("run", "exec", "dlx", "tool", "x", "start")
 
 
 def name_of(entry: object) -> str:
-    """A name for a server that has none: of its package or its script."""
+    """Return a name for a server without one, made from its package or script."""
     table = flat(entry) if isinstance(entry, dict) else {}
     args = table.get("args")
     command = str(table.get("command", ""))
@@ -44,12 +44,12 @@ def name_of(entry: object) -> str:
     if program not in _RUNNERS:
         chosen = program
     base = re.sub(r"(?<=.)@.*|==.*|:[^/]*$|\.(?:py|js|mjs|cjs|ts|sh|exe)$", "", os.path.basename(chosen))
-    return mended(base) if base else "server"
+    return valid_name(base) if base else "server"
 
 
-def told_apart(found: Sequence[Found]) -> list[str]:
-    """What each server of one file is called, so that those of different projects are different servers."""
-    names = [mended(one.name) if one.name else name_of(one.entry) for one in found]
+def distinct_names(found: Sequence[Found]) -> list[str]:
+    """Return the names of one file's servers. Servers of different projects get different names."""
+    names = [valid_name(one.name) if one.name else name_of(one.entry) for one in found]
     places = list(zip(names, (one.folder for one in found), strict=True))
     beside = [_beside(name, folder) if names.count(name) > 1 else name for name, folder in places]
     return [
@@ -59,5 +59,5 @@ def told_apart(found: Sequence[Found]) -> list[str]:
 
 
 def _beside(name: str, folder: str | None) -> str:
-    """The name with that of its project's folder."""
-    return name if folder is None else mended(f"{name}-{os.path.basename(folder.rstrip('/')) or 'root'}")
+    """Return the name with that of its project's folder appended."""
+    return name if folder is None else valid_name(f"{name}-{os.path.basename(folder.rstrip('/')) or 'root'}")

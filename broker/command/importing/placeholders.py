@@ -1,12 +1,13 @@
-"""Variables in the entries of other hosts, as the broker writes them: `${NAME}`, in `env` only."""
+"""Converts the variables in hosts' entries to the broker's form: `${NAME}`, in `env` only."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 
 from broker.base.secrets import PLACEHOLDER
-from broker.command.importing.secrets import variable
+from broker.command.importing.secrets import VariableNames, variable
 
 Remark = Callable[..., None]
 
@@ -15,49 +16,29 @@ _DOUBLE = re.compile(r"\$\{\{\s*([^}]*?)\s*\}\}")  # of Continue: ${{ secrets.NA
 _OPENCODE = re.compile(r"(?<!\$)\{(env|file):([^}]*)\}")
 _DOLLAR = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
 _ASKED = ("input", "promptString", "user_config", "secrets", "inputs")
-"""What a host asks a person for: the name behind it says what it is."""
+"""The schemes of values that a host asks the user for; the name of the value follows."""
 
-_OF_THE_SYSTEM = frozenset(
+SYSTEM_VARIABLES = frozenset(
     (
-        "HOME",
-        "PATH",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "PWD",
-        "TERM",
-        "LANG",
-        "TMPDIR",
-        "HOSTNAME",
-        "MAIL",
-        "EDITOR",
+        *("HOME", "PATH", "USER", "LOGNAME", "SHELL", "PWD"),
+        *("TERM", "LANG", "TMPDIR", "HOSTNAME", "MAIL", "EDITOR"),
     )
 )
-"""Variables that are set anyway: what a person was asked for is something else."""
+"""The variables that are always set, and so cannot stand for a value that the user was asked for."""
 
 
-class Variables:
-    """Which variable stands for which placeholder, over all files of an import: never one for two.
-
-    Args:
-        named: the variables that entries name themselves.
-    """
-
-    def __init__(self, named: frozenset[str] = frozenset()) -> None:
-        self._meant = {name: name for name in named | _OF_THE_SYSTEM}
-
-    def of(self, inner: str) -> str:
-        """The variable for what stands between the braces, where that is no name of one."""
-        scheme, rest = _parted(inner)
-        base = variable(rest) if scheme in _ASKED else variable(scheme, rest)
-        base = base if base not in _OF_THE_SYSTEM else f"MCP_{base}"
-        source = f"{scheme in _ASKED}:{rest if scheme in _ASKED else inner}"
-        numbered = (f"{base}_{number}" for number in range(2, 10_000))
-        return next(name for name in (base, *numbered) if self._meant.setdefault(name, source) == source)
+def variable_of(inner: str, names: VariableNames) -> str:
+    """Return the variable for the text between the braces, if that is not a variable's name itself."""
+    scheme, rest = _scheme_of(inner)
+    asked = scheme in _ASKED
+    base = variable(rest) if asked else variable(scheme, rest)
+    base = base if base not in SYSTEM_VARIABLES else f"MCP_{base}"
+    numbered = (f"{base}_{number}" for number in itertools.count(2))
+    return names.claim(itertools.chain([base], numbered), (asked, rest if asked else inner))
 
 
-def _parted(inner: str) -> tuple[str, str]:
-    """`input:key` and `user_config.key`."""
+def _scheme_of(inner: str) -> tuple[str, str]:
+    """Split `input:key` and `user_config.key`."""
     for mark in ":.":
         scheme, found, rest = inner.partition(mark)
         if found and (mark == ":" or scheme in _ASKED):
@@ -66,7 +47,7 @@ def _parted(inner: str) -> tuple[str, str]:
 
 
 def named_in(value: object, seen: set[int] | None = None) -> Iterator[str]:
-    """The variables that a host's entries name as such. What YAML repeats by an alias is looked at once."""
+    """Yield the variables that a host's entries name. A value that YAML repeats by an alias is read once."""
     seen = set() if seen is None else seen
     if isinstance(value, (dict, list)) and id(value) in seen:
         return
@@ -83,15 +64,15 @@ def named_in(value: object, seen: set[int] | None = None) -> Iterator[str]:
 
 
 def as_braces(text: str, host: str) -> str:
-    """The text with each variable of this host in `${…}`."""
+    """Return the text with every variable of this host as `${…}`."""
     text = _DOUBLE.sub(r"${\1}", text)
     if host == "opencode":
         text = _OPENCODE.sub(r"${\1:\2}", text)
     return _DOLLAR.sub(r"${\1}", text) if host == "gemini" else text
 
 
-def of_env(key: str, text: str, known: Mapping[str, str], variables: Variables, remark: Remark) -> str:
-    """The value of a variable, with `${NAME}` for what the broker has to fill in."""
+def of_env(key: str, text: str, known: Mapping[str, str], names: VariableNames, remark: Remark) -> str:
+    """Return a value of `env`, with `${NAME}` for what the broker has to fill in."""
 
     def reference(found: re.Match[str]) -> str:
         inner = found[1].strip()
@@ -100,7 +81,7 @@ def of_env(key: str, text: str, known: Mapping[str, str], variables: Variables, 
         inner, default, _ = inner.partition(":-")
         name = inner.removeprefix("env:")
         if not _NAME.fullmatch(name):
-            name = variables.of(inner.removeprefix("env:"))
+            name = variable_of(inner.removeprefix("env:"), names)
             remark("note", "import_input", key=key, placeholder=f"${{{inner}}}", variable=name)
         if default:
             remark("warning", "import_default", key=key, variable=name)
@@ -110,12 +91,12 @@ def of_env(key: str, text: str, known: Mapping[str, str], variables: Variables, 
 
 
 def left_in(text: str) -> str | None:
-    """A variable that the broker does not fill in where this text stands; of its default, nothing."""
+    """Return the first variable in a text, without its default; `None` without one."""
     found = PLACEHOLDER.search(text)
     return f"${{{found[1].partition(':-')[0]}}}" if found else None
 
 
 def of_each_user(text: str) -> str | None:
-    """`{{NAME}}` of LibreChat, which is another text for each of its users: no shared server can have it."""
+    """Return the first `{{NAME}}` of LibreChat: it differs per user, so a shared server cannot have it."""
     found = re.search(r"(?<!\$)\{\{\s*[A-Z][A-Z0-9_]*\s*\}\}", text)
     return found[0] if found else None

@@ -1,4 +1,4 @@
-"""From other hosts' JSON to the servers of `broker.toml`: which, under what name, from which file."""
+"""Plans an import: which servers, under which names, from which file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from broker.command.importing.entry import FEW, KEYS, Conversion, Machine, Remark
+from broker.command.importing.conversion import KEYS, RARE_KEYS, Conversion, Machine, Remark
 from broker.command.importing.hosts import PROJECT_FOLDERS, Found
-from broker.command.importing.naming import mended, told_apart
-from broker.command.importing.placeholders import Variables as Asked
-from broker.command.importing.placeholders import named_in
-from broker.command.importing.secrets import Variables
+from broker.command.importing.naming import distinct_names, valid_name
+from broker.command.importing.placeholders import SYSTEM_VARIABLES, named_in
+from broker.command.importing.secrets import VariableNames, replace_secrets
 from broker.command.importing.shapes import Table
 from broker.config.names import normal
 from broker.config.schema import ServerConfig
@@ -22,14 +21,14 @@ Prefer = Literal["first", "last"]
 
 
 class Source(NamedTuple):
-    """One file that has been read: its absolute path, what it says and in which form, and its servers."""
+    """A host's file: its absolute path and its servers."""
 
     path: PurePath
     found: list[Found]
 
     @property
     def folder(self) -> str:
-        """What is relative in it starts from here."""
+        """The folder to which its paths are relative."""
         folder = self.path.parent
         return str(folder.parent if folder.name in PROJECT_FOLDERS else folder)
 
@@ -43,15 +42,15 @@ class Imported(NamedTuple):
     remarks: list[Remark]
 
 
-class Plan(NamedTuple):
-    """The servers to write, by name, and what there is to say."""
+class ImportPlan(NamedTuple):
+    """The servers to write, by name, and the remarks."""
 
     servers: dict[str, Table]
     remarks: list[Remark]
 
 
 class Clash(Exception):
-    """Files define a server differently, and nobody said which to take; `remarks` has them all."""
+    """Files define a server differently, and `prefer` is not given; `remarks` names all of them."""
 
     def __init__(self, remarks: list[Remark]) -> None:
         super().__init__(f"{len(remarks)} servers are defined in two ways")
@@ -65,13 +64,13 @@ def plan(
     existing: Iterable[Imported] = (),
     prefer: Prefer | None = None,
     secrets_as_variables: bool = False,
-) -> Plan:
-    """What becomes of these files.
+) -> ImportPlan:
+    """Return the servers to write and the remarks about them.
 
     Args:
-        existing: the servers of the `broker.toml` that they are merged into: the first file, so to say.
-        prefer: whose definition counts where two files differ.
-        secrets_as_variables: whether `${NAME}` takes the place of what looks secret in `env`.
+        existing: the servers of the `broker.toml` to merge into; it counts as the first file.
+        prefer: the file whose definition is taken if two differ.
+        secrets_as_variables: whether to write `${NAME}` for secrets in `env`.
 
     Raises:
         Clash: two files differ, and `prefer` is not given.
@@ -79,24 +78,22 @@ def plan(
     there = list(existing)
     found, remarks = _converted(sources, machine)
     if secrets_as_variables:
-        variables = Variables({one.name: one.table for one in there}, [one.table for one in found])
-        for one in found:
-            variables.put(one.name, one.table)
+        replace_secrets({one.name: one.table for one in found}, {one.name: one.table for one in there})
     chosen, about = merged([*there, *found], prefer)
     new = [one for one in chosen if not any(one is other for other in there)]
     remarks += [remark for one in new for remark in one.remarks]
-    return Plan({one.name: one.table for one in new}, remarks + about)
+    return ImportPlan({one.name: one.table for one in new}, remarks + about)
 
 
 def _converted(sources: Iterable[Source], machine: Machine) -> tuple[list[Imported], list[Remark]]:
-    """Every server that can be imported, and what there is to say about the others."""
+    """Return the servers that can be imported, and the remarks about the others."""
     read = list(sources)
     entries = [one.entry for source in read for one in source.found]
-    variables = Asked(frozenset(named_in(entries)))
+    variables = VariableNames(SYSTEM_VARIABLES.union(named_in(entries)))
     found: list[Imported] = []
     remarks: list[Remark] = []
     for source in read:
-        for name, one in zip(told_apart(source.found), source.found, strict=True):
+        for name, one in zip(distinct_names(source.found), source.found, strict=True):
             folder = one.folder or source.folder
             conversion = Conversion(name, one, folder, machine, variables)
             if word := _renamed(name, one):
@@ -109,16 +106,16 @@ def _converted(sources: Iterable[Source], machine: Machine) -> tuple[list[Import
 
 
 def _renamed(name: str, one: Found) -> str | None:
-    """The word for why a server has another name than in its file."""
+    """Return the word that says why a server has another name than in its file."""
     if name == normal(one.name):
         return None
     if not one.name:
         return "import_unnamed"
-    return "import_renamed" if name == mended(one.name) else "import_apart"
+    return "import_renamed" if name == valid_name(one.name) else "import_apart"
 
 
 def merged(found: Iterable[Imported], prefer: Prefer | None) -> tuple[list[Imported], list[Remark]]:
-    """One definition for each name.
+    """Return one definition for each name.
 
     Raises:
         Clash: two definitions differ, and `prefer` is not given.
@@ -145,10 +142,10 @@ def merged(found: Iterable[Imported], prefer: Prefer | None) -> tuple[list[Impor
 
 
 def differences(one: Table, other: Table) -> list[str]:
-    """The keys of `KEYS` in which two definitions differ. A key that is left out has its default."""
+    """Return the keys in which two definitions differ. A missing key has its default."""
     empty = {"command": "", "args": [], "env": {}, "env_inherit": []}
     fields = {field.name: field.default for field in msgspec.structs.fields(ServerConfig)} | empty
-    keys = [key for key in KEYS if key in other or key not in FEW]
+    keys = [key for key in KEYS if key in other or key not in RARE_KEYS]
     return [key for key in keys if one.get(key, fields[key]) != other.get(key, fields[key])]
 
 

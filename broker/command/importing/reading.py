@@ -1,6 +1,6 @@
-"""The text of another host's file, as what it says: JSON, TOML, YAML, or lines for a shell.
+"""Parses the text of a host's file: JSON, TOML, YAML, or shell lines.
 
-PyYAML is imported where it is used: no other command pays for it.
+PyYAML is imported where it is used, so that no other command pays for it.
 """
 
 from __future__ import annotations
@@ -25,57 +25,58 @@ _COMMENTS = re.compile(r"(?:\s+|//[^\n]*|/\*.*?\*/|#[^\n]*)*", re.DOTALL)
 _TOML = re.compile(r"\[\[?[\w.\"' -]+\]\]?[ \t]*(?:#.*)?$|[\w.\"-]+[ \t]*=", re.MULTILINE)
 _YAML = re.compile(r"---|- |[\w.\"'-][^\n{}\[\]:]*:(?:[ \t]|$)|%YAML", re.MULTILINE)
 _KEY = re.compile(r'"(?:[^"\\\n]|\\.)*"\s*:')  # of an object without its braces
-_HALF = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FENCED = re.compile(r"^[ \t]*(?:```|~~~)[^\n]*\n(.*?)(?:^[ \t]*(?:```|~~~)|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class FileProblem(Exception):
-    """A file cannot be used; the message names it and says what to do."""
+    """A file cannot be used. The message names it and says what to do."""
 
     def __init__(self, word: str, **facts: object) -> None:
         super().__init__(say(word, **facts))
 
 
 class Document(NamedTuple):
-    """What a text says, in which form, and the keys that it has twice in one place."""
+    """The format and the value of a text, and its duplicate keys."""
 
-    form: str
+    format: str
     value: object
     twice: list[str]
 
 
 def document(text: str, path: object, suffix: str) -> Document:
-    """What the text of a file says.
+    """Parse the text of a file.
 
     Args:
-        path: what the file is called in an error.
-        suffix: the end of its name, which may say its form.
+        path: the name of the file in errors.
+        suffix: the suffix of its name, which may tell its format.
 
     Raises:
-        FileProblem: it cannot be read; the message has the line and the column.
+        FileProblem: it cannot be parsed; the message has the line and the column.
     """
     text = text.removeprefix("\ufeff")
     if suffix not in _SUFFIXES:
         text = _in_fence(text)
-    form = "commands" if commands.are_commands(text) else _SUFFIXES.get(suffix) or _form(text)
-    if form is None:
+    format = "commands" if commands.are_commands(text) else _SUFFIXES.get(suffix) or _format(text)
+    if format is None:
         raise FileProblem("import_no_servers", path=path, hosts=HOSTS)
     twice: list[str] = []
     try:
-        value = {"json": _json, "toml": _toml, "yaml": _yaml, "commands": _commands}[form](text, path, twice)
+        parsers = {"json": _json, "toml": _toml, "yaml": _yaml, "commands": _commands}
+        value = parsers[format](text, path, twice)
     except RecursionError:
         raise FileProblem("import_too_deep", path=path) from None
-    if _has_half_characters(value):
+    if _has_surrogates(value):
         raise FileProblem("import_surrogate", path=path)
-    return Document(form, value, list(dict.fromkeys(twice)))
+    return Document(format, value, list(dict.fromkeys(twice)))
 
 
-def _has_half_characters(value: object) -> bool:
-    """Whether a text in it is none, because an escape means half a character. An alias is followed once."""
+def _has_surrogates(value: object) -> bool:
+    """Return whether a text has a lone surrogate, as an escape. An alias is followed once."""
     todo, seen = [value], set[int]()
     while todo:
         one = todo.pop()
-        if isinstance(one, str) and not one.isascii() and _HALF.search(one):
+        if isinstance(one, str) and not one.isascii() and _SURROGATE.search(one):
             return True
         if isinstance(one, (dict, list)) and id(one) not in seen:
             seen.add(id(one))
@@ -84,16 +85,16 @@ def _has_half_characters(value: object) -> bool:
 
 
 def _in_fence(text: str) -> str:
-    """Of a page, or a piece of one, its first block that has servers in it; all else becomes spaces."""
+    """Return the first fenced block of a Markdown page that has servers, with spaces for everything else."""
     for block in _FENCED.finditer(text):
-        if commands.are_commands(block[1]) or _form(block[1]):
+        if commands.are_commands(block[1]) or _format(block[1]):
             before, behind = text[: block.start(1)], text[block.end(1) :]
             return re.sub(r"\S", " ", before) + block[1] + re.sub(r"\S", " ", behind)
     return text
 
 
-def _form(text: str) -> str | None:
-    """In which form a text is whose name does not say it; `None` where it is in none."""
+def _format(text: str) -> str | None:
+    """Guess the format of a text; `None` if it has no known one."""
     comments = _COMMENTS.match(text)
     at = comments.end() if comments else 0
     if text[at : at + 1] != "{" and _TOML.match(text, at):
@@ -123,7 +124,7 @@ def _json(text: str, path: object, twice: list[str]) -> object:
 
 
 def _unclosed(text: str) -> NotJson:
-    """What a piece lacks beside the braces that were put around it."""
+    """Return what a fragment lacks besides the braces that were put around it."""
     try:
         jsonc.loads(f"{{{text}")
     except NotJson as error:
@@ -133,7 +134,7 @@ def _unclosed(text: str) -> NotJson:
 
 
 def _lacks_braces(text: str) -> bool:
-    """Whether this is a piece from inside an object, as pages print it: `"mcpServers": {…}`."""
+    """Return whether this is a fragment from inside an object, as pages print it: `"mcpServers": {…}`."""
     comments = _COMMENTS.match(text)
     return _KEY.match(text, comments.end() if comments else 0) is not None
 
@@ -156,7 +157,7 @@ def _toml(text: str, path: object, twice: list[str]) -> object:
 
 
 def _commands(text: str, path: object, twice: list[str]) -> object:
-    """As a list of entries with their names."""
+    """Return a list of entries with their names."""
     try:
         found = list(commands.servers_of(text))
     except commands.NoServer as error:
@@ -166,7 +167,7 @@ def _commands(text: str, path: object, twice: list[str]) -> object:
 
 
 def _yaml(text: str, path: object, twice: list[str]) -> object:
-    """As YAML 1.2 has it, which the hosts' own readers do: `no` is a text, and `1:30` no number."""
+    """Parse YAML 1.2, as the hosts' own parsers do: `no` and `1:30` are texts."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -197,4 +198,4 @@ _CORE_SCHEMA = (
     ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
     ("merge", r"^<<$", "<"),
 )
-"""tag, pattern, first characters. Source: YAML 1.2.2, section 10.3.2, without what has no use here."""
+"""tag, pattern, first characters. Source: YAML 1.2.2, section 10.3.2, as far as hosts use it."""

@@ -1,4 +1,4 @@
-"""What of an imported server looks secret, and variables in the place of it."""
+"""Finds secrets in imported servers, and replaces them with variables."""
 
 from __future__ import annotations
 
@@ -11,59 +11,70 @@ from broker.base.secrets import PLACEHOLDER, is_secret, secrets_among
 
 
 def variable(*parts: str) -> str:
-    """A name that any shell can set, made of these."""
+    """Return a variable name that every shell accepts, made of these parts."""
     whole = "_".join(parts)
     name = re.sub(r"\W+", "_", whole, flags=re.ASCII).upper().strip("_")
-    if not name:  # in letters that no shell takes
+    if not name:  # it has no ASCII letter
         name = sha256(whole.encode(errors="surrogatepass")).hexdigest()[:8].upper()
     return name if name[:1].isalpha() else f"MCP_{name}"
 
 
 def variables_of(table: object) -> list[str]:
-    """The variables that the broker fills in a server's table."""
+    """Return the variables that the broker replaces in a server's table."""
     return [name for value in env_of(table).values() for name in PLACEHOLDER.findall(value)]
 
 
 def env_of(table: object) -> dict[str, str]:
-    """The environment of a server's table, as far as it is text."""
+    """Return the texts in `env` of a server's table."""
     env = table.get("env") if isinstance(table, Mapping) else None
     items = env.items() if isinstance(env, Mapping) else ()
     return {key: value for key, value in items if isinstance(value, str)}
 
 
 def secrets_in(table: object) -> list[str]:
-    """The names in `env` whose values look secret and stand there in plain text."""
+    """Return the names in `env` whose plain-text values look like secrets."""
     return [key for key, value in env_of(table).items() if is_secret(key, value)]
 
 
 def has_secret_args(args: object) -> bool:
-    """Whether an argument looks like a secret."""
+    """Return whether an argument looks like a secret."""
     words = [word for word in args if isinstance(word, str)] if isinstance(args, list) else []
     return bool(secrets_among(words))
 
 
-class Variables:
-    """Which variable stands for which secret: one variable never stands for two."""
+class VariableNames:
+    """Allocates names of variables. One name never stands for two values.
 
-    def __init__(self, existing: Mapping[str, object], imported: Iterable[object]) -> None:
-        """Of tables that are there already, by their servers' names, and of those that are imported."""
-        self._there = {name: env_of(table) for name, table in existing.items()}
-        self._used = {name for table in (*existing.values(), *imported) for name in variables_of(table)}
-        self._values: dict[str, str] = {}
+    Args:
+        taken: the names that are in use already.
+    """
 
-    def put(self, server: str, table: dict[str, object]) -> None:
-        """Put variables in the place of the secrets of this table."""
-        secret = secrets_in(table)
-        if secret:
-            env = env_of(table)
-            table["env"] = env | {key: self._stand_in(server, key, env[key]) for key in secret}
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._meanings: dict[str, object] = dict.fromkeys(taken, object())
 
-    def _stand_in(self, server: str, key: str, value: str) -> str:
-        there = self._there.get(server, {}).get(key, "")
-        return there if PLACEHOLDER.fullmatch(there) else f"${{{self._claim(server, key, value)}}}"
+    def claim(self, names: Iterable[str], meaning: object) -> str:
+        """Return the first of these names that is free or has this meaning already."""
+        return next(name for name in names if self._meanings.setdefault(name, meaning) == meaning)
 
-    def _claim(self, server: str, key: str, value: str) -> str:
-        numbered = (variable(server, key, str(number)) for number in itertools.count(2))
-        names = itertools.chain([variable(key), variable(server, key)], numbered)
-        free = (name for name in names if name not in self._used)
-        return next(name for name in free if self._values.setdefault(name, value) == value)
+
+def replace_secrets(
+    imported: Mapping[str, dict[str, object]], existing: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Replace the secrets in the imported tables with variables.
+
+    Args:
+        imported: tables by server; they are changed.
+        existing: tables of the `broker.toml` to merge into, whose variables are kept.
+    """
+    names = VariableNames(
+        name for table in (*existing.values(), *imported.values()) for name in variables_of(table)
+    )
+    for server, table in imported.items():
+        env, kept = env_of(table), env_of(existing.get(server))
+        for key in secrets_in(table):
+            there = kept.get(key, "")
+            if not PLACEHOLDER.fullmatch(there):
+                numbered = (variable(server, key, str(number)) for number in itertools.count(2))
+                candidates = itertools.chain([variable(key), variable(server, key)], numbered)
+                there = f"${{{names.claim(candidates, env[key])}}}"
+            table["env"] = env_of(table) | {key: there}

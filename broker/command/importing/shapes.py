@@ -1,4 +1,4 @@
-"""One entry of a host's file, in the shape that the broker's own tables have."""
+"""Converts an entry of a host's file to the keys of the broker's tables."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _MEANT = {
     "working_directory": "cwd",
     "env_vars": "env_inherit",
 }
-"""What a host calls a key, and what the broker calls it."""
+"""key of a host → key of the broker"""
 
 
 def is_server(entry: object) -> bool:
-    """Whether this is what is said of one server, by the keys that it has."""
+    """Return whether this is the entry of a server, by its keys."""
     if not isinstance(entry, dict):
         return False
     return runs_here(entry) or any(entry.get(key) for key in _ADDRESSES)
 
 
 def runs_here(entry: Mapping[str, Any]) -> bool:
-    """Whether it names a program, or a kind of server: many other things have a `url`."""
+    """Return whether the entry names a program or a type of server. A `url` alone proves nothing."""
     types = {entry.get(key) for key in ("type", "transport") if isinstance(entry.get(key), str)}
     return any(entry.get(key) for key in _PROGRAMS) or bool(types & {*_TYPES, *_GOOSE_OWN})
 
 
 def flat(entry: Mapping[str, Any]) -> Table:
-    """An entry with the keys that the broker has, whatever its host calls them; further keys stay."""
+    """Return an entry with the broker's names of keys. Further keys stay."""
     found: Table = {key: value for key, value in entry.items() if value is not None}
     for key in ("transport", "command"):  # of Continue's JSON; of Zed before 2025-10
         if isinstance(inner := found.get(key), dict):
@@ -58,7 +58,7 @@ def flat(entry: Mapping[str, Any]) -> Table:
 
 
 def _env(env: Any, keys: object) -> object:
-    """The variables; as `NAME=value` or as entries with `name` and `value` in a list, too."""
+    """Return the variables, also from a list of `NAME=value` or of objects with `name` and `value`."""
     if isinstance(env, list):
         pairs = [one.partition("=")[::2] if isinstance(one, str) else _pair(one) for one in env]
         env = dict(pairs) if all(name for name, _ in pairs) else env
@@ -72,14 +72,14 @@ def _pair(one: object) -> tuple[str, object]:
 
 
 def _names(names: object) -> object:
-    """`env_vars` of Codex: names, or tables with `name`."""
+    """Return the names in `env_vars` of Codex: texts, or tables with `name`."""
     if not isinstance(names, list):
         return names
     return [one.get("name", one) if isinstance(one, dict) else one for one in names]
 
 
 def own_of_host(entry: Mapping[str, Any]) -> str | None:
-    """What the entry is, where its host runs it itself and there is no program to run."""
+    """Return the type of an entry that is built into its host; `None` for another entry."""
     if (kind := entry.get("type")) in _GOOSE_OWN:
         return str(kind)
     if "uses" in entry and not is_server(entry):  # a block of Continue's hub
@@ -89,7 +89,7 @@ def own_of_host(entry: Mapping[str, Any]) -> str | None:
 
 
 def remote(entry: Mapping[str, Any]) -> str | None:
-    """How the server is reached, where that is not stdio."""
+    """Return the transport of a remote server; `None` for stdio."""
     kinds = [
         kind for key in ("type", "transport", "transportType") if isinstance(kind := entry.get(key), str)
     ]

@@ -1,39 +1,39 @@
-"""What an import says to people, in English and Chinese."""
+"""The texts of an import, in English and Chinese."""
 
 from __future__ import annotations
 
-from broker.command.importing.form_texts import FORMS
+from broker.command.importing.format_texts import FORMATS
 from broker.command.words import fill
 
 WORDS: dict[str, tuple[str, str]] = {
-    **FORMS,
+    **FORMATS,
     "import_header": ("Made by `mcp-broker import` from {files}", "由 `mcp-broker import` 根据 {files} 生成"),
     "import_program": ("{server}: {command} is {program}", "{server}：{command} 即 {program}"),
     "import_private": (
         (
-            "{server}: a service may not see {program}, nor find what it calls itself; install it for all "
-            "users, or start the service with this folder in its PATH and give that PATH as --path"
+            "{server}: a service may have no access to {program} or to programs that it starts; install it "
+            "for all users, or put this folder into the service's PATH and give that PATH as --path"
         ),
         (
-            "{server}：系统服务可能看不到 {program}，也可能找不到它自己要调用的程序；请为所有用户安装，"
-            "或让服务的 PATH 包含该目录，并用 --path 给出该 PATH"
+            "{server}：系统服务可能无权访问 {program}，或找不到它要调用的程序；请为所有用户安装，或在服务的 "
+            "PATH 中加入该目录，并用 --path 给出该 PATH"
         ),
     ),
     "import_not_found": (
-        "{server}: imported as it is, but it would not start here: {problem}",
+        "{server}: imported unchanged, but it cannot start here: {problem}",
         "{server}：已原样导入，但在本机无法启动：{problem}",
     ),
     "import_cwd": (
-        "{server}: runs in {folder}, for a path in its definition is relative to that",
+        "{server}: runs in {folder}, because its definition has a path relative to it",
         "{server}：运行目录设为 {folder}，因为其定义中有相对于该目录的路径",
     ),
     "import_renamed": (
-        "{server}: this is {old!r}, a name that the broker cannot use; clients have to call it {server}",
+        "{server}: renamed, because {old!r} is not a valid name; clients have to call it {server}",
         "{server}：原名 {old!r} 不能用于 broker；客户端须改用 {server}",
     ),
     "import_remote": (
         (
-            "{server}: not imported: it is reached by {kind}, and the broker runs stdio servers only; "
+            "{server}: not imported: it is a remote server ({kind}), and the broker runs stdio servers only; "
             "leave it with the client, or write a bridge as its command, such as npx -y mcp-remote ADDRESS"
         ),
         (
@@ -42,7 +42,7 @@ WORDS: dict[str, tuple[str, str]] = {
         ),
     ),
     "import_own": (
-        "{server}: not imported: it is a part of its host ({kind}), which runs it itself; leave it there",
+        "{server}: not imported: it is built into its host ({kind}); leave it there",
         "{server}：未导入：它是宿主自带的部分（{kind}），由宿主自己运行；请保留在宿主的配置中",
     ),
     "import_windows_shell": (
@@ -80,8 +80,8 @@ WORDS: dict[str, tuple[str, str]] = {
         ),
     ),
     "import_control": (
-        "{server}: there is a control character, {found}; where a \\ was meant, write it twice: \\\\",
-        "{server}：其中有控制字符 {found}；如果本来是 \\，请写两次：\\\\",
+        "{server}: it contains the control character {found}; if a \\ was meant, write it twice: \\\\",
+        "{server}：其中有控制字符 {found}；如果本意是 \\，请写两次：\\\\",
     ),
     "import_split": (
         (
@@ -111,15 +111,15 @@ WORDS: dict[str, tuple[str, str]] = {
         ),
     ),
     "import_project": (
-        "{server}: runs in {folder}, the project that it stands below",
+        "{server}: runs in {folder}, the folder of its project",
         "{server}：运行目录设为其所属项目 {folder}",
     ),
     "import_apart": (
-        "{server}: this is {old!r} of project {folder}; another one there has that name",
+        "{server}: this is {old!r} of project {folder}; another server in the file has that name",
         "{server}：这是项目 {folder} 的 {old!r}；同一文件中另有同名的服务器",
     ),
     "import_unnamed": (
-        "{server}: it has no name there; this one is made of its command, rename its table if you like",
+        "{server}: it had no name; this one is made from its command, rename its table if you like",
         "{server}：原处没有名称；此名称取自其命令，可自行修改表名",
     ),
     "import_invalid": ("{server}: not imported: {problem}", "{server}：未导入：{problem}"),
@@ -168,18 +168,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}：{key} {value} 按毫秒理解，即 {seconds} 秒",
     ),
     "import_timeout_unclear": (
-        "{server}: {key} {value} is left out: is it seconds, milliseconds, no time? write it in seconds",
-        "{server}：{key} {value} 未导入：无法判断是秒、毫秒还是无效时间；请以秒为单位写入",
+        "{server}: {key} {value} is left out, because its unit is unclear; write it in seconds",
+        "{server}：{key} {value} 未导入：无法判断单位；请以秒为单位写入",
     ),
     "import_time": ("{server}: {key} is {meant}, {seconds} s", "{server}：{key} 写为 {meant}，{seconds} 秒"),
-    "import_disabled": ("{server}: disabled, as it was there", "{server}：保持禁用"),
+    "import_disabled": ("{server}: stays disabled", "{server}：保持禁用"),
     "import_secret_args": (
-        "{server}: an argument looks like a secret; everybody here can see it in the list of processes",
-        "{server}：有一个参数像是密钥；本机所有用户都能在进程列表中看到它",
+        "{server}: an argument looks like a secret; every user can see it in the process list",
+        "{server}：有一个参数疑似密钥；本机所有用户都能在进程列表中看到它",
     ),
     "import_left_out": (
-        "{server}: left out, for the broker has no such keys: {keys}",
-        "{server}：以下键 broker 没有，未导入：{keys}",
+        "{server}: left out, because the broker has no such keys: {keys}",
+        "{server}：broker 没有以下键，未导入：{keys}",
     ),
     "import_same": ("{server}: the same in {one} and {other}", "{server}：{one} 与 {other} 中的定义相同"),
     "import_clash": (
@@ -195,12 +195,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "未写入任何内容；请用 --prefer first 或 --prefer last 选择一种定义",
     ),
     "import_twice": (
-        "{path}: stands there twice, and the last one counts: {keys}",
-        "{path}：以下键出现两次，以最后一个为准：{keys}",
+        "{path}: duplicate keys, the last one counts: {keys}",
+        "{path}：以下键重复，以最后一个为准：{keys}",
     ),
     "import_exists": (
         (
-            "{path} is there already; --merge adds to it, --force writes over it and keeps it as .bak, "
+            "{path} already exists; --merge adds to it, --force overwrites it and keeps it as .bak, "
             "--output names another file, --dry-run only shows the result"
         ),
         (
@@ -209,7 +209,7 @@ WORDS: dict[str, tuple[str, str]] = {
         ),
     ),
     "import_force_or_merge": (
-        "--force writes over the file and --merge adds to it; give one of them",
+        "--force overwrites the file and --merge adds to it; give one of them",
         "--force 会覆盖文件，--merge 会添加到文件；请只用其中一个",
     ),
     "import_no_file": (
@@ -221,11 +221,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path} 不是有效的 broker.toml：{problem}；请先改正，或用 --output 写入其他文件",
     ),
     "import_not_merged": (
-        "the file cannot be added to ({problem}); write another with --output, and copy the servers by hand",
+        "cannot add to the file ({problem}); write another with --output, and copy the servers by hand",
         "无法添加到该文件（{problem}）；请用 --output 写入其他文件，再手动复制服务器",
     ),
     "import_invalid_file": (
-        "nothing is written, for the file would have {count} mistake{count:s}:{lines}",
+        "nothing is written, because the file would have {count} mistake{count:s}:{lines}",
         "未写入任何内容，因为文件中会有 {count} 处错误：{lines}",
     ),
     "import_unwritable": (
@@ -233,13 +233,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path} 无法写入：{problem}；请用 --output 指定其他文件",
     ),
     "import_nothing": ("{path}: nothing to write", "{path}：没有需要写入的内容"),
-    "import_kept": ("{path}: the old file", "{path}：原文件"),
+    "import_kept": ("{path}: backup of the old file", "{path}：原文件的备份"),
     "import_written": (
         "{path}: written, servers: {count}; now run: mcp-broker check --config {path}",
         "{path}：已写入 {count} 个服务器；接下来请运行：mcp-broker check --config {path}",
     ),
     "import_private_file": (
-        "{path}: mode 0600, for there are secrets in it; its owner has to be the user that runs the broker",
+        "{path}: mode 0600, because it contains secrets; its owner must be the user that runs the broker",
         "{path}：权限为 0600，因为其中有密钥；文件所有者必须是运行 broker 的用户",
     ),
     "import_secrets": (
@@ -247,13 +247,13 @@ WORDS: dict[str, tuple[str, str]] = {
         "明文密钥：{names}；使用 --secrets-as-variables 可不写入文件",
     ),
     "import_variables": (
-        "variables that have to be set where the broker is started: {names}",
-        "启动 broker 处必须设置的变量：{names}",
+        "set these variables where the broker is started: {names}",
+        "请在启动 broker 的环境中设置以下变量：{names}",
     ),
 }
 """word → English, Chinese."""
 
 
 def say(word: str, **facts: object) -> str:
-    """A text of `WORDS` in the reader's language, filled in."""
+    """Return a text of `WORDS` in the reader's language, filled in."""
     return fill(WORDS[word], **facts)

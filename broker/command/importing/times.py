@@ -1,4 +1,4 @@
-"""The time-outs of an entry, in seconds: each host counts them in its own unit."""
+"""Converts the time-outs of an entry to seconds. Each host has its own unit."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-Unit = Literal["s", "ms"]
+TimeUnit = Literal["s", "ms"]
 
 AMBIGUOUS_S = (1000, 3600)
-"""A `timeout` within these may be seconds or milliseconds, where the host is not known. Nobody waits for less
-than a second (so those below are seconds) nor for more than an hour (those above are milliseconds)."""
+"""The range in which a `timeout` of an unknown host may be seconds or milliseconds. Time-outs below a second
+or above an hour are not useful, so smaller values are seconds and larger ones milliseconds."""
 
 LEAST_S = 0.1
-"""A shorter time is none that anybody wants: most likely it was written in another unit than its host's."""
+"""The shortest useful time-out. A shorter one was most likely written in another unit than its host's."""
 
-NAMED: dict[str, tuple[str, Unit]] = {
+NAMED: dict[str, tuple[str, TimeUnit]] = {
     "startup_timeout_sec": ("timeout_start_sec", "s"),
     "startup_timeout_ms": ("timeout_start_sec", "ms"),
     "tool_timeout_sec": ("timeout", "s"),
@@ -23,14 +23,14 @@ NAMED: dict[str, tuple[str, Unit]] = {
     "initTimeout": ("timeout_start_sec", "ms"),
     "connectionTimeout": ("timeout_start_sec", "ms"),
 }
-"""Times whose unit is known by their name: three of Codex; fast-agent, LibreChat, Continue."""
+"""key whose name tells the unit → the broker's key, the unit. Of Codex, fast-agent, LibreChat, Continue."""
 
 _INNER = {"request": "timeout", "startup": "timeout_start_sec"}
-"""What OpenCode 2 has in `timeout`, in milliseconds."""
+"""key within `timeout` of OpenCode 2, in milliseconds → the broker's key"""
 
 
 class Time(NamedTuple):
-    """One time-out: its key and value there, the broker's key, and seconds; `None` where nobody can know."""
+    """A time-out: the host's key and value, the broker's key, and seconds, `None` if the unit is unclear."""
 
     key: str
     value: object
@@ -39,12 +39,12 @@ class Time(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        """Whether the value could be a time at all."""
+        """Whether the value is a number."""
         return isinstance(self.value, (int, float)) and not isinstance(self.value, bool)
 
 
-def times_of(entry: Mapping[str, object], unit: Unit | None) -> Iterator[Time]:
-    """The time-outs of an entry whose host counts `timeout` in this unit, where it is known."""
+def times_of(entry: Mapping[str, object], unit: TimeUnit | None) -> Iterator[Time]:
+    """Yield the time-outs of an entry. `unit` is the host's unit of `timeout`, if known."""
     given = entry.get("timeout")
     if isinstance(given, dict):
         for key in _INNER.keys() & given.keys():
@@ -56,13 +56,13 @@ def times_of(entry: Mapping[str, object], unit: Unit | None) -> Iterator[Time]:
             yield _time(key, entry[key], meant, its_unit)
 
 
-def _time(key: str, value: object, meant: str, unit: Unit | None) -> Time:
+def _time(key: str, value: object, meant: str, unit: TimeUnit | None) -> Time:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return Time(key, value, meant, seconds_of(value, unit) if is_number else None)  # type: ignore[arg-type]
 
 
-def seconds_of(value: float, unit: Unit | None) -> float | None:
-    """A time in seconds; `None` where nobody can know, or it is no time."""
+def seconds_of(value: float, unit: TimeUnit | None) -> float | None:
+    """Return a time in seconds; `None` if the unit is unclear or the time is not useful."""
     least, most = AMBIGUOUS_S
     if not 0 < value < math.inf:
         return None

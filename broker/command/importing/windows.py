@@ -1,4 +1,4 @@
-"""What of an entry only Windows has: its shells, its kinds of programs, its paths and variables."""
+"""Finds Windows shells, programs, paths and variables in an entry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\t(?=\w)")
 
 
 class Unusable(NamedTuple):
-    """Why Linux cannot run it: a word of `texts`, and its facts."""
+    """Why Linux cannot run a command: a word of `texts` with its facts."""
 
     word: str
     facts: dict[str, str]
@@ -31,14 +31,14 @@ def of_command(command: str, args: Sequence[object]) -> Unusable | None:
         return Unusable("import_lost_backslash", {"key": "command"})
     if _PROGRAM.search(base) or _PATH.search(command):
         found = _PROGRAM_IN.match(command) or re.match(r"\S*", command)
-        program = found[0] if found else ""  # without its arguments, which may have a secret in them
+        program = found[0] if found else ""  # without its arguments, which may contain a secret
         instead = _PROGRAM.sub("", re.split(r"[\\/]", program)[-1])
         return Unusable("import_windows_program", {"program": program, "instead": instead})
     return None
 
 
 def _of_shell(shell: str, args: Sequence[str]) -> Unusable:
-    """`cmd /c npx …`: what stands behind the shell's own options is the program."""
+    """Name the program of `cmd /c npx …`, which follows the shell's own options."""
     rest = list(args)
     while rest and (_SWITCHES.fullmatch(rest[0]) or rest[0] == "--"):
         switch = rest.pop(0)
@@ -52,16 +52,16 @@ def _of_shell(shell: str, args: Sequence[str]) -> Unusable:
 
 
 def paths_in(key: str, texts: Iterable[object]) -> Iterator[Unusable]:
-    """The texts that hold a path or a variable of Windows, also one whose backslash has become a tab."""
+    """Yield the texts with a Windows path or variable, also if its backslash became a control character."""
     for text in texts:
         if isinstance(text, str) and (found := _LOST.search(text)):
             yield Unusable("import_lost_backslash", {"key": key, "found": repr(found[0])})
         elif isinstance(text, str) and (found := _PATH.search(text)):
-            rest = "" if found[0].endswith("%") else "…"  # it may go on with a secret
+            rest = "" if found[0].endswith("%") else "…"  # the rest may contain a secret
             yield Unusable("import_windows_path", {"key": key, "found": f"{found[0]}{rest}"})
 
 
 def controls_in(texts: Iterable[object]) -> list[str]:
-    """The control characters in these texts that may have been a backslash and a letter (`\\b`, `\\t`)."""
+    """Return the control characters that may have been a backslash with a letter (`\\b`, `\\t`)."""
     found = {char for text in texts if isinstance(text, str) for char in _CONTROL.findall(text)}
     return sorted(repr(char)[1:-1] for char in found)

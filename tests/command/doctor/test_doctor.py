@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.command.doctor import examination, machine, old_way, pages
+from broker.command.doctor import comparison, examination, machine, pages
 from broker.command.doctor.command import doctor
-from broker.command.doctor.pages import Opened
+from broker.command.doctor.pages import PageLoad
 from client_shim import BrokerClient
 from tests.e2e.harness import LED_SCREEN, PATIENCE_S, ROOT, RunningBroker, Table, rogue, running, wait_until
 
@@ -66,7 +66,7 @@ def codes(report: dict[str, Any]) -> set[tuple[str, str | None]]:
 
 def of_the_old_way() -> list[int]:
     """Processes that a comparison has started, anybody's."""
-    mark = old_way.MARK.encode()
+    mark = comparison.MARK.encode()
     return [pid for pid in machine.tasks() if any(name == mark.decode() for name in machine.environ(pid))]
 
 
@@ -97,8 +97,8 @@ def test_a_healthy_broker_is_an_a(healthy: RunningBroker) -> None:
     record = [row[2:4] for row in rows if row[:1] and row[0].isdecimal()]
     assert record == [["8", way] for way in ("closed", "forgotten") * 3]
     assert "Pages opened and left: 6, without closing their client: 3." in out
-    assert "One process tree per server, always, is what is right here" in out
-    assert "tree: its tree has 2 processes, and the same after each page" in out
+    assert "The correct number is one process tree per server, always" in out
+    assert "tree: its tree has 2 processes, the same after each page" in out
     assert "\x1b[" not in out  # no colour where there is no terminal
     assert max(map(len, out.splitlines())) <= 100
     told = [line.split(":")[0] for line in err.splitlines() if "page" in line]
@@ -184,8 +184,8 @@ def test_a_server_that_does_not_work_is_a_b_and_named() -> None:
         assert (done.exit_code, "Verdict: B, partly fixed." in done.stdout) == (1, True), done.output
         said = plain(done.stdout)
         assert "lost: it is not ready (broken): there is no command 'no-such-command'" in said
-        assert "then `mcp-broker restart lost`" in said
-        assert "shaky: it ended while pages used it, 1×: it exited with status 1" in said
+        assert "then run `mcp-broker restart lost`" in said
+        assert "shaky: it exited while pages used it, 1×: it exited with status 1" in said
         assert "`mcp-broker logs shaky`" in said
         assert "good: " not in said
 
@@ -241,7 +241,7 @@ def test_pages_that_are_not_released_are_a_c(monkeypatch: pytest.MonkeyPatch) ->
     """Were a client kept, by the shim or by the broker, it would be counted: law 4 is measured."""
     kept: list[BrokerClient] = []
 
-    async def open_and_keep(name: str, endpoint: str, *, close: bool) -> Opened:
+    async def open_and_keep(name: str, endpoint: str, *, close: bool) -> PageLoad:
         kept.append(BrokerClient(name, endpoint))
         await kept[-1].connect()
         return await pages.open_page(name, endpoint, close=close)
@@ -286,14 +286,14 @@ def test_a_config_that_cannot_be_read_is_no_comparison() -> None:
         broker.config.unlink()
         done = run(broker, "--cycles", "1", "--compare", "--markdown")
         assert done.exit_code == 0, done.output
-        assert f"No comparison: the broker's config {broker.config} cannot be used from here" in done.stdout
+        assert f"No comparison: cannot read the broker's config {broker.config}" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [
         (("--cycles", "0"), 2, "--cycles"),
-        (("--json", "--markdown"), 2, "--json and --markdown cannot both be had"),
+        (("--json", "--markdown"), 2, "--json and --markdown exclude each other"),
         (("--lang", "fr"), 2, "--lang"),
         ((), 3, "mcp-broker serve"),
         (("--compare", "--json"), 3, "mcp-broker serve"),

@@ -11,9 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.command.doctor import verdict
-from broker.command.doctor.evidence import Evidence, Fault, Load, Moment, Page, Server, Stray, Visit
+from broker.command.doctor.evidence import (
+    Evidence,
+    Load,
+    Moment,
+    Page,
+    ServerSample,
+    Stray,
+    Visit,
+    VisitError,
+)
 from broker.command.doctor.findings import FINDINGS
-from broker.command.doctor.kinds import (
+from broker.command.doctor.grades import (
     DETAILS,
     FINDINGS_AT_LEAST,
     GRADES,
@@ -24,7 +33,7 @@ from broker.command.doctor.kinds import (
     Grade,
     collected,
 )
-from broker.command.doctor.report import Report, record, tell
+from broker.command.doctor.report import DoctorReport, record, tell
 from broker.command.doctor.texts import WORDS, Say, markdown_speaker, speaker
 from broker.command.doctor.verdict import grows, is_slower, judge
 
@@ -40,9 +49,9 @@ def different(those: Mapping[str, At], name: str, n: int) -> Any:
     return {} if at is None else at(n)
 
 
-def server(name: str, **keys: Any) -> Server:
+def server(name: str, **keys: Any) -> ServerSample:
     """A ready server with one process, but for `keys`."""
-    return Server(**{"name": name, "state": "ready", "pid": 100, "processes": 1, **keys})
+    return ServerSample(**{"name": name, "state": "ready", "pid": 100, "processes": 1, **keys})
 
 
 def visit(name: str, **keys: Any) -> Visit:
@@ -50,7 +59,7 @@ def visit(name: str, **keys: Any) -> Visit:
     return Visit(**{"server": name, "tool": "look", "chosen": "config", "call_s": 0.002, **keys})
 
 
-def moment(servers: tuple[Server, ...], **keys: Any) -> Moment:
+def moment(servers: tuple[ServerSample, ...], **keys: Any) -> Moment:
     load = Load(processes=sum(one.processes for one in servers), rss_bytes=300 * MIB, cpu_percent=0.0)
     return Moment(**{"instance": "i", "servers": servers, "load": load, "strays": (), **keys})
 
@@ -73,7 +82,7 @@ def seen(
         before, after, whole: fields of the moments and of the evidence.
     """
 
-    def at(n: int) -> tuple[Server, ...]:
+    def at(n: int) -> tuple[ServerSample, ...]:
         return tuple(server(name, **different(servers, name, n)) for name in ("a", "b"))
 
     def visited(n: int) -> tuple[Visit, ...]:
@@ -104,7 +113,7 @@ def fails(
     kind: Literal["list", "call", "tool"], pages: range = range(1, 11), *, died: bool = False, **keys: Any
 ) -> dict[str, At]:
     """Server `a` fails at these pages."""
-    return {"a": lambda n: {"fault": Fault(kind, "broken", died), **keys} if n in pages else {}}
+    return {"a": lambda n: {"fault": VisitError(kind, "broken", died), **keys} if n in pages else {}}
 
 
 def stray(kind: Literal["second", "orphan", "beside"], pid: int = 9) -> Stray:
@@ -325,12 +334,12 @@ def test_forty_servers_are_one_remark_in_a_row_of_the_record() -> None:
     """The cell of a page names a few; the findings name all of them."""
     ready = tuple(server(name) for name in FORTY)
     broken = tuple(server(name, state="broken", pid=None, processes=0) for name in FORTY)
-    visits = tuple(visit(name, fault=Fault("call", "no answer")) for name in FORTY[:2])
+    visits = tuple(visit(name, fault=VisitError("call", "no answer")) for name in FORTY[:2])
     page = Page(number=1, closed=True, open_s=0.1, took_s=0.1, visits=visits, servers=broken)
     evidence = Evidence(before=moment(ready), pages=(page,), after=moment(broken))
-    report = Report(endpoint="e", broker_version="1", evidence=evidence, verdict=judge(evidence))
-    ((*_, remark),) = record(report, speaker(0)).lines
-    assert remark == "server-0, server-1: call failed, server-2, server-3, server-4, … (38): broken"
+    report = DoctorReport(endpoint="e", broker_version="1", evidence=evidence, verdict=judge(evidence))
+    ((*_, remark),) = record(report, speaker(0)).rows
+    assert remark.text == "server-0, server-1: call failed, server-2, server-3, server-4, … (38): broken"
 
 
 @pytest.mark.parametrize("word", DETAILS)

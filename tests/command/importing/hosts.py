@@ -85,7 +85,7 @@ HOSTS = [
         },
         1,
         (
-            "github: not imported: it is reached by http",
+            "github: not imported: it is a remote server (http)",
             "${input:perplexity-key} in env PERPLEXITY_API_KEY is now the variable PERPLEXITY_KEY",
             "where the broker is started: HOME (perplexity), PERPLEXITY_KEY (perplexity)",
         ),
@@ -103,8 +103,8 @@ HOSTS = [
         },
         0,
         (
-            "this is 'github.com/acme/notes', a name that the broker cannot use",
-            "disabled, as it was there",
+            "because 'github.com/acme/notes' is not a valid name",
+            "stays disabled",
             "no such keys: autoApprove\n",
         ),
     ),

@@ -257,8 +257,8 @@ OTHER_HOSTS = [
         {"old": _npx("-y", "pg", env={"A": "1"}), "new": _npx("-y", "x", enabled=False)},
         1,
         (
-            "postgres: not imported: it is a part of its host (extension)",
-            "linear: not imported: it is reached by url",
+            "postgres: not imported: it is built into its host (extension)",
+            "linear: not imported: it is a remote server (url)",
         ),
     ),
     Host(
@@ -275,8 +275,8 @@ OTHER_HOSTS = [
         1,
         (
             "env KEY is now the variable MY_KEY",
-            "it is a part of its host (uses)",
-            "far: not imported: it is reached by streamable-http",
+            "it is built into its host (uses)",
+            "far: not imported: it is a remote server (streamable-http)",
         ),
     ),
     Host(
@@ -284,7 +284,7 @@ OTHER_HOSTS = [
         CONTINUE_JSON,
         {"mcp-server-sqlite": {"command": "{bin}/uvx", "args": ["mcp-server-sqlite", "--db", "/x.db"]}},
         0,
-        ("mcp-server-sqlite: it has no name there; this one is made of its command",),
+        ("mcp-server-sqlite: it had no name; this one is made from its command",),
     ),
     Host(
         "librechat.yaml",
@@ -315,8 +315,8 @@ OTHER_HOSTS = [
         },
         1,
         (
-            "developer: not imported: it is a part of its host (builtin)",
-            "far: not imported: it is reached by sse",
+            "developer: not imported: it is built into its host (builtin)",
+            "far: not imported: it is a remote server (sse)",
         ),
     ),
     Host(
@@ -338,7 +338,7 @@ OTHER_HOSTS = [
             "my docs: startup_timeout_ms 20000 is read as milliseconds: 20 s",
             "my docs: tool_timeout_sec is timeout, 60.5 s",
             "no such keys: enabled_tools\n",
-            "github: not imported: it is reached by url",
+            "github: not imported: it is a remote server (url)",
         ),
     ),
     Host(
@@ -346,7 +346,10 @@ OTHER_HOSTS = [
         OPENCODE,
         {"near": _npx("-y", "near-mcp", env={"K": "${MY_KEY}"}, timeout=0.5, cwd="{folder}")},
         1,
-        ("far: not imported: it is reached by url", "near: timeout 500 is read as milliseconds: 0.5 s"),
+        (
+            "far: not imported: it is a remote server (url)",
+            "near: timeout 500 is read as milliseconds: 0.5 s",
+        ),
     ),
     Host(
         "opencode.json",
@@ -363,7 +366,7 @@ OTHER_HOSTS = [
             "two": _npx(enabled=False),
         },
         1,
-        ("three: not imported: it is reached by httpUrl",),
+        ("three: not imported: it is a remote server (httpUrl)",),
     ),
     Host(
         ".vscode/mcp.json",
@@ -385,7 +388,10 @@ OTHER_HOSTS = [
             "db-shop": _npx("b", cwd="{folder}/shop"),
         },
         0,
-        ("db-shop: this is 'db' of project {folder}/shop", "db-site: runs in {folder}/site, the project"),
+        (
+            "db-shop: this is 'db' of project {folder}/shop",
+            "db-site: runs in {folder}/site, the folder of its project",
+        ),
     ),
     Host(
         "manifest.json",
@@ -435,7 +441,7 @@ OTHER_HOSTS = [
         (
             "whole: its command was a whole line; now npx is the command, and 2 words are args",
             'shell: imported but disabled: its command is a line for a shell; write command = "sh"',
-            "nowhere: imported as it is, but it would not start here",
+            "nowhere: imported unchanged, but it cannot start here",
         ),
     ),
 ]

@@ -67,9 +67,11 @@ def test_by_force_it_is_kept_beside(run: Run, write: Write, tmp_path: Path) -> N
     """Each old one under a name of its own; the new one has its mode."""
     old = write("broker.toml", OLD)
     old.chmod(0o640)
-    assert f"{tmp_path}/broker.toml.bak: the old file" in run(write("a.json", one()), "--force").stderr
+    assert (
+        f"{tmp_path}/broker.toml.bak: backup of the old file" in run(write("a.json", one()), "--force").stderr
+    )
     first = old.read_text()
-    assert f"{tmp_path}/broker.toml.bak2: the old file" in run("a.json", "--force").stderr
+    assert f"{tmp_path}/broker.toml.bak2: backup of the old file" in run("a.json", "--force").stderr
     kept = [tmp_path / "broker.toml.bak", tmp_path / "broker.toml.bak2"]
     assert [path.read_text() for path in kept] == [OLD, first]
     assert [mode(path) for path in (old, *kept)] == [0o640] * 3
@@ -141,7 +143,7 @@ def test_merging_another_definition(run: Run, write: Write, bin_folder: Path) ->
         ("[servers", "is not a broker.toml"),
         ("servers = 1\n", "is not a broker.toml"),
         ("[servers]\na = 1\n", "is not a broker.toml"),
-        ('servers = { a = { command = "x" } }\n', "cannot be added to"),
+        ('servers = { a = { command = "x" } }\n', "cannot add to the file"),
         ('[servers.a]\ncomand = "x"\n', "servers.a.comand: there is no such key; did you mean command?"),
     ],
 )
@@ -245,7 +247,7 @@ def test_a_secret_never_reaches_the_terminal_nor_a_file(run: Run, write: Write) 
     env = {"API_KEY": SECRET, "LEVEL": "info"}
     done = run(write("a.json", one(env=env)), "--secrets-as-variables")
     assert servers()["it"]["env"] == {"API_KEY": "${API_KEY}", "LEVEL": "info"}
-    assert "have to be set where the broker is started: API_KEY (it)" in done.stderr
+    assert "set these variables where the broker is started: API_KEY (it)" in done.stderr
     assert SECRET not in done.output + Path("broker.toml").read_text()
 
 

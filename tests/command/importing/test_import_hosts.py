@@ -57,7 +57,7 @@ def test_a_server_that_was_imported_runs(run: Run, write: Write, tmp_path: Path)
         (b'{"mcpServers": {"a"', ":1:20: not JSON"),
         (b"", "is empty; name the file of another host"),
         (b"// nothing", ":1:11: not JSON: there is nothing but comments"),
-        (b'{"mcpServers": {"a": {"command": "\\ud800"}}}', "half a character"),
+        (b'{"mcpServers": {"a": {"command": "\\ud800"}}}', "an incomplete character"),
         (b'{"mcpServers": ' + b"[" * 100_000, "nested too deeply"),
         ('{"mcpServers": {}}'.encode("utf-16"), "not UTF-8"),
         (b'{"name": "x", "repository": {"type": "git", "url": "https://x"}}', "Goose (extensions)"),
@@ -85,14 +85,14 @@ def test_what_is_no_such_file_is_2(run: Run, tmp_path: Path, content: bytes | No
         ({"command": "npx", "env": {"A=B": "x"}}, "servers.it.env.A=B: this cannot name a variable"),
         ({"command": "npx", "timeout": "30"}, "servers.it.timeout: expected a number"),
         ("npx -y x", "servers.it: this must be a table"),
-        ({"url": "https://example.com"}, "it is reached by url"),
-        ({"serverUrl": "https://example.com"}, "it is reached by serverUrl"),
+        ({"url": "https://example.com"}, "it is a remote server (url)"),
+        ({"serverUrl": "https://example.com"}, "it is a remote server (serverUrl)"),
         (
             {"command": "C:\\x y\\z.exe --key abc"},
             "C:\\x y\\z.exe is a program of Windows; write that of Linux, such as z\n",
         ),
-        ({"command": "npx", "type": "sse"}, "it is reached by sse"),
-        ({"command": "npx", "transportType": "streamable-http"}, "it is reached by streamable-http"),
+        ({"command": "npx", "type": "sse"}, "it is a remote server (sse)"),
+        ({"command": "npx", "transportType": "streamable-http"}, "it is a remote server (streamable-http)"),
     ],
     ids=str,
 )
@@ -118,7 +118,7 @@ def test_a_mark_at_the_beginning_is_no_mistake(run: Run, write: Write) -> None:
 def test_a_key_that_stands_twice_is_told(run: Run, write: Write) -> None:
     """JSON keeps the last one, and people do not see it."""
     done = run(write("a.json", '{"mcpServers": {"a": {"command": "npx"}, "a": {"command": "uvx"}}}'))
-    assert "stands there twice, and the last one counts: a" in done.stderr
+    assert "duplicate keys, the last one counts: a" in done.stderr
     assert servers()["a"]["command"].endswith("uvx")
 
 

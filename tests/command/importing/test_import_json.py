@@ -149,7 +149,7 @@ def test_an_error_never_shows_a_value(run: Run, write: Write) -> None:
 def test_a_backslash_that_is_lost_is_told(run: Run, write: Write) -> None:
     """`\\b` and `\\t` are valid, and mean a control character: most likely nobody wanted one."""
     done = run(write("a.json", r'{"mcpServers": {"a": {"command": "npx", "args": ["\bword\b"]}}}'))
-    assert "there is a control character, \\x08; where a \\ was meant, write it twice" in done.stderr
+    assert "it contains the control character \\x08; if a \\ was meant, write it twice" in done.stderr
     assert servers()["a"]["args"] == ["\bword\b"]
 
 

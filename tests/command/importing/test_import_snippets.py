@@ -78,7 +78,7 @@ def test_a_server_without_a_name_gets_that_of_its_program(run: Run, entry: dict[
     """And that is told."""
     done = run(stdin=json.dumps(entry))
     assert list(servers()) == [name]
-    assert f"{name}: it has no name there" in done.stderr
+    assert f"{name}: it had no name" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -112,25 +112,29 @@ def test_the_options_of_the_host_are_not_the_servers(
         (
             "claude mcp add --transport http notion https://x.example/mcp",
             1,
-            "notion: not imported: it is reached by http",
+            "notion: not imported: it is a remote server (http)",
         ),
-        ("codex mcp add far --url https://x.example/mcp", 1, "far: not imported: it is reached by url"),
+        (
+            "codex mcp add far --url https://x.example/mcp",
+            1,
+            "far: not imported: it is a remote server (url)",
+        ),
         ("claude mcp add time", 2, "<stdin>:1: the name or the command is missing"),
         ("claude mcp add x -- y\nclaude mcp remove z", 2, '<stdin>:2: "claude" adds no server'),
         ("claude mcp add --frob x -- y", 2, "the option --frob is not known"),
         ("claude mcp add x -- 'y", 2, "a quotation mark is not closed"),
         ("claude mcp add-json x '{'", 2, "its JSON is not an object"),
         ("claude mcp add x -- y && rm -rf z", 2, "adds no server"),
-        ("hello world", 2, "these hosts are, with the key of each"),
-        ("<mcp><server/></mcp>", 2, "these hosts are, with the key of each"),
-        ("just: text\n", 2, "these hosts are, with the key of each"),
+        ("hello world", 2, "the known hosts, with the key of each"),
+        ("<mcp><server/></mcp>", 2, "the known hosts, with the key of each"),
+        ("just: text\n", 2, "the known hosts, with the key of each"),
         ('"mcpServers": {"a": {"command": "npx"}', 2, "the text ends and } is missing: the { of line 1"),
         ('"mcpServers": {"a": {"command": "\\d"}}', 2, "<stdin>:1:34: not JSON: a single \\"),
         ('[mcp_servers.a]\ncommand = "C:\\Users"\n', 2, "in single quotation marks, or \\ twice"),
         ("mcpServers:\n\ta: 1\n", 2, "<stdin>:2:1: not YAML"),
         ("mcpServers: &a\n  x: *a\n", 1, "x: not imported"),
         ("mcp: &a\n  settings: *a\n", 2, "nested too deeply"),
-        ('mcpServers:\n  a: {command: "\\ud800"}\n', 2, "half a character"),
+        ('mcpServers:\n  a: {command: "\\ud800"}\n', 2, "an incomplete character"),
         ("  \n", 2, "<stdin> is empty"),
     ],
 )
@@ -144,7 +148,7 @@ def test_what_is_missing_is_told(run: Run, text: str, status: int, told: str) ->
 def test_a_key_that_yaml_has_twice_is_told(run: Run) -> None:
     """As in JSON: the last one counts, and people do not see it."""
     done = run("-", stdin="mcpServers:\n  a: {command: npx}\n  a: {command: uvx}\n")
-    assert "stands there twice, and the last one counts: a" in done.stderr
+    assert "duplicate keys, the last one counts: a" in done.stderr
 
 
 def test_an_error_in_a_line_never_shows_a_secret(run: Run) -> None:

@@ -1,7 +1,7 @@
-"""The old way, to compare with: each page starts every server by itself, and is forgotten without an end.
+"""Opens pages without the broker, for comparison: each page starts every server and drops its client.
 
-The processes are this program's own. Each is in a session of its own and carries a mark in its environment,
-by which all of them are found and ended, however the comparison ends.
+Each process has its own session and a mark in its environment. The doctor finds all of them by the mark and
+ends them, however the comparison ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from broker.command.doctor import machine
-from broker.command.doctor.texts import Tell
+from broker.command.doctor.texts import OnProgress
 from broker.processes.container_options import ENGINES
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ _INITIALIZE = {
 }
 
 
-class OldPage(Struct, frozen=True, kw_only=True):
-    """One page of the old way.
+class DirectPage(Struct, frozen=True, kw_only=True):
+    """One page that started every server itself.
 
     Args:
-        open_s: until every server was started and its tools were listed.
+        open_s: the time until every server had listed its tools.
         processes, rss_bytes: of all pages so far, after this one was left.
         failed: server → why it did not answer.
     """
@@ -61,52 +61,61 @@ class OldPage(Struct, frozen=True, kw_only=True):
     failed: dict[str, str]
 
 
-class OldWay(Struct, frozen=True, kw_only=True):
-    """What came of the comparison.
+class Comparison(Struct, frozen=True, kw_only=True):
+    """The result of the comparison.
 
     Args:
-        skipped: servers that were left out, because they are containers.
-        memory_ran_out: whether it ended before its last page, so that the machine keeps some memory.
-        left: processes that could not be ended.
+        skipped: servers that were left out, because they run in containers.
+        memory_ran_out: whether it ended early because memory was short.
+        left: the number of processes that could not be ended.
     """
 
-    pages: tuple[OldPage, ...] = ()
+    pages: tuple[DirectPage, ...] = ()
     skipped: tuple[str, ...] = ()
     memory_ran_out: bool = False
     left: int = 0
 
 
 async def open_pages(
-    configs: Mapping[str, ServerConfig], pages: int, *, folder: Path, environ: Mapping[str, str], tell: Tell
-) -> OldWay:
-    """Open so many pages the old way. When this returns or is cancelled, none of its processes is left.
+    configs: Mapping[str, ServerConfig],
+    pages: int,
+    *,
+    folder: Path,
+    environ: Mapping[str, str],
+    on_progress: OnProgress,
+) -> Comparison:
+    """Open this many pages. When this returns or is cancelled, all its processes have been ended.
 
     Args:
-        folder: the config file's, where relative paths start.
-        environ: the broker's, which its servers inherit from.
+        folder: the config file's folder, to which paths are relative.
+        environ: the broker's environment, which its servers inherit.
     """
     skipped = [name for name, config in configs.items() if os.path.basename(config.command) in ENGINES]
     kept = {name: config for name, config in configs.items() if name not in skipped}
-    backend = _Backend(kept, folder, environ)
-    opened: list[OldPage] = []
+    backend = _DirectBackend(kept, folder, environ)
+    opened: list[DirectPage] = []
     try:
         for number in range(1, pages + 1):
             if opened and not _has_memory_for(opened[-1]):
                 break
             opened.append(await backend.open_page(number))
-            tell("old_page_done", number, pages, took=opened[-1].open_s, processes=opened[-1].processes)
+            on_progress(
+                "old_page_done", number, pages, took=opened[-1].open_s, processes=opened[-1].processes
+            )
     finally:
         left = await backend.end()
-    return OldWay(pages=tuple(opened), skipped=tuple(skipped), memory_ran_out=len(opened) < pages, left=left)
+    return Comparison(
+        pages=tuple(opened), skipped=tuple(skipped), memory_ran_out=len(opened) < pages, left=left
+    )
 
 
-def _has_memory_for(last: OldPage) -> bool:
-    """Whether a page as large as the others leaves the machine what it needs."""
+def _has_memory_for(last: DirectPage) -> bool:
+    """Return whether the machine has memory for another page as large as the others."""
     return machine.available_bytes() > 2 * last.rss_bytes // last.number + _SPARE_BYTES
 
 
-class _Backend:
-    """A backend with an MCP client of its own, which loses every client."""
+class _DirectBackend:
+    """A backend that starts its own servers and never closes a client."""
 
     def __init__(self, configs: Mapping[str, ServerConfig], folder: Path, environ: Mapping[str, str]) -> None:
         self._configs = configs
@@ -116,7 +125,7 @@ class _Backend:
         self._mark = f"{MARK}={self._token}".encode()
         self._children: list[_Child] = []
 
-    async def open_page(self, number: int) -> OldPage:
+    async def open_page(self, number: int) -> DirectPage:
         from broker.processes.trees import rss_bytes
 
         began = monotonic()
@@ -127,7 +136,7 @@ class _Backend:
                 failed[name] = why
         open_s = monotonic() - began
         pids = machine.marked(self._mark)
-        return OldPage(
+        return DirectPage(
             number=number,
             open_s=round(open_s, 4),
             processes=len(pids),
@@ -136,7 +145,7 @@ class _Backend:
         )
 
     async def _open_server(self, config: ServerConfig) -> str | None:
-        """Start a server and list its tools, as a client does that knows it from a file only."""
+        """Start a server and list its tools. Return why that failed, if it did."""
         from broker.processes.program import SpawnError, program_of
 
         try:
@@ -157,7 +166,7 @@ class _Backend:
         return {**environment(config, self._environ), MARK: self._token}
 
     async def end(self) -> int:
-        """End all of it, politely and then not; how many processes are left nevertheless."""
+        """End all processes: SIGTERM, then SIGKILL. Return how many could not be ended."""
         try:
             for child in self._children:
                 child.ask_to_end()
@@ -169,7 +178,7 @@ class _Backend:
         return left
 
     def _kill(self) -> int:
-        """Without awaiting, so that nothing comes in between."""
+        """Kill all processes. Nothing is awaited, so no cancellation can interrupt this."""
         for child in self._children:
             child.kill()
         looks_without = 0
@@ -186,7 +195,7 @@ class _Backend:
 
 
 class _Child:
-    """A server over plain stdio, in a session of its own."""
+    """A server process over plain stdio, in its own session."""
 
     def __init__(self, command: list[str], *, cwd: Path, env: Mapping[str, str]) -> None:
         self._popen = subprocess.Popen(
@@ -202,8 +211,8 @@ class _Child:
         self._transport: asyncio.ReadTransport | None = None
 
     async def ask(self, id: int, method: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Make a request; `None` if the server ends instead of answering."""
-        self.tell({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+        """Send a request and return the reply; `None` if the server ends instead."""
+        self.send({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
         reader = await self._open()
         while line := await reader.readline():
             with suppress(ValueError):
@@ -212,8 +221,8 @@ class _Child:
                     return message
         return None
 
-    def tell(self, message: Mapping[str, Any]) -> None:
-        """Write one line, which is far smaller than the pipe."""
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Write one line. It always fits into the pipe."""
         if self._popen.stdin is not None:
             os.write(self._popen.stdin.fileno(), json.dumps(message).encode() + b"\n")
 
@@ -227,7 +236,7 @@ class _Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process itself has; what it has started may still run."""
+        """Whether the process itself has ended. Its children may still run."""
         return self._popen.poll() is not None
 
     def ask_to_end(self) -> None:
@@ -237,9 +246,9 @@ class _Child:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL to its group; then its descriptors are given back."""
+        """Send SIGKILL to its group, and close its descriptors."""
         self._signal(signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # the kernel may hold it a while
+        with suppress(subprocess.TimeoutExpired):  # a process in an uninterruptible wait
             self._popen.wait(_POLITE_S)
         if self._transport is not None:
             self._transport.close()
@@ -247,17 +256,17 @@ class _Child:
             self._popen.stdout.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        """Until the leader is reaped, its pid, and so its group, can be nobody else's."""
+        """Signal its group. Until the leader is reaped, no other process can have its pid or group."""
         if not self.has_ended:
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, number)
 
 
 async def _list_tools(child: _Child) -> str | None:
-    """The handshake and one list; `None`, or why there is none."""
+    """Do the handshake and list the tools. Return why that failed, if it did."""
     answer = await child.ask(1, "initialize", _INITIALIZE)
     if answer is not None and "result" in answer:
-        child.tell({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        child.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         answer = await child.ask(2, "tools/list", {})
     if answer is None:
         return "it ended without an answer"

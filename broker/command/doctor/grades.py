@@ -1,4 +1,4 @@
-"""What can be found, and how bad it is; what is found of many servers becomes one finding. Pure."""
+"""The findings and their grades. Findings of one kind about many servers are merged into one. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Grade(str, Enum):
     """The verdicts of the users' test guide."""
 
     A = "A"  # fixed
-    B = "B"  # partly: it names what is to be mended
+    B = "B"  # partly fixed: the report names the problems
     C = "C"  # not fixed
 
 
@@ -26,7 +26,7 @@ GRADES: dict[str, Grade] = {
     "left": Grade.C,
     "slower_all": Grade.C,
     "none_ready": Grade.C,
-    # Something is to be mended.
+    # A problem to solve.
     "beside": Grade.B,
     "orphan": Grade.B,
     "broker_restarted": Grade.B,
@@ -49,19 +49,19 @@ GRADES: dict[str, Grade] = {
     "few_pages": Grade.A,
     "memory": Grade.A,
 }
-"""What can be found, and how bad it is."""
+"""kind of finding → grade"""
 
 MANY = ".many"
-"""Ends the word of a finding that is about many servers."""
+"""The suffix of the word of a merged finding."""
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was found.
+    """One finding.
 
     Args:
-        word: a key of the texts: one of `GRADES`, or that with `MANY` behind it.
-        server: the server that it is about, where it is about one.
-        facts: what the text is filled in with.
+        word: a key of the texts: a key of `GRADES`, with the suffix `MANY` if merged.
+        server: the server concerned; `None` for a merged or a general finding.
+        facts: the values for the text.
     """
 
     word: str
@@ -70,17 +70,17 @@ class Finding(Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        """The key of `GRADES`, of how many servers it may be."""
+        """The key of `GRADES`."""
         return self.word.removesuffix(MANY)
 
     @property
     def grade(self) -> Grade:
-        """How bad it is."""
+        """The grade of this kind."""
         return GRADES[self.kind]
 
 
 REMARKS_AT_LEAST, FINDINGS_AT_LEAST = 2, 4
-"""From so many servers on, what is found of one kind becomes one finding: fewer have their own details."""
+"""The number of servers from which remarks, or findings, of one kind are merged."""
 
 DETAILS: dict[str, str] = {
     "grows": "{first} → {last}",
@@ -101,11 +101,11 @@ DETAILS: dict[str, str] = {
     "rose": "{first} → {last}",
     "tool_complains": "{tool}",
 }
-"""What may be found of many servers; and what is told of each where it is."""
+"""kind that can be merged → the detail shown for each server"""
 
 
 def collected(found: Sequence[Finding]) -> list[Finding]:
-    """The same with one finding for all of a kind, `WORD.many`, where there are many."""
+    """Return the findings, with those of one kind about many servers merged into `WORD.many`."""
     kinds = {word: [one for one in found if one.word == word and one.server] for word in DETAILS}
     many = {word: kind for word, kind in kinds.items() if len(kind) >= _least(word)}
     single = [one for one in found if one.word not in many or one.server is None]

@@ -1,8 +1,8 @@
-"""What an import says of a file whose form is wrong, in English and Chinese."""
+"""The texts about files that cannot be parsed, in English and Chinese."""
 
 from __future__ import annotations
 
-FORMS: dict[str, tuple[str, str]] = {
+FORMATS: dict[str, tuple[str, str]] = {
     "import_unreadable": (
         "{path} cannot be read: {problem}; correct its name or its permissions",
         "{path} 无法读取：{problem}；请检查文件名或权限",
@@ -32,20 +32,20 @@ FORMS: dict[str, tuple[str, str]] = {
         "注释的写法是 // 到行尾，或 /* 到 */",
     ),
     "json_quote": ("a single quotation mark; write double ones", "单引号；请改用双引号"),
-    "json_word": ("{found} is no word of JSON; write {instead}", "{found} 不是 JSON 的词；请写 {instead}"),
+    "json_word": ("{found} is not JSON; write {instead}", "{found} 不是 JSON 的写法；请写 {instead}"),
     "json_empty": (
         "there is nothing before this {found}; write what is missing, or remove the comma or the colon",
         "此 {found} 之前缺少内容；请补上，或删除多余的逗号或冒号",
     ),
     "json_number": (
-        "{found} is no number of JSON; write decimal digits, such as 16 or 0.5, or a text in quotes",
+        "{found} is not a JSON number; write decimal digits, such as 16 or 0.5, or a text in quotes",
         "{found} 不是 JSON 的数；请用十进制数字书写，例如 16 或 0.5，或写成带引号的文本",
     ),
     "json_key": ('a key stands in double quotation marks: "…"', '键要写在双引号中："…"'),
     "json_colon": ("a colon is missing before {found}", "{found} 之前缺少冒号"),
     "json_comma": ("a comma is missing before {found}", "{found} 之前缺少逗号"),
     "json_extra": (
-        "{found} has nothing to close or to follow here; remove it, or write what is missing before it",
+        "unexpected {found}; remove it, or write what is missing before it",
         "此处的 {found} 多余；请删除，或补上前面缺少的括号",
     ),
     "json_text": ('a text stands in double quotation marks: "…"', '文本要写在双引号中："…"'),
@@ -105,11 +105,11 @@ FORMS: dict[str, tuple[str, str]] = {
         "{path} 嵌套过深；请确认文件是否正确",
     ),
     "import_surrogate": (
-        "{path} has half a character in it (\\ud800 to \\udfff); remove it",
+        "{path} has an incomplete character (\\ud800 to \\udfff); remove it",
         "{path} 中有不完整的字符（\\ud800 至 \\udfff）；请删除",
     ),
     "import_no_servers": (
-        "{path} has no servers that are known here; these hosts are, with the key of each: {hosts}",
+        "{path} has no servers in a known format; the known hosts, with the key of each: {hosts}",
         "{path} 中没有可识别的服务器；可识别的宿主及其键：{hosts}",
     ),
 }

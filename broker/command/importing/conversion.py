@@ -1,7 +1,7 @@
-"""One server as another host writes it, to a table of `broker.toml`.
+"""Converts a server's entry in a host's file into a table of `broker.toml`.
 
-Nothing here touches the machine: what has to be asked of it goes through `Machine`. What a person
-should know of it comes back as a `Remark`, whose word is one of `texts`.
+This module has no I/O: questions to the machine go through `Machine`. What the user should know comes back as
+`Remark`s, whose words are keys of `texts`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Literal, NamedTuple, Protocol
 
 from broker.base.secrets import PLACEHOLDER
 from broker.command.importing import placeholders, windows
-from broker.command.importing.command_line import NoWords, split
+from broker.command.importing.command_line import NotSplittable, split
 from broker.command.importing.hosts import Found
-from broker.command.importing.placeholders import Variables
-from broker.command.importing.secrets import env_of, has_secret_args, variables_of
+from broker.command.importing.secrets import VariableNames, env_of, has_secret_args, variables_of
 from broker.command.importing.shapes import Table, flat, own_of_host, remote
 from broker.command.importing.times import NAMED, Time, times_of
 from broker.config.loading import ConfigError, load
@@ -28,18 +27,18 @@ Level = Literal["note", "warning", "fault"]
 KEYS = ("command", "args", "env", "env_inherit", "cwd", "timeout", "timeout_start_sec", "enabled")
 """The keys of a server's table that an import writes."""
 
-FEW = ("env_inherit", "timeout_start_sec")
-"""Those of which most hosts say nothing: what is set by hand in `broker.toml` is no other definition."""
+RARE_KEYS = ("env_inherit", "timeout_start_sec")
+"""The keys that most hosts lack: if only `broker.toml` has one, the definitions do not differ."""
 
 _SWITCHES = {"disabled": False, "enabled": True, "isActive": True, "active": True}
-"""Keys by which hosts switch a server off, each with the value that leaves it on."""
+"""key by which hosts disable a server → the value that enables it"""
 _FOLDERS = ("workspaceFolder", "workspaceRoot", "cwd", "__dirname", "CLAUDE_PLUGIN_ROOT")
 _SHELLS = ("sh", "bash", "dash", "zsh")
 _TAKEN = {*KEYS, "envFile", "type", "transport", "transportType", "source"}
 
 
 class Remark(NamedTuple):
-    """Something that a person should know. A `fault` is what could not be imported."""
+    """A message to the user. A `fault` was not imported, or was imported disabled."""
 
     level: Level
     word: str
@@ -47,47 +46,47 @@ class Remark(NamedTuple):
 
 
 class NotFoundHere(Exception):
-    """The machine has no such program or folder; the message says what to do."""
+    """The machine lacks the program or folder; the message says what to do."""
 
 
 class Machine(Protocol):
-    """What is asked of the machine."""
+    """The machine on which the broker will run."""
 
     path: str
-    """The PATH that commands are looked up in."""
+    """The PATH in which commands are looked up."""
     service_path: str
-    """The PATH that a service is known to have."""
+    """The PATH of the broker's service."""
     home: str
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Return whether this file or folder exists."""
 
     def program(self, server: ServerConfig, folder: str) -> str:
-        """The whole path of what the broker would run, were its config in `folder`.
+        """Return the full path of the program that a broker with its config in `folder` would run.
 
         Raises:
-            NotFoundHere: it would not run it.
+            NotFoundHere: the broker could not start it.
         """
 
 
 class Conversion:
-    """One server of one file on its way into a table of `broker.toml`.
+    """The conversion of one server of one file.
 
     Args:
-        name: what it is called in `broker.toml`.
-        found: what its file says of it.
-        folder: where what is relative in it starts from.
-        variables: which variable stands for what a host asks a person for.
+        name: its name in `broker.toml`.
+        found: its entry in the host's file.
+        folder: the folder to which its paths are relative.
+        variables: allocates the variables for values that a host asks the user for.
     """
 
     def __init__(
-        self, name: str, found: Found, folder: str, machine: Machine, variables: Variables | None = None
+        self, name: str, found: Found, folder: str, machine: Machine, variables: VariableNames
     ) -> None:
         self._name = name
         self._found = found
         self._folder = folder
         self._machine = machine
-        self._variables = variables or Variables()
+        self._variables = variables
         self._known = {
             **dict.fromkeys(_FOLDERS, folder),
             **dict.fromkeys(("pathSeparator", "/"), "/"),
@@ -99,11 +98,11 @@ class Conversion:
         self.remarks: list[Remark] = []
 
     def remark(self, level: Level, word: str, **facts: object) -> None:
-        """Something about this server."""
+        """Add a remark about this server."""
         self.remarks.append(Remark(level, word, {"server": self._name, **facts}))
 
     def convert(self) -> bool:
-        """Fill `table` and `remarks`; whether the server can be imported."""
+        """Fill `table` and `remarks`; return whether the server can be imported."""
         if not isinstance(self._found.entry, dict):
             return self._checked(self._found.entry) is not None
         entry = flat(self._found.entry)
@@ -121,7 +120,7 @@ class Conversion:
         return True
 
     def _is_elsewhere(self, entry: Table) -> bool:
-        """Whether it is no program that the broker could run."""
+        """Return whether the entry is a remote server or a built-in part of its host."""
         if kind := own_of_host(entry):
             self.remark("fault", "import_own", kind=kind)
         elif kind := remote(entry):
@@ -145,7 +144,7 @@ class Conversion:
         return True
 
     def _disable(self, word: str, **facts: object) -> None:
-        """It is imported, but has to be changed by hand before it can be started."""
+        """Import the server disabled: the user has to edit it before it can be started."""
         self._unusable = True
         self.table["enabled"] = False
         self.remark("fault", word, **facts)
@@ -155,7 +154,7 @@ class Conversion:
         return args if isinstance(args, list) else []
 
     def _take(self, entry: Table) -> None:
-        """The keys as they are; what has the wrong type stays wrong, for the broker's own check to say so."""
+        """Copy the known keys. Values of a wrong type stay as they are: the broker's check reports them."""
         self._switch(entry)
         split = self._split(entry)
         given = {**entry, **split}
@@ -169,13 +168,13 @@ class Conversion:
         self._times(given)
 
     def _split(self, entry: Table) -> Table:
-        """A whole command line in `command`, as words."""
+        """Return the command and arguments of an entry with a whole command line in `command`."""
         line, args, env = entry.get("command"), entry.get("args", []), entry.get("env", {})
         if not isinstance(line, str) or not isinstance(args, list) or not isinstance(env, dict):
             return {}
         try:
             words = split(line, self._is_here)
-        except NoWords as error:
+        except NotSplittable as error:
             self._disable(error.word)
             return {}
         if words is None:
@@ -213,7 +212,7 @@ class Conversion:
         return filled
 
     def _fill(self, text: str, key: str, *, shell: bool = False) -> str:
-        """A text outside of `env`, where the broker fills nothing."""
+        """Return a text outside of `env`, in which the broker replaces no variables."""
         filled = self._with_known(placeholders.as_braces(text, self._found.host))
         if (left := placeholders.left_in(filled)) and not shell:
             self._disable("import_unfilled", key=key, placeholder=left)
@@ -247,7 +246,7 @@ class Conversion:
         return [self.table.get("command"), *words, *env_of(self.table).values()]
 
     def _starts_here(self, text: object) -> bool:
-        """Whether this is a path that is relative to the folder of the file."""
+        """Return whether this is a path relative to the file's folder."""
         path = str(text).rpartition("=")[2]
         if not path or path.startswith(("/", "-")):
             return False
@@ -255,7 +254,7 @@ class Conversion:
         return relative or self._machine.exists(os.path.join(self._folder, path))
 
     def _times(self, entry: Table) -> None:
-        """The time-outs, in seconds."""
+        """Take the time-outs over, in seconds."""
         for time in times_of(entry, self._found.unit):
             if not time.is_number:
                 self.table[time.meant] = time.value
@@ -303,7 +302,7 @@ class Conversion:
             self.remark("note", "import_program", command=server.command, program=program)
 
     def _is_private(self, command: str, program: str) -> bool:
-        """Whether a service may not see the program, or the program not what it calls itself."""
+        """Return whether a service may lack access to the program, or to programs that it starts itself."""
         if os.path.dirname(program) in self._machine.service_path.split(":"):
             return False
         homes = (f"{self._machine.home.rstrip('/')}/", "/home/", "/root/")
@@ -319,5 +318,5 @@ class Conversion:
 
 
 def _text(value: object) -> object:
-    """A number or a switch as the text that it is for a process; anything else as it is."""
+    """Return a number or a boolean as text, as a process receives it; other values unchanged."""
     return json.dumps(value) if isinstance(value, (bool, int, float)) else value

@@ -1,0 +1,144 @@
+"""The commands that read the config file: `serve` and `check`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn
+
+import click
+
+from broker.command.common import BAD, USAGE, GiveUp, fail
+from broker.command.output import echo
+from broker.command.words import say
+
+if TYPE_CHECKING:
+    from broker.config.schema import Config
+
+logger = logging.getLogger("mcp-broker")
+
+SYSTEM_CONFIG = Path("/etc/mcp-broker/broker.toml")
+
+config_option = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path, readable=False),  # the reader of the file reports the fault
+    help=f"The config file. Default: ./broker.toml, else {SYSTEM_CONFIG}.",
+)
+
+
+@click.command()
+@config_option
+@click.option("--endpoint", metavar="ADDRESS", help="Listen here instead of at the config's endpoint.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The lowest level to log.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, or a JSON object per line for programs.",
+)
+def serve(
+    path: Path | None, endpoint: str | None, log_level: str, log_format: Literal["text", "json"]
+) -> None:
+    """Run the broker in the foreground until SIGTERM or Ctrl-C."""
+    from broker import daemon
+    from broker.config.loading import ConfigError
+    from broker.service.claims import ClaimError
+    from broker.service.logging import set_up, under_journal
+    from broker.service.systemd import ServiceManager
+
+    journal = under_journal(os.environ)
+    set_up(log_level, log_format, journal=journal)
+    manager = ServiceManager.of(os.environ)
+
+    def give_up(message: str, status: int) -> NoReturn:
+        manager.status(message)
+        (_log_failure if journal or log_format == "json" else fail)(message, status)
+
+    path = _config_path(path, give_up)
+    config = _read_config(path, give_up)
+    try:
+        daemon.run(config, path, endpoint, manager)
+    except ConfigError as error:
+        give_up(str(error), USAGE)
+    except ClaimError as error:
+        give_up(str(error), BAD)
+    except Exception:
+        logger.exception("broker.crashed")
+        sys.exit(BAD)
+
+
+@click.command()
+@config_option
+@click.option(
+    "--service",
+    "as_service",
+    is_flag=True,
+    help=f"Check as the installed service: its PATH, variables and user. Implied for {SYSTEM_CONFIG}.",
+)
+def check(path: Path | None, as_service: bool) -> None:
+    """Check the config, and that every server's command can be found and run."""
+    from broker.command.check import report
+    from broker.command.unit import NAME, installed
+    from broker.processes.environment import mask_of
+
+    path = SYSTEM_CONFIG if as_service and path is None else _config_path(path)
+    service = installed() if as_service or path == SYSTEM_CONFIG else None
+    if service is not None:
+        environ = service.environ
+        echo(say("check_as", unit=service.path, user=service.user.name, path=environ.get("PATH")))
+    elif as_service:
+        fail(say("check_no_unit", unit=NAME), USAGE)
+    else:
+        environ = dict(os.environ)
+    config = _read_config(path, environ=environ)
+    bad, mask = 0, mask_of(config.servers.values(), environ)
+    for line in report(path, config, environ, service):
+        bad += line.bad
+        echo(mask(line.text), colour="red" if line.bad else None)
+    word = "config_missing" if bad else "config_fine"
+    echo(say(word, path=path, missing=bad, count=len(config.servers)))
+    sys.exit(BAD if bad else 0)
+
+
+def _log_failure(message: str, status: int) -> NoReturn:
+    """Log each line of the message and exit, as `fail` does for an interactive command."""
+    for line in message.splitlines():
+        logger.error("broker.cannot_start", extra={"reason": line.strip()})
+    sys.exit(status)
+
+
+def _config_path(path: Path | None, give_up: GiveUp = fail) -> Path:
+    from client_shim.trusted import is_safe_file
+
+    if path is not None:
+        return path
+    here = Path("broker.toml")
+    if here.exists():
+        if not is_safe_file(os.path.abspath(here)):  # the file names programs to run
+            give_up(say("config_of_others", path=here.absolute()), USAGE)
+        return here
+    if SYSTEM_CONFIG.exists():
+        return SYSTEM_CONFIG
+    give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
+
+
+def _read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] = os.environ) -> Config:
+    from broker.config.loading import ConfigError
+    from broker.service.config_file import read
+
+    try:
+        return read(path, environ)
+    except ConfigError as error:
+        lines = [say("config_bad", path=path, count=len(error.problems)), *map(str, error.problems)]
+        give_up("\n  ".join(lines), USAGE)
