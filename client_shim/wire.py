@@ -246,7 +246,16 @@ _SHAPES: dict[int, tuple[type[Any], frozenset[tuple[type, ...]]]] = {
 WITHOUT_BODY = frozenset({Hello, Welcome, Fault, Cancel, Credit, Goodbye})
 """The messages of one frame. A `Request` may have a body (its params); every other message has one."""
 
-_KINDS: dict[type[Any], int] = {shape: int(kind) for kind, (shape, _) in _SHAPES.items()}
+_PREFIXES: dict[type[Any], tuple[int, int]] = {
+    shape: (VERSION, int(kind)) for kind, (shape, _) in _SHAPES.items()
+}
+
+_WELL_TYPED = {
+    (kind, int, int, int, int, *types): shape
+    for kind, (shape, all_types) in _SHAPES.items()
+    for types in all_types
+}
+"""The kind and the types of all elements of a header → what it decodes to."""
 
 _MAX_NUMBER = 2**63 - 1
 
@@ -259,7 +268,7 @@ def encode(message: Message) -> bytes:
     """
     fields = message[:-1] if type(message) is Goodbye and message.last_id is None else message
     try:
-        header: bytes = msgpack.packb((VERSION, _KINDS[type(message)], *fields))
+        header: bytes = msgpack.packb(_PREFIXES[type(message)] + fields)
     except (TypeError, ValueError, OverflowError) as error:
         raise WireError(Code.MALFORMED, f"this cannot be sent: {error}") from None
     if len(header) > MAX_HEADER_BYTES:
@@ -285,7 +294,12 @@ def decode(header: bytes) -> Message:
         raise WireError(Code.MALFORMED, f"the header is not msgpack: {reason}") from None
     if type(fields) is not list or not fields:
         raise WireError(Code.MALFORMED, "the header is not an array")
-    return _shape(fields)
+    types = tuple(map(type, fields))
+    shape = _WELL_TYPED.get((fields[1], *types)) if types[:2] == (int, int) else None
+    if shape is None or fields[0] != VERSION or not 0 <= fields[2] <= _MAX_NUMBER >= fields[3] >= 0:
+        raise _misshapen(fields)
+    message: Message = shape(*fields[2:])
+    return message
 
 
 def check_body(message: Message, body: bytes | None) -> None:
@@ -301,30 +315,23 @@ def check_body(message: Message, body: bytes | None) -> None:
     raise WireError(Code.MALFORMED, problem, channel=message.channel, id=message.id)
 
 
-def _shape(fields: list[Any]) -> Message:
+def _misshapen(fields: list[Any]) -> WireError:
+    """Return why these elements are not a message."""
     version = fields[0]  # looked at first: of another version, nothing else can be relied on
     if type(version) is not int or version != VERSION:
-        raise WireError(
+        return WireError(
             Code.WIRE_VERSION, f"the header is of wire version {_shown(version)}, this end speaks {VERSION}"
         )
     if len(fields) < 4:
-        raise WireError(Code.MALFORMED, "the header has fewer than four elements")
+        return WireError(Code.MALFORMED, "the header has fewer than four elements")
     kind, channel, id = fields[1:4]
     if not (_is_number(channel) and _is_number(id)):
-        raise WireError(Code.MALFORMED, "channel and id must be integers from 0 to 2**63 - 1")
-    known = _SHAPES.get(kind) if type(kind) is int else None
-    if known is None:
-        raise WireError(Code.UNKNOWN_KIND, f"there is no kind {_shown(kind)}", channel=channel, id=id)
-    shape, types = known
-    if tuple(map(type, fields[4:])) not in types:
-        raise WireError(
-            Code.MALFORMED,
-            f"the fields of {shape.__name__.lower()} do not fit {_signature(shape)}",
-            channel=channel,
-            id=id,
-        )
-    message: Message = shape(*fields[2:])
-    return message
+        return WireError(Code.MALFORMED, "channel and id must be integers from 0 to 2**63 - 1")
+    shape, _ = (_SHAPES.get(kind) if type(kind) is int else None) or (None, None)
+    if shape is None:
+        return WireError(Code.UNKNOWN_KIND, f"there is no kind {_shown(kind)}", channel=channel, id=id)
+    what = f"the fields of {shape.__name__.lower()} do not fit {_signature(shape)}"
+    return WireError(Code.MALFORMED, what, channel=channel, id=id)
 
 
 def _is_number(value: object) -> bool:
