@@ -1,37 +1,59 @@
-"""When to try for a broker again: soon at first, then less often, and at once where a call waits for it."""
+"""When to try to reach the broker again, and how long a call waits for that: decisions without I/O.
+
+Retries come soon at first, then less often, and every `HASTE_S` while a call waits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+NEVER = float("inf")
+
 MAX_DELAY_S = 30.0
 
 SETTLED_S = 10.0
-"""A connection that held this long was a good one: after its loss the delays start short again."""
+"""After the loss of a connection that held this long, the delays start short again."""
 
 HASTE_S = 0.1
-"""How soon after a failed attempt the next one is made while a call waits for it."""
+"""The delay between two attempts while a call waits for the broker."""
 
 
 class ReconnectBackoff:
     """The attempts of one connection to reach its broker. All times are seconds of one clock.
 
     Args:
-        random: 0 to 1, to spread the clients of a broker that restarts.
+        random: returns 0 to 1, to spread the clients of a broker that restarts.
     """
 
     def __init__(self, random: Callable[[], float]) -> None:
-        self.tried_at = self._welcomed_at = float("-inf")
+        self.was_reached = False
+        """Whether a broker has answered here, if only to refuse the hello because it ends."""
+        self.gone_at = NEVER
+        """When the broker was lost, or first tried for in vain; `NEVER` while it is there."""
+        self.tried_at = self._welcomed_at = -NEVER
+        self._is_announced = False
         self._random = random
         self._delays = _delays(random)
 
     def tried(self, now: float) -> None:
-        """The next attempt is made."""
+        """Note that an attempt begins."""
         self.tried_at = now
+        if not self.was_reached:
+            self.gone_at = min(self.gone_at, now)
 
     def welcomed(self, now: float) -> None:
-        """The last attempt has led to a broker."""
+        """Note that the last attempt has led to a broker."""
         self._welcomed_at = now
+        self.was_reached, self.gone_at, self._is_announced = True, NEVER, False
+
+    def failed(self, now: float, *, announced: bool) -> None:
+        """Note that the last attempt has failed, or its connection was lost.
+
+        Args:
+            announced: the broker said that it ends, so that the next one is likely to come soon.
+        """
+        if self.came_through or announced:
+            self.was_reached, self.gone_at, self._is_announced = True, now, announced
 
     @property
     def came_through(self) -> bool:
@@ -39,23 +61,30 @@ class ReconnectBackoff:
         return self._welcomed_at >= self.tried_at
 
     def soonest(self, now: float) -> float:
-        """When somebody who waits may have the next one: now, or soon where the last was only just."""
+        """Return when the next attempt may be made for a call that waits."""
         return max(now, self.tried_at + HASTE_S)
 
     def after(self, now: float, *, hasty: bool) -> float:
-        """When the next one is due, after a failure or a loss; `hasty`: a call waits for it."""
+        """Return when the next attempt is due after a failure or a loss; `hasty`: a call waits for it."""
         if self.came_through and now - self._welcomed_at > SETTLED_S:
             self._delays = _delays(self._random)
         delay = next(self._delays)
         return now + (min(delay, HASTE_S) if hasty else delay)
 
+    def wait_until(self, began: float, reconnect_s: float, expires: float) -> float:
+        """Return until when a call that began then waits for the broker.
+
+        Args:
+            reconnect_s: how long it waits for one that is gone and has not said that it ends.
+            expires: the deadline of the call; `NEVER` if it has none.
+        """
+        if self._is_announced and expires < NEVER:
+            return expires
+        return min(max(began, self.gone_at) + reconnect_s, expires)
+
 
 def _delays(random: Callable[[], float]) -> Iterator[float]:
-    """How long to wait before each further attempt to reach a broker that was lost, in seconds, for ever.
-
-    It doubles up to `MAX_DELAY_S`. `random` (0 to 1) spreads the clients of a broker that restarts, so that
-    they do not all come back in the same millisecond.
-    """
+    """Yield the delay before each further attempt, in seconds; it doubles up to `MAX_DELAY_S`."""
     delay = 0.05
     while True:
         yield delay * (0.5 + random())

@@ -1,15 +1,19 @@
-"""A call under way, as the task that made it follows it."""
+"""Calls as the tasks that make them see them: those that wait for a broker, and those under way."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from typing import Any
 
 from client_shim import log
+from client_shim.asyncio.backoff import NEVER
+from client_shim.asyncio.channel import Channel
 from client_shim.errors import BrokerError
-from client_shim.protocol import payload
+from client_shim.protocol import outbox, payload, reasons
+from client_shim.protocol.payload import PreparedRequest
 
 OnProgress = Callable[[float, "float | None", "str | None"], "Awaitable[object] | object"]
 OnLog = Callable[[str, Any, "str | None"], "Awaitable[object] | object"]
@@ -18,7 +22,7 @@ OnRaw = Callable[[bytes], "Awaitable[object] | object"]
 MAX_WAITING = 256
 """Progress and log messages that wait for a slow callback. Beyond it the oldest is dropped."""
 
-PROGRESS, LOG = "progress", "log"
+PROGRESS, LOG = "progress", "log message"
 
 
 class PendingCall:
@@ -46,8 +50,8 @@ class PendingCall:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            _wake(self._waiter)
 
     async def follow(self, on_progress: OnRaw | None, on_log: OnRaw | None) -> bytes:
         """Report progress and log messages until the call ends; return its result, or raise its error.
@@ -97,3 +101,57 @@ def _reader(decode: Callable[[bytes], tuple[Any, ...] | None], callback: Callabl
         return None if fields is None else callback(*fields)
 
     return read
+
+
+class WaitingCalls:
+    """The tasks of one connection that wait for a broker. They are bounded as the requests in an outbox are.
+
+    Args:
+        context: the context of their timers. Even a cancelled timer keeps its context until it is due, so it
+            must not be the caller's.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+        self._loop = loop
+        self._context = context
+        self._waiters: dict[asyncio.Future[None], Channel] = {}
+        self._size_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiters)
+
+    async def wait(self, channel: Channel, until: float, request: PreparedRequest | None = None) -> None:
+        """Wait for `wake`, at most until then (by the loop's clock), with this request to be sent.
+
+        Raises:
+            Busy: as many calls wait as an outbox holds, or as many bytes.
+        """
+        size_bytes = 0 if request is None else len(request.body or b"")
+        if request is not None and self._is_full(size_bytes):
+            raise reasons.too_many_wait(request.subject, len(self._waiters), self._size_bytes)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters[waiter] = channel
+        self._size_bytes += size_bytes
+        timer = self._loop.call_at(until, _wake, waiter, context=self._context) if until < NEVER else None
+        try:
+            await waiter
+        finally:
+            self._size_bytes -= size_bytes
+            del self._waiters[waiter]
+            if timer is not None:
+                timer.cancel()
+
+    def _is_full(self, size_bytes: int) -> bool:
+        too_large = self._size_bytes > 0 and self._size_bytes + size_bytes > outbox.MAX_BYTES
+        return too_large or len(self._waiters) >= outbox.MAX_MESSAGES
+
+    def wake(self, channel: Channel | None = None) -> None:
+        """Wake all tasks, or those of one channel: they see for themselves whether to go on waiting."""
+        for waiter, whose in self._waiters.items():
+            if channel is None or whose is channel:
+                _wake(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

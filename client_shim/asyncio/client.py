@@ -71,8 +71,8 @@ class BrokerClient:
         endpoint: where the broker listens; `client_shim.transport.endpoint.default_endpoint` where it is not
         given. timeout: the deadline of a call that is given none, in seconds; `None` leaves it to the broker.
         hello_timeout_s: how long a broker may take to greet.
-        reconnect_s: how long a call waits for a broker that was there and is gone, within its own deadline.
-            One that is gone for longer, and still is, is not waited for.
+        reconnect_s: how long a call waits for a broker that is gone, or not there yet, within its own
+            deadline. One that is gone for longer, and still is, is not waited for.
         capabilities: what this program can do for servers of 2026-07-28, such as ``{"elicitation": {}}``; it
             goes with every request that has none of its own in `meta`.
         on_list_changed: called with server and "tools", "resources" or "prompts" when a list is another one.
@@ -136,8 +136,12 @@ class BrokerClient:
         return self._membership.connected
 
     async def connect(self) -> None:
-        """Connect now, and raise `Unavailable` now where that does not work. Calls do it by themselves."""
-        await self._membership.join(self.timeout)
+        """Connect now. Calls do it by themselves, and wait for a broker that is not there yet.
+
+        Raises:
+            Unavailable: there is no broker, said at once; or it was lost, and is not back in time.
+        """
+        await self._membership.connect(self.timeout)
 
     async def aclose(self) -> None:
         """Release what this client holds; its calls end. From any task, and as often as you like."""

@@ -1,12 +1,13 @@
 """The connection of an asyncio loop to a broker: shared by the channels of the loop, made anew when lost.
 
-It is built of callbacks and holds no task. Nothing of it needs awaiting, so nothing can be left half done
-when a loop ends in the middle, and whoever closes it may do so from any task.
+It is built of callbacks and holds no task. Nothing in it awaits, so the end of a loop leaves nothing half
+done, and any task may close it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,41 +18,27 @@ from typing import Any
 import zmq
 
 from client_shim import log
-from client_shim.asyncio.backoff import ReconnectBackoff
-from client_shim.asyncio.call import LOG, PROGRESS, PendingCall
+from client_shim.asyncio.backoff import NEVER, ReconnectBackoff
+from client_shim.asyncio.call import LOG, PROGRESS, PendingCall, WaitingCalls
 from client_shim.asyncio.channel import Channel, ListenCall, Listener, ListenSet
 from client_shim.asyncio.loop_dealer import LoopDealer
-from client_shim.asyncio.waiters import Waiters
-from client_shim.errors import CallError, ClientClosed, Unavailable
-from client_shim.protocol import reasons
-from client_shim.protocol.events import (
-    Dropped,
-    Ended,
-    Event,
-    Logged,
-    Lost,
-    Notified,
-    Progressed,
-    Questioned,
-    Welcomed,
-)
+from client_shim.errors import CallError, Unavailable
+from client_shim.protocol import events, reasons
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.state import GRACE_S, ClientState, Phase
 from client_shim.transport.dealer import FAREWELL_MS
 from client_shim.transport.endpoint import probe
 
-NOTHING, _NEVER = ListenSet(), float("inf")
-
 _ORDINARY = ("late", "cancelled")
-"""What a broker says about calls that this side has given up. It is counted and no cause for worry."""
+"""The counters of messages about calls that this side has given up: no reason for a warning."""
 
 
 class BrokerConnection:
-    """At most one link at a time, and those who use it.
+    """The connection of one event loop to one broker, lost and made anew, with its channels and calls.
 
     Args:
         who: name, version and pid, for the broker's `status`.
-        hello_timeout_s: how long a broker may take to greet.
+        hello_timeout_s: how long a broker may take to answer the hello.
         on_close: called once, when the connection will not be used again.
     """
 
@@ -66,9 +53,10 @@ class BrokerConnection:
         self.loop = loop
         self.endpoint = endpoint
         self.pid = os.getpid()
-        self.closed = self.came_up = False
-        self.lost_at = _NEVER  # also while it is there
+        self.closed_by: str | None = None
+        """Why it was closed; `None` while it is in use."""
         self.counts: dict[str, int] = {}
+        self.backoff = ReconnectBackoff(random.random)
         self._who, self._hello_timeout_s = who, hello_timeout_s
         self._on_close = on_close
         self._channels: dict[int, Channel] = {}
@@ -76,35 +64,35 @@ class BrokerConnection:
         self._calls: dict[int, PendingCall | ListenCall] = {}
         self._dealer: LoopDealer | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._retry_at = float("inf")
+        self._retry_at = NEVER
         self._error: Unavailable | None = None
-        self._announced = False  # by the broker that was there last: that it ends
-        self._told_lost = False  # whether the channels were told of a loss, and not yet of a return
-        self._backoff = ReconnectBackoff(random.random)
+        """Why the last attempt failed, until the next one begins."""
+        self._told_lost = False
+        """Whether the channels were told of a loss, and not yet of a return."""
         self._context = Context()
-        self._waiters = Waiters(loop, self._context)
+        self._waiting = WaitingCalls(loop, self._context)
         self._guard: AsyncGenerator[None, None] | None = self._until_the_loop_ends()
         _step(self._guard.__anext__())
 
     def __repr__(self) -> str:
         phase = "down" if self._dealer is None else self._dealer.state.phase.value
-        shown = f"{self.endpoint} {'closed' if self.closed else phase}"
+        shown = f"{self.endpoint} {phase if self.closed_by is None else 'closed'}"
         return f"<BrokerConnection {shown} channels={len(self._channels)} calls={len(self._calls)}>"
 
     @property
     def is_open(self) -> bool:
-        """Whether calls can be made now."""
+        """Whether calls can be sent now."""
         return self._dealer is not None and self._dealer.state.phase is Phase.OPEN
 
     @property
     def is_ours(self) -> bool:
-        """Whether it can be used at all: a closed one cannot, nor the copy that a forked child has of it."""
-        return not self.closed and self.pid == os.getpid()
+        """Whether it can be used at all: false once it is closed, and for the copy in a forked child."""
+        return self.closed_by is None and self.pid == os.getpid()
 
-    # --- channels and calls ------------------------------------------------------------------------
+    # --- channels ------------------------------------------------------------------------------------
 
-    def join(self, listener: Callable[[], Listener | None], listen_set: ListenSet = NOTHING) -> Channel:
-        """A new channel, which listens before it does anything else."""
+    def open_channel(self, listener: Callable[[], Listener | None], listen_set: ListenSet) -> Channel:
+        """Return a new channel, which listens before it does anything else."""
         self._last_channel += 1
         channel = Channel(self._last_channel, listener, listen_set)
         self._channels[self._last_channel] = channel
@@ -119,78 +107,62 @@ class BrokerConnection:
         except CallError as error:
             log.warn(f"the broker is not asked to tell of changes: {error}")
             return
-        self._calls[id] = ListenCall(
-            channel, self._deliver, partial(self._listen_later, channel, self._dealer)
-        )
+        repeat_after = partial(self._listen_later, channel, self._dealer)
+        self._calls[id] = ListenCall(channel, self._deliver, repeat_after)
         self._dealer.settle()
 
     def _listen_later(self, channel: Channel, dealer: LoopDealer, delay_s: float) -> None:
         self.loop.call_later(delay_s, self._listen_again, channel, dealer, context=self._context)
 
     def _listen_again(self, channel: Channel, dealer: LoopDealer) -> None:
-        """Say once more what a channel wants to hear, if both are still there."""
+        """Repeat the `listen` of a channel if the channel and the connection of the first one still exist."""
         if self._dealer is dealer and self._channels.get(channel.number) is channel:
             self._listen(channel)
 
-    def leave(self, channel: Channel, reason: str) -> None:
-        """The end of a channel and its calls; the last one closes the connection. Leaving twice is fine."""
+    def close_channel(self, channel: Channel, reason: str) -> None:
+        """Close a channel and end its calls; the last one closes the connection. Closing twice is fine."""
         if not self.is_ours or self._channels.pop(channel.number, None) is None:
             return
-        self._waiters.fail(_closed(reason), channel)
+        self._waiting.wake(channel)
         if not self._channels:
             self.close(reason)
         elif self._dealer is not None:
             self._react(self._dealer.state.close_channel(channel.number, reason))
             self._dealer.settle()
 
-    def leave_soon(self, channel: Channel, reason: str) -> None:
-        """The same from anywhere: another thread, a finalizer in the middle of something."""
+    def close_channel_soon(self, channel: Channel, reason: str) -> None:
+        """The same from anywhere: another thread, or a finalizer that runs between any two instructions."""
         try:
             if self.is_ours:
-                self.loop.call_soon_threadsafe(self.leave, channel, reason)
+                self.loop.call_soon_threadsafe(self.close_channel, channel, reason)
         except RuntimeError:
-            return  # the loop is closed: the next client of this process clears up after it
+            return  # the loop is closed: the next client of this process abandons the connection
 
-    async def ready(
-        self,
-        channel: Channel,
-        patience_s: float,
-        expires: float | None = None,
-        request: PreparedRequest | None = None,
-    ) -> None:
-        """Wait until `request` can be sent, or until `expires` (by the loop's clock).
+    # --- calls ---------------------------------------------------------------------------------------
 
-        Where the broker was lost without a word, or nothing expires, the next one is waited for `patience_s`.
+    async def wait(
+        self, channel: Channel, until: float, request: PreparedRequest | None = None
+    ) -> Unavailable | None:
+        """Try to reach the broker, and wait for a change, at most until then (by the loop's clock).
+
+        Returns:
+            The error of the last attempt, unless it has succeeded or another one is under way.
 
         Raises:
-            Unavailable: no call can be made; at once, where no broker has answered here yet.
             Busy: too many calls wait already.
         """
-        since = self.loop.time()
-        while not self.is_open:
-            until = self._until(since, patience_s, expires)
-            if until is not None and until <= self.loop.time():
-                raise self._why_not()
-            self._hurry()
-            await self._waiters.wait(channel, until, request)
-
-    def _until(self, since: float, patience_s: float, expires: float | None) -> float | None:
-        """Return until when to wait, as things are; a `wake` tells of a change."""
-        if (self.came_up and self.lost_at == _NEVER) or (self._announced and expires is not None):
-            return expires  # it drains, or it said that it ends
-        gone_since = max(since, self.lost_at) if self.came_up else since
-        return gone_since + patience_s if expires is None else min(gone_since + patience_s, expires)
+        self._hurry()
+        await self._waiting.wait(channel, until, request)
+        return copy.copy(self._error)
 
     def call(self, channel: Channel, request: PreparedRequest) -> PendingCall:
-        """Send a request. `drop` must be called afterwards, whatever happens.
-
-        There must be an open dealer: `ready`, and no awaiting in between.
+        """Send a request. The connection must be open, and `drop` must be called afterwards in any case.
 
         Raises:
             TooLarge, InvalidRequest, Busy: nothing was sent.
         """
         if self._dealer is None:
-            raise RuntimeError("no call can be made while there is no link")
+            raise RuntimeError("no call can be made without a connection")
         now = self.loop.time()
         id = self._dealer.state.request(channel.number, request, now)
         self._calls[id] = call = PendingCall(id, request.subject)
@@ -200,19 +172,19 @@ class BrokerConnection:
         return call
 
     def drop(self, call: PendingCall, reason: str) -> None:
-        """The caller has turned away. A call that has not ended is cancelled."""
+        """Forget a call whose caller has left; cancel it if it has not ended."""
         if self._calls.get(call.id) is call and self._dealer is not None and self.is_ours:
             del self._calls[call.id]
             self._dealer.state.cancel(call.id, reason)
             self._dealer.settle()
 
-    # --- coming up, going down -----------------------------------------------------------------------
+    # --- attempts, and the end -----------------------------------------------------------------------
 
     def _hurry(self) -> None:
-        """Somebody waits: try now, or soon where the last attempt was only just."""
-        if self._dealer is not None or self.closed:
+        """Make the next attempt as early as a call that waits may have it."""
+        if self._dealer is not None or not self.is_ours:
             return
-        due = self._backoff.soonest(self.loop.time())
+        due = self.backoff.soonest(self.loop.time())
         if self._retry is None or self._retry_at > due:
             self._try_at(due)
 
@@ -222,53 +194,46 @@ class BrokerConnection:
         self._retry, self._retry_at = self.loop.call_at(when, self._try, context=self._context), when
 
     def _try(self) -> None:
-        self._retry, now = None, self.loop.time()
-        self._backoff.tried(now)
+        self._retry, self._error, now = None, None, self.loop.time()
+        self.backoff.tried(now)
         try:
             probe(self.endpoint)
             state = ClientState(self._who, now, hello_timeout_s=self._hello_timeout_s)
             self._dealer = LoopDealer(self.loop, self.endpoint, state, self._on_event, self._context)
         except Unavailable as error:
-            self._fell(error)
+            self._failed(error)
         except (OSError, zmq.ZMQError) as error:  # this process is out of descriptors, say
-            self._fell(Unavailable(f"no connection to {self.endpoint} can be made: {error}"))
+            self._failed(Unavailable(f"no connection to {self.endpoint} can be made: {error}"))
 
-    def _rose(self) -> None:
-        self.came_up, self.lost_at, self._announced, self._error = True, _NEVER, False, None
-        self._backoff.welcomed(self.loop.time())
-        self._waiters.wake()
-        if self._told_lost:
-            self._tell_connected(True)
-
-    def _fell(self, error: Unavailable, *, announced: bool = False) -> None:
-        """An attempt has failed, or the link was lost; `announced`: its broker said that it ends."""
+    def _failed(self, error: Unavailable, *, announced: bool = False) -> None:
+        """Handle a failed attempt or a loss; `announced`: the broker said that it ends."""
+        now, was_there = self.loop.time(), self.backoff.came_through
         dealer, self._dealer, self._error = self._dealer, None, error
-        if self._backoff.came_through or announced:  # a broker was there, if only to refuse the hello
-            self.came_up, self.lost_at, self._announced = True, self.loop.time(), announced
-            self._waiters.wake()  # to wait on, for as long as it may take now
+        self.backoff.failed(now, announced=announced)
         if dealer is not None:
             dealer.close()
-        if self._backoff.came_through:
+        if was_there:
             self._tell_connected(False)
-        if not self.came_up or isinstance(error, reasons.HOPELESS):
-            self._waiters.fail(error)
-        if self.came_up:
-            self._try_at(self._backoff.after(self.loop.time(), hasty=bool(self._waiters)))
+        if self.backoff.was_reached or self._waiting:
+            self._try_at(self.backoff.after(now, hasty=bool(self._waiting)))
+        self._waiting.wake()
 
-    def _why_not(self) -> Unavailable:
+    def why_not(self) -> Unavailable:
+        """Return why no call can be sent now."""
         if self._dealer is not None and self._dealer.state.phase is Phase.DRAINING:
             return reasons.draining()
         try:
             probe(self.endpoint)
         except Unavailable as error:
             return error
-        return self._error or reasons.silent(round(self.loop.time() - self._backoff.tried_at, 3))
+        silent_s = round(self.loop.time() - self.backoff.tried_at, 3)
+        return copy.copy(self._error) or reasons.silent(silent_s)
 
     def close(self, reason: str) -> None:
-        """Say goodbye and end everything. Closing twice is fine."""
+        """Say goodbye and end everything. A second time does nothing."""
         if not self.is_ours:
             return
-        self.closed = True
+        self.closed_by = reason
         self._on_close(self)
         self._channels.clear()
         if self._retry is not None:
@@ -278,56 +243,56 @@ class BrokerConnection:
             self._react(dealer.state.close(reason))
             dealer.settle()
             dealer.close(FAREWELL_MS)
-        self._waiters.fail(_closed(reason))
+        self._waiting.wake()
         guard, self._guard = self._guard, None
         if guard is not None:
             _step(guard.aclose())
 
     def abandon(self) -> None:
-        """Let go of the sockets, for a loop that was closed and told nobody: it can be woken no more."""
-        self.closed = True
+        """Close the sockets of a loop that was closed without notice: nothing can be run in it any more."""
+        self.closed_by = "its event loop was closed"
         dealer, self._dealer, self._guard = self._dealer, None, None
         if dealer is not None:
             dealer.close()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        """`asyncio.run` and its like close the asynchronous generators last: this one hears of it so."""
+        """Close the connection with its loop: `asyncio.run` closes asynchronous generators last."""
         try:
             yield
         finally:
             self._guard = None
             self.close("its event loop ended")
 
-    # --- what happens on the link ------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------------
 
-    def _react(self, events: list[Event]) -> None:
-        for event in events:
+    def _react(self, happened: list[events.Event]) -> None:
+        for event in happened:
             self._on_event(event)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: events.Event) -> None:
         _REACTIONS[type(event)](self, event)
 
-    def _on_welcomed(self, _: Welcomed) -> None:
+    def _on_welcomed(self, _: events.Welcomed) -> None:
         for channel in list(self._channels.values()):  # before any call: what it hears is never older
             self._listen(channel)
-        self._rose()
+        self.backoff.welcomed(self.loop.time())
+        self._waiting.wake()
+        if self._told_lost:
+            self._tell_connected(True)
 
-    def _on_ended(self, event: Ended) -> None:
+    def _on_ended(self, event: events.Ended) -> None:
         if (call := self._calls.pop(event.id, None)) is not None:
             call.end(event.outcome)
 
-    def _on_progressed(self, event: Progressed) -> None:
-        if (call := self._calls.get(event.id)) and not call.add(PROGRESS, event.body):
-            self.count("progress dropped")
+    def _on_said(self, event: events.Progressed | events.Logged) -> None:
+        kind = PROGRESS if isinstance(event, events.Progressed) else LOG
+        if (call := self._calls.get(event.id)) and not call.add(kind, event.body):
+            self.count(f"{kind} dropped")
 
-    def _on_logged(self, event: Logged) -> None:
-        if (call := self._calls.get(event.id)) and not call.add(LOG, event.body):
-            self.count("log message dropped")
-
-    def _on_notified(self, event: Notified) -> None:
-        for channel in list(self._channels.values()):
-            if event.channel in (0, channel.number):
-                self._deliver(channel, event.service, event.method, event.body)
+    def _on_notified(self, event: events.Notified) -> None:
+        named = [self._channels[event.channel]] if event.channel in self._channels else []
+        for channel in list(self._channels.values()) if event.channel == 0 else named:
+            self._deliver(channel, event.service, event.method, event.body)
 
     def _deliver(self, channel: Channel, service: str, method: str, body: bytes) -> None:
         """Call the listener a little later: what it does must not come in between two events."""
@@ -342,41 +307,37 @@ class BrokerConnection:
             if (listener := channel.listener()) is not None:
                 self.loop.call_soon(listener.connection_changed, connected, context=self._context)
 
-    def _on_questioned(self, event: Questioned) -> None:
+    def _on_questioned(self, event: events.Questioned) -> None:
         if self._dealer is not None:
             self._dealer.state.refuse(event)
 
-    def _on_dropped(self, event: Dropped) -> None:
+    def _on_dropped(self, event: events.Dropped) -> None:
         if self.count(event.why) == 1 and event.why not in _ORDINARY:
             log.warn(f"{self.endpoint}: {event.what} (further ones of this kind are only counted)")
 
-    def _on_lost(self, event: Lost) -> None:
-        self._fell(event.error, announced=event.announced)
+    def _on_lost(self, event: events.Lost) -> None:
+        self._failed(event.error, announced=event.announced)
 
     def count(self, what: str) -> int:
-        """Count something that its callers are not told; the number of times so far."""
+        """Count something that its callers are not told; return the number of times so far."""
         self.counts[what] = self.counts.get(what, 0) + 1
         return self.counts[what]
 
 
 _REACTIONS: dict[type[Any], Callable[[BrokerConnection, Any], None]] = {
-    Welcomed: BrokerConnection._on_welcomed,
-    Ended: BrokerConnection._on_ended,
-    Progressed: BrokerConnection._on_progressed,
-    Logged: BrokerConnection._on_logged,
-    Notified: BrokerConnection._on_notified,
-    Questioned: BrokerConnection._on_questioned,
-    Dropped: BrokerConnection._on_dropped,
-    Lost: BrokerConnection._on_lost,
+    events.Welcomed: BrokerConnection._on_welcomed,
+    events.Ended: BrokerConnection._on_ended,
+    events.Progressed: BrokerConnection._on_said,
+    events.Logged: BrokerConnection._on_said,
+    events.Notified: BrokerConnection._on_notified,
+    events.Questioned: BrokerConnection._on_questioned,
+    events.Dropped: BrokerConnection._on_dropped,
+    events.Lost: BrokerConnection._on_lost,
 }
 
 
-def _closed(reason: str) -> ClientClosed:
-    return ClientClosed(f"this client was closed ({reason})", hint="make another one")
-
-
 def _step(step: Awaitable[None]) -> None:
-    """Run something asynchronous that does not really await."""
+    """Run an asynchronous step that does not really await."""
     try:
         step.__await__().__next__()
     except (StopIteration, StopAsyncIteration):

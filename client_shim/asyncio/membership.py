@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from client_shim import log
+from client_shim.asyncio.backoff import NEVER
 from client_shim.asyncio.call import OnRaw
 from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, ListenSet
 from client_shim.asyncio.connection import BrokerConnection
 from client_shim.asyncio.pool import connection_pool
-from client_shim.errors import BrokerError, CallError, ClientClosed, InvalidReply, Unavailable, from_fault
+from client_shim.errors import BrokerError, CallError, ClientClosed, InvalidReply, from_fault
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.text import shown
@@ -100,19 +101,27 @@ class Membership:
         self._closed = True
         self._leave("closed")
 
+    async def connect(self, timeout_s: float | None) -> None:
+        """Connect now.
+
+        Raises:
+            Unavailable: there is no broker, or it was lost and does not return in time.
+        """
+        await self._join(_expires(timeout_s), only_try=True)
+
     async def call(
         self, request: PreparedRequest, on_progress: OnRaw | None = None, on_log: OnRaw | None = None
     ) -> bytes:
-        """Make a call, connecting where that is needed; its result, or the error that it ends in.
+        """Make a call, connecting where that is needed; return its result, or raise its error.
 
         A call that its broker has not begun, because it ends or was lost, is made again at the next one.
         """
-        loop = asyncio.get_running_loop()
-        expires = None if request.timeout_s is None else loop.time() + request.timeout_s
+        now = asyncio.get_running_loop().time
+        expires = _expires(request.timeout_s)
         while True:
-            connection, channel = await self.join(request.timeout_s, request)
-            if expires is not None:
-                request = request._replace(timeout_s=max(expires - loop.time(), 0.001))
+            connection, channel = await self._join(expires, request)
+            if expires < NEVER:
+                request = request._replace(timeout_s=max(expires - now(), 0.001))
             call = connection.call(channel, request)
             try:
                 return await call.follow(on_progress, on_log)
@@ -122,12 +131,10 @@ class Membership:
                 connection.count("kept for the next broker")
             finally:
                 connection.drop(call, "cancelled by the caller")
-            if expires is not None:
-                request = request._replace(timeout_s=expires - loop.time())
 
     async def listen(self, listen_set: ListenSet, timeout_s: float | None) -> dict[str, CallError]:
         """Replace what it listens to; return the servers that cannot be heard for now, with the reasons."""
-        _, channel = await self.join(timeout_s)
+        _, channel = await self._join(_expires(timeout_s))
         async with channel.changing:
             refused = await self._listen(listen_set, timeout_s)
             self._keep(listen_set)
@@ -139,7 +146,7 @@ class Membership:
         Raises:
             UnknownServer, MethodRefused: this server cannot be heard. What it listened to before is kept.
         """
-        _, channel = await self.join(timeout_s)
+        _, channel = await self._join(_expires(timeout_s))
         async with channel.changing:
             before, change = self._listen_set, frozenset({(server, uri)})
             resources = before.resources | change if wanted else before.resources - change
@@ -162,51 +169,69 @@ class Membership:
             channel = self._joined.channel
             channel.listen_set, channel.listened = listen_set, True
 
-    async def join(self, timeout_s: float | None, request: PreparedRequest | None = None) -> Joined:
-        """Return the channel, with an open connection, for `request` if a call is to be made.
+    async def _join(
+        self, expires: float, request: PreparedRequest | None = None, *, only_try: bool = False
+    ) -> Joined:
+        """Return the channel, with an open connection.
+
+        Args:
+            expires: the deadline, by the loop's clock.
+            request: what is to be sent then.
+            only_try: do not wait for a broker that was never reached.
 
         Raises:
-            Unavailable: there is no connection to be had in time.
+            Unavailable: there is no connection in time.
             Busy: too many calls wait for one already.
         """
-        joined = self._sit_down()
-        connection, channel = joined
-        if connection.is_open:
-            return joined
-        if connection.loop.time() - connection.lost_at > self._reconnect_s:
-            probe(connection.endpoint)  # not every call has to wait again for a broker that stays away
-        patience_s = self._reconnect_s if connection.came_up else self._reconnect_s + self._hello_timeout_s
-        expires = None if timeout_s is None else connection.loop.time() + timeout_s
-        try:
-            await connection.ready(channel, patience_s, expires, request)
-        except Unavailable:
-            if not connection.came_up and self._joined is joined:
-                self._leave("no broker")  # so that the next try looks for the endpoint again
-            raise
+        now = asyncio.get_running_loop().time
+        began = now()
+        joined = self._attach()
+        if began >= joined.connection.backoff.gone_at + self._reconnect_s:
+            probe(joined.connection.endpoint)  # not every call has to wait again for a broker that stays away
+        while not joined.connection.is_open:
+            connection, channel = joined
+            backoff = connection.backoff
+            until = backoff.wait_until(began, self._reconnect_s, expires)
+            if until <= now():
+                raise connection.why_not()
+            error = await connection.wait(channel, until, request)
+            if error and (isinstance(error, reasons.HOPELESS) or (only_try and not backoff.was_reached)):
+                raise error
+            if connection.closed_by is not None and self._joined is joined:
+                raise _closed(f"this client was closed ({connection.closed_by})")
+            joined = self._attach()
         return joined
 
-    def _sit_down(self) -> Joined:
-        """The channel in the running loop of this process."""
+    def _attach(self) -> Joined:
+        """Return the channel in the running loop of this process, at the endpoint where the broker is."""
         if self._closed:
-            raise ClientClosed(f"the client {self.name!r} was closed", hint="make another one")
-        loop = asyncio.get_running_loop()
-        if self._joined is not None and self._joined.connection.is_ours:
-            if self._joined.connection.loop is loop:
-                return self._joined
-            if not self._joined.connection.loop.is_closed():
+            raise _closed(f"the client {self.name!r} was closed")
+        loop, joined = asyncio.get_running_loop(), self._joined
+        if joined is not None and joined.connection.is_ours:
+            if joined.connection.loop is loop:
+                if self._is_in_place(joined.connection):
+                    return joined
+                self._leave("the broker may be elsewhere")
+            elif not joined.connection.loop.is_closed():
                 raise RuntimeError(
                     f"the client {self.name!r} belongs to another event loop; make one for each loop"
                 )
         who = {"name": self.name, "version": __version__, "pid": os.getpid()}
         endpoint = self._endpoint or default_endpoint()
         connection = connection_pool().connection(loop, endpoint, who, self._hello_timeout_s)
-        channel = connection.join(weakref.ref(self), self._listen_set)
+        channel = connection.open_channel(weakref.ref(self), self._listen_set)
         self._joined = joined = Joined(connection, channel)
         if self._release is not None:  # of a loop that has ended, or of the parent process
             self._release.detach()
-        self._release = weakref.finalize(self, connection.leave_soon, channel, "forgotten")
+        self._release = weakref.finalize(self, connection.close_channel_soon, channel, "forgotten")
         self._release.atexit = False
         return joined
+
+    def _is_in_place(self, connection: BrokerConnection) -> bool:
+        """Return whether the endpoint is still the right one: the default depends on which sockets exist."""
+        if connection.backoff.was_reached or self._endpoint is not None:
+            return True
+        return connection.endpoint == default_endpoint()
 
     def _leave(self, reason: str) -> None:
         joined, self._joined = self._joined, None
@@ -219,8 +244,8 @@ class Membership:
             here = asyncio.get_running_loop() is connection.loop
         except RuntimeError:
             here = False
-        leave = connection.leave if here else connection.leave_soon
-        leave(channel, reason)
+        close_channel = connection.close_channel if here else connection.close_channel_soon
+        close_channel(channel, reason)
 
     def notified(self, server: str, method: str, params: bytes) -> None:
         """Call the callbacks that a notification of a server is for."""
@@ -252,6 +277,14 @@ class Membership:
             callback(*news)
         except Exception as error:
             log.warn(f"the notification callback of {self.name!r} failed: {error}", error)
+
+
+def _expires(timeout_s: float | None) -> float:
+    return NEVER if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+
+
+def _closed(what: str) -> ClientClosed:
+    return ClientClosed(what, hint="make another one")
 
 
 def _not_told_of(server: str, uri: object, reason: object) -> str:

@@ -49,7 +49,7 @@ DEFAULT_TIMEOUT_S = 30.0
 """How long a call may take where the registry's entry does not say, as in the original."""
 
 RECONNECT_S = 5.0
-"""How long a call waits for a broker that was there and is gone, before it says so."""
+"""How long a call waits for a broker that is gone, or not there yet, before it says so."""
 
 PAUSE_S = 0.1
 """Between two attempts to read a list while the broker is being replaced."""

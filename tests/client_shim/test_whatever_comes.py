@@ -198,7 +198,7 @@ def test_no_event_makes_the_handlers_of_a_connection_raise(messages: list[list[b
         state = opened()
         connection._dealer = StandIn(state)  # type: ignore[assignment]
         news: list[object] = []
-        channel = connection.join(lambda: Listener(news), ListenSet(servers=None))
+        channel = connection.open_channel(lambda: Listener(news), ListenSet(servers=None))
         calls = [connection.call(channel, ECHO) for _ in range(2)]
         for message in messages:
             if connection._dealer is None:

@@ -1,4 +1,4 @@
-"""Design, section 5: back off reconnects, do not come back all at once, and keep no call waiting."""
+"""Back off reconnects, spread them, keep no call waiting longer than it has to; and how long a call waits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_shim.asyncio.backoff import HASTE_S, MAX_DELAY_S, SETTLED_S, ReconnectBackoff
+from client_shim.asyncio.backoff import HASTE_S, MAX_DELAY_S, NEVER, SETTLED_S, ReconnectBackoff
 
 
 def waits(attempts: ReconnectBackoff, count: int, *, now: float = 0.0, hasty: bool = False) -> list[float]:
@@ -67,3 +67,45 @@ def test_an_attempt_has_come_through_once_it_is_welcomed() -> None:
     meanwhile = attempts.came_through
     attempts.tried(2.0)
     assert (before, meanwhile, attempts.came_through) == (False, True, False)
+
+
+# --- how long a call waits ------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.floats(0, 100) | st.just(NEVER))
+def test_a_call_waits_alike_for_a_broker_that_was_lost_and_for_one_that_was_never_there(
+    began: float, reconnect_s: float, expires: float
+) -> None:
+    """For `reconnect_s` from when it was gone or the call began, whichever is later, within its deadline."""
+    never_there, lost = ReconnectBackoff(lambda: 0.5), ReconnectBackoff(lambda: 0.5)
+    never_there.tried(5.0)
+    never_there.failed(5.0, announced=False)
+    lost.tried(1.0)
+    lost.welcomed(1.0)
+    lost.failed(5.0, announced=False)
+    for backoff in (never_there, lost):
+        backoff.tried(6.0)
+        backoff.failed(6.0, announced=False)
+        assert backoff.gone_at == 5.0, "further attempts do not give more time"
+        assert backoff.wait_until(began, reconnect_s, expires) == min(max(began, 5.0) + reconnect_s, expires)
+    assert (never_there.was_reached, lost.was_reached) == (False, True)
+
+
+def test_a_call_waits_for_its_whole_time_where_the_broker_is_there_or_has_said_that_it_ends() -> None:
+    """A drain, and an orderly restart; without a deadline the latter is waited for as after a loss."""
+    backoff = ReconnectBackoff(lambda: 0.5)
+    assert backoff.wait_until(0.0, 5.0, 60.0) == 60.0, "the first attempt has not begun"
+    backoff.tried(1.0)
+    backoff.welcomed(1.0)
+    assert [backoff.wait_until(2.0, 5.0, expires) for expires in (60.0, NEVER)] == [60.0, NEVER]
+    backoff.failed(3.0, announced=True)
+    assert [backoff.wait_until(2.0, 5.0, expires) for expires in (60.0, NEVER)] == [60.0, 8.0]
+
+
+def test_a_refused_hello_is_the_word_of_a_broker() -> None:
+    """One that is about to end refuses it so: the next one is waited for as after a restart in order."""
+    backoff = ReconnectBackoff(lambda: 0.5)
+    backoff.tried(1.0)
+    backoff.failed(1.0, announced=True)
+    assert backoff.was_reached
+    assert backoff.wait_until(1.0, 5.0, 60.0) == 60.0

@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from client_shim import BrokerClient, errors, wire
+from client_shim.asyncio.call import WaitingCalls
 from client_shim.asyncio.connection import BrokerConnection
 from client_shim.asyncio.pool import connection_pool
 from client_shim.protocol.events import Dropped, Lost, Welcomed
@@ -51,20 +52,87 @@ async def fails(call: Coroutine[Any, Any, Any], kind: type[errors.BrokerError]) 
 # --- coming up -----------------------------------------------------------------------------------------
 
 
-def test_without_a_broker_it_fails_at_once_and_may_be_tried_again(
+def test_connecting_without_a_broker_fails_at_once_and_may_be_tried_again(
     on_loop: Run, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Design, section 5: no silent retrying before a broker was ever there. Next time it looks again."""
+    """Law 10: `connect` says at once what is wrong. Next time it looks again, also for the endpoint."""
 
     async def main() -> None:
         client = BrokerClient("test", reconnect_s=PATIENCE_S * 9)
         monkeypatch.setenv("MCP_BROKER_ENDPOINT", f"{endpoint}-not-there")
-        assert isinstance(await fails(client.connect(), errors.NoBroker), ConnectionError)
-        await fails(client.ping(), errors.NoBroker)
+        for _ in range(2):
+            assert isinstance(await fails(client.connect(), errors.NoBroker), ConnectionError)
         monkeypatch.setenv("MCP_BROKER_ENDPOINT", endpoint)
         with Peer(endpoint) as peer:
             await while_greeting(peer, client.connect())
             await client.aclose()
+
+    on_loop(main())
+
+
+def test_the_first_call_waits_for_a_broker_as_any_other(
+    on_loop: Run, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backend that is started before its broker; by default it looks again where that may be."""
+
+    async def main() -> None:
+        client = BrokerClient("test", reconnect_s=PATIENCE_S)
+        monkeypatch.setenv("MCP_BROKER_ENDPOINT", f"{endpoint}-not-there")
+        calls = [asyncio.ensure_future(client.request("s", f"m{n}")) for n in range(2)]
+        await asyncio.sleep(0.05)
+        monkeypatch.setenv("MCP_BROKER_ENDPOINT", endpoint)
+        with Peer(endpoint) as peer:
+            await peer.greet()
+            for heard in [await peer.heard() for _ in calls]:
+                peer.result(heard, json.dumps(heard.message.method).encode())
+            assert await asyncio.gather(*calls) == ["m0", "m1"]
+            (connection,) = connection_pool().connections
+            assert connection.endpoint == endpoint
+            await client.aclose()
+
+    on_loop(main())
+
+
+@pytest.mark.parametrize(("reconnect_s", "timeout"), [(0.3, 60.0), (60.0, 0.3), (0.3, None)])
+def test_a_call_waits_for_the_first_broker_within_its_time(
+    on_loop: Run, endpoint: str, reconnect_s: float, timeout: float | None
+) -> None:
+    """Law 2: within its deadline and `reconnect_s`, whichever ends first."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        client, began = BrokerClient("test", endpoint, reconnect_s=reconnect_s), loop.time()
+        await fails(client.request("s", "m", timeout=timeout), errors.NoBroker)
+        assert loop.time() - began > 0.29, "no loop's clock is coarser than 1 ms"
+        await client.aclose()
+
+    on_loop(main())
+
+
+def test_not_every_call_waits_again_for_a_broker_that_was_never_there(
+    on_loop: Run, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that asks five servers for their tools; also for a client that comes later."""
+
+    async def main() -> None:
+        clients = [BrokerClient("test", endpoint, reconnect_s=0.01) for _ in range(2)]
+        await fails(clients[0].request("s", "m"), errors.NoBroker)
+        monkeypatch.delattr(WaitingCalls, "wait")
+        for client in clients:
+            await fails(client.request("s", "m", timeout=60), errors.NoBroker)
+        for client in clients:
+            await client.aclose()
+
+    on_loop(main())
+
+
+def test_a_call_that_no_broker_will_ever_take_does_not_wait(on_loop: Run, endpoint: str) -> None:
+    """Law 10: what is wrong with the endpoint itself is said at once."""
+
+    async def main() -> None:
+        client = BrokerClient("test", "ipc://relative/path", reconnect_s=PATIENCE_S * 9)
+        await asyncio.wait_for(fails(client.ping(), errors.InvalidEndpoint), PATIENCE_S)
+        await client.aclose()
 
     on_loop(main())
 
