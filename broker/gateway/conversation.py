@@ -420,10 +420,15 @@ class Conversation:
 
     # --- the end of a request, and of the conversation -----------------------------------------------------
 
-    def ended(self, reason: str) -> list[Effect]:
-        """The gateway ends: open requests are answered, subscriptions closed, calls cancelled."""
+    def ended(self, reason: str, *, keeps_subscriptions: bool = False) -> list[Effect]:
+        """The gateway ends: open requests are answered, subscriptions closed, calls cancelled.
+
+        `keeps_subscriptions`: the client will make them again by itself, so nothing is said about them.
+        """
         effects: list[Effect] = []
         for entry in list(self._open.values()):
+            if entry.filter is not None and keeps_subscriptions:
+                continue
             if entry.filter is not None:
                 effects += self._answer(entry, subscriptions.end_of(entry.request.id), listen=False)
             else:
@@ -432,7 +437,10 @@ class Conversation:
         return [*effects, *self.closed()]
 
     def closed(self) -> list[Effect]:
-        """The client is gone: cancel its calls. The conversation holds nothing afterwards."""
+        """The client is gone: cancel its calls. The conversation holds nothing afterwards.
+
+        What was listened to ends with the channel that the shell releases.
+        """
         effects: list[Effect] = []
         for entry in self._open.values():
             if entry.call is not None:
@@ -442,7 +450,7 @@ class Conversation:
         self._calls.clear()
         self._questions.clear()
         self._uris, self._has_stream = frozenset(), False
-        return [*effects, *self._listen()]
+        return effects
 
     def _let_go(self, entry: _Open, reason: str | None) -> list[Effect]:
         """Cancel what is under way for a request, at the server and at the client."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from broker.gateway.conversation import ClientSession, Conversation
@@ -34,6 +35,7 @@ RECONNECT_S = 20.0
 FIRST_TRY_S, LAST_TRY_S = 0.1, 1.0
 """The delays between two looks for a broker that is not there: from the first to the longest."""
 
+Run = Callable[[], Coroutine[Any, Any, Outcome]]
 Deliver = Callable[[SendMessage | FinishRequest], None]
 
 
@@ -93,9 +95,9 @@ class Session:
         """The last such stream is gone."""
         self._run(self.conversation.stream_closed())
 
-    def ended(self, reason: str) -> None:
+    def ended(self, reason: str, *, keeps_subscriptions: bool = False) -> None:
         """Answer what is open, for the gateway ends. `aclose` comes after it."""
-        self._run(self.conversation.ended(reason))
+        self._run(self.conversation.ended(reason, keeps_subscriptions=keeps_subscriptions))
 
     async def aclose(self) -> None:
         """The client is gone: cancel its calls, and release the channel."""
@@ -112,22 +114,22 @@ class Session:
                 case SendMessage() | FinishRequest():
                     self._deliver(effect)
                 case MakeCall():
-                    self._start(effect.call, self._request(effect))
+                    self._start(effect.call, partial(self._request, effect))
                 case ListenTo():
-                    self._start(effect.call, self._listen(effect))
+                    self._start(effect.call, partial(self._listen, effect))
                 case CancelCall(call=call):
                     if (task := self._calls.get(call)) is not None:
                         task.cancel()
 
-    def _start(self, call: int, running: Coroutine[Any, Any, Outcome]) -> None:
-        task = asyncio.get_running_loop().create_task(self._follow(call, running))
+    def _start(self, call: int, run: Run) -> None:
+        task = asyncio.get_running_loop().create_task(self._follow(call, run))
         self._calls[call] = task
         task.add_done_callback(lambda _: self._calls.pop(call, None))
 
-    async def _follow(self, call: int, running: Coroutine[Any, Any, Outcome]) -> None:
+    async def _follow(self, call: int, run: Run) -> None:
         """Wait for the outcome of a call, and tell the conversation."""
         try:
-            outcome = await running
+            outcome = await run()
         except ServerError as error:
             outcome = ServerRefusal(error.raw)
         except BrokerError as error:

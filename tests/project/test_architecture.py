@@ -54,7 +54,9 @@ GATEWAY_CORE = " ".join(
         "sse",
     )
 )
-COMMAND_LINE = "broker.command.cli broker.command.control broker.command.common broker.__main__"
+COMMAND_LINE = (
+    "broker.command.cli broker.command.control broker.command.common broker.__main__ broker.command.entry"
+)
 SHIM_CORE = " ".join(
     f"client_shim.{x}"
     for x in (
@@ -204,11 +206,11 @@ RULES = [
     ),
     Rule(
         "until it has found the extra, the entry point needs the standard library only",
-        who="broker.__main__ broker.command.words broker broker.core broker.config.names",
+        who="broker.command.entry broker.command.words broker broker.core broker.config.names",
         only=f"{STANDARD_LIBRARY} broker.command.words broker.config.names",
         cost=True,
         broken_by=(
-            "broker.__main__: import click",
+            "broker.command.entry: import click",
             "broker.command.words: from broker.command.tables import draw",
         ),
     ),
@@ -356,6 +358,27 @@ RULES = [
         broken_by=("broker.command.doctor.report: from rich.table import Table",),
     ),
     # The gateway.
+    Rule(
+        "hosts start hundreds of relays: a relay needs the standard library only, and of it what is small",
+        who="broker.__main__ broker.gateway.connect broker.gateway.relay broker.gateway.relay_state "
+        "broker.gateway.lines",
+        only=" ".join(
+            sys.stdlib_module_names - {"asyncio", "subprocess", "typing", "logging"}
+            | {
+                "broker.gateway.relay",
+                "broker.gateway.relay_state",
+                "broker.gateway.lines",
+                "client_shim.trusted",
+                "client_shim.permissions",
+            }
+        ),
+        cost=True,
+        broken_by=(
+            "broker.__main__: from broker.command.entry import main",
+            "broker.gateway.relay: import asyncio",
+            "broker.gateway.relay_state: import msgspec",
+        ),
+    ),
     Rule(
         "the gateway is a client of the broker: of the shim it imports what any client does",
         who="broker.gateway broker.gateway.*",
@@ -575,6 +598,7 @@ def test_what_waits_is_told_from_what_does_not(source: str, deferred: bool) -> N
         ),
         ("broker.command.cli", "mcp pydantic trio broker.daemon broker.hub"),
         ("client_shim.*", "broker trio mcp pydantic click msgspec loguru"),
+        ("broker.gateway.connect", "asyncio typing click msgspec zmq msgpack"),
     ],
 )
 def test_what_is_really_loaded(start: str, never: str) -> None:
@@ -659,7 +683,7 @@ def _imported(node: ast.AST, package: str) -> list[str]:
 
 
 _WAYS_OUT = "click.echo( click.secho( print( stdout.write( Text("
-_OUT = {"output.py": "click.echo(", "tables.py": "Text(", "__main__.py": "print(", "stub.py": "print("}
+_OUT = {"output.py": "click.echo(", "tables.py": "Text(", "entry.py": "print(", "stub.py": "print("}
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if "broker" in path.parts], ids=str)

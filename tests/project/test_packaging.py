@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 import broker
-from broker.__main__ import DAEMON_PACKAGES, DISTRIBUTION, hint
+from broker.command.entry import DAEMON_PACKAGES, DISTRIBUTION, hint
 from broker.service.config_file import METRICS_PACKAGES
 from tests.client_shim.backend.pythons import VERSIONS, thin_python
 from tests.project.wheels import wheel
@@ -141,7 +141,7 @@ def test_pip_knows_what_the_hint_names(thin: Path) -> None:
 
 def test_a_checkout_that_is_not_installed_is_named_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """There pip would ask the index for the name."""
-    monkeypatch.setattr("broker.__main__.DISTRIBUTION", "no-such-distribution")
+    monkeypatch.setattr("broker.command.entry.DISTRIBUTION", "no-such-distribution")
     assert f"pip install '{ROOT}[daemon]'" in hint(["trio"])
 
 

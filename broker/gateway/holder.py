@@ -1,0 +1,98 @@
+"""Holds a host's conversation in the process of `connect`, where no gateway listens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from broker.gateway import jsonrpc
+from broker.gateway.effects import FinishRequest, SendMessage
+from broker.gateway.relay import PAUSE_BYTES, WRITE_BYTES, HostGone, Relay, read_of
+from broker.gateway.session import Session
+from broker.gateway.sockets import MAX_WAITING_BYTES, TOO_LONG
+
+LAST_S = 0.1
+"""How long the cancellation of what is open may take once the host is gone."""
+
+
+class Holder:
+    """The conversation of the host of a relay, and its pipes in an event loop."""
+
+    def __init__(self, relay: Relay, server: str, endpoint: str | None, stdin: int, stdout: int) -> None:
+        self._state = relay.state
+        self._lines = relay.host_lines
+        self._to_host = relay.to_host
+        self._unsent = list(relay.to_gateway)
+        self._stdin, self._stdout = stdin, stdout
+        self._session = Session(server, self._deliver, name="connect", endpoint=endpoint)
+        self._gone = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve the host until it is gone."""
+        loop = asyncio.get_running_loop()
+        self._session.stream_opened()
+        for line in [*self._state.replay(self._unsent), *self._unsent]:
+            self._session.received(jsonrpc.read(line))
+        self._guarded(self._start_reading)
+        self._flush_later()
+        await self._gone.wait()
+        loop.remove_reader(self._stdin)
+        loop.remove_writer(self._stdout)
+        try:
+            await asyncio.wait_for(self._session.aclose(), LAST_S)
+        except asyncio.TimeoutError:
+            return
+
+    def _start_reading(self) -> None:
+        """A file, which cannot be waited for, counts as the end of the host."""
+        asyncio.get_running_loop().add_reader(self._stdin, self._guarded, self._read)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except (HostGone, OSError):
+            self._gone.set()
+
+    def _read(self) -> None:
+        for line in self._lines.feed(read_of(self._stdin)):
+            if line is None:
+                self._session.received(TOO_LONG)
+            else:
+                self._state.from_host(line)
+                self._session.received(jsonrpc.read(line))
+
+    def _deliver(self, effect: SendMessage | FinishRequest) -> None:
+        if isinstance(effect, SendMessage):
+            for line in self._state.from_gateway(effect.message):
+                self._to_host += line + b"\n"
+            self._flush_later()
+            if len(self._to_host) > MAX_WAITING_BYTES:
+                self._gone.set()
+
+    def _flush_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._to_host:
+            self._guarded(lambda: loop.add_writer(self._stdout, self._guarded, self._write))
+        if len(self._to_host) > PAUSE_BYTES:
+            loop.remove_reader(self._stdin)
+
+    def _write(self) -> None:
+        with memoryview(self._to_host) as view:
+            size = os.write(self._stdout, view[:WRITE_BYTES])
+        del self._to_host[:size]
+        loop = asyncio.get_running_loop()
+        if not self._to_host:
+            loop.remove_writer(self._stdout)
+        if len(self._to_host) < PAUSE_BYTES:
+            self._start_reading()
+
+
+def hold(relay: Relay, server: str, endpoint: str | None, stdin: int, stdout: int) -> int:
+    """Hold the conversation of a relay until its host is gone; return the exit status."""
+
+    async def serve() -> None:
+        await Holder(relay, server, endpoint, stdin, stdout).run()
+
+    asyncio.run(serve())
+    return 0
