@@ -104,6 +104,16 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
 
 @cli.command()
 @click.argument("server")
+@endpoint_option
+def connect(server: str, endpoint: str | None) -> None:
+    """Speak MCP for SERVER on stdin and stdout: what an MCP host starts in place of the server."""
+    from broker.gateway.connect import connect as serve_host
+
+    sys.exit(serve_host(server, endpoint))
+
+
+@cli.command()
+@click.argument("server")
 @click.argument("tool")
 @click.argument("arguments", default="{}")
 @endpoint_option
