@@ -1,0 +1,295 @@
+"""MCP as lines of JSON on Unix sockets, one for each server: what `mcp-broker connect` relays to.
+
+The sockets lie in one folder. Their mode and their group are those of the broker's socket: who may use the
+one may use the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.config.names import file_name
+from broker.gateway import jsonrpc
+from broker.gateway.effects import FinishRequest, SendMessage
+from broker.gateway.lines import LineSplitter
+from broker.gateway.session import Deliver, Session
+from client_shim import BrokerClient
+from client_shim.errors import BrokerError
+from client_shim.permissions import ROOT, identity
+from client_shim.transport.endpoint import default_endpoint
+from client_shim.trusted import Folder, Untrusted, open_folder
+
+logger = logging.getLogger("mcp-broker")
+
+LOOK_S = 2.0
+"""How often the broker is asked which servers there are: a reload may have changed it."""
+
+LAST_WORDS_S = 1.0
+"""How long a client may take to read what it is told when the gateway ends."""
+
+BACKLOG = 1024
+
+PAUSE_BYTES = 1_048_576
+"""What may wait for a client before no more of its requests are read."""
+
+MAX_WAITING_BYTES = 134_217_728
+"""What may wait for a client that does not read; beyond it the client is cut off."""
+
+TOO_LONG = jsonrpc.InvalidMessage(jsonrpc.NO_ID, jsonrpc.INVALID_REQUEST, "the message is too long")
+
+
+class LinesProtocol(asyncio.Protocol):
+    """One client on a byte stream: its lines go into a session, and what that sends comes out as lines.
+
+    Args:
+        open_session: makes the session of a client, given what takes its messages.
+        closed: is called with this protocol once the client is gone.
+    """
+
+    def __init__(
+        self,
+        open_session: Callable[[Deliver], Session],
+        closed: Callable[[LinesProtocol], None],
+    ) -> None:
+        self._session = open_session(self._deliver)
+        self._closed = closed
+        self._lines = LineSplitter()
+        self._transport: asyncio.Transport | None = None
+        self._is_slow = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=PAUSE_BYTES)
+        self._session.stream_opened()
+
+    def data_received(self, data: bytes) -> None:
+        for line in self._lines.feed(data):
+            self._session.received(TOO_LONG if line is None else jsonrpc.read(line))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._closed(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read: neither are its requests, until it does."""
+        self._is_slow = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_slow = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _deliver(self, effect: SendMessage | FinishRequest) -> None:
+        transport = self._transport
+        if transport is None or isinstance(effect, FinishRequest):
+            return
+        if transport.get_write_buffer_size() > MAX_WAITING_BYTES:
+            logger.warning("gateway.client_slow", extra={"server": self._session.conversation.server})
+            transport.abort()
+            return
+        transport.write(effect.message + b"\n")
+
+    def end(self, reason: str) -> None:
+        """Answer what is open, and close the connection once that is written."""
+        self._session.ended(reason, keeps_subscriptions=True)
+        if self._transport is not None:
+            self._transport.close()
+
+    def cut(self) -> None:
+        """Close the connection, whatever still waits to be written."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def release(self) -> None:
+        """Cancel what is open for a client that is gone."""
+        await self._session.aclose()
+
+
+class ServerSocket(NamedTuple):
+    """The listening socket of one server."""
+
+    path: Path
+    file: tuple[int, int]
+    """Device and inode of its file: what stands there in its place is not removed."""
+    listener: asyncio.Server
+
+
+class Sockets:
+    """All sockets of a gateway: kept in step with the servers that the broker has.
+
+    Args:
+        folder: where they lie; made with mode 0700 where it is missing.
+        endpoint: of the broker; `None`: where the shim finds it.
+    """
+
+    def __init__(self, folder: Path, endpoint: str | None = None) -> None:
+        self._folder = folder
+        self._endpoint = endpoint
+        self._sockets: dict[str, ServerSocket] = {}
+        self._clients: dict[LinesProtocol, str] = {}
+        self._releases: set[asyncio.Task[None]] = set()
+        self._problem = ""
+
+    @property
+    def clients(self) -> int:
+        """How many clients there are."""
+        return len(self._clients)
+
+    @property
+    def servers(self) -> list[str]:
+        """The servers that have a socket."""
+        return sorted(self._sockets)
+
+    async def run(self) -> None:
+        """Keep the sockets in step with the broker's servers, until it is cancelled."""
+        broker = BrokerClient("gateway", self._endpoint)
+        try:
+            while True:
+                with suppress(BrokerError):  # a broker that is away keeps its sockets: clients wait for it
+                    await self.adjust([str(one["name"]) for one in await broker.servers(timeout=10)])
+                await asyncio.sleep(LOOK_S)
+        finally:
+            await broker.aclose()
+
+    async def adjust(self, servers: list[str]) -> None:
+        """Make the sockets of new servers, and remove those of servers that are gone."""
+        for name in [name for name in self._sockets if name not in servers]:
+            self._remove(name, f"the server {name!r} is no longer configured")
+        for name in servers:
+            if name not in self._sockets or not _is_there(self._sockets[name]):
+                await self._make(name)
+
+    async def aclose(self, reason: str = "the gateway is stopped") -> None:
+        """Remove all sockets, answer what is open, and release the clients."""
+        for name in list(self._sockets):
+            self._remove(name, reason)
+        until = asyncio.get_running_loop().time() + LAST_WORDS_S
+        while self._clients and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(0.01)  # what was written last leaves
+        for client in list(self._clients):
+            client.cut()
+        while self._releases:
+            await asyncio.gather(*self._releases, return_exceptions=True)
+
+    # --- one socket --------------------------------------------------------------------------------------
+
+    async def _make(self, name: str) -> None:
+        path = self._folder / f"{file_name(name)}.sock"
+        try:
+            made, file = listen_at(path, _shared_like(self._endpoint))
+        except (OSError, Untrusted) as error:
+            self._tell(name, str(error))
+            return
+        if (before := self._sockets.pop(name, None)) is not None:
+            before.listener.close()
+        listener = await asyncio.get_running_loop().create_unix_server(lambda: self._welcome(name), sock=made)
+        self._sockets[name] = ServerSocket(path, file, listener)
+
+    def _remove(self, name: str, reason: str) -> None:
+        socket_of = self._sockets.pop(name)
+        socket_of.listener.close()
+        with suppress(OSError, Untrusted), open_folder(socket_of.path.parent) as folder:
+            about = folder.stat(socket_of.path.name)
+            if about is not None and identity(about) == socket_of.file:
+                folder.remove(socket_of.path.name)
+        for client in [client for client, server in self._clients.items() if server == name]:
+            client.end(reason)
+
+    def _tell(self, name: str, reason: str) -> None:
+        """Once, until it is another problem."""
+        if self._problem != reason:
+            self._problem = reason
+            logger.error("gateway.no_socket", extra={"server": name, "reason": reason})
+
+    def _welcome(self, name: str) -> LinesProtocol:
+        def session(deliver: Deliver) -> Session:
+            return Session(name, deliver, endpoint=self._endpoint)
+
+        client = LinesProtocol(session, self._gone)
+        self._clients[client] = name
+        return client
+
+    def _gone(self, client: LinesProtocol) -> None:
+        self._clients.pop(client, None)
+        task = asyncio.get_running_loop().create_task(client.release())
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+
+def listen_at(path: Path, shared: tuple[int, int] | None) -> tuple[socket.socket, tuple[int, int]]:
+    """Make a listening socket at a path where no other user can put another; with its device and inode.
+
+    Args:
+        shared: mode and group; `None`: its owner alone can reach it.
+
+    Raises:
+        Untrusted: another user could change what is there, or something else stands there.
+        OSError: it cannot be made.
+    """
+    with open_folder(path.parent, make=1) as folder:
+        _remove_old(folder, path.name)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            before = os.umask(0o177)
+            try:
+                made.bind(os.fsencode(path))  # nobody else can change where this path leads
+            finally:
+                os.umask(before)
+            made.listen(BACKLOG)
+            with folder.entry(path.name) as (fd, about):
+                if shared is not None:
+                    mode, group = shared
+                    by_descriptor = f"/proc/self/fd/{fd}"  # an O_PATH descriptor takes no fchmod(2)
+                    if group != about.st_gid:
+                        os.chown(by_descriptor, -1, group)
+                    os.chmod(by_descriptor, mode)
+                return made, identity(about)
+        except BaseException:
+            made.close()
+            raise
+
+
+def _remove_old(folder: Folder, name: str) -> None:
+    """Remove the socket that an earlier gateway left.
+
+    Raises:
+        Untrusted: it is not a socket, or another user's.
+    """
+    about = folder.stat(name)
+    if about is None:
+        return
+    if not stat.S_ISSOCK(about.st_mode) or about.st_uid not in (ROOT, os.geteuid()):
+        path = folder.where(name)
+        raise Untrusted(path, f"{path} is not a socket of this user", "see what made it, and remove it")
+    folder.remove(name)
+
+
+def _shared_like(endpoint: str | None) -> tuple[int, int] | None:
+    """Mode and group of the broker's socket; `None` where it has no file."""
+    endpoint = endpoint or default_endpoint()
+    if not endpoint.startswith("ipc://"):
+        return None
+    try:
+        about = os.stat(endpoint.removeprefix("ipc://"), follow_symlinks=False)
+    except OSError:
+        return None
+    return stat.S_IMODE(about.st_mode), about.st_gid
+
+
+def _is_there(one: ServerSocket) -> bool:
+    """Whether its file has not been cleaned away."""
+    try:
+        return identity(os.stat(one.path, follow_symlinks=False)) == one.file
+    except OSError:
+        return False
