@@ -26,7 +26,7 @@ def parts(language: Language) -> str:
     """Each part: what is done, how often, the laws that it tries, and whether all of it held."""
     head = {
         "en": ("command", "what is done", "how often", "laws", "held", "took", "load before", "date"),
-        "zh": ("命令", "内容", "次数", "定律", "成立", "用时", "开始前负载", "日期"),
+        "zh": ("命令", "内容", "次数", "铁律", "成立", "用时", "开始前负载", "日期"),
     }
     rows = []
     for name, part in _in_order():
@@ -61,7 +61,7 @@ def laws(language: Language) -> str:
     """What guards each law: tests, and parts of the soak."""
     head = {
         "en": ("law", "tests", "parts of [the soak](soak.md)"),
-        "zh": ("定律", "测试", "[长时间试验](soak.zh-CN.md)的部分"),
+        "zh": ("铁律", "测试", "[长稳测试](soak.zh-CN.md)的部分"),
     }
     tried = TEXTS["soak"]["part"].items()
     rows = (
