@@ -1,4 +1,4 @@
-"""What a `ClientState` has to say: small frozen values that the shell acts upon."""
+"""Events of a `ClientState`: small frozen values that the shell acts upon."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from client_shim import errors
 
 
 class Welcomed(NamedTuple):
-    """The broker has answered the hello; requests may be made."""
+    """The broker has answered the hello: requests may be sent."""
 
     instance: str
     broker_version: str
 
 
 class Progressed(NamedTuple):
-    """Call `id` has made progress; the body is the params of the notification."""
+    """Call `id` has made progress. The body is the params of the notification."""
 
     id: int
     body: bytes
 
 
 class Logged(NamedTuple):
-    """The server has a log message for call `id`; the body is the params of the notification."""
+    """The server has logged a message about call `id`. The body is the params of the notification."""
 
     id: int
     body: bytes
 
 
 class Notified(NamedTuple):
-    """A notification about no call, for one channel (or all of them: 0)."""
+    """A notification that is not about a call, for one channel, or for all of them: 0."""
 
     channel: int
     service: str
@@ -38,7 +38,7 @@ class Notified(NamedTuple):
 
 
 class Questioned(NamedTuple):
-    """A server asks something while it works on call `request_id`. It must be answered."""
+    """A server asks a question while it works on call `request_id`. The shell must answer it."""
 
     channel: int
     id: int
@@ -49,16 +49,16 @@ class Questioned(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Call `id` is over: with the bytes of its result, or with why there is none."""
+    """Call `id` has ended, with the bytes of its result or with an error."""
 
     id: int
     outcome: bytes | errors.BrokerError
 
 
 class Lost(NamedTuple):
-    """The connection is over. The `Ended` of every call that was under way came before this.
+    """The connection has ended. The `Ended` of each of its calls came before this.
 
-    `announced` is true where the broker said that it ends: the next one is likely to come soon.
+    `announced` is true if the broker said that it shuts down: the next one is likely to come soon.
     """
 
     error: errors.Unavailable
@@ -66,7 +66,7 @@ class Lost(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """Something of the broker's was thrown away. `why` is the name of a counter, `what` tells people."""
+    """A message of the broker was dropped. `why` names a counter; `what` describes the message."""
 
     why: str
     what: str

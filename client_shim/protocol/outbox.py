@@ -1,4 +1,4 @@
-"""What waits to be sent while the transport takes no more: bounded for requests, in order for all."""
+"""The messages that wait until the transport takes them: in order, and bounded for requests."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from client_shim import wire
 
 MAX_MESSAGES = 4096
 MAX_BYTES = 128 * 1024 * 1024
-"""A request beyond either limit is refused. They are those of the broker (`calls_per_connection`,
-`queue_bytes`): while it has credit to give, requests wait here that would else wait there. What answers the
-broker (credit, cancel, goodbye) always finds room: there is no more of it than of what it answers."""
+"""A request above either limit is refused. The limits are those of the broker (`calls_per_connection`,
+`queue_bytes`), where the same requests would wait otherwise. The other messages (credit, cancel, goodbye) are
+not limited: there are no more of them than of the messages that they follow."""
 
 Frames = tuple[bytes, ...]
 
 
 class Outbox:
-    """Two queues of messages: the requests of calls, which can be taken back and wait until the broker reads,
-    and what answers the broker, which overtakes them.
+    """Two queues: requests, which wait for credit and can be taken back, and all others, which overtake them.
 
-    Only so much may be under way to the broker before it has read some of it. One message may stand above
-    that, as in the other direction.
+    The broker gives a window of bytes that may be under way to it. One message may exceed the window, as in
+    the other direction.
     """
 
     def __init__(self) -> None:
         self._requests: OrderedDict[int, Frames] = OrderedDict()
-        """By the id of the call: thousands may be taken back one by one."""
+        """By the id of the call: any of thousands may be taken back."""
         self._others: deque[Frames] = deque()
         self._is_request = False
         self._under_way = 0
@@ -38,18 +37,18 @@ class Outbox:
 
     @property
     def requests(self) -> int:
-        """How many requests wait."""
+        """The number of requests that wait."""
         return len(self._requests)
 
     def first(self) -> Frames | None:
-        """What is to be sent next, if it may be now."""
+        """Return the message to send next, or `None` if there is none or no credit for it."""
         self._is_request = not self._others and self._under_way < self._window_bytes
         if self._is_request:
             return next(iter(self._requests.values()), None)
         return self._others[0] if self._others else None
 
     def pop(self) -> None:
-        """Forget what `first` gave: the transport has it."""
+        """Remove the message that `first` returned: the transport has it."""
         frames = self._requests.popitem(last=False)[1] if self._is_request else self._others.popleft()
         size = sum(map(len, frames))
         self._under_way += size + wire.MESSAGE_OVERHEAD_BYTES
@@ -57,19 +56,19 @@ class Outbox:
             self.requests_bytes -= size
 
     def open(self, window_bytes: float) -> None:
-        """The broker has greeted: from now on it is counted what is under way to it."""
+        """Begin to count the bytes under way: the broker has answered the hello."""
         self._window_bytes, self._under_way = window_bytes, 0
 
     def refill(self, read_bytes: int) -> None:
-        """The broker has read so much."""
+        """Give the window back so many bytes: the broker has read them."""
         self._under_way -= min(max(0, read_bytes), self._under_way)
 
     def add(self, *frames: bytes) -> None:
-        """Queue what is not a request."""
+        """Queue a message that is not a request."""
         self._others.append(frames)
 
     def add_request(self, id: int, frames: Frames) -> bool:
-        """Queue the request of call `id` (from 1), or return false where there is no room."""
+        """Queue the request of call `id` (from 1); return false if there is no room."""
         size = sum(map(len, frames))
         if self.requests >= MAX_MESSAGES or (self.requests and self.requests_bytes + size > MAX_BYTES):
             return False
@@ -78,14 +77,14 @@ class Outbox:
         return True
 
     def take_back(self, ids: set[int]) -> set[int]:
-        """Drop the requests of these calls; return the calls whose request was still here."""
+        """Drop the requests of these calls; return the calls whose request was not sent yet."""
         found = {id for id in ids if id in self._requests}
         for id in found:
             self.requests_bytes -= sum(map(len, self._requests.pop(id)))
         return found
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all messages."""
         self._requests.clear()
         self._others.clear()
         self.requests_bytes = 0

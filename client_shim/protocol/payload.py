@@ -1,4 +1,4 @@
-"""The bodies: plain data to JSON and back, with errors that name the value at fault."""
+"""Bodies of messages: plain data to JSON and back, with errors that name the value at fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from client_shim.errors import InvalidReply, InvalidRequest
 from client_shim.text import shown
-from client_shim.wire import MANAGEMENT, Fault
+from client_shim.wire import MANAGEMENT, Fault, Request
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _READING = ("ping", "servers", "status", "logs")
@@ -17,7 +17,7 @@ _THEIRS = "this is the server's mistake: report it to its authors"
 
 
 class ProgressParams(NamedTuple):
-    """How far a call has come. `total` and `message` are what the server says, where it says anything."""
+    """The params of a progress notification. `total` and `message` are `None` where they are left out."""
 
     progress: float
     total: float | None
@@ -25,7 +25,7 @@ class ProgressParams(NamedTuple):
 
 
 class LogParams(NamedTuple):
-    """What a server logs while it works on a call."""
+    """The params of a log message about a call."""
 
     level: str
     data: Any
@@ -33,7 +33,7 @@ class LogParams(NamedTuple):
 
 
 class PreparedRequest(NamedTuple):
-    """A request, ready to be sent: encoded, checked, and with a name for the errors it may end in."""
+    """A request that is encoded and checked. `subject` names it in errors."""
 
     subject: str
     service: str
@@ -45,8 +45,15 @@ class PreparedRequest(NamedTuple):
 
     @property
     def only_reads(self) -> bool:
-        """Whether it asks the broker about itself: a lost one has changed nothing."""
+        """Whether it asks the broker about itself: a lost request has changed nothing."""
         return self.service == MANAGEMENT and self.method in _READING
+
+    def message(self, channel: int, id: int, instance: str) -> Request:
+        """Return the message to send to this instance of the broker."""
+        timeout_ms = None
+        if self.timeout_s is not None:  # what is left of 30 s may be 30.000000000001 s in floating point
+            timeout_ms = max(1, math.ceil(round(self.timeout_s * 1000, 3)))
+        return Request(channel, id, instance, self.service, self.method, timeout_ms, self.flags, self.meta)
 
 
 def prepare(
@@ -63,7 +70,7 @@ def prepare(
     A `_meta` in the params is taken out of them: it travels in the header, never in the body.
 
     Raises:
-        InvalidRequest: something in it is no JSON, the timeout is none, or there are two `_meta`.
+        InvalidRequest: a value is not JSON, the timeout is not positive, or `_meta` is given twice.
     """
     subject = _subject(server, method, params)
     _check_timeout(subject, timeout_s)
@@ -83,7 +90,7 @@ def prepare_raw(
     """Prepare a request whose params are encoded already. The broker checks them; the shim does not.
 
     Raises:
-        InvalidRequest: the params are not bytes, the timeout is not one, or something in `meta` is not JSON.
+        InvalidRequest: the params are not bytes, the timeout is not positive, or `meta` is not JSON.
     """
     subject = _subject(server, method, None)
     _check_timeout(subject, timeout_s)
@@ -139,7 +146,7 @@ def _object(subject: str, value: Mapping[str, Any], name: str) -> dict[str, Any]
 
 
 def _dumps(subject: str, value: object, name: str) -> bytes:
-    """`value` as JSON; `InvalidRequest` says which part of it, called `name`, is none."""
+    """Return `value` as JSON; raise `InvalidRequest` with the path, from `name` on, of what is not JSON."""
     try:
         return _to_json(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
@@ -150,7 +157,7 @@ def _dumps(subject: str, value: object, name: str) -> bytes:
 
 
 def _culprit(value: object, path: str) -> str | None:
-    """Which value inside `value` is not JSON, and why."""
+    """Return which value inside `value` is not JSON, and why."""
     if isinstance(value, dict):
         odd = next((key for key in value if not isinstance(key, (str, int, float, type(None)))), None)
         if odd is not None:
@@ -183,7 +190,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def decode(subject: str, body: bytes) -> Any:
-    """A result as plain data.
+    """Return a result as plain data.
 
     Raises:
         InvalidReply: it is not JSON.
@@ -194,61 +201,56 @@ def decode(subject: str, body: bytes) -> Any:
         raise InvalidReply(f"{subject}: the result is not JSON: {error}", hint=_THEIRS) from None
 
 
-def progress(body: bytes) -> ProgressParams | None:
-    """What a progress notification says, or `None` where that cannot be read."""
+def _object_in(body: bytes) -> dict[str, Any]:
+    """Return the JSON object in a body, or an empty one where there is no object."""
     try:
-        params = json.loads(str(body, "utf-8"))
-        done, total, message = params["progress"], params.get("total"), params.get("message")
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        value = json.loads(str(body, "utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def progress(body: bytes) -> ProgressParams | None:
+    """Return the params of a progress notification, or `None` if they are malformed."""
+    params = _object_in(body)
+    if (progress := _number(params.get("progress"))) is None:
         return None
-    if (progress := _number(done)) is None:
-        return None
-    return ProgressParams(progress, _number(total), message if isinstance(message, str) else None)
+    return ProgressParams(progress, _number(params.get("total")), _text(params.get("message")))
 
 
 def log_message(body: bytes) -> LogParams | None:
-    """What a log message says, or `None` where that cannot be read."""
-    try:
-        params = json.loads(str(body, "utf-8"))
-        level, data, logger = params["level"], params.get("data"), params.get("logger")
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    """Return the params of a log message, or `None` if they are malformed."""
+    params = _object_in(body)
+    if (level := _text(params.get("level"))) is None:
         return None
-    if not isinstance(level, str):
-        return None
-    return LogParams(level, data, logger if isinstance(logger, str) else None)
+    return LogParams(level, params.get("data"), _text(params.get("logger")))
 
 
 def followed(body: bytes) -> list[str]:
-    """The servers that the result of a `listen` names; none where that cannot be read."""
-    try:
-        servers = json.loads(str(body, "utf-8"))["servers"]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return []
+    """Return the servers whose lists are followed, from the result of a `listen`; none if it is malformed."""
+    servers = _object_in(body).get("servers")
     return [name for name in servers if isinstance(name, str)] if isinstance(servers, list) else []
 
 
 def not_subscribed(body: bytes) -> dict[str, Fault]:
-    """The servers that the result of a `listen` names as not heard for now, each with the reason."""
-    try:
-        refused = dict(json.loads(str(body, "utf-8"))["not_subscribed"])
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return {}
-    faults = {server: _fault(said) for server, said in refused.items()}
-    return {server: fault for server, fault in faults.items() if fault is not None}
+    """Return the servers that cannot be heard for now, with the reasons, from the result of a `listen`."""
+    refused = _object_in(body).get("not_subscribed")
+    faults = {}
+    for server, said in refused.items() if isinstance(refused, dict) else ():
+        words = (
+            [_text(said.get(key)) for key in ("code", "message", "hint")] if isinstance(said, dict) else []
+        )
+        if words and None not in words:
+            faults[server] = Fault(0, 0, words[0] or "", words[1] or "", {"hint": words[2]})
+    return faults
 
 
-def _fault(said: Any) -> Fault | None:
-    try:
-        code, message, hint = said["code"], said["message"], said["hint"]
-    except (TypeError, LookupError):
-        return None
-    if not all(isinstance(word, str) for word in (code, message, hint)):
-        return None
-    return Fault(0, 0, code, message, {"hint": hint})
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _number(value: object) -> float | None:
-    """The value if it is a number that a float can hold; whoever is told of it formats it as one."""
+    """Return the value if it is a number that a float can hold: callers format it as one."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     try:

@@ -1,4 +1,4 @@
-"""How `ClientState` words what went wrong: the checks of a request, and the errors that it makes itself."""
+"""The errors that the client raises itself, in words, and the checks of a request before it is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from client_shim import errors, wire
 from client_shim.text import shown
 
 HOPELESS = (errors.WrongWireVersion, errors.InvalidEndpoint)
-"""Errors of an attempt to connect that no further attempt mends."""
+"""Errors of an attempt to connect that further attempts cannot mend."""
 
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
 _ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
@@ -24,7 +24,7 @@ _REPORT = "client and broker disagree about the protocol: use the same release o
 
 
 def check_size(subject: str, body: bytes | None, limit: int | None) -> None:
-    """Raise `TooLarge` if the broker would not take this body."""
+    """Raise `TooLarge` if the broker would refuse this body for its size."""
     if body is not None and limit is not None and len(body) > limit:
         raise errors.TooLarge(
             f"{subject}: the params are {len(body)} bytes and the broker takes {limit}",
@@ -34,7 +34,7 @@ def check_size(subject: str, body: bytes | None, limit: int | None) -> None:
 
 
 def encode_request(request: wire.Request, subject: str) -> bytes:
-    """The header of a request; raises `InvalidRequest` or `TooLarge` in the caller's words."""
+    """Return the header of a request; raise `InvalidRequest` or `TooLarge` if it cannot be encoded."""
     try:
         return wire.encode(request)
     except wire.WireError as error:
@@ -54,14 +54,18 @@ def outbox_full(subject: str, messages: int, size_bytes: int) -> errors.Busy:
 
 
 def lost(subject: str, error: errors.Unavailable, begun: bool, only_reads: bool) -> errors.BrokerLost:
-    """Return the end of a call whose connection ended; `begun` is true where the broker may have begun it."""
+    """Return the error of a call whose connection ended; `begun`: the broker may have begun the call."""
     hint = _ONLY_READS if only_reads else _UNKNOWN if begun else _NOT_BEGUN
     data = {**error.data, "begun": begun, "only_reads": only_reads}
     return errors.BrokerLost(f"{subject}: {error.message}", hint=hint, data=data)
 
 
 def is_for_the_next(outcome: object) -> bool:
-    """Return whether a call that ended so was not begun by its broker, and goes to the next one."""
+    """Return whether the broker has not begun the call of this outcome, so that the next broker may have it.
+
+    A broker that shuts down sends a GOODBYE with the highest id that it has taken in, as HTTP/2 does (RFC
+    9113, section 6.8). It has begun no call above that id.
+    """
     if isinstance(outcome, errors.BrokerLost):
         return outcome.data.get("begun") is False
     refused = (errors.ShuttingDown, errors.WrongInstance)
@@ -69,7 +73,7 @@ def is_for_the_next(outcome: object) -> bool:
 
 
 def closed(subject: str, reason: str) -> errors.ClientClosed:
-    """This side ended it together with its client."""
+    """Return the error of a call whose client was closed."""
     return errors.ClientClosed(
         f"{subject}: its client was closed meanwhile ({reason})", hint="await your calls before you close"
     )
@@ -135,7 +139,7 @@ def parted(reason: str) -> errors.BrokerLost:
 
 
 def draining() -> errors.BrokerRefused:
-    """Return why no call can be made on a connection whose broker ends."""
+    """Return the error of a call on a connection whose broker shuts down."""
     return errors.BrokerRefused(
         "the broker is shutting down and has not ended yet",
         hint="the next one answers: see `mcp-broker status`, and give the call more time",
@@ -160,7 +164,7 @@ def refused(fault: wire.Fault) -> errors.BrokerRefused:
 
 
 def wrong_version(theirs: Any) -> errors.WrongWireVersion:
-    """`theirs`: what the broker speaks, a version or a list of them, or anything where it is not known."""
+    """Return the error for a broker that speaks `theirs`: a version, a list of versions, or anything else."""
     versions = [v for v in (theirs if isinstance(theirs, list) else [theirs]) if type(v) is int]
     spoken = ", ".join(map(str, versions)) or "another one"
     here, there = "the shim in this program (`pip install --upgrade mcp-shared-broker`)", "the broker"
@@ -176,7 +180,7 @@ def wrong_version(theirs: Any) -> errors.WrongWireVersion:
 
 
 def version_of(header: bytes) -> Any:
-    """The version that a header of another version names; the first element is the same in all of them."""
+    """Return the version of a header of any version: it is always the first element."""
     try:
         return msgpack.unpackb(header)[0]
     except (ValueError, TypeError, LookupError, RecursionError, msgpack.UnpackException):

@@ -1,15 +1,11 @@
-"""The client's side of the wire protocol as an automaton: no socket, no event loop, no clock.
+"""The client's side of the wire protocol as a state machine: no socket, no event loop, no clock.
 
-One `ClientState` is one connection: one hello, one welcome, calls, one end. What it is told (`receive`,
-`request`, `cancel`, `expire`, `lose`, …) it answers with events, small frozen values; what it wants sent
-stands in its outbox, from where the shell that owns the socket takes it (`next_message`, `sent`).
+One `ClientState` is one connection: a hello, a welcome, calls, and an end. Its methods (`receive`, `request`,
+`cancel`, `expire`, `lose`, …) return events. The messages to send wait in its outbox, where the shell that
+owns the socket takes them (`next_message`, `sent`).
 
-Every call ends in exactly one `Ended`, and nothing is said about it after that: a number is never given
-twice, so whatever arrives for one that is no longer in the table is late and is counted.
-
-A broker that ends in order refuses new requests, answers what it has begun, and says GOODBYE with the highest
-id that it has taken in (as HTTP/2 does: RFC 9113, section 6.8). So it is known which calls it has not begun:
-`reasons.is_for_the_next` is true of their outcome, and the shell sends them to the next broker.
+Every call ends in exactly one `Ended`, and no event about it follows. Ids are never used twice, so a message
+about an id that is no longer in the table is late; it is counted.
 """
 
 from __future__ import annotations
@@ -37,13 +33,13 @@ from client_shim.protocol.outbox import Frames, Outbox
 from client_shim.protocol.payload import PreparedRequest
 
 GRACE_S = 2.0
-"""How much later than the broker this side enforces a deadline. The broker's answer is the better one."""
+"""How much later than the broker the client enforces a deadline. The broker's error says more."""
 
 PROGRESS, MESSAGE = "notifications/progress", "notifications/message"
 
 
 class Phase(Enum):
-    """Where a connection is in its life. While it is draining, the broker takes no new requests."""
+    """The phases of a connection. While it is draining, the broker takes no new requests."""
 
     GREETING = "greeting"
     OPEN = "open"
@@ -55,7 +51,7 @@ _UP = (Phase.OPEN, Phase.DRAINING)
 
 
 class _Call(NamedTuple):
-    """`moved`: progress that starts its time anew has come since `expires` was set."""
+    """A call that has not ended. `moved`: progress that extends its time has come since `expires` was set."""
 
     channel: int
     subject: str
@@ -70,8 +66,8 @@ class ClientState:
     """One connection to a broker, from the hello to the end.
 
     Args:
-        client: who this is: `name`, `version` and `pid`; the broker shows it in `status`.
-        now: any monotonic clock, in seconds; the same one for every other `now`.
+        client: `name`, `version` and `pid` of this program, for the broker's `status`.
+        now: the time of any monotonic clock, in seconds; every other `now` is of the same clock.
         hello_timeout_s: how long the broker may take to answer the hello.
     """
 
@@ -95,39 +91,37 @@ class ClientState:
 
     @property
     def in_flight(self) -> int:
-        """How many calls have not ended."""
+        """The number of calls that have not ended."""
         return len(self._calls)
 
-    # --- what is to be sent ---------------------------------------------------------------------
+    # --- messages to send ------------------------------------------------------------------------
 
     def next_message(self) -> Frames | None:
-        """The frames to send next, or `None`. They stay the next ones until `sent` is called."""
+        """Return the frames to send next, or `None`. They stay the next ones until `sent` is called."""
         return self._outbox.first()
 
     def sent(self) -> None:
-        """The transport has taken the frames of `next_message`."""
+        """Remove the frames of `next_message`: the transport has taken them."""
         self._outbox.pop()
 
     def _queue(self, message: wire.Message, *body: bytes) -> None:
         self._outbox.add(wire.encode(message), *body)
 
-    # --- what the caller wants ------------------------------------------------------------------
+    # --- calls of the client ----------------------------------------------------------------------
 
     def request(self, channel: int, request: PreparedRequest, now: float) -> int:
-        """Queue a request and return the number of the call.
-
-        The timeout is sent to the broker, which enforces it; this side does too, `GRACE_S` later.
+        """Queue a request and return the id of the call.
 
         Raises:
-            TooLarge: the body is above the limit that the broker told.
-            InvalidRequest: a `meta` that msgpack cannot carry.
+            TooLarge: the body is above the limit that the broker has announced.
+            InvalidRequest: msgpack cannot carry its `meta`.
             Busy: the outbox is full.
         """
         if self.phase is not Phase.OPEN:
             raise RuntimeError(f"a request needs an open connection, and this one is {self.phase.value}")
         reasons.check_size(request.subject, request.body, self.max_message_bytes)
         id = self._last_id + 1
-        header = reasons.encode_request(_request(channel, id, self.instance, request), request.subject)
+        header = reasons.encode_request(request.message(channel, id, self.instance), request.subject)
         if not self._outbox.add_request(id, (header,) if request.body is None else (header, request.body)):
             raise reasons.outbox_full(request.subject, self._outbox.requests, self._outbox.requests_bytes)
         self._last_id = id
@@ -139,48 +133,46 @@ class ClientState:
         return id
 
     def cancel(self, id: int, reason: str | None = None) -> None:
-        """The caller no longer wants the answer: the call is over here, at once and without an event.
-
-        One that has ended already is left alone.
-        """
+        """End a call, without an event: its caller no longer wants the answer. A second time does nothing."""
         call = self._calls.pop(id, None)
         if call is not None and not self._outbox.take_back({id}):
             self._queue(wire.Cancel(call.channel, id, reason))
 
     def close_channel(self, channel: int, reason: str) -> list[Event]:
-        """End the calls of a channel and tell the broker that the channel is no more."""
-        ids = {id for id, call in self._calls.items() if call.channel == channel}
-        self._outbox.take_back(ids)
-        if self.phase in _UP:
-            self._queue(wire.Goodbye(channel, 0, reason))
-        return [Ended(id, reasons.closed(self._calls.pop(id).subject, reason)) for id in sorted(ids)]
+        """End the calls of a channel, and tell the broker that the channel is closed."""
+        return self._close(
+            channel, [id for id, call in self._calls.items() if call.channel == channel], reason
+        )
 
     def close(self, reason: str) -> list[Event]:
-        """End the connection on purpose. What is in the outbox may still be sent, and ends in a goodbye."""
-        ids = sorted(self._calls)
+        """End the connection on purpose. The outbox may still be sent; its last message is a goodbye."""
+        ends = self._close(0, list(self._calls), reason)
+        self.phase = Phase.ENDED
+        return ends
+
+    def _close(self, channel: int, ids: list[int], reason: str) -> list[Event]:
         self._outbox.take_back(set(ids))
         if self.phase in _UP:
-            self._queue(wire.Goodbye(0, 0, reason))
-        self.phase = Phase.ENDED
-        return [Ended(id, reasons.closed(self._calls.pop(id).subject, reason)) for id in ids]
+            self._queue(wire.Goodbye(channel, 0, reason))
+        return [self._end(id, reasons.closed(self._calls[id].subject, reason)) for id in ids]
 
     def refuse(self, question: Questioned) -> None:
-        """Answer a server's question with "there is nobody here who could say"."""
+        """Answer a server's question with the error that this client answers none."""
         error = {"code": -32601, "message": f"this client does not answer {question.method}"}
         self._queue(wire.Answer(question.channel, question.id, False), json.dumps(error).encode())
 
     # --- time and loss ----------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """When `expire` will have something to do, unless something else happens before."""
+        """Return the time of the next call to `expire`, or `None` if nothing has a deadline."""
         if self.phase is Phase.GREETING:
             return self._hello_expires
         return min((call.expires for call in self._calls.values() if call.expires is not None), default=None)
 
     def expire(self, now: float) -> list[Event]:
-        """What is overdue ends: the greeting, or calls that the broker itself should have ended.
+        """End what is overdue: the greeting, or calls that the broker itself should have ended.
 
-        Read what has arrived before calling this, or a busy process takes its own delay for the broker's.
+        Read the messages that have arrived before that: in a busy process they may have waited in the socket.
         """
         if self.phase is Phase.GREETING:
             return self._lose(reasons.silent(self._hello_timeout_s)) if now >= self._hello_expires else []
@@ -196,27 +188,31 @@ class ClientState:
         return Ended(id, reasons.overdue(call.subject, call.timeout_s or 0.0, GRACE_S))
 
     def lose(self, reason: str) -> list[Event]:
-        """The transport has lost the broker. Every call ends here and now."""
+        """End the connection and every call: the transport has lost the broker."""
         return self._lose(reasons.cut_off(reason))
 
     def _lose(
         self, error: errors.Unavailable, last_id: int | None = None, *, announced: bool = False
     ) -> list[Event]:
-        """End the connection and its calls. The broker has begun none above `last_id` or in the outbox."""
+        """End the connection and its calls. The broker has begun no call above `last_id` or in the outbox."""
         if self.phase is Phase.ENDED:
             return []
         announced, self.phase = announced or self.phase is Phase.DRAINING, Phase.ENDED
         unsent = self._outbox.take_back(set(self._calls))
         self._outbox.clear()
-        calls, self._calls = self._calls, {}
-        begun = {i for i in calls if i not in unsent and (last_id is None or i <= last_id)}
-        ends = (Ended(i, reasons.lost(c.subject, error, i in begun, c.only_reads)) for i, c in calls.items())
+        last_id = self._last_id if last_id is None else last_id
+        ends = [self._cut(id, error, id <= last_id and id not in unsent) for id in list(self._calls)]
         return [*ends, Lost(error, announced)]
 
-    # --- what the broker says ---------------------------------------------------------------------
+    def _cut(self, id: int, error: errors.Unavailable, begun: bool) -> Ended:
+        """End a call whose channel or connection was lost; `begun`: the broker may have begun it."""
+        call = self._calls[id]
+        return self._end(id, reasons.lost(call.subject, error, begun, call.only_reads))
+
+    # --- messages of the broker --------------------------------------------------------------------
 
     def receive(self, frames: Sequence[bytes]) -> list[Event]:
-        """Take one message of the broker's and say what it means."""
+        """Handle one message of the broker."""
         if self.phase is Phase.ENDED:
             return []
         header, *bodies = frames
@@ -226,7 +222,9 @@ class ClientState:
             message = wire.decode(header)
             wire.check_body(message, body)
         except wire.WireError as error:
-            return self._unreadable(header, error)
+            if error.code is wire.Code.WIRE_VERSION:
+                return self._lose(reasons.wrong_version(reasons.version_of(header)))
+            return self._unusable(error.channel, error.id, f"a frame that cannot be read: {error}")
         if len(bodies) > 1:
             return self._unusable(message.channel, message.id, f"a {_name(message)} of {len(frames)} frames")
         handle = _HANDLERS.get(type(message))
@@ -235,31 +233,23 @@ class ClientState:
         return handle(self, message, body)
 
     def _give_back(self, cost: int) -> None:
-        """Credit is given back once a quarter of the window was read: often enough, and not each time."""
+        """Return credit to the broker, each time that a quarter of the window was read."""
         self._read_bytes += cost
         if self.phase in _UP and self._read_bytes >= self._credit_bytes // 4:
             self._queue(wire.Credit(0, 0, self._read_bytes))
             self._read_bytes = 0
 
-    def _unreadable(self, header: bytes, error: wire.WireError) -> list[Event]:
-        if error.code is wire.Code.WIRE_VERSION:
-            return self._lose(reasons.wrong_version(reasons.version_of(header)))
-        return self._unusable(error.channel, error.id, f"a frame that cannot be read: {error}")
-
     def _unusable(self, channel: int, id: int, what: str) -> list[Event]:
-        """A frame that makes no sense. If it was about a call, waiting on would be in vain."""
-        dropped = self._drop("unreadable", what)
-        call = self._find(channel, id)
-        if call is None:
-            return [dropped]
-        return [dropped, self._end(id, reasons.unusable(call.subject, what))]
+        """Drop a malformed message. If it is about a call, the call ends: no other answer will come."""
+        dropped, call = self._drop("unreadable", what), self._find(channel, id)
+        return [dropped] if call is None else [dropped, self._end(id, reasons.unusable(call.subject, what))]
 
     def _find(self, channel: int, id: int) -> _Call | None:
         call = self._calls.get(id)
         return call if call is not None and call.channel == channel else None
 
     def _end(self, id: int, outcome: bytes | errors.BrokerError) -> Ended:
-        """End a call. Its outcome is made before the call leaves the table: what fails then is not lost."""
+        """End a call. Its outcome is made before that: if making it raises, the call stays in the table."""
         del self._calls[id]
         return Ended(id, outcome)
 
@@ -287,19 +277,15 @@ class ClientState:
         self._outbox.refill(message.read_bytes)
         return []
 
-    def _on_result(self, message: wire.Result, body: bytes) -> list[Event]:
-        if self._find(message.channel, message.id) is None:
-            return self._not_under_way(message)
-        return [self._end(message.id, body)]
-
-    def _on_error(self, message: wire.Error, body: bytes) -> list[Event]:
+    def _on_answer(self, message: wire.Result | wire.Error, body: bytes) -> list[Event]:
         call = self._find(message.channel, message.id)
         if call is None:
             return self._not_under_way(message)
-        return [self._end(message.id, reasons.server_error(call.subject, body))]
+        is_result = type(message) is wire.Result
+        return [self._end(message.id, body if is_result else reasons.server_error(call.subject, body))]
 
     def _on_fault(self, message: wire.Fault, _: bytes | None) -> list[Event]:
-        if message.code == wire.Code.HELLO_FIRST:  # it reads in order, and refuses all that follows
+        if message.code == wire.Code.HELLO_FIRST:  # the broker refuses all messages that follow
             last_id = message.id - 1 if message.id else None
             return self._lose(reasons.parted("it no longer knows this client"), last_id)
         if message.id == 0:
@@ -320,8 +306,9 @@ class ClientState:
         if self.phase is Phase.GREETING:
             announced = fault.code == wire.Code.SHUTTING_DOWN
             return self._lose(reasons.refused(fault), announced=announced)
-        what = f"the broker refused a frame of ours: {fault.message} ({fault.code})"
-        return [self._drop("complaints", what)]
+        return [
+            self._drop("complaints", f"the broker refused a frame of ours: {fault.message} ({fault.code})")
+        ]
 
     def _on_notification(self, message: wire.Notification, body: bytes) -> list[Event]:
         if message.id == 0 or message.method not in (PROGRESS, MESSAGE):
@@ -339,32 +326,23 @@ class ClientState:
         return [Questioned(*message, body)]
 
     def _on_goodbye(self, message: wire.Goodbye, _: bytes | None) -> list[Event]:
-        if message.channel == 0:
-            return self._lose(reasons.parted(message.reason), message.last_id, announced=True)
         error = reasons.parted(message.reason)
-        gone = {id: call for id, call in self._calls.items() if call.channel == message.channel}
-        self._calls = {id: call for id, call in self._calls.items() if id not in gone}
-        return [Ended(i, reasons.lost(c.subject, error, True, c.only_reads)) for i, c in gone.items()]
+        if message.channel == 0:
+            return self._lose(error, message.last_id, announced=True)
+        gone = [id for id, call in self._calls.items() if call.channel == message.channel]
+        return [self._cut(id, error, True) for id in gone]
 
 
 _HANDLERS: dict[type[Any], Callable[[ClientState, Any, Any], list[Event]]] = {
     wire.Welcome: ClientState._on_welcome,
-    wire.Result: ClientState._on_result,
-    wire.Error: ClientState._on_error,
+    wire.Result: ClientState._on_answer,
+    wire.Error: ClientState._on_answer,
     wire.Fault: ClientState._on_fault,
     wire.Notification: ClientState._on_notification,
     wire.Question: ClientState._on_question,
     wire.Goodbye: ClientState._on_goodbye,
     wire.Credit: ClientState._on_credit,
 }
-
-
-def _request(channel: int, id: int, instance: str, request: PreparedRequest) -> wire.Request:
-    # What is left of 30 s may be 30.000000000001 s in floating point: that is no millisecond more.
-    timeout_ms = None if request.timeout_s is None else max(1, math.ceil(round(request.timeout_s * 1000, 3)))
-    return wire.Request(
-        channel, id, instance, request.service, request.method, timeout_ms, request.flags, request.meta
-    )
 
 
 def _name(message: wire.Message) -> str:
