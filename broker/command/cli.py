@@ -27,6 +27,7 @@ from broker.command.common import (
 )
 from broker.command.control import reload, restart, start, stop
 from broker.command.doctor.command import doctor
+from broker.command.gateway import gateway
 from broker.command.import_ import import_
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
@@ -182,7 +183,7 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
             reply = broker.request(MANAGEMENT, "logs", {"server": server, "after": reply["written"]})
 
 
-for _command in (serve, check, stop, start, restart, reload, doctor, import_):
+for _command in (serve, check, stop, start, restart, reload, doctor, import_, gateway):
     cli.add_command(_command)
 
 

@@ -34,6 +34,14 @@ WORDS: dict[str, tuple[str, str]] = {
         "mcp-broker {version}, pid {pid}, up {uptime}, {memory}, {clients} client{clients:s}, {endpoint}",
         "mcp-broker {version}，进程号 {pid}，运行 {uptime}，内存 {memory}，客户端 {clients} 个，{endpoint}",
     ),
+    "gateway_missing": (
+        "this Python ({prefix}) has no {missing}; install them: pip install 'mcp-shared-broker[gateway]'",
+        "此 Python（{prefix}）缺少 {missing}；请安装：pip install 'mcp-shared-broker[gateway]'",
+    ),
+    "gateway_config_bad": (
+        "the gateway's settings have {count} mistake{count:s}:",
+        "网关的设置有 {count} 处错误：",
+    ),
     "all_ready": ("All {count} servers are ready.", "全部 {count} 个服务器均已就绪。"),
     "some_ready": (
         "{ready} of {count} server{count:s} {count:are} ready.",

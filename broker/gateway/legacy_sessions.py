@@ -27,7 +27,7 @@ ID_BYTES = 6144
 """A longer id would not fit into the headers that common proxies let through (8 KiB together)."""
 
 
-class Session(NamedTuple):
+class SealedSession(NamedTuple):
     """What a session id says.
 
     Attributes:
@@ -53,7 +53,7 @@ class Seal:
             raise ValueError(f"the key of the sessions has {len(key)} bytes instead of {KEY_BYTES}")
         self._key = key
 
-    def id_of(self, session: Session, server: str, owner: str) -> str:
+    def id_of(self, session: SealedSession, server: str, owner: str) -> str:
         """Return the id of a session.
 
         Raises:
@@ -65,7 +65,7 @@ class Seal:
             raise ValueError(f"the session's state makes an id of {len(made)} bytes; at most {ID_BYTES} fit")
         return made
 
-    def read(self, session_id: str, server: str, owner: str) -> Session | None:
+    def read(self, session_id: str, server: str, owner: str) -> SealedSession | None:
         """Return the session; `None` where this gateway did not issue the id for this server and owner."""
         if len(session_id) > ID_BYTES:
             return None
@@ -79,7 +79,7 @@ class Seal:
             return None
         number, issued_s = _HEAD.unpack_from(body)
         state = zlib.decompressobj().decompress(body[_HEAD.size :], _STATE_BYTES)
-        return Session(number, issued_s, state)
+        return SealedSession(number, issued_s, state)
 
     def _mac(self, body: bytes, server: str, owner: str) -> bytes:
         bound = b"".join(
@@ -118,13 +118,13 @@ class Revocations:
                 continue
         self._trim(now_s)
 
-    def add(self, session: Session, now_s: float) -> str:
+    def add(self, session: SealedSession, now_s: float) -> str:
         """Revoke a session. Return the line to append to the file."""
         self._issued[session.number] = session.issued_s
         self._trim(now_s)
         return _line(session.number, session.issued_s)
 
-    def is_over(self, session: Session, now_s: float) -> bool:
+    def is_over(self, session: SealedSession, now_s: float) -> bool:
         """Return whether a session was revoked. One that is too old is over, too."""
         return session.number in self._issued or now_s - session.issued_s > self._lifetime_s
 

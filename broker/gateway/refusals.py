@@ -24,6 +24,7 @@ class Refused(Exception):
         message: what happened; what to do next.
         data: further facts for programs.
         headers: HTTP headers beside Content-Type.
+        request_id: the id of the refused request, as JSON; `None` where it is not known.
     """
 
     def __init__(
@@ -41,13 +42,14 @@ class Refused(Exception):
         self.code = status if code is None else code
         self.data = data
         self.headers = dict(headers or {})
+        self.request_id: bytes | None = None
 
-    def body(self, request_id: bytes | None = None) -> bytes:
+    def body(self) -> bytes:
         """Return the JSON-RPC error response; without an `id` where the request's is not known."""
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.data is not None:
             error["data"] = self.data
         response: dict[str, Any] = {"jsonrpc": "2.0", "error": error}
-        if request_id is not None:
-            response["id"] = msgspec.Raw(request_id)
+        if self.request_id is not None:
+            response["id"] = msgspec.Raw(self.request_id)
         return msgspec.json.encode(response)

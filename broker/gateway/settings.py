@@ -201,10 +201,31 @@ def address_of(text: str) -> Address | None:
     return Address("", host, int(match[3]))
 
 
-def default_path(environ: Mapping[str, str]) -> Path | None:
-    """Return the settings file that is read where no other is named."""
+def find(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Return the settings of a file: of the one that is named, the user's, or the system's.
+
+    Raises:
+        ConfigError: it has mistakes.
+    """
     own = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "mcp-broker", "gateway.toml")
-    return next((path for path in (own, SYSTEM_SETTINGS) if path.exists()), None)
+    path = path or next((path for path in (own, SYSTEM_SETTINGS) if path.exists()), None)
+    return Settings() if path is None else read(path)
+
+
+def with_options(settings: Settings, endpoint: str | None, listen: tuple[str, ...]) -> Settings:
+    """Return the settings with what the command line says instead.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    door = settings.gateway
+    if endpoint is not None:
+        door = msgspec.structs.replace(door, endpoint=endpoint)
+    if listen:
+        door = msgspec.structs.replace(door, listen=listen)
+    if problems := list(_about_addresses(door)):
+        raise ConfigError(problems)
+    return msgspec.structs.replace(settings, gateway=door)
 
 
 def read(path: Path) -> Settings:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from broker.gateway.legacy_sessions import KEY_BYTES, Revocations, Session
+from broker.gateway.legacy_sessions import KEY_BYTES, Revocations, SealedSession
 from broker.service.claims import ClaimError
 from client_shim.trusted import Folder, Untrusted, open_folder
 
@@ -83,7 +83,7 @@ class State:
         """Close the folder."""
         self._folder.close()
 
-    def revoke(self, session: Session, now_s: float) -> None:
+    def revoke(self, session: SealedSession, now_s: float) -> None:
         """Note that a session is over, so that a restart does not bring it back.
 
         Raises:

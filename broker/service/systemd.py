@@ -12,8 +12,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
-import trio
-
 from broker.base.text import clip
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import Server
@@ -92,6 +90,8 @@ class ServiceManager:
         """Give a sign of life, twice in the watchdog's time, for as long as each of `pulses` comes back."""
         if self.watchdog_s is None:
             return
+        import trio  # the gateway, which runs on asyncio, tells the manager things too
+
         while True:
             for pulse in pulses:
                 await pulse()

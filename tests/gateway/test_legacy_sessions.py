@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.gateway.legacy_sessions import Revocations, Seal, Session
+from broker.gateway.legacy_sessions import Revocations, Seal, SealedSession
 from broker.gateway.state import KEY, OVER, TOKEN, State
 from broker.service.claims import ClaimError
 
@@ -17,8 +17,8 @@ SEAL = Seal(b"k" * 32)
 DAY = 86_400.0
 
 
-def session(number: int = 1, issued_s: int = 1000, state: bytes = b"{}") -> Session:
-    return Session(number.to_bytes(16, "big"), issued_s, state)
+def session(number: int = 1, issued_s: int = 1000, state: bytes = b"{}") -> SealedSession:
+    return SealedSession(number.to_bytes(16, "big"), issued_s, state)
 
 
 @given(st.binary(max_size=2000), st.text(max_size=20), st.text(max_size=20))

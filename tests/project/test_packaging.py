@@ -15,6 +15,7 @@ import pytest
 
 import broker
 from broker.command.entry import DAEMON_PACKAGES, DISTRIBUTION, hint
+from broker.command.gateway import GATEWAY_PACKAGES
 from broker.service.config_file import METRICS_PACKAGES
 from tests.client_shim.backend.pythons import VERSIONS, thin_python
 from tests.project.wheels import wheel
@@ -92,13 +93,24 @@ def test_the_extra_for_metrics_is_what_the_config_asks_for(metadata: Message) ->
     assert {name.replace("-", "_") for name in names_of(found)} == set(METRICS_PACKAGES)
 
 
+def test_the_extra_for_the_gateway_is_what_its_command_looks_for(metadata: Message) -> None:
+    """`mcp-broker gateway` says what is missing; the extra `http` is another name for the same."""
+
+    def brought_by(extra: str) -> set[str]:
+        return names_of([line for line in requirements(metadata) if f"extra == '{extra}'" in line])
+
+    assert brought_by("gateway") - brought_by("daemon") == set(GATEWAY_PACKAGES)
+    assert brought_by("http") == brought_by("gateway")
+
+
 def test_the_metadata_says_what_it_is(metadata: Message) -> None:
     """One version, in `broker.__version__`; Python 3.10 or newer; MIT."""
     assert metadata["Name"] == DISTRIBUTION == "mcp-shared-broker"
     assert metadata["Version"] == broker.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "daemon", "metrics", "examples", "dev"}
+    extras = {"bench", "daemon", "gateway", "http", "metrics", "examples", "dev"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
 
 
 def requirements(metadata: Message) -> list[str]:

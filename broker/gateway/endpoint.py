@@ -1,0 +1,273 @@
+"""The MCP endpoint `/mcp/SERVER`: POST, GET and DELETE of clients of both eras.
+
+Theory of operation. A POST of 2026-07-28 is a conversation of its own: it ends with its stream, and a client
+that leaves cancels it. A POST of a legacy client belongs to the session that its `Mcp-Session-Id` names, and
+goes on when the client leaves. Either is answered with JSON where the answer is there within a second and
+nothing came before it, and with an event stream otherwise. Nothing here waits for a client that does not
+read.
+
+Sources: 2026-07-28, Streamable HTTP; 2025-11-25, Transports, "Streamable HTTP".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct, UnsetType
+
+from broker.gateway import eras, headers, jsonrpc, sse
+from broker.gateway.catalogue import Catalogue
+from broker.gateway.effects import FinishRequest, SendMessage
+from broker.gateway.exchange import ClientLeft, Exchange
+from broker.gateway.guard import Token, check_call
+from broker.gateway.http_sessions import LegacySession, Sessions
+from broker.gateway.jsonrpc import ClientRequest, ClientResponse, Incoming, InvalidMessage
+from broker.gateway.refusals import HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION, Refused
+from broker.gateway.session import Session
+from broker.gateway.settings import LimitsConfig
+from broker.gateway.streams import Stream
+
+SOON_S = 1.0
+"""How long a request is waited for before its answer becomes an event stream, which no proxy times out."""
+
+STATUS = {
+    jsonrpc.PARSE_ERROR: 400,
+    jsonrpc.INVALID_REQUEST: 400,
+    jsonrpc.INVALID_PARAMS: 400,
+    HEADER_MISMATCH: 400,
+    jsonrpc.MISSING_CAPABILITY: 400,
+    UNSUPPORTED_VERSION: 400,
+    jsonrpc.METHOD_NOT_FOUND: 404,
+}
+"""Code of a JSON-RPC error → HTTP status for a client of 2026-07-28. A legacy client gets 200."""
+
+PRIMED = "2025-11-25"
+"""The version of the clients that take an event without data."""
+
+
+class _Named(Struct, gc=False):
+    name: Any = None
+    uri: Any = None
+    arguments: Raw | UnsetType = msgspec.UNSET
+
+
+class Endpoint:
+    """Serves the exchanges of admitted clients.
+
+    Args:
+        sessions: the legacy ones.
+        catalogue: what is known of the servers.
+        endpoint: where the broker listens; `None`: where the shim finds it.
+    """
+
+    def __init__(
+        self, limits: LimitsConfig, sessions: Sessions, catalogue: Catalogue, endpoint: str | None
+    ) -> None:
+        self.streams: set[Stream] = set()
+        """The streams that are being sent."""
+        self.modern: set[Session] = set()
+        """The conversations of clients of 2026-07-28, each with one request."""
+        self.listening: set[Session] = set()
+        """Those of them whose request is `subscriptions/listen`."""
+        self._limits = limits
+        self._sessions = sessions
+        self._catalogue = catalogue
+        self._endpoint = endpoint
+
+    # -- POST ---------------------------------------------------------------------------------------------
+
+    async def post(self, exchange: Exchange, server: str, token: Token) -> None:
+        headers.check_content_type(exchange.headers)
+        headers.check_accept(exchange.headers, headers.JSON, headers.EVENT_STREAM)
+        body = await exchange.body(self._limits.body_bytes, self._limits.body_sec)
+        message = jsonrpc.read(body)
+        if isinstance(message, InvalidMessage):
+            refused = Refused(400, message.message, code=message.code)
+            refused.request_id = None if message.id == jsonrpc.NO_ID else message.id
+            raise refused
+        if isinstance(message, ClientRequest):
+            try:
+                await self._request(exchange, server, token, message)
+            except Refused as refused:
+                refused.request_id = message.id
+                raise
+            return
+        if not _is_modern(exchange.headers, message):
+            self._session(exchange, server, token).tell(message)
+        elif isinstance(message, ClientResponse):
+            raise Refused(400, "A client of 2026-07-28 sends no responses", code=INVALID_REQUEST)
+        await exchange.answer(202)
+
+    async def _request(self, exchange: Exchange, server: str, token: Token, request: ClientRequest) -> None:
+        params = _named(request)
+        if request.method == "tools/call":
+            check_call(token, {"name": params.name})
+        if _is_modern(exchange.headers, request):
+            await self._check_modern(exchange, server, request, params)
+            await self._modern_request(exchange, server, token, request)
+        elif request.method == "initialize":
+            await self._initialize(exchange, server, token, request)
+        else:
+            session = self._session(exchange, server, token)
+            await self._send(exchange, session, session.ask(request))
+
+    async def _check_modern(
+        self, exchange: Exchange, server: str, request: ClientRequest, params: _Named
+    ) -> None:
+        """Check the headers of a request of 2026-07-28 against its body."""
+        version = request.meta.get(eras.PROTOCOL_VERSION)
+        if version is None:
+            given = exchange.headers.get(headers.VERSION) or ""
+            if given != eras.MODERN_VERSION:
+                raise headers.unsupported_version(given, [eras.MODERN_VERSION, *eras.LEGACY_VERSIONS])
+            message = f"`_meta` has no `{eras.PROTOCOL_VERSION}`; send the request metadata of {given}"
+            raise Refused(400, message, code=jsonrpc.INVALID_PARAMS)
+        headers.check_version(exchange.headers, version if isinstance(version, str) else "")
+        headers.check_standard(exchange.headers, request.method, {"name": params.name, "uri": params.uri})
+        if request.method == "tools/call" and isinstance(params.name, str):
+            repeated = await self._catalogue.params(server, params.name)
+            if repeated:
+                headers.check_params(exchange.headers, repeated, _decoded(params.arguments))
+
+    async def _modern_request(
+        self, exchange: Exchange, server: str, token: Token, request: ClientRequest
+    ) -> None:
+        stream = Stream(request.id, self._limits.stream_bytes)
+
+        def deliver(effect: SendMessage | FinishRequest) -> None:
+            if isinstance(effect, FinishRequest):
+                stream.finish()
+                return
+            if effect.code is not None:
+                stream.status = STATUS.get(effect.code, 200)
+            stream.add(effect.message)
+
+        session = Session(server, deliver, name=f"gateway: {token.name}", endpoint=self._endpoint)
+        self.modern.add(session)
+        if request.method == "subscriptions/listen":
+            self.listening.add(session)
+        try:
+            session.received(request)
+            await self._answer(exchange, stream)
+        except ClientLeft:  # 2026-07-28, "Cancellation"
+            session.cancelled(request.id)
+            raise
+        finally:
+            self.modern.discard(session)
+            self.listening.discard(session)
+            await session.aclose()
+
+    async def _answer(self, exchange: Exchange, stream: Stream, primer: bytes = b"") -> None:
+        """Answer a request with JSON or a stream."""
+        reader = exchange.attach(stream)
+        self.streams.add(stream)
+        try:
+            await stream.something(SOON_S)
+            if not stream.is_read_by(reader):
+                raise ClientLeft
+            message = stream.only_message()
+            if message is None:
+                await exchange.stream(stream, reader, primer)
+            else:
+                await exchange.answer(stream.status, message)
+        finally:
+            self.streams.discard(stream)
+            stream.leave(reader, asyncio.get_running_loop().time())
+
+    # -- legacy sessions ----------------------------------------------------------------------------------
+
+    def _session(self, exchange: Exchange, server: str, token: Token) -> LegacySession:
+        """The session that the request names."""
+        version = exchange.headers.get(headers.VERSION)
+        if version is not None and version not in eras.LEGACY_VERSIONS:
+            raise headers.unsupported_version(version, [eras.MODERN_VERSION, *eras.LEGACY_VERSIONS])
+        session_id = headers.session_id(exchange.headers)
+        if session_id is None:
+            raise headers.session_missing()
+        now = asyncio.get_running_loop().time()
+        return self._sessions.find(token, server, session_id, now, time.time())
+
+    async def _initialize(
+        self, exchange: Exchange, server: str, token: Token, request: ClientRequest
+    ) -> None:
+        session = self._sessions.begin(token, server, asyncio.get_running_loop().time(), time.time())
+        stream = session.ask(request)
+        try:
+            self._sessions.keep(token, session)
+        except Refused:
+            await session.aclose()
+            raise
+        if session.id:
+            exchange.extra.append((headers.SESSION_ID.encode(), session.id.encode()))
+        await self._send(exchange, session, stream)
+
+    async def _send(self, exchange: Exchange, session: LegacySession, stream: Stream) -> None:
+        """Send a stream of a session. A client that leaves cancels nothing."""
+        assert stream.replay is not None
+        opened = session.session.conversation.session
+        primer = sse.primer(stream.replay.here) if opened and opened.version >= PRIMED else b""
+        await self._answer(exchange, stream, primer)
+        session.used = asyncio.get_running_loop().time()
+
+    async def get(self, exchange: Exchange, server: str, token: Token) -> None:
+        headers.check_accept(exchange.headers, headers.EVENT_STREAM)
+        if exchange.headers.get(headers.VERSION) == eras.MODERN_VERSION:
+            message = f"{eras.MODERN_VERSION} has no GET; use `subscriptions/listen`"
+            raise Refused(405, message, headers={"allow": "POST"})
+        session = self._session(exchange, server, token)
+        place = sse.place_of(exchange.headers.get(headers.LAST_EVENT_ID) or "")
+        stream = session.resume(place) if place is not None else None
+        if stream is None and place is not None and place.request:
+            stream = _lost(place)
+        stream = stream or session.listen()
+        reader = exchange.attach(stream)
+        self.streams.add(stream)
+        try:
+            await exchange.stream(stream, reader)
+        finally:
+            now = asyncio.get_running_loop().time()
+            self.streams.discard(stream)
+            stream.leave(reader, now)
+            session.used = now
+
+    async def delete(self, exchange: Exchange, server: str, token: Token) -> None:
+        session = self._session(exchange, server, token)
+        await self._sessions.end(token, session, time.time())
+        await exchange.answer(204)
+
+
+def _is_modern(given: headers.Headers, message: Incoming) -> bool:
+    """Whether a message is of 2026-07-28: it says so in its `_meta`, or in its header."""
+    if isinstance(message, ClientRequest) and eras.PROTOCOL_VERSION in message.meta:
+        return True
+    version = given.get(headers.VERSION)
+    return version is not None and version not in eras.LEGACY_VERSIONS
+
+
+def _named(request: ClientRequest) -> _Named:
+    """What the headers repeat of the params."""
+    if request.method not in headers.NAMED_BY or request.params is None:
+        return _Named()
+    try:
+        return msgspec.json.decode(request.params, type=_Named)
+    except (msgspec.MsgspecError, RecursionError):
+        return _Named()
+
+
+def _decoded(raw: Raw | UnsetType) -> object:
+    try:
+        return None if isinstance(raw, UnsetType) else msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _lost(place: sse.Place) -> Stream:
+    """A stream that tells a client that the answer it waits for will not come."""
+    message = "the answer was lost when the gateway restarted, or is too long ago; the call may have happened"
+    stream = Stream(place.request, 65_536)
+    stream.add(jsonrpc.error_message(place.request, jsonrpc.INTERNAL_ERROR, message))
+    stream.finish()
+    return stream

@@ -1,0 +1,123 @@
+"""One HTTP request and its response, over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from broker.gateway.headers import Headers
+from broker.gateway.listener import Connection, Receive, Scope, Send
+from broker.gateway.refusals import JSON, Refused
+from broker.gateway.sse import HEADERS
+from broker.gateway.streams import Stream
+
+
+class ClientLeft(Exception):
+    """The client closed its connection."""
+
+
+class Exchange:
+    """One HTTP request, and what is answered.
+
+    Args:
+        scope, receive, send: as ASGI has them.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path = unquote(scope["raw_path"].decode("ascii"), errors="replace")
+        self.headers = Headers(scope["headers"])
+        self.needs_token: bool = scope["state"]["needs_token"]
+        self.is_begun = False
+        self.extra: list[tuple[bytes, bytes]] = []
+        """Headers of the response that do not depend on what it says."""
+        self.connection: Connection = scope["state"]["connection"]
+        self._receive = receive
+        self._send = send
+        self._is_read = False
+
+    async def body(self, limit: int, within_s: float) -> bytes:
+        """Return the body of the request.
+
+        Raises:
+            Refused: it is too large, or takes too long.
+            ClientLeft: its end will not come.
+        """
+        length = self.headers.get("content-length") or ""
+        if length.isdecimal() and int(length) > limit:
+            raise _too_large(limit)
+        pieces, size = list[bytes](), 0
+        while True:
+            event = await self._receive()
+            if event["type"] != "http.request":
+                raise ClientLeft
+            pieces.append(event["body"])
+            size += len(event["body"])
+            if size > limit:
+                raise _too_large(limit)
+            if not event["more_body"]:
+                self._is_read = True
+                self.connection.hear()
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if self.connection.is_late:
+                raise Refused(408, f"The body took longer than {within_s:g} s; send it at once")
+
+    async def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        """Send a whole response; JSON, where it has a body."""
+        pairs = [*self.extra, (b"content-length", b"%d" % len(body))]
+        if body:
+            pairs.append((b"content-type", JSON.encode()))
+        pairs += [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        self.is_begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, refused: Refused) -> None:
+        """Send a refusal. If it comes before the end of the request, the connection ends with it."""
+        if self.is_begun:
+            self.connection.cut()
+            return
+        await self.answer(refused.status, refused.body(), refused.headers)
+        if self.method == "POST" and not self._is_read:
+            self.connection.end_soon()
+
+    def attach(self, stream: Stream) -> int:
+        """Make this client the reader of a stream. Return its number."""
+        reader = stream.attach(self.connection.cut)
+        self.connection.on_lost = lambda: stream.lost(reader)
+        return reader
+
+    async def stream(self, stream: Stream, reader: int, first: bytes = b"") -> None:
+        """Send the events of a stream until its end.
+
+        Args:
+            reader: the number of this client.
+            first: sent before everything else.
+
+        Raises:
+            ClientLeft: the client is gone, did not keep up, or reads the stream by another connection.
+        """
+        self.is_begun = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": [*HEADERS, *self.extra]})
+        if first:
+            await self._send({"type": "http.response.body", "body": first, "more_body": True})
+        while stream.is_read_by(reader):
+            events = stream.take()
+            if events:
+                await self._send({"type": "http.response.body", "body": events, "more_body": True})
+            elif not stream.has_more:
+                await self._send({"type": "http.response.body", "body": b""})
+                return
+            else:
+                await stream.something()
+        raise ClientLeft
+
+    def close(self) -> None:
+        """The exchange is over: the connection may be used for another one."""
+        self.connection.on_lost = None
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(
+        413, f"The body has more than {limit} bytes; send less, or raise `body_bytes` in gateway.toml"
+    )

@@ -1,0 +1,201 @@
+"""Streamable HTTP as an ASGI application: routes, who may come in, how many, and the end of it all.
+
+`endpoint` serves those that are let in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from broker.base.rate_limit import Pace
+from broker.gateway.catalogue import Catalogue
+from broker.gateway.endpoint import Endpoint
+from broker.gateway.exchange import ClientLeft, Exchange
+from broker.gateway.guard import LOCAL, Guard, Token, check_use, digest_of, too_often
+from broker.gateway.http_sessions import Sessions
+from broker.gateway.listener import Receive, Scope, Send
+from broker.gateway.refusals import Refused
+from broker.gateway.settings import Settings
+from broker.gateway.state import State
+
+logger = logging.getLogger("mcp-broker")
+
+PREFIX = "/mcp/"
+
+
+class HttpDoor:
+    """The ASGI application.
+
+    Args:
+        settings: of `gateway.toml`.
+        state: the open state directory.
+    """
+
+    def __init__(self, settings: Settings, state: State) -> None:
+        door = settings.gateway
+        own = Token("own", digest_of(state.token))
+        self._limits = settings.limits
+        self._guard = Guard([own, *settings.tokens], door.hosts, door.origins)
+        self._sessions = Sessions(state, settings.limits, door.endpoint)
+        self._catalogue = Catalogue(door.endpoint)
+        self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint)
+        self._rates: dict[str, Pace] = {}
+        self._open: Counter[str] = Counter()
+        """Exchanges under way, by the name of their token."""
+        self.is_ending = False
+        self.counts: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one exchange."""
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._serve(exchange)
+        except Refused as refused:
+            self.counts[f"refused {refused.status}"] += 1
+            logger.info(
+                "gateway.refused",
+                extra={
+                    "status": refused.status,
+                    "path": exchange.path[:100],
+                    "reason": refused.message[:200],
+                },
+            )
+            await exchange.refuse(refused)
+        except ClientLeft:
+            self.counts["left"] += 1
+            exchange.connection.cut()
+        finally:
+            exchange.close()
+
+    # -- routes -------------------------------------------------------------------------------------------
+
+    async def _serve(self, exchange: Exchange) -> None:
+        if exchange.path == "/healthz":
+            await self._healthz(exchange)
+            return
+        self._guard.check_host(exchange.headers)
+        origin = self._guard.check_origin(exchange.headers)
+        if origin is not None:
+            exchange.extra += _cors(origin)
+        if exchange.method == "OPTIONS":  # a browser asks before it sends the token
+            await exchange.answer(204)
+            return
+        if exchange.path.startswith("/.well-known/"):  # clients look for an authorization server here
+            raise Refused(
+                404, "There is no authorization server; send the header `Authorization: Bearer TOKEN`"
+            )
+        token = self._guard.identify(exchange.headers) if exchange.needs_token else LOCAL
+        self._check_rate(token)
+        server = await self._server_of(exchange, token)
+        async with self._counted(token):
+            match exchange.method:
+                case "POST":
+                    await self._mcp.post(exchange, server, token)
+                case "GET":
+                    await self._mcp.get(exchange, server, token)
+                case "DELETE":
+                    await self._mcp.delete(exchange, server, token)
+                case _:
+                    message = f"{exchange.method} means nothing here; use POST, GET or DELETE"
+                    raise Refused(405, message, headers={"allow": "POST, GET, DELETE, OPTIONS"})
+
+    async def _healthz(self, exchange: Exchange) -> None:
+        names = await self._catalogue.names()
+        well = names is not None and not self.is_ending
+        word = b"ok" if well else b"ending" if self.is_ending else b"no broker answers"
+        await exchange.answer(200 if well else 503, b'{"status":"%s"}' % word)
+
+    async def _server_of(self, exchange: Exchange, token: Token) -> str:
+        """The server that the path names."""
+        path = exchange.path
+        server = path.removeprefix(PREFIX).removesuffix("/") if path.startswith(PREFIX) else ""
+        if server and "/" not in server:
+            check_use(token, server)
+            if await self._catalogue.knows(server):
+                return server
+        names = await self._catalogue.names()
+        usable = [name for name in names or () if token.may_use(name)]
+        raise Refused(
+            404,
+            f"There is no server at {path[:100]!r}; call {PREFIX}SERVER with one of `servers`",
+            data={"servers": usable},
+        )
+
+    def _check_rate(self, token: Token) -> None:
+        if not token.rate:
+            return
+        now = asyncio.get_running_loop().time()
+        rate = self._rates.get(token.name)
+        if rate is None:
+            rate = self._rates[token.name] = Pace(max(1, math.ceil(token.rate)), 1 / token.rate)
+        if not rate.take(now):
+            raise too_often(token, rate.at() - now)
+
+    @asynccontextmanager
+    async def _counted(self, token: Token) -> AsyncIterator[None]:
+        """Count an exchange of a token while it is under way."""
+        if self._open[token.name] >= self._limits.streams:
+            raise Refused(
+                429,
+                f"The token {token.name!r} has {self._limits.streams} requests and streams open; close some, "
+                "or raise `streams` in gateway.toml",
+                headers={"retry-after": "1"},
+            )
+        self._open[token.name] += 1
+        try:
+            yield
+        finally:
+            self._open[token.name] -= 1
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Every 15 s: comments on silent streams, and the end of what is too old."""
+        for stream in list(self._mcp.streams):
+            stream.tick()
+        self._sessions.tick(asyncio.get_running_loop().time())
+
+    def figures(self) -> Mapping[str, int]:
+        """What is open, for the status and for tests."""
+        return {
+            "sessions": len(self._sessions),
+            "streams": len(self._mcp.streams),
+            "exchanges": self._open.total(),
+            "modern": len(self._mcp.modern),
+        }
+
+    def end_streams(self, reason: str) -> None:
+        """End the streams that only listen, for the gateway ends; their clients come back to the next one."""
+        self.is_ending = True
+        for session in self._sessions:
+            session.end_listening()
+        for listening in list(self._mcp.listening):
+            listening.ended(reason)
+
+    def end_calls(self, reason: str) -> None:
+        """Answer the requests that are still under way."""
+        for session in [*self._mcp.modern, *(one.session for one in self._sessions)]:
+            session.ended(reason)
+
+    async def aclose(self) -> None:
+        """Release everything."""
+        await self._sessions.aclose()
+        await self._catalogue.aclose()
+
+
+def _cors(origin: str) -> list[tuple[bytes, bytes]]:
+    """What a browser's page needs to be told (Fetch, "CORS protocol")."""
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"vary", b"origin"),
+        (b"access-control-allow-methods", b"POST, GET, DELETE"),
+        (b"access-control-allow-headers", b"*, authorization"),
+        (b"access-control-expose-headers", b"mcp-session-id"),
+    ]

@@ -1,0 +1,306 @@
+"""Legacy sessions over HTTP: which are in memory, their streams, and how they come back.
+
+What `initialize` agreed on is in the session id itself (`legacy_sessions`). So a silent session is put away
+without a loss, and one of before a restart is taken up again with its next request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+
+import msgspec
+
+from broker.gateway.conversation import ClientSession
+from broker.gateway.effects import FinishRequest, RequestId, SendMessage
+from broker.gateway.guard import Token
+from broker.gateway.headers import session_unknown
+from broker.gateway.jsonrpc import INVALID_REQUEST, ClientRequest, Incoming
+from broker.gateway.legacy_sessions import Seal, SealedSession
+from broker.gateway.refusals import Refused
+from broker.gateway.session import Session
+from broker.gateway.settings import LimitsConfig
+from broker.gateway.sse import Place, Replay
+from broker.gateway.state import State
+from broker.gateway.streams import Stream
+
+logger = logging.getLogger("mcp-broker")
+
+GET_STREAMS = 4
+"""GET streams of one session at once; a further one ends the oldest."""
+
+
+class LegacySession:
+    """One legacy session that is in memory.
+
+    Args:
+        server: the server of its URL.
+        number: its own number, unlike that of every other session.
+        session: runs its conversation; its `deliver` is set to this object's.
+    """
+
+    def __init__(self, server: str, sealed: SealedSession, limits: LimitsConfig, now: float) -> None:
+        self.server = server
+        self.sealed = sealed
+        self.id = ""
+        self.used = now
+        self.session: Session
+        self.dropped: Counter[str] = Counter()
+        """Messages that no stream took, by the reason."""
+        self._limits = limits
+        self._asked: dict[RequestId, Stream] = {}
+        self._gets: list[Stream] = []
+        self._by_name: dict[str, Stream] = {}
+
+    # -- what the client sends ----------------------------------------------------------------------------
+
+    def ask(self, request: ClientRequest) -> Stream:
+        """Take a request in. Return the stream of its answer.
+
+        Raises:
+            Refused: a request of this id is under way.
+        """
+        if self.session.conversation.is_open(request.id) or request.id in self._asked:
+            message = "A request of this id is under way in this session; use an id for one request only"
+            raise Refused(400, message, code=INVALID_REQUEST)
+        stream = self._asked[request.id] = self._stream(request.id)
+        self.session.received(request)
+        return stream
+
+    def tell(self, message: Incoming) -> None:
+        """Take a notification or a response in."""
+        self.session.received(message)
+
+    def listen(self) -> Stream:
+        """Return a new GET stream. Messages of no request go to the newest one."""
+        while len(self._gets) >= GET_STREAMS:
+            self._gets.pop(0).finish()
+        stream = self._stream(b"")
+        self._gets.append(stream)
+        if len(self._gets) == 1:
+            self.session.stream_opened()
+        return stream
+
+    def _stream(self, request: RequestId) -> Stream:
+        replay = Replay(secrets.token_hex(8), request, self._limits.replay_bytes)
+        stream = Stream(request, self._limits.stream_bytes, replay)
+        self._by_name[replay.stream] = stream
+        return stream
+
+    def resume(self, place: Place) -> Stream | None:
+        """Return the stream that a client comes back to; `None` where it is not known any more."""
+        stream = self._by_name.get(place.stream)
+        if stream is not None:
+            stream.come_back(place.number)
+        return stream
+
+    # -- what the conversation says -----------------------------------------------------------------------
+
+    def deliver(self, effect: SendMessage | FinishRequest) -> None:
+        """Put a message on its stream, or end that."""
+        match effect:
+            case SendMessage(message=message, belongs_to=None):
+                if self._gets:
+                    self._gets[-1].add(message)
+                else:
+                    self.dropped["nobody listens"] += 1
+            case SendMessage(message=message, belongs_to=request):
+                stream = self._asked.get(request) if request is not None else None
+                if stream is None:
+                    self.dropped["no such request"] += 1
+                else:
+                    stream.add(message)
+            case FinishRequest(request=request):
+                if (stream := self._asked.pop(request, None)) is not None:
+                    stream.finish()
+
+    # -- its end ------------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way, or a client listens: then it does not age."""
+        return bool(self._asked or self._gets)
+
+    @property
+    def kept(self) -> int:
+        """How many streams it remembers."""
+        return len(self._by_name)
+
+    def forget_unread(self, now: float) -> None:
+        """Forget the streams that no client has come back to, and those that no client can come back to."""
+        for name, stream in list(self._by_name.items()):
+            away = stream.away_s(now)
+            if stream.request and not stream.is_finished:
+                continue  # its call is under way
+            if away > (self._limits.replay_sec if stream.is_begun else 0.0):
+                del self._by_name[name]
+                if stream in self._gets:
+                    self._gets.remove(stream)
+                    if not self._gets:
+                        self.session.stream_closed()
+
+    def end_listening(self) -> None:
+        """End its GET streams: the gateway ends, and the client comes back to the next one."""
+        for stream in self._gets:
+            stream.finish()
+
+    async def aclose(self) -> None:
+        """End it: its calls are cancelled, and its streams end."""
+        for stream in [*self._asked.values(), *self._gets]:
+            stream.finish()
+        self._asked.clear()
+        self._gets.clear()
+        self._by_name.clear()
+        await self.session.aclose()
+
+
+class Sessions:
+    """The legacy sessions of all clients.
+
+    Args:
+        state: has the key, and the sessions that are over.
+        limits: how many, and for how long.
+        endpoint: where the broker listens; `None`: where the shim finds it.
+    """
+
+    def __init__(self, state: State, limits: LimitsConfig, endpoint: str | None) -> None:
+        self._state = state
+        self._seal = Seal(state.key)
+        self._limits = limits
+        self._endpoint = endpoint
+        self._of: dict[str, OrderedDict[str, LegacySession]] = {}
+        """owner → id → session, the one that was silent for longest first."""
+        self._closing: set[asyncio.Task[None]] = set()
+        self.counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._of.values()))
+
+    def __iter__(self) -> Iterator[LegacySession]:
+        for sessions in list(self._of.values()):
+            yield from list(sessions.values())
+
+    def begin(self, owner: Token, server: str, now: float, today_s: float) -> LegacySession:
+        """Return a session for a client that sends `initialize`. `keep` takes it in once that is answered."""
+        sealed = SealedSession(secrets.token_bytes(16), int(today_s), b"")
+        return self._made(owner, server, sealed, None, now)
+
+    def keep(self, owner: Token, session: LegacySession) -> None:
+        """Give a session its id and take it in, unless `initialize` was refused.
+
+        Raises:
+            Refused: the client says more of itself than fits into a header.
+        """
+        opened = session.session.conversation.session
+        if opened is None:
+            return
+        session.id = self._id_of(session, opened, owner)
+        self._of.setdefault(owner.name, OrderedDict())[session.id] = session
+        self.counts["opened"] += 1
+
+    def find(self, owner: Token, server: str, session_id: str, now: float, today_s: float) -> LegacySession:
+        """Return the session of this id.
+
+        Raises:
+            Refused: there is no such session, for this owner and this server.
+        """
+        mine = self._of.setdefault(owner.name, OrderedDict())
+        session = mine.get(session_id)
+        if session is None:
+            session = mine[session_id] = self._restored(owner, server, session_id, now, today_s)
+        elif session.server != server:
+            raise session_unknown()
+        session.used = now
+        mine.move_to_end(session_id)
+        return session
+
+    async def end(self, owner: Token, session: LegacySession, today_s: float) -> None:
+        """End a session by the will of its client."""
+        self._of[owner.name].pop(session.id, None)
+        self.counts["deleted"] += 1
+        try:
+            self._state.revoke(session.sealed, today_s)
+        except OSError as error:
+            logger.warning("gateway.not_written", extra={"what": "sessions", "reason": error.strerror})
+        await session.aclose()
+
+    def tick(self, now: float) -> None:
+        """Put away what is silent, and forget the streams that nobody came back to."""
+        for owner, sessions in list(self._of.items()):
+            for session in list(sessions.values()):
+                session.forget_unread(now)
+                idle = now - session.used > self._limits.session_idle_sec
+                if not session.is_busy and not session.kept and idle:
+                    self._put_away(sessions, session)
+            if not sessions:
+                del self._of[owner]
+
+    async def aclose(self) -> None:
+        """End all sessions; their ids stay good."""
+        everything = list(self)
+        self._of.clear()
+        await asyncio.gather(*(session.aclose() for session in everything), *self._closing)
+
+    def _made(
+        self, owner: Token, server: str, sealed: SealedSession, opened: ClientSession | None, now: float
+    ) -> LegacySession:
+        self._make_room(owner)
+        session = LegacySession(server, sealed, self._limits, now)
+        name = f"gateway: {owner.name}"
+        session.session = Session(server, session.deliver, name=name, endpoint=self._endpoint, opened=opened)
+        return session
+
+    def _restored(
+        self, owner: Token, server: str, session_id: str, now: float, today_s: float
+    ) -> LegacySession:
+        sealed = self._seal.read(session_id, server, owner.name)
+        if sealed is None or self._state.revocations.is_over(sealed, today_s):
+            raise session_unknown()
+        try:
+            opened = msgspec.json.decode(sealed.state, type=ClientSession)
+        except msgspec.MsgspecError:  # of another version of the gateway
+            raise session_unknown() from None
+        session = self._made(owner, server, sealed, opened, now)
+        session.id = session_id
+        self.counts["restored"] += 1
+        return session
+
+    def _id_of(self, session: LegacySession, opened: ClientSession, owner: Token) -> str:
+        """The id, with as much of what the client says of itself as fits."""
+        for said in (opened, _shortened(opened)):
+            sealed = session.sealed._replace(state=msgspec.json.encode(said))
+            try:
+                return self._seal.id_of(sealed, session.server, owner.name)
+            except ValueError:
+                continue
+        raise Refused(400, "The capabilities of the client do not fit into a session id; declare fewer")
+
+    def _make_room(self, owner: Token) -> None:
+        mine = self._of.get(owner.name)
+        if mine is None or len(mine) < self._limits.sessions:
+            return
+        silent = next((session for session in mine.values() if not session.is_busy), None)
+        if silent is None:
+            raise Refused(
+                503,
+                f"All {self._limits.sessions} sessions of the token {owner.name!r} are busy; try again "
+                "later, or raise `sessions` in gateway.toml",
+                headers={"retry-after": "5"},
+            )
+        self._put_away(mine, silent)
+
+    def _put_away(self, sessions: OrderedDict[str, LegacySession], session: LegacySession) -> None:
+        del sessions[session.id]
+        self.counts["put away"] += 1
+        task = asyncio.get_running_loop().create_task(session.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _shortened(opened: ClientSession) -> ClientSession:
+    """A session without what a client says of itself beyond name and version, such as icons."""
+    info = {key: value for key, value in opened.client_info.items() if key in ("name", "version")}
+    return msgspec.structs.replace(opened, client_info=info)

@@ -1,0 +1,178 @@
+"""The gateway as a program: opens its doors, waits, and ends in order.
+
+Theory of operation. Both doors are open before a broker answers, since requests wait for one. The end goes
+from the outside to the inside: no new connection, no new request; the streams that only listen end, so that
+their clients come back to the next gateway; the calls in flight have `drain_sec`; what is left is answered
+with an error; then the connections are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import uvloop
+
+from broker.gateway.http import HttpDoor
+from broker.gateway.listener import Listener, bound
+from broker.gateway.settings import Address, Settings, address_of
+from broker.gateway.sockets import Sockets
+from broker.gateway.sse import COMMENT_S
+from broker.gateway.state import State, state_dir_of
+from broker.service.claims import ClaimError
+from broker.service.systemd import ServiceManager
+from client_shim.transport.endpoint import default_endpoint
+
+logger = logging.getLogger("mcp-broker")
+
+ENDING = "the gateway is being stopped; call again, the next one answers"
+_LAST_S = 2.0
+"""How long clients may take to read the last words."""
+
+
+class Gateway:
+    """One running gateway.
+
+    Args:
+        settings: of `gateway.toml`.
+        state: the open state directory.
+        plugs: the sockets to speak HTTP at, with their addresses.
+        folder: where the sockets of `connect` lie; `None` for none.
+    """
+
+    def __init__(
+        self, settings: Settings, state: State, plugs: Mapping[Address, socket.socket], folder: Path | None
+    ) -> None:
+        self._settings = settings
+        self._plugs = plugs
+        self._state = state
+        self._folder = folder
+
+    async def run(self, manager: ServiceManager) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, over.set)
+        limits, endpoint = self._settings.limits, self._settings.gateway.endpoint
+        door = HttpDoor(self._settings, self._state)
+        listener = Listener(door, limits)
+        sockets = Sockets(self._folder, endpoint) if self._folder is not None else None
+        keeping = [loop.create_task(_ticking(door, listener))]
+        if sockets is not None:
+            keeping.append(loop.create_task(sockets.run()))
+        for address, plug in self._plugs.items():
+            needs_token = self._settings.gateway.token and not address.path
+            await listener.open(plug, {"needs_token": needs_token})
+            logger.info("gateway.listening", extra={"address": str(address), "pid": os.getpid()})
+        manager.ready()
+        try:
+            await over.wait()
+        finally:
+            manager.stopping(limits.drain_sec + 2 * _LAST_S)
+            logger.info("gateway.ending", extra=dict(door.figures()))
+            listener.stop_listening()
+            door.end_streams(ENDING)
+            await listener.finished(limits.drain_sec)
+            if sockets is not None:
+                await sockets.aclose(ENDING)
+            door.end_calls(ENDING)
+            await listener.aclose(_LAST_S)
+            await door.aclose()
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            logger.info("gateway.ended", extra={"pid": os.getpid()})
+
+
+async def _ticking(door: HttpDoor, listener: Listener) -> None:
+    while True:
+        await asyncio.sleep(COMMENT_S)
+        door.tick()
+        if cut := listener.cut_stalled(asyncio.get_running_loop().time()):
+            logger.warning("gateway.clients_cut", extra={"clients": cut, "reason": "they take nothing"})
+
+
+def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager) -> None:
+    """Run a gateway until it is ended.
+
+    Raises:
+        ClaimError: it cannot have its state directory, or an address; the message says why.
+    """
+    door = settings.gateway
+    path = state_dir_of(door.state_dir, environ)
+    state = State.open(path, settings.limits.session_sec, time.time())
+    with contextlib.closing(state), contextlib.ExitStack() as held:
+        plugs = {address: held.enter_context(plug) for address, plug in _plugs(door.listen, manager)}
+        _tell_token(state, plugs, sys.stderr.isatty())
+        gateway = Gateway(settings, state, plugs, _sockets_folder(door.sockets, door.endpoint, environ))
+        loop = uvloop.new_event_loop()
+        try:
+            loop.run_until_complete(gateway.run(manager))
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+
+def _plugs(listen: Iterable[str], manager: ServiceManager) -> Iterator[tuple[Address, socket.socket]]:
+    """The sockets to serve at: those that systemd hands over, and the others of `listen`."""
+    given = {}
+    for fd in manager.sockets.values():
+        plug = socket.socket(fileno=fd)
+        address = _address_at(plug)
+        if address is None or (not address.is_loopback and str(address) not in listen):
+            raise ClaimError(
+                f"systemd hands over a socket at {plug.getsockname()!r}; name the address in `listen` of "
+                "gateway.toml, or change ListenStream= of mcp-broker-gateway.socket"
+            )
+        given[address] = plug
+    yield from given.items()
+    for text in listen:
+        address = address_of(text)
+        if address is not None and address not in given and _named(address) not in given:
+            yield address, bound(address)
+
+
+def _named(address: Address) -> Address:
+    return address._replace(host="127.0.0.1") if address.host == "localhost" else address
+
+
+def _address_at(plug: socket.socket) -> Address | None:
+    name = plug.getsockname()
+    if plug.family == socket.AF_UNIX:
+        return Address(name, "", 0) if isinstance(name, str) and name.startswith("/") else None
+    return Address("", name[0], name[1])
+
+
+def _sockets_folder(named: str | None, endpoint: str | None, environ: Mapping[str, str]) -> Path | None:
+    """The folder of the sockets of `connect`: the one that is named, the service's own, or one beside the
+    broker's socket."""
+    if named is not None:
+        return Path(named) if named else None
+    if environ.get("RUNTIME_DIRECTORY"):
+        return Path(environ["RUNTIME_DIRECTORY"].partition(":")[0], "servers")
+    found = endpoint or default_endpoint()
+    return Path(found.removeprefix("ipc://")).parent / "gateway" if found.startswith("ipc://") else None
+
+
+def _tell_token(state: State, addresses: Iterable[Address], to_person: bool) -> None:
+    """Say where the token is; at the first start, and only to a terminal, say what it is."""
+    port = next((address for address in addresses if not address.path), None)
+    if port is None or not state.is_new_token:
+        return
+    if not to_person:  # the journal can be read by others
+        logger.info("gateway.token_made", extra={"path": state.token_path})
+        return
+    sys.stderr.write(
+        f"The token of this gateway is in {state.token_path}. For Claude Code, for example:\n\n"
+        f"  claude mcp add --transport http SERVER http://{port}/mcp/SERVER \\\n"
+        f'      --header "Authorization: Bearer {state.token}"\n\n'
+    )
+    sys.stderr.flush()
