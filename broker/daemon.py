@@ -213,7 +213,7 @@ async def _be_patient(signals: AsyncIterator[int]) -> None:
 def _longest_end(config: Config) -> float:
     """No end of the broker takes longer than this, in seconds."""
     patience_s = max((server.timeout_stop_sec for server in config.servers.values()), default=0.0)
-    engine_s = containers.END_S if any(map(containers.is_one, config.servers.values())) else 0.0
+    engine_s = containers.END_S if any(map(containers.is_container, config.servers.values())) else 0.0
     return config.limits.drain_sec + 2 * patience_s + engine_s + _LAST_STEPS_S
 
 

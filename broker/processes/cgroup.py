@@ -1,11 +1,11 @@
-"""A control group for each server, where systemd delegated the broker's own (`Delegate=yes`).
+"""A control group for each server, if systemd has delegated the broker's own cgroup (`Delegate=yes`).
 
-Whatever a server starts is in its cgroup, however it detaches itself, and one write ends all of it. A cgroup
-that was not delegated is somebody else's to arrange, and is never touched, even by root.
+Every process that a server starts is in its cgroup, even if it detaches itself, and one write kills all of
+them. The broker never touches a cgroup that was not delegated to it, even as root.
 
-The broker's own process stays where it was started and no controller is switched on: so the rule that an
-inner cgroup has no processes does not apply, the broker needs no cgroup of its own (`DelegateSubgroup=`, new
-in systemd 254, is not needed and does no harm), and limits of the unit hold for all servers together.
+The broker's own process stays in the delegated cgroup, and no controller is enabled. So the rule that inner
+cgroups have no processes does not apply, `DelegateSubgroup=` is not needed, and the limits of the unit hold
+for all servers together.
 
 Source: the kernel's cgroup-v2 documentation; systemd's *Control Group APIs and Delegation*.
 """
@@ -20,37 +20,37 @@ from pathlib import Path
 from typing import NamedTuple
 
 _DELEGATED = ("user.delegate", "trusted.delegate")
-"""The marks that systemd sets; the second one is of versions before 251, and only root can read it."""
+"""Extended attributes that systemd sets. Versions before 251 set the second one, which only root can read."""
 
 
 class Cgroup(NamedTuple):
-    """The cgroup of one server, with those that the server makes below it."""
+    """The cgroup of one process tree, with the cgroups below it."""
 
     path: Path
 
     @property
     def procs(self) -> Path:
-        """The file by which a process enters."""
+        """The file that a process writes to in order to enter."""
         return self.path / "cgroup.procs"
 
     def pids(self) -> list[int]:
-        """Every process in it; none where it is gone."""
+        """Return the pids of all processes in it."""
         return [
             int(pid) for folder in _with_nested(self.path) for pid in _read(folder / "cgroup.procs").split()
         ]
 
     def cpu_s(self) -> float:
-        """What all its processes have taken, those that have ended too."""
+        """Return the CPU time of all its processes, also of those that have ended."""
         taken = re.search(r"usage_usec (\d+)", _read(self.path / "cpu.stat"))
         return int(taken[1]) / 1e6 if taken else 0.0
 
     def kill(self) -> None:
-        """SIGKILL to everything in it, at once: nothing can fork its way out."""
+        """Send SIGKILL to everything in it at once: no process escapes by forking."""
         with suppress(OSError):  # it is gone
             (self.path / "cgroup.kill").write_text("1")
 
     def remove(self) -> bool:
-        """Remove it, which has no process any more; whether it is gone."""
+        """Remove a cgroup without processes. Return whether it is gone."""
         for folder in _with_nested(self.path):
             with suppress(OSError):  # a process that the kernel keeps
                 folder.rmdir()
@@ -58,17 +58,17 @@ class Cgroup(NamedTuple):
 
 
 def is_removed(cgroup: Cgroup | None) -> bool:
-    """Whether a process tree that is gone has no cgroup any more; it is removed where that can be."""
+    """Remove the cgroup of a process tree that is gone, if it had one. Return whether it is gone."""
     return cgroup is None or cgroup.remove()
 
 
 class Delegation(NamedTuple):
-    """A cgroup in which the broker may make others."""
+    """A cgroup in which the broker may make cgroups."""
 
     path: Path
 
     def make(self, server: str, cookie: str) -> Cgroup:
-        """A cgroup for one process tree.
+        """Make the cgroup of one process tree.
 
         Raises:
             OSError: it cannot be made.
@@ -78,11 +78,12 @@ class Delegation(NamedTuple):
         return made
 
     def of(self, server: str, cookie: str) -> Cgroup:
-        """The cgroup that is made for one process tree."""
+        """Return the cgroup of one process tree, made or not."""
         return Cgroup(self.path / f"server-{server}.{cookie}")
 
     def left(self, owner: str) -> Iterator[tuple[str, str, Cgroup]]:
-        """Server, cookie and cgroup of what brokers of this owner made and did not remove."""
+        """Yield server, cookie and cgroup of each cgroup that brokers of this owner made and did not
+        remove."""
         name = re.compile(rf"server-(.+)\.({re.escape(owner)}\.[^.]+)")
         for path in sorted(self.path.iterdir()):
             if found := name.fullmatch(path.name):
@@ -90,10 +91,10 @@ class Delegation(NamedTuple):
 
 
 def delegation() -> Delegation | None:
-    """Where this process may make cgroups; `None` where nothing was delegated to it.
+    """Return the cgroup that was delegated to this process; `None` if there is none.
 
     Raises:
-        OSError: it was delegated, and cannot be used all the same.
+        OSError: it was delegated, but cannot be used.
     """
     own = _own_cgroup()
     path = next((one for one in (own, own.parent) if _is_delegated(one)), None) if own else None
@@ -123,7 +124,7 @@ def _is_delegated(path: Path) -> bool:
 
 
 def _with_nested(path: Path) -> list[Path]:
-    """A cgroup and all below it, the lowest first."""
+    """Return a cgroup and all below it, the lowest first."""
     return [Path(folder) for folder, _, _ in os.walk(path, topdown=False)]
 
 

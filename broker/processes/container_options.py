@@ -1,8 +1,12 @@
-"""Servers that are containers: `docker run …` and `podman run …`.
+"""Command lines that run a container, `docker run …` and `podman run …`, and how the container is removed.
 
-A container is no descendant of the command that runs it. It goes on when that is killed, and nothing that a
-process tree is known by is in it. So the command is told to write the container's id into a file
-(`--cidfile`), and by that id the container is removed when the tree ends.
+A container is no descendant of the command that runs it: it goes on when that command is killed, and carries
+none of the marks of a process tree. So the command is told to write the container's id into a file
+(`--cidfile`), and the engine removes that container when the process tree ends.
+
+A label and `docker ps --filter` would find it too. But where the engine does not answer, only the file tells
+whether there is a container at all: without it, a daemon that is down would look like a container that is
+left.
 
 Source: the references of `docker container run` and of podman-run(1), and what docker 28 does.
 """
@@ -10,7 +14,7 @@ Source: the references of `docker container run` and of podman-run(1), and what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -18,7 +22,7 @@ from msgspec import Struct
 
 ENGINES = ("docker", "podman")
 _OF_ENGINES = ("DOCKER_", "CONTAINER_", "CONTAINERS_")
-"""What the variables begin with that say which engine a command talks to."""
+"""Prefixes of the variables that select the engine."""
 
 _GLOBAL_SWITCHES = frozenset(
     (
@@ -28,18 +32,6 @@ _GLOBAL_SWITCHES = frozenset(
 )
 """Options before `run` that take no value; all others do."""
 
-_RUN_SWITCHES = frozenset(
-    (
-        *("--detach", "--disable-content-trust", "--help", "--init", "--interactive", "--no-healthcheck"),
-        *("--oom-kill-disable", "--privileged", "--publish-all", "--quiet", "--read-only", "--rm"),
-        *("--sig-proxy", "--tty", "--use-api-socket"),
-        *("--env-host", "--http-proxy", "--no-hostname", "--no-hosts", "--passwd"),  # podman's own
-        *("--read-only-tmpfs", "--replace", "--rmi", "--rootfs", "--tls-verify", "--unsetenv-all"),
-    )
-)
-_RUN_LETTERS = "ditPqh"
-"""Letters among the options of `run` that take no value, and may stand together, as in `-it`."""
-
 _ID = re.compile(r"[0-9a-f]{12,64}")
 _GONE = re.compile(
     r"no such container|no container with|removal of container \S+ is already in progress", re.IGNORECASE
@@ -47,11 +39,11 @@ _GONE = re.compile(
 
 
 class Container(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """By what the container of one process tree is found and removed.
+    """How the container of one process tree is found and removed.
 
-    `engine` is the command that runs it, with the options that say which engine it talks to. `cidfile` is the
-    absolute path of the file that the container's id is written to. `volumes`: its anonymous volumes go
-    with it, as `--rm` has it.
+    `engine` is the command that runs it, with the options that select the engine. `cidfile` is the absolute
+    path of the file that its id is written to. `volumes`: its anonymous volumes are removed with it, as
+    `--rm` does.
     """
 
     engine: tuple[str, ...]
@@ -59,12 +51,12 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True):
     volumes: bool = False
 
     def removal(self, id: str) -> list[str]:
-        """The command that ends this container with SIGKILL and removes it, running or not."""
+        """Return the command that kills and removes this container, running or not."""
         volumes = ["--volumes"] if self.volumes else []
         return [*self.engine, "rm", "--force", *volumes, id]
 
     def noted(self, environ: Mapping[str, str]) -> ContainerNote:
-        """As it is written down; `environ` is that of the command."""
+        """Return what the record says of it; `environ` is the environment of the command."""
         program, *options = self.engine
         return ContainerNote(
             engine=program.rpartition("/")[2],
@@ -75,10 +67,10 @@ class Container(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ContainerNote(Struct, frozen=True, kw_only=True):
-    """What is written down of a container: too little to run anything by.
+    """The part of a record that is about a container: too little to run a program by.
 
-    `engine` is the name of a program, `where` tells whether another command would talk to the same engine
-    (`where_of`). What they stand for is the config's and the broker's own to say.
+    `engine` is the name of a program; `where` is equal for commands that talk to the same engine
+    (`where_of`). The config and the broker's own environment say which program that is.
     """
 
     engine: str
@@ -88,7 +80,7 @@ class ContainerNote(Struct, frozen=True, kw_only=True):
 
 
 def where_of(options: Sequence[str], environ: Mapping[str, str]) -> str:
-    """A digest of what says which engine a command talks to: its options before `run`, and its variables."""
+    """Return a digest of the options before `run` and of the variables that select the engine."""
     named = sorted(f"{name}={value}" for name, value in environ.items() if name.startswith(_OF_ENGINES))
     words = "\0".join([*options, "", *named]).encode(errors="surrogateescape")
     return blake2b(words, digest_size=8).hexdigest()
@@ -97,7 +89,8 @@ def where_of(options: Sequence[str], environ: Mapping[str, str]) -> str:
 class RunCommand(NamedTuple):
     """A command line that runs a container.
 
-    `at` is where the options of `run` begin among its arguments; `cidfile` is what it names already.
+    `options` stand before `run` and select the engine; `at` is the index of the first option of `run`;
+    `cidfile` is the file that the command line itself names.
     """
 
     options: tuple[str, ...]
@@ -105,55 +98,55 @@ class RunCommand(NamedTuple):
     cidfile: str | None
     removes_itself: bool
 
-    def told(self, args: Sequence[str], cidfile: str) -> tuple[str, ...]:
-        """The arguments, with a file for the id of the container where they name none."""
+    def with_cidfile(self, args: Sequence[str], cidfile: str) -> tuple[str, ...]:
+        """Return the arguments with a file for the id of the container, unless they name one."""
         if self.cidfile is not None:
             return tuple(args)
         return (*args[: self.at], "--cidfile", cidfile, *args[self.at :])
 
 
 def run_of(command: str, args: Sequence[str]) -> RunCommand | None:
-    """What a command line says about the container that it runs; `None` where it runs none."""
+    """Return what a command line says about the container that it runs; `None` if it runs none.
+
+    `--cidfile` and `--rm` are taken for options of `run` wherever they stand. Where the image begins, only a
+    table of all options could tell, which would be out of date with the next release of an engine.
+    """
     if command.rpartition("/")[2] not in ENGINES:
         return None
-    at = _after_switches(args, 0)
+    at = _after_switches(args)
     options = tuple(args[:at])
     if list(args[at : at + 1]) == ["container"]:  # `docker container run` is the same
         at += 1
     if list(args[at : at + 1]) != ["run"]:
         return None
-    given = dict(_run_options(args[at + 1 :]))
-    return RunCommand(options, at + 1, given.get("--cidfile"), given.get("--rm", "false") != "false")
+    given = args[at + 1 :]
+    removes_itself = "--rm" in given or "--rm=true" in given
+    return RunCommand(options, at + 1, _cidfile(given), removes_itself)
 
 
-def _after_switches(args: Sequence[str], at: int) -> int:
-    """Where the options end that stand before the name of the command."""
+def _after_switches(args: Sequence[str]) -> int:
+    """Return the index behind the options that stand before the subcommand."""
+    at = 0
     while at < len(args) and args[at].startswith("-"):
         at += 1 if args[at] in _GLOBAL_SWITCHES or "=" in args[at] else 2
     return at
 
 
-def _run_options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The long options of `run` and their values, up to the image: what stands behind it is the server's."""
-    words = iter(args)
-    for word in words:
-        if not word.startswith("-") or word in ("-", "--"):
-            return
-        name, equals, value = word.partition("=")
-        if word.startswith("--"):
-            if not equals:
-                value = "true" if name in _RUN_SWITCHES else next(words, "")
-            yield name, value
-        elif len(word[1:].lstrip(_RUN_LETTERS)) == 1:
-            next(words, "")  # `-e NAME=value`, `-ip 80:80`; in `-eNAME=value` it is in the word itself
+def _cidfile(given: Sequence[str]) -> str | None:
+    for word, value in zip(given, (*given[1:], ""), strict=True):
+        if word == "--cidfile":
+            return value
+        if word.startswith("--cidfile="):
+            return word.removeprefix("--cidfile=")
+    return None
 
 
 def id_in(text: str) -> str | None:
-    """The id of a container, from the file that it was written to; `None` where it is none, or not whole."""
+    """Return the container id that a cidfile holds; `None` if the text is no whole id."""
     found = text.strip()
     return found if _ID.fullmatch(found) else None
 
 
 def is_gone(said: str) -> bool:
-    """Whether an engine that would not remove a container says that there is none any more."""
+    """Return whether an engine that failed to remove a container says that the container does not exist."""
     return _GONE.search(said) is not None

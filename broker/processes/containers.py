@@ -1,6 +1,6 @@
-"""Removing the containers of servers, which outlive the commands that run them.
+"""Removes the containers of servers, which outlive the commands that run them.
 
-Blocks, for `END_S` at most: a running broker calls it in a thread.
+Blocks for `END_S` at most: a running broker calls it in a thread.
 """
 
 from __future__ import annotations
@@ -30,37 +30,37 @@ from broker.processes.program import SpawnError, program_of
 from client_shim.trusted import Folder, Untrusted, is_safe_file, open_folder
 
 END_S = 20.0
-"""Seconds that an engine has to remove a container: docker itself waits up to ten for the kernel."""
+"""Time limit for an engine to remove a container, in seconds: docker waits up to ten for the kernel."""
 
 _SAID_BYTES = 4096
 _ID_BYTES = 256
 
 
 class UnknownEngine(Exception):
-    """Nobody but a record tells how a container is removed, and by that alone nothing is run."""
+    """No engine is known that can remove a container. A record alone is no reason to run a program."""
 
 
 class Removal(NamedTuple):
-    """How a container is removed: the command, and the environment that it has."""
+    """How a container is removed: the command and its environment."""
 
     container: Container
     environ: Mapping[str, str]
 
 
-def is_one(config: ServerConfig) -> bool:
-    """Whether a server is a container."""
+def is_container(config: ServerConfig) -> bool:
+    """Return whether a server is a container."""
     return run_of(config.command, config.args) is not None
 
 
-def told(
+def containerised(
     config: ServerConfig, program: str, folder: Path, cidfile: Path
 ) -> tuple[Container | None, tuple[str, ...]]:
-    """How the container of a server will be found, where it is one, and the arguments to run it with.
+    """Return how the container of a server is found later, if it is one, and the arguments to run it with.
 
     Args:
-        program: the command, as it was found.
-        folder: where the server runs.
-        cidfile: what its id is to be written to where the config names no other file.
+        program: the path of the command.
+        folder: the working directory of the server.
+        cidfile: the file for its id, unless the config names one.
     """
     run = run_of(config.command, config.args)
     if run is None or run.cidfile == "":
@@ -69,7 +69,7 @@ def told(
     if path.exists():  # it names another container, and the engine refuses to run one more with it
         return None, config.args
     container = Container(engine=(program, *run.options), cidfile=str(path), volumes=run.removes_itself)
-    return container, run.told(config.args, str(path))
+    return container, run.with_cidfile(config.args, str(path))
 
 
 def removal_of(
@@ -80,19 +80,19 @@ def removal_of(
     environ: Mapping[str, str],
     cidfile: Path,
 ) -> Removal:
-    """How a container is removed that an earlier broker ran.
+    """Return how a container that an earlier broker ran is removed.
 
-    The engine is the one that the config has for the server now, or `docker` or `podman` as the broker finds
-    it; of the note is believed only that it is the same one.
+    The engine is the one that the config has for the server now, or the `docker` or `podman` of the broker's
+    own PATH. The note only decides whether that engine is the one that ran the container.
 
     Args:
-        config: of the server; `None` where there is none of this name any more.
-        folder: the config file's.
-        environ: the broker's own.
-        cidfile: where the broker has had the id written, unless the config names a file.
+        config: the config of the server; `None` if it is not configured any more.
+        folder: the folder of the config file.
+        environ: the broker's own environment.
+        cidfile: the file that the broker named for the id, unless the config names one.
 
     Raises:
-        UnknownEngine: neither is the engine that ran it, or the id was written to another file.
+        UnknownEngine: neither engine ran it, or its id was written to another file.
     """
     files = {str(cidfile)}
     for removal in _candidates(note, config, folder, environ, files):
@@ -113,7 +113,8 @@ def _candidates(
     environ: Mapping[str, str],
     files: set[str],
 ) -> Iterator[Removal]:
-    """The engine of the config, and the broker's own; `files` gets the file that the config names."""
+    """Yield the engine of the config, then the broker's own; add the file that the config names to
+    `files`."""
     run = run_of(config.command, config.args) if config is not None else None
     if config is not None and run is not None:
         if run.cidfile:
@@ -132,7 +133,7 @@ def _noted(note: ContainerNote, engine: tuple[str, ...]) -> Container:
 
 
 def _engine(name: str, environ: Mapping[str, str]) -> str | None:
-    """An engine of the broker's own PATH that nobody but this user and root can replace."""
+    """Return an engine in the broker's own PATH that only this user and root can replace."""
     if name not in ENGINES:
         return None
     paths = filter(os.path.isabs, environ.get("PATH", os.defpath).split(os.pathsep))
@@ -141,13 +142,13 @@ def _engine(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def end(container: Container, environ: Mapping[str, str], timeout_s: float = END_S) -> str | None:
-    """Remove a container, running or not. Nothing may be left of the command that has run it.
+    """Remove a container, running or not. The command that ran it must have ended.
 
     Args:
-        environ: of the command.
+        environ: the environment of the command.
 
     Returns:
-        Why there may be something left of it, or `None` where nothing is.
+        Why something of it may be left; `None` if nothing is.
     """
     path = container.cidfile
     try:
@@ -176,7 +177,7 @@ def _end(
 
 
 def _remove(command: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> str | None:
-    """Have the engine remove it; what it said where it did not."""
+    """Have the engine remove a container. Return why it did not, or `None`."""
     words = " ".join(command)
     with tempfile.TemporaryFile() as said:
         try:
@@ -193,7 +194,7 @@ def _remove(command: Sequence[str], environ: Mapping[str, str], timeout_s: float
 
 
 def _run(command: Sequence[str], environ: Mapping[str, str], said: IO[bytes], timeout_s: float) -> int | None:
-    """Its exit status; `None` where it has been killed, with what it has started."""
+    """Run a command. Return its exit status; `None` if it took too long and was killed with its children."""
     quiet = subprocess.DEVNULL
     with subprocess.Popen(
         command, env=dict(environ), stdin=quiet, stdout=quiet, stderr=said, start_new_session=True

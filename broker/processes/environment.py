@@ -1,4 +1,4 @@
-"""What a server gets of the broker's environment, and what of it nobody else is to read."""
+"""The environment of a server, and the secrets in it."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ INHERITED = (
     *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"),
     *("CONTAINER_HOST",),  # podman
 )
-"""The variables of the broker's environment that a server gets without being named in `env_inherit`: where
-`uvx`, `npx` and `docker` look for their caches, mirrors, proxies, certificates and engine."""
+"""Variables of the broker that every server inherits, named in `env_inherit` or not: in them `uvx`, `npx` and
+`docker` find their caches, mirrors, proxies, certificates and engine."""
 
 
 PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 DUMPABLE = "MCP_BROKER_DUMPABLE"
-"""Set to 1, the broker can be looked at by its own user as any other process can: with a debugger, say."""
+"""If this variable is 1, other processes of the broker's user may inspect the broker, with a debugger say."""
 
 
 def hide_from_servers(environ: Mapping[str, str]) -> bool:
-    """Close /proc/PID of this process to other processes of its user; whether that was done.
+    """Close /proc/PID of this process to other processes of its user. Return whether that was done.
 
-    The servers run as the same user, and in the broker's environment are the secrets of all of them. What is
-    closed (proc(5), "PR_SET_DUMPABLE"): `environ`, `mem`, `fd`, `maps`, `cwd` and attaching by ptrace(2). A
-    server's process is an ordinary one again: execve(2) sets the attribute back.
+    The servers run as the same user, and the broker's environment has the secrets of all of them. This closes
+    `environ`, `mem`, `fd`, `maps`, `cwd` and ptrace(2) (proc(5), "PR_SET_DUMPABLE"). The servers themselves
+    are not affected: execve(2) resets the attribute.
     """
     if environ.get(DUMPABLE) == "1":
         return False
@@ -53,27 +53,27 @@ def hide_from_servers(environ: Mapping[str, str]) -> bool:
 
 
 def environment(config: ServerConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a server: what all get, what `env_inherit` names, and what `env` sets.
+    """Return the variables of a server: the inherited ones, those in `env_inherit`, and `env`.
 
     Args:
-        environ: the broker's own.
+        environ: the broker's own environment.
     """
-    # Functions of a shell are left out, as the MCP SDK does it.
+    # Shell functions are left out, as in the MCP SDK.
     plain = {name: value for name, value in common(environ).items() if not value.startswith("()")}
     named = {name: environ[name] for name in config.env_inherit if name in environ}
     return {**plain, **named, **config.env}
 
 
 def common(environ: Mapping[str, str]) -> dict[str, str]:
-    """What every server gets."""
+    """Return the variables that every server inherits."""
     return {name: environ[name] for name in INHERITED if name in environ}
 
 
 def secrets_of(config: ServerConfig, environ: Mapping[str, str]) -> list[str]:
-    """Of what is in the environment and the arguments of a server, that which nobody else is to read.
+    """Return the secrets in the environment and the arguments of a server.
 
-    The value of a variable that `env` was filled from is a secret, but for those that every server gets, and
-    for one plain word under a name that says nothing of a secret, such as ``CITY = "${CITY}"``.
+    The value of a variable that `env` was filled from is a secret. Exceptions are the variables that every
+    server inherits, and one plain word under a name that tells of no secret, such as ``CITY = "${CITY}"``.
     """
     mine = environment(config, environ).items()
     named = [value for name, value in mine if is_secret(name, value)]
@@ -84,7 +84,7 @@ def secrets_of(config: ServerConfig, environ: Mapping[str, str]) -> list[str]:
 
 
 def mask_of(configs: Iterable[ServerConfig], environ: Mapping[str, str]) -> Secrets:
-    """What takes the secrets of these servers out of any text."""
+    """Return the mask for the secrets of these servers."""
     mask = Secrets()
     for config in configs:
         mask.put(config.name, secrets_of(config, environ))
@@ -92,5 +92,5 @@ def mask_of(configs: Iterable[ServerConfig], environ: Mapping[str, str]) -> Secr
 
 
 def mask(config: ServerConfig, environ: Mapping[str, str]) -> Mask:
-    """What takes them out of words of that server."""
+    """Return the mask for the secrets of one server."""
     return Mask(secrets_of(config, environ))

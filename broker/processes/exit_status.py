@@ -1,4 +1,4 @@
-"""How a process ended, in words."""
+"""The exit status of a process, in words."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from broker.processes import stub
 
 
 class ExitStatus(NamedTuple):
-    """How a process ended: with this status, or by this signal."""
+    """The exit status of a process, or the signal that ended it."""
 
     number: int
     by_signal: bool
 
     @property
     def failure(self) -> bool:
-        """Whether it did not end of its own free will."""
+        """Whether the process failed: a signal ended it, or its status is not 0."""
         return self.by_signal or self.number != 0
 
     @property
@@ -27,7 +27,7 @@ class ExitStatus(NamedTuple):
 
     @property
     def killed(self) -> bool:
-        """Whether a signal ended it that others send, and no fault of its own raises."""
+        """Whether the signal is one that other processes send, rather than one that a fault raises."""
         return self.by_signal and self.number in _SENT
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class ExitStatus(NamedTuple):
 
     @property
     def cause(self) -> Cause:
-        """The same for programs."""
+        """The same, for programs to read."""
         if self.by_signal:
             return Cause("killed", {"signal": self._signal})
         return Cause("exited", {"status": self.number})

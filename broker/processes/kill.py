@@ -1,6 +1,6 @@
-"""The end of what a server started: its process tree, which `trees` finds, and its container.
+"""Kills the process tree of a server, and removes its container.
 
-Nothing here starts a process of a server, and nothing gives up before it is known that nothing is left.
+Nothing here returns before it is known whether something is left.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ logger = logging.getLogger("mcp-broker")
 
 async def remove_container(removal: Removal) -> str | None:
     """Remove a container, in a thread of its own. Return why something of it may be left, or `None`."""
-    alone = trio.CapacityLimiter(1)  # an engine that does not answer keeps no other thread waiting
+    alone = trio.CapacityLimiter(1)  # an engine that hangs delays no other thread
     try:
         return await trio.to_thread.run_sync(containers.end, *removal, limiter=alone)
-    except RuntimeError as error:  # a server has taken every thread there is
+    except RuntimeError as error:  # a server has used up all threads
         return str(error)
 
 
 async def kill_tree(
     leader: int, mark: Mark, server: str, exited: Callable[[], Awaitable[None]], left: list[ProcessStat]
 ) -> None:
-    """SIGKILL to whatever is left, until nothing is: also to what forks while it is being killed.
+    """Send SIGKILL to a process tree until nothing is left, even if it forks meanwhile.
 
-    Where nothing can be opened, nobody knows whether anything is left: it is waited for that, for another
-    process must not be started beside what may be there (law 1).
+    While /proc cannot be read, nobody knows whether a process is left. This waits then, because no other
+    process of the server may be started beside it (law 1).
 
     Args:
-        leader: the pid of the first process, which is nobody else's meanwhile.
-        mark: what the tree is known by.
-        server: whose it is, for the log.
+        leader: the pid of the first process, which is not reaped yet.
+        mark: identifies the processes of the tree.
+        server: its name, for the log.
         exited: waits for the end of the leader.
-        left: what was there at the last look, also where this is cancelled.
+        left: receives the processes that are left, also if this is cancelled.
     """
     nothing, killer = 0, TreeKiller([mark])
     for _ in range(_KILL_ROUNDS):
@@ -70,7 +70,7 @@ async def kill_tree(
 
 
 async def _looked(killer: TreeKiller, server: str) -> list[tuple[Mark, ProcessStat]]:
-    """Go a round, as soon as that can be."""
+    """Go one round, once /proc can be read."""
     told = False
     while True:
         try:
@@ -88,7 +88,7 @@ def _tell_blind(error: OSError, server: str) -> None:
 
 
 async def in_thread(read: Callable[[], T]) -> T:
-    """Read all of /proc, and let others run meanwhile, unless a server has taken every thread there is."""
+    """Read all of /proc in a thread, or here if a server has used up all threads."""
     try:
         return await trio.to_thread.run_sync(read)
     except RuntimeError:
@@ -97,5 +97,5 @@ async def in_thread(read: Callable[[], T]) -> T:
 
 def signal_group(leader: int, number: signal.Signals) -> None:
     """Send a signal to a process group."""
-    with suppress(ProcessLookupError, PermissionError):  # nobody is left in it, or they are another user's
+    with suppress(ProcessLookupError, PermissionError):  # the group is empty, or another user's
         os.killpg(leader, number)

@@ -1,6 +1,6 @@
-"""What an earlier broker left behind when it was killed, and its end.
+"""Ends the processes and containers that an earlier broker left behind when it was killed.
 
-Blocks: it runs before anything is served. A broker starts no server before this is done.
+Blocks. The broker runs it before it starts a server or serves a client.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ logger = logging.getLogger("mcp-broker")
 def end_leftovers(
     records: Records, delegation: Delegation | None, removal_of: Callable[[Record], Removal]
 ) -> None:
-    """End every process and container that is left of brokers with this state directory, and log each.
+    """End every process and container of earlier brokers with this state directory, and log each.
 
-    What an engine does not remove now, the server's own start has it remove first.
+    A container that its engine does not remove now is removed before its server is started.
 
     Args:
-        delegation: where they may have made cgroups, also some that no record tells of. A record's cgroup is
-            believed only where it is the one that is made for its server there.
-        removal_of: how the container of a record is removed; raises `containers.UnknownEngine`.
+        delegation: the cgroup in which they made theirs, perhaps some without a record. The cgroup in a
+            record is trusted only if it is the one that a broker makes for that server.
+        removal_of: tells how the container of a record is removed, or raises `UnknownEngine`.
     """
     here = boot()
     written = [_believed(record, delegation) for record in records.earlier()]
@@ -54,7 +54,7 @@ def end_leftovers(
 
 
 def _believed(record: Record, delegation: Delegation | None) -> Record:
-    """Without a cgroup that is not the broker's own to end."""
+    """Return the record without a cgroup that does not belong to the broker."""
     if record.cgroup is None:
         return record
     own = delegation and delegation.of(file_name(record.server), record.cookie)
@@ -62,7 +62,7 @@ def _believed(record: Record, delegation: Delegation | None) -> Record:
 
 
 def _remove_cgroups(records: list[Record]) -> None:
-    """The kernel may take a moment longer to take a process out of its cgroup than out of /proc."""
+    """Remove the cgroups. A process may leave its cgroup a moment later than it leaves /proc."""
     for _ in range(_REMOVE_ROUNDS):
         if all(is_removed(record.own_cgroup) for record in records):
             break
@@ -72,8 +72,10 @@ def _remove_cgroups(records: list[Record]) -> None:
 def _end_containers(
     records: Records, written: list[Record], removal_of: Callable[[Record], Removal]
 ) -> set[str]:
-    """Remove all their containers at once, also those of another boot, which the engine may have started
-    again; the cookies of what may be left all the same."""
+    """Remove the containers of all records at once. Return the cookies of those that may be left.
+
+    This includes records of an earlier boot: the engine may have started their containers again.
+    """
     noted = [record for record in written if record.container is not None]
     for path in records.cidfiles() - {records.cidfile(record) for record in noted}:
         _tell_container_left(path.stem.rpartition(".")[0], str(path), "its record is missing")
@@ -107,7 +109,7 @@ def _tell_container_left(server: str, cidfile: str, why: str) -> None:
 
 
 def _kill_all(owner: str, records: list[Record]) -> set[str]:
-    """Kill until nothing is left; the cookies of what is left all the same."""
+    """Kill until nothing is left. Return the cookies of the trees that are left nevertheless."""
     names = {record.cookie: record.server for record in records}
     told = set[int]()
     nothing, left = 0, set[str]()

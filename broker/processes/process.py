@@ -1,7 +1,7 @@
-"""One server's process: start it, wait for it, end it with all that it started.
+"""Starts a server's process, waits for it, and ends it with every process that it started.
 
-It runs in a session of its own, with a cookie in its environment: by them, and by its pipes, `trees` finds
-the whole tree, also the parts that detached themselves.
+The process runs in a session of its own and has a cookie in its environment. By these and other marks `trees`
+finds the whole process tree, also the parts that detached themselves.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from broker.processes.records import Record, Records, boot
 from broker.processes.trees import COOKIE, Mark, ProcessStat, io_bytes, number_of, stat_of, trees_of
 
 _F_SETPIPE_SZ = 1031
-"""From <fcntl.h>; the module has the name from Python 3.10 on some systems only."""
+"""From <fcntl.h>; the module `fcntl` has it on some systems only."""
 
 _PIPE_BYTES = 1024 * 1024
 _MAX_DESCRIPTORS = 65_536
 _OWN_DESCRIPTORS, _DESCRIPTORS_A_SERVER = 32, 7
-"""What the broker itself has open, with the first few of its clients, and what each server takes."""
+"""Descriptors of the broker itself with its first few clients, and of each server."""
 
 _LOOK_S = 0.02
 
@@ -53,9 +53,9 @@ logger = logging.getLogger("mcp-broker")
 class Launcher(NamedTuple):
     """What every server is started with.
 
-    `folder` is the config file's, where relative paths start; `state` is where a server is written down
-    while it runs; `delegation` is where its cgroup is made, if anywhere; `soft_limit` is how many descriptors
-    it may have open.
+    Relative paths start at `folder`, the config file's. `records` has a record of each server while it runs.
+    `delegation` is the cgroup for the servers' cgroups, if there is one. `soft_limit` is the servers' limit
+    of open descriptors.
     """
 
     folder: Path
@@ -65,10 +65,10 @@ class Launcher(NamedTuple):
     soft_limit: int
 
     def spawn(self, config: ServerConfig) -> Process:
-        """Start a server. On the main thread only: the child dies with the thread that made it.
+        """Start a server. Call it on the main thread only: the child dies with the thread that made it.
 
         Raises:
-            SpawnError: there is no such program or folder, or it may not be run.
+            SpawnError: the program or its folder does not exist, or the program cannot be run.
         """
         program = program_of(config, folder=self.folder, environ=self.environ)
         try:
@@ -76,7 +76,7 @@ class Launcher(NamedTuple):
         except OSError as error:
             mend = MENDS.get(error.errno or 0, "")
             raise SpawnError(f"it could not be started: {error.strerror}{mend}") from error
-        except UnicodeEncodeError as error:  # what it is may be a secret
+        except UnicodeEncodeError as error:  # the characters may be a secret
             raise SpawnError(
                 f"it could not be started: its table has characters that {error.encoding}, the encoding of "
                 f"this locale, does not have; start the broker with LC_ALL=C.UTF-8"
@@ -85,7 +85,7 @@ class Launcher(NamedTuple):
     def _start(self, config: ServerConfig, program: str) -> Process:
         folder, environ = self.folder / (config.cwd or ""), environment(config, self.environ)
         record = self._begun(config)
-        container, args = containers.told(config, program, folder, self.records.cidfile(record))
+        container, args = containers.containerised(config, program, folder, self.records.cidfile(record))
         if container is not None:
             record = structs.replace(record, container=container.noted(environ))
         self.records.keep(record)
@@ -111,10 +111,10 @@ class Launcher(NamedTuple):
         return process
 
     async def end_owed(self, config: ServerConfig) -> None:
-        """Remove what is left of the server's earlier containers: it is not started beside them.
+        """Remove the server's earlier containers that may be left: it must not be started beside them.
 
         Raises:
-            SpawnError: their engine does not do it.
+            SpawnError: an engine does not remove them.
         """
         for record, container in self.records.owed_by(config.name):
             why = await self._end_owed(record, container, config)
@@ -127,7 +127,7 @@ class Launcher(NamedTuple):
     async def _end_owed(
         self, record: Record, container: Container | None, config: ServerConfig
     ) -> str | None:
-        """Have a container removed; why it may be there still."""
+        """Have a container removed. Return why it may be left, or `None`."""
         environ = environment(config, self.environ)
         try:
             removal = Removal(container, environ) if container else self.removal_of(record, config)
@@ -137,10 +137,10 @@ class Launcher(NamedTuple):
         return await remove_container(removal)
 
     def removal_of(self, record: Record, config: ServerConfig | None) -> Removal:
-        """How the container of an earlier broker's record is removed.
+        """Return how the container in an earlier broker's record is removed.
 
         Raises:
-            UnknownEngine: neither the config nor the broker itself can tell.
+            UnknownEngine: neither the config nor the broker's own PATH has its engine.
         """
         if record.container is None:
             raise UnknownEngine("its record tells of none")
@@ -150,13 +150,13 @@ class Launcher(NamedTuple):
         )
 
     def _begun(self, config: ServerConfig) -> Record:
-        """The record of a process that is about to be started; its cgroup is made for it here."""
+        """Return the record of a process that is about to be started, and make its cgroup."""
         record = Record(server=config.name, cookie=self.records.new_cookie(), boot=boot())
         if self.delegation is not None:
             try:
                 cgroup = self.delegation.make(file_name(config.name), record.cookie)
                 record = structs.replace(record, cgroup=str(cgroup.path))
-            except OSError as error:  # it is found by its other marks
+            except OSError as error:  # its other marks remain
                 facts = {"server": config.name, "reason": error.strerror}
                 logger.warning("server.cgroup_not_made", extra=facts)
         return record
@@ -168,21 +168,21 @@ class _Pipe(NamedTuple):
 
 
 def _pipe(theirs: ExitStack, ours: ExitStack, *, writes: bool) -> _Pipe:
-    """A pipe to a child: our end is non-blocking, and as large as the kernel lets us have it."""
+    """Make a pipe to a child. Our end is non-blocking; the pipe is as large as the kernel allows."""
     read, write = os.pipe()
     mine, other = (write, read) if writes else (read, write)
     ours.callback(os.close, mine)
     theirs.callback(os.close, other)
     os.set_blocking(mine, False)
-    with suppress(OSError):  # the user's share of pipe memory is used up: a smaller one works too
+    with suppress(OSError):  # the user's share of pipe memory is used up: a smaller pipe works too
         fcntl.fcntl(mine, _F_SETPIPE_SZ, _PIPE_BYTES)
     return _Pipe(mine, other)
 
 
 class Process:
-    """A running server. Its three pipes are non-blocking descriptors; `close` gives everything back.
+    """A running server with three non-blocking pipes. `close` releases everything.
 
-    The leader is not reaped before `close`: until then its pid, and so its group, can be nobody else's.
+    The leader is not reaped before `close`: until then no other process can get its pid and its group.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Process:
         self._child = child
         self._removal = removal
         self.container_left: str | None = None
-        """Why its container may be there after `end`."""
+        """The reason why its container may be left after `end`."""
         self.pid = child.pid
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
         pipes = tuple(os.fstat(fd).st_ino for fd in (stdin, stdout, stderr))
@@ -215,10 +215,10 @@ class Process:
         return f"<Process pid={self.pid}>"
 
     async def exited(self) -> None:
-        """Wait for the leader's end. Several tasks may; trio lets only one wait on a descriptor."""
+        """Wait for the leader's end. Several tasks may wait; trio allows only one for each descriptor."""
         try:
             fd = os.dup(self._pidfd)
-        except OSError:  # none is left
+        except OSError:  # no descriptor is left
             while self.exit_status() is None:
                 await trio.sleep(_LOOK_S)
             return
@@ -228,33 +228,33 @@ class Process:
             _close(fd)
 
     def exit_status(self) -> ExitStatus | None:
-        """How the leader ended; `None` while it runs."""
+        """Return how the leader ended; `None` while it runs."""
         seen = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if seen is None:
             return None
         return ExitStatus(seen.si_status, by_signal=seen.si_code != os.CLD_EXITED)
 
     def is_stopped(self) -> bool:
-        """Whether the leader was stopped, by SIGSTOP or the like: it does nothing until it is let go on."""
+        """Return whether the leader was stopped, by SIGSTOP or the like."""
         try:
             seen = stat_of(self.pid)
-        except OSError:  # it is looked at again
+        except OSError:  # the caller looks again
             return False
         return seen is not None and seen.stopped
 
     def close_stdin(self) -> None:
-        """Tell the server, in the way the protocol has it, that it should end."""
+        """Ask the server to end, as the protocol specifies."""
         if self.stdin >= 0:
             _close(self.stdin)
             self.stdin = -1
 
     async def end(self, patience_s: float) -> list[int]:
-        """End the whole tree: stdin closed, SIGTERM, SIGKILL, with `patience_s` seconds between them.
+        """End the whole tree: close stdin, SIGTERM, SIGKILL, with `patience_s` seconds between them.
 
-        One that is stopped gets SIGKILL at once: it hears of nothing else, and if it were let go on it would
-        first do what was asked of it before, which nobody waits for any more.
+        A stopped process gets SIGKILL at once: it takes no other signal, and if it were continued it would
+        first do what nobody waits for any more.
 
-        Gives the pids of what is there all the same: the kernel keeps it, in uninterruptible sleep say.
+        Return the pids that are left because the kernel keeps them, in uninterruptible sleep say.
 
         Source: 2026-07-28 basic/transports/stdio, *Shutdown*.
         """
@@ -274,26 +274,26 @@ class Process:
         return [seen.pid for seen in self._left]
 
     async def processes(self) -> int:
-        """How many of the tree run.
+        """Return the number of processes in the tree.
 
         Raises:
-            OSError: nothing can be opened now, so that nobody knows.
+            OSError: /proc cannot be read now.
         """
         trees = await in_thread(partial(trees_of, [self.mark]))
         return len(trees[self.mark.cookie].processes)
 
     async def activity(self) -> Activity:
-        """What the tree has done so far.
+        """Return what the tree has done so far.
 
         Raises:
-            OSError: nothing can be opened now, so that nobody knows.
+            OSError: /proc cannot be read now.
         """
         tree = (await in_thread(partial(trees_of, [self.mark])))[self.mark.cookie]
         pids = frozenset(seen.pid for seen in tree.processes)
         return Activity(pids, tree.cpu_s, sum(map(io_bytes, pids)))
 
     def close(self) -> None:
-        """Reap the leader, unless the kernel keeps it, and give all descriptors back."""
+        """Reap the leader, unless the kernel keeps it, and close all descriptors."""
         self.close_stdin()
         for fd in (self.stdout, self.stderr, self._pidfd):
             _close(fd)
@@ -305,7 +305,7 @@ class Process:
 
 
 def _take_back(child: subprocess.Popen[bytes]) -> None:
-    """End what was started and cannot be watched."""
+    """End a process that was started and cannot be watched."""
     signal_group(child.pid, signal.SIGKILL)
     child.wait()
 
@@ -316,10 +316,10 @@ def _close(fd: int) -> None:
 
 
 def raise_descriptor_limit() -> int:
-    """Let this process have as many descriptors as it may; the limit before, which is the servers'.
+    """Raise this process's limit of descriptors to the maximum. Return the old limit, which is the servers'.
 
-    Every connection and every server costs a few, and the usual soft limit of 1,024 is for programs that
-    use select(2).
+    Every connection and every server needs a few. The usual soft limit of 1,024 is for programs that use
+    select(2).
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _MAX_DESCRIPTORS), hard))
@@ -327,7 +327,7 @@ def raise_descriptor_limit() -> int:
 
 
 def check_descriptor_limit(servers: int) -> None:
-    """Refuse to serve where not even the first clients could be: libzmq aborts without descriptors.
+    """Refuse to serve if the first clients would use up the descriptors: libzmq aborts without any.
 
     Raises:
         ConfigError: the limit is too low for so many servers.

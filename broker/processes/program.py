@@ -1,4 +1,4 @@
-"""Which program a server is, found as the server's own PATH has it."""
+"""Finds the program of a server in the server's own PATH."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MENDS = {
     errno.ENOMEM: "; there is no memory left, look with free; MemoryMax= of the service is the limit",
     errno.E2BIG: "; its args and env are too long",
 }
-"""What to do about a process that the kernel does not give."""
+"""Advice for each errno with which the kernel refuses a new process."""
 
 
 class SpawnError(Exception):
-    """The server's process could not be started; the message says why and what to do."""
+    """A server's process could not be started. The message says why and what to do."""
 
     cause: Cause | None = None
 
 
 class NoCommand(SpawnError):
-    """There is no such command in the server's PATH."""
+    """The command is not in the server's PATH."""
 
     def __init__(self, command: str, message: str) -> None:
         super().__init__(message)
@@ -39,10 +39,10 @@ class NoCommand(SpawnError):
 
 
 def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]) -> str:
-    """The program that a server is, as an absolute path, found as the server's own PATH has it.
+    """Return the absolute path of a server's program.
 
     Raises:
-        SpawnError: there is none, it may not be run, or its folder is not there.
+        SpawnError: the program or the working directory does not exist or cannot be used.
     """
     table = f"[servers.{toml_key(config.name)}]"
     cwd = folder / (config.cwd or "")
@@ -67,7 +67,8 @@ def program_of(config: ServerConfig, *, folder: Path, environ: Mapping[str, str]
 
 
 def _instead(command: str, cwd: Path, path: str, key: str) -> str:
-    """What to write at `key` for a command that PATH does not have. Its further words may be secrets."""
+    """Return what to write at `key` instead of a command that is not in PATH. Its later words may be
+    secrets."""
     if (cwd / command).is_file():
         return f"write ./{command} as {key}"
     first, *more = command.split() or [""]
@@ -77,7 +78,7 @@ def _instead(command: str, cwd: Path, path: str, key: str) -> str:
 
 
 def _no_file(program: str, command: str, table: str) -> str:
-    """What to say of a path at which nothing is."""
+    """Return the message about a path that does not exist."""
     mend = "write the whole path instead of ~ as" if command.startswith("~") else "correct"
     if not os.path.islink(program):
         return f"there is no file {program!r}; {mend} command in {table}"
@@ -86,7 +87,7 @@ def _no_file(program: str, command: str, table: str) -> str:
 
 
 def _runnable(program: str, config: ServerConfig, cwd: Path, environ: Mapping[str, str]) -> str:
-    """The program, once it is known that what it names as its interpreter is there."""
+    """Return the program, if the interpreter that it names exists."""
     try:
         needed_by(program, cwd, environment(config, environ).get("PATH", os.defpath))
     except NotRunnable as broken:
@@ -95,7 +96,7 @@ def _runnable(program: str, config: ServerConfig, cwd: Path, environ: Mapping[st
 
 
 def _reach(path: Path, key: str) -> None:
-    """Raise where a folder on the way is closed to this user: what is in it cannot be known."""
+    """Raise `SpawnError` if this user may not enter a folder on the way to the path."""
     try:
         path.stat()
     except PermissionError:
@@ -107,4 +108,4 @@ def _reach(path: Path, key: str) -> None:
             f"let it in, or correct {key}"
         ) from None
     except OSError:
-        pass  # not there: that has a message of its own
+        pass  # it does not exist: the caller has a message for that

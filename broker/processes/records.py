@@ -1,7 +1,6 @@
-"""The state directory: what a broker writes down of its servers, so that the next one can end what is left.
+"""The state directory: a record of each running server, by which the next broker ends what is left of it.
 
-One small file for each running server. It has what a process tree is known by, and nothing of the server's
-environment.
+A record is a small file with the marks of the process tree, and nothing of the server's environment.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ logger = logging.getLogger("mcp-broker")
 class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One running server.
 
-    `boot` is the boot and the pid namespace that its numbers are of. `pid` and `started` are its leader's
-    (see `trees.ProcessStat`), 0 for one that is being started. `pipes` are the inodes of its three pipes,
-    `cgroup` is the path of its cgroup. `container` tells of its own, where it is one.
+    The numbers are valid in the boot and pid namespace `boot`. `pid` and `started` are those of the leader
+    (`trees.ProcessStat`), 0 while it is being started. `pipes` are the inodes of its three pipes, `cgroup` is
+    the path of its cgroup. `container` is about the container that it runs, if it runs one.
     """
 
     server: str
@@ -60,9 +59,9 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def mark(self) -> Mark:
-        """By what its processes are known now: the cookie, and what the kernel confirms of the rest.
+        """The marks of its processes now: the cookie, and what the kernel confirms of the rest.
 
-        When the leader has ended, its number may be another's, and its pipes may be too.
+        Once the leader has ended, its pid and its pipes may belong to another process.
         """
         leader = stat_of(self.pid) if self.pid else None
         if leader is None or leader.started != self.started or not verified(self.pid, self.cookie):
@@ -72,22 +71,22 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def own_cgroup(self) -> Cgroup | None:
-        """Its cgroup, where it has one."""
+        """Its cgroup, if it has one."""
         return Cgroup(Path(self.cgroup)) if self.cgroup else None
 
 
 def boot() -> str:
-    """This boot and this pid namespace: elsewhere the same pid is another process."""
+    """Return the name of this boot and pid namespace: elsewhere the same pid is another process."""
     name = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{name}/{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 class Records:
-    """The records in a state directory that is held.
+    """The records in a state directory that this broker holds.
 
     Args:
-        files: the directory, which nobody but this user and root can change.
-        owner: the mark that the cookies of all its brokers' servers begin with.
+        files: the directory, which only this user and root can change.
+        owner: the prefix of the cookies of all servers of its brokers.
     """
 
     def __init__(self, files: Folder, owner: str) -> None:
@@ -98,18 +97,18 @@ class Records:
         self._owed: dict[str, tuple[Record, Container | None]] = {}
 
     def close(self) -> None:
-        """Give the descriptor of the directory back."""
+        """Close the descriptor of the directory."""
         self._files.close()
 
     def new_cookie(self) -> str:
-        """A cookie for a process that is about to be started."""
+        """Return a cookie for a process that is about to be started."""
         return f"{self.owner}.{secrets.token_hex(8)}"
 
     def keep(self, record: Record) -> None:
-        """Write a record, or a newer one of the same process: whole, or not at all.
+        """Write a record, or a newer one of the same process, atomically.
 
-        A directory that cannot be written, because the disk is full say, does not stop a server from being
-        started: its cookie still tells whose it is.
+        If it cannot be written, because the disk is full say, the server is started nevertheless: the next
+        broker finds it by the owner in its cookie.
         """
         self._kept[record.cookie] = record
         name = _name(record) + _SUFFIX
@@ -120,19 +119,19 @@ class Records:
             logger.warning("state.not_written", extra=facts)
 
     def mend(self) -> None:
-        """Write everything anew where the directory was cleaned away: the next broker could else find nothing
-        of what this one leaves behind, should it be killed."""
+        """Write everything anew if the directory was cleaned away: otherwise the next broker could find
+        nothing that this one leaves behind if it is killed."""
         try:
             files = _opened(self.folder)
         except (OSError, ClaimError, Untrusted):
-            return  # it is tried again, and told at the next start of a server
+            return  # the next look tries again; the next start of a server logs it
         try:
             same, there = files.is_same(self._files), _mark_in(files)
         except (OSError, Untrusted):
             files.close()
             return
         if there not in (None, self.owner) or (same and there is not None):
-            files.close()  # it is as it was, or another broker's by now
+            files.close()  # it is unchanged, or another broker's by now
             return
         self._files.close()
         self._files = files
@@ -145,23 +144,23 @@ class Records:
             self.keep(record)
 
     def cidfile(self, record: Record) -> Path:
-        """Where the id of its container is written to, if it is one."""
+        """Return the file to which the id of its container is written."""
         return self.folder / (_name(record) + _CIDFILE)
 
     def cidfiles(self) -> set[Path]:
-        """Those that there are; each is of a record, unless that could not be written or read."""
+        """Return the existing ones. Each has a record, unless that could not be written or read."""
         return {self.folder / name for name in self._files.names() if name.endswith(_CIDFILE)}
 
     def owe(self, record: Record, container: Container | None) -> None:
-        """Its processes are gone; of its container that is not certain.
+        """Remember that its processes are gone, but perhaps not its container.
 
         Args:
-            container: how to remove it; `None` where only the config could tell, and does not now.
+            container: how to remove it; `None` if its engine is unknown.
         """
         self._owed[record.cookie] = (record, container)
 
     def owed_by(self, server: str) -> list[tuple[Record, Container | None]]:
-        """What may be left of a server's containers; it is not to be started beside them."""
+        """Return the containers of a server that may be left: it must not be started beside them."""
         return [owed for owed in self._owed.values() if owed[0].server == server]
 
     def forget(self, record: Record) -> None:
@@ -174,10 +173,10 @@ class Records:
             self._files.remove(_name(record) + _SUFFIX)
 
     def earlier(self) -> list[Record]:
-        """What earlier brokers left written.
+        """Return the records of earlier brokers.
 
-        What cannot be read is removed, and logged. What another user could have written, or what a broker
-        does not write, is logged and left as it is.
+        A file that cannot be read is logged and removed. A file that another user could have written, or
+        that no broker writes, is logged and left alone.
         """
         found = []
         for name in sorted(self._files.names()):
@@ -194,7 +193,7 @@ class Records:
         return [record for record in found if record is not None]
 
     def _record(self, name: str) -> Record | None:
-        """The record in a file of this name; `None` for one that was never finished, which is removed."""
+        """Return the record in a file; `None` for a half-written one, which is removed."""
         content = self._files.read(name, _MOST_BYTES)
         if name.endswith(_HALF_WRITTEN):
             self._files.remove(name)
@@ -207,15 +206,15 @@ class Records:
 
 
 def _name(record: Record) -> str:
-    """What its files are called, without what comes after the last dot."""
+    """Return the name of its files without the suffix."""
     return f"{file_name(record.server)}.{record.cookie.rpartition('.')[2]}"
 
 
 def state_dir_of(config: BrokerConfig, endpoint: str, environ: Mapping[str, str], folder: Path) -> Path:
-    """The state directory: the config's, else one in systemd's, else one beside the socket.
+    """Return the state directory: the config's, else one in systemd's, else one beside the socket.
 
     Args:
-        folder: the config file's, where a relative `state_dir` starts.
+        folder: the folder of the config file, where a relative `state_dir` starts.
     """
     if config.state_dir is not None:
         return folder / config.state_dir
@@ -229,10 +228,10 @@ def state_dir_of(config: BrokerConfig, endpoint: str, environ: Mapping[str, str]
 
 @contextmanager
 def hold_records(folder: Path) -> Iterator[Records]:
-    """The state in this directory, for one broker at a time.
+    """Hold the records in this directory; only one broker at a time can.
 
     Raises:
-        ClaimError: another broker has it, or it cannot be used, or another user could change it.
+        ClaimError: another broker holds it, it cannot be used, or another user could change it.
     """
     with ExitStack() as stack:
         with _told_as_claim_error(folder):
@@ -258,10 +257,10 @@ def _told_as_claim_error(folder: Path) -> Iterator[None]:
 
 
 def _opened(path: Path) -> Folder:
-    """The state directory, made where it is missing with the folder that it is in; it is this user's alone.
+    """Open the state directory. It and its parent are made if they are missing.
 
     Raises:
-        ClaimError: it is another user's.
+        ClaimError: it belongs to another user.
         Untrusted: another user could change it.
         OSError: it cannot be made or opened.
     """
@@ -276,7 +275,7 @@ def _opened(path: Path) -> Folder:
 
 
 def _close_to_others(folder: Folder) -> None:
-    """Give it mode 0700, if it is one that a broker has used or may begin to use."""
+    """Give it mode 0700, if a broker has used it or it is empty."""
     path, owner = folder.path, folder.about.st_uid
     if owner != os.geteuid():
         raise ClaimError(f"the state directory {path} belongs to {user(owner)}; {_MEND}")
@@ -288,7 +287,8 @@ def _close_to_others(folder: Folder) -> None:
 
 
 def _owner(files: Folder) -> str:
-    """The mark of this directory, which outlives its brokers: each finds by it what an earlier one left."""
+    """Return the owner of this directory. It outlives the brokers, so that each finds what an earlier one
+    left."""
     owner = _mark_in(files)
     if owner is None:
         owner = secrets.token_hex(8)

@@ -1,6 +1,6 @@
-"""Commands that fetch a package or an image before the server runs, such as `npx`, `uvx` and `docker run`.
+"""Commands that download a package or an image before the server runs: `npx`, `uvx`, `docker run` and others.
 
-Their first start downloads: it takes as long as the network does, and to end it loses what was fetched.
+Their first start takes as long as the download, and ending it loses what was downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _WITH: dict[str, tuple[tuple[str, ...], ...]] = {
     "podman": (("run",), ("container", "run")),
     "nerdctl": (("run",),),
 }
-"""program → the words after it, options aside, with which it fetches what it runs."""
+"""program → the subcommands with which it downloads what it runs"""
 
 _WRAPPERS = frozenset(
     {"env", "exec", "nice", "ionice", "nohup", "time", "timeout", "stdbuf", "setsid", "corepack"}
@@ -34,9 +34,9 @@ _DEEPEST = 4
 
 
 def runner_of(command: str, args: Sequence[str], depth: int = 0) -> str | None:
-    """The runner behind a command, such as `"npx"` or `"docker run"`; `None` where it fetches nothing.
+    """Return the runner in a command line, such as `"npx"` or `"docker run"`; `None` if it downloads nothing.
 
-    Also behind `env`, `nice` and other wrappers, and as the last simple command of `sh -c "…"`.
+    It may stand behind `env`, `nice` and other wrappers, or be the last simple command of `sh -c "…"`.
     """
     program = re.split(r"[/\\]", command)[-1].removesuffix(".cmd").removesuffix(".exe")
     if program in _ALONE:
@@ -55,19 +55,14 @@ def runner_of(command: str, args: Sequence[str], depth: int = 0) -> str | None:
 
 
 def _words(args: Sequence[str]) -> list[str]:
-    """The words before `--`. An option may have a value of its own, which then stands among them."""
+    """Return the words before `--`, without options and their values."""
     words = []
     for number, arg in enumerate(args):
         if arg == "--":
             break
-        if not arg.startswith("-") and not (number and _takes_value(args[number - 1])):
+        if not arg.startswith("-") and not (number and args[number - 1] in _VALUED):
             words.append(arg)
     return words
-
-
-def _takes_value(option: str) -> bool:
-    """Whether an option before the subcommand has its value behind it."""
-    return option in _VALUED
 
 
 _VALUED = frozenset(
@@ -77,10 +72,11 @@ _VALUED = frozenset(
         *("--workspace", "--cwd"),
     )
 )
+"""Options before the subcommand that have a value."""
 
 
 def _behind(args: Sequence[str], depth: int) -> str | None:
-    """Behind a wrapper: at its first words that are neither an option, a number nor an assignment."""
+    """Return the runner behind a wrapper, at the first word that is no option, number or assignment."""
     for number, arg in enumerate(args):
         if not arg.startswith("-") and not _ASSIGNMENT.match(arg) and not re.fullmatch(r"[\d.]+[smhd]?", arg):
             return runner_of(arg, args[number + 1 :], depth + 1)
@@ -94,6 +90,6 @@ def _in_script(args: Sequence[str], depth: int) -> str | None:
     last = [part for part in re.split(r"&&|\|\||[;\n]", script) if part.strip()][-1:]
     try:
         words = shlex.split(last[0]) if last else []
-    except ValueError:  # quotes that are open, because of what it was split at
+    except ValueError:  # the split above cut a quoted string
         return None
     return _behind(words, depth)

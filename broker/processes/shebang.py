@@ -1,7 +1,7 @@
-"""What has to be there for a file to be run: the interpreter that it names, and whether that can be run.
+"""Finds the interpreter that a file names, and the usual reasons why the file cannot be run.
 
-A script names it in its first line, a binary in its header. Found are the usual breaks: lines of Windows, a
-virtual environment that was moved, an interpreter that is not installed, and a byte-order mark.
+A script names it in its first line, a binary in its header. The reasons are Windows line ends, a virtual
+environment that was moved, an interpreter that is not installed, a byte-order mark, and another platform.
 
 Sources: execve(2), *Interpreter scripts*; fs/binfmt_script.c and fs/binfmt_elf.c of Linux; env(1); elf(5).
 """
@@ -12,36 +12,35 @@ import os
 import re
 import shlex
 import shutil
-import struct
 from pathlib import Path
 
 _HEAD_BYTES = 256
-"""So much of a file the kernel looks at (BINPRM_BUF_SIZE)."""
+"""The part of a file that the kernel reads (BINPRM_BUF_SIZE)."""
 
 _DEEPEST = 5
-"""An interpreter may be a script itself, but the kernel follows no more than this."""
+"""The depth to which the kernel follows interpreters that are scripts themselves."""
 
 _MARK = b"\xef\xbb\xbf"
 _TRAMPOLINE = re.compile(rb"'''exec' (?:\"([^\"\n]+)\"|'([^'\n]+)'|([^\s'\"]+))")
-"""How pip and uv write a first line that would be too long, or has spaces in it."""
+"""The second line that pip and uv write where the first would be too long, or would contain spaces."""
 
 _FORGIVING = ("perl",)
-"""Interpreters that put up with a CR behind their options."""
+"""Interpreters that accept a CR behind their options."""
 
 
 class NotRunnable(Exception):
-    """The file cannot be run: why, and what to do about it."""
+    """The file cannot be run. The message says why and what to do."""
 
 
 def needed_by(program: str, cwd: Path, path: str) -> list[str]:
-    """The interpreters by which the kernel runs a file, the first one first; those of `env` too.
+    """Return the interpreters with which the kernel runs a file, outermost first, also behind `env`.
 
     Args:
-        cwd: the folder that it is run in.
-        path: the PATH that it is run with.
+        cwd: the working directory of the process.
+        path: the PATH of the process.
 
     Raises:
-        NotRunnable: it cannot be run.
+        NotRunnable: the file cannot be run.
     """
     found: list[str] = []
     while len(found) < _DEEPEST:
@@ -53,14 +52,14 @@ def needed_by(program: str, cwd: Path, path: str) -> list[str]:
 
 
 def _named(file: str, cwd: Path, path: str) -> list[str]:
-    """What one file names, without what that names in turn."""
+    """Return the interpreters that one file names, without those that they name in turn."""
     try:
         with open(file, "rb") as opened:
             head = opened.read(_HEAD_BYTES)
             if head.startswith(b"\x7fELF"):
                 return _of_binary(file, head + opened.read(4096 - len(head)))
             second = opened.readline(4096)
-    except OSError:  # it may be run though it may not be read
+    except OSError:  # a file may be executable and not readable
         return []
     if head.startswith(_MARK + b"#!"):
         raise NotRunnable(
@@ -86,7 +85,7 @@ _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 def _has_other_formats() -> bool:
-    """Whether this machine runs files of further kinds (binfmt_misc), by their names or contents."""
+    """Return whether this machine runs files of further formats (binfmt_misc)."""
     try:
         return bool(set(os.listdir("/proc/sys/fs/binfmt_misc")) - {"register", "status"})
     except OSError:
@@ -120,7 +119,7 @@ def _of_script(file: str, head: bytes, second: bytes, cwd: Path, path: str) -> l
 
 
 def _existing(interpreter: str, where: str) -> str:
-    """An interpreter that is named by its path."""
+    """Return an interpreter that is named by its path, if it can be run."""
     if os.path.isdir(interpreter) or (os.path.exists(interpreter) and not os.access(interpreter, os.X_OK)):
         raise NotRunnable(f"{where} names {interpreter}, which may not be run")
     if os.path.exists(interpreter) or not _is_visible(interpreter):
@@ -133,15 +132,15 @@ def _existing(interpreter: str, where: str) -> str:
 
 
 def link_of(path: str) -> str:
-    """Where a link leads whose end is missing, to be put behind its name; "" for what is no link.
+    """Return words about the target of a broken link, to follow its name; "" if the path is no link.
 
-    The Python of a virtual environment is a link to the one that the environment was made with.
+    The Python of a virtual environment is a link to the Python that made the environment.
     """
     return f", a link to {os.path.realpath(path)}" if os.path.islink(path) else ""
 
 
 def _is_visible(path: str) -> bool:
-    """Whether this user could see it if it were there."""
+    """Return whether this user could see the path if it existed."""
     try:
         os.lstat(path)
     except PermissionError:
@@ -152,7 +151,7 @@ def _is_visible(path: str) -> bool:
 
 
 def _of_env(file: str, argument: str, cwd: Path, path: str) -> list[str]:
-    """What `env` is told to look for. The kernel gives it all that follows as one argument."""
+    """Return the program that `env` looks for. The kernel passes all words behind `env` as one argument."""
     words = [argument] if argument else []
     splits = re.match(r"(?:-S|--split-string[= ])\s*(.*)|-(?:v|i)*S\s*(.*)", argument)
     if splits is not None:
@@ -177,31 +176,17 @@ def _of_env(file: str, argument: str, cwd: Path, path: str) -> list[str]:
     )
 
 
+_LOADER = re.compile(rb"\0(/[!-~]*/ld[!-~]*)\0")
+"""The path in the segment PT_INTERP, which stands among the first bytes of a file."""
+
+
 def _of_binary(file: str, head: bytes) -> list[str]:
-    """The loader that an ELF file names; none where it is static, or cannot be read so."""
-    try:
-        loader = _loader(head)
-    except (struct.error, ValueError):
+    """Return the loader that an ELF file names; none if it is static."""
+    found = _LOADER.search(head)
+    if found is None:
         return []
-    if loader is None or os.path.exists(loader):
-        return [loader] if loader else []
+    loader = os.fsdecode(found[1])
+    if os.path.exists(loader):
+        return [loader]
     mend = "install the program for this system"
     raise NotRunnable(f"{file} was made for another system, whose loader {loader} is not there; {mend}")
-
-
-_PT_INTERP = 3
-
-
-def _loader(head: bytes) -> str | None:
-    """The path in the segment PT_INTERP, by the tables of elf(5) for 64 and for 32 bits."""
-    order = "<" if head[5] == 1 else ">"
-    word, start, sizes, offset, length = ("Q", 32, 54, 8, 32) if head[4] == 2 else ("I", 28, 42, 4, 16)
-    (table,) = struct.unpack_from(order + word, head, start)
-    size, count = struct.unpack_from(order + "HH", head, sizes)
-    for at in range(table, table + size * count, size):
-        if struct.unpack_from(order + "I", head, at)[0] == _PT_INTERP:
-            (begins,) = struct.unpack_from(order + word, head, at + offset)
-            (bytes_,) = struct.unpack_from(order + word, head, at + length)
-            text = head[begins : begins + bytes_].rstrip(b"\0")
-            return text.decode() if begins + bytes_ <= len(head) else None
-    return None

@@ -1,10 +1,10 @@
-"""The stub between the broker and a server: asks to die with the broker, then becomes the server.
+"""The stub between the broker and a server: it asks to die with the broker, then becomes the server.
 
-Run as ``python -I -S launch.py BROKER_PID SOFT_LIMIT NUMBER CGROUP_PROCS PROGRAM [ARG ...]``, where NUMBER is
-the mark of its tree (`trees.number_of`), and CGROUP_PROCS is the file by which it enters its cgroup, or
-empty. It exists because the request to be killed with the
-parent (PR_SET_PDEATHSIG, prctl(2)) must be made in the child, and a `preexec_fn` is not safe in a process
-with threads. It imports as little as it can: every start waits for it.
+Run as ``python -I -S stub.py BROKER_PID SOFT_LIMIT NUMBER CGROUP_PROCS PROGRAM [ARG ...]``. NUMBER marks the
+process tree (`trees.number_of`); CGROUP_PROCS is the file by which it enters its cgroup, or empty.
+
+The request to be killed with the parent (PR_SET_PDEATHSIG, prctl(2)) must be made in the child, and a
+`preexec_fn` is not safe in a process with threads. Every start waits for the stub, so it imports little.
 """
 
 import ctypes
@@ -26,9 +26,9 @@ MENDS = {
 def main(
     broker_pid: int, soft_limit: int, number: int, cgroup_procs: str, program: str, args: list[str]
 ) -> None:
-    """Become `program`. Returns only by exiting."""
+    """Become `program`, or exit."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != broker_pid:  # it died before the request was made
+    if os.getppid() != broker_pid:  # the broker died before the request was made
         os._exit(CANNOT_RUN)
     if cgroup_procs:
         enter(cgroup_procs)
@@ -37,7 +37,7 @@ def main(
     try:  # noqa: SIM105 - contextlib would be one more import
         resource.setrlimit(RLIMIT_LOCKS, (number, number))
     except (OSError, ValueError, OverflowError):
-        pass  # the broker itself has a lower one, as a server of another broker: other marks remain
+        pass  # the broker itself has a lower limit, as a server of another broker has; other marks remain
     for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored_by_python, signal.SIG_DFL)
     try:
@@ -49,7 +49,7 @@ def main(
 
 
 def enter(cgroup_procs: str) -> None:
-    """Move into a cgroup, with all that will be started."""
+    """Enter a cgroup."""
     try:
         with open(cgroup_procs, "w") as procs:
             procs.write("0")

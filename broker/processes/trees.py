@@ -1,8 +1,8 @@
-"""Process trees: which processes are a server's, what they take, and how a process is ended safely.
+"""Process trees: which processes belong to a server, what they use, and how they are killed safely.
 
-A process belongs to a server when it is in the server's cgroup, carries its cookie in its environment or its
-number in a resource limit, is in the session that it leads, or has one of its three pipes as stdin, stdout or
-stderr. Descendants inherit all of these: a process is found as long as it has kept one of them.
+A process belongs to a server if it has one of the server's marks: it is in the server's cgroup or session, it
+has the server's cookie in its environment or the number of the cookie as a resource limit, or one of its
+standard streams is a pipe of the server. Descendants inherit all marks; one that is left is enough.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ COOKIE = "MCP_BROKER_COOKIE"
 
 _MARKER = f"{COOKIE}=".encode()
 _LOCKS = b"Max file locks"
-"""RLIMIT_LOCKS. Linux has limited nothing by it since 2.4.25 (getrlimit(2)), but every process inherits it,
-through every fork(2) and execve(2), and everybody can read it. So it is a mark that stays where a program
-clears its environment, leaves its session and closes its pipes."""
+"""RLIMIT_LOCKS. Linux has enforced it no more since 2.4.25 (getrlimit(2)), but every process inherits it
+through fork(2) and execve(2), and every user can read it. So this mark stays if a program clears its
+environment, leaves its session and closes its pipes."""
 
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What the kernel says of this process or of the machine, and not of the one that is looked at."""
+"""Errors about this process or the machine, not about the process that is looked at."""
 
 _PF_KTHREAD = 0x00200000
 """From <linux/sched.h>."""
@@ -40,11 +40,10 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Mark(NamedTuple):
-    """By what the processes of one server are known.
+    """The marks of one process tree.
 
-    `cookie` is what their cookie begins with. `session` is theirs for certain, or `None`: a number that
-    may be another's by now is no mark. `pipes` are the inodes of the server's stdin, stdout and stderr.
-    `cgroup` is its own, where it has one.
+    `cookie` is a prefix of the cookie in its processes. `session` is `None` if the number may belong to
+    another process by now. `pipes` are the inodes of the server's stdin, stdout and stderr.
     """
 
     cookie: str
@@ -54,7 +53,7 @@ class Mark(NamedTuple):
 
 
 def number_of(cookie: str) -> int:
-    """The cookie as a resource limit: its owner's half above, its own below."""
+    """Return the cookie as a resource limit: the owner's half in the high bits, its own in the low bits."""
     owner, _, own = cookie.partition(".")
     return _half(owner) << _HALF_BITS | _half(own)
 
@@ -67,8 +66,8 @@ def _half(text: str) -> int:
 class ProcessStat(NamedTuple):
     """One process at one moment.
 
-    `started` is in clock ticks since the boot: with the pid it names a process that no other ever was.
-    `stopped`: by SIGSTOP or the like; not by a debugger, who lets it go on.
+    `started`, in clock ticks since the boot, and the pid together identify a process. `stopped` is true after
+    SIGSTOP and similar signals, not under a debugger.
     """
 
     pid: int
@@ -79,7 +78,7 @@ class ProcessStat(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """A process tree at one moment; `cpu_s` is with what its processes' ended children took."""
+    """A process tree at one moment. `cpu_s` includes the ended children of its processes."""
 
     processes: list[ProcessStat]
     rss_bytes: int
@@ -87,32 +86,30 @@ class Tree(NamedTuple):
 
 
 def stat_of(pid: int) -> ProcessStat | None:
-    """A process that runs; `None` where there is none, or one that has ended and waits for its parent.
-
-    A thread of the kernel, of which a machine has more than processes, is none: it is nobody's.
+    """Return a process that runs; `None` for a zombie, a kernel thread, or a pid without a process.
 
     Raises:
-        OSError: nothing can be opened now, so that nobody knows.
+        OSError: /proc cannot be read now.
 
     Source: proc_pid_stat(5); the fields are counted from after the name, which may hold anything.
     """
-    stat = _told(pid, "stat")
+    stat = _read_proc(pid, "stat")
     if stat is None:
         return None
     fields = stat.rpartition(b") ")[2].split()
     if int(fields[6]) & _PF_KTHREAD:
         return None
-    if fields[0] in (b"Z", b"X") and int(fields[17]) < 2:  # else its first thread has ended, and others live
+    if fields[0] in (b"Z", b"X") and int(fields[17]) < 2:  # otherwise only its first thread has ended
         return None
-    ticks = sum(map(int, fields[11:15]))  # utime, stime, and both of the children that were waited for
+    ticks = sum(map(int, fields[11:15]))  # utime, stime, and the same of its reaped children
     return ProcessStat(pid, int(fields[19]), int(fields[3]), ticks / _TICKS_PER_S, fields[0] == b"T")
 
 
-def _told(pid: int, name: str) -> bytes | None:
-    """What /proc has on a process; `None` where it has ended, or is somebody else's.
+def _read_proc(pid: int, name: str) -> bytes | None:
+    """Return a file of /proc about a process; `None` if the process has ended, or is another user's.
 
     Raises:
-        OSError: nothing can be opened now. A tree that lives must not be taken for gone because of that.
+        OSError: /proc cannot be read now. The process may live, so `None` would be wrong.
     """
     try:
         with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:  # of all processes, again and again
@@ -124,10 +121,10 @@ def _told(pid: int, name: str) -> bytes | None:
 
 
 def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, ProcessStat]]:
-    """Every process that one of the marks is true of, but for this one. Reads all of /proc.
+    """Yield every process that has one of the marks, except this one. Reads all of /proc.
 
     Raises:
-        OSError: nothing can be opened now, so that nobody knows.
+        OSError: /proc cannot be read now.
     """
     sessions = {mark.session: mark for mark in marks if mark.session is not None}
     pipes = {inode: mark for mark in marks for inode in mark.pipes}
@@ -149,8 +146,8 @@ def belonging_to(marks: Collection[Mark]) -> Iterator[tuple[Mark, ProcessStat]]:
 
 
 def _pids() -> Iterator[int]:
-    """Every process but this one, and then those that have come meanwhile, and so on for a while: what does
-    nothing but fork and end is never there for long."""
+    """Yield every pid but this one, then those that were added meanwhile, and so on up to a limit: a process
+    that only forks and ends is never there for long."""
     known = {os.getpid()}
     for _ in range(_LISTINGS):
         new = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - known
@@ -161,7 +158,7 @@ def _pids() -> Iterator[int]:
 
 
 def _by_cookie(pid: int, marks: Collection[Mark]) -> Mark | None:
-    environ = _told(pid, "environ")
+    environ = _read_proc(pid, "environ")
     if environ is None or _MARKER not in environ:
         return None
     carried = next((one for one in environ.split(b"\0") if one.startswith(_MARKER)), _MARKER)
@@ -170,9 +167,9 @@ def _by_cookie(pid: int, marks: Collection[Mark]) -> Mark | None:
 
 
 def _by_number(pid: int, numbers: dict[int, Mark], owners: dict[int, Mark]) -> Mark | None:
-    limits = _told(pid, "limits") or b""
+    limits = _read_proc(pid, "limits") or b""
     hard = limits.partition(_LOCKS)[2].split(None, 2)[1:2]
-    if not hard or not hard[0].isdigit():  # unlimited, as it is everywhere else
+    if not hard or not hard[0].isdigit():  # unlimited, as in other processes
         return None
     number = int(hard[0])
     return numbers.get(number) or owners.get(number >> _HALF_BITS)
@@ -191,24 +188,24 @@ def _pipes(pid: int) -> Iterator[int]:
 
 
 def pipes_of(pid: int) -> frozenset[int]:
-    """The inodes of the pipes that a process has as stdin, stdout and stderr now."""
+    """Return the inodes of the pipes that a process now has as stdin, stdout and stderr."""
     return frozenset(_pipes(pid))
 
 
 def verified(pid: int, cookie: str) -> bool:
-    """Whether a process that a record names is this user's, and carries the cookie or its number.
+    """Return whether the process belongs to this user and has the cookie or its number.
 
     Raises:
-        OSError: nothing can be opened now, so that nobody knows.
+        OSError: /proc cannot be read now.
     """
-    uids = (_told(pid, "status") or b"").partition(b"\nUid:")[2].split(None, 1)[:1]
+    uids = (_read_proc(pid, "status") or b"").partition(b"\nUid:")[2].split(None, 1)[:1]
     mark = Mark(cookie)
     carried = _by_cookie(pid, [mark]) or _by_number(pid, {number_of(cookie): mark}, {})
     return uids == [str(os.getuid()).encode()] and carried is not None
 
 
 def trees_of(marks: Collection[Mark]) -> dict[str, Tree]:
-    """The process trees of these marks, by their cookies. Reads all of /proc: call it in a thread."""
+    """Return the process trees with these marks, by cookie. Reads all of /proc: call it in a thread."""
     found: dict[str, list[ProcessStat]] = {mark.cookie: [] for mark in marks}
     for mark, seen in belonging_to(marks):
         found[mark.cookie].append(seen)
@@ -216,17 +213,17 @@ def trees_of(marks: Collection[Mark]) -> dict[str, Tree]:
 
 
 def _tree(mark: Mark, processes: list[ProcessStat]) -> Tree:
-    """What the processes take. The memory is theirs also where a cgroup has its own figure, which is with the
-    files that the kernel keeps in memory: one server more or less would hardly show in it."""
+    """Return what the processes use. A cgroup has a figure for memory too, but that includes the page
+    cache."""
     cpu_s = mark.cgroup.cpu_s() if mark.cgroup else sum(seen.cpu_s for seen in processes)
     return Tree(processes, sum(rss_bytes(seen.pid) for seen in processes), cpu_s)
 
 
 class TreeKiller:
-    """The end of every process that one of the marks is true of, round by round.
+    """Kills every process that has one of the marks, round by round.
 
-    All are stopped before the first is killed: else one that looks after others would start them again
-    meanwhile, as process managers do.
+    It stops all of them before it kills the first: otherwise a process manager among them would start the
+    others again.
     """
 
     def __init__(self, marks: Collection[Mark]) -> None:
@@ -235,13 +232,13 @@ class TreeKiller:
         self._stopped: set[tuple[int, int]] = set()
 
     def round(self) -> list[tuple[Mark, ProcessStat]]:
-        """What is there. It is killed where nothing has come to it since the last round. Reads all of /proc.
+        """Stop the processes that are new; if none is new, kill all. Return those that were there.
 
-        A process in the middle of an execve(2) shows no environment for a moment: so nothing is there only
-        after two rounds without any.
+        Reads all of /proc. A process in the middle of execve(2) has no environment for a moment. So nothing
+        is left only after two rounds that found nothing.
 
         Raises:
-            OSError: nothing can be opened now, so that nobody knows.
+            OSError: /proc cannot be read now.
         """
         found, new = [], False
         self._rounds += 1
@@ -251,15 +248,15 @@ class TreeKiller:
                 new = True
                 _signal(seen, signal.SIGSTOP)
                 self._stopped.add((seen.pid, seen.started))
-        if not new or self._rounds > _STOPPING_ROUNDS:  # what always has new ones is killed as it comes
+        if not new or self._rounds > _STOPPING_ROUNDS:  # a tree that always has new ones
             for _, seen in found:
                 _signal(seen, signal.SIGKILL)
         return found
 
 
 def _signal(seen: ProcessStat, number: signal.Signals) -> None:
-    """A signal to the very process that was seen, and never to another that has its number by now."""
-    with suppress(OSError):  # it has ended meanwhile, or is somebody else's
+    """Send a signal to the process that was seen, never to another one with the same pid."""
+    with suppress(OSError):  # it has ended, or is another user's
         pidfd = os.pidfd_open(seen.pid)
         try:
             now = stat_of(seen.pid)
@@ -270,7 +267,7 @@ def _signal(seen: ProcessStat, number: signal.Signals) -> None:
 
 
 def rss_bytes(pid: int) -> int:
-    """The resident memory of one process; 0 where it has ended."""
+    """Return the resident memory of a process; 0 if it has ended."""
     try:
         pages = int(Path("/proc", str(pid), "statm").read_text().split()[1])
     except (OSError, IndexError):
@@ -279,6 +276,6 @@ def rss_bytes(pid: int) -> int:
 
 
 def io_bytes(pid: int) -> int:
-    """What a process has read and written so far; 0 where it has ended. proc_pid_io(5)."""
-    told = (_told(pid, "io") or b"").split()
+    """Return the bytes that a process has read and written so far; 0 if it has ended. proc_pid_io(5)."""
+    told = (_read_proc(pid, "io") or b"").split()
     return sum(int(told[at + 1]) for at in range(0, len(told) - 1, 2) if told[at] in (b"rchar:", b"wchar:"))

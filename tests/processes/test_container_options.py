@@ -18,11 +18,8 @@ TOLD = {
         "docker",
         "-H=ssh://far -l debug run mcp/time",
     ): "-H=ssh://far -l debug run --cidfile /state/s.cid mcp/time",
-    ("docker", "run mcp/time --cidfile x"): "run --cidfile /state/s.cid mcp/time --cidfile x",
-    ("docker", "run -e A=1 mcp/time --cidfile=x"): "run --cidfile /state/s.cid -e A=1 mcp/time --cidfile=x",
-    ("docker", "run --env --cidfile=x mcp/time"): "run --cidfile /state/s.cid --env --cidfile=x mcp/time",
 }
-"""A command and its arguments → what it is run with: its options end at the image, and may have values."""
+"""A command and its arguments → what it is run with."""
 
 
 @pytest.mark.parametrize(("command", "args"), TOLD)
@@ -31,7 +28,7 @@ def test_a_file_for_the_id_is_put_in(command: str, args: str) -> None:
     run = run_of(command, args.split())
     assert run is not None
     assert run.cidfile is None
-    assert " ".join(run.told(args.split(), FILE)) == TOLD[command, args]
+    assert " ".join(run.with_cidfile(args.split(), FILE)) == TOLD[command, args]
 
 
 @pytest.mark.parametrize(
@@ -42,6 +39,8 @@ def test_a_file_for_the_id_is_put_in(command: str, args: str) -> None:
         ("run -ip 80:80 --rm -v /a:/b --cidfile mine mcp/time", "mine"),
         ("run -eA=1 -itd -e B=2 --label x --cidfile mine mcp/time", "mine"),
         ("run --rm=false --init --cidfile= mcp/time", ""),
+        ("run --a-switch-of-tomorrow --cidfile mine mcp/time", "mine"),
+        ("run mcp/time --cidfile", ""),
     ],
 )
 def test_a_file_that_the_user_named_stays(args: str, cidfile: str) -> None:
@@ -49,7 +48,7 @@ def test_a_file_that_the_user_named_stays(args: str, cidfile: str) -> None:
     run = run_of("docker", args.split())
     assert run is not None
     assert run.cidfile == cidfile
-    assert run.told(args.split(), FILE) == tuple(args.split())
+    assert run.with_cidfile(args.split(), FILE) == tuple(args.split())
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,8 @@ def test_what_runs_no_container_is_left_as_it_is(command: str, args: str) -> Non
     [
         ("run --rm mcp/time", "/bin/docker rm --force --volumes abc"),
         ("run mcp/time", "/bin/docker rm --force abc"),
-        ("run --rm=false mcp/time --rm", "/bin/docker rm --force abc"),
+        ("run --rm=false mcp/time", "/bin/docker rm --force abc"),
+        ("run --rm=true mcp/time", "/bin/docker rm --force --volumes abc"),
         ("--context far container run mcp/time", "/bin/docker --context far rm --force abc"),
     ],
 )
@@ -100,7 +100,7 @@ def test_what_is_written_down_has_no_secret_and_nothing_to_run() -> None:
 
 
 def test_another_engine_is_told_from_the_same_one() -> None:
-    """Law 8: one that never had the container says that there is none, and would be believed."""
+    """Law 8: an engine that never had the container says that it does not exist, and would be believed."""
     places = [
         where_of(["--context", "a"], {}),
         where_of(["--context", "b"], {}),

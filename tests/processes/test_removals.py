@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.config.schema import ServerConfig
 from broker.processes.container_options import ContainerNote, where_of
-from broker.processes.containers import Removal, UnknownEngine, removal_of, told
+from broker.processes.containers import Removal, UnknownEngine, containerised, removal_of
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher
 from broker.processes.program import SpawnError
@@ -39,7 +39,7 @@ def server(*args: str, command: str = "docker", **env: str) -> ServerConfig:
 
 def written(config: ServerConfig, environ: dict[str, str], cidfile: Path) -> ContainerNote:
     """What a broker with this config writes down of it."""
-    container, _ = told(config, f"/opt/{config.command}", cidfile.parent, cidfile)
+    container, _ = containerised(config, f"/opt/{config.command}", cidfile.parent, cidfile)
     assert container is not None
     return container.noted({**environ, **config.env})
 
