@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from broker.core.mcp.methods import METHODS, Era, Route
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import TABLE, Event, Lifecycle, State
+from broker.upstream.control import TABLE as CONTROL
+from broker.upstream.control import Phase
 from docs.blocks.markdown import DOCS, TEXTS, Block, Language, code, sentence, table
 
 ROOT = DOCS.parent
@@ -91,6 +93,20 @@ def lifecycle(_: Language) -> str:
         for (before, after), events in edges.items()
     ]
     return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> stopped", *lines, "```"])
+
+
+def control(_: Language) -> str:
+    """Return the phases of the arbiter, and the wishes that lead from one to the next."""
+    edges: dict[tuple[Phase, Phase], list[str]] = {}
+    for phase, wishes in CONTROL.items():
+        for wish, (after, _step) in wishes.items():
+            if after is not phase:
+                edges.setdefault((phase, after), []).append(wish.value)
+    lines = [
+        f"    {before.value} --> {after.value} : {' / '.join(wishes)}"
+        for (before, after), wishes in edges.items()
+    ]
+    return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> settled", *lines, "```"])
 
 
 def lifecycle_table(language: Language) -> str:
