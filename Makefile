@@ -88,7 +88,7 @@ node:
 	fi
 
 $(NODE): tests/node/package.json tests/node/package-lock.json
-	@echo "Installing server-everything into tests/node"
+	@echo "Installing server-everything and the conformance suite into tests/node"
 	@cd tests/node && npm ci --ignore-scripts --loglevel=error
 	@touch $@
 
