@@ -118,7 +118,7 @@ async def serve(
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
-    hub = Hub(config, engine)
+    hub = Hub(config, engine, trio.lowlevel.current_clock().current_time)
     mask_by(engine.mask)
     file = SocketFile(address) if address.is_file else None
 

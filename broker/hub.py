@@ -111,6 +111,8 @@ class Hub:
         self._transport: Transport | None = None
         self._manage: Callable[[Manage], None] | None = None
         self._alarm = trio.CancelScope()
+        self._now = -math.inf
+        """The time of the last step."""
         self._look_at = -math.inf
         self._unwritten: dict[str, list[bytes]] = {}
         self._watching = trio.lowlevel.ParkingLot()
@@ -132,7 +134,7 @@ class Hub:
         self, event: Callable[[Unpack[Arguments], float], object], *arguments: Unpack[Arguments]
     ) -> None:
         """Tell a part of the engine of one event of several, and run the effects. `settle` must follow."""
-        now = self._clock()
+        self._now = now = self._clock()
         event(*arguments, now)
         broken = []
         for effect in self.engine.finish(now):
@@ -187,9 +189,8 @@ class Hub:
 
     def _set_alarm(self) -> None:
         """Set the alarm. While messages pass it is put off: to be woken by it costs as much as a call."""
-        now = self._clock()
-        if now >= self._look_at and not self._pulsing:
-            self._alarm.deadline = self._look(now)
+        if self._now >= self._look_at and not self._pulsing:
+            self._alarm.deadline = self._look(self._now)
         else:
             due = self.engine.dispatch.table.next_deadline()
             latest = self._look_at + LATE_S / 2

@@ -44,7 +44,7 @@ class Outbox:
         """Return the message to send next, or `None` if there is none or no credit for it."""
         self._is_request = not self._others and self._under_way < self._window_bytes
         if self._is_request:
-            return next(iter(self._requests.values()), None)
+            return next(iter(self._requests.values())) if self._requests else None
         return self._others[0] if self._others else None
 
     def pop(self) -> None:
@@ -69,8 +69,8 @@ class Outbox:
 
     def add_request(self, id: int, frames: Frames) -> bool:
         """Queue the request of call `id` (from 1); return false if there is no room."""
-        size = sum(map(len, frames))
-        if self.requests >= MAX_MESSAGES or (self.requests and self.requests_bytes + size > MAX_BYTES):
+        size, waiting = sum(map(len, frames)), len(self._requests)
+        if waiting >= MAX_MESSAGES or (waiting and self.requests_bytes + size > MAX_BYTES):
             return False
         self.requests_bytes += size
         self._requests[id] = frames

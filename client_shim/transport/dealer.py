@@ -21,7 +21,6 @@ import zmq
 from client_shim import log
 from client_shim.errors import InvalidEndpoint
 from client_shim.protocol.events import Event
-from client_shim.protocol.outbox import Frames
 from client_shim.protocol.state import ClientState, Phase
 
 AT_MOST = 64
@@ -47,6 +46,7 @@ _LOSSES: dict[int, str] = {
 
 # As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
 _EVENTS, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.POLLOUT)
+_RCVMORE = int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
@@ -78,6 +78,7 @@ class Dealer:
         self._quiet = False
         """Whether there was nothing to read when that was tried last, and nothing was sent since."""
         self._socket = _dealer()
+        self._send_frame = super(zmq.Socket, self._socket).send  # without pyzmq's options, which cost a call
         self._monitor = _watch(self._socket)
         try:
             self._socket.connect(endpoint)
@@ -98,14 +99,17 @@ class Dealer:
     def receive(self) -> list[Event]:
         """Read at most `AT_MOST` messages and send what they ask for.
 
-        What arrived before a loss is read before the loss is told: a result on its way is not thrown away.
+        The monitor is only read when no message is there: its FD stays readable until then. What arrived
+        before a loss is read before the loss is told, so that a result on its way is not lost.
         """
-        self._read_monitor()
         events: list[Event] = []
         self._quiet = False
         for taken in range(AT_MOST):
             # Mostly there is one message. To look for a second costs a fifth of an empty `recv`.
             frames = None if taken == 1 and not _events(self._socket) & _POLLIN else self._next_frames()
+            if frames is None and taken == 0:
+                self._read_monitor()
+                frames = None if self._loss is None else self._next_frames()
             if frames is None:
                 self._quiet = True
                 if self._loss is not None:
@@ -116,10 +120,14 @@ class Dealer:
         return events
 
     def _next_frames(self) -> list[bytes] | None:
+        socket = self._socket
         try:
-            return self._socket.recv_multipart(_NOBLOCK)
+            frames = [socket.recv(_NOBLOCK)]
         except zmq.Again:
             return None
+        while socket.getsockopt(_RCVMORE):
+            frames.append(socket.recv(_NOBLOCK))
+        return frames
 
     def _take(self, frames: list[bytes]) -> list[Event]:
         """Pass a message on. A fault of this package's own ends the connection, and so every call of it: an
@@ -136,7 +144,9 @@ class Dealer:
         while (frames := self.state.next_message()) is not None:
             self._quiet = False
             try:
-                _send(self._socket, frames)
+                for frame in frames[:-1]:
+                    self._send_frame(frame, _SNDMORE)
+                self._send_frame(frames[-1], _NOBLOCK)
             except zmq.Again:
                 return
             self.state.sent()
@@ -175,13 +185,6 @@ class Dealer:
 
 def _events(socket: zmq.Socket[bytes]) -> int:
     return int(socket.getsockopt(_EVENTS))
-
-
-def _send(socket: zmq.Socket[bytes], frames: Frames) -> None:
-    *before, last = frames
-    for frame in before:
-        socket.send(frame, _SNDMORE)
-    socket.send(last, _NOBLOCK)
 
 
 def _dealer() -> zmq.Socket[bytes]:

@@ -30,6 +30,7 @@ def call(
     """A call on server "time"."""
     return Call(
         id=9,
+        channel_key=(b"a", 1),
         connection=b"a",
         channel=1,
         client_id=1,

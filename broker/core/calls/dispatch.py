@@ -14,6 +14,7 @@ from broker.base.text import clip
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
 from broker.core.calls import retry
+from broker.core.calls.queue import ChannelKey
 from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call, CallTable
 from broker.core.clients.connections import Body, Connection, Connections, Slot
@@ -67,10 +68,12 @@ class Dispatch:
         """Open a call, or say why not. `list_by`: it is for a list that is being read, until then."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
-        tried = server.may_be_tried(now)
-        if not server.opened and not tried and server.comes_too_late(now + timeout_s):
+        opened = server.opened
+        tried = not opened and server.may_be_tried(now)
+        if not opened and not tried and server.comes_too_late(now + timeout_s):
             return refusals.not_ready(server.name, server.lifecycle, now)
-        full = self._full(connection, request, params)
+        channel_key = (connection.key, request.channel)
+        full = self._full(channel_key, params)
         if full is not None:
             return full
         if tried:
@@ -78,6 +81,7 @@ class Dispatch:
         token = request.meta.get("progressToken") if request.meta else None
         call = Call(
             id=self.table.new_id(),
+            channel_key=channel_key,
             connection=connection.key,
             client_pid=connection.peer.pid,
             channel=request.channel,
@@ -98,7 +102,7 @@ class Dispatch:
         self.table.add(call)
         if list_by is not None:
             server.pending_lists.join(call, list_by)
-        elif server.opened and server.queue.enter():
+        elif opened and server.queue.enter():
             self._serve(server, call, now)
         else:
             server.queue.join(call)
@@ -130,11 +134,11 @@ class Dispatch:
                 self._list(call, listing, now)
                 yield
 
-    def _full(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
+    def _full(self, channel_key: ChannelKey, params: Params) -> Refusal | None:
         limits, table = self.limits, self.table
-        if table.count_of(connection.key, request.channel) >= limits.calls_per_channel:
+        if table.count_of_channel(channel_key) >= limits.calls_per_channel:
             return refusals.busy("calls_per_channel", limits.calls_per_channel)
-        if table.count_of(connection.key) >= limits.calls_per_connection:
+        if table.count_of_connection(channel_key[0]) >= limits.calls_per_connection:
             return refusals.busy("calls_per_connection", limits.calls_per_connection)
         if len(table) >= limits.calls:
             return refusals.busy("calls", limits.calls)
@@ -196,7 +200,7 @@ class Dispatch:
         else:
             server.calls += not call.deaths
             token = call.id if call.wants_progress else None
-            meta = client_meta(meta, token, server.link.era, server.link.client_info)
+            meta = client_meta(meta, token, server.catalogue.agreed.era, server.link.client_info)
             if meta and LOG_LEVEL in meta:
                 server.log_routing.begin(call)
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
@@ -210,7 +214,8 @@ class Dispatch:
         else:
             server.errors += 1
             self._end(call, wire.Error(call.channel, call.client_id), reply.error, now)
-        self.pump(server, now)
+        if server.queue.waiting:
+            self.pump(server, now)
 
     def progress(self, call: Call, body: bytes, now: float) -> None:
         """The server has come further: its client is told, after what it was told before."""
@@ -328,9 +333,10 @@ class Dispatch:
 
 def _outcome(ending: wire.Message | None) -> str:
     """`result`, `error` of the server, `dropped` where nobody waits any more, or the code of a refusal."""
-    if isinstance(ending, wire.Fault):
-        return ending.code
-    return "dropped" if ending is None else type(ending).__name__.lower()
+    return ending.code if isinstance(ending, wire.Fault) else _OUTCOMES[type(ending)]
+
+
+_OUTCOMES = {wire.Result: "result", wire.Error: "error", type(None): "dropped"}
 
 
 def fault(channel: int, id: int, refusal: Refusal, mask: Callable[[str], str]) -> wire.Fault:

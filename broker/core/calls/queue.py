@@ -59,22 +59,22 @@ class FairQueue:
 
     def join(self, call: Call) -> None:
         """Put a call at the end of its channel's lane."""
-        lane = self._lanes.get(call.lane)
+        lane = self._lanes.get(call.channel_key)
         if lane is None:
-            lane = self._lanes[call.lane] = OrderedDict()
-            self._new[call.lane] = None
+            lane = self._lanes[call.channel_key] = OrderedDict()
+            self._new[call.channel_key] = None
         lane[call.id] = call
         self.waiting += 1
 
     def rejoin(self, call: Call) -> None:
         """A call that ran is to be sent again, under its new id: its turn is before all others'."""
-        lane = self._lanes.setdefault(call.lane, OrderedDict())
+        lane = self._lanes.setdefault(call.channel_key, OrderedDict())
         lane[call.id] = call
         lane.move_to_end(call.id, last=False)
-        self._new.pop(call.lane, None)
-        self._served.pop(call.lane, None)
-        self._round[call.lane] = None
-        self._round.move_to_end(call.lane, last=False)
+        self._new.pop(call.channel_key, None)
+        self._served.pop(call.channel_key, None)
+        self._round[call.channel_key] = None
+        self._round.move_to_end(call.channel_key, last=False)
         self.running -= 1
         self.waiting += 1
 
@@ -102,13 +102,13 @@ class FairQueue:
         if call.sent:
             self.running -= 1
             return
-        lane = self._lanes[call.lane]
+        lane = self._lanes[call.channel_key]
         del lane[call.id]
         self.waiting -= 1
         if not lane:
-            del self._lanes[call.lane]
+            del self._lanes[call.channel_key]
             for order in (self._round, self._new, self._served):
-                order.pop(call.lane, None)
+                order.pop(call.channel_key, None)
 
     def stand_aside(self) -> None:
         """A call that had its turn waits for something else than the server."""

@@ -31,6 +31,7 @@ class Call(Struct, eq=False):
     """
 
     id: int
+    channel_key: tuple[bytes, int]
     connection: bytes
     channel: int
     client_id: int
@@ -54,11 +55,6 @@ class Call(Struct, eq=False):
     deaths: int = 0
     death: str = ""
     orphaned: bool = False
-
-    @property
-    def lane(self) -> tuple[bytes, int]:
-        """The channel it came from."""
-        return (self.connection, self.channel)
 
     @property
     def given_s(self) -> float:
@@ -98,7 +94,7 @@ class CallTable:
         """Open a call. Its client id must not be open on that connection."""
         self._calls[call.id] = call
         self._by_client.setdefault(call.connection, {})[call.client_id] = call
-        self._per_channel[call.lane] = self._per_channel.get(call.lane, 0) + 1
+        self._per_channel[call.channel_key] = self._per_channel.get(call.channel_key, 0) + 1
         self.body_bytes += len(call.body)
         self._watch(call)
 
@@ -126,11 +122,11 @@ class CallTable:
         del mine[call.client_id]
         if not mine:
             del self._by_client[call.connection]
-        left = self._per_channel[call.lane] - 1
+        left = self._per_channel[call.channel_key] - 1
         if left:
-            self._per_channel[call.lane] = left
+            self._per_channel[call.channel_key] = left
         else:
-            del self._per_channel[call.lane]
+            del self._per_channel[call.channel_key]
 
     def by_id(self, id: object) -> Call | None:
         """The open call that a server's reply or progress names, if it names one."""
@@ -149,11 +145,13 @@ class CallTable:
         """The open calls on a server, sent or waiting."""
         return [call for call in self._calls.values() if call.server == server]
 
-    def count_of(self, connection: bytes, channel: int | None = None) -> int:
-        """How many calls a connection, or one of its channels, has open."""
-        if channel is None:
-            return len(self._by_client.get(connection, ()))
-        return self._per_channel.get((connection, channel), 0)
+    def count_of_connection(self, connection: bytes) -> int:
+        """Return how many calls a connection has open."""
+        return len(self._by_client.get(connection, ()))
+
+    def count_of_channel(self, channel_key: tuple[bytes, int]) -> int:
+        """Return how many calls a channel has open."""
+        return self._per_channel.get(channel_key, 0)
 
     def extend(self, call: Call, now: float) -> None:
         """Progress was made: the call's time starts anew, up to a limit."""

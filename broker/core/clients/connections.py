@@ -7,6 +7,7 @@ messages wait in the connection's outbox; above the outbox's limit the connectio
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from enum import Enum
 
 import msgspec
@@ -88,6 +89,8 @@ class Connections:
         """After so much it is time to give credit."""
         self._outbox_bytes = outbox_bytes
         self._by_key: dict[bytes, Connection] = {}
+        self.get: Callable[[bytes], Connection | None] = self._by_key.get
+        """Returns the connection with this key, if it has said hello and has not ended."""
         self.overflowing: list[Connection] = []
         """Connections whose clients do not read; `finish` of the engine has them closed."""
 
@@ -102,10 +105,6 @@ class Connections:
     def all(self) -> list[Connection]:
         """Every connection."""
         return list(self._by_key.values())
-
-    def get(self, key: bytes) -> Connection | None:
-        """The connection with this key, if it has said hello and not ended."""
-        return self._by_key.get(key)
 
     def open(self, key: bytes, name: str, peer: Peer, now: float) -> Connection:
         """A client said hello."""

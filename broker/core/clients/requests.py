@@ -89,17 +89,14 @@ class Clients:
         except wire.WireError as error:
             self._refuse_frame(key, error.code, str(error), error.channel, error.id, now)
             return
-        if connection is not None:
-            self._from_client(connection, message, body, now)
-        elif isinstance(message, wire.Hello):
-            self._hello(key, peer, message, now)
-        elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self._flow.came_to_nothing("late.frame", key, now)  # of one that was closed: it wants nothing
-        else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
-            text = f"{type(message).__name__.lower()} before hello"
-            self._refuse_frame(
-                key, Code.HELLO_FIRST, text, message.channel, message.id, now, is_late=self.closing
-            )
+        if connection is None:
+            self._from_stranger(key, peer, message, now)
+        elif isinstance(message, wire.Request):
+            refusal = self._request(connection, message, body, now)
+            if refusal is not None:
+                self._refuse(key, message.channel, message.id, refusal, now)
+        else:
+            self._from_client(connection, message, now)
 
     def refill(self, key: bytes, _: float) -> None:
         """Nothing is left to be read of a connection that had used up its credit."""
@@ -122,6 +119,17 @@ class Clients:
         self._flow.size = 0
         self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
 
+    def _from_stranger(self, key: bytes, peer: Peer, message: wire.Message, now: float) -> None:
+        if isinstance(message, wire.Hello):
+            self._hello(key, peer, message, now)
+        elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
+            self._flow.came_to_nothing("late.frame", key, now)  # its connection was closed: it wants nothing
+        else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
+            text = f"{type(message).__name__.lower()} before hello"
+            self._refuse_frame(
+                key, Code.HELLO_FIRST, text, message.channel, message.id, now, is_late=self.closing
+            )
+
     def _hello(self, key: bytes, peer: Peer, hello: wire.Hello, now: float) -> None:
         if wire.VERSION not in hello.versions:
             theirs = ", ".join(str(version) for version in hello.versions if type(version) is int)
@@ -143,14 +151,8 @@ class Clients:
             self._post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
             self._effects.log(Level.DEBUG, "client.connected", client=shown, pid=peer.pid, uid=peer.uid)
 
-    def _from_client(
-        self, connection: Connection, message: wire.Message, body: bytes | None, now: float
-    ) -> None:
-        if isinstance(message, wire.Request):
-            refusal = self._request(connection, message, body, now)
-            if refusal is not None:
-                self._refuse(connection.key, message.channel, message.id, refusal, now)
-        elif isinstance(message, wire.Credit):
+    def _from_client(self, connection: Connection, message: wire.Message, now: float) -> None:
+        if isinstance(message, wire.Credit):
             self._credit(connection, message, now)
         elif isinstance(message, wire.Cancel):
             call = self._dispatch.table.by_client(connection.key, message.id)
@@ -190,7 +192,7 @@ class Clients:
         key = connection.key
         if request.id == 0 or request.channel == 0:
             return refusals.protocol(Code.MALFORMED, "a request needs a channel and an id from 1 up")
-        if self._is_open(key, request.id):
+        if request.id <= connection.last_id and self._is_open(key, request.id):
             text = f"request {request.id} is still open on this connection"
             self._refuse_frame(key, Code.DUPLICATE_ID, text, request.channel, request.id, now)
             return None
@@ -202,7 +204,8 @@ class Clients:
             return refusals.too_large(len(body), self.limits.max_message_bytes)
         try:
             params = jsonrpc.check_params(body)
-            jsonrpc.check_meta(request.meta)
+            if request.meta is not None:
+                jsonrpc.check_meta(request.meta)
         except BodyError as error:
             return refusals.invalid_body(error.code, str(error))
         connection.calls += 1
@@ -223,19 +226,20 @@ class Clients:
     def _route(
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
-        server = self._table.get(names.normal(request.service))
+        server = self._table.get(request.service) or self._table.get(names.normal(request.service))
         if server is None:
             return refusals.unknown_server(request.service, self._registry.names)
         if server.withdrawn:
             return refusals.removed(server.name)
         if not server.config.runs:
             return refusals.does_not_run(server.config)
-        rule = rule_for(request.method, server.era, server.config.allow_methods)
+        era = server.era
+        rule = rule_for(request.method, era, server.config.allow_methods)
         if rule is None:
             return refusals.unknown_method(server.name, request.method)
         if rule.route is Route.NOBODY:
             return refusals.refused_method(server.name, request.method, rule.why)
-        if params.is_task and request.method == "tools/call" and server.era is Era.LEGACY:
+        if params.is_task and request.method == "tools/call" and era is Era.LEGACY:
             return refusals.refused_method(server.name, "tools/call", NO_TASKS)
         if rule.route is Route.CATALOGUE and params.has_cursor:
             return refusals.invalid_params(request.method)

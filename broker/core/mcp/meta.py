@@ -37,6 +37,8 @@ def client_meta(
         client_info: what the broker calls itself, for clients that do not say who they are.
     """
     modern = era is Era.MODERN
+    if not (given or modern) and token is None:
+        return None
     dropped = _RESERVED if modern else _RESERVED | _MODERN_ONLY
     meta = {key: value for key, value in given.items() if key not in dropped} if given else {}
     if modern:

@@ -132,8 +132,9 @@ class Server:
 
     def leave(self, call: Call) -> None:
         """A call has ended: wherever it stood, it stands there no longer."""
-        self.log_routing.end(call)
-        if not self.pending_lists.leave(call):
+        if call.sent:
+            self.log_routing.end(call)
+        if call.sent or not self.pending_lists.leave(call):
             self.queue.leave(call)
 
     def give_up(self, call: Call, now: float) -> None:

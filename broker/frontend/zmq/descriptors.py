@@ -27,7 +27,9 @@ class Descriptors:
 
     def __init__(self) -> None:
         self.lost: deque[bytes] = deque()
-        self._known: dict[bytes, tuple[int, Peer]] = {}
+        self.peers: dict[bytes, Peer] = {}
+        """The client process of each connection that has sent a message."""
+        self._descriptor_of: dict[bytes, int] = {}
         self._key_at: dict[int, bytes | None] = {}
         self._over: dict[bytes, None] = {}
 
@@ -35,15 +37,9 @@ class Descriptors:
         """How many descriptors are in use, also of those that have said nothing yet."""
         return len(self._key_at)
 
-    def peer_of(self, key: bytes) -> Peer | None:
-        """Who is at the other end of this connection; `None` where it is not known."""
-        known = self._known.get(key)
-        return None if known is None else known[1]
-
     def descriptor_of(self, key: bytes) -> int | None:
-        """What this connection sits on; `None` where it is not known."""
-        known = self._known.get(key)
-        return None if known is None else known[0]
+        """Return the descriptor of this connection, or `None` if it is not known."""
+        return self._descriptor_of.get(key)
 
     def accepted(self, fd: int) -> None:
         """The monitor says that there is one on this descriptor; if there was another, it has ended."""
@@ -78,13 +74,14 @@ class Descriptors:
     def greet(self, key: bytes, fd: int, peer: Peer) -> None:
         """A connection that was admitted is known from now on."""
         self._key_at[fd] = key
-        self._known[key] = (fd, peer)
+        self._descriptor_of[key], self.peers[key] = fd, peer
 
     def forget(self, key: bytes) -> None:
         """The broker is done with this connection; its next message would be a first one."""
-        known = self._known.pop(key, None)
-        if known is not None and self._key_at.get(known[0]) == key:
-            self._key_at[known[0]] = None
+        self.peers.pop(key, None)
+        fd = self._descriptor_of.pop(key, None)
+        if fd is not None and self._key_at.get(fd) == key:
+            self._key_at[fd] = None
 
     def end(self, key: bytes) -> None:
         """The same, and what is still to be read of it is late."""

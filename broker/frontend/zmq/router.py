@@ -36,7 +36,6 @@ RECEIVE_HWM = 8
 is large; of another one all may be, until it is cut off."""
 
 _ZERO_COPY_BYTES = 65_536
-_FRAMES = 3
 # As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -64,6 +63,7 @@ class Endpoint:
         self._router = self._context.socket(zmq.ROUTER)
         _configure(self._router, limits)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._send_frame = super(zmq.Socket, self._router).send  # without pyzmq's options, which cost a call
         self._descriptors = Descriptors()
         self._telling = False
         self._rounds = Rounds()
@@ -178,12 +178,16 @@ class Endpoint:
             trio.lowlevel.notify_closing(self._fd)
 
     def _receive(self, key: bytes) -> None:
-        peer = self._descriptors.peer_of(key)
-        if peer is not None:
-            self._pass_on(key, peer, self._frames_after(self._router.recv(_NOBLOCK)))
-            return
+        peer = self._descriptors.peers.get(key)
+        if peer is None:
+            self._receive_first(key)
+        else:
+            self._pass_on(key, peer, self._router.recv(_NOBLOCK), *self._read_body())
+
+    def _receive_first(self, key: bytes) -> None:
         first = self._router.recv(_NOBLOCK, copy=False)
-        frames, fd = self._frames_after(first.bytes), _descriptor(first)
+        body, has_more = self._read_body()
+        fd = _descriptor(first)
         peer = self._greet(key, fd, first)
         if not is_routers_own(key):
             self._malformed(key, "a client must not set a routing id, the broker gives it one")
@@ -192,23 +196,23 @@ class Endpoint:
         elif peer is None:
             self._hub.engine.counters.add("late.frame")  # its connection had broken before
         else:
-            self._pass_on(key, peer, frames)
+            self._pass_on(key, peer, first.bytes, body, has_more)
 
-    def _frames_after(self, first: bytes) -> list[bytes]:
-        """A message's frames, but no more of them than tell that there are too many."""
-        frames = [first]
+    def _read_body(self) -> tuple[bytes | None, bool]:
+        """Return the second frame, if there is one, and whether further frames came, which are dropped."""
+        if not self._router.getsockopt(_RCVMORE):
+            return None, False
+        body, has_more = self._router.recv(_NOBLOCK), False
         while self._router.getsockopt(_RCVMORE):
-            frame = self._router.recv(_NOBLOCK)
-            if len(frames) < _FRAMES:
-                frames.append(frame)
-        return frames
+            self._router.recv(_NOBLOCK)
+            has_more = True
+        return body, has_more
 
-    def _pass_on(self, key: bytes, peer: Peer, frames: list[bytes]) -> None:
-        if len(frames) >= _FRAMES:
+    def _pass_on(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, has_more: bool) -> None:
+        if has_more:
             self._malformed(key, "a message has one frame or two, and this one has more")
         else:
-            body = frames[1] if len(frames) > 1 else None
-            self._hub.step(self._clients.received, key, peer, frames[0], body)
+            self._hub.step(self._clients.received, key, peer, header, body)
 
     def _malformed(self, key: bytes, why: str) -> None:
         self._hub.run(self._clients.malformed, key, why)
@@ -229,7 +233,22 @@ class Endpoint:
     def send(self, post: Send) -> bool:
         """Send a message; False where its connection is gone. `settle` must follow the last of several."""
         self._quiet = False
-        return _send(self._router, post)
+        send_frame = self._send_frame
+        try:
+            send_frame(post.connection, _SNDMORE)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            return False
+        if post.body is None:
+            send_frame(post.header, _NOBLOCK)
+        else:
+            send_frame(post.header, _SNDMORE)
+            if _size(post.body) < _ZERO_COPY_BYTES:
+                send_frame(post.body, _NOBLOCK)
+            else:
+                send_frame(post.body, _NOBLOCK, copy=False)
+        return True
 
     def settle(self) -> None:
         """Wake the task that waits where a send took the edge that it waits for."""
@@ -317,21 +336,6 @@ class Endpoint:
                 self._hub.run(self._clients.lost, key)
         finally:
             self._telling = False
-
-
-def _send(router: zmq.SyncSocket, post: Send) -> bool:
-    try:
-        router.send(post.connection, _SNDMORE)
-    except zmq.ZMQError as error:
-        if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-            raise
-        return False
-    if post.body is None:
-        router.send(post.header, _NOBLOCK)
-    else:
-        router.send(post.header, _SNDMORE)
-        router.send(post.body, _NOBLOCK, copy=_size(post.body) < _ZERO_COPY_BYTES)
-    return True
 
 
 def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:

@@ -16,6 +16,7 @@ def call(id: int, channel: int = 1, connection: bytes = b"a") -> Call:
     """A call that waits."""
     return Call(
         id=id,
+        channel_key=(connection, channel),
         connection=connection,
         channel=channel,
         client_id=id,
@@ -164,12 +165,12 @@ def test_nobody_has_three_turns_while_another_waits_for_one(
             line.leave(running.pop(0))
         for sent in send(line):
             running.append(sent)
-            del turns[sent.lane]
-            if sent.lane in line._lanes:
-                turns[sent.lane] = []
+            del turns[sent.channel_key]
+            if sent.channel_key in line._lanes:
+                turns[sent.channel_key] = []
             for lane_that_waits, since in turns.items():
-                since += [sent.lane] if lane_that_waits != sent.lane else []
-                assert since.count(sent.lane) <= 2
+                since += [sent.channel_key] if lane_that_waits != sent.channel_key else []
+                assert since.count(sent.channel_key) <= 2
     assert not turns
 
 
@@ -236,7 +237,9 @@ class AnyLine(RuleBasedStateMachine):
         following = self.queue.next()
         assert (following is None) is (not self.waiting or len(self.running) == 3 or self.queue.held)
         if following is not None:
-            assert following is next(other for other in self.waiting if other.lane == following.lane)
+            assert following is next(
+                other for other in self.waiting if other.channel_key == following.channel_key
+            )
             self.waiting.remove(following)
             following.sent = True
             self.running.append(following)
@@ -266,7 +269,7 @@ class AnyLine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost(self) -> None:
         assert (self.queue.waiting, self.queue.running) == (len(self.waiting), len(self.running))
-        assert set(self.queue._lanes) == {waiting.lane for waiting in self.waiting}
+        assert set(self.queue._lanes) == {waiting.channel_key for waiting in self.waiting}
 
 
 TestAnyLine = AnyLine.TestCase

@@ -23,6 +23,7 @@ def add(
     """A call that was opened."""
     call = Call(
         id=table.new_id(),
+        channel_key=(connection, channel),
         connection=connection,
         channel=channel,
         client_id=client_id,
@@ -109,7 +110,8 @@ def test_the_calls_of_a_client_and_of_its_channel() -> None:
     assert table.of_client(b"a") == [one, two]
     assert table.of_client(b"a", 2) == [two]
     assert table.of_client(b"x") == []
-    assert (table.count_of(b"a"), table.count_of(b"a", 1), table.count_of(b"a", 9)) == (2, 1, 0)
+    assert table.count_of_connection(b"a") == 2
+    assert (table.count_of_channel((b"a", 1)), table.count_of_channel((b"a", 9))) == (1, 0)
 
 
 def test_expired_gives_calls_in_the_order_of_their_deadlines() -> None:
@@ -240,9 +242,11 @@ class AnyTable(RuleBasedStateMachine):
         for connection in (b"a", b"b"):
             mine = [call for call in calls if call.connection == connection]
             assert sorted(table.of_client(connection), key=lambda call: call.id) == mine
-            assert table.count_of(connection) == len(mine)
+            assert table.count_of_connection(connection) == len(mine)
             for channel in (1, 2):
-                assert table.count_of(connection, channel) == len(table.of_client(connection, channel))
+                assert table.count_of_channel((connection, channel)) == len(
+                    table.of_client(connection, channel)
+                )
         for server in ("s", "t"):
             assert table.of_server(server) == [call for call in calls if call.server == server]
 

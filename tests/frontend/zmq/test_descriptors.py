@@ -31,10 +31,10 @@ def test_a_connection_is_known_until_its_descriptor_is_given_back() -> None:
     connections = Descriptors()
     connections.accepted(7)
     assert speaks(connections, 1, 7)
-    assert (connections.peer_of(key(1)), connections.descriptor_of(key(1))) == (PEER, 7)
+    assert (connections.peers.get(key(1)), connections.descriptor_of(key(1))) == (PEER, 7)
     connections.ended(7)
     assert list(connections.lost) == [key(1)]
-    assert connections.peer_of(key(1)) is None
+    assert connections.peers.get(key(1)) is None
     assert len(connections) == 0
     assert not speaks(connections, 1, 7)
 
@@ -98,7 +98,7 @@ def test_each_that_was_known_is_lost_once_and_nothing_is_left(steps: list[tuple[
             number += 1
             connections.accepted(fd)
             at[fd] = number
-        elif what == "speaks" and fd in at and connections.peer_of(key(at[fd])) is None:
+        elif what == "speaks" and fd in at and key(at[fd]) not in connections.peers:
             if speaks(connections, at[fd], fd):
                 told.append(at[fd])
         elif what == "ended":
