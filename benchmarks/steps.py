@@ -127,7 +127,7 @@ class Stage:
         config = load({"servers": {_SERVER: {"command": _SERVER}}}, {})
         lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
         self.engine = Engine(config, lifecycles, instance="1" * 16, version="1", least=Level.INFO)
-        self.hub, self.server = Hub(config, self.engine, trio.lowlevel.current_clock().current_time), Server()
+        self.hub, self.server = Hub(self.engine, trio.lowlevel.current_clock().current_time), Server()
         self.router = Endpoint(endpoint, config.limits, self.hub)
         self.hub.attach(self.router, lambda _: None)
         pipes = self.server.stdin, self.server.stdout

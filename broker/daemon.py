@@ -31,7 +31,8 @@ from broker.frontend.address import Address, address_of, claim, set_permissions
 from broker.frontend.socket_file import SocketFile
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.management.commands import Context, manage
+from broker.management.commands import manage
+from broker.management.context import Context
 from broker.management.reload import Reloader, tell_faults
 from broker.processes import containers
 from broker.processes.cgroup import Delegation, delegation
@@ -118,7 +119,7 @@ async def serve(
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
-    hub = Hub(config, engine, trio.lowlevel.current_clock().current_time)
+    hub = Hub(engine, trio.lowlevel.current_clock().current_time)
     mask_by(engine.mask)
     file = SocketFile(address) if address.is_file else None
 
@@ -157,7 +158,7 @@ async def serve(
                     break
                 nursery.start_soon(reloader.hangup)
             logger.info("broker.ending", extra={"signal": signal.Signals(number).name})
-            manager.stopping(_longest_end(hub.config))
+            manager.stopping(_longest_end(hub.engine.config))
             nursery.start_soon(_be_patient, signals)
             await _end(hub, supervisors)
             nursery.cancel_scope.cancel()
@@ -178,7 +179,7 @@ def _listening(address: Address, config: Config, hub: Hub, file: SocketFile | No
 
 def _listen_again(transport: Endpoint, address: Address, file: SocketFile, hub: Hub) -> None:
     transport.listen(file.make())
-    set_permissions(address, hub.config.broker)
+    set_permissions(address, hub.engine.config.broker)
 
 
 async def _look_after(*looks: Callable[[], None]) -> None:
@@ -219,7 +220,7 @@ def _longest_end(config: Config) -> float:
 
 async def _end(hub: Hub, supervisors: Supervisors) -> None:
     """Calls first, then connections, then servers: nobody loses what could still be had."""
-    drain_s = hub.config.limits.drain_sec
+    drain_s = hub.engine.config.limits.drain_sec
     left = await hub.drain(drain_s)
     if left:
         logger.warning("broker.calls_cut", extra={"calls": left, "after_s": drain_s})

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from broker.config.schema import Config
 from broker.core.clients.connections import CloseReason, Send
 from broker.core.effects import (
     Closed,
@@ -94,15 +93,11 @@ class Hub:
     """Calls the parts of one engine and runs their effects.
 
     Args:
-        config: the current config; a reload replaces it as a whole.
         engine: the core; nobody else calls its parts.
         clock: seconds that only go forward.
     """
 
-    def __init__(
-        self, config: Config, engine: Engine, clock: Callable[[], float] = trio.current_time
-    ) -> None:
-        self.config = config
+    def __init__(self, engine: Engine, clock: Callable[[], float] = trio.current_time) -> None:
         self.engine = engine
         self.upstreams: dict[str, Upstream] = {}
         self.on_move: Callable[[], None] = lambda: None

@@ -14,7 +14,7 @@ from broker.base.backlog import Backlog
 from broker.base.metrics import Counters
 from broker.base.rate_limit import soonest
 from broker.base.secrets import Secrets
-from broker.config.schema import Config, LimitsConfig
+from broker.config.schema import Config
 from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.endings import Endings
@@ -32,7 +32,7 @@ class Engine:
     """All parts of one broker's core.
 
     Args:
-        config: what the broker was started with.
+        config: the current config. A reload replaces it whole (`configure`); nobody else keeps a copy.
         lifecycles: the automaton of each configured server; the engine only reads its state.
         instance: the id of this broker process, new at every start.
         version: the broker's version, which clients and servers are told.
@@ -49,6 +49,7 @@ class Engine:
         least: int = Level.DEBUG,
     ) -> None:
         self.instance = instance
+        self.config = config
         limits = config.limits
         self.servers = {
             name: Server(config.servers[name], lifecycles[name]) for name in sorted(config.servers)
@@ -111,9 +112,16 @@ class Engine:
         """Whether every request has ended, and every answer has left for its client."""
         return not self.under_way and not self.connections.is_waiting
 
-    def adjust(self, limits: LimitsConfig) -> None:
-        """Use these limits, except for those that clients were told in the welcome."""
-        self.clients.limits = self.dispatch.limits = limits
+    def configure(self, config: Config) -> None:
+        """Replace the config. Its limits hold at once, except for those that clients were told in the
+        welcome.
+
+        Each server gets its table here, and nowhere else; `registry.retune` does what follows from that.
+        """
+        self.config = config
+        self.clients.limits = self.dispatch.limits = config.limits
+        for name in self.servers.keys() & config.servers.keys():
+            self.servers[name].configure(config.servers[name])
 
     def wake_at(self) -> float | None:
         """Return when `tick` is due next, or `None` if nothing is due."""

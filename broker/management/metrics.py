@@ -20,7 +20,7 @@ from broker import __version__
 from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import DISABLED, MISCONFIGURED, Server
-from broker.management.commands import Context
+from broker.management.context import Context
 from broker.processes.trees import Tree
 
 STATES = (*(state.value for state in State), DISABLED, MISCONFIGURED)

@@ -19,7 +19,7 @@ import trio
 from broker.config.schema import BrokerConfig
 from broker.frontend.address import Address, folder_for, set_permissions
 from broker.frontend.socket_file import SocketFile
-from broker.management.commands import Context
+from broker.management.context import Context
 from broker.management.metrics import render
 from broker.service.claims import ClaimError
 

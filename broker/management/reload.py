@@ -27,7 +27,7 @@ from broker.config.diff import (
     plan,
 )
 from broker.config.loading import ConfigError, Problem
-from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.config.schema import BrokerConfig, Config, ServerConfig
 from broker.core import refusals
 from broker.core.refusals import Refusal
 from broker.core.servers.lifecycle import State
@@ -143,13 +143,14 @@ class Reloader:
             new = await self._read()
             if self._hub.engine.clients.closing:
                 return refusals.shutting_down()
-            made = plan(self._hub.config, new)
-            self._adjust(made)
+            made = plan(self._hub.engine.config, new)
+            self._open_socket(made)
         except ConfigError as error:
             return ReloadOutcome(by, problems=tuple(map(str, error.problems)))
         except ClaimError as error:
             return ReloadOutcome(by, problems=(str(error),))
-        self._hub.config = made.config
+        self._hub.engine.configure(made.config)
+        self._supervisors.adjust(made.config.limits)
         tell_faults(made.config)
         self.loaded_at = trio.current_time()
         self.restart_needed = made.pending
@@ -168,15 +169,10 @@ class Reloader:
         problem = f"it could not be read within {READ_S:g} s"
         raise ConfigError([Problem(str(self._path), problem, "see to the file system that it is on")])
 
-    def _adjust(self, made: ReloadPlan) -> None:
-        """What may still fail comes first, so that nothing has changed where it does."""
-        steps = {step.section: step.value for step in made.steps if isinstance(step, Adjust)}
-        access, limits = steps.get("broker"), steps.get("limits")
-        if isinstance(access, BrokerConfig):
-            self._set_permissions(access)
-        if isinstance(limits, LimitsConfig):
-            self._hub.engine.adjust(limits)
-            self._supervisors.adjust(limits)
+    def _open_socket(self, made: ReloadPlan) -> None:
+        """Set the permissions of the socket. It comes first because it may fail: then nothing has changed."""
+        if any(isinstance(step, Adjust) and step.section == "broker" for step in made.steps):
+            self._set_permissions(made.config.broker)
 
     async def _carry_out(self, made: ReloadPlan, by: str) -> ReloadOutcome:
         done = [_done(made.config.servers[name], "unchanged") for name in made.unchanged]
@@ -204,10 +200,10 @@ class Reloader:
         """The steps that end no process are taken at once, so that none is left when the broker is to end."""
         server = step.server
         if isinstance(step, KeepRunning):
-            self._hub.run(self._registry.retune, server)
+            self._hub.run(self._registry.retune, server.name)
             return _done(server, "kept")
         if isinstance(step, Retune):
-            self._retune(server)
+            self._retune(server.name)
             if server.name in self._supervisors:
                 self._supervisors.begin(Wish.RETRY, server.name)
             return _done(server, "retuned" if step.keys else "unchanged", step.keys)
@@ -225,10 +221,10 @@ class Reloader:
         if server.runs:
             self._supervisors.add(server.name)
 
-    def _retune(self, server: ServerConfig, *, renewed: bool = False) -> None:
-        self._hub.run(self._registry.renew if renewed else self._registry.retune, server)
-        if server.name in self._supervisors:
-            self._supervisors[server.name].retune()
+    def _retune(self, name: str, *, renewed: bool = False) -> None:
+        self._hub.run(self._registry.renew if renewed else self._registry.retune, name)
+        if name in self._supervisors:
+            self._supervisors[name].retune()
 
     async def _end(self, step: Remove | SwitchOff | Replace) -> ServerOutcome:
         """The steps that end a process give its calls the time that there is."""
@@ -237,7 +233,7 @@ class Reloader:
         if isinstance(step, Remove):
             self._hub.run(self._registry.withdraw, step.name)
             return ServerOutcome(step.name, "removed", cut=await self._let_go(step.name))
-        self._hub.run(self._registry.retune, step.server)
+        self._hub.run(self._registry.retune, step.server.name)
         cut = await self._let_go(step.server.name)
         self._add(step.server)
         return ServerOutcome(step.server.name, "disabled", cut=cut)
@@ -257,7 +253,7 @@ class Reloader:
         name = step.server.name
         server = self._hub.engine.servers[name]
         lost = server.lost
-        self._retune(step.server, renewed=True)
+        self._retune(name, renewed=True)
         await self._supervisors.carry_out(Wish.REPLACE, name)
         what = "changed" if server.lifecycle.state is State.STOPPED else "restarted"
         return ServerOutcome(name, what, step.keys, server.lost - lost)

@@ -26,7 +26,7 @@ class Supervisors(Mapping[str, Supervisor]):
         self._hub = hub
         self._launcher = launcher
         self._nursery = nursery
-        self._starts = trio.CapacityLimiter(hub.config.limits.starts_at_once)
+        self._starts = trio.CapacityLimiter(hub.engine.config.limits.starts_at_once)
         self._controlled: dict[str, _Controlled] = {}
 
     def __getitem__(self, name: str) -> Supervisor:
@@ -133,7 +133,7 @@ class _Controlled:
         """Give its calls the time that there is, then end it. The scope is cancelled if that is overtaken."""
         if not scope.cancel_called:
             with scope:
-                await self._hub.drain_server(self.supervisor.name, self._hub.config.limits.drain_sec)
+                await self._hub.drain_server(self.supervisor.name, self._hub.engine.config.limits.drain_sec)
         if not scope.cancel_called:
             self.control.on(Wish.DRAINED)
             await self._end()

@@ -44,10 +44,10 @@ class Reloads:
         world = self.world
         named = {name: {"command": "x", **table} for name, table in tables.items()}
         made = plan(world.config, load({"servers": named, "limits": limits}, {}, leave_out=True))
+        world.engine.configure(made.config)
         for step in made.steps:
             if isinstance(step, Adjust):
                 assert step.section == "limits"
-                world.engine.adjust(made.config.limits)
                 world.config = applied(world.config, step)
             elif isinstance(step, (Remove, SwitchOff, Replace)):
                 self._begin_to_end(step)
@@ -57,7 +57,7 @@ class Reloads:
     def _begin(self, step: Add | SwitchOn | Retune | KeepRunning) -> None:
         world, server = self.world, step.server
         if isinstance(step, (Retune, KeepRunning)):
-            self._retune(server, renewed=False)
+            self._retune(server)
         elif isinstance(step, SwitchOn):
             world.run(world.engine.registry.remove, server.name)
         world.config = applied(world.config, step)
@@ -73,10 +73,10 @@ class Reloads:
         if server.runs:
             world.feed(name, Event.START)
 
-    def _retune(self, server: ServerConfig, *, renewed: bool) -> None:
+    def _retune(self, server: ServerConfig, *, renewed: bool = False) -> None:
         world, lifecycle = self.world, self.world.lifecycles[server.name]
         registry = world.engine.registry
-        world.run(registry.renew if renewed else registry.retune, server)
+        world.run(registry.renew if renewed else registry.retune, server.name)
         start_s = server.timeout_start_sec
         lifecycle.retune(restart=server.restart, start_s=start_s, backoff=backoff_of(server))
         if server.enabled and lifecycle.state in (State.BACKOFF, State.BROKEN):
@@ -90,7 +90,7 @@ class Reloads:
         if isinstance(step, Remove):
             world.run(world.engine.registry.withdraw, name)
         elif isinstance(step, SwitchOff):
-            world.run(world.engine.registry.retune, step.server)
+            world.run(world.engine.registry.retune, step.server.name)
         else:
             self._retune(step.server, renewed=True)
             world.config = applied(world.config, step)

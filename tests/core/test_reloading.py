@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from broker.config.schema import ServerConfig
 from client_shim.wire import Code
 from tests.core.world import Client, World, ready
 
@@ -12,6 +13,12 @@ def two_calls(world: World) -> tuple[Client, int, int]:
     """A client with a call at the server, and one in line for it."""
     client = world.client()
     return client, client.call(), client.call()
+
+
+def retune(world: World, server: ServerConfig) -> None:
+    """The table of the server has changed."""
+    world.engine.configure(msgspec.structs.replace(world.config, servers={server.name: server}))
+    world.run(world.engine.registry.retune, server.name)
 
 
 def test_who_waits_for_a_server_that_is_removed_is_told_at_once() -> None:
@@ -32,7 +39,7 @@ def test_who_waits_for_a_server_that_is_switched_off_is_told_at_once() -> None:
     world = ready(serialized=True)
     client, sent, waiting = two_calls(world)
     off = msgspec.structs.replace(world.config.servers["time"], enabled=False)
-    world.run(world.engine.registry.retune, off)
+    retune(world, off)
     assert client.fault(waiting).code == Code.SERVER_DISABLED
     assert client.endings(sent) == []
 
@@ -54,7 +61,7 @@ def test_a_limit_that_is_lowered_ends_nothing() -> None:
     client, process = world.client(), world.processes["time"]
     ids = [client.call() for _ in range(3)]
     lower = msgspec.structs.replace(world.config.servers["time"], max_in_flight=1)
-    world.run(world.engine.registry.retune, lower)
+    retune(world, lower)
     process.reply(process.calls[0], "a")
     assert len(process.calls) == 2
     process.reply(process.calls[1], "b")
@@ -69,7 +76,7 @@ def test_a_limit_that_is_raised_lets_in_who_waits() -> None:
     client.call()
     client.call()
     raised = msgspec.structs.replace(world.config.servers["time"], max_in_flight=2)
-    world.run(world.engine.registry.retune, raised)
+    retune(world, raised)
     assert len(process.calls) == 2
 
 

@@ -45,7 +45,7 @@ def with_a_call() -> tuple[World, Hub, Pipe]:
     """A server that has a call, and a hub around its engine."""
     world = ready()
     world.client().call(timeout_ms=600_000)
-    hub, pipe = Hub(world.config, world.engine, lambda: world.now), Pipe()
+    hub, pipe = Hub(world.engine, lambda: world.now), Pipe()
     hub.upstreams["time"] = pipe
     return world, hub, pipe
 
@@ -138,7 +138,7 @@ def ticks_while_messages_pass(due: float | None) -> list[float]:
         return due if not told else None
 
     async def main() -> None:
-        hub = Hub(world.config, world.engine)
+        hub = Hub(world.engine)
         hub.upstreams["time"] = pipe
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.tick)

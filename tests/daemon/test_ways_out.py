@@ -84,7 +84,7 @@ class Stage:
         self.engine = world.engine
         self.engine.effects._least = Level.ERROR
         self.server = Played()
-        self.hub = Hub(world.config, world.engine, lambda: world.now)
+        self.hub = Hub(world.engine, lambda: world.now)
         self.hub.upstreams["time"] = self.server
         self.endpoint = Endpoint(address, world.config.limits, self.hub)
         self.hub.attach(self.endpoint, lambda request: None)

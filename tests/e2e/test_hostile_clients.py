@@ -673,7 +673,7 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
     """Laws 4 and 6: of a connection, with or without hello or goodbye, no row is left in the endpoint."""
     config = load({"servers": {"s": {"command": "none", "enabled": False}}}, {})
     engine = Engine(config, {"s": lifecycle_of(config.servers["s"])}, instance="i", version="v")
-    hub = Hub(config, engine)
+    hub = Hub(engine)
 
     def come_and_go(address: str) -> None:
         with closing(Peers(address)) as peers:

@@ -96,7 +96,7 @@ def test_a_part_that_does_not_run_does_not_come_back() -> None:
     """The sign of life is asked of the task with the socket and of the clock: either may be stuck alone."""
     config = load({"servers": {"s": {"command": "none", "enabled": False}}}, {})
     engine = Engine(config, {"s": lifecycle_of(config.servers["s"])}, instance="i", version="v")
-    hub = Hub(config, engine)
+    hub = Hub(engine)
 
     async def alive(run: Callable[[], Awaitable[None]], pulse: Callable[[], Awaitable[None]]) -> None:
         with trio.move_on_after(0.05):

@@ -28,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from broker.config.loading import ConfigError
 from broker.config.schema import BrokerConfig
 from broker.management import metrics_http
-from broker.management.commands import Context
+from broker.management.context import Context
 from broker.management.metrics import CALL_SECONDS, METRICS, STATES, Family, Snapshot, exposed
 from broker.processes.trees import ProcessStat, Tree
 from broker.service import config_file

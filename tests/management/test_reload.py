@@ -33,7 +33,7 @@ class Told(ServiceManager):
 def reloading(manager: ServiceManager) -> Reloader:
     """One without servers to look after."""
     world, nothing = ready(), cast(Any, None)
-    return Reloader(Hub(world.config, world.engine), nothing, Path("broker.toml"), nothing, manager)
+    return Reloader(Hub(world.engine), nothing, Path("broker.toml"), nothing, manager)
 
 
 def test_a_reload_that_fails_ends_nothing(

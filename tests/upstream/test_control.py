@@ -157,7 +157,7 @@ def cross(monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish, after_s: f
     monkeypatch.setattr(module, "Supervisor", Acted)
     monkeypatch.setattr(Acted, "made", [], raising=False)
     world = ready()
-    hub = Hub(world.config, world.engine)
+    hub = Hub(world.engine)
     queue = world.engine.servers["time"].queue
 
     async def tell_later(running: Supervisors) -> None:

@@ -23,7 +23,7 @@ def supervised(world: World, config: ServerConfig, launcher: object) -> Supervis
     world.engine.servers["time"].config = config
     return Supervisor(
         world.engine.servers["time"],
-        Hub(world.config, world.engine, lambda: world.now),
+        Hub(world.engine, lambda: world.now),
         launcher=cast(Any, launcher),
         starts=trio.CapacityLimiter(1),
         max_message_bytes=65_536,

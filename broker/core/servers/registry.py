@@ -76,19 +76,18 @@ class Registry:
         self._table.clear()
         self._table.update(rows)
 
-    def renew(self, config: ServerConfig, now: float) -> None:
-        """Use the changed table of a server, whose next process will be another program."""
-        self._table[config.name].outdated = True
-        self.retune(config, now)
+    def renew(self, name: str, now: float) -> None:
+        """Follow the changed table of a server, whose next process will be another program."""
+        self._table[name].outdated = True
+        self.retune(name, now)
 
-    def retune(self, config: ServerConfig, now: float) -> None:
-        """Use the changed table of a server, whose next process will be the same program."""
-        server = self._table[config.name]
-        server.retune(config)
+    def retune(self, name: str, now: float) -> None:
+        """Follow the changed table of a server, whose next process will be the same program."""
+        server = self._table[name]
         if server.outdated and server.link is None:
             server.forget()
-        if not config.runs:
-            self._endings.refuse_waiting(server, refusals.does_not_run(config), now)
+        if not server.config.runs:
+            self._endings.refuse_waiting(server, refusals.does_not_run(server.config), now)
         self._dispatch.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:

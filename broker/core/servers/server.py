@@ -193,8 +193,8 @@ class Server:
         being_read = self.link.is_reading(method)  # it is said to have changed, or is known to be too old
         return being_read or self.catalogue.is_stale(method, now, self.link.hears_of)
 
-    def retune(self, config: ServerConfig) -> None:
-        """Its table in the config has changed."""
+    def configure(self, config: ServerConfig) -> None:
+        """Use this table of the current config."""
         self.config = config
         self.queue.concurrency = config.concurrency
 

@@ -1,0 +1,166 @@
+"""What `servers` and `status` tell of the broker, its servers and its clients."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import trio
+
+from broker import __version__
+from broker.base.tolerances import told
+from broker.core.clients.connections import Connection
+from broker.core.engine import Engine
+from broker.core.servers.lifecycle import State
+from broker.core.servers.server import Server
+from broker.core.servers.start import Start
+from broker.management.context import Context
+from broker.management.reload import Reloader
+from broker.processes.trees import Tree, rss_bytes
+from broker.upstream.supervisor import Supervisor
+
+Answer = dict[str, Any]
+
+
+def servers(engine: Engine) -> Answer:
+    """Return the configured servers and their states: cheap enough for every page open."""
+    return {"servers": [{**_brief(one), "doctor": _doctor(one)} for one in engine.servers.values()]}
+
+
+async def status(context: Context) -> Answer:
+    """Return everything that `mcp-broker status` shows."""
+    trees = await context.trees()
+    now, engine = trio.current_time(), context.hub.engine
+    return {
+        "broker": {
+            "pid": os.getpid(),
+            "version": __version__,
+            "instance": engine.instance,
+            "uptime_s": round(now - context.started_at, 3),
+            "endpoint": context.endpoint,
+            "config": context.config_path,
+            **_reloads(context.reloader, now),
+            "rss_bytes": rss_bytes(os.getpid()),
+            "clients": len(engine.connections),
+            "counters": dict(sorted(engine.counters.items())),
+        },
+        "servers": [
+            _full(server, context.supervisors.get(name), trees.get(name), now)
+            for name, server in engine.servers.items()
+        ],
+        "clients": [_client(engine, connection, now) for connection in engine.connections.all()],
+    }
+
+
+def _brief(server: Server) -> Answer:
+    agreed = server.catalogue.agreed if server.catalogue else None
+    return {
+        "name": server.name,
+        "state": server.shown_state,
+        "era": agreed.era.value if agreed else None,
+        "protocol": agreed.version if agreed else None,
+        "tools": len(server.catalogue.names("tools/list")) if server.catalogue else 0,
+        "last_error": server.last_error,
+    }
+
+
+def _reloads(reloader: Reloader, now: float) -> Answer:
+    """Return the age of the config, the mistakes in the file, and the outcome of the last reload."""
+    error = last = None
+    if reloader.last is not None:
+        at, outcome = reloader.last
+        since_s = round(now - at, 3)
+        changed = {one.name: one.what for one in outcome.servers if one.what != "unchanged"}
+        last = {"since_s": since_s, "by": outcome.by, "refused": bool(outcome.problems), "servers": changed}
+        error = {"since_s": since_s, "problems": list(outcome.problems)} if outcome.problems else None
+    return {
+        "config_since_s": round(now - reloader.loaded_at, 3),
+        "config_error": error,
+        "restart_needed": list(reloader.waiting),
+        "reload": last,
+    }
+
+
+def _doctor(server: Server) -> Answer | None:
+    """Return the harmless call that the config names for `mcp-broker doctor`."""
+    doctor = server.config.doctor
+    return None if doctor is None else {"tool": doctor.tool, "arguments": doctor.arguments}
+
+
+def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now: float) -> Answer:
+    brief = _brief(server)
+    process = supervisor.process if supervisor else None
+    life = server.lifecycle
+    ready, waits = life.state is State.READY, life.state in (State.BACKOFF, State.BROKEN)
+    return {
+        "name": brief["name"],
+        "state": brief["state"],
+        "pid": process.pid if process else None,
+        "processes": len(tree.processes) if tree else 0,
+        "uptime_s": round(now - life.since_s, 3) if ready else 0.0,
+        "restarts": life.restarts,
+        "era": brief["era"],
+        "protocol": brief["protocol"],
+        "tools": brief["tools"],
+        "in_flight": server.queue.running,
+        "queued": server.queue.waiting,
+        "calls": server.calls,
+        "errors": server.errors,
+        "questions": server.questions,
+        "dropped": dict(sorted(server.dropped.items())),
+        "tolerated": dict(sorted(server.tolerated.items())),
+        "warnings": _warnings(server),
+        "p50_ms": round(server.latency.quantile_ms(0.50), 3),
+        "p99_ms": round(server.latency.quantile_ms(0.99), 3),
+        "rss_bytes": tree.rss_bytes if tree else 0,
+        "cpu_s": round(tree.cpu_s, 2) if tree else 0.0,
+        "stopped_by_hand": server.config.runs and life.stopped,
+        "retry_after_s": round(max(0.0, life.wake_at - now), 3)
+        if waits and life.wake_at is not None
+        else None,
+        "last_error": brief["last_error"],
+        "last_cause": {"word": cause.word, **cause.facts} if (cause := life.last_cause) else None,
+        "config_problems": list(server.config.faults),
+        "start": _start(life.start, now),
+        "last_lines": supervisor.newest_lines() if supervisor else [],
+    }
+
+
+def _start(start: Start | None, now: float) -> Answer | None:
+    """Return the times of a start that is under way."""
+    if start is None:
+        return None
+    return {
+        "since_s": round(now - start.began, 3),
+        "left_s": round(max(0.0, start.due - now), 3),
+        "timeout_start_sec": start.start_s,
+        "runner": start.runner,
+        "extended": start.is_extended and now > start.began + start.start_s,
+        "at_most_s": round(start.latest - start.began, 3),
+    }
+
+
+def _warnings(server: Server) -> list[Answer]:
+    """Return what is notable about the server's output, in words and as facts."""
+    found = []
+    for (oddity, _), facts in sorted(server.remarks.items(), key=lambda item: item[0]):
+        facts = {"server": server.name, **facts}
+        found.append({"kind": oddity.value, "text": told(oddity, facts), "facts": facts})
+    return found
+
+
+def _client(engine: Engine, connection: Connection, now: float) -> Answer:
+    key = connection.key
+    calls = engine.dispatch.table.of_client(key)
+    return {
+        "id": key.hex(),
+        "name": connection.name,
+        "pid": connection.peer.pid,
+        "uid": connection.peer.uid,
+        "channels": len(
+            {call.channel for call in calls} | {*engine.notifications.subscriptions.channels(key)}
+        ),
+        "since_s": round(now - connection.since, 3),
+        "in_flight": len(calls),
+        "calls": connection.calls,
+    }
