@@ -121,8 +121,13 @@ class LegacySession:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is under way, or a client listens: then it does not age."""
-        return bool(self._asked or self._gets)
+        """Whether a request is under way: then it is never put away."""
+        return bool(self._asked)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether a client listens: then it does not age."""
+        return any(stream.is_read for stream in self._gets)
 
     @property
     def kept(self) -> int:
@@ -233,7 +238,7 @@ class Sessions:
             for session in list(sessions.values()):
                 session.forget_unread(now)
                 idle = now - session.used > self._limits.session_idle_sec
-                if not session.is_busy and not session.kept and idle:
+                if idle and not (session.is_busy or session.is_followed or session.kept):
                     self._put_away(sessions, session)
             if not sessions:
                 del self._of[owner]
@@ -282,7 +287,8 @@ class Sessions:
         mine = self._of.get(owner.name)
         if mine is None or len(mine) < self._limits.sessions:
             return
-        silent = next((session for session in mine.values() if not session.is_busy), None)
+        idle = [session for session in mine.values() if not session.is_busy]
+        silent = next((session for session in idle if not session.is_followed), next(iter(idle), None))
         if silent is None:
             raise Refused(
                 503,

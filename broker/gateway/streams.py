@@ -127,6 +127,11 @@ class Stream:
         self._put_away()
         self._again = self.replay.after(number)
 
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody reads it."""
+        return self._left_s is None
+
     def away_s(self, now: float) -> float:
         """Return for how many seconds nobody has read it; 0 while somebody does."""
         return 0.0 if self._left_s is None else now - self._left_s

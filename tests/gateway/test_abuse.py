@@ -1,0 +1,219 @@
+"""What clients may do to the gateway: each is bounded, costs the others nothing, and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from broker.gateway.guard import digest_of
+from tests.e2e.harness import RunningBroker, Table, rogue, running, wait_until
+from tests.gateway.gateways import Http, RunningGateway, close_all, gateway, settled
+
+LIMITS = {
+    "body_bytes": 100_000,
+    "header_bytes": 8192,
+    "body_sec": 1.0,
+    "connections": 60,
+    "sessions": 20,
+    "streams": 20,
+    "stream_bytes": 65_536,
+    "session_idle_sec": 5.0,
+}
+TOKENS: dict[str, Table] = {
+    "tokens.flood": {"sha256": digest_of("flood").hex(), "rate": 20.0},
+    "tokens.narrow": {"sha256": digest_of("narrow").hex(), "servers": ["rogue"], "tools": ["echo"]},
+}
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[RunningBroker]:
+    with running({"rogue": rogue("--era", "modern"), "other": rogue()}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def door(broker: RunningBroker) -> Iterator[RunningGateway]:
+    sections: dict[str, Any] = {"limits": LIMITS, **TOKENS}
+    with gateway(broker, **sections) as found:
+        yield found
+
+
+@pytest.fixture
+def client(door: RunningGateway) -> Iterator[Http]:
+    yield door.http()
+    close_all()
+
+
+def as_holder(door: RunningGateway, token: str, server: str = "rogue") -> Http:
+    return Http(door.port, f"/mcp/{server}", {"authorization": f"Bearer {token}"})
+
+
+def raw(door: RunningGateway, *pieces: bytes) -> bytes:
+    """Send bytes, and read until the gateway ends the connection."""
+    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as plug:
+        for piece in pieces:
+            try:
+                plug.sendall(piece)
+            except OSError:
+                break
+        return read_all(plug)
+
+
+def read_all(plug: socket.socket) -> bytes:
+    found = b""
+    try:
+        while piece := plug.recv(65536):
+            found += piece
+    except ConnectionResetError:
+        pass
+    return found
+
+
+# ---------------------------------------------------------------- one request
+
+
+def test_a_body_is_bounded(door: RunningGateway, client: Http) -> None:
+    """Law 6: by what it says that it has, and by what comes."""
+    big = b'{"x":"' + b"x" * 200_000 + b'"}'
+    assert client.send("POST", big).status == 413
+    token = door.token.encode()
+    head = b"POST /mcp/rogue HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"authorization: Bearer %s\r\ntransfer-encoding: chunked\r\n\r\n" % token
+    chunk = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
+    assert b" 413 " in raw(door, head, *[chunk] * 1000).partition(b"\r\n")[0]
+
+
+def test_a_body_that_does_not_end_is_ended(door: RunningGateway) -> None:
+    """A body that comes byte by byte holds nothing for ever."""
+    head = b"POST /mcp/rogue HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"authorization: Bearer %s\r\ncontent-length: 100\r\n\r\n{" % door.token.encode()
+    assert b" 408 " in raw(door, head).partition(b"\r\n")[0]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_headers_are_bounded(door: RunningGateway, ends: bool) -> None:
+    """10,000 bytes of headers, in one line or in many, with an end or without one."""
+    lines = b"".join(b"x-%d: %s\r\n" % (number, b"y" * 90) for number in range(100))
+    for more in (lines, b"x: " + b"y" * 10_000 + b"\r\n"):
+        head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n" + more + (b"\r\n" if ends else b"")
+        assert b" 431 " in raw(door, head).partition(b"\r\n")[0]
+
+
+def test_headers_that_do_not_end_are_ended(door: RunningGateway) -> None:
+    assert b" 408 " in raw(door, b"GET /healthz HTTP/1.1\r\nhost: lo").partition(b"\r\n")[0]
+
+
+def test_a_connection_that_says_nothing_is_closed(door: RunningGateway) -> None:
+    assert raw(door) == b""
+
+
+@pytest.mark.parametrize("rubbish", [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"POST / HTTP/9.9\r\n\r\n"])
+def test_what_is_no_http_is_refused(door: RunningGateway, rubbish: bytes) -> None:
+    answer = raw(door, rubbish)
+    assert b" 400 " in answer.partition(b"\r\n")[0]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == 400
+
+
+# ---------------------------------------------------------------- many
+
+
+def test_abandoned_sessions_leave_nothing(door: RunningGateway, client: Http, broker: RunningBroker) -> None:
+    """python-sdk#2455: more sessions than are held in memory, none of them closed; the oldest still serve."""
+    first = client.initialized()
+    sessions = [client.initialized() for _ in range(60)]
+    for session in sessions[::2]:
+        session.listen().close()
+    assert first.ask("tools/list").status == 200
+    settled(broker)
+    wait_until(lambda: channels(broker) <= 60 - 60 // 2, lambda: broker.status()["clients"])
+
+
+def test_streams_of_a_token_are_bounded(door: RunningGateway, client: Http) -> None:
+    """Law 6; the refusal says that one can come back later."""
+    listens = [
+        client.stream("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+        for _ in range(20)
+    ]
+    assert {stream.status for stream in listens} == {200}
+    refused = client.ask("tools/list")
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert as_holder(door, "narrow").ask("tools/list").status == 200  # another token has a count of its own
+    close_all()
+    wait_until(lambda: client.ask("tools/list").status == 200)
+
+
+def test_connections_are_bounded(door: RunningGateway, client: Http) -> None:
+    plugs = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(60)]
+    try:
+        assert b" 503 " in raw(door).partition(b"\r\n")[0]
+    finally:
+        for plug in plugs:
+            plug.close()
+    wait_until(lambda: client.ask("tools/list").status == 200)
+
+
+def test_a_token_has_a_rate(door: RunningGateway, client: Http) -> None:
+    """Law 5: the flood of one token does not slow another's calls."""
+    flood = as_holder(door, "flood")
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(flood.ask, "tools/list") for _ in range(200)]
+        began = time.monotonic()
+        assert {client.ask("tools/list").status for _ in range(20)} == {200}
+        assert time.monotonic() - began < 10
+        statuses = [one.result().status for one in asked]
+    assert statuses.count(429) > 100
+    assert 200 in statuses
+
+
+def test_a_token_opens_what_it_is_for(door: RunningGateway) -> None:
+    """1Panel#13264: what is configured is enforced."""
+    narrow = as_holder(door, "narrow")
+    assert narrow.call("echo", a=1) == {"a": 1}
+    assert narrow.ask("tools/call", {"name": "whoami", "arguments": {}}).status == 403
+    assert as_holder(door, "narrow", "other").ask("tools/list").status == 403
+    assert as_holder(door, "narrow", "nobody").send("POST", b"{}").status == 403
+
+
+def test_a_session_is_of_one_token(door: RunningGateway, client: Http) -> None:
+    """Law 3: an id that another client learned opens nothing."""
+    session = client.initialized()
+    answer = as_holder(door, "narrow").send("POST", b"{}", {"mcp-session-id": session.id})
+    assert answer.status == 400
+    body = client.body_of("tools/list", {})
+    assert as_holder(door, "narrow").send("POST", body, {"mcp-session-id": session.id}).status == 404
+
+
+def channels(broker: RunningBroker) -> int:
+    """How many channels hold something in the broker."""
+    return sum(int(one["channels"]) for one in broker.status()["clients"])
+
+
+# ---------------------------------------------------------------- slow readers
+
+
+def test_a_client_that_does_not_read_is_cut(door: RunningGateway, broker: RunningBroker) -> None:
+    """Law 6: what waits for it is bounded, and its call is cancelled."""
+    before, calls = door.memory, broker.server("rogue")["calls"]
+    client = door.http()
+    params = {
+        "name": "log",
+        "arguments": {"level": "info", "text": "x" * 60_000, "times": 2000},
+        "_meta": {"io.modelcontextprotocol/logLevel": "info"},
+    }
+    body = client.body_of("tools/call", params, modern=True)
+    headers = client.standard("tools/call", params) | client.headers
+    head = "POST /mcp/rogue HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection(("127.0.0.1", door.port), timeout=60) as plug:
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plug.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        wait_until(lambda: broker.server("rogue")["calls"] > calls)
+        settled(broker)
+        assert len(read_all(plug)) < 60_000 * 2000
+    assert door.memory < before + 64 * 1024 * 1024

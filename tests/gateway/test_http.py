@@ -1,0 +1,364 @@
+"""Streamable HTTP of both eras, over real sockets: what the specification's pages on it demand."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.harness import RunningBroker, rogue, running, wait_until
+from tests.gateway.gateways import (
+    LEGACY,
+    META,
+    MODERN,
+    Answer,
+    Http,
+    RunningGateway,
+    close_all,
+    data_of,
+    gateway,
+    settled,
+    text_of,
+)
+
+LONG = {"name": "progress", "arguments": {"steps": 100, "delay": 0.1}, "_meta": {"progressToken": 1}}
+"""A call that tells of its progress for ten seconds."""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[RunningBroker]:
+    with running({"rogue": rogue("--era", "modern"), "old": rogue(), "other": rogue()}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def door(broker: RunningBroker) -> Iterator[RunningGateway]:
+    with gateway(broker) as found:
+        yield found
+
+
+@pytest.fixture
+def client(door: RunningGateway) -> Iterator[Http]:
+    yield door.http()
+    close_all()
+
+
+# ---------------------------------------------------------------- 2026-07-28
+
+
+def test_a_request_is_answered_with_json(client: Http) -> None:
+    """2026-07-28, "Sending Messages", rule 6; no session is made."""
+    answer = client.ask("tools/call", {"name": "echo", "arguments": {"text": "hello"}})
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert "mcp-session-id" not in answer.headers
+    assert text_of(answer) == {"text": "hello"}
+
+
+def test_progress_makes_it_a_stream(client: Http) -> None:
+    """2026-07-28, "Receiving Messages": notifications before the response, under the client's own token."""
+    params = {
+        "name": "progress",
+        "arguments": {"steps": 3, "delay": 0.05},
+        "_meta": {"progressToken": "mine"},
+    }
+    answer = client.ask("tools/call", params)
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["x-accel-buffering"] == "no"
+    *before, last = answer.messages
+    assert [one["params"]["progressToken"] for one in before] == ["mine"] * 3
+    assert last["id"] == 1
+    assert b"id:" not in answer.body  # these streams are not resumable
+
+
+def test_a_client_that_leaves_cancels(client: Http, broker: RunningBroker) -> None:
+    """2026-07-28, "Cancellation"; law 4: nothing is left."""
+    before = len(client.call("cancelled"))
+    stream = client.stream("tools/call", {"name": "hang", "arguments": {}})
+    stream.close()
+    wait_until(lambda: len(client.call("cancelled")) == before + 1)
+    settled(broker)
+
+
+def test_headers_have_to_say_what_the_body_says(client: Http) -> None:
+    """2026-07-28, "Server Validation"; the error carries the request's id."""
+    answer = client.ask("tools/call", {"name": "echo"}, mcp_name="hang")
+    assert (answer.status, answer.message["error"]["code"], answer.message["id"]) == (400, -32020, 1)
+    assert client.ask("tools/list", mcp_method=None).message["error"]["code"] == -32020
+
+
+def test_an_unknown_version_is_told_the_known_ones(client: Http) -> None:
+    """2026-07-28, "Protocol Version Header"."""
+    params = {"_meta": {META + "protocolVersion": "2099-01-01"}}
+    answer = client.ask("tools/list", params, mcp_protocol_version="2099-01-01")
+    assert answer.status == 400
+    assert MODERN in answer.message["error"]["data"]["supported"]
+
+
+def test_an_unknown_method_is_404_with_its_error(client: Http) -> None:
+    """2026-07-28, "Protocol Version Header": the JSON-RPC error tells it from an unknown path."""
+    answer = client.ask("initialize", {})
+    assert (answer.status, answer.message["error"]["code"]) == (404, -32601)
+
+
+def test_a_subscription_is_a_stream_that_stays(client: Http) -> None:
+    """2026-07-28, "Subscriptions": acknowledged first, tagged with the id of its request."""
+    stream = client.stream("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+    first = stream.next()
+    assert first is not None
+    assert first["method"] == "notifications/subscriptions/acknowledged"
+    client.call("add_tool", name="another")
+    told = stream.next()
+    assert told is not None
+    assert told["method"] == "notifications/tools/list_changed"
+    assert (
+        told["params"]["_meta"][META + "subscriptionId"] == first["params"]["_meta"][META + "subscriptionId"]
+    )
+    stream.close()
+
+
+def test_a_get_of_the_new_era_is_refused(client: Http) -> None:
+    """2026-07-28, "Earlier Streamable HTTP Revisions"."""
+    assert client.send("GET", None, {"mcp-protocol-version": MODERN}).status == 405
+
+
+def test_numbers_that_python_cannot_hold_pass(client: Http) -> None:
+    """Law 7; agentgateway#445, mastra#23068: unknown fields and odd numbers arrive as they were sent."""
+    body = client.body_of("tools/call", {"name": "echo", "arguments": {"n": 7}}, modern=True)
+    raw = body.replace(b'"arguments": {"n": 7}', b'"arguments": {"n":1e400,"n":2,"unknown":[1.0]}')
+    answer = client.send("POST", raw, client.standard("tools/call", {"name": "echo"}))
+    assert answer.message["result"]["content"][0]["text"] == '{"n":1e400,"n":2,"unknown":[1.0]}'
+
+
+# ---------------------------------------------------------------- legacy
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", "2025-06-18", "2025-03-26"])
+def test_a_session_begins_with_initialize(client: Http, version: str) -> None:
+    """2025-11-25, "Session Management", rule 1."""
+    session = client.initialized(version)
+    assert session.result["protocolVersion"] == version
+    assert text_of(session.ask("tools/call", {"name": "echo", "arguments": {"text": "x"}})) == {"text": "x"}
+
+
+def test_without_a_session_it_is_400_and_with_an_unknown_one_404(client: Http) -> None:
+    """2025-11-25, "Session Management", rules 2 to 4: at 404, and at 404 only, a client starts anew."""
+    assert client.send("POST", client.body_of("tools/list", {})).status == 400
+    session = client.initialized()
+    headers: dict[str, str | None] = {"mcp-session-id": session.id[:-3] + "abc"}
+    assert client.send("POST", client.body_of("tools/list", {}), headers).status == 404
+
+
+def test_a_session_is_of_one_server(door: RunningGateway, client: Http) -> None:
+    """Law 3."""
+    session = client.initialized()
+    other = door.http("other", **{"mcp-session-id": session.id})
+    assert other.send("POST", other.body_of("tools/list", {})).status == 404
+
+
+def test_delete_ends_a_session(client: Http) -> None:
+    """2025-11-25, "Session Management", rule 5."""
+    session = client.initialized()
+    assert session.send("DELETE").status == 204
+    assert session.ask("tools/list").status == 404
+    assert session.send("DELETE").status == 404
+
+
+def test_sessions_outlive_a_restart_and_those_that_are_over_stay_so(broker: RunningBroker) -> None:
+    """claude-code#55970, mcp-proxy#149, python-sdk#3556, supergateway#123: the most reported pain of all."""
+    with gateway(broker) as door:
+        kept, ended = door.http().initialized(), door.http().initialized()
+        ended.send("DELETE")
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            door.stop(number)
+            door.start()
+            assert text_of(kept.ask("tools/call", {"name": "echo", "arguments": {"a": 1}})) == {"a": 1}
+            assert ended.ask("tools/list").status == 404
+
+
+def test_a_get_stream_tells_of_changes(client: Http, broker: RunningBroker) -> None:
+    """2025-11-25, "Listening for Messages from the Server"."""
+    session = client.initialized()
+    stream = session.listen()
+    assert stream.headers["x-accel-buffering"] == "no"
+    session.ask("tools/call", {"name": "add_tool", "arguments": {"name": "one_more"}})
+    told = stream.next()
+    assert told is not None
+    assert told["method"] == "notifications/tools/list_changed"
+    stream.close()
+
+
+def test_a_second_get_stream_is_served(client: Http) -> None:
+    """supergateway#126; 2025-11-25, "Multiple Connections": a message goes on one stream only."""
+    session = client.initialized()
+    first, second = session.listen(), session.listen()
+    session.ask("tools/call", {"name": "add_tool", "arguments": {"name": "two_streams"}})
+    told = second.next()
+    assert told is not None
+    for _ in range(5):  # further ones end the oldest, which is the first
+        session.listen()
+    assert first.next() is None
+    second.close()
+
+
+def test_a_client_is_never_refused_because_of_its_own_dead_stream(client: Http) -> None:
+    """A client whose connection broke without a word opens the next one, as often as it likes."""
+    session = client.initialized()
+    streams = [session.listen() for _ in range(12)]
+    assert {stream.status for stream in streams} == {200}
+
+
+def test_a_stream_is_resumed_where_it_was_cut(client: Http) -> None:
+    """2025-11-25, "Resumability and Redelivery": what was missed comes again, and the answer too."""
+    session = client.initialized()
+    params = {
+        "name": "progress",
+        "arguments": {"steps": 6, "delay": 0.2},
+        "_meta": {"progressToken": 1},
+    }
+    stream = session.stream("tools/call", params)
+    first = stream.next()
+    assert first is not None
+    assert first["params"]["progress"] == 1
+    stream.close()
+    again = session.listen(stream.last_id)
+    seen = []
+    while (message := again.next()) is not None:
+        seen.append(message)
+    assert [one["params"]["progress"] for one in seen[:-1]] == [2, 3, 4, 5, 6]
+    assert "result" in seen[-1]
+
+
+def test_a_request_goes_on_without_its_client(client: Http) -> None:
+    """2025-11-25, "Sending Messages to the Server": a disconnection is no cancellation."""
+    session = client.initialized()
+    before = client.call("requests").get("tools/call", 0)
+    cancelled = len(client.call("cancelled"))
+    session.stream("tools/call", {"name": "sleep", "arguments": {"seconds": 1.3}}).close()
+    again = session.ask("tools/call", {"name": "sleep", "arguments": {"seconds": 0}})
+    assert again.status == 200
+    assert client.call("requests")["tools/call"] > before
+    time.sleep(0.3)
+    assert len(client.call("cancelled")) == cancelled
+
+
+def test_a_cancellation_of_a_legacy_client_is_a_notification(client: Http, broker: RunningBroker) -> None:
+    session = client.initialized()
+    before = len(client.call("cancelled"))
+    stream_of = session.body_of("tools/call", {"name": "hang", "arguments": {}})
+    cancelled_id = json.loads(stream_of)["id"]
+    answers: list[Answer] = []
+    thread = threading.Thread(target=lambda: answers.append(session.send("POST", stream_of)))
+    thread.start()
+    wait_until(lambda: broker.server("rogue")["in_flight"] > 0)
+    assert session.notify("notifications/cancelled", {"requestId": cancelled_id}).status == 202
+    thread.join(30)
+    assert answers[0].status == 200
+    wait_until(lambda: len(client.call("cancelled")) == before + 1)
+
+
+def test_an_answer_that_was_lost_in_a_restart_is_told(broker: RunningBroker) -> None:
+    """Law 2: a client that comes back for it gets an error, and does not wait for its own timeout."""
+    with gateway(broker) as door:
+        session = door.http().initialized()
+        params = {
+            "name": "progress",
+            "arguments": {"steps": 100, "delay": 0.1},
+            "_meta": {"progressToken": 1},
+        }
+        stream = session.stream("tools/call", params)
+        assert stream.next() is not None
+        door.stop(signal.SIGKILL)
+        door.start()
+        told = session.listen(stream.last_id).next()
+        assert told is not None
+        assert "may have happened" in told["error"]["message"]
+        assert told["id"] == 2
+
+
+def test_a_slow_answer_becomes_a_stream_with_an_id_to_come_back_by(client: Http) -> None:
+    """ghst#118: proxies end what is silent for a minute. A client of 2025-11-25 gets an id at once (rule 6);
+    older ones cannot read an event without data."""
+    slow = {"name": "sleep", "arguments": {"seconds": 1.2}}
+    answer = client.initialized().ask("tools/call", slow)
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert data_of(answer.body)[0] == ""
+    assert "" not in data_of(client.initialized("2025-06-18").ask("tools/call", slow).body)
+
+
+def test_an_id_is_used_once_at_a_time(client: Http) -> None:
+    session = client.initialized()
+    stream = session.stream("tools/call", LONG)
+    session._last_id -= 1
+    answer = session.ask("tools/list")
+    assert (answer.status, answer.message["error"]["code"]) == (400, -32600)
+    stream.close()
+
+
+# ---------------------------------------------------------------- both
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "text/plain"}, 415),
+        ({"accept": "application/json"}, 406),
+        ({"host": "evil.example.org"}, 403),
+        ({"origin": "https://evil.example.org"}, 403),
+        ({"authorization": None}, 401),
+        ({"authorization": "Bearer wrong"}, 401),
+    ],
+)
+def test_a_refusal_says_what_to_do(client: Http, headers: dict[str, str | None], status: int) -> None:
+    """Law 10; 1Panel#13264: what is configured is enforced."""
+    answer = client.send("POST", client.body_of("tools/list", {}), headers)
+    assert answer.status == status
+    assert ";" in answer.message["error"]["message"]
+
+
+def test_an_unknown_server_is_404_with_the_list(door: RunningGateway) -> None:
+    answer = door.http("nobody").send("POST", b"{}")
+    assert answer.status == 404
+    assert answer.message["error"]["data"]["servers"] == ["old", "other", "rogue"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"jsonrpc":"2.0"}', b'{"id":1}', b"\xff"])
+def test_what_is_no_message_is_400(client: Http, body: bytes) -> None:
+    assert client.send("POST", body).status == 400
+
+
+def test_a_401_leads_to_no_dance(door: RunningGateway) -> None:
+    """No metadata, and no authorization server where clients look for one."""
+    answer = Http(door.port, "/mcp/rogue", {}).send("POST", b"{}")
+    assert "resource_metadata" not in answer.headers["www-authenticate"]
+    for path in (
+        "/.well-known/oauth-protected-resource/mcp/rogue",
+        "/.well-known/oauth-authorization-server",
+    ):
+        assert Http(door.port, path, {}).send("GET").status == 404
+
+
+def test_healthz_needs_no_token(door: RunningGateway) -> None:
+    answer = Http(door.port, "/healthz", {}).send("GET")
+    assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
+
+
+def test_a_page_of_this_machine_may_call(door: RunningGateway) -> None:
+    """Fetch, "CORS protocol": the browser asks first, without the token."""
+    asked = Http(door.port, "/mcp/rogue", {}).send("OPTIONS", None, {"origin": "http://localhost:6274"})
+    assert (asked.status, asked.headers["access-control-allow-origin"]) == (204, "http://localhost:6274")
+    answer = door.http().ask("tools/list", origin="http://localhost:6274")
+    assert "mcp-session-id" in answer.headers["access-control-expose-headers"]
+
+
+def test_the_legacy_server_serves_both_eras(door: RunningGateway) -> None:
+    """Two of the four cells; the others are the tests above."""
+    client = door.http("old")
+    answer = client.ask("tools/list")
+    assert answer.message["result"]["resultType"] == "complete"
+    session = client.initialized(LEGACY)
+    assert text_of(session.ask("tools/call", {"name": "echo", "arguments": {"a": 1}})) == {"a": 1}
