@@ -147,6 +147,7 @@ def test_what_always_starts_others_is_ended_too() -> None:
 
 HOPS = """
 import os, sys, time
+sys.stdin.readline()
 told, until = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT), time.monotonic() + 60
 while time.monotonic() < until:
     if os.fork():
