@@ -13,6 +13,8 @@ import click
 
 from broker import __version__
 from broker.base.secrets import redact
+from broker.command.attach.command import attach, detach
+from broker.command.attach.edit_config import add, remove
 from broker.command.common import (
     BAD,
     POLL_S,
@@ -183,7 +185,11 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
             reply = broker.request(MANAGEMENT, "logs", {"server": server, "after": reply["written"]})
 
 
-for _command in (serve, check, stop, start, restart, reload, doctor, import_, gateway):
+_COMMANDS = (
+    *(serve, check, stop, start, restart, reload, doctor, import_),
+    *(attach, detach, add, remove, gateway),
+)
+for _command in _COMMANDS:
     cli.add_command(_command)
 
 

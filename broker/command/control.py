@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Container
 from typing import Any
 
 import click
@@ -73,13 +74,15 @@ def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
         echo_json(done)
     else:
         _show_reload(done)
-    faulty = any(one["problems"] for one in done["servers"] if one["what"] in ("left_out", "kept"))
-    if (
-        done["problems"]
-        or faulty
-        or any(about["state"] not in ("ready", "disabled") for about in states.values())
-    ):
+    if problems_of(done) or any(one["state"] not in ("ready", "disabled") for one in states.values()):
         sys.exit(BAD)
+
+
+def problems_of(reload: dict[str, Any], names: Container[str] | None = None) -> list[str]:
+    """Return the mistakes that a reload found in the file, and in the tables of these servers."""
+    tables = [one for one in reload["servers"] if one["what"] in ("left_out", "kept")]
+    mine = [one for one in tables if names is None or one["name"] in names]
+    return [*reload["problems"], *(problem for one in mine for problem in one["problems"])]
 
 
 def _settled(broker: BlockingClient, names: list[str]) -> dict[str, dict[str, Any]]:

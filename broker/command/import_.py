@@ -185,7 +185,7 @@ def _finish(output: Path, text: str, servers: Mapping[str, Table], *, dry_run: b
     if dry_run:
         echo(text, end=False)
     else:
-        kept = write(output, text, private=private)
+        kept = write(output, text, access=0o600 if private else 0o777)
         if kept:
             _echo("note", say("import_kept", path=kept))
         _echo("note", say("import_written", path=output, count=len(servers)))

@@ -119,18 +119,20 @@ def _log_failure(message: str, status: int) -> NoReturn:
 
 
 def _config_path(path: Path | None, give_up: GiveUp = fail) -> Path:
+    found = path or default_config(give_up)
+    return found or give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
+
+
+def default_config(give_up: GiveUp = fail) -> Path | None:
+    """Return the config file that is read if none is named: ./broker.toml, else the system's."""
     from client_shim.trusted import is_safe_file
 
-    if path is not None:
-        return path
     here = Path("broker.toml")
     if here.exists():
         if not is_safe_file(os.path.abspath(here)):  # the file names programs to run
             give_up(say("config_of_others", path=here.absolute()), USAGE)
         return here
-    if SYSTEM_CONFIG.exists():
-        return SYSTEM_CONFIG
-    give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
+    return SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None
 
 
 def _read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] = os.environ) -> Config:

@@ -223,10 +223,11 @@ RULES = [
         broken_by=("broker.hub: import zmq", "broker.management.commands: from zmq import Context"),
     ),
     Rule(
-        "one file starts servers: `process` imports subprocess; `containers` does to remove them, and the "
-        "doctor to compare with",
+        "one file starts servers: `process` imports subprocess; `containers` does to remove them, the doctor "
+        "to compare with, and `attach` to call a host's own command",
         who="broker broker.*",
-        not_who="broker.processes.process broker.processes.containers broker.command.doctor.comparison",
+        not_who="broker.processes.process broker.processes.containers broker.command.doctor.comparison "
+        "broker.command.attach.claude_code",
         never="subprocess multiprocessing asyncio.subprocess pty",
         broken_by=(
             "broker.hub: import subprocess",
@@ -337,6 +338,17 @@ RULES = [
         broken_by=(
             "broker.command.doctor.verdict: import os",
             "broker.command.doctor.verdict: from broker.command.doctor.texts import Say",
+        ),
+    ),
+    Rule(
+        "what decides about the files of hosts has no I/O",
+        who="broker.command.attach.hosts broker.command.attach.shared broker.command.attach.plan "
+        "broker.command.attach.restore broker.command.attach.json_edit broker.command.attach.toml_edit",
+        never="subprocess socket click shutil broker.command.attach.files broker.command.attach.command "
+        "broker.command.importing.files broker.command.output client_shim",
+        broken_by=(
+            "broker.command.attach.plan: from broker.command.attach.files import read",
+            "broker.command.attach.restore: import click",
         ),
     ),
     Rule(

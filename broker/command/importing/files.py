@@ -163,10 +163,10 @@ def _value(value: object) -> object:
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def write(path: Path, text: str, *, private: bool) -> Path | None:
+def write(path: Path, text: str, *, access: int = 0o777) -> Path | None:
     """Write a file atomically; return the path of the backup of an existing one.
 
-    The new file has the owner and mode of the old one; `private` removes access for group and others.
+    The new file has the owner of the old one, and of its mode what `access` allows.
 
     Raises:
         FileProblem: it cannot be written; an existing file is unchanged.
@@ -174,9 +174,9 @@ def write(path: Path, text: str, *, private: bool) -> Path | None:
     path = path.resolve()
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if access == 0o777 else 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
-            kept = _keep(path, descriptor, private=private) if path.exists() else None
+            kept = _keep(path, descriptor, access) if path.exists() else None
             file.write(text)
         new.replace(path)
     except OSError as error:
@@ -185,12 +185,12 @@ def write(path: Path, text: str, *, private: bool) -> Path | None:
     return kept
 
 
-def _keep(path: Path, successor: int, *, private: bool) -> Path:
+def _keep(path: Path, successor: int, access: int) -> Path:
     """Back up a file that will be replaced, and give its owner and mode to the successor."""
     about = path.stat()
     with suppress(PermissionError):  # only root can give a file to another user
         os.fchown(successor, about.st_uid, about.st_gid)
-    os.fchmod(successor, about.st_mode & (0o600 if private else 0o777))
+    os.fchmod(successor, about.st_mode & access)
     names = itertools.chain([".bak"], (f".bak{number}" for number in itertools.count(2)))
     kept = next(found for name in names if not os.path.lexists(found := path.with_name(path.name + name)))
     with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:

@@ -46,7 +46,9 @@ class NotJson(Exception):
         self.facts = facts
 
 
-class _Piece(NamedTuple):
+class Token(NamedTuple):
+    """A part of a text: a string, a comment, white space, a word (number, literal), or a mark."""
+
     kind: str
     text: str
     at: int
@@ -67,7 +69,7 @@ def loads(text: str, collect: Collect = dict) -> object:
         return _strict(text, collect)  # fast path: a file of several megabytes without comments
     except (json.JSONDecodeError, _NoNumber):
         pass
-    pieces = list(_pieces(text))
+    pieces = list(tokens(text))
     plain = _blanked(text, pieces)
     try:
         return _strict(plain, collect)
@@ -95,12 +97,13 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) < 400 else float(digits)
 
 
-def _pieces(text: str) -> Iterator[_Piece]:
+def tokens(text: str) -> Iterator[Token]:
+    """Yield the parts of a text, which joined are the text again."""
     for found in _PIECE.finditer(text):
-        yield _Piece(str(found.lastgroup), found[0], found.start())
+        yield Token(str(found.lastgroup), found[0], found.start())
 
 
-def _blanked(text: str, pieces: list[_Piece]) -> str:
+def _blanked(text: str, pieces: list[Token]) -> str:
     """Return the text with spaces in place of comments and trailing commas."""
     chars = list(text)
     before, comma = "", None
@@ -116,7 +119,7 @@ def _blanked(text: str, pieces: list[_Piece]) -> str:
     return "".join(chars)
 
 
-def _told(text: str, pieces: list[_Piece], error: json.JSONDecodeError) -> NotJson:
+def _told(text: str, pieces: list[Token], error: json.JSONDecodeError) -> NotJson:
     """Return the position of the fault and the text that says what to write."""
     at, rest = error.pos, text[error.pos :]
     if error.msg.startswith("Invalid \\"):
@@ -165,9 +168,9 @@ def _run(text: str, at: int) -> str:
     return (before[0] if before else "") + (behind[0] if behind else "")
 
 
-def _unclosed(pieces: list[_Piece], at: int) -> NotJson:
+def _unclosed(pieces: list[Token], at: int) -> NotJson:
     """Explain a text that ends too early."""
-    still: list[_Piece] = []
+    still: list[Token] = []
     for piece in pieces:
         if piece.kind == "mark" and piece.text in "{[":
             still.append(piece)
