@@ -63,11 +63,10 @@ class Exchange:
                 raise Refused(408, f"The body took longer than {within_s:g} s; send it at once")
 
     async def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        """Send a whole response; JSON, where it has a body."""
+        """Send a whole response; JSON, where it has a body and the headers name no other type."""
+        told = {"content-type": JSON, **(headers or {})} if body else headers or {}
         pairs = [*self.extra, (b"content-length", b"%d" % len(body))]
-        if body:
-            pairs.append((b"content-type", JSON.encode()))
-        pairs += [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
+        pairs += [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
         self.is_begun = True
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
         await self._send({"type": "http.response.body", "body": body})

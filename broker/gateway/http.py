@@ -10,7 +10,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from broker.base.rate_limit import Pace
 from broker.gateway.catalogue import Catalogue
@@ -19,13 +19,20 @@ from broker.gateway.exchange import ClientLeft, Exchange
 from broker.gateway.guard import LOCAL, Guard, Token, check_use, digest_of, too_often
 from broker.gateway.http_sessions import Sessions
 from broker.gateway.listener import Receive, Scope, Send
+from broker.gateway.page.history import EVERY_S, History
+from broker.gateway.page.view import DATA, PAGE, Reply, StatusPage
 from broker.gateway.refusals import Refused
 from broker.gateway.settings import Settings
 from broker.gateway.state import State
+from client_shim import BrokerClient
+from client_shim.errors import BrokerError
 
 logger = logging.getLogger("mcp-broker")
 
 PREFIX = "/mcp/"
+
+ASK_S = 5.0
+"""How long the status page waits for the broker."""
 
 
 class HttpDoor:
@@ -44,6 +51,8 @@ class HttpDoor:
         self._sessions = Sessions(state, settings.limits, door.endpoint)
         self._catalogue = Catalogue(door.endpoint)
         self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint)
+        self._watch = BrokerClient("status page", door.endpoint, timeout=ASK_S)
+        self._page = StatusPage(self._watch.status, History())
         self._rates: dict[str, Pace] = {}
         self._open: Counter[str] = Counter()
         """Exchanges under way, by the name of their token."""
@@ -87,12 +96,18 @@ class HttpDoor:
         if exchange.method == "OPTIONS":  # a browser asks before it sends the token
             await exchange.answer(204)
             return
+        if exchange.path == PAGE and exchange.method == "GET":  # a browser cannot send the token with a link
+            await _show(exchange, self._page.file())
+            return
         if exchange.path.startswith("/.well-known/"):  # clients look for an authorization server here
             raise Refused(
                 404, "There is no authorization server; send the header `Authorization: Bearer TOKEN`"
             )
         token = self._guard.identify(exchange.headers) if exchange.needs_token else LOCAL
         self._check_rate(token)
+        if exchange.path in DATA and exchange.method == "GET":
+            await self._page_data(exchange, token)
+            return
         server = await self._server_of(exchange, token)
         async with self._counted(token):
             match exchange.method:
@@ -111,6 +126,13 @@ class HttpDoor:
         well = names is not None and not self.is_ending
         word = b"ok" if well else b"ending" if self.is_ending else b"no broker answers"
         await exchange.answer(200 if well else 503, b'{"status":"%s"}' % word)
+
+    async def _page_data(self, exchange: Exchange, token: Token) -> None:
+        try:
+            reply = await self._page.data(exchange.path, token.may_use)
+        except BrokerError as error:
+            raise Refused(503, f"The broker does not answer: {error.message}") from error
+        await _show(exchange, reply)
 
     async def _server_of(self, exchange: Exchange, token: Token) -> str:
         """The server that the path names."""
@@ -162,6 +184,13 @@ class HttpDoor:
             stream.tick()
         self._sessions.tick(asyncio.get_running_loop().time())
 
+    async def sample(self) -> None:
+        """Take samples for the plot of the status page, until it is cancelled."""
+        while True:
+            with suppress(BrokerError):  # the plot has a gap for it
+                await self._page.sample()
+            await asyncio.sleep(EVERY_S)
+
     def figures(self) -> Mapping[str, int]:
         """What is open, for the status and for tests."""
         return {
@@ -188,6 +217,12 @@ class HttpDoor:
         """Release everything."""
         await self._sessions.aclose()
         await self._catalogue.aclose()
+        await self._watch.aclose()
+
+
+async def _show(exchange: Exchange, reply: Reply) -> None:
+    """Send a file of the status page."""
+    await exchange.answer(reply.status, reply.body, reply.headers)
 
 
 def _cors(origin: str) -> list[tuple[bytes, bytes]]:

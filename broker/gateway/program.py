@@ -65,7 +65,7 @@ class Gateway:
         door = HttpDoor(self._settings, self._state)
         listener = Listener(door, limits)
         sockets = Sockets(self._folder, endpoint) if self._folder is not None else None
-        keeping = [loop.create_task(_ticking(door, listener))]
+        keeping = [loop.create_task(_ticking(door, listener)), loop.create_task(door.sample())]
         if sockets is not None:
             keeping.append(loop.create_task(sockets.run()))
         for address, plug in self._plugs.items():

@@ -16,6 +16,7 @@ from broker.gateway.page.history import EVERY_S, History
 PAGE = "/"
 STATUS = "/status.json"
 HISTORY = "/history.json"
+DATA = frozenset({STATUS, HISTORY})
 
 SHOWN = (
     *("name", "state", "stopped_by_hand", "pid", "processes", "rss_bytes", "uptime_s", "restarts", "era"),
@@ -31,10 +32,10 @@ Status = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Reply(NamedTuple):
-    """An HTTP response of the page: headers as ASGI has them."""
+    """An HTTP response of the page."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    headers: dict[str, str]
     body: bytes
 
 
@@ -52,11 +53,11 @@ class StatusPage:
         self._status = status
         self._history = history
         self._body = files(__package__).joinpath("status.html").read_bytes()
-        self._headers = [
-            (b"content-type", b"text/html; charset=utf-8"),
-            (b"content-security-policy", _policy(self._body.decode()).encode()),
-            *_COMMON,
-        ]
+        self._headers = {
+            "content-type": "text/html; charset=utf-8",
+            "content-security-policy": _policy(self._body.decode()),
+            **_COMMON,
+        }
 
     def file(self) -> Reply:
         """Return the page itself."""
@@ -91,16 +92,12 @@ class StatusPage:
             self._history.add(clock(), servers)
 
 
-_COMMON = [
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
+_COMMON = {"cache-control": "no-store", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
 def _json(value: object) -> Reply:
     body = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    return Reply(200, [(b"content-type", b"application/json"), *_COMMON], body)
+    return Reply(200, {"content-type": "application/json", **_COMMON}, body)
 
 
 def _policy(page: str) -> str:

@@ -72,14 +72,14 @@ def served(page: StatusPage) -> Iterator[str]:
             if self.path == PAGE:
                 self._send(page.file())
             elif self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                self._send(Reply(401, [], b"{}"))
+                self._send(Reply(401, {}, b"{}"))
             else:
                 self._send(asyncio.run(page.data(self.path, lambda _: True)))
 
         def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)
-            for name, value in reply.headers:
-                self.send_header(name.decode(), value.decode())
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
             self.send_header("content-length", str(len(reply.body)))
             self.end_headers()
             self.wfile.write(reply.body)
