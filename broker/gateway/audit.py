@@ -10,9 +10,20 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from broker.gateway import eras
+from broker.gateway.conversation import Conversation
+from broker.gateway.effects import BrokerFault, MakeCall, Outcome, ServerRefusal
+from broker.gateway.session import OnCall
+from broker.gateway.settings import AuditConfig
 
 MAX_BODY_CHARS = 4096
 """The part of an argument or result that a line holds, where the operator asked for bodies."""
@@ -31,7 +42,8 @@ class Entry(NamedTuple):
         door: "http", "socket" or "stdio".
         client: name and version that the MCP client gave itself.
         target: the tool, prompt or resource; `None` for a method that has none.
-        outcome: "ok", "tool-error", "error CODE" of the server, the code of a refusal, or "cancelled".
+        outcome: "ok"; "tool-error"; "error CODE" of the server; a code of the broker (docs/messages.md); or
+            "cancelled".
         ms: how long the call took.
         params, result: the bodies, clipped; `None` unless the operator asked for them.
     """
@@ -49,6 +61,97 @@ class Entry(NamedTuple):
     result_bytes: int
     params: str | None = None
     result: str | None = None
+
+
+class Audit:
+    """The audit log as the doors use it: `caller` gives what a session tells its calls to.
+
+    Raises:
+        OSError: the file of the log cannot be opened, or is a symbolic link.
+    """
+
+    def __init__(self, path: str, config: AuditConfig) -> None:
+        self._log = AuditLog(path, max_bytes=config.max_bytes, keep=config.keep)
+        self._bodies = config.bodies
+
+    def caller(self, who: str, door: str) -> OnCall:
+        """Return the function that writes the calls of one client."""
+        return partial(self._ended, who, door)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._log.close()
+
+    def _ended(
+        self,
+        who: str,
+        door: str,
+        conversation: Conversation,
+        call: MakeCall,
+        outcome: Outcome | None,
+        took_s: float,
+    ) -> None:
+        params, result = call.params or b"", b"" if outcome is None else _body(outcome)
+        opened = conversation.session
+        client = (call.meta or {}).get(eras.CLIENT_INFO) or (opened.client_info if opened else {})
+        self._log.write(
+            Entry(
+                time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                who=who,
+                door=door,
+                client=" ".join(str(client[key])[:64] for key in ("name", "version") if key in client),
+                server=conversation.server,
+                method=call.method,
+                target=_target(params),
+                outcome=_word(outcome),
+                ms=round(took_s * 1000, 3),
+                request_bytes=len(params),
+                result_bytes=len(result),
+                params=params.decode(errors="replace") if self._bodies else None,
+                result=result.decode(errors="replace") if self._bodies else None,
+            )
+        )
+
+
+class _Params(Struct, gc=False):
+    name: Any = None
+    uri: Any = None
+
+
+class _Result(Struct, gc=False):
+    is_error: Any = msgspec.field(default=False, name="isError")
+
+
+class _Error(Struct, gc=False):
+    code: Any = None
+
+
+def _read(body: bytes, shape: type[Any]) -> Any:
+    """Return the few fields that a line tells; the defaults for a body that has none."""
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, RecursionError):
+        return shape()
+
+
+def _target(params: bytes) -> str | None:
+    read = _read(params, _Params)
+    found = read.name if isinstance(read.name, str) else read.uri
+    return found[:256] if isinstance(found, str) else None
+
+
+def _body(outcome: Outcome) -> bytes:
+    return b"" if isinstance(outcome, BrokerFault) else outcome.body
+
+
+def _word(outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "cancelled"
+    if isinstance(outcome, BrokerFault):
+        return outcome.code
+    if isinstance(outcome, ServerRefusal):
+        return f"error {_read(outcome.body, _Error).code}"
+    return "tool-error" if _read(outcome.body, _Result).is_error is True else "ok"
 
 
 class AuditLog:

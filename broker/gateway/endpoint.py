@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Raw, Struct, UnsetType
 
 from broker.gateway import eras, headers, jsonrpc, sse
+from broker.gateway.audit import Audit
 from broker.gateway.catalogue import Catalogue
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.exchange import ClientLeft, Exchange
@@ -61,10 +62,16 @@ class Endpoint:
         sessions: the legacy ones.
         catalogue: what is known of the servers.
         endpoint: where the broker listens; `None`: where the shim finds it.
+        audit: the audit log, where there is one.
     """
 
     def __init__(
-        self, limits: LimitsConfig, sessions: Sessions, catalogue: Catalogue, endpoint: str | None
+        self,
+        limits: LimitsConfig,
+        sessions: Sessions,
+        catalogue: Catalogue,
+        endpoint: str | None,
+        audit: Audit | None = None,
     ) -> None:
         self.streams: set[Stream] = set()
         """The streams that are being sent."""
@@ -76,6 +83,7 @@ class Endpoint:
         self._sessions = sessions
         self._catalogue = catalogue
         self._endpoint = endpoint
+        self._audit = audit
 
     # -- POST ---------------------------------------------------------------------------------------------
 
@@ -145,7 +153,9 @@ class Endpoint:
                 stream.status = STATUS.get(effect.code, 200)
             stream.add(effect.message)
 
-        session = Session(server, deliver, name=f"gateway: {token.name}", endpoint=self._endpoint)
+        on_call = self._audit.caller(token.name, "http") if self._audit else None
+        name = f"gateway: {token.name}"
+        session = Session(server, deliver, name=name, endpoint=self._endpoint, on_call=on_call)
         self.modern.add(session)
         if request.method == "subscriptions/listen":
             self.listening.add(session)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from broker.base.rate_limit import Pace
+from broker.gateway.audit import Audit
 from broker.gateway.catalogue import Catalogue
 from broker.gateway.endpoint import Endpoint
 from broker.gateway.exchange import ClientLeft, Exchange
@@ -41,16 +42,17 @@ class HttpDoor:
     Args:
         settings: of `gateway.toml`.
         state: the open state directory.
+        audit: the audit log, where there is one.
     """
 
-    def __init__(self, settings: Settings, state: State) -> None:
+    def __init__(self, settings: Settings, state: State, audit: Audit | None = None) -> None:
         door = settings.gateway
         own = Token("own", digest_of(state.token))
         self._limits = settings.limits
         self._guard = Guard([own, *settings.tokens], door.hosts, door.origins)
-        self._sessions = Sessions(state, settings.limits, door.endpoint)
+        self._sessions = Sessions(state, settings.limits, door.endpoint, audit)
         self._catalogue = Catalogue(door.endpoint)
-        self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint)
+        self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint, audit)
         self._watch = BrokerClient("status page", door.endpoint, timeout=ASK_S)
         self._page = StatusPage(self._watch.status, History())
         self._rates: dict[str, Pace] = {}

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from broker.gateway.audit import Audit
 from broker.gateway.conversation import ClientSession
 from broker.gateway.effects import FinishRequest, RequestId, SendMessage
 from broker.gateway.guard import Token
@@ -169,13 +170,17 @@ class Sessions:
         state: has the key, and the sessions that are over.
         limits: how many, and for how long.
         endpoint: where the broker listens; `None`: where the shim finds it.
+        audit: the audit log, where there is one.
     """
 
-    def __init__(self, state: State, limits: LimitsConfig, endpoint: str | None) -> None:
+    def __init__(
+        self, state: State, limits: LimitsConfig, endpoint: str | None, audit: Audit | None = None
+    ) -> None:
         self._state = state
         self._seal = Seal(state.key)
         self._limits = limits
         self._endpoint = endpoint
+        self._audit = audit
         self._of: dict[str, OrderedDict[str, LegacySession]] = {}
         """owner → id → session, the one that was silent for longest first."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -254,8 +259,14 @@ class Sessions:
     ) -> LegacySession:
         self._make_room(owner)
         session = LegacySession(server, sealed, self._limits, now)
-        name = f"gateway: {owner.name}"
-        session.session = Session(server, session.deliver, name=name, endpoint=self._endpoint, opened=opened)
+        session.session = Session(
+            server,
+            session.deliver,
+            name=f"gateway: {owner.name}",
+            endpoint=self._endpoint,
+            opened=opened,
+            on_call=self._audit.caller(owner.name, "http") if self._audit else None,
+        )
         return session
 
     def _restored(

@@ -21,9 +21,10 @@ from pathlib import Path
 
 import uvloop
 
+from broker.gateway.audit import Audit
 from broker.gateway.http import HttpDoor
 from broker.gateway.listener import Listener, bound
-from broker.gateway.settings import Address, Settings, address_of
+from broker.gateway.settings import Address, AuditConfig, Settings, address_of
 from broker.gateway.sockets import Sockets
 from broker.gateway.sse import COMMENT_S
 from broker.gateway.state import State, state_dir_of
@@ -46,11 +47,18 @@ class Gateway:
         state: the open state directory.
         plugs: the sockets to speak HTTP at, with their addresses.
         folder: where the sockets of `connect` lie; `None` for none.
+        audit: the audit log, where there is one.
     """
 
     def __init__(
-        self, settings: Settings, state: State, plugs: Mapping[Address, socket.socket], folder: Path | None
+        self,
+        settings: Settings,
+        state: State,
+        plugs: Mapping[Address, socket.socket],
+        folder: Path | None,
+        audit: Audit | None = None,
     ) -> None:
+        self._audit = audit
         self._settings = settings
         self._plugs = plugs
         self._state = state
@@ -62,9 +70,9 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, over.set)
         limits, endpoint = self._settings.limits, self._settings.gateway.endpoint
-        door = HttpDoor(self._settings, self._state)
+        door = HttpDoor(self._settings, self._state, self._audit)
         listener = Listener(door, limits)
-        sockets = Sockets(self._folder, endpoint) if self._folder is not None else None
+        sockets = Sockets(self._folder, endpoint, self._audit) if self._folder is not None else None
         keeping = [loop.create_task(_ticking(door, listener)), loop.create_task(door.sample())]
         if sockets is not None:
             keeping.append(loop.create_task(sockets.run()))
@@ -112,13 +120,27 @@ def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager)
     with contextlib.closing(state), contextlib.ExitStack() as held:
         plugs = {address: held.enter_context(plug) for address, plug in _plugs(door.listen, manager)}
         _tell_token(state, plugs, sys.stderr.isatty())
-        gateway = Gateway(settings, state, plugs, _sockets_folder(door.sockets, door.endpoint, environ))
+        folder = _sockets_folder(door.sockets, door.endpoint, environ)
+        gateway = Gateway(settings, state, plugs, folder, _audit(settings.audit, held))
         loop = uvloop.new_event_loop()
         try:
             loop.run_until_complete(gateway.run(manager))
         finally:
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
+
+
+def _audit(config: AuditConfig, held: contextlib.ExitStack) -> Audit | None:
+    """Open the audit log, where there is to be one; `held` closes it."""
+    if config.path is None:
+        return None
+    try:
+        return held.enter_context(contextlib.closing(Audit(config.path, config)))
+    except OSError as error:
+        raise ClaimError(
+            f"the audit log {config.path} cannot be written: {error.strerror}; give its folder to the "
+            "user of the gateway, or change `path` in [audit] of gateway.toml"
+        ) from error
 
 
 def _plugs(listen: Iterable[str], manager: ServiceManager) -> Iterator[tuple[Address, socket.socket]]:
@@ -137,7 +159,9 @@ def _plugs(listen: Iterable[str], manager: ServiceManager) -> Iterator[tuple[Add
     for text in listen:
         address = address_of(text)
         if address is not None and address not in given and _named(address) not in given:
-            yield address, bound(address)
+            plug = bound(address)
+            port = address.port if address.path else plug.getsockname()[1]  # 0 asks for any free one
+            yield address._replace(port=port), plug
 
 
 def _named(address: Address) -> Address:

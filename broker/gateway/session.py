@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -36,6 +37,9 @@ FIRST_TRY_S, LAST_TRY_S = 0.1, 1.0
 """The delays between two looks for a broker that is not there: from the first to the longest."""
 
 Run = Callable[[], Coroutine[Any, Any, Outcome]]
+OnCall = Callable[[Conversation, MakeCall, "Outcome | None", float], None]
+"""Takes a call that ended: its outcome (`None` if it was cancelled), and the seconds that it took."""
+
 Deliver = Callable[[SendMessage | FinishRequest], None]
 
 
@@ -52,6 +56,7 @@ class Session:
         endpoint: where the broker listens; `None`: where the shim finds it.
         opened: a legacy session that was opened earlier.
         reconnect_s: how long a request waits for a broker that is gone.
+        on_call: takes each call that ended, for the audit log.
     """
 
     def __init__(
@@ -63,13 +68,15 @@ class Session:
         endpoint: str | None = None,
         opened: ClientSession | None = None,
         reconnect_s: float = RECONNECT_S,
+        on_call: OnCall | None = None,
     ) -> None:
         self.conversation = Conversation(server, secrets.token_hex(8), opened)
         self._deliver = deliver
+        self._on_call = on_call
         self._broker = BrokerClient(
             name, endpoint, reconnect_s=reconnect_s, on_raw_notification=self._notified
         )
-        self._calls: dict[int, asyncio.Task[None]] = {}
+        self._calls: dict[int, asyncio.Task[object]] = {}
         self._listening = asyncio.Lock()
         """Held while `listen` is under way: the last one that was asked for must come last."""
         self._reconnect_s = reconnect_s
@@ -114,20 +121,28 @@ class Session:
                 case SendMessage() | FinishRequest():
                     self._deliver(effect)
                 case MakeCall():
-                    self._start(effect.call, partial(self._request, effect))
+                    self._start(effect.call, self._follow_call(effect))
                 case ListenTo():
-                    self._start(effect.call, partial(self._listen, effect))
+                    self._start(effect.call, self._follow(effect.call, partial(self._listen, effect)))
                 case CancelCall(call=call):
                     if (task := self._calls.get(call)) is not None:
                         task.cancel()
 
-    def _start(self, call: int, run: Run) -> None:
-        task = asyncio.get_running_loop().create_task(self._follow(call, run))
+    def _start(self, call: int, run: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(run)
         self._calls[call] = task
         task.add_done_callback(lambda _: self._calls.pop(call, None))
 
-    async def _follow(self, call: int, run: Run) -> None:
-        """Wait for the outcome of a call, and tell the conversation."""
+    async def _follow_call(self, call: MakeCall) -> None:
+        begun, outcome = time.monotonic(), None
+        try:
+            outcome = await self._follow(call.call, partial(self._request, call))
+        finally:
+            if self._on_call is not None:
+                self._on_call(self.conversation, call, outcome, time.monotonic() - begun)
+
+    async def _follow(self, call: int, run: Run) -> Outcome:
+        """Wait for the outcome of a call, tell the conversation, and return it."""
         try:
             outcome = await run()
         except ServerError as error:
@@ -138,6 +153,7 @@ class Session:
             logger.exception("gateway.call_failed", extra={"server": self.conversation.server})
             outcome = BrokerFault("internal", "the gateway made a mistake", "its log has the traceback")
         self._run(self.conversation.replied(call, outcome))
+        return outcome
 
     async def _request(self, call: MakeCall) -> Outcome:
         def progressed(params: bytes) -> None:

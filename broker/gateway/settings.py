@@ -137,6 +137,26 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 5.0
 
 
+class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[audit]` table: a file with a JSON line for each call that ended."""
+
+    path: Annotated[
+        str | None,
+        _about(
+            "The file of the audit log. Without it there is none.",
+            'write an absolute path, such as path = "/var/log/mcp-broker-gateway/audit.jsonl"',
+        ),
+    ] = None
+    max_bytes: Annotated[
+        Bytes, _about("The size at which the file is renamed to `.1`, and a new one begun.", _SIZE)
+    ] = 16_777_216
+    keep: Annotated[Count, _about("How many renamed files stay.", _WHOLE)] = 4
+    bodies: Annotated[
+        bool,
+        _about("Whether the lines hold the first 4,096 characters of arguments and results.", _SWITCH),
+    ] = False
+
+
 class TokenConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `[tokens.NAME]` table: a further token, and what its holder may do."""
 
@@ -159,6 +179,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     gateway: DoorConfig = DoorConfig()
     limits: LimitsConfig = LimitsConfig()
+    audit: AuditConfig = AuditConfig()
     tokens: tuple[Token, ...] = ()
 
 
@@ -263,14 +284,19 @@ def parse(text: str, name: str = "gateway.toml") -> Settings:
 
 
 def _settings(tables: Mapping[str, Any], problems: list[Problem]) -> Settings | None:
-    known = ["gateway", "limits", "tokens"]
+    known = ["gateway", "limits", "audit", "tokens"]
     problems += [unknown_key(key, key, known) for key in tables.keys() - set(known)]
     door = section(DoorConfig, "gateway", tables.get("gateway", {}), problems, problems)
     limits = section(LimitsConfig, "limits", tables.get("limits", {}), problems, problems)
+    audit = section(AuditConfig, "audit", tables.get("audit", {}), problems, problems)
     tokens = list(_tokens(tables.get("tokens", {}), problems))
     if door is not None:
         problems += _about_addresses(door)
-    return Settings(gateway=door, limits=limits, tokens=tuple(tokens)) if door and limits else None
+    if audit is not None and audit.path is not None and not os.path.isabs(audit.path):
+        problems.append(Problem("audit.path", f"{audit.path!r} is no absolute path", "begin it with /"))
+    if door is None or limits is None or audit is None:
+        return None
+    return Settings(gateway=door, limits=limits, audit=audit, tokens=tuple(tokens))
 
 
 def _tokens(tables: object, problems: list[Problem]) -> Iterator[Token]:

@@ -11,13 +11,15 @@ import logging
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from broker.config.names import file_name
 from broker.gateway import jsonrpc
+from broker.gateway.audit import Audit
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.lines import LineSplitter
 from broker.gateway.session import Deliver, Session
@@ -50,24 +52,26 @@ class LinesProtocol(asyncio.Protocol):
     """One client on a byte stream: its lines go into a session, and what that sends comes out as lines.
 
     Args:
-        open_session: makes the session of a client, given what takes its messages.
+        open_session: makes the session of a client, given who it is and what takes its messages.
         closed: is called with this protocol once the client is gone.
     """
 
     def __init__(
         self,
-        open_session: Callable[[Deliver], Session],
+        open_session: Callable[[str, Deliver], Session],
         closed: Callable[[LinesProtocol], None],
     ) -> None:
-        self._session = open_session(self._deliver)
+        self._open_session = open_session
+        self._session: Session
         self._closed = closed
         self._lines = LineSplitter()
         self._transport: asyncio.Transport | None = None
         self._is_slow = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes
+        self._transport = transport = cast("asyncio.Transport", transport)
+        self._session = self._open_session(_user_at(transport), self._deliver)
         transport.set_write_buffer_limits(high=PAUSE_BYTES)
         self._session.stream_opened()
 
@@ -131,9 +135,13 @@ class Sockets:
     Args:
         folder: where they lie; made with mode 0700 where it is missing.
         endpoint: of the broker; `None`: where the shim finds it.
+        audit: the audit log, where there is one.
     """
 
-    def __init__(self, folder: Path, endpoint: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, endpoint: str | None = None, audit: Audit | None = None
+    ) -> None:
+        self._audit = audit
         self._folder = folder
         self._endpoint = endpoint
         self._sockets: dict[str, ServerSocket] = {}
@@ -213,8 +221,9 @@ class Sockets:
             logger.error("gateway.no_socket", extra={"server": name, "reason": reason})
 
     def _welcome(self, name: str) -> LinesProtocol:
-        def session(deliver: Deliver) -> Session:
-            return Session(name, deliver, endpoint=self._endpoint)
+        def session(who: str, deliver: Deliver) -> Session:
+            on_call = self._audit.caller(who, "socket") if self._audit else None
+            return Session(name, deliver, endpoint=self._endpoint, on_call=on_call)
 
         client = LinesProtocol(session, self._gone)
         self._clients[client] = name
@@ -225,6 +234,14 @@ class Sockets:
         task = asyncio.get_running_loop().create_task(client.release())
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
+
+
+def _user_at(transport: asyncio.BaseTransport) -> str:
+    """Who is at the other end of a socket, from the kernel (unix(7), SO_PEERCRED)."""
+    fd = os.dup(transport.get_extra_info("socket").fileno())  # uvloop's own object has no getsockopt
+    with socket.socket(fileno=fd) as plug:
+        _, uid, _ = struct.unpack("3i", plug.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return f"uid:{uid}"
 
 
 def listen_at(path: Path, shared: tuple[int, int] | None) -> tuple[socket.socket, tuple[int, int]]:
