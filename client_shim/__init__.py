@@ -1,7 +1,6 @@
-"""The thin client of mcp-broker: what a backend links in place of an MCP client of its own.
+"""The thin client of mcp-broker, which a backend uses in place of its own MCP client.
 
-Names are loaded when first used, so that the command line, which needs `client_shim.blocking` only, does
-not pay for asyncio.
+A name is imported when it is first used: the command line needs `client_shim.blocking` only, and no asyncio.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from time import monotonic, sleep
-from types import TracebackType
 from typing import Any
 
 import zmq
@@ -26,25 +25,25 @@ OnProgress = Callable[[float, "float | None", "str | None"], object]
 _CHANNEL = 1
 
 _MAX_READINGS = 16
-"""How often what has arrived is read before a call: a flood must not keep it for ever."""
+"""How often arrived messages are read before a call: a flood must not delay it without end."""
 
 _PAUSE_S = 0.1
-"""Between two attempts to reach the next broker."""
+"""The delay between two attempts to reach the next broker."""
 
 
 class BlockingClient:
-    """Talk to the broker from ordinary code::
+    """A client of the broker for synchronous code::
 
         with BlockingClient() as broker:
             print(broker.request("$broker", "status"))
 
     Args:
-        endpoint: where the broker listens; `default_endpoint` where it is not given.
-        timeout_s: the deadline of a call that is given none; `None` leaves it to the broker.
-        hello_timeout_s: how long the broker may take to greet.
-        reconnect_s: how long to wait for the next broker, within the time of the call, where the one that was
-            there was lost; 0 is not at all. After one that ended in order it is all of the call's time.
-        name: what the broker calls this client in its `status`.
+        endpoint: where the broker listens; `None`: `default_endpoint`.
+        timeout_s: the deadline of a call without its own; `None`: the broker's default.
+        hello_timeout_s: how long the broker may take to answer the hello.
+        reconnect_s: how long a call waits, within its deadline, for the next broker after a loss; 0: not at
+            all. After a shutdown in order a call waits until its deadline.
+        name: the name of this client in the broker's `status`.
 
     Entering raises `Unavailable`: `NoBroker`, `NotAllowed`, `BrokerSilent`, `WrongWireVersion`, …
     """
@@ -63,7 +62,7 @@ class BlockingClient:
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
         self._gone_at: float | None = None
-        """When the broker that was there last was lost; `None` while one is, and before there was one."""
+        """When the last broker was lost; `None` while there is one, and before the first."""
         self._announced = False
         self._closed = True
         self._who = {"name": name, "version": __version__, "pid": os.getpid()}
@@ -73,23 +72,21 @@ class BlockingClient:
         self.connect()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
     def broker_version(self) -> str:
-        """The version of the broker that answered the greeting."""
+        """The version of the broker that answered the hello."""
         return self._open_dealer(None).state.broker_version
 
     def connect(self) -> None:
-        """Connect, greet and be welcomed; nothing happens where that is done already."""
+        """Connect, unless that is done already."""
         self._closed = False
         self._reach(None)
 
     def _reach(self, expires: float | None) -> Dealer:
-        """Return an open dealer, if need be to the next broker, once it is there."""
+        """Return the open socket; connect to the next broker, and wait for it, if the last one was lost."""
         while True:
             if self._dealer is not None and self._dealer.state.phase is Phase.OPEN:
                 return self._dealer
@@ -128,7 +125,7 @@ class BlockingClient:
         return monotonic() + _PAUSE_S < until
 
     def close(self) -> None:
-        """Say goodbye and close. Closing twice is fine."""
+        """Send a goodbye and close. Closing twice is fine."""
         self._closed = True
         self._leave()
 
@@ -149,12 +146,12 @@ class BlockingClient:
         on_progress: OnProgress | None = None,
         meta: dict[str, Any] | None = None,
     ) -> Any:
-        """Make a call and wait for its end; the result as plain data.
+        """Make a call and return its result as plain data.
 
-        A call that its broker has not begun, because it ends or was lost, is made again at the next one.
+        A call that the broker has not begun before it ended is made again at the next broker.
 
         Raises:
-            CallError: the broker or the server ended it with an error.
+            CallError: the call failed.
             Unavailable: the connection was lost meanwhile.
         """
         request = payload.prepare(
@@ -178,7 +175,7 @@ class BlockingClient:
             dealer = self._reach(expires)
 
     def _open_dealer(self, expires: float | None) -> Dealer:
-        """Return the dealer, or another one where it is found to be lost: before anything is sent."""
+        """Return the open socket. A loss is noticed before the request is sent, and mended."""
         if self._closed:
             raise ClientClosed("this client is not connected", hint="use it in a `with`, or call connect()")
         for _ in range(_MAX_READINGS):
@@ -200,11 +197,11 @@ class BlockingClient:
                     if isinstance(event, Progressed) and on_progress is not None:
                         _report(event, on_progress)
         finally:
-            dealer.state.cancel(id, "interrupted")  # does nothing where it has ended
+            dealer.state.cancel(id, "interrupted")  # does nothing if it has ended
             dealer.flush()
 
     def _wait(self, dealer: Dealer) -> list[Event]:
-        """Wait until something happens, or is overdue."""
+        """Wait for the next events, or for a deadline."""
         if not dealer.has_work():
             self._poll(dealer)
         events = dealer.receive()

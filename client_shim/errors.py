@@ -1,13 +1,11 @@
-"""Everything that can go wrong between a backend and the broker, as types.
+"""The errors that this package raises.
 
-Two families under one root:
+* `Unavailable` (also a `ConnectionError`): there is no broker, or it was lost.
+* `CallError`: a call has failed. The errors of the broker have a class for each `wire.Code`; `ServerError`
+  holds a JSON-RPC error of the MCP server.
 
-* `Unavailable` (also a `ConnectionError`): there is no broker to talk to, or no longer.
-* `CallError`: a call reached its end and the end is bad. The broker's own verdicts have a class per
-  `wire.Code`; `ServerError` carries a JSON-RPC error of the MCP server itself.
-
-``str()`` of each says what happened and what to do next; ``outcome_unknown`` says whether the call may
-have been carried out all the same. All can be pickled. The module imports `client_shim.wire` and
+``str()`` of each says what happened and what to do next; ``outcome_unknown`` tells whether the call may have
+been carried out although it failed. All can be pickled. The module imports `client_shim.wire` and
 `client_shim.text` only.
 """
 
@@ -19,14 +17,17 @@ from typing import Any
 from client_shim.text import shown
 from client_shim.wire import Code, Fault
 
+SERVER_AT_FAULT = "this is the server's mistake: report it to its authors"
+"""The hint of an error that only the author of a server can mend."""
+
 
 class BrokerError(Exception):
-    """The root: catch it to catch everything that this package raises on purpose.
+    """The base class of all errors that this package raises on purpose.
 
     Attributes:
         code: a short stable string, for programs.
         message: what happened, for people.
-        hint: what to do about it; empty where there is nothing sensible to say.
+        hint: what to do about it; empty if there is no useful advice.
         data: the details, as plain data.
     """
 
@@ -56,7 +57,7 @@ class BrokerError(Exception):
         return f"{type(self).__name__}({self.message!r}, {details})"
 
 
-# --- there is no broker to talk to ------------------------------------------------------------------
+# --- there is no broker -----------------------------------------------------------------------------
 
 
 class Unavailable(BrokerError, ConnectionError):
@@ -66,25 +67,25 @@ class Unavailable(BrokerError, ConnectionError):
 
 
 class InvalidEndpoint(Unavailable, ValueError):
-    """The endpoint is none that a client can connect to."""
+    """A client cannot connect to such an endpoint."""
 
     default_code = "invalid-endpoint"
 
 
 class PathTooLong(InvalidEndpoint):
-    """The path of the socket is longer than the kernel lets it be (107 bytes)."""
+    """The path of the socket is longer than the kernel allows (107 bytes)."""
 
     default_code = "path-too-long"
 
 
 class NotASocket(InvalidEndpoint):
-    """There is something at the path, and it is not a listening stream socket."""
+    """The file at the path is not a listening stream socket."""
 
     default_code = "not-a-socket"
 
 
 class UnsupportedPlatform(InvalidEndpoint):
-    """This platform lacks what the endpoint needs (Windows has no ``ipc://``)."""
+    """This platform does not support the endpoint (Windows has no ``ipc://``)."""
 
     default_code = "unsupported-platform"
 
@@ -96,7 +97,7 @@ class NoBroker(Unavailable):
 
 
 class NotAllowed(Unavailable, PermissionError):
-    """A broker may well listen, but this user may not open its socket or a folder above it."""
+    """This user may not open the broker's socket or a folder above it."""
 
     default_code = "not-allowed"
 
@@ -108,22 +109,22 @@ class WrongWireVersion(Unavailable):
 
 
 class BrokerRefused(Unavailable):
-    """The broker answered the greeting with a refusal. ``data["fault"]`` has its code."""
+    """The broker refused the hello. ``data["fault"]`` has the code."""
 
     default_code = "broker-refused"
 
 
 class BrokerSilent(Unavailable):
-    """Something listens at the endpoint and does not greet back."""
+    """A program listens at the endpoint and does not answer the hello."""
 
     default_code = "broker-silent"
 
 
 class BrokerLost(Unavailable):
-    """The connection broke while a call was under way.
+    """The connection was lost while a call was under way.
 
-    Whether the call was carried out cannot be known, unless ``data["begun"]`` is false: then no broker has
-    begun it. A call that only reads (``data["only_reads"]``) changes nothing anyway.
+    The call may have been carried out, unless ``data["begun"]`` is false: then no broker has begun it. A call
+    that only reads (``data["only_reads"]``) changes nothing.
     """
 
     default_code = "broker-lost"
@@ -134,26 +135,26 @@ class BrokerLost(Unavailable):
 
 
 class ClientClosed(Unavailable):
-    """This client object was closed, by its own side."""
+    """The program has closed this client object."""
 
     default_code = "client-closed"
 
 
-# --- the call ended badly ----------------------------------------------------------------------------
+# --- the call has failed -----------------------------------------------------------------------------
 
 
 _LONGEST_WAIT_S = 86_400.0
-"""A day. What tells a client to wait for longer is a mistake, not advice."""
+"""A day. A longer `retry_after_s` is a mistake, not advice."""
 
 
 class CallError(BrokerError):
-    """A call was ended without a result."""
+    """A call ended without a result."""
 
     default_code = "call-failed"
 
     @property
     def retry_after_s(self) -> float | None:
-        """After how many seconds another try is sensible; `None` where the broker gives no usable time."""
+        """The seconds after which to try again; `None` if the broker gives no usable time."""
         value = self.data.get("retry_after_s")
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return None
@@ -173,32 +174,32 @@ class UnknownTool(CallError):
 
 
 class ServerDisabled(CallError):
-    """The server is configured and switched off, or was stopped by hand."""
+    """The server is disabled in the config, or the operator has stopped it."""
 
     default_code = Code.SERVER_DISABLED.value
 
 
 class ServerStarting(CallError):
-    """The server did not become ready before the deadline of the call."""
+    """The server was not ready before the deadline of the call."""
 
     default_code = Code.SERVER_STARTING.value
 
 
 class ServerDown(CallError):
-    """The server is not running; the call was not passed on."""
+    """The server is not running; it did not get the call."""
 
     default_code = Code.SERVER_DOWN.value
 
 
 class ServerDied(CallError):
-    """The server ended while the call was under way. Whether it was carried out is unknown."""
+    """The server ended while the call was under way. The call may have been carried out."""
 
     default_code = Code.SERVER_DIED.value
     outcome_unknown = True
 
 
 class Busy(CallError):
-    """A queue is full. The call was not passed on; see `retry_after_s`."""
+    """A queue is full; the server did not get the call. See `retry_after_s`."""
 
     default_code = Code.BUSY.value
 
@@ -211,7 +212,7 @@ class DeadlineExceeded(CallError, TimeoutError):
 
 
 class CallCancelled(CallError):
-    """The broker cancelled the call, and this side had not asked for it."""
+    """The broker cancelled the call; this client had not."""
 
     default_code = Code.CANCELLED.value
     outcome_unknown = True
@@ -224,7 +225,7 @@ class InvalidRequest(CallError, ValueError):
 
 
 class TooLarge(InvalidRequest):
-    """The request is larger than the broker takes."""
+    """The request is larger than the broker accepts."""
 
     default_code = Code.TOO_LARGE.value
 
@@ -236,20 +237,20 @@ class MethodRefused(CallError):
 
 
 class InvalidReply(CallError):
-    """The call was answered, and the answer cannot be read."""
+    """The answer to the call is malformed."""
 
     default_code = Code.INVALID_REPLY.value
     outcome_unknown = True
 
 
 class WrongInstance(CallError):
-    """The call was meant for a broker that has ended since. It was not carried out."""
+    """The call was meant for a broker that has ended. It was not carried out."""
 
     default_code = Code.WRONG_INSTANCE.value
 
 
 class ShuttingDown(CallError):
-    """The broker is ending. It refused the call, or cut it off: then ``data["outcome"]`` is "unknown"."""
+    """The broker shuts down. It refused the call, or ended it: then ``data["outcome"]`` is "unknown"."""
 
     default_code = Code.SHUTTING_DOWN.value
 
@@ -259,7 +260,7 @@ class ShuttingDown(CallError):
 
 
 class InternalError(CallError):
-    """The broker ran into a mistake of its own; its log has the traceback."""
+    """The broker has a fault; its log has the traceback."""
 
     default_code = Code.INTERNAL.value
     outcome_unknown = True
@@ -324,17 +325,17 @@ _BY_CODE: dict[str, type[CallError]] = {
         )
     },
 }
-"""What each fault is raised as. A code of a newer broker, which is not in here, is a plain `CallError`."""
+"""code → class. A code that only a newer broker has is a plain `CallError`."""
 
 
 def from_fault(fault: Fault) -> CallError:
-    """The exception for a fault that ends a call."""
+    """Return the exception for a fault that ends a call."""
     kind = _BY_CODE.get(fault.code, CallError)
     message = fault.message or f"the broker ended the call with the code {fault.code!r} and no message"
     return kind(message, code=fault.code, hint=hint_of(fault), data=fault.data)
 
 
 def hint_of(fault: Fault) -> str:
-    """What a fault says is to be done; empty where it says nothing that is text."""
+    """Return the hint of a fault; empty if it has no hint that is text."""
     hint = fault.data.get("hint")
     return hint if isinstance(hint, str) else ""

@@ -1,4 +1,4 @@
-"""Who may change a file, by its owner, its group, its mode and its access list; in words, too."""
+"""Finds the users that may change a file, by its owner, group, mode and access list, and names them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _KINDS = (
 
 
 def writers(about: os.stat_result, fd: int | None = None) -> str | None:
-    """Who may write there beside its owner and root; `None` is nobody.
+    """Return the users that may write there besides the owner and root, in words; `None` if there are none.
 
-    A private group of this user, as many systems make one, is nobody else, also while another group is the
-    current one (newgrp(1)); so is root's. An access list makes of it whom it names: its mask stands in the
-    place of the group's mode.
+    A group that has this user as its only member does not count, also while another group is the current one
+    (newgrp(1)); nor does root's. If there is an access list, its mask stands in place of the group's mode, so
+    the users are those that the list names.
     """
     if about.st_mode & stat.S_IWOTH:
         return EVERYBODY
@@ -50,7 +50,7 @@ def _has_list(fd: int) -> bool:
 
 
 def _own_groups() -> set[int]:
-    """The groups that may be private ones: the current one, that of the user table, and root's."""
+    """Return the groups that may be private: the current one, the one in the user table, and root's."""
     import pwd
 
     own = {ROOT, os.getegid()}
@@ -60,10 +60,7 @@ def _own_groups() -> set[int]:
 
 
 def _members(gid: int) -> set[int]:
-    """The uids of a group's users.
-
-    Some distributions have accounts of their own in root's group, as `sync` and `halt`: they are no users.
-    """
+    """Return the uids of a group's users, without accounts of the system in root's group, as `sync`."""
     import grp
     import pwd
 
@@ -77,30 +74,29 @@ def _members(gid: int) -> set[int]:
 
 
 def owners() -> set[int]:
-    """Whose folders are trusted on the way. Who owns `/` can change everything: in a user namespace that is
-    root under another number."""
+    """Return the uids whose folders are trusted. In a user namespace, root has another uid: that of `/`."""
     return {ROOT, os.geteuid(), os.stat("/").st_uid}
 
 
 def identity(about: os.stat_result) -> tuple[int, int]:
-    """By what a file is the same one."""
+    """Return the device and inode, which identify a file."""
     return about.st_dev, about.st_ino
 
 
 def is_fuse(device: int) -> bool:
-    """Whether a device is a file system in user space, whose server says what owner and mode it likes."""
+    """Return whether a device is a file system in user space, whose server may report any owner and mode."""
     name = f" {os.major(device)}:{os.minor(device)} "
     with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as mounts:
         return any(name in mount and mount.partition(" - ")[2].startswith("fuse") for mount in mounts)
 
 
 def kind_of(about: os.stat_result) -> str:
-    """What it is, in words."""
+    """Return the kind of a file, in words."""
     return next((words for is_it, words in _KINDS if is_it(about.st_mode)), "a device")
 
 
 def user(uid: int) -> str:
-    """A user by name and number."""
+    """Return a user by name and uid, in words."""
     import pwd
 
     try:
@@ -110,7 +106,7 @@ def user(uid: int) -> str:
 
 
 def user_name(uid: int) -> str:
-    """A user by name, or by number without one."""
+    """Return the name of a user, or the uid if it has no name."""
     import pwd  # not there on Windows
 
     try:
@@ -120,7 +116,7 @@ def user_name(uid: int) -> str:
 
 
 def group(gid: int) -> str:
-    """A group by its name, or by its number where it has none."""
+    """Return the name of a group, or the gid if it has no name."""
     import grp
 
     try:

@@ -1,9 +1,8 @@
-"""What servers answer, as light objects over the plain data: attributes by MCP's names or Python's.
+"""Results of servers: light objects over the plain data, with attributes by MCP's names or Python's.
 
-``tool.inputSchema`` and ``tool.input_schema`` are the same dict; a field that the server did not send is
-`None`; fields that this package has never heard of are kept. No model is built and nothing is validated:
-`raw` is what the server said. Where an attribute would be an object of this module, and the server sent
-something else there, reading it raises `InvalidReply`.
+``tool.inputSchema`` and ``tool.input_schema`` are the same dict. A field that the server did not send is
+`None`; unknown fields are kept. Nothing is validated: `raw` is the data that the server sent. To read an
+attribute that should be an object of this module, but is something else in the data, raises `InvalidReply`.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from __future__ import annotations
 import copy
 from typing import Any, TypeVar
 
-from client_shim.errors import InvalidReply
+from client_shim.errors import SERVER_AT_FAULT, InvalidReply
 from client_shim.text import shown, truth
 
 T = TypeVar("T", bound="Data")
 
 
 class Data:
-    """Plain data with attributes. `known` are the fields that MCP defines and a server may leave out."""
+    """Plain data with attributes. `known` has the fields that MCP defines and a server may leave out."""
 
     known: frozenset[str] = frozenset()
 
@@ -47,11 +46,11 @@ class Data:
         return name in self.raw
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The field of this name, as a dict gives it."""
+        """Return the field of this name, or the default, as `dict.get` does."""
         return self.raw.get(name, default)
 
     def model_dump(self, **_: object) -> dict[str, Any]:
-        """A copy of the plain data, under MCP's names. Takes the options of pydantic's, and ignores them."""
+        """Return a copy of the plain data, under MCP's names. Options of pydantic are ignored."""
         return copy.deepcopy(self.raw)
 
     def __eq__(self, other: object) -> bool:
@@ -65,7 +64,7 @@ class Data:
 
 
 def _objects(kind: type[T], raw: dict[str, Any], field: str) -> list[T]:
-    """Return the objects in a field of a result; none where the server left it out.
+    """Return the objects in a field of a result; an empty list if the server left the field out.
 
     Raises:
         InvalidReply: it is not a list of objects.
@@ -78,8 +77,7 @@ def _objects(kind: type[T], raw: dict[str, Any], field: str) -> list[T]:
 
 
 def _odd(what: str, value: object) -> InvalidReply:
-    hint = "this is the server's mistake: report it to its authors"
-    return InvalidReply(f"{what}, but {shown(value)}", hint=hint)
+    return InvalidReply(f"{what}, but {shown(value)}", hint=SERVER_AT_FAULT)
 
 
 def _camel(name: str) -> str:
@@ -97,7 +95,7 @@ class Tool(Data):
 
     @property
     def inputSchema(self) -> dict[str, Any]:
-        """The JSON schema of the arguments; empty where the server sent none, or something else there."""
+        """The JSON schema of the arguments; empty if the server sent none, or something else in its place."""
         schema = self.raw.get("inputSchema")
         return schema if isinstance(schema, dict) else {}
 
@@ -128,20 +126,20 @@ class Prompt(Data):
 
 
 class Content(Data):
-    """One item of what a tool or a prompt says: text, image, audio, a resource or a link to one."""
+    """An item of a tool's result or of a prompt: text, image, audio, a resource or a link to one."""
 
     known = frozenset({"text", "data", "mimeType", "annotations", "uri", "title", "description", "size"})
     type: str
 
     @property
     def resource(self) -> Data | None:
-        """The embedded resource, of an item that has one."""
+        """The embedded resource, or `None`."""
         raw = self.raw.get("resource")
         return ResourceContents(raw) if isinstance(raw, dict) else None
 
 
 class ResourceContents(Data):
-    """What is in a resource: `text`, or `blob` in base64."""
+    """The contents of a resource: `text`, or `blob` in base64."""
 
     known = frozenset({"text", "blob", "mimeType"})
     uri: str
@@ -161,32 +159,32 @@ class PromptMessage(Data):
 
 
 RESULT_TYPES = ("complete", "input_required")
-"""What `resultType` may say; without one it is complete. MCP: any other "MUST be considered invalid"."""
+"""The values of `resultType`; a result without it is complete. MCP: others "MUST be considered invalid"."""
 
 
 class BaseResult(Data):
-    """What came of a call, or what the server must be told before it can go on.
+    """The result of a request, or the questions that the server needs answers to before it can go on.
 
-    A server of 2026-07-28 may answer with `input_required`: then `inputRequests` has its questions by name,
-    and the same call is made again, with `input_responses` by the same names and with `request_state`.
+    A server of 2026-07-28 may answer with `input_required`. Then `inputRequests` has its questions by name;
+    make the same call again, with `input_responses` by the same names and with `request_state`.
     """
 
     known = frozenset({"resultType", "inputRequests", "requestState"})
 
     @property
     def input_required(self) -> bool:
-        """Whether the server asks something first."""
+        """Whether the server asks questions first."""
         return bool(self.raw.get("resultType") == "input_required")
 
 
 class CallResult(BaseResult):
-    """What a tool call came to. A tool that failed says so in `isError`; that is no exception."""
+    """The result of a tool call. A tool that failed says so in `isError`; that raises no exception."""
 
     known = BaseResult.known | {"structuredContent"}
 
     @property
     def content(self) -> list[Content]:
-        """The items of the answer."""
+        """The items of the result."""
         return _objects(Content, self.raw, "content")
 
     @property
@@ -198,7 +196,7 @@ class CallResult(BaseResult):
 
 
 class ReadResult(BaseResult):
-    """What reading a resource came to."""
+    """The result of reading a resource."""
 
     @property
     def contents(self) -> list[ResourceContents]:
@@ -220,3 +218,46 @@ class Completion(Data):
 
     known = frozenset({"total", "hasMore"})
     values: list[str]
+
+
+# --- results as plain data -> objects ---------------------------------------------------------------------
+
+
+def wrap(kind: type[T], raw: Any, subject: str) -> T:
+    """Return the object over the result of the request that `subject` names.
+
+    Raises:
+        InvalidReply: it is not an object, or its `resultType` is not one of MCP's.
+    """
+    if not isinstance(raw, dict):
+        raise _unusable(subject, f"{shown(raw)} is not an object")
+    if (type_ := raw.get("resultType", "complete")) not in RESULT_TYPES and issubclass(kind, BaseResult):
+        raise _unusable(subject, f"it is of the type {shown(type_)}, which MCP does not have")
+    return kind(raw)
+
+
+def entries(kind: type[T], raw: Any, field: str, subject: str) -> list[T]:
+    """Return the objects of a list, a field of the result of the request that `subject` names.
+
+    Raises:
+        InvalidReply: there is no such list, or an entry is not an object.
+    """
+    listed = field_of(raw, field, subject)
+    if not isinstance(listed, list):
+        raise _unusable(subject, f"`{field}` is no list")
+    return [wrap(kind, entry, subject) for entry in listed]
+
+
+def field_of(raw: Any, field: str, subject: str) -> Any:
+    """Return a field of the result of the request that `subject` names.
+
+    Raises:
+        InvalidReply: it has no such field.
+    """
+    if not isinstance(raw, dict) or field not in raw:
+        raise _unusable(subject, f"it has no `{field}`")
+    return raw[field]
+
+
+def _unusable(subject: str, why: str) -> InvalidReply:
+    return InvalidReply(f"{subject}: the result cannot be used: {why}", hint=SERVER_AT_FAULT)

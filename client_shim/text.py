@@ -1,4 +1,4 @@
-"""Text of others made fit to be shown: without control characters, and bounded whatever the value is."""
+"""Makes foreign text safe to show: without control characters, and bounded in length."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import unicodedata
 
 _ALLOWED = "\n\t"
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories of what moves a cursor, ends a line, changes the direction of writing, takes no room, or
-cannot be encoded (Unicode Standard, chapter 4.5; UTS 39 on invisible characters)."""
+"""Unicode categories of characters that move a cursor, end a line, change the direction of writing, take no
+room, or cannot be encoded (Unicode Standard, chapter 4.5; UTS 39 on invisible characters)."""
 
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 """Letters and marks by category that take no room on a screen."""
@@ -18,9 +18,9 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 def printable(text: str) -> str:
     r"""Return the text with every control or invisible character written as an escape such as `\u001b`.
 
-    Line ends and tabs stay. What is escaped: C0 and C1 controls, escape sequences with them, bidirectional
+    Line ends and tabs stay. Escaped are C0 and C1 controls, escape sequences with them, bidirectional
     overrides, zero-width characters, line and paragraph separators, lone surrogates. Strings of TOML and JSON
-    keep their value by it, but for what is above U+FFFF in JSON: see `printable_json`.
+    keep their value, except characters above U+FFFF in JSON: see `printable_json`.
     """
     if text.isprintable() and _INVISIBLE.isdisjoint(text):
         return text
@@ -29,12 +29,12 @@ def printable(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """The same, with every line end and tab as a space."""
+    """Return the same as `printable`, with every line end and tab as a space."""
     return " ".join(printable(text).split())
 
 
 def printable_json(text: str) -> str:
-    """The same for a text that is JSON already: its values stay the same (RFC 8259, section 7)."""
+    """Return the same for a JSON text: its values stay the same (RFC 8259, section 7)."""
     if text.isprintable() and _INVISIBLE.isdisjoint(text):
         return text
     return "".join(escape_json(char) if _is_hidden(char) else char for char in text)
@@ -47,7 +47,7 @@ def _is_hidden(char: str) -> bool:
 
 
 def escape_json(char: str) -> str:
-    """Return one character as JSON can have it escaped. (`json.dumps` leaves U+007F as it is.)"""
+    """Return the JSON escape of one character. (`json.dumps` does not escape U+007F.)"""
     return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
 
 
@@ -63,9 +63,9 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 200
 
 
 def shown(value: object, limit: int = 100) -> str:
-    """Return what `repr` says of a value, at most `limit` characters; however deep or large it is.
+    """Return the `repr` of a value in at most `limit` characters, however deep or large the value is.
 
-    `repr` itself raises RecursionError for a value that is nested deeply, and ValueError for a number of more
+    `repr` itself raises RecursionError for a deeply nested value, and ValueError for an integer with more
     digits than `sys.set_int_max_str_digits` allows.
     """
     try:
@@ -76,9 +76,9 @@ def shown(value: object, limit: int = 100) -> str:
 
 
 _FALSE = frozenset({"false", "f", "no", "n", "off", "0"})
-"""How some servers write a boolean as a string, and what the official SDK for Python reads as false."""
+"""Strings that some servers write for false, and that the official SDK for Python reads so."""
 
 
 def truth(said: object) -> bool:
-    """A boolean as servers write it."""
+    """Return a boolean that a server may have written as a string or a number."""
     return said.lower() not in _FALSE if isinstance(said, str) else bool(said)

@@ -1,12 +1,13 @@
 """Opens folders and files by descriptor, and refuses those that another user could change. Linux only.
 
-A path is walked from `/`, one name at a time, and every check is made on the descriptor that the next step
-starts from: so nobody can swap a folder between its check and its use. A folder on the way has to belong to
-root or to this user, and nobody else may write to it, unless it is sticky as /tmp is: then what is in it has
-to belong to this user or to root, for nobody else can rename or remove that. A symbolic link is followed only
-where root or this user made it, in a folder that nobody else can write to, as `/var/run`.
+A path is resolved from `/`, one name at a time. Every check is made on the descriptor from which the next
+step starts, so no folder can be replaced between its check and its use. The rules:
 
-So once a walk has come to its end, the path stays what it was: only root and this user can change it.
+* Each folder belongs to root or this user, and no other user may write to it, unless it is sticky, as /tmp.
+* An entry of a folder where others may write belongs to root or this user: no other user can rename it.
+* A symbolic link is followed only if root or this user made it where no other user may write, as `/var/run`.
+
+So only root and this user can change a path that was opened.
 
 Source: open(2) on O_PATH and O_NOFOLLOW; inode(7) on the sticky bit; acl(5) on the mask.
 """
@@ -22,23 +23,23 @@ from contextlib import contextmanager, suppress
 from client_shim.permissions import EVERYBODY, ROOT, identity, is_fuse, kind_of, owners, user, writers
 
 _LOOK = _FILE = 0
-if hasattr(os, "O_PATH"):  # elsewhere the module can be imported, and no more
+if hasattr(os, "O_PATH"):  # on other systems the module can only be imported
     _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _MOST_LINKS = 40
-"""As many as the kernel follows (path_resolution(7))."""
+"""The limit of the kernel (path_resolution(7))."""
 
 _TRIES = 16
 _NEW = ".new"
 
 
 class Untrusted(Exception):
-    """Another user could change what is at a path, or it is not what it has to be.
+    """Another user could change the file or folder at a path, or it is of the wrong kind.
 
     Attributes:
-        path: what is at fault.
-        problem: what is wrong with it; names the path.
+        path: the file or folder at fault.
+        problem: the reason, with the path.
         mend: what to do.
     """
 
@@ -50,10 +51,10 @@ class Untrusted(Exception):
 
 
 class Folder:
-    """An open folder. Whatever is done in it is done by its descriptor, and never through a link.
+    """An open folder. All its methods work by its descriptor, and follow no link.
 
     Args:
-        path: where it is, for messages and for programs that have to be told a path.
+        path: its path, for messages and for programs that need one.
         fd: its descriptor (O_PATH); `close` closes it.
     """
 
@@ -70,35 +71,35 @@ class Folder:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptor; a second time does nothing."""
+        """Close the descriptor. Closing twice is fine."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     @property
     def is_shared(self) -> bool:
-        """Whether others than this user and root may make files in it."""
+        """Whether users other than this one and root may make files in it."""
         if self._shared is None:
             self._shared = writers(self.about, self.fd) is not None
         return self._shared
 
     def is_same(self, other: Folder) -> bool:
-        """Whether both are one folder."""
+        """Return whether both are the same folder."""
         return identity(self.about) == identity(other.about)
 
     def where(self, name: str) -> str:
-        """The path of an entry."""
+        """Return the path of an entry."""
         return os.path.join(self.path, name)
 
     def stat(self, name: str) -> os.stat_result | None:
-        """What stands under this name, a link itself included; `None` where nothing does."""
+        """Return the status of an entry, of a link itself; `None` if there is no such entry."""
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def names(self) -> list[str]:
-        """The names of all entries."""
+        """Return the names of all entries."""
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
             return os.listdir(fd)
@@ -106,11 +107,11 @@ class Folder:
             os.close(fd)
 
     def folder(self, name: str, *, make: bool = False, given: bool = False) -> Folder:
-        """A folder in this one; a link is refused.
+        """Open a folder in this one; a link is refused.
 
         Args:
-            make: make it, with mode 0700, where it is missing.
-            given: it may belong to any user, whom root has given it by making it here, where nobody else can.
+            make: make it, with mode 0700, if it is missing.
+            given: it may belong to any user: root must have made it, for only root can write here.
 
         Raises:
             Untrusted: another user could change it, or it is a link.
@@ -125,11 +126,11 @@ class Folder:
 
     @contextmanager
     def entry(self, name: str, *, make: bool = False) -> Iterator[tuple[int, os.stat_result]]:
-        """A descriptor (O_PATH) of an entry that no other user can replace, and what it is of.
+        """Yield a descriptor (O_PATH) of an entry that no other user can replace, and its status.
 
         Raises:
-            Untrusted: another user made it, here where others may write.
-            OSError: there is none, or it cannot be looked at.
+            Untrusted: another user made it, in a folder where others may write.
+            OSError: it does not exist, or cannot be opened.
         """
         fd = self._look(name, make=make)
         try:
@@ -143,24 +144,24 @@ class Folder:
         """Open a regular file that only this user and root can change.
 
         Args:
-            flags: of open(2), without those for creation.
-            make: make it, with mode 0600, where it is missing.
+            flags: flags of open(2), except those for creation.
+            make: make it, with mode 0600, if it is missing.
 
         Raises:
-            Untrusted: it is something else, somebody else's, or open to others.
-            OSError: there is none, or it may not be opened.
+            Untrusted: it is not a regular file, or another user owns it or may write to it.
+            OSError: it does not exist, or cannot be opened.
         """
         for _ in range(_TRIES):
             about = self.stat(name)
             if about is not None:
-                self._check_file(name, about)  # before it is opened: to open a device may do something
+                self._check_file(name, about)  # before it is opened: opening a device may have effects
                 fd = os.open(name, flags | _FILE, dir_fd=self.fd)
             elif not make:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.where(name))
             else:
                 try:
                     return os.open(name, flags | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=self.fd)
-                except FileExistsError:  # it has come meanwhile
+                except FileExistsError:  # it was made meanwhile
                     continue
             try:
                 self._check_file(name, os.fstat(fd), fd)
@@ -171,11 +172,11 @@ class Folder:
         raise BlockingIOError(errno.EAGAIN, "it comes and goes", self.where(name))
 
     def read(self, name: str, most: int) -> bytes:
-        """What is in a file that only this user and root can change, of at most `most` bytes.
+        """Return the content of a file that only this user and root can change, at most `most` bytes.
 
         Raises:
-            Untrusted: see `open`; or it is longer.
-            OSError: there is none, or it may not be read.
+            Untrusted: see `open`; or the file is longer.
+            OSError: it does not exist, or cannot be read.
         """
         with os.fdopen(self.open(name), "rb") as file:
             content = file.read(most + 1)
@@ -185,7 +186,7 @@ class Folder:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file of mode 0600: whole, or not at all.
+        """Write a file of mode 0600 atomically.
 
         Raises:
             OSError: it cannot be written.
@@ -203,7 +204,7 @@ class Folder:
             raise
 
     def remove(self, name: str) -> None:
-        """Remove an entry that is no folder; a link itself, and not what it leads to."""
+        """Remove an entry that is not a folder; of a link, the link itself."""
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
@@ -218,7 +219,7 @@ class Folder:
         return os.open(name, _LOOK, dir_fd=self.fd)
 
     def _check_owner(self, name: str, about: os.stat_result) -> None:
-        """Refuse what another user can rename, remove or has planted."""
+        """Refuse an entry that another user has made, or can rename or remove."""
         if not self.is_shared:
             return
         path = self.where(name)
@@ -252,8 +253,8 @@ def open_folder(path: str | os.PathLike[str], *, make: int = 0) -> Folder:
     """Open a folder that no other user can change or replace.
 
     Args:
-        path: of the folder; links on the way are followed where no other user can have made them.
-        make: so many of its last names are made, with mode 0700, where they are missing; not through a link.
+        path: the path of the folder; links in it are followed if no other user can have made them.
+        make: how many of its last names are made, with mode 0700, if they are missing; not through a link.
 
     Raises:
         Untrusted: another user could change it or a folder above it.
@@ -285,7 +286,7 @@ def open_folder(path: str | os.PathLike[str], *, make: int = 0) -> Folder:
 
 
 def is_safe_file(path: str) -> bool:
-    """Whether nobody but this user and root can change or replace a file, or a link to it on the way."""
+    """Return whether only this user and root can change or replace a file and the links that lead to it."""
     for _ in range(_MOST_LINKS):
         folder, name = os.path.split(path)
         try:
@@ -299,7 +300,7 @@ def is_safe_file(path: str) -> bool:
 
 
 def _target(path: str, fd: int, about: os.stat_result, links: int) -> str:
-    """Where a link leads; it stands where no other user may write."""
+    """Return the target of a link, which is in a folder where no other user may write."""
     if about.st_uid not in owners():
         problem = f"{path} is a symbolic link of {user(about.st_uid)}"
         raise Untrusted(path, problem, "see who made it and why, and remove it")
@@ -309,10 +310,10 @@ def _target(path: str, fd: int, about: os.stat_result, links: int) -> str:
 
 
 def _passed(path: str, fd: int, owner: int = ROOT) -> Folder:
-    """The folder of this descriptor, which is now its own to close, where it may be trusted.
+    """Return the folder of this descriptor if it can be trusted; it closes the descriptor.
 
     Args:
-        owner: a uid that it may belong to, beside root's and this user's.
+        owner: a uid that it may belong to, besides root's and this user's.
     """
     try:
         folder = Folder(path, fd)

@@ -1,11 +1,9 @@
-"""The wire protocol between a client and the broker: what travels in the frames.
+"""The wire protocol between a client and the broker: the messages and their encoding.
 
-A message is a ZeroMQ multipart message of one or two frames. The first frame, the *header*, is a
-small msgpack array ``[version, kind, channel, id, *fields]``; the second, where there is one, is
-the *body*: JSON that this layer never looks at. ``docs/protocol.md`` is the specification, and the
-golden vectors under ``tests/`` pin every byte.
-
-The module is shared by both ends. It imports msgpack and nothing else.
+A message is a ZeroMQ multipart message of one or two frames. The first frame, the *header*, is a small
+msgpack array ``[version, kind, channel, id, *fields]``. The second frame, if any, is the *body*: JSON that
+this module does not read. ``docs/protocol.md`` is the specification; golden vectors under ``tests/`` pin
+every byte. Both ends share this module. It imports msgpack only.
 """
 
 from __future__ import annotations
@@ -20,13 +18,13 @@ VERSION = 1
 """The version of the wire protocol that this module speaks."""
 
 MANAGEMENT = "$broker"
-"""The reserved service name under which the broker itself answers (as ZeroMQ RFC 8/MMI)."""
+"""The reserved service name of the broker itself (as in ZeroMQ RFC 8/MMI)."""
 
 MAX_HEADER_BYTES = 64 * 1024
-"""A header above this size is refused; `_meta` is the only part of it that a caller can grow."""
+"""The largest header. `_meta` is the only part of it that a caller can make large."""
 
 MESSAGE_OVERHEAD_BYTES = 256
-"""What a message costs in credit beside its bytes, so that a flood of tiny ones is bounded too."""
+"""The credit that a message costs besides its bytes, so that a flood of tiny messages is bounded too."""
 
 WANTS_PROGRESS = 1
 """Request flag: the caller wants progress notifications."""
@@ -53,7 +51,7 @@ class Kind(IntEnum):
 
 
 class Code(str, Enum):
-    """Why the broker ended a request itself. A server's own errors travel as `Error`, not as these."""
+    """The reasons for which the broker itself ends a request. (Errors of servers are `Error` messages.)"""
 
     MALFORMED = "malformed-frame"
     UNKNOWN_KIND = "unknown-kind"
@@ -114,21 +112,21 @@ class Request(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A request ended well; the body is the server's `result`, as the bytes it came in."""
+    """The result of a request. The body is the server's `result`, as the bytes that it sent."""
 
     channel: int
     id: int
 
 
 class Error(NamedTuple):
-    """A request ended with an error of the *server*; the body is its JSON-RPC error object."""
+    """An error of the *server* for a request. The body is the JSON-RPC error object."""
 
     channel: int
     id: int
 
 
 class Fault(NamedTuple):
-    """A request, or a frame, was ended by the *broker*. `data` has the subject, the hint and the like."""
+    """An error of the *broker* for a request or a frame. `data` has the details, as the hint."""
 
     channel: int
     id: int
@@ -138,7 +136,7 @@ class Fault(NamedTuple):
 
 
 class Notification(NamedTuple):
-    """Something said without being asked. `id` is the request it belongs to, or 0; the body its params."""
+    """A notification. `id` is the request that it is about, or 0; the body is its params."""
 
     channel: int
     id: int
@@ -147,7 +145,7 @@ class Notification(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """The caller no longer wants the answer to request `id`."""
+    """The client no longer wants the answer to request `id`."""
 
     channel: int
     id: int
@@ -155,7 +153,7 @@ class Cancel(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """This end has read so many bytes, as `cost` counts them; the other end may send as many more."""
+    """The sender has read so many bytes, as `cost` counts them; the receiver may send as many more."""
 
     channel: int
     id: int
@@ -163,7 +161,7 @@ class Credit(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A server asks something of the client while it works on `request_id`. `id` numbers the question."""
+    """A server asks the client a question while it works on `request_id`. `id` identifies the question."""
 
     channel: int
     id: int
@@ -173,7 +171,7 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The reply to question `id`; `ok` tells whether the body is a result or a JSON-RPC error object."""
+    """The answer to question `id`. The body is a result if `ok`, else a JSON-RPC error object."""
 
     channel: int
     id: int
@@ -181,10 +179,10 @@ class Answer(NamedTuple):
 
 
 class Goodbye(NamedTuple):
-    """The end of a channel, or, where `channel` is 0, of the whole connection. Either side may say it.
+    """The end of a channel or, if `channel` is 0, of the connection. Either side may send it.
 
-    `last_id` is the broker's: the highest id of the requests that it has taken in on the connection, 0 if it
-    took in none. It has begun no request with a higher id. `None` (the field is left out) claims nothing.
+    The broker sets `last_id` to the highest id of the requests that it has taken in on the connection, or 0.
+    It has begun no request with a higher id. `None` (the field is left out) claims nothing.
     """
 
     channel: int
@@ -210,7 +208,7 @@ Message = (
 
 
 class WireError(Exception):
-    """A header that cannot be used. `code` says why, `channel` and `id` what it was about, where legible."""
+    """A malformed header. `channel` and `id` are 0 if they cannot be read."""
 
     def __init__(self, code: Code, message: str, *, channel: int = 0, id: int = 0) -> None:
         super().__init__(message)
@@ -220,7 +218,7 @@ class WireError(Exception):
 
 
 def _fields(*types: tuple[type, ...]) -> frozenset[tuple[type, ...]]:
-    """Every series of types that the fields of a kind may have; a number of fields is part of that."""
+    """Return all combinations of types that the fields of a kind may have."""
     return frozenset(product(*types))
 
 
@@ -241,10 +239,10 @@ _SHAPES: dict[int, tuple[type[Any], frozenset[tuple[type, ...]]]] = {
     Kind.ANSWER: (Answer, _fields(_BOOL)),
     Kind.GOODBYE: (Goodbye, _fields(_STR) | _fields(_STR, _INT)),
 }
-"""What each kind decodes to, and the types that its fields after channel and id may have."""
+"""kind → its class, and the types that its fields after channel and id may have"""
 
 WITHOUT_BODY = frozenset({Hello, Welcome, Fault, Cancel, Credit, Goodbye})
-"""The messages of one frame. A `Request` may have a body (its params); every other message has one."""
+"""The messages without a body. A `Request` may have one (its params); every other message has one."""
 
 _PREFIXES: dict[type[Any], tuple[int, int]] = {
     shape: (VERSION, int(kind)) for kind, (shape, _) in _SHAPES.items()
@@ -261,10 +259,10 @@ _MAX_NUMBER = 2**63 - 1
 
 
 def encode(message: Message) -> bytes:
-    """The header frame of `message`.
+    """Return the header frame of a message.
 
     Raises:
-        WireError: a value that msgpack cannot carry, or a header above `MAX_HEADER_BYTES`.
+        WireError: msgpack cannot carry a value, or the header is above `MAX_HEADER_BYTES`.
     """
     fields = message[:-1] if type(message) is Goodbye and message.last_id is None else message
     try:
@@ -280,10 +278,10 @@ def encode(message: Message) -> bytes:
 
 
 def decode(header: bytes) -> Message:
-    """The message whose header frame this is.
+    """Return the message of a header frame.
 
     Raises:
-        WireError: not msgpack, another version, an unknown kind, fields that do not fit, or too large.
+        WireError: it is too large, malformed, of another version or of an unknown kind.
     """
     if len(header) > MAX_HEADER_BYTES:
         raise WireError(Code.TOO_LARGE, f"the header is {len(header)} bytes and may be {MAX_HEADER_BYTES}")
@@ -303,10 +301,10 @@ def decode(header: bytes) -> Message:
 
 
 def check_body(message: Message, body: bytes | None) -> None:
-    """Whether a message has a body exactly where its kind has one.
+    """Check that a message has a body exactly if its kind has one.
 
     Raises:
-        WireError: it has one too many, or lacks it.
+        WireError: the body is missing, or there must not be one.
     """
     if (body is None) == (type(message) in WITHOUT_BODY) or type(message) is Request:
         return
@@ -330,7 +328,7 @@ def _misshapen(fields: list[Any]) -> WireError:
     shape, _ = (_SHAPES.get(kind) if type(kind) is int else None) or (None, None)
     if shape is None:
         return WireError(Code.UNKNOWN_KIND, f"there is no kind {_shown(kind)}", channel=channel, id=id)
-    what = f"the fields of {shape.__name__.lower()} do not fit {_signature(shape)}"
+    what = f"the fields of {shape.__name__.lower()} do not fit ({', '.join(shape._fields)})"
     return WireError(Code.MALFORMED, what, channel=channel, id=id)
 
 
@@ -339,16 +337,11 @@ def _is_number(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """What the other side sent: but for a number it may be of any length, and nest too deep for `repr`."""
+    """Return a number as text, and the type of any other value: its `repr` may be too long or fail."""
     return str(value) if type(value) is int else f"<{type(value).__name__}>"
 
 
-def _signature(shape: type[Any]) -> str:
-    names: tuple[str, ...] = shape._fields
-    return f"({', '.join(names)})"
-
-
 def cost(header: bytes, body: bytes | memoryview | None) -> int:
-    """What a message takes from the credit of its connection and direction, in bytes."""
+    """Return the credit in bytes that a message costs."""
     size = len(header) + MESSAGE_OVERHEAD_BYTES
     return size if body is None else size + (body.nbytes if isinstance(body, memoryview) else len(body))

@@ -29,7 +29,7 @@ class ReconnectBackoff:
         self.was_reached = False
         """Whether a broker has answered here, if only to refuse the hello because it ends."""
         self.gone_at = NEVER
-        """When the broker was lost, or first tried for in vain; `NEVER` while it is there."""
+        """When the broker was lost, or when the first attempt began; `NEVER` while it is there."""
         self.tried_at = self._welcomed_at = -NEVER
         self._is_announced = False
         self._random = random

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
-from typing import Any
+from typing import Any, TypedDict
 
 from client_shim import log
 from client_shim.asyncio.backoff import NEVER
@@ -18,6 +18,19 @@ from client_shim.protocol.payload import PreparedRequest
 OnProgress = Callable[[float, "float | None", "str | None"], "Awaitable[object] | object"]
 OnLog = Callable[[str, Any, "str | None"], "Awaitable[object] | object"]
 OnRaw = Callable[[bytes], "Awaitable[object] | object"]
+
+
+class Options(TypedDict, total=False):
+    """The options of every request; `BrokerClient.request` describes them."""
+
+    timeout: float | None
+    on_progress: OnProgress | None
+    on_log: OnLog | None
+    progress_extends: bool
+    input_responses: Mapping[str, Any] | None
+    request_state: str | None
+    meta: Mapping[str, Any] | None
+
 
 MAX_WAITING = 256
 """Progress and log messages that wait for a slow callback. Beyond it the oldest is dropped."""
@@ -147,8 +160,8 @@ class WaitingCalls:
 
     def wake(self, channel: Channel | None = None) -> None:
         """Wake all tasks, or those of one channel: they see for themselves whether to go on waiting."""
-        for waiter, whose in self._waiters.items():
-            if channel is None or whose is channel:
+        for waiter, waiting_channel in self._waiters.items():
+            if channel in (None, waiting_channel):
                 _wake(waiter)
 
 

@@ -43,10 +43,10 @@ class ListenSet(NamedTuple):
 
     @classmethod
     def of(cls, servers: Iterable[str] | None, resources: Mapping[str, Iterable[str]]) -> ListenSet:
-        """Make one of what a caller gave.
+        """Return the set for the arguments of `BrokerClient.listen`.
 
         Raises:
-            InvalidRequest: a string stands where a collection of strings has to.
+            InvalidRequest: a string is given in place of a collection of strings.
         """
         if any(isinstance(names, str) for names in (servers, *resources.values())):
             raise InvalidRequest(
@@ -57,7 +57,7 @@ class ListenSet(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it asks for no notification at all."""
+        """Whether it contains nothing to listen to."""
         return self.servers == frozenset() and not self.resources
 
     def request(self, timeout_s: float | None = None) -> PreparedRequest:

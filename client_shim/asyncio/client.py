@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from client_shim.asyncio.call import OnLog, OnProgress, OnRaw, log_reader, progress_reader
+from client_shim.asyncio.call import OnLog, OnProgress, OnRaw, Options, log_reader, progress_reader
 from client_shim.asyncio.channel import ListenSet
 from client_shim.asyncio.membership import (
     Callbacks,
@@ -17,10 +16,9 @@ from client_shim.asyncio.membership import (
     OnRawNotification,
     OnResourceUpdated,
 )
-from client_shim.errors import CallError, InvalidReply
+from client_shim.errors import CallError
 from client_shim.protocol import payload
 from client_shim.results import (
-    RESULT_TYPES,
     CallResult,
     Completion,
     Data,
@@ -30,8 +28,10 @@ from client_shim.results import (
     Resource,
     ResourceTemplate,
     Tool,
+    entries,
+    field_of,
+    wrap,
 )
-from client_shim.text import shown
 from client_shim.wire import MANAGEMENT, PROGRESS_EXTENDS, WANTS_PROGRESS
 
 if TYPE_CHECKING:
@@ -42,18 +42,6 @@ D = TypeVar("D", bound=Data)
 _META = "io.modelcontextprotocol/"
 
 
-class Options(TypedDict, total=False):
-    """What every request takes; `BrokerClient.request` says what each is."""
-
-    timeout: float | None
-    on_progress: OnProgress | None
-    on_log: OnLog | None
-    progress_extends: bool
-    input_responses: Mapping[str, Any] | None
-    request_state: str | None
-    meta: Mapping[str, Any] | None
-
-
 class BrokerClient:
     """A client of the broker's servers::
 
@@ -61,34 +49,34 @@ class BrokerClient:
             tools = await broker.list_tools("time")
             result = await broker.call_tool("time", "get_current_time", {"timezone": "Asia/Tokyo"})
 
-    Make as many as is convenient: all clients of an event loop share one connection, and one that is
-    forgotten without being closed is released when it is collected. One may be made anywhere, also before a
-    fork; it belongs to the loop it is first used in, and finds a new connection in another process or after
-    that loop. docs/client.md tells all of it with examples.
+    Clients are cheap: all clients of an event loop share one connection. Python releases a client that nobody
+    has closed when it collects the object. A client may be made anywhere, also before a fork. It belongs to
+    the loop in which it is first used; in another process, or after the end of that loop, it connects anew.
+    docs/client.md describes everything with examples.
 
     Args:
-        name: what the broker's `status` calls this program.
-        endpoint: where the broker listens; `client_shim.transport.endpoint.default_endpoint` where it is not
-        given. timeout: the deadline of a call that is given none, in seconds; `None` leaves it to the broker.
-        hello_timeout_s: how long a broker may take to greet.
-        reconnect_s: how long a call waits for a broker that is gone, or not there yet, within its own
-            deadline. One that is gone for longer, and still is, is not waited for.
-        capabilities: what this program can do for servers of 2026-07-28, such as ``{"elicitation": {}}``; it
-            goes with every request that has none of its own in `meta`.
-        on_list_changed: called with server and "tools", "resources" or "prompts" when a list is another one.
-        on_resource_updated: called with server and uri when a resource changed that was subscribed to.
-        on_notification: called with server, method and params of both, and of whatever else there may be.
-        on_raw_notification: the same with the params as the bytes that came in, not decoded. Unlike the
-            others it listens to nothing by itself: see `listen`.
-        on_connection: called with `False` when the broker is lost, and with `True` when one is there again.
+        name: the name of this program in the broker's `status`.
+        endpoint: where the broker listens; `None`: `client_shim.transport.endpoint.default_endpoint`.
+        timeout: the deadline of a call without its own, in seconds; `None`: the broker's default.
+        hello_timeout_s: how long a broker may take to answer the hello.
+        reconnect_s: how long a call waits, within its deadline, for a broker that is gone or not there yet.
+            After that time no further call waits for it.
+        capabilities: the capabilities that servers of 2026-07-28 are told, such as ``{"elicitation": {}}``,
+            with every request whose `meta` has none.
+        on_list_changed: called with server and "tools", "resources" or "prompts" when that list has changed.
+        on_resource_updated: called with server and uri when a subscribed resource has changed.
+        on_notification: called with server, method and params of these and of all other notifications.
+        on_raw_notification: the same, with the params as bytes that are not decoded. It does not make the
+            client listen to anything: see `listen`.
+        on_connection: called with `False` when the broker is lost, and with `True` when it is back.
 
-    All of them are called in the loop, one at a time; what they raise is logged. After a reconnection they
-    are called for everything that was listened to, for it cannot be known what changed meanwhile.
+    The loop runs the callbacks one at a time; their exceptions are logged. After a reconnection they are
+    called for everything that the client listens to: any of it may have changed meanwhile.
 
-    Every method that talks to the broker connects where that has not been done, and raises:
+    Every method that sends something connects first if that is needed, and raises:
 
-    * `Unavailable` (a `ConnectionError`): there is no broker to talk to, or it was lost meanwhile;
-    * `CallError`: the call ended badly, with a class for every reason; `ServerError` is the server's own.
+    * `Unavailable` (a `ConnectionError`): there is no broker, or it was lost meanwhile;
+    * `CallError`: the call failed, with a class for every reason; `ServerError` is the server's own error.
     """
 
     def __init__(
@@ -120,31 +108,29 @@ class BrokerClient:
         await self.connect()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     @property
     def name(self) -> str:
-        """What the broker's `status` calls this program."""
+        """The name of this program in the broker's `status`."""
         return self._membership.name
 
     @property
     def connected(self) -> bool:
-        """Whether a call could be sent this moment."""
+        """Whether a call could be sent now."""
         return self._membership.connected
 
     async def connect(self) -> None:
-        """Connect now. Calls do it by themselves, and wait for a broker that is not there yet.
+        """Connect now. (Calls connect by themselves, and wait for a broker that is not there yet.)
 
         Raises:
-            Unavailable: there is no broker, said at once; or it was lost, and is not back in time.
+            Unavailable: there is no broker (at once), or a lost one is not back within `reconnect_s`.
         """
         await self._membership.connect(self.timeout)
 
     async def aclose(self) -> None:
-        """Release what this client holds; its calls end. From any task, and as often as you like."""
+        """Release everything that this client holds; its calls end. Any task may call it, repeatedly."""
         self._membership.close()
 
     # --- calls -----------------------------------------------------------------------------------------
@@ -166,14 +152,14 @@ class BrokerClient:
         """Make any MCP request and return its result as plain data.
 
         Args:
-            timeout: in seconds. The broker ends the call then; this side does so itself 2 s later.
-            on_progress: called, and awaited where it is asynchronous, with progress, total and message.
-                What it raises is logged.
-            on_log: the same with level, data and logger of what a server of 2026-07-28 logs during the call,
-                from "info" up; `meta` may name another level.
-            progress_extends: each progress starts the time anew.
-            input_responses, request_state: the answers to a result that was `input_required`, and its state.
-            meta: the `_meta` of the request. Progress tokens and protocol versions are the broker's own.
+            timeout: in seconds. The broker ends the call then; the client itself does so 2 s later.
+            on_progress: called with progress, total and message, and awaited if it is asynchronous. Its
+                exceptions are logged.
+            on_log: the same with level, data and logger of the messages that a server of 2026-07-28 logs
+                during the call, from "info" up; `meta` may name another level.
+            progress_extends: each progress notification starts the timeout anew.
+            input_responses, request_state: the answers to an `input_required` result, and its state.
+            meta: the `_meta` of the request. The broker sets progress tokens and protocol versions itself.
         """
         answers = {"inputResponses": input_responses, "requestState": request_state}
         given = {key: value for key, value in answers.items() if value is not None}
@@ -200,15 +186,15 @@ class BrokerClient:
         progress_extends: bool = False,
         meta: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """Make any MCP request with params that are JSON already; return the result as the bytes it came in.
+        """Make any MCP request with encoded params; return the result as the bytes that the server sent.
 
-        Neither is decoded here, so numbers, duplicate keys and the order of keys pass as they are. The params
-        must be one JSON object without a `_meta` of its own: the broker refuses anything else. An error of
-        the server is raised as `ServerError`, with the JSON-RPC error object in its `raw`.
+        Neither is decoded here, so numbers, duplicate keys and the order of keys stay as they are. The params
+        are one JSON object without a `_meta`: the broker refuses anything else. The `raw` of a `ServerError`
+        is the JSON-RPC error object that the server sent.
 
         Args:
-            on_progress, on_log: called, and awaited where they are asynchronous, with the params of each
-                notification about the call, as bytes.
+            on_progress, on_log: called with the params of each notification about the call, as bytes, and
+                awaited if they are asynchronous.
             timeout, progress_extends, meta: see `request`.
         """
         request = payload.prepare_raw(
@@ -242,26 +228,26 @@ class BrokerClient:
         return await self._get(CallResult, server, "tools/call", params, options)
 
     async def list_tools(self, server: str, *, timeout: float | None = None) -> list[Tool]:
-        """The tools of a server, all of them, from the broker's catalogue where that is fresh."""
+        """Return all tools of a server, from the broker's catalogue if that is fresh."""
         return await self._list(Tool, server, "tools/list", "tools", timeout)
 
     async def list_resources(self, server: str, *, timeout: float | None = None) -> list[Resource]:
-        """The resources of a server."""
+        """Return all resources of a server."""
         return await self._list(Resource, server, "resources/list", "resources", timeout)
 
     async def list_resource_templates(
         self, server: str, *, timeout: float | None = None
     ) -> list[ResourceTemplate]:
-        """The resource templates of a server."""
+        """Return all resource templates of a server."""
         method = "resources/templates/list"
         return await self._list(ResourceTemplate, server, method, "resourceTemplates", timeout)
 
     async def list_prompts(self, server: str, *, timeout: float | None = None) -> list[Prompt]:
-        """The prompts of a server."""
+        """Return all prompts of a server."""
         return await self._list(Prompt, server, "prompts/list", "prompts", timeout)
 
     async def read_resource(self, server: str, uri: str, **options: Unpack[Options]) -> ReadResult:
-        """What is in a resource."""
+        """Return the contents of a resource."""
         return await self._get(ReadResult, server, "resources/read", {"uri": str(uri)}, options)
 
     async def get_prompt(
@@ -271,7 +257,7 @@ class BrokerClient:
         arguments: dict[str, str] | None = None,
         **options: Unpack[Options],
     ) -> PromptResult:
-        """A prompt, filled in with the arguments."""
+        """Return a prompt, filled in with the arguments."""
         params = {"name": name, "arguments": {} if arguments is None else arguments}
         return await self._get(PromptResult, server, "prompts/get", params, options)
 
@@ -284,18 +270,17 @@ class BrokerClient:
         context: dict[str, Any] | None = None,
         **options: Unpack[Options],
     ) -> Completion:
-        """Proposals for an argument of a prompt or a resource template.
+        """Return proposals for an argument of a prompt or a resource template.
 
         Args:
             ref: ``{"type": "ref/prompt", "name": …}`` or ``{"type": "ref/resource", "uri": …}``.
-            argument: ``{"name": …, "value": what is typed so far}``.
-            context: ``{"arguments": {name: value}}``, those that are filled in already.
+            argument: ``{"name": …, "value": the text typed so far}``.
+            context: ``{"arguments": {name: value}}``: the arguments that are filled in already.
         """
-        method, params = "completion/complete", {"ref": ref, "argument": argument}
-        if context is not None:
-            params["context"] = context
-        raw = await self.request(server, method, params, **options)
-        return _wrap(Completion, _field(raw, "completion", server, method), server, method)
+        method, filled_in = "completion/complete", {} if context is None else {"context": context}
+        params = {"ref": ref, "argument": argument, **filled_in}
+        subject, raw = payload.subject(server, method), await self.request(server, method, params, **options)
+        return wrap(Completion, field_of(raw, "completion", subject), subject)
 
     async def listen(
         self,
@@ -304,31 +289,33 @@ class BrokerClient:
         *,
         timeout: float | None = None,
     ) -> dict[str, CallError]:
-        """Set all that this client listens to, in place of what it listened to before.
+        """Set everything that this client listens to; it replaces what the client listened to before.
 
         It holds across restarts of servers and broker, until the next `listen`; `listen()` ends it. A server
-        that cannot be heard costs the others nothing, and is heard as soon as it can be. Where the call
-        itself fails, the client listens to what it listened to before.
+        that cannot be heard does not affect the others, and is heard as soon as that is possible. If the call
+        itself fails, nothing changes.
 
         Args:
-            servers: the servers whose lists it follows; `None` for all, also those configured later.
-            resources: server → the uris whose changes it follows.
+            servers: the servers whose lists the client follows; `None`: all, also those configured later.
+            resources: server → the uris that the client subscribes to.
 
         Returns:
-            The servers that cannot be heard for now: `UnknownServer` where the broker has no such server,
-            `MethodRefused` where the server does not tell of its resources.
+            The servers that cannot be heard for now: `UnknownServer` if the broker has no such server,
+            `MethodRefused` if the server does not announce changes of its resources.
         """
         return await self._membership.listen(ListenSet.of(servers, resources or {}), self._timeout_s(timeout))
 
     async def subscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
-        """Hear of it when this resource changes, also across restarts of server and broker.
+        """Subscribe to the changes of a resource, also across restarts of server and broker.
 
-        Raises `MethodRefused` where the server does not tell of its resources.
+        Raises:
+            UnknownServer: the broker has no such server.
+            MethodRefused: the server does not announce changes of its resources.
         """
         await self._membership.subscribe(server, str(uri), True, self._timeout_s(timeout))
 
     async def unsubscribe_resource(self, server: str, uri: str, *, timeout: float | None = None) -> None:
-        """Hear of it no longer."""
+        """End the subscription to a resource."""
         await self._membership.subscribe(server, str(uri), False, self._timeout_s(timeout))
 
     async def ping(self, *, timeout: float | None = None) -> None:
@@ -336,53 +323,28 @@ class BrokerClient:
         await self.request(MANAGEMENT, "ping", timeout=timeout)
 
     async def servers(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
-        """The configured servers: name, state, era, protocol, tools, last_error, …"""
-        raw = await self.request(MANAGEMENT, "servers", timeout=timeout)
-        servers = _field(raw, "servers", MANAGEMENT, "servers")
-        if not isinstance(servers, list) or not all(isinstance(one, dict) for one in servers):
-            raise _unusable(MANAGEMENT, "servers", "`servers` is not a list of objects")
-        return servers
+        """Return the configured servers: name, state, era, protocol, tools, last_error, …"""
+        return [about.raw for about in await self._list(Data, MANAGEMENT, "servers", "servers", timeout)]
 
     async def status(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """What ``mcp-broker status --json`` prints."""
+        """Return the data that ``mcp-broker status --json`` prints."""
         status: dict[str, Any] = await self.request(MANAGEMENT, "status", timeout=timeout)
         return status
 
     async def _list(
         self, kind: type[D], server: str, method: str, field: str, timeout: float | None
     ) -> list[D]:
-        entries = _field(await self.request(server, method, timeout=timeout), field, server, method)
-        if not isinstance(entries, list):
-            raise _unusable(server, method, f"`{field}` is no list")
-        return [_wrap(kind, entry, server, method) for entry in entries]
+        return entries(
+            kind, await self.request(server, method, timeout=timeout), field, payload.subject(server, method)
+        )
 
     async def _get(
         self, kind: type[D], server: str, method: str, params: dict[str, Any], options: Options
     ) -> D:
-        raw = await self.request(server, method, params, **options)
-        if isinstance(raw, dict) and (type_ := raw.get("resultType", "complete")) not in RESULT_TYPES:
-            raise _unusable(server, method, f"it is of the type {shown(type_)}, which MCP does not have")
-        return _wrap(kind, raw, server, method)
+        return wrap(
+            kind, await self.request(server, method, params, **options), payload.subject(server, method)
+        )
 
 
 def _flags(wants_progress: bool, progress_extends: bool) -> int:
     return WANTS_PROGRESS * (wants_progress or progress_extends) | PROGRESS_EXTENDS * progress_extends
-
-
-def _field(raw: Any, field: str, server: str, method: str) -> Any:
-    if not isinstance(raw, dict) or field not in raw:
-        raise _unusable(server, method, f"it has no `{field}`")
-    return raw[field]
-
-
-def _wrap(kind: type[D], raw: Any, server: str, method: str) -> D:
-    if not isinstance(raw, dict):
-        raise _unusable(server, method, f"{shown(raw)} is not an object")
-    return kind(raw)
-
-
-def _unusable(server: str, method: str, why: str) -> InvalidReply:
-    return InvalidReply(
-        f"`{method}` of server {server!r}: the result cannot be used: {why}",
-        hint="this is the server's mistake: report it to its authors",
-    )

@@ -1,4 +1,4 @@
-"""A `Dealer` on an asyncio event loop: it is woken by the loop, and by deadlines."""
+"""A `Dealer` on an asyncio event loop, which calls it when there is something to read, and at deadlines."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from client_shim.protocol.state import ClientState
 from client_shim.transport.dealer import Dealer
 
 MAX_PUT_OFF = 16
-"""How often a deadline may be put off for what has arrived before it: a flood must not do so for ever."""
+"""How often messages that have arrived may delay a deadline: a flood must not delay it without end."""
 
 
 class LoopDealer:
-    """Reads, sends and keeps deadlines; what happens goes to `on_event`, one at a time and in order.
+    """Reads, sends and keeps deadlines; passes the events to `on_event`, one at a time and in order.
 
     Args:
-        context: what the callbacks run in. They serve all, and must not keep the context variables of
-            whoever came first.
+        context: the context of the callbacks. They serve all clients, so it must not be that of the first.
 
     Raises:
-        InvalidEndpoint: libzmq cannot make anything of the endpoint.
+        InvalidEndpoint: libzmq does not accept the endpoint.
         UnsupportedPlatform: the loop cannot watch sockets.
     """
 
@@ -61,9 +60,9 @@ class LoopDealer:
             ) from None
 
     def settle(self) -> None:
-        """To be called after every touch of `state`.
+        """Send what waits, and read soon if that has consumed the edge of the socket's descriptor.
 
-        It sends, and comes back soon where that has swallowed the edge of the socket's FD.
+        Call it after every method of `state`.
         """
         if self._dealer is None:
             return
@@ -73,7 +72,7 @@ class LoopDealer:
             self.loop.call_soon(self._work, context=self._context)
 
     def wake_by(self, when: float | None, *, put_off: int = 0) -> None:
-        """See to the deadlines at this time of the loop's clock, or earlier; `None` is never."""
+        """Check the deadlines at this time of the loop's clock, or earlier; `None` is never."""
         if when is None or (self._timer is not None and self._timer_at <= when):
             return
         if self._timer is not None:
@@ -82,7 +81,7 @@ class LoopDealer:
         self._timer_at = when
 
     def close(self, linger_ms: int = 0) -> None:
-        """Let go of the loop and the sockets. Nothing is reported any more."""
+        """Close the sockets, and remove everything from the loop. No event follows."""
         dealer, self._dealer = self._dealer, None
         if dealer is None:
             return
@@ -100,7 +99,7 @@ class LoopDealer:
             self.settle()
 
     def _tell(self, events: list[Event]) -> None:
-        """Pass the events on. A fault at one of them must not keep the ends of calls from their callers."""
+        """Pass the events on. A fault in handling one must not keep the others from their callers."""
         for event in events:
             try:
                 self._on_event(event)
@@ -108,7 +107,7 @@ class LoopDealer:
                 log.warn(f"an event of the connection could not be handled: {fault!r}; report this", fault)
 
     def _tick(self, put_off: int) -> None:
-        """A deadline: but what arrived before it, while this process was busy, comes first."""
+        """Handle a deadline, after the messages that arrived before it while this process was busy."""
         self._timer = None
         if self._dealer is None:
             return

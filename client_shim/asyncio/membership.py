@@ -29,7 +29,7 @@ OnConnection = Callable[[bool], object]
 
 
 class Callbacks(NamedTuple):
-    """What a client object is told unasked; `BrokerClient` describes each."""
+    """The callbacks of a client object; `BrokerClient` describes each."""
 
     on_list_changed: OnListChanged | None = None
     on_resource_updated: OnResourceUpdated | None = None
@@ -39,34 +39,33 @@ class Callbacks(NamedTuple):
 
     @property
     def listens_to_lists(self) -> bool:
-        """Whether one of them is given that listens to the lists of all servers by itself."""
+        """Whether one of them makes the client listen to the lists of all servers."""
         return self.on_list_changed is not None or self.on_notification is not None
 
     @property
     def is_decoded(self) -> bool:
-        """Whether params have to be decoded: for a callback, or for the log where there is no raw one."""
+        """Whether params must be decoded: for a callback, or for the log if there is no raw callback."""
         decoded = (self.on_list_changed, self.on_resource_updated, self.on_notification)
         return self.on_raw_notification is None or any(callback is not None for callback in decoded)
 
 
 class Joined(NamedTuple):
-    """A channel, and the connection that it is one of."""
+    """A channel and its connection."""
 
     connection: BrokerConnection
     channel: Channel
 
 
 class Membership:
-    """Joins where that is needed, calls, listens, and leaves.
+    """Joins a connection when one is needed, makes calls, listens, and leaves.
 
-    The connection holds no client: a membership that nobody holds any more is released when it is collected.
+    The connection keeps no reference to it: one that nothing else refers to is released when it is collected.
 
     Args:
-        name: what the broker's `status` calls this program.
-        endpoint: where the broker listens, `None` for `default_endpoint`, looked up when it is needed.
-        hello_timeout_s: how long a broker may take to greet.
-        reconnect_s: how long a call waits for a broker that was there and is gone.
-        callbacks: what is called with what it is told unasked.
+        name: the name of this program in the broker's `status`.
+        endpoint: where the broker listens; `None`: `default_endpoint`, looked up when it is needed.
+        hello_timeout_s: how long a broker may take to answer the hello.
+        reconnect_s: how long a call waits for a broker that is gone or not there yet.
     """
 
     def __init__(
@@ -92,12 +91,12 @@ class Membership:
 
     @property
     def connected(self) -> bool:
-        """Whether a call could be sent this moment."""
+        """Whether a call could be sent now."""
         joined = self._joined
         return joined is not None and joined.connection.is_ours and joined.connection.is_open
 
     def close(self) -> None:
-        """Release what it holds; its calls end, and it is not used again."""
+        """Release everything that it holds; its calls end."""
         self._closed = True
         self._leave("closed")
 
@@ -105,16 +104,16 @@ class Membership:
         """Connect now.
 
         Raises:
-            Unavailable: there is no broker, or it was lost and does not return in time.
+            Unavailable: there is no broker, or a lost one is not back in time.
         """
         await self._join(_expires(timeout_s), only_try=True)
 
     async def call(
         self, request: PreparedRequest, on_progress: OnRaw | None = None, on_log: OnRaw | None = None
     ) -> bytes:
-        """Make a call, connecting where that is needed; return its result, or raise its error.
+        """Make a call, and connect first if that is needed; return its result, or raise its error.
 
-        A call that its broker has not begun, because it ends or was lost, is made again at the next one.
+        A call that the broker has not begun before it ended is made again at the next broker.
         """
         now = asyncio.get_running_loop().time
         expires = _expires(request.timeout_s)
@@ -144,7 +143,7 @@ class Membership:
         """Add a resource to what it listens to, or remove it.
 
         Raises:
-            UnknownServer, MethodRefused: this server cannot be heard. What it listened to before is kept.
+            UnknownServer, MethodRefused: this server cannot be heard; nothing changes.
         """
         _, channel = await self._join(_expires(timeout_s))
         async with channel.changing:
@@ -153,17 +152,17 @@ class Membership:
             listen_set = before._replace(resources=resources)
             refused = await self._listen(listen_set, timeout_s)
             if wanted and server in refused:
-                await self._listen(before, timeout_s)  # the broker has kept the wish
+                await self._listen(before, timeout_s)  # the broker has kept the subscription
                 raise refused[server]
             self._keep(listen_set)
 
     async def _listen(self, listen_set: ListenSet, timeout_s: float | None) -> dict[str, CallError]:
-        """Send all that it listens to. One at a time (`Channel.changing`): each replaces the one before."""
+        """Send one `listen`; the caller holds `Channel.changing`, for each replaces the one before."""
         result = await self.call(listen_set.request(timeout_s))
         return {server: from_fault(fault) for server, fault in payload.not_subscribed(result).items()}
 
     def _keep(self, listen_set: ListenSet) -> None:
-        """Listen to the same after each reconnection."""
+        """Store what to listen to after each reconnection."""
         self._listen_set = listen_set
         if self._joined is not None:
             channel = self._joined.channel
@@ -176,7 +175,7 @@ class Membership:
 
         Args:
             expires: the deadline, by the loop's clock.
-            request: what is to be sent then.
+            request: the request that waits for the connection, if any.
             only_try: do not wait for a broker that was never reached.
 
         Raises:
@@ -187,7 +186,7 @@ class Membership:
         began = now()
         joined = self._attach()
         if began >= joined.connection.backoff.gone_at + self._reconnect_s:
-            probe(joined.connection.endpoint)  # not every call has to wait again for a broker that stays away
+            probe(joined.connection.endpoint)  # so that not every call waits for a broker that stays away
         while not joined.connection.is_open:
             connection, channel = joined
             backoff = connection.backoff
@@ -203,7 +202,7 @@ class Membership:
         return joined
 
     def _attach(self) -> Joined:
-        """Return the channel in the running loop of this process, at the endpoint where the broker is."""
+        """Return the channel in the running loop of this process; open one if that is needed."""
         if self._closed:
             raise _closed(f"the client {self.name!r} was closed")
         loop, joined = asyncio.get_running_loop(), self._joined
@@ -221,14 +220,14 @@ class Membership:
         connection = connection_pool().connection(loop, endpoint, who, self._hello_timeout_s)
         channel = connection.open_channel(weakref.ref(self), self._listen_set)
         self._joined = joined = Joined(connection, channel)
-        if self._release is not None:  # of a loop that has ended, or of the parent process
+        if self._release is not None:  # from a loop that has ended, or from the parent process
             self._release.detach()
         self._release = weakref.finalize(self, connection.close_channel_soon, channel, "forgotten")
         self._release.atexit = False
         return joined
 
     def _is_in_place(self, connection: BrokerConnection) -> bool:
-        """Return whether the endpoint is still the right one: the default depends on which sockets exist."""
+        """Return whether the endpoint is still right: the default depends on which sockets exist."""
         if connection.backoff.was_reached or self._endpoint is not None:
             return True
         return connection.endpoint == default_endpoint()
@@ -248,7 +247,7 @@ class Membership:
         close_channel(channel, reason)
 
     def notified(self, server: str, method: str, params: bytes) -> None:
-        """Call the callbacks that a notification of a server is for."""
+        """Call the callbacks for a notification of a server."""
         callbacks = self._callbacks
         self._tell(callbacks.on_raw_notification, server, method, params)
         if not callbacks.is_decoded:
@@ -267,7 +266,7 @@ class Membership:
         self._tell(callbacks.on_notification, server, method, plain)
 
     def connection_changed(self, connected: bool) -> None:
-        """Tell of the loss of the broker, or of its return."""
+        """Call the callback for the loss of the broker, or for its return."""
         self._tell(self._callbacks.on_connection, connected)
 
     def _tell(self, callback: Callable[..., object] | None, *news: Any) -> None:

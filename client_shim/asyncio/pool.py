@@ -1,8 +1,8 @@
-"""Which connections this process has: one for each event loop and endpoint.
+"""The connections of this process: one for each event loop and endpoint.
 
-The one place of the shim with state of the whole process: two clients that know nothing of each other find
-the same connection here. A forked child starts with an empty pool; what it inherited is kept as it is,
-for even to collect a socket of the parent's would be to touch it.
+This is the only state of the shim that is global to a process: clients that do not know each other find the
+same connection here. A forked child starts with an empty pool. It keeps a reference to the inherited one: to
+collect a socket of the parent's would close it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class ConnectionPool:
 
     @property
     def connections(self) -> tuple[BrokerConnection, ...]:
-        """Those that are in use, or were when their loop was closed."""
+        """The connections that are in use, or were in use when their loop was closed."""
         with self._lock:
             return tuple(self._connections.values())
 
     def connection(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, who: dict[str, Any], hello_timeout_s: float
     ) -> BrokerConnection:
-        """The connection of this loop, which must be the running one, to this endpoint."""
+        """Return the connection of this loop, which must be the running one, to this endpoint."""
         with self._lock:
             self._clear_up()
             connection = self._connections.get((loop, endpoint))
@@ -47,7 +47,7 @@ class ConnectionPool:
             self._connections.pop((connection.loop, connection.endpoint), None)
 
     def _clear_up(self) -> None:
-        """Loops that were closed without a word leave sockets behind; nobody else can be using them."""
+        """Abandon the connections of closed loops: nothing else can be using their sockets."""
         for key in [key for key in self._connections if key[0].is_closed()]:
             self._connections.pop(key).abandon()
 
@@ -57,7 +57,7 @@ class _Process:
 
 
 def connection_pool() -> ConnectionPool:
-    """The pool of this process."""
+    """Return the pool of this process."""
     if _Process.pool.pid != os.getpid():
         _Process.pool = ConnectionPool(_Process.pool)
     return _Process.pool

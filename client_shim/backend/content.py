@@ -1,23 +1,23 @@
-"""What a tool answers, as the items that a backend of `MCPClient` knows.
+"""Results of tools, as the items that a backend of `MCPClient` reads.
 
-Such a backend reads the keys `type`, `text`, `data`, `mimeType`, `url` and `altText` of an item; it gives a
-model the text of the first item, where that is of type `text`, and the images. So what has text comes as
-`text`, whatever it was:
+Such a backend reads the keys `type`, `text`, `data`, `mimeType`, `url` and `altText` of an item. It passes to
+the model the text of the first item, if that is of type `text`, and the images. So everything with a text
+becomes an item of type `text`:
 
 ==============================  ===============================================================
 MCP                             item
 ==============================  ===============================================================
-text, image, audio              as it is
+text, image, audio              the same
 embedded resource, text         `text`, with `url` and `mimeType`
-embedded resource, binary       `image` or `audio` where it is one, else `resource`: with `data`
+embedded resource, binary       `image` or `audio` if it is one, else `resource`: with `data`
 resource link                   `text` as a Markdown link, with `url`, `mimeType` and `altText`
-structured content              `text` in JSON, first, where no other item has text
+structured content              `text` in JSON, first, if no other item has text
 nothing                         one empty `text`
-a failed tool                   one `error` with all the text there is
+a failed tool                   one `error` with the text of all items
 ==============================  ===============================================================
 
-Every value of an item is a string that can be encoded as UTF-8, whatever the server wrote there: a text that
-is not a string is given as JSON, any other value that is not one is left out, and a lone surrogate is U+FFFD.
+Every value of an item is a string that can be encoded as UTF-8, whatever the server sent: a `text` that is
+not a string becomes JSON, other values that are not strings are left out, lone surrogates become U+FFFD.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import json
 import re
 from typing import Any
 
+from client_shim.errors import SERVER_AT_FAULT
 from client_shim.results import CallResult
 from client_shim.text import shown
 
@@ -36,13 +37,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def content_items(subject: str, result: CallResult) -> list[Item]:
-    """The items of a result; at least one.
+    """Return the items of a result; at least one.
 
     Args:
-        subject: what was called, for errors.
+        subject: the tool and its server, for errors.
 
     Raises:
-        RuntimeError: the result is not what MCP says a result is.
+        RuntimeError: the content is not a list of objects, as MCP demands.
     """
     items = [_item(raw) for raw in _content(subject, result)]
     structured = result.get("structuredContent")
@@ -58,10 +59,7 @@ def content_items(subject: str, result: CallResult) -> list[Item]:
 def _content(subject: str, result: CallResult) -> list[Item]:
     content = result.get("content") or []
     if not isinstance(content, list) or not all(isinstance(raw, dict) for raw in content):
-        raise RuntimeError(
-            f"{subject}: the content of its answer is no list of objects; this is the server's mistake: "
-            "report it to its authors"
-        )
+        raise RuntimeError(f"{subject}: the content of its answer is no list of objects; {SERVER_AT_FAULT}")
     return content
 
 
@@ -103,7 +101,7 @@ def _error(text: str) -> Item:
 
 
 def _strings(item: Item) -> dict[str, str]:
-    """Return those values that are strings; of a `text` that is not one, its JSON."""
+    """Return the values that are strings; a `text` that is not one becomes JSON."""
     given = {key: value for key, value in item.items() if value is not None}
     if "text" in given and not isinstance(given["text"], str):
         given["text"] = _json(given["text"])
@@ -117,7 +115,7 @@ def _encodable(text: str) -> str:
 def _json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
-    except RecursionError:  # it could be read one call less deep
+    except RecursionError:  # decoding it needed less depth than this
         return shown(value, 1000)
 
 

@@ -1,17 +1,16 @@
-"""`MCPClient`: what a backend links in place of an MCP client of its own, with the same surface.
+"""`MCPClient`, which replaces the class of this name in a backend, with the same interface.
 
-Where the original starts a process for each server, this one is a channel in the one connection that the
-process has to the broker. So a client costs nothing to make, may be closed from any task, and leaves nothing
-behind when it is forgotten. It runs with any version of the `mcp` package or none: it never imports it.
+The original starts a process for each server. This one is a channel in the connection of the process to the
+broker: it costs nothing to make, any task may close it, and it leaves nothing behind when it is collected. It
+never imports the `mcp` package, so any version of that may be installed, or none.
 
-What a call raises is one of the three kinds that such a backend catches:
+A call raises one of the three exceptions that such a backend catches:
 
-* `ValueError`: the call names or holds something that is not right: a server or tool that is not there,
-  arguments that are no JSON. To repeat it is in vain.
-* `ConnectionError`: the broker, or the server, was lost while it had the call. Whether the call was carried
-  out is unknown.
-* `RuntimeError`: everything else: the server or the broker cannot be reached, it took too long, the server
-  answered with an error. What the shim knows about it, with a class for every reason, is the `__cause__`.
+* `ValueError`: the call is wrong: there is no such server or tool, or the arguments are not JSON. Retrying
+  will not help.
+* `ConnectionError`: the broker or the server was lost while it had the call, which may have been carried out.
+* `RuntimeError`: everything else: the server or the broker cannot be reached, the call took too long, the
+  server answered with an error. The `__cause__` is the error of the shim, with a class for every reason.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from types import TracebackType
 from typing import Any, Protocol
 
 from client_shim import log
@@ -46,17 +44,17 @@ from client_shim.errors import (
 from client_shim.results import Tool
 
 DEFAULT_TIMEOUT_S = 30.0
-"""How long a call may take where the registry's entry does not say, as in the original."""
+"""The timeout of a call if the registry's entry has none, as in the original."""
 
 RECONNECT_S = 5.0
 """How long a call waits for a broker that is gone, or not there yet, before it says so."""
 
 PAUSE_S = 0.1
-"""Between two attempts to read a list while the broker is being replaced."""
+"""The delay between two attempts to read a list while the broker is being replaced."""
 
 
 class ServerRegistry(Protocol):
-    """What the backend knows of its servers. Entries have `command`, `args`, `env`, `cwd` and `timeout`."""
+    """The backend's registry. Its entries have `command`, `args`, `env`, `cwd` and `timeout`."""
 
     def get_server(self, server_name: str, /) -> Any: ...
 
@@ -68,16 +66,16 @@ class MCPClient:
             tools = await client.list_tools("time")
             answer = await client.call_tool("time", "get_current_time", {"timezone": "Asia/Tokyo"})
 
-    `aclose` is welcome and not needed: a client that is forgotten is released when it is collected. A closed
-    one may be used again. The broker is found as `client_shim.transport.endpoint.default_endpoint` says.
+    `aclose` is optional: a client is also released when it is collected. A closed client may be used again.
+    The broker is at the endpoint that `client_shim.transport.endpoint.default_endpoint` returns.
 
     Args:
-        server_registery: anything with a `get_server(name)` that gives an entry or `None`.
-        send_text: kept for the backend, and not used.
-        client_uid: which page this is for; the log lines name it.
+        server_registery: any object with a `get_server(name)` that returns an entry or `None`.
+        send_text: not used; the original takes it.
+        client_uid: the id of the page that this client is for; the log lines name it.
 
     Raises:
-        TypeError: the registry is none.
+        TypeError: the registry has no `get_server`.
     """
 
     def __init__(
@@ -104,13 +102,11 @@ class MCPClient:
     async def __aenter__(self) -> MCPClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Release what this client holds; its calls end. From any task, and as often as you like."""
+        """Release everything that this client holds; its calls end. Any task may call it, repeatedly."""
         if self.active_sessions:
             self._tell("INFO", f"closes, with {', '.join(sorted(self.active_sessions))} in use")
         self.active_sessions.clear()
@@ -118,13 +114,13 @@ class MCPClient:
         broker, self._broker = self._broker, _broker()
         await broker.aclose()
         stack, self.exit_stack = self.exit_stack, AsyncExitStack()
-        await stack.aclose()  # with what the backend may have put there
+        await stack.aclose()  # the backend may have entered contexts in it
 
     async def list_tools(self, server_name: str) -> list[Tool]:
-        """The tools of a server, as objects with `name`, `description` and `inputSchema`.
+        """Return the tools of a server, as objects with `name`, `description` and `inputSchema`.
 
-        They are asked for each time, and the broker answers from its catalogue, which it keeps up to date:
-        a list is never older than the server's own. `_list_tools_cache` has the last one.
+        Each call asks the broker, which answers from its catalogue and keeps that up to date: the list is
+        never older than the server's own. `_list_tools_cache` has the last list.
         """
         timeout_s = _timeout_s(server_name, self._entry(server_name))
         now = asyncio.get_running_loop().time
@@ -144,10 +140,10 @@ class MCPClient:
     async def call_tool(
         self, server_name: str, tool_name: str, tool_args: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """Call a tool; ``{"metadata": {…}, "content_items": [{"type": …, …}, …]}``.
+        """Call a tool; return ``{"metadata": {…}, "content_items": [{"type": …, …}, …]}``.
 
-        Metadata is what the server puts beside the content under this name. A tool that fails gives the one
-        item ``{"type": "error", "text": …}``; there is always at least one item. See `content_items`.
+        `metadata` is the field of this name in the server's result. For a tool that fails, the only item is
+        ``{"type": "error", "text": …}``; there is always at least one item. See `content_items`.
         """
         timeout_s = _timeout_s(server_name, self._entry(server_name))
         subject = f"tool {tool_name!r} of server {server_name!r}"
@@ -196,7 +192,7 @@ class MCPClient:
             )
 
     def _failure(self, server: str, error: BrokerError) -> Exception:
-        """What a backend catches in place of this error."""
+        """Return the exception for the backend in place of this error."""
         self._tell("ERROR", str(error))
         if isinstance(error, UnknownServer):
             table = toml_table(server, self._entry(server))
@@ -218,7 +214,7 @@ class MCPClient:
 
 
 class Session:
-    """A server that a client has used. It is shared with everybody, so there is little to do with it."""
+    """A server that a client has used. All clients share it, so it cannot be closed here."""
 
     def __init__(self, client: MCPClient, server: str) -> None:
         self.server = server
@@ -228,21 +224,21 @@ class Session:
         return f"<Session of {self.server!r}>"
 
     async def ping(self) -> None:
-        """Return if the server is ready; raises as calls do."""
+        """Return if the server is ready; raise as calls do if it is not."""
         client = self._client()
         if client is None or client.active_sessions.get(self.server) is not self:
             raise RuntimeError(f"{self!r} was closed; the next call of its client makes another one")
         await client._ping(self.server)
 
     async def close(self) -> None:
-        """Forget that the client has used it. The server stays: it is the broker's."""
+        """Forget that the client has used the server. The broker keeps the server running."""
         client = self._client()
         if client is not None and client.active_sessions.get(self.server) is self:
             del client.active_sessions[self.server]
             client._list_tools_cache.pop(self.server, None)
 
 
-# --- what comes in -------------------------------------------------------------------------------------
+# --- arguments -----------------------------------------------------------------------------------------
 
 
 def _timeout_s(server: str, entry: Any) -> float:
@@ -253,7 +249,7 @@ def _timeout_s(server: str, entry: Any) -> float:
     if isinstance(timeout_s, (int, float)) and timeout_s is not True and 0 < timeout_s < math.inf:
         return float(timeout_s)
     raise ValueError(
-        f"server {server!r}: the timeout {given!r} in the registry is none; "
+        f"server {server!r}: the timeout {given!r} in the registry is not valid; "
         f"give a timedelta, a positive number of seconds, or nothing for {DEFAULT_TIMEOUT_S:g} s"
     )
 
@@ -270,7 +266,7 @@ def _arguments(subject: str, given: object) -> dict[str, Any]:
 
 
 def _was_under_way(error: BrokerError) -> bool:
-    """Whether the call was lost with what had it, and may have been carried out."""
+    """Return whether the broker or the server was lost while it had the call."""
     if isinstance(error, BrokerLost):
         return bool(error.data.get("begun"))
     if isinstance(error, ShuttingDown):
@@ -279,7 +275,7 @@ def _was_under_way(error: BrokerError) -> bool:
 
 
 def _was_cut(error: BrokerError) -> bool:
-    """Whether a broker that ends has refused or dropped the call: the next one would answer it."""
+    """Return whether a broker that shuts down has refused or dropped the call: the next one can answer it."""
     return isinstance(error, ShuttingDown) or (isinstance(error, BrokerLost) and "begun" in error.data)
 
 
@@ -288,6 +284,6 @@ def _broker() -> BrokerClient:
 
 
 def _program() -> str:
-    """What the broker's `status` calls this process: its script, or the module that runs it."""
+    """Return the name of this process in the broker's `status`: its script, or the module that runs."""
     folder, script = os.path.split(sys.argv[0] if sys.argv else "")
     return os.path.basename(folder) if script == "__main__.py" else script or "python"

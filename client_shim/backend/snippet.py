@@ -10,12 +10,12 @@ _NO_COMMAND = 'command = ""  # write its program here: the registry of this back
 
 
 def toml_table(name: str, entry: Any) -> str:
-    """The `[servers.NAME]` table of an entry, ready to be pasted.
+    """Return the `[servers.NAME]` table of an entry, ready to be pasted.
 
-    Of its environment there are the names only: each value is left to the environment of the broker.
+    It has the names of environment variables only: the broker takes the values from its own environment.
 
     Args:
-        entry: with the attributes `command`, `args`, `env` and `cwd`. A table without a command says so.
+        entry: has the attributes `command`, `args`, `env` and `cwd`. A table without a command says so.
     """
     command, args, env, cwd = (getattr(entry, key, None) for key in ("command", "args", "env", "cwd"))
     lines = [f"[servers.{_key(name)}]", f"command = {_string(command)}" if command else _NO_COMMAND]
@@ -34,5 +34,5 @@ def _key(name: str) -> str:
 
 
 def _string(value: object) -> str:
-    """A TOML basic string: as in JSON, but for DEL, which JSON lets stand."""
+    """Return a TOML basic string: as in JSON, but with DEL escaped."""
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

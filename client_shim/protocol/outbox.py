@@ -41,7 +41,7 @@ class Outbox:
         return len(self._requests)
 
     def first(self) -> Frames | None:
-        """Return the message to send next, or `None` if there is none or no credit for it."""
+        """Return the message to send next, or `None` if none waits or there is no credit."""
         self._is_request = not self._others and self._under_way < self._window_bytes
         if self._is_request:
             return next(iter(self._requests.values())) if self._requests else None

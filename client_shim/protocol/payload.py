@@ -7,13 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from client_shim.errors import InvalidReply, InvalidRequest
+from client_shim.errors import SERVER_AT_FAULT, InvalidReply, InvalidRequest
 from client_shim.text import shown
 from client_shim.wire import MANAGEMENT, Fault, Request
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _READING = ("ping", "servers", "status", "logs")
-_THEIRS = "this is the server's mistake: report it to its authors"
 
 
 class ProgressParams(NamedTuple):
@@ -72,10 +71,10 @@ def prepare(
     Raises:
         InvalidRequest: a value is not JSON, the timeout is not positive, or `_meta` is given twice.
     """
-    subject = _subject(server, method, params)
-    _check_timeout(subject, timeout_s)
-    body, meta = _encode(subject, params, meta)
-    return PreparedRequest(subject, server, method, body, timeout_s, flags, meta)
+    name = subject(server, method, params)
+    _check_timeout(name, timeout_s)
+    body, meta = _encode(name, params, meta)
+    return PreparedRequest(name, server, method, body, timeout_s, flags, meta)
 
 
 def prepare_raw(
@@ -92,22 +91,23 @@ def prepare_raw(
     Raises:
         InvalidRequest: the params are not bytes, the timeout is not positive, or `meta` is not JSON.
     """
-    subject = _subject(server, method, None)
-    _check_timeout(subject, timeout_s)
+    name = subject(server, method)
+    _check_timeout(name, timeout_s)
     if body is not None and not isinstance(body, bytes):
-        raise InvalidRequest(f"{subject}: raw params must be bytes, and this is {shown(body)}")
-    return PreparedRequest(subject, server, method, body, timeout_s, flags, _plain_meta(subject, meta))
+        raise InvalidRequest(f"{name}: raw params must be bytes, and this is {shown(body)}")
+    return PreparedRequest(name, server, method, body, timeout_s, flags, _plain_meta(name, meta))
 
 
 def _check_timeout(subject: str, timeout_s: float | None) -> None:
     if timeout_s is not None and not 0 < timeout_s < math.inf:
         raise InvalidRequest(
-            f"{subject}: a timeout of {timeout_s!r} is none",
+            f"{subject}: the timeout {timeout_s!r} is not valid",
             hint="give a positive number of seconds, or None for the broker's own",
         )
 
 
-def _subject(server: str, method: str, params: Mapping[str, Any] | None) -> str:
+def subject(server: str, method: str, params: Mapping[str, Any] | None = None) -> str:
+    """Return the name of a request in errors: its tool or method, and its server."""
     if server == MANAGEMENT:
         return f"`{method}` of the broker"
     if method == "tools/call" and params is not None:
@@ -198,7 +198,7 @@ def decode(subject: str, body: bytes) -> Any:
     try:
         return json.loads(str(body, "utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InvalidReply(f"{subject}: the result is not JSON: {error}", hint=_THEIRS) from None
+        raise InvalidReply(f"{subject}: the result is not JSON: {error}", hint=SERVER_AT_FAULT) from None
 
 
 def _object_in(body: bytes) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def server_error(subject: str, body: bytes) -> errors.CallError:
     except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError):
         return errors.InvalidReply(
             f"{subject}: the server's error is not a JSON-RPC error object: {shown(body[:200], 300)}",
-            hint="this is the server's mistake: report it to its authors",
+            hint=errors.SERVER_AT_FAULT,
         )
     raised.raw = body
     return raised

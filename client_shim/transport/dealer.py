@@ -1,14 +1,14 @@
-"""One DEALER socket and the `ClientState` behind it: non-blocking, for any event loop or none.
+"""One DEALER socket and its `ClientState`: non-blocking, for any event loop or none.
 
-A socket that came back by itself would be a new peer to the broker, without a hello, and nobody here would
-know: so one socket is one connection, and when it is lost it is thrown away. Its two usual guards are left
-out on purpose. ``RECONNECT_IVL=-1`` and ``IMMEDIATE=1`` each make libzmq throw away, at a loss, what it has
-received and nobody has read yet (measured with 4.3.5: 500 results of 500). No stale call can leave all the
-same: nothing but the hello is sent before the welcome, the next attempt of libzmq's own is an hour away, and
-by then the socket is closed, without lingering.
+A socket that reconnects by itself would be a new peer without a hello for the broker, and the client would
+not notice. So one socket is one connection, and is closed when that is lost. Two usual options are not set:
+with ``RECONNECT_IVL=-1`` or ``IMMEDIATE=1``, libzmq drops the messages that it has received and that were not
+read yet when the connection is lost (libzmq 4.3.5: 500 results of 500). No stale call can be sent anyway:
+only the hello is sent before the welcome, libzmq would reconnect after an hour, and the socket is closed by
+then, without lingering.
 
-``zmq.FD`` is edge-triggered and any send or receive may swallow the edge: whoever waits on `filenos` asks
-`has_work` after every call into a dealer, and comes back without waiting while it says yes.
+``zmq.FD`` is edge-triggered, and any send or receive may consume the edge. So a caller that waits on
+`filenos` asks `has_work` after every call of a method here, and does not wait while it returns true.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from client_shim.protocol.events import Event
 from client_shim.protocol.state import ClientState, Phase
 
 AT_MOST = 64
-"""Messages read in one go. Reading until there is nothing left would starve a loop under a flood."""
+"""Messages read in one turn. To read until the socket is empty would starve a loop under a flood."""
 
 HEARTBEAT_MS = 1000
 LEASE_MS = 10_000
 """Heartbeats run in libzmq's thread, so a blocked event loop keeps its lease and a dead peer loses it."""
 
 NEVER_MS = 3_600_000
-"""When libzmq would reconnect by itself, if the socket lived."""
+"""When libzmq would reconnect by itself if the socket were still open."""
 
 FAREWELL_MS = 100
-"""How long libzmq may go on sending the goodbye of a socket that was closed on purpose; nobody waits."""
+"""How long libzmq may go on sending the goodbye of a socket that was closed on purpose."""
 
 _LOSSES: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "it ended, or nothing was heard of it for too long",
@@ -53,30 +53,30 @@ _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 
 
 def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """The ZeroMQ context of this process. A forked child gets its own and leaves its parent's alone.
+    """Return the ZeroMQ context of this process. A forked child gets its own.
 
-    It is never terminated: with a socket that somebody forgot, that is what hangs at exit.
+    The context is never terminated: that hangs at exit if a socket was not closed.
     """
     pid = os.getpid()
     if pid not in _contexts:
         fresh: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         if _contexts.setdefault(pid, fresh) is not fresh:
-            fresh.term()  # another thread was faster
+            fresh.term()  # another thread has made one meanwhile
     return _contexts[pid]
 
 
 class Dealer:
-    """A connection under way, up or lost: what `state.phase` says.
+    """The socket of one connection, whose phase is `state.phase`.
 
     Raises:
-        InvalidEndpoint: libzmq cannot make anything of the endpoint.
+        InvalidEndpoint: libzmq does not accept the endpoint.
     """
 
     def __init__(self, endpoint: str, state: ClientState) -> None:
         self.state = state
         self._loss: str | None = None
         self._quiet = False
-        """Whether there was nothing to read when that was tried last, and nothing was sent since."""
+        """Whether there was nothing to read at the last attempt, and nothing was sent since."""
         self._socket = _dealer()
         self._send_frame = super(zmq.Socket, self._socket).send  # without pyzmq's options, which cost a call
         self._monitor = _watch(self._socket)
@@ -88,19 +88,19 @@ class Dealer:
 
     @property
     def filenos(self) -> tuple[int, int]:
-        """What to wait on until it is readable: the socket's, and its monitor's."""
+        """The descriptors to wait on until one is readable: the socket's and its monitor's."""
         return int(self._socket.getsockopt(zmq.FD)), int(self._monitor.getsockopt(zmq.FD))
 
     @property
     def sockets(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-        """The same for a `zmq.Poller`."""
+        """The socket and its monitor, for a `zmq.Poller`."""
         return self._socket, self._monitor
 
     def receive(self) -> list[Event]:
-        """Read at most `AT_MOST` messages and send what they ask for.
+        """Read at most `AT_MOST` messages, send what waits, and return the events.
 
-        The monitor is only read when no message is there: its FD stays readable until then. What arrived
-        before a loss is read before the loss is told, so that a result on its way is not lost.
+        The messages that arrived before a loss come before the event of the loss: no result is dropped. The
+        monitor is read only when there is no message; its descriptor stays readable until then.
         """
         events: list[Event] = []
         self._quiet = False
@@ -130,9 +130,7 @@ class Dealer:
         return frames
 
     def _take(self, frames: list[bytes]) -> list[Event]:
-        """Pass a message on. A fault of this package's own ends the connection, and so every call of it: an
-        exception that went further would leave them without an end.
-        """
+        """Handle a message. A fault of this package ends the connection, for its calls would never end."""
         try:
             return self.state.receive(frames)
         except Exception as fault:
@@ -140,7 +138,7 @@ class Dealer:
             return self.state.lose("the client shim could not handle a message; its log says why")
 
     def flush(self) -> None:
-        """Send what waits to be sent, as far as libzmq takes it."""
+        """Send the messages that wait, as far as libzmq takes them."""
         while (frames := self.state.next_message()) is not None:
             self._quiet = False
             try:
@@ -152,7 +150,7 @@ class Dealer:
             self.state.sent()
 
     def has_work(self) -> bool:
-        """Whether `receive` would find something to do now."""
+        """Return whether `receive` has something to do now."""
         if self.state.phase is Phase.ENDED:
             return False
         if self._quiet and _events(self._socket) & _POLLIN:  # it came since
@@ -160,9 +158,9 @@ class Dealer:
         return self.swallowed() or bool(_events(self._monitor) & _POLLIN)
 
     def swallowed(self) -> bool:
-        """Whether something is to be done of which no FD tells any more.
+        """Return whether there is something to do that the socket's descriptor no longer signals.
 
-        Nothing is ever sent on the monitor: its FD tells of everything, and it need not be asked.
+        The monitor need not be asked: nothing is sent on it, so its descriptor signals every event.
         """
         if self._quiet or self.state.phase is Phase.ENDED:
             return False
@@ -171,7 +169,7 @@ class Dealer:
         return bool(waiting or ready & _POLLIN or self._loss)
 
     def close(self, linger_ms: int = 0) -> None:
-        """Let go of the sockets, at once; libzmq may go on sending what it has for `linger_ms`."""
+        """Close the sockets at once; libzmq may go on sending for `linger_ms`."""
         if not self._socket.closed:
             self._socket.disable_monitor()
             self._monitor.close(0)
@@ -201,7 +199,7 @@ def _dealer() -> zmq.Socket[bytes]:
 
 
 def _watch(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
-    """The monitor of a socket. (pyzmq's own helper gives one too, and imports asyncio for it.)"""
+    """Return the monitor of a socket. (pyzmq has a helper for this, which imports asyncio.)"""
     address = f"inproc://client-shim-{os.urandom(8).hex()}"
     losses = 0
     for event in _LOSSES:
@@ -210,5 +208,5 @@ def _watch(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     monitor = context().socket(zmq.PAIR)
     monitor.setsockopt(zmq.LINGER, 0)
     monitor.connect(address)
-    _events(monitor)  # who was never found empty is not woken: its FD would not tell of the first event
+    _events(monitor)  # the descriptor of a socket that was never found empty does not signal the first event
     return monitor

@@ -1,7 +1,7 @@
-"""Where the broker listens, and a plain connect that tells why it cannot be reached.
+"""The endpoint of the broker, and a probe that tells why the broker cannot be reached.
 
-libzmq retries in silence for ever whatever goes wrong, so the client looks before it connects. The probe
-is a bare `connect` of the kind the transport would make: it sends nothing and never waits noticeably.
+libzmq retries without end and reports no error, so the client probes before it connects. The probe makes the
+same `connect` as the transport, and sends nothing. It never blocks noticeably.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from client_shim.trusted import Untrusted, open_folder
 VARIABLE = "MCP_BROKER_ENDPOINT"
 SYSTEM_SOCKET = "/run/mcp-broker/broker.sock"
 MAX_PATH_BYTES = 107
-"""What the kernel takes as the path of a socket: 108 bytes with the closing NUL (``unix(7)``)."""
+"""The longest path of a socket: the kernel takes 108 bytes with the closing NUL (``unix(7)``)."""
 
 _PRIVATE = "mcp-broker-"
 _TCP_WAIT_S = 0.2
@@ -35,10 +35,10 @@ _WHERE = f"say where it listens with the variable {VARIABLE}"
 
 
 def default_endpoint(environ: Mapping[str, str] = os.environ, *, system_socket: str = SYSTEM_SOCKET) -> str:
-    """The endpoint that a client uses when it is told none.
+    """Return the endpoint of a client that names none.
 
-    ``$MCP_BROKER_ENDPOINT``; else the system's socket, where it exists; else
-    ``$XDG_RUNTIME_DIR/mcp-broker/broker.sock``; else a folder of this user's under the temp folder.
+    It is ``$MCP_BROKER_ENDPOINT``, else the system's socket if it exists, else
+    ``$XDG_RUNTIME_DIR/mcp-broker/broker.sock``, else a socket in this user's folder under the temp folder.
     """
     if told := environ.get(VARIABLE):
         return told
@@ -54,14 +54,17 @@ def _runtime_folder(environ: Mapping[str, str]) -> str | None:
 
 
 def private_folder() -> str:
-    """The folder of this user's own under the temp folder; a broker makes it with mode 0700."""
+    """Return this user's folder under the temp folder; the broker makes it with mode 0700."""
     import tempfile  # costs 6 ms, and is rarely needed
 
     return os.path.join(tempfile.gettempdir(), f"{_PRIVATE}{os.getuid() if hasattr(os, 'getuid') else 0}")
 
 
 def _exists(path: str) -> bool:
-    """Also true where this user may not look: better "not allowed" than a broker that is not found."""
+    """Return whether a file exists, or may exist in a folder that this user may not enter.
+
+    In that case "not allowed" is a better error than "no broker".
+    """
     try:
         os.lstat(path)
     except PermissionError:
@@ -72,13 +75,11 @@ def _exists(path: str) -> bool:
 
 
 def probe(endpoint: str) -> None:
-    """Return if something listens at `endpoint`, and raise what stands in the way otherwise.
-
-    A full backlog counts as listening.
+    """Return if a program listens at `endpoint`. A full backlog counts as listening.
 
     Raises:
-        NoBroker: there is no such file, or nobody listens at it any more.
-        NotAllowed: the socket, or a folder above it, is closed to this user.
+        NoBroker: there is no such file, or no program listens at it any more.
+        NotAllowed: this user may not open the socket or a folder above it.
         PathTooLong, NotASocket, UnsupportedPlatform, InvalidEndpoint: it cannot be an endpoint.
     """
     scheme, _, address = endpoint.partition("://")
@@ -151,7 +152,7 @@ def _is_socket(path: str) -> bool:
     try:
         return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
-        return True  # gone in this moment: what `connect` said stands
+        return True  # it was removed just now: the error of `connect` stands
 
 
 def _start(endpoint: str) -> str:
@@ -176,10 +177,10 @@ def _nobody_listens(endpoint: str, why: str) -> NoBroker:
 
 
 def _refuse_untrusted(endpoint: str, path: str) -> None:
-    """Refuse an address of those that are looked up where another user could listen for the broker.
+    """Refuse a default address where another user could listen in place of the broker.
 
-    He would be told the arguments of every call, and answer it as he likes. Any other address is as this user
-    wants it, and so is what `$MCP_BROKER_ENDPOINT` names.
+    That user would get the arguments of every call, and could answer it. An address that this user has named,
+    also by `$MCP_BROKER_ENDPOINT`, is not checked.
     """
     folder = os.path.dirname(path)
     if os.environ.get(VARIABLE) == endpoint:
@@ -190,21 +191,21 @@ def _refuse_untrusted(endpoint: str, path: str) -> None:
         elif folder == _runtime_folder(os.environ) or (_PRIVATE in folder and folder == private_folder()):
             _refuse_folder(folder)
     except OSError:
-        pass  # it is not there, or closed: `connect` says so
+        pass  # it does not exist or is closed: `connect` reports that
     except Untrusted as error:
         hint = f"{error.mend}, or {_WHERE}"
         raise NotAllowed(f"{endpoint}: {error.problem}", hint=hint, data={"path": error.path}) from None
 
 
 def _refuse_folder(path: str, *, given: bool = False) -> None:
-    """Raise where another user could change what is in a folder.
+    """Refuse a folder whose content another user could change.
 
     Args:
-        given: it may belong to any user that root has given it to.
+        given: the folder may belong to any user: root must have made it.
 
     Raises:
-        Untrusted: another user could.
-        OSError: it cannot be looked at.
+        Untrusted: another user could change the content.
+        OSError: the folder cannot be opened.
     """
     if hasattr(os, "O_PATH"):
         if not given or os.path.islink(path):
@@ -212,7 +213,7 @@ def _refuse_folder(path: str, *, given: bool = False) -> None:
             return
         with open_folder(os.path.dirname(path)) as parent, parent.folder(os.path.basename(path), given=True):
             return
-    about = os.lstat(path)  # not Linux: without a look at the folders above
+    about = os.lstat(path)  # not Linux: the folders above are not checked
     if about.st_uid not in (0, os.getuid()) or about.st_mode & 0o022 or not stat.S_ISDIR(about.st_mode):
         raise Untrusted(path, _describe(path, about), "remove it")
 
@@ -236,7 +237,7 @@ def _not_allowed(endpoint: str, path: str) -> NotAllowed:
 
 
 def _culprit(path: str) -> str:
-    """The first folder on the way that this user may not pass, or else the socket itself."""
+    """Return the first folder of the path that this user may not enter, or else the socket itself."""
     parts = os.path.abspath(path).split(os.sep)
     for depth in range(1, len(parts)):
         folder = os.sep.join(parts[:depth]) or os.sep
