@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The broker in a container of its own, beside that of a backend. docs/docker.md says how the two find each other.
+# The broker in a container of its own, beside that of a backend. docs/docker.md explains it.
 # broker 单独运行在一个容器里，与后端容器相邻；说明见 docs/docker.zh-CN.md。
 ARG PYTHON=3.12
 
@@ -11,7 +11,7 @@ COPY client_shim client_shim
 RUN python -m venv /opt/mcp-broker && /opt/mcp-broker/bin/pip install --no-cache-dir ".[daemon,metrics]"
 
 FROM python:${PYTHON}-slim-trixie
-# What the servers run on: uvx comes with `--build-arg UV=yes`, node and npx with `--build-arg NODE=yes`.
+# Runtimes of the servers: `--build-arg UV=yes` installs uvx, `--build-arg NODE=yes` node and npx.
 # 服务器所需的运行环境：UV=yes 安装 uvx，NODE=yes 安装 node 与 npx。
 ARG UV=yes
 ARG NODE=no
@@ -22,7 +22,7 @@ RUN set -eu; \
     if [ "$UV" = yes ]; then pip install --no-cache-dir uv; fi; \
     rm -rf /var/lib/apt/lists/*
 
-# A backend reaches the socket by this group: its container needs the same number, whatever the group is called there.
+# A backend reaches the socket by this group: its container needs the same number; the name does not matter.
 # 后端通过这个组访问套接字：两个容器里的组号必须相同，组名无所谓。
 ARG UID=10001
 ARG GID=10001

@@ -2,10 +2,10 @@
 PYTHON ?= python3
 CONFIG ?= broker.toml
 WORKERS ?= 3
-# The service is for other users too: without a PYTHON that is named, the system's own.
+# The service is for other users too, so its default is the system's Python.
 INSTALL_PYTHON := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 
-# An environment is made anew for another PYTHON, and installed into again when pyproject.toml changes.
+# Another PYTHON makes a new environment; a change of pyproject.toml installs again.
 STAMP := .installed-$(subst /,_,$(PYTHON))
 VENV  := .venv/$(STAMP)
 MCP1  := .venv-mcp1/$(STAMP)
@@ -21,12 +21,12 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "With PYTHON=python3.12 another Python is used, with CONFIG=my.toml another configuration."
+	@echo "PYTHON=python3.12 uses another Python, CONFIG=my.toml another configuration."
 
 run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
 	@exec $(BIN)/mcp-broker serve --config "$(CONFIG)"
 
-# Files run side by side, the longest first (tests/conftest.py); what `check` has run is not run again.
+# Files run in parallel, the longest first (tests/conftest.py); the tests of `check` are not run again.
 test: check $(MCP1) node ## Set up, check, and run all tests
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    $(foreach file,$(CHECKS),--ignore $(file))
@@ -37,29 +37,29 @@ check: $(VENV) ## Check style, format, types, the import rules and the wording
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet $(CHECKS)
 
-bench: $(VENV) ## Measure it beside what else there is: benchmarks/REPORT.md (12 minutes)
+bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (12 minutes)
 	@.venv/$(PIP) --editable '.[bench]'
 	@for peer in $(PEERS); do $(MAKE) --silent --no-print-directory benchmarks/.venv-$$peer/$(STAMP) || true; done
 	@$(MAKE) --silent --no-print-directory benchmarks/node_modules/.installed || true
 	$(BIN)/python -m benchmarks $(BENCH)
 	@$(BIN)/python docs/generate.py
 
-soak: $(VENV) node ## Try for long what must always hold: docs/soak.md (20 minutes; PARTS="restarts kills" for some)
+soak: $(VENV) node ## Try the laws for a long time: docs/soak.md (20 minutes; PARTS="restarts kills" for some)
 	$(BIN)/python -m tests.soak $(PARTS)
 
-fuzz: $(VENV) ## Attack the pure parts with odd messages, by seed (6 minutes; FUZZ_SEED=1 for other ones)
+fuzz: $(VENV) ## Attack the pure parts with malformed messages, by seed (6 minutes; FUZZ_SEED=1 for others)
 	$(BIN)/python -m tests.soak fuzz-core fuzz-shim fuzz-heavy
 
 install: ## Install the service of this machine, or upgrade it (as root; see docs/service.md)
 	@PYTHON="$(INSTALL_PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" WHEELS="$(WHEELS)" systemd/install install
 
-uninstall: ## Remove the service, but neither its config nor its user (as root)
+uninstall: ## Remove the service; keep its config and its user (as root)
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install uninstall
 
 purge: ## Remove the service with its config, its state and its user (as root)
 	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install purge
 
-clean: ## Remove all that make installed and all caches
+clean: ## Remove everything that make installed, and all caches
 	rm -rf .venv .venv-mcp1 tests/node/node_modules build dist *.egg-info
 	rm -rf benchmarks/.venv-* benchmarks/node_modules benchmarks/out
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -67,11 +67,11 @@ clean: ## Remove all that make installed and all caches
 
 $(VENV): pyproject.toml .ci/make-venv
 	@.ci/make-venv .venv "$(PYTHON)"
-	@echo "Installing mcp-broker and what its tests need into .venv (a minute or two the first time)"
+	@echo "Installing mcp-broker and the requirements of its tests into .venv (a minute or two the first time)"
 	@.venv/$(PIP) --editable '.[dev]'
 	@touch $@
 
-# A backend beside the broker: the thin shim and the 1.x SDK.
+# The environment of a backend: the thin shim and the 1.x SDK.
 $(MCP1): pyproject.toml tests/mcp1-requirements.txt .ci/make-venv
 	@.ci/make-venv .venv-mcp1 "$(PYTHON)"
 	@echo "Installing the client shim and the 1.x SDK of MCP into .venv-mcp1"
@@ -92,7 +92,7 @@ $(NODE): tests/node/package.json tests/node/package-lock.json
 	@cd tests/node && npm ci --ignore-scripts --loglevel=error
 	@touch $@
 
-# Gateways to compare with. One that cannot be installed is left out of the report, which says so.
+# Gateways to compare with. The report names those that cannot be installed.
 benchmarks/.venv-%/$(STAMP): benchmarks/peers/%.txt .ci/make-venv
 	@.ci/make-venv benchmarks/.venv-$* "$(PYTHON)"
 	@echo "Installing $* into benchmarks/.venv-$*"

@@ -1,4 +1,4 @@
-# A backend with the thin shim in it: pyzmq and msgpack, no MCP server and no runtime for one.
+# A backend with the thin shim: pyzmq and msgpack, without MCP servers and their runtimes.
 # 装有客户端 shim 的后端：只需 pyzmq 与 msgpack，不含 MCP 服务器及其运行环境。
 FROM python:3.12-slim-trixie
 WORKDIR /src

@@ -1,4 +1,4 @@
-"""What stands for a backend in compose.yaml: it asks the broker beside it for the time, and ends."""
+"""The example backend of compose.yaml: asks the broker beside it for the time, and ends."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def check_looks_as_the_service_does() -> None:
     sh(f"chmod o+r {CONFIG}")
     said = sh("mcp-broker check --service", status=1)
     assert f"found at: {tool}" in said, said
-    assert "closed to user mcp-broker" in said, said
+    assert "user mcp-broker has no access" in said, said
     assert "these look like secrets: servers.clock.env.TOKEN" in said, said
     sh(f"chmod o-r {CONFIG}")
     CONFIG.write_text(whole, encoding="utf-8")
