@@ -17,10 +17,10 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench soak fuzz check install uninstall purge clean node
+.PHONY: help run test conformance bench soak fuzz check install uninstall purge clean node
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.12 uses another Python, CONFIG=my.toml another configuration."
 
 run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
@@ -36,6 +36,9 @@ check: $(VENV) ## Check style, format, types, the import rules and the wording
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet $(CHECKS)
+
+conformance: $(VENV) node ## Run the official conformance suite through gateway and broker (a minute)
+	$(BIN)/python -m pytest --quiet tests/gateway/test_conformance.py
 
 bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (12 minutes)
 	@.venv/$(PIP) --editable '.[bench]'
@@ -80,15 +83,15 @@ $(MCP1): pyproject.toml tests/mcp1-requirements.txt .ci/make-venv
 
 node:
 	@if ! command -v npm >/dev/null; then \
-	    echo "SKIPPED: the tests with server-everything, because there is no npm here (sudo apt-get install npm)"; \
+	    echo "SKIPPED: the tests with programs on node, because there is no npm here (sudo apt-get install npm)"; \
 	elif ! node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; then \
-	    echo "SKIPPED: the tests with server-everything, because they need node 18 or newer"; \
+	    echo "SKIPPED: the tests with programs on node, because they need node 18 or newer"; \
 	else \
 	    $(MAKE) --silent --no-print-directory $(NODE); \
 	fi
 
 $(NODE): tests/node/package.json tests/node/package-lock.json
-	@echo "Installing server-everything and the conformance suite into tests/node"
+	@echo "Installing MCP servers, clients and the conformance suite into tests/node"
 	@cd tests/node && npm ci --ignore-scripts --loglevel=error
 	@touch $@
 

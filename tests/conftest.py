@@ -12,6 +12,7 @@ import pytest
 LONGEST = (
     "systemd/test_service.py",
     "faults/test_matrix.py",
+    "gateway/test_conformance.py",
     "soak/test_soak.py",
     "e2e/test_hostile_clients.py",
     "client_shim/backend/test_pages.py",
