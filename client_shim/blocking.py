@@ -14,7 +14,8 @@ import zmq
 
 from client_shim.errors import BrokerError, ClientClosed, Unavailable
 from client_shim.protocol import payload, reasons
-from client_shim.protocol.events import Ended, Event, Lost, Progressed, Questioned
+from client_shim.protocol.backoff import HASTE_S, NEVER, ReconnectBackoff
+from client_shim.protocol.events import Ended, Event, Lost, Progressed, Questioned, Welcomed
 from client_shim.protocol.state import ClientState, Phase
 from client_shim.transport.dealer import FAREWELL_MS, Dealer
 from client_shim.transport.endpoint import default_endpoint, probe
@@ -26,9 +27,6 @@ _CHANNEL = 1
 
 _MAX_READINGS = 16
 """How often arrived messages are read before a call: a flood must not delay it without end."""
-
-_PAUSE_S = 0.1
-"""The delay between two attempts to reach the next broker."""
 
 
 class BlockingClient:
@@ -61,9 +59,7 @@ class BlockingClient:
         self.timeout_s = timeout_s
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
-        self._gone_at: float | None = None
-        """When the last broker was lost; `None` while there is one, and before the first."""
-        self._announced = False
+        self._backoff = ReconnectBackoff(lambda: 0.5)
         self._closed = True
         self._who = {"name": name, "version": __version__, "pid": os.getpid()}
         self._dealer: Dealer | None = None
@@ -78,14 +74,14 @@ class BlockingClient:
     @property
     def broker_version(self) -> str:
         """The version of the broker that answered the hello."""
-        return self._open_dealer(None).state.broker_version
+        return self._open_dealer(NEVER).state.broker_version
 
     def connect(self) -> None:
         """Connect, unless that is done already."""
         self._closed = False
-        self._reach(None)
+        self._reach(NEVER)
 
-    def _reach(self, expires: float | None) -> Dealer:
+    def _reach(self, expires: float) -> Dealer:
         """Return the open socket; connect to the next broker, and wait for it, if the last one was lost."""
         while True:
             if self._dealer is not None and self._dealer.state.phase is Phase.OPEN:
@@ -95,34 +91,29 @@ class BlockingClient:
             except Unavailable as error:
                 if not self._may_wait(error, expires):
                     raise
-                sleep(_PAUSE_S)
+                sleep(HASTE_S)
 
-    def _greet(self, expires: float | None) -> None:
+    def _greet(self, expires: float) -> None:
         self._leave()
         probe(self.endpoint)
         now = monotonic()
-        hello_s = self._hello_timeout_s if expires is None else min(self._hello_timeout_s, expires - now)
-        state = ClientState(self._who, now, hello_timeout_s=max(hello_s, _PAUSE_S))
+        self._backoff.tried(now)
+        hello_s = max(min(self._hello_timeout_s, expires - now), HASTE_S)
+        state = ClientState(self._who, now, hello_timeout_s=hello_s)
         self._dealer = dealer = Dealer(self.endpoint, state)
         dealer.flush()
         while state.phase is Phase.GREETING:
             for event in self._wait(dealer):
                 if isinstance(event, Lost):
-                    if event.announced:
-                        self._gone_at, self._announced = monotonic(), True
                     self._leave()
                     raise event.error
         if state.phase is not Phase.OPEN:
             raise reasons.draining()
-        self._gone_at, self._announced = None, False
 
-    def _may_wait(self, error: Unavailable, expires: float | None) -> bool:
-        if self._gone_at is None or not self._reconnect_s or isinstance(error, reasons.HOPELESS):
+    def _may_wait(self, error: Unavailable, expires: float) -> bool:
+        if not self._backoff.was_reached or not self._reconnect_s or isinstance(error, reasons.HOPELESS):
             return False
-        until = self._gone_at + self._reconnect_s
-        if expires is not None:
-            until = expires if self._announced else min(until, expires)
-        return monotonic() + _PAUSE_S < until
+        return monotonic() + HASTE_S < self._backoff.wait_until(-NEVER, self._reconnect_s, expires)
 
     def close(self) -> None:
         """Send a goodbye and close. Closing twice is fine."""
@@ -162,10 +153,10 @@ class BlockingClient:
             flags=WANTS_PROGRESS if on_progress is not None else 0,
             meta=meta,
         )
-        expires = None if request.timeout_s is None else monotonic() + request.timeout_s
+        expires = NEVER if request.timeout_s is None else monotonic() + request.timeout_s
         dealer = self._open_dealer(expires)
         while True:
-            if expires is not None:
+            if expires < NEVER:
                 request = request._replace(timeout_s=max(expires - monotonic(), 0.001))
             try:
                 return payload.decode(request.subject, self._call(dealer, request, on_progress))
@@ -174,7 +165,7 @@ class BlockingClient:
                     raise
             dealer = self._reach(expires)
 
-    def _open_dealer(self, expires: float | None) -> Dealer:
+    def _open_dealer(self, expires: float) -> Dealer:
         """Return the open socket. A loss is noticed before the request is sent, and mended."""
         if self._closed:
             raise ClientClosed("this client is not connected", hint="use it in a `with`, or call connect()")
@@ -213,10 +204,12 @@ class BlockingClient:
         for event in events:
             if isinstance(event, Questioned):
                 dealer.state.refuse(event)
-            elif isinstance(event, Lost) and dealer.state.instance:
-                self._gone_at, self._announced = monotonic(), event.announced
+            elif isinstance(event, Welcomed):
+                self._backoff.welcomed(monotonic())
+            elif isinstance(event, Lost):
+                self._backoff.failed(monotonic(), announced=event.announced)
         if dealer.state.phase is Phase.DRAINING:  # one call at a time: nothing else is under way
-            self._gone_at, self._announced = monotonic(), True
+            self._backoff.failed(monotonic(), announced=True)
         return events
 
     def _poll(self, dealer: Dealer) -> None:

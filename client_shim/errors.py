@@ -290,6 +290,8 @@ class ServerError(CallError):
         return self.data.get("data")
 
 
+_KINDS: list[type[CallError]] = [TooLarge, *CallError.__subclasses__()]
+
 _BY_CODE: dict[str, type[CallError]] = {
     Code.UNKNOWN_METHOD.value: MethodRefused,
     **dict.fromkeys(
@@ -303,27 +305,7 @@ _BY_CODE: dict[str, type[CallError]] = {
         ),
         InvalidRequest,
     ),
-    **{
-        kind.default_code: kind
-        for kind in (
-            UnknownServer,
-            UnknownTool,
-            ServerDisabled,
-            ServerStarting,
-            ServerDown,
-            ServerDied,
-            Busy,
-            DeadlineExceeded,
-            CallCancelled,
-            InvalidRequest,
-            TooLarge,
-            MethodRefused,
-            InvalidReply,
-            WrongInstance,
-            ShuttingDown,
-            InternalError,
-        )
-    },
+    **{kind.default_code: kind for kind in _KINDS if kind is not ServerError},
 }
 """code → class. A code that only a newer broker has is a plain `CallError`."""
 

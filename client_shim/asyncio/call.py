@@ -9,10 +9,10 @@ from contextvars import Context
 from typing import Any, TypedDict
 
 from client_shim import log
-from client_shim.asyncio.backoff import NEVER
 from client_shim.asyncio.channel import Channel
 from client_shim.errors import BrokerError
 from client_shim.protocol import outbox, payload, reasons
+from client_shim.protocol.backoff import NEVER
 from client_shim.protocol.payload import PreparedRequest
 
 OnProgress = Callable[[float, "float | None", "str | None"], "Awaitable[object] | object"]

@@ -18,12 +18,12 @@ from typing import Any
 import zmq
 
 from client_shim import log
-from client_shim.asyncio.backoff import NEVER, ReconnectBackoff
 from client_shim.asyncio.call import LOG, PROGRESS, PendingCall, WaitingCalls
 from client_shim.asyncio.channel import Channel, ListenCall, Listener, ListenSet
 from client_shim.asyncio.loop_dealer import LoopDealer
 from client_shim.errors import CallError, Unavailable
 from client_shim.protocol import events, reasons
+from client_shim.protocol.backoff import NEVER, ReconnectBackoff
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.state import GRACE_S, ClientState, Phase
 from client_shim.transport.dealer import FAREWELL_MS

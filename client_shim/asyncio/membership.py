@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from client_shim import log
-from client_shim.asyncio.backoff import NEVER
 from client_shim.asyncio.call import OnRaw
 from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, ListenSet
 from client_shim.asyncio.connection import BrokerConnection
 from client_shim.asyncio.pool import connection_pool
 from client_shim.errors import BrokerError, CallError, ClientClosed, InvalidReply, from_fault
 from client_shim.protocol import payload, reasons
+from client_shim.protocol.backoff import NEVER
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.text import shown
 from client_shim.transport.endpoint import default_endpoint, probe

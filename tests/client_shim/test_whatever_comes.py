@@ -352,7 +352,7 @@ def test_ordinary_text_stays_as_it_is() -> None:
 
 
 def test_a_fault_with_odd_data_is_an_error_like_any_other() -> None:
-    """A hint that is not text is left out, and a time to wait that cannot be waited for is none."""
+    """A hint that is not text is left out, and an impossible time to wait is not given."""
     state = opened(**LIMITS)
     deep: object = "x"
     for _ in range(400):

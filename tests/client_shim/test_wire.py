@@ -194,7 +194,7 @@ def test_encode_refuses_what_msgpack_cannot_carry(value: object) -> None:
 
 
 def read(header: bytes) -> Message | WireError:
-    """What becomes of any bytes."""
+    """Decode any bytes, as either end does."""
     try:
         return wire.decode(header)
     except WireError as error:

@@ -61,7 +61,7 @@ SHIM_CORE = " ".join(
     f"client_shim.{x}"
     for x in (
         "protocol.state",
-        "asyncio.backoff",
+        "protocol.backoff",
         "protocol.outbox",
         "protocol.payload",
         "protocol.events",

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 
-from client_shim.asyncio.backoff import NEVER
 from client_shim.asyncio.call import WaitingCalls
 from client_shim.asyncio.channel import Channel, ListenSet
+from client_shim.protocol.backoff import NEVER
 
 PATIENCE_S = 10
 

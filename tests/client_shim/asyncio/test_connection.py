@@ -139,7 +139,7 @@ def test_a_call_that_no_broker_will_ever_take_does_not_wait(on_loop: Run, endpoi
 
 
 def test_who_meets_a_broker_that_is_ending_waits_for_the_next(on_loop: Run, endpoint: str) -> None:
-    """Issue 6: what is called during a restart is answered by the new broker, also by who is new there."""
+    """What is called during a restart is answered by the new broker, also by who is new there."""
 
     async def main() -> None:
         client = BrokerClient("test", endpoint)
@@ -209,7 +209,7 @@ def test_more_answers_come_at_once_than_are_read_in_one_go(on_loop: Run, endpoin
 
 
 def test_all_clients_of_a_loop_share_one_connection(on_loop: Run, endpoint: str) -> None:
-    """Design, section 3: every client is a numbered channel, and one hello is said for all of them."""
+    """Every client is a numbered channel, and one hello is said for all of them."""
 
     async def main() -> None:
         with Peer(endpoint) as peer:
@@ -368,7 +368,7 @@ def test_a_result_of_a_type_that_there_is_not_is_the_server_s_mistake(
 
 
 def test_closing_ends_the_calls_from_any_task_and_twice(on_loop: Run, endpoint: str) -> None:
-    """Design, section 4: closed sometimes twice, sometimes from another task than the one that opened it."""
+    """Closed sometimes twice, sometimes from another task than the one that opened it."""
 
     async def main() -> None:
         with Peer(endpoint) as peer:

@@ -45,7 +45,7 @@ async def heard_listen(peer: Peer, *servers: str) -> Heard:
 
 
 def test_who_listens_says_so_before_anything_else(on_loop: Run, endpoint: str) -> None:
-    """Issue 5: what it asks for afterwards is never older than what it hears."""
+    """What it asks for afterwards is never older than what it hears."""
 
     async def main() -> None:
         seen: list[tuple[str, str]] = []
@@ -84,7 +84,7 @@ def test_who_does_not_listen_says_nothing(on_loop: Run, endpoint: str) -> None:
 
 
 def test_resources_are_subscribed_to_together(on_loop: Run, endpoint: str) -> None:
-    """Issue 5: each `listen` says all that is wanted; two at a time do not lose each other's."""
+    """Each `listen` says all that is wanted; two at a time do not lose each other's."""
 
     async def main() -> None:
         seen: list[tuple[str, str]] = []
@@ -128,7 +128,7 @@ def test_a_subscription_that_is_refused_is_none(on_loop: Run, endpoint: str) -> 
 def test_one_server_that_cannot_be_heard_is_the_callers_error_and_nothing_elses(
     on_loop: Run, endpoint: str
 ) -> None:
-    """Issue 13: the broker takes the rest and says which server is not heard; what was heard still is."""
+    """The broker takes the rest and says which server is not heard; what was heard still is."""
 
     async def main() -> None:
         with Peer(endpoint) as peer:
@@ -154,7 +154,7 @@ def test_one_server_that_cannot_be_heard_is_the_callers_error_and_nothing_elses(
 def test_a_broker_that_is_too_busy_to_be_listened_to_is_asked_again(
     on_loop: Run, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 13: a refusal that passes must not silence a client until its next connection."""
+    """A refusal that passes must not silence a client until its next connection."""
     monkeypatch.setattr(channel, "LISTEN_AGAIN_S", 0.01)
 
     async def main() -> None:
@@ -174,7 +174,7 @@ def test_a_broker_that_is_too_busy_to_be_listened_to_is_asked_again(
 
 
 def test_after_a_loss_it_listens_again_and_everything_may_have_changed(on_loop: Run, endpoint: str) -> None:
-    """Issue 5: never guess. Every list of every server, and every resource, is told of."""
+    """Never guess. Every list of every server, and every resource, is told of."""
 
     async def main() -> None:
         lists: list[tuple[str, str]] = []
@@ -277,7 +277,7 @@ def test_one_that_is_forgotten_listens_no_longer(on_loop: Run, endpoint: str) ->
 
 
 def test_log_messages_of_a_call_come_with_its_progress_in_order(on_loop: Run, endpoint: str) -> None:
-    """Issue 5: before the result; who asks for them asks the server for its level."""
+    """Before the result; who asks for them asks the server for its level."""
 
     async def main() -> None:
         said: list[object] = []
@@ -306,7 +306,7 @@ def test_log_messages_of_a_call_come_with_its_progress_in_order(on_loop: Run, en
 
 
 def test_the_options_of_a_call_are_in_its_request(on_loop: Run, endpoint: str) -> None:
-    """Issue 5: capabilities, a level of its own, progress that extends, and the answers to a question."""
+    """Capabilities, a level of its own, progress that extends, and the answers to a question."""
 
     async def main() -> None:
         capabilities: dict[str, object] = {"elicitation": {}}

@@ -23,7 +23,7 @@ def having(*names: str, **keys: Any) -> Registry:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run it on a loop of its own, within bounds, and see to it that nothing of the shim is left.
+    """Run it on a loop of its own, within bounds, and check that nothing of the shim is left.
 
     The garbage collector is off meanwhile: what has no more owner must go by itself.
     """

@@ -69,7 +69,7 @@ def test_an_entry_without_a_command_is_one_of_the_three_kinds() -> None:
         """An entry with nothing."""
 
     class Bares:
-        """A registry of such."""
+        """A registry of these entries."""
 
         def get_server(self, name: str) -> Bare:
             return Bare()

@@ -116,7 +116,7 @@ def test_progress_that_cannot_be_read_is_no_progress(body: bytes) -> None:
 
 
 def test_a_result_has_its_fields_by_both_spellings_and_all_that_was_sent() -> None:
-    """Design, section 3: `.inputSchema` / `.input_schema`; unknown fields are kept."""
+    """`.inputSchema` / `.input_schema`; unknown fields are kept."""
     raw = {"name": "now", "inputSchema": {"type": "object"}, "x-new": [1], "_meta": {"k": 1}}
     tool = Tool(raw)
     assert tool.input_schema is tool.inputSchema is raw["inputSchema"]
@@ -171,7 +171,7 @@ def test_an_error_survives_pickling_and_copying(kind: type[errors.BrokerError]) 
 
 
 def test_the_errors_are_also_what_callers_catch_already() -> None:
-    """Design, section 4: `ConnectionError` is caught, and so is what `asyncio.wait_for` raises."""
+    """`ConnectionError` is caught, and so is what `asyncio.wait_for` raises."""
     assert all(issubclass(kind, ConnectionError) for kind in ERRORS if issubclass(kind, errors.Unavailable))
     assert issubclass(errors.NotAllowed, PermissionError)
     assert issubclass(errors.DeadlineExceeded, TimeoutError)

@@ -34,7 +34,7 @@ def how_lost(events: list[Event]) -> errors.Unavailable:
 
 
 def test_a_request_waits_for_the_welcome() -> None:
-    """Design, section 3: every request carries the instance it is for, which only the welcome tells."""
+    """Every request carries the instance it is for, which only the welcome tells."""
     state = greeting()
     with pytest.raises(RuntimeError, match="open connection"):
         state.request(1, ECHO, 0.0)
@@ -71,7 +71,7 @@ def test_a_refused_greeting_is_told_in_the_brokers_words() -> None:
 
 
 def test_no_welcome_in_time_is_silence() -> None:
-    """Design, section 5: a socket that is open and never answers must not hold its client for ever."""
+    """A socket that is open and never answers must not hold its client for ever."""
     state = greeting()
     assert state.next_deadline() == 5.0
     assert state.expire(4.9) == []
@@ -91,7 +91,7 @@ def test_a_result_is_handed_on_as_it_came() -> None:
 
 
 def test_a_servers_error_keeps_its_code_message_and_data() -> None:
-    """Design, section 3: a server's JSON-RPC errors pass as bytes."""
+    """A server's JSON-RPC errors pass as bytes."""
     state = opened()
     body = b'{"code": -32602, "message": "no such zone", "data": {"zone": "X"}}'
     error = only_error(hear(state, wire.Error(1, state.request(1, ECHO, 0.0)), body))
@@ -334,7 +334,7 @@ def test_closing_on_purpose_ends_all_calls_and_says_goodbye_last() -> None:
 
 
 def test_progress_belongs_to_a_call_and_other_news_to_a_channel() -> None:
-    """Law 3: `id` says which call; 0 is none."""
+    """Law 3: `id` names the call; 0 names no call."""
     state = opened()
     id = state.request(1, ECHO, 0.0)
     progress = wire.Notification(1, id, "s", "notifications/progress")
@@ -347,7 +347,7 @@ def test_progress_belongs_to_a_call_and_other_news_to_a_channel() -> None:
 
 @pytest.mark.parametrize("extends", [False, True])
 def test_progress_holds_off_the_deadline_of_this_side_where_it_was_asked_to(extends: bool) -> None:
-    """Issue 5: the broker's word counts; without progress this side ends the call as ever."""
+    """The broker's word counts; without progress this side ends the call as ever."""
     state = opened()
     flags = wire.WANTS_PROGRESS | wire.PROGRESS_EXTENDS * extends
     id = state.request(1, ECHO._replace(timeout_s=10.0, flags=flags), 0.0)
@@ -393,7 +393,7 @@ def test_no_frame_is_too_strange(frames: list[bytes]) -> None:
     ],
 )
 def test_an_unreadable_answer_ends_its_call(frames: list[bytes]) -> None:
-    """Law 2: no other answer will come, so waiting would be in vain. Law 9: it is counted."""
+    """Law 2: no other answer will come, so the call ends. Law 9: it is counted."""
     state = opened()
     state.request(1, ECHO, 0.0)
     assert isinstance(only_error(state.receive(frames)), errors.InvalidReply)
@@ -404,7 +404,7 @@ def test_an_unreadable_answer_ends_its_call(frames: list[bytes]) -> None:
 
 
 def test_too_large_is_refused_before_it_is_sent() -> None:
-    """Design, section 5: libzmq would cut the connection without a word. Both sizes are named."""
+    """Libzmq would cut the connection without a word. Both sizes are named."""
     state = opened(max_message_bytes=10)
     state.request(1, ECHO._replace(body=b"x" * 10), 0.0)
     with pytest.raises(errors.TooLarge, match=r"11 bytes .* 10"):

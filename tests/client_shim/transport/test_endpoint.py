@@ -120,7 +120,7 @@ def test_tcp_passes_where_somebody_listens() -> None:
 
 @pytest.mark.parametrize("path", ["s", "no/such/folder/s", "file/s"])
 def test_no_such_file(place: Path, path: str) -> None:
-    """Design, section 5: no broker has run there, or the path is wrong. It says how to mend either."""
+    """No broker has run there, or the path is wrong. It says how to mend either."""
     (place / "file").touch()
     error = refusal(f"ipc://{place / path}")
     assert isinstance(error, errors.NoBroker)
@@ -229,7 +229,7 @@ def test_a_socket_without_permission_is_not_allowed(place: Path) -> None:
 
 @as_root
 def test_a_closed_socket_names_its_owner_its_mode_and_who_asks(place: Path) -> None:
-    """Design, section 5: libzmq makes sockets 0755 and retries EACCES for ever in silence."""
+    """Libzmq makes sockets 0755 and retries EACCES for ever in silence."""
     with closing(listen(place / "s")):
         (place / "s").chmod(0o755)
         told = as_a_stranger(place / "s")
@@ -287,7 +287,7 @@ def test_a_folder_under_tmp_that_others_can_write_is_not_trusted(
 def test_an_address_that_is_looked_up_is_trusted_only_where_nobody_else_can_listen(
     place: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Issue 13: who listens there is told the arguments of every call. What this user names is as he says."""
+    """Who listens there is told the arguments of every call. What this user names is as he says."""
     if "another's" in kind and os.getuid() != 0:
         pytest.skip("only root can give a folder to somebody else")
     runtime, real = place / "run", place / "real"
@@ -345,7 +345,7 @@ def test_the_system_s_socket_may_be_any_user_s_whom_root_has_given_the_folder_to
 
 
 def test_the_order_of_the_default_endpoint(place: Path) -> None:
-    """Design, section 3, "Endpoint"."""
+    """The variable, the system socket, the runtime folder, the temp folder: in this order."""
     system, none = place / "broker.sock", str(place / "none")
     system.touch()
     environ = {VARIABLE: "tcp://127.0.0.1:1", "XDG_RUNTIME_DIR": "/run/user/7"}

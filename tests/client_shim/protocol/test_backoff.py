@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client_shim.asyncio.backoff import HASTE_S, MAX_DELAY_S, NEVER, SETTLED_S, ReconnectBackoff
+from client_shim.protocol.backoff import HASTE_S, MAX_DELAY_S, NEVER, SETTLED_S, ReconnectBackoff
 
 
 def waits(attempts: ReconnectBackoff, count: int, *, now: float = 0.0, hasty: bool = False) -> list[float]:
@@ -30,7 +30,7 @@ def test_the_delays_grow_to_a_limit_and_are_spread() -> None:
 
 @given(st.floats(0, 1, exclude_max=True))
 def test_who_waits_with_a_call_waits_for_a_haste_at_most(chance: float) -> None:
-    """However often it has failed before; and the delays of the others grow all the same."""
+    """However often it has failed before. The delays without a waiting call grow nevertheless."""
     attempts = ReconnectBackoff(lambda: chance)
     assert max(waits(attempts, 20, hasty=True)) <= HASTE_S
     assert waits(attempts, 1) == [round(MAX_DELAY_S * (0.5 + chance), 6)]
