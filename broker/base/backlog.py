@@ -1,8 +1,8 @@
 """Work that is too long for one step of the core: one step begins it, and later steps go on with it.
 
-A step runs without a pause, and nobody else has a turn meanwhile. So what may concern thousands of calls or
-clients is a job: a generator that yields after each small piece. Between two pieces anything may happen to
-what the job is about, so a job looks again at what it finds before it acts on it.
+A step runs without a pause, and nobody else has a turn meanwhile. So work on thousands of calls or clients,
+or on a message of many megabytes, is a job: a generator that yields after each small piece. Between two
+pieces anything may happen to the job's subject, so a job looks again at what it finds before it acts on it.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 PIECES = 128
-"""Pieces of work in one step. One takes about 50 µs, most of it to mask secrets in what a call ends with."""
+"""Pieces of work in one step. One takes about 50 µs, most of it to mask secrets in the end of a call."""
 
 Job = Iterator[None]
+
+HeavyJob = Iterator[int]
+"""Yields after each of its pieces how many usual ones take as long."""
+
 Key = tuple[object, ...]
-"""What a job does, and what it is about: a server's name, if it is about one."""
+"""The kind of a job, and its subject: a server's name, if it is about a server."""
 
 
 class Backlog:
-    """The jobs that are not finished."""
+    """The unfinished jobs, in the order of their turns."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Key, Job] = {}
+        self._jobs: dict[Key, Job | HeavyJob] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -29,34 +33,44 @@ class Backlog:
     def __contains__(self, key: Key) -> bool:
         return key in self._jobs
 
-    def begin(self, key: Key, job: Job) -> None:
+    def begin(self, key: Key, job: Job | HeavyJob) -> None:
         """Do the first pieces of a job now. An unfinished one with the same key does for both."""
         if key not in self._jobs:
             self._do(key, job, PIECES)
 
-    def leave(self, key: Key, job: Job) -> None:
+    def leave(self, key: Key, job: Job | HeavyJob) -> None:
         """Leave a job for the next step. An unfinished one with the same key does for both."""
         if key not in self._jobs:
             self._jobs[key] = job
 
+    def drop(self, key: Key) -> bool:
+        """Forget a job, whose subject is gone; return whether it was unfinished."""
+        return self._jobs.pop(key, None) is not None
+
     def go_on(self) -> None:
-        """Do the next pieces: each job gets its share of the step."""
-        share = max(1, PIECES // max(1, len(self._jobs)))
+        """Do the next pieces: each job gets its share of the step, or its turn in a later one."""
+        left, share = PIECES, max(1, PIECES // max(1, len(self._jobs)))
         for key in list(self._jobs):
-            self._do(key, self._jobs.pop(key), share)
+            if left > 0:
+                left -= self._do(key, self._jobs.pop(key), share)
 
     def finish(self, about: str) -> None:
-        """Do all that is left about a server: it is about to be forgotten."""
+        """Do all that is left about a server, which is about to be forgotten."""
         while about_it := [key for key in self._jobs if about in key]:
             for key in about_it:
                 self._do(key, self._jobs.pop(key), PIECES)
 
     def is_busy(self, about: str) -> bool:
-        """Whether something is left to do about a server."""
+        """Return whether something is left to do about a server."""
         return bool(self._jobs) and any(about in key for key in self._jobs)
 
-    def _do(self, key: Key, job: Job, pieces: int) -> None:
-        for _ in range(pieces):
-            if next(job, self) is self:
-                return
+    def _do(self, key: Key, job: Job | HeavyJob, pieces: int) -> int:
+        """Do so many pieces of a job; return how many it took."""
+        done = 0
+        while done < pieces:
+            took = next(job, self)
+            if took is self:
+                return done
+            done += took if isinstance(took, int) else 1
         self._jobs[key] = job
+        return done

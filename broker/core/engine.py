@@ -68,7 +68,9 @@ class Engine:
         self.notifications = Notifications(
             self.servers, self.connections, self.counters, self.effects, self.backlog
         )
-        self.replies = Replies(self.servers, self.dispatch, self.notifications, self.counters, self.effects)
+        self.replies = Replies(
+            self.servers, self.dispatch, self.notifications, self.counters, self.effects, self.backlog
+        )
         self.registry = Registry(
             self.servers,
             self.replies,
@@ -89,6 +91,7 @@ class Engine:
             self.notifications,
             self.counters,
             self.effects,
+            self.backlog,
             instance=instance,
             version=version,
         )

@@ -2,7 +2,8 @@
 
 A step runs without a pause, so everybody waits for it. Its calls of Python's and of
 built-in functions are counted: a count is the same on every machine and under every load, a time is not.
-What one built-in call costs, such as the decoding of a large line, does not show in it; `cpu_s` times that.
+What one built-in call costs, such as the decoding of a large line, does not show in it; `longest_step`
+times that.
 """
 
 from __future__ import annotations
@@ -11,9 +12,15 @@ import gc
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from broker.core.effects import Effect
 from tests.core.world import World
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tests.core.world import Arguments
 
 CALLS_A_STEP = 100_000
 """No step makes more. With what it does, one takes about 0.1 µs: together that is a fifth of `LONGEST_S`."""
@@ -54,12 +61,19 @@ class Counted:
         return run
 
 
-def cpu_s(work: Callable[[], object], times: int = 3) -> float:
-    """The processor time that it takes, in seconds: the least of several times, as others disturb it."""
-    took = []
+def longest_step(
+    world: World, event: Callable[[Unpack[Arguments], float], object], *arguments: Unpack[Arguments]
+) -> tuple[float, list[Effect]]:
+    """Return the processor seconds of the longest step of an event, and the effects of all its steps."""
     gc.collect()
-    for _ in range(times):
-        start = time.thread_time()
-        work()
-        took.append(time.thread_time() - start)
-    return min(took)
+    longest, effects = _timed(lambda: world.step(event, *arguments))
+    while world.engine.backlog:
+        seconds, more = _timed(lambda: world.step(world.engine.tick))
+        longest, effects = max(longest, seconds), effects + more
+    return longest, effects
+
+
+def _timed(step: Callable[[], list[Effect]]) -> tuple[float, list[Effect]]:
+    start = time.thread_time()
+    effects = step()
+    return time.thread_time() - start, effects

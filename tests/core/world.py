@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from broker.config.loading import load
@@ -154,6 +154,8 @@ class World:
         self.managing: list[Manage] = []
         self.lines: deque[tuple[Process, bytes]] = deque()
         self.slow_to_end: set[str] = set()
+        self.reads_on = True
+        """Whether a long message is read to its end before anything else happens."""
         self.refills = True
         """Whether nothing is ever left to be read of who has used up its credit."""
 
@@ -289,12 +291,24 @@ class World:
     def settle(self) -> None:
         """Hand the engine every line that a server wrote, in order."""
         for _ in range(MAX_STEPS):
+            if self.reads_on and self._is_reading():
+                self.run(self.engine.tick)
+                continue
             if not self.lines:
                 return
             process, line = self.lines.popleft()
             if self.processes.get(process.name) is process:
                 self.run(self.engine.replies.line, process.name, line)
         raise AssertionError("the servers and the broker talk without an end")
+
+    def _is_reading(self) -> bool:
+        """Whether a long message is being read in pieces: the next one of its sender waits."""
+        backlog = self.engine.backlog
+        return bool(backlog) and any((key, kind) in backlog for key, kind in self._readings())
+
+    def _readings(self) -> Iterator[tuple[object, str]]:
+        yield from ((name, "line") for name in self.engine.servers)
+        yield from ((key, "requests") for key in self.clients)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and everything happen that is due meanwhile, each at its own moment."""

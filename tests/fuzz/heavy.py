@@ -1,26 +1,30 @@
 """The heaviest single messages: each as large as a message may be, in the shape that costs its reader most.
 
-What must hold of each (laws 5 and 6): the core handles it in one short step, with little memory beside the
-message itself. Time is the processor time of this thread, the best of some tries. Memory is the peak resident
-size of the process during the step, above the size before it.
+What must hold of each (laws 5 and 6): no step of the core that handles it is long, and it takes little memory
+beside the message itself. Time is the processor time of this thread, the best of some tries. Memory is the
+peak resident size of the process during all steps, above the size before them.
 """
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from time import thread_time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from broker.config.loading import load
 from broker.core.mcp.methods import Era
 from client_shim import wire
+from tests.core.steps import longest_step
 from tests.core.world import INSTANCE, World
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tests.core.world import Arguments
+
 STEP_S = 0.05
-"""How long one message may hold the loop, in seconds of the processor."""
+"""How long one step may hold the loop, in seconds of the processor."""
 
 GROWTH = 3.0
 """How many times its size a message may take beside itself."""
@@ -46,7 +50,7 @@ class Shape(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one message cost."""
+    """What one message cost: its longest step, and the memory beside it."""
 
     seconds: float
     growth: float
@@ -203,23 +207,24 @@ def _once(shape: Shape, size: int) -> Cost:
     if shape.from_client:
         header = wire.encode(wire.Request(1, 1, INSTANCE, "time", "tools/call", None, 0, None))
         body = shape.make(size)
-        return _measured(
-            partial(world.step, world.engine.clients.received, client.key, client.peer, header, body), size
-        )
+        return _measured(world, size, world.engine.clients.received, client.key, client.peer, header, body)
     line = shape.make(size)
     if shape.answers is not None:
         method = "tools/call" if shape.answers == "call" else shape.answers
         line = line.replace(b"%(id)d", b"%d" % process.got(method)[-1]["id"])
-    return _measured(partial(world.step, world.engine.replies.line, "time", line), size)
+    return _measured(world, size, world.engine.replies.line, "time", line)
 
 
-def _measured(step: Callable[[], object], size: int) -> Cost:
+def _measured(
+    world: World,
+    size: int,
+    event: Callable[[Unpack[Arguments], float], object],
+    *arguments: Unpack[Arguments],
+) -> Cost:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew, proc(5)
     before = resident_bytes()
-    begun = thread_time()
-    kept = step()
-    seconds = thread_time() - begun
+    seconds, kept = longest_step(world, event, *arguments)
     growth = max(0, resident_bytes("VmHWM") - before) / size
     del kept
     return Cost(seconds, growth)

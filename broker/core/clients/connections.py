@@ -55,7 +55,8 @@ class Connection(Struct, eq=False):
     that the broker has taken in.
 
     `taken_bytes` is what it has sent and was given no credit back for. `exhausted`: that is all it may have
-    under way, and it is looked whether it keeps to that before it is given more.
+    under way, and it is looked whether it keeps to that before it is given more. `beyond_bytes` came after
+    that, behind a long request.
     """
 
     key: bytes
@@ -70,6 +71,7 @@ class Connection(Struct, eq=False):
     posted: int = 0
     taken_bytes: int = 0
     exhausted: bool = False
+    beyond_bytes: int = 0
     outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
 
 
@@ -154,9 +156,22 @@ class Connections:
         connection.exhausted = True
         return None
 
+    def keep_behind(self, connection: Connection, size: int) -> bool:
+        """Count a message that waits until it is taken in; return whether its client keeps to its credit.
+
+        Until then no credit is given back. Beyond the credit only small messages may come, to as much again.
+        """
+        if connection.exhausted:
+            connection.beyond_bytes += size
+            return size <= wire.MAX_HEADER_BYTES and connection.beyond_bytes <= self._credit_bytes
+        connection.taken_bytes += size
+        connection.exhausted = connection.taken_bytes >= self._credit_bytes
+        return True
+
     def refill(self, connection: Connection) -> Send | None:
         """Give credit for all that was taken in."""
-        taken, connection.taken_bytes, connection.exhausted = connection.taken_bytes, 0, False
+        taken = connection.taken_bytes + connection.beyond_bytes
+        connection.taken_bytes, connection.beyond_bytes, connection.exhausted = 0, 0, False
         return self.post(connection, wire.Credit(0, 0, taken))
 
     def _discount(self, connection: Connection, replaced: tuple[bytes, Body] | None, slot: Slot) -> None:

@@ -23,11 +23,15 @@ class FlowControl:
         self.size = 0
         """Of the message that is being taken in."""
 
-    def takes(self, connection: Connection | None, header: bytes, body: bytes | None) -> bool:
+    def takes(
+        self, connection: Connection | None, header: bytes, body: bytes | None, *, is_behind: bool = False
+    ) -> bool:
         """Count a message; whether its client keeps to its credit, or to what is allowed before a hello."""
         self.size = size = len(header) + (0 if body is None else len(body)) + wire.MESSAGE_OVERHEAD_BYTES
         if connection is None:
             return size <= MAX_UNGREETED_BYTES
+        if is_behind:
+            return self._connections.keep_behind(connection, size)
         if not connection.exhausted and connection.taken_bytes + size < self._connections.step_bytes:
             connection.taken_bytes += size  # as nearly always: each message of every client comes by here
             return True
@@ -39,6 +43,14 @@ class FlowControl:
         elif connection.exhausted:
             self._effects.append(CreditExhausted(connection.key))
         return True
+
+    def caught_up(self, connection: Connection) -> None:
+        """Give the credit for messages that came behind a long request and are taken in now."""
+        post = self._connections.take(connection, 0)
+        if post is not None:
+            self._effects.append(post)
+        elif connection.exhausted:
+            self._effects.append(CreditExhausted(connection.key))
 
     def refill(self, key: bytes) -> None:
         """Nothing is left to be read of a connection that had used up its credit."""

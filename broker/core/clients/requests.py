@@ -6,6 +6,9 @@ memory, taken in as a call, carried out by the broker's management, or refused w
 
 from __future__ import annotations
 
+from collections import deque
+
+from broker.base.backlog import Backlog, HeavyJob
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.config import names
@@ -19,6 +22,7 @@ from broker.core.effects import Closed, Effects, Level, Manage
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.jsonrpc import BodyError, Params
 from broker.core.mcp.methods import NO_TASKS, Era, Route, rule_for
+from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.refusals import Refusal
 from broker.core.servers.registry import Registry
 from broker.core.servers.server import Server
@@ -59,6 +63,7 @@ class Clients:
         notifications: Notifications,
         counters: Counters,
         effects: Effects,
+        backlog: Backlog,
         *,
         instance: str,
         version: str,
@@ -74,29 +79,64 @@ class Clients:
         self._effects = effects
         self._instance = instance
         self._version = version
+        self._backlog = backlog
+        self._behind: dict[bytes, deque[tuple[bytes, bytes | None, float]]] = {}
+        """The messages of a connection that came behind a long request, and when they came."""
         self._managing: dict[tuple[bytes, int], int] = {}
         self._flow = FlowControl(connections, counters, effects)
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
         """A message came in on the connection `key`; `peer` is who the kernel says is at its end."""
         connection = self._connections.get(key)
-        if not self._flow.takes(connection, header, body):
+        behind = self._behind.get(key) if self._behind else None
+        if not self._flow.takes(connection, header, body, is_behind=behind is not None):
             self._exceeded(key, connection, now)
-            return
+        elif behind is not None:
+            behind.append((header, body, now))
+        elif (check := self._take(key, peer, connection, header, body, now)) is not None:
+            assert connection is not None
+            self._behind[key] = deque()
+            self._backlog.begin((key, "requests"), self._in_order(connection, check))
+
+    def _in_order(self, connection: Connection, check: HeavyJob) -> HeavyJob:
+        """Check a long request, then take in the messages that came behind it meanwhile."""
+        key = connection.key
+        behind = self._behind[key]
+        yield from check
+        while behind and self._connections.get(key) is connection:
+            header, body, now = behind.popleft()
+            self._flow.size = wire.cost(header, body)
+            yield from self._take(key, connection.peer, connection, header, body, now) or ()
+            yield 1
+        if self._behind.pop(key, None) is not None:
+            self._flow.caught_up(connection)
+
+    def _take(
+        self,
+        key: bytes,
+        peer: Peer,
+        connection: Connection | None,
+        header: bytes,
+        body: bytes | None,
+        now: float,
+    ) -> HeavyJob | None:
+        """Take in a message; return the check of a long request, which is done in pieces."""
         try:
             message = wire.decode(header)
             wire.check_body(message, body)
         except wire.WireError as error:
             self._refuse_frame(key, error.code, str(error), error.channel, error.id, now)
-            return
+            return None
         if connection is None:
             self._from_stranger(key, peer, message, now)
         elif isinstance(message, wire.Request):
-            refusal = self._request(connection, message, body, now)
-            if refusal is not None:
-                self._refuse(key, message.channel, message.id, refusal, now)
+            outcome = self._request(connection, message, body, now)
+            if not isinstance(outcome, Refusal):
+                return outcome
+            self._refuse(key, message.channel, message.id, outcome, now)
         else:
             self._from_client(connection, message, now)
+        return None
 
     def refill(self, key: bytes, _: float) -> None:
         """Nothing is left to be read of a connection that had used up its credit."""
@@ -187,8 +227,8 @@ class Clients:
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
-    ) -> Refusal | None:
-        """Take a request in, or say why not."""
+    ) -> Refusal | HeavyJob | None:
+        """Take a request in, or return why not; return the check of a long one."""
         key = connection.key
         if request.id == 0 or request.channel == 0:
             return refusals.protocol(Code.MALFORMED, "a request needs a channel and an id from 1 up")
@@ -198,16 +238,39 @@ class Clients:
             return None
         if request.instance != self._instance:
             return refusals.wrong_instance(request.instance, self._instance)
-        if self.closing:
-            return refusals.shutting_down()
         if body is not None and len(body) > self.limits.max_message_bytes:
             return refusals.too_large(len(body), self.limits.max_message_bytes)
+        if body is not None and len(body) > LONG_BYTES:
+            return self._check_long(connection, request, body, now)
         try:
             params = jsonrpc.check_params(body)
             if request.meta is not None:
                 jsonrpc.check_meta(request.meta)
         except BodyError as error:
             return refusals.invalid_body(error.code, str(error))
+        return self._admit(connection, request, params, now)
+
+    def _check_long(self, connection: Connection, request: wire.Request, body: bytes, now: float) -> HeavyJob:
+        """Check a request with long params a piece at a time, then take it in."""
+        size = self._flow.size
+        try:
+            params = yield from jsonrpc.check_long_params(body)
+            if request.meta is not None:
+                jsonrpc.check_meta(request.meta)
+            refusal = self._admit(connection, request, params, now)
+        except BodyError as error:
+            refusal = refusals.invalid_body(error.code, str(error))
+        if refusal is not None:
+            self._flow.size = size
+            self._refuse(connection.key, request.channel, request.id, refusal, now)
+
+    def _admit(
+        self, connection: Connection, request: wire.Request, params: Params, now: float
+    ) -> Refusal | None:
+        """Take in a request whose params are fit to be written to a server, or return why not."""
+        key = connection.key
+        if self.closing:
+            return refusals.shutting_down()
         connection.calls += 1
         if request.id > connection.last_id:
             connection.last_id = request.id
@@ -304,6 +367,8 @@ class Clients:
     def _close(self, connection: Connection, reason: CloseReason, now: float, farewell: str = "") -> None:
         """The one way out of a connection. Its client is told the reason `farewell`, where there is one."""
         self._connections.close(connection.key)
+        self._behind.pop(connection.key, None)
+        self._backlog.drop((connection.key, "requests"))
         self._flow.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")

@@ -8,7 +8,7 @@ several messages), not nested too deep, and without a `_meta` of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from broker.base.text import check_utf8
 from broker.base.tolerances import Oddity
 from broker.core.mcp.nesting import MAX_DEPTH, is_deep
+from broker.core.mcp.pieces import TooDeep, read_members
 from client_shim.wire import Code
 
 MAX_BATCH = 1000
@@ -108,27 +109,51 @@ _encode = msgspec.json.Encoder().encode
 
 
 def check_params(body: bytes | None) -> Params:
-    """The params of a client's request, found fit to be written to a server.
+    """Return the params of a client's request, found fit to be written to a server.
 
     Raises:
         BodyError: they are not; the message says why.
     """
     if body is None:
         return Params(b"{}", None, False)
-    if b"\n" in body or b"\r" in body:
-        raise BodyError(
-            Code.INVALID_BODY, "the params have a raw line end; write it as \\n or \\r in a string"
-        )
+    _check_line_ends(body)
     try:
         if not body.isascii():
             check_utf8(body)
         seen = _params.decode(body)
-    except UnicodeDecodeError as error:
-        raise BodyError(Code.INVALID_BODY, f"the params are not UTF-8: {error.reason}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BodyError(Code.INVALID_BODY, f"the params are not one JSON object: {error}") from None
-    if is_deep(body):
-        raise BodyError(Code.INVALID_BODY, f"the params nest deeper than {MAX_DEPTH}")
+        if is_deep(body):
+            raise TooDeep
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unfit(error) from None
+    return _taken(body, seen)
+
+
+def check_long_params(body: bytes) -> Generator[int, None, Params]:
+    """Return the same of params above `LONG_BYTES`, a piece of them at a time."""
+    _check_line_ends(body)
+    try:
+        found = yield from read_members(body.strip(b" \t"), _Params)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unfit(error) from None
+    return _taken(body, _Params(**{name: Raw(value) for name, value in found.items()}))
+
+
+def _check_line_ends(body: bytes) -> None:
+    if b"\n" in body or b"\r" in body:
+        raise BodyError(
+            Code.INVALID_BODY, "the params have a raw line end; write it as \\n or \\r in a string"
+        )
+
+
+def _unfit(error: Exception) -> BodyError:
+    if isinstance(error, UnicodeDecodeError):
+        return BodyError(Code.INVALID_BODY, f"the params are not UTF-8: {error.reason}")
+    if isinstance(error, TooDeep):
+        return BodyError(Code.INVALID_BODY, f"the params nest deeper than {MAX_DEPTH}")
+    return BodyError(Code.INVALID_BODY, f"the params are not one JSON object: {error}")
+
+
+def _taken(body: bytes, seen: _Params) -> Params:
     if seen.meta is not UNSET:
         raise BodyError(
             Code.META_IN_BODY, "the params have a `_meta`; it travels in the header of the request"

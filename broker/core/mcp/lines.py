@@ -8,7 +8,7 @@ is: only JSON-RPC 2.0 in the shape of a response settles a request. All else on 
 from __future__ import annotations
 
 import re
-from itertools import islice
+from collections.abc import Generator
 from typing import Literal
 
 import msgspec
@@ -17,10 +17,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType, structs
 from broker.base.text import check_utf8, clip
 from broker.base.tolerances import Oddity
 from broker.core.mcp.jsonrpc import MAX_BATCH, Asked, Broken, Id, Incoming, Message, Noise, Reply, Told
-from broker.core.mcp.nesting import MAX_DEPTH, depth_at_end, is_deep
+from broker.core.mcp.nesting import MAX_DEPTH, is_deep
+from broker.core.mcp.pieces import LONG_BYTES, outside_of_escapes, read_members
+from broker.core.mcp.recovery import HEAD_BYTES, abridged, finite, is_json_rpc, recover_id
 
-_LAST_BYTES = 4096
-_TOKENS_LOOKED_AT = 4096
 _OBJECT, _QUOTE, _NULL = b'{"n'
 """With what a value of JSON begins that is an object, a string, or null."""
 
@@ -28,9 +28,6 @@ _NULL_TEXT = memoryview(b"null")
 _MARK = b"\xef\xbb\xbf"
 _SHOWN_CHARS = 200
 _COLOUR_BYTES = 16
-
-_HEAD_BYTES = 65_536
-"""Of a longer line that does not parse only so much is looked at."""
 
 _Batch = msgspec.defstruct(
     "_Batch",
@@ -68,25 +65,10 @@ class _Exact(_Loose, gc=False, forbid_unknown_fields=True):
     """The same, with nothing else beside them."""
 
 
-_encode = msgspec.json.Encoder().encode
 _exact = msgspec.json.Decoder(_Exact)
 _envelope = msgspec.json.Decoder(_Envelope)
 _loose = msgspec.json.Decoder(_Loose)
 _batch = msgspec.json.Decoder(_Batch)
-
-# A string without an end takes the rest: else each escaped quote in it would be tried as a start.
-_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
-_TOKENS = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
-_ID = re.compile(rb'\s*:\s*(-?\d{1,19}(?=\s*[,}])|"[^"\\]{0,200}")')
-_VERSION = re.compile(rb'\s*:\s*"2\.0"')
-_FLAT = rb'(?:"[^"\\]{0,200}"|-?\d{1,19}|null|true|false)'
-_REST = rb'\s*:\s*%b\s*(?:,\s*"[^"\\]{0,200}"\s*:\s*%b\s*){0,8}\}\s*\Z' % (_FLAT, _FLAT)
-_LAST = {name: re.compile(b'"%b"(?=%b)' % (name, _REST)) for name in (b"id", b"jsonrpc")}
-
-# Some serializers write numbers that JSON does not have, and Python's reader takes them.
-_NOT_FINITE = re.compile(_STRING + rb"|-?(?:NaN|Infinity)", re.DOTALL)
-_MENDED_BYTES = 1024 * 1024
-"""A longer line with such numbers cannot be used: to go through it would hold up everybody."""
 
 _WHOLE = re.compile(r"\s*[+-]?\d{1,19}\s*")
 _COLOURS = rb"(?:\x1b\[[0-9;?]*[A-Za-z]|\s)*"
@@ -124,10 +106,52 @@ def read(line: bytes) -> Incoming:
     return _patiently(line)
 
 
-def read_batch(line: bytes) -> list[Message]:
-    """The messages of a batch: 2025-03-26 lets a server write several as an array. None if it is not one."""
+def read_long(line: bytes) -> Generator[int, None, Incoming]:
+    """Return the same of a line above `LONG_BYTES`, a piece of it at a time."""
+    text, odd = _object_in(line)
+    if not text:
+        return Noise()
     try:
-        seen = _batch.decode(line) if line.lstrip().startswith(b"[") else None
+        found = yield from read_members(text, _Loose)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+        if b"NaN" in text or b"Infinity" in text:
+            reason += "; JSON has no numbers NaN and Infinity"
+        return _broken((yield from abridged(text)), reason, odd)
+    short = [b'"%b":%b' % (name.encode(), _shortened(value)) for name, value in found.items()]
+    if _is_unusable(_Loose(**{name: Raw(value) for name, value in found.items()})):
+        try:
+            yield from read_members(text, _Exact)
+        except msgspec.ValidationError:
+            short.append(b'"more":0')
+    message = read(b"{%b}" % b",".join(short))
+    if isinstance(message, Noise):
+        return message
+    whole = {name: found[name] for name in _LONG_MEMBERS if getattr(message, name, None) is not None}
+    return structs.replace(message, odd=(*odd, *message.odd), **whole)
+
+
+_LONG_MEMBERS = ("params", "result", "error")
+_STAND_INS = {ord("{"): b'{"":0}', ord("["): b"[0]"}
+
+
+def _shortened(value: memoryview) -> bytes:
+    """Return a value; of a long string its beginning, and a stand-in for a long object or array."""
+    if len(value) <= HEAD_BYTES:
+        return bytes(value)
+    if value[0] == _QUOTE:
+        head = bytes(value[: HEAD_BYTES + 1])
+        return head[: outside_of_escapes(head, 0, HEAD_BYTES)] + b'"'
+    return _STAND_INS.get(value[0]) or bytes(value)
+
+
+def read_batch(line: bytes) -> list[Message]:
+    """Return the messages of a batch: 2025-03-26 lets a server write several as an array. None if it is none.
+
+    A line above `LONG_BYTES` is no batch: a batch is read in one step.
+    """
+    try:
+        seen = _batch.decode(line) if len(line) <= LONG_BYTES and line.lstrip().startswith(b"[") else None
     except (msgspec.DecodeError, RecursionError):
         return []
     parts = [part for part in structs.astuple(seen) if part is not UNSET] if seen is not None else []
@@ -137,7 +161,7 @@ def read_batch(line: bytes) -> list[Message]:
 
 def read_behind(line: bytes) -> Incoming:
     """The response behind text without a line end, such as a prompt; only the handshake looks for one."""
-    at = line.find(b'{"', 1, _HEAD_BYTES)
+    at = line.find(b'{"', 1, HEAD_BYTES)
     message = read(line[at:]) if at > 0 else Noise()
     if not isinstance(message, Reply):
         return Noise()
@@ -148,19 +172,9 @@ def read_behind(line: bytes) -> Incoming:
 
 
 def _patiently(line: bytes) -> Incoming:
-    """A line that is no message as it should be: what it is all the same."""
-    odd: list[Oddity] = []
-    text = line.lstrip()
-    if text.startswith(_MARK):
-        text = text[len(_MARK) :]
-        odd.append(Oddity.BYTE_ORDER_MARK)
-    if text.startswith(b"\x1b") or b"\x1b" in text[-_COLOUR_BYTES:]:
-        coloured = _COLOURED.fullmatch(text) if len(text) <= _HEAD_BYTES else None
-        if coloured is None:
-            return Noise()
-        text = coloured[1]
-        odd.append(Oddity.ANSI)
-    if not text.lstrip().startswith(b"{"):
+    """Return what a line is that is no message as it should be."""
+    text, odd = _object_in(line)
+    if not text:
         return Noise()
     try:
         seen = _loose.decode(text)
@@ -178,23 +192,36 @@ def _patiently(line: bytes) -> Incoming:
 
 
 def _unreadable(text: bytes, reason: str, odd: list[Oddity]) -> Incoming:
-    """A line that does not parse ends the request that it answers, if it was to be JSON-RPC."""
+    """Return what to do about a line that does not parse: its numbers may be NaN, else it is broken."""
+    if (mended := finite(text)) is not None and is_json_rpc(text):
+        seen = read(mended)
+        if not isinstance(seen, Reply) or seen.result != _NULL_TEXT:  # NaN alone is no result
+            return structs.replace(seen, odd=(*odd, Oddity.NOT_FINITE, *seen.odd))
+    return _broken(text, reason, odd)
+
+
+def _broken(text: bytes, reason: str, odd: list[Oddity]) -> Broken | Noise:
+    """Return the end of the request that a line answers, if the line was to be JSON-RPC."""
     if not is_json_rpc(text):
         return Noise()
-    if b"NaN" in text or b"Infinity" in text:
-        if len(text) > _MENDED_BYTES:
-            reason += "; JSON has no numbers NaN and Infinity"
-        elif (mended := _NOT_FINITE.sub(_finite, text)) != text:
-            seen = read(mended)
-            if not isinstance(seen, Reply) or seen.result != _NULL_TEXT:  # NaN alone is no result
-                return structs.replace(seen, odd=(*odd, Oddity.NOT_FINITE, *seen.odd))
     id = recover_id(text)
     return Broken(_same(id) if isinstance(id, str) else id, reason, tuple(odd))
 
 
-def _finite(token: re.Match[bytes]) -> bytes:
-    """What a token becomes in JSON: a string stays, NaN is null, as `JSON.stringify` has it."""
-    return token[0] if token[0][:1] == b'"' else b"null"
+def _object_in(line: bytes) -> tuple[bytes, list[Oddity]]:
+    """Return a line without a byte order mark and colours, if it looks like a JSON object; else nothing."""
+    odd: list[Oddity] = []
+    text = line.lstrip()
+    if text.startswith(_MARK):
+        text = text[len(_MARK) :]
+        odd.append(Oddity.BYTE_ORDER_MARK)
+    if text.startswith(b"\x1b") or b"\x1b" in text[-_COLOUR_BYTES:]:
+        coloured = _COLOURED.fullmatch(text) if len(text) <= HEAD_BYTES else None
+        if coloured is None:
+            return b"", odd
+        text = coloured[1]
+        odd.append(Oddity.ANSI)
+    return text if text.lstrip().startswith(b"{") else b"", odd
 
 
 def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
@@ -202,8 +229,8 @@ def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
     if _given(seen.method) and method is None:
         return Broken(_id_of(seen.id, odd), "its method is no string", tuple(odd))
     if method is None:
-        unusable = not _given(seen.result) and not _is_object(seen.error)
-        return Noise((Oddity.NO_MESSAGE,)) if unusable and _says_more(text) else _response(seen, odd)
+        says_more = _is_unusable(seen) and _says_more(text)
+        return Noise((Oddity.NO_MESSAGE,)) if says_more else _response(seen, odd)
     if not _given(params) or not _is_object(params):
         odd += [Oddity.NULL_MEMBER if not _given(params) else Oddity.PARAMS] if params is not UNSET else []
         params = UNSET
@@ -217,6 +244,11 @@ def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
     if id is None and method.startswith("notifications/"):
         return Told(method, taken, (*odd, Oddity.NULL_ID))
     return Broken(None, "its id is no id", tuple(odd)) if id is None else Asked(id, method, taken, tuple(odd))
+
+
+def _is_unusable(seen: _Loose) -> bool:
+    """Return whether it is no request, no notification, and no response that can be used."""
+    return not _given(seen.method) and not _given(seen.result) and not _is_object(seen.error)
 
 
 def _says_more(text: bytes) -> bool:
@@ -313,77 +345,3 @@ def _same(id: int | str | float | None) -> Id | None:
 def same_id(raw: Raw | None) -> Id | None:
     """The id or token in a message, by the same rule; `None` where it can be neither."""
     return None if raw is None else _same(_echo(raw))
-
-
-# --- lines that do not parse -----------------------------------------------------------------------------
-
-
-def is_json_rpc(line: bytes) -> bool:
-    """Whether a line that does not parse has `"jsonrpc": "2.0"` as a member of its own."""
-    return _own_member(line, b"jsonrpc", _VERSION) is not None
-
-
-def recover_id(line: bytes) -> Id | None:
-    """The top-level `id` of a line that does not parse, so that the call it answers can end at once."""
-    value = _own_member(line, b"id", _ID)
-    if value is None:
-        return None
-    return int(value[1]) if value[1][:1] != b'"' else value[1][1:-1].decode(errors="replace")
-
-
-def _own_member(line: bytes, name: bytes, value: re.Pattern[bytes]) -> re.Match[bytes] | None:
-    """A member of the outermost object, where its value is legible.
-
-    It is looked for where servers write it: near the beginning, or after the result, at the very end. To go
-    through all of a long line would stop everybody for many seconds.
-    """
-    depth, key = 0, b'"%b"' % name
-    for token in islice(_TOKENS.finditer(line, 0, _HEAD_BYTES), _TOKENS_LOOKED_AT):
-        text = token[0]
-        if text in b"[{":
-            depth += 1
-        elif text in b"]}":
-            depth -= 1
-        elif depth == 1 and text == key and (found := value.match(line, token.end())) is not None:
-            return found
-    last = _LAST[name].search(line, max(0, len(line) - _LAST_BYTES))
-    if last is None or depth_at_end(line[: last.start()]) != 1:
-        return None
-    return value.match(line, last.end())
-
-
-# --- notifications -----------------------------------------------------------------------------------------
-
-
-class Progress(Struct):
-    """The params of a progress notification: whose it is, and the rest of it as it came."""
-
-    token: Id | None
-    rest: dict[str, Raw]
-
-
-def read_progress(params: memoryview | None) -> Progress:
-    """Take a progress notification apart; one that cannot be read is nobody's."""
-    try:
-        rest = msgspec.json.decode(params or b"{}", type=dict[str, Raw])
-        token = rest.pop("progressToken", None)
-        return Progress(same_id(token), rest)
-    except msgspec.MsgspecError:
-        return Progress(None, {})
-
-
-class _Uri(Struct):
-    uri: str
-
-
-def read_uri(params: memoryview | None) -> str | None:
-    """The resource that a notification is about, if it can be read."""
-    try:
-        return msgspec.json.decode(params or b"{}", type=_Uri).uri
-    except msgspec.MsgspecError:
-        return None
-
-
-def progress_body(progress: Progress, token: Id) -> bytes:
-    """The same for the client, under the token that the client knows."""
-    return _encode({"progressToken": token, **progress.rest})

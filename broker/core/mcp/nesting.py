@@ -10,40 +10,39 @@ MAX_DEPTH = 512
 """How deep arrays and objects may nest. Parsers along the way give up between 200 and 1,000."""
 
 _LONG = 4096
-_STEPS_AT_ONCE = 8192
+_BRACKETS_AT_ONCE = 8192
 _STRIDE = 512
 """In wide JSON at most half of so many steps go up, so that it is enough to count those."""
 
 _PASSES = 4
-_MOST_STEPS = 1_048_576
-"""So many that rise nearly too high are looked through one by one; more of them are too deep, too."""
 
 _UP, _PAIR = b"\x01", b"\x01\xff"
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_PAIRS = (b"[" * 128 + b"]" * 128, b"[" * 16 + b"]" * 16, b"[]", b"{}")
 
 
 def is_deep(text: bytes) -> bool:
-    """Whether valid JSON nests deeper than `MAX_DEPTH`; it is only looked into where it could."""
+    """Return whether valid JSON nests deeper than `MAX_DEPTH`; look into it only where it could."""
     if _openings(text, b"[") + _openings(text, b"{") <= MAX_DEPTH:
         return False
-    depth = looked_through = 0
-    for steps in _steps(text):
+    depth = 0
+    for brackets, _ in _brackets(text):
+        steps = brackets.translate(_STEPS)
         for at in range(0, len(steps), _STRIDE):
             ups = steps.count(_UP, at, at + _STRIDE)
             stride = min(_STRIDE, len(steps) - at)
             if depth + ups > MAX_DEPTH and not _stays_below(steps[at : at + stride], MAX_DEPTH - depth):
-                looked_through += stride
                 rises = max(accumulate(array("b", steps[at : at + stride])))
-                if depth + rises > MAX_DEPTH or looked_through > _MOST_STEPS:
+                if depth + rises > MAX_DEPTH:
                     return True
             depth += 2 * ups - stride
     return False
 
 
 def _stays_below(steps: bytes, most: int) -> bool:
-    """Whether it is plain that these steps rise no higher. Empty pairs go first, one level at a time."""
+    """Return whether these steps certainly rise no higher. Empty pairs go first, one level at a time."""
     for gone in range(_PASSES):
         if gone + steps.count(_UP) <= most:
             return True
@@ -52,26 +51,70 @@ def _stays_below(steps: bytes, most: int) -> bool:
 
 
 def depth_at_end(text: bytes) -> int:
-    """How many brackets are open at its end."""
-    return sum(2 * steps.count(b"\x01") - len(steps) for steps in _steps(text))
+    """Return how many brackets are open at its end."""
+    return sum(2 * sum(map(part.count, (b"[", b"{"))) - len(part) for part, _ in _brackets(text))
 
 
-def _steps(text: bytes) -> Iterator[bytes]:
-    """The brackets of JSON as steps of +1 and -1, a part of them at a time.
+class Nesting:
+    """The brackets that are open after the JSON that was fed so far, and whether a string is.
 
-    What is inside of strings goes first: without escaped quotes, every second piece between quotes is a
-    string. Two quotes side by side say nothing: a string is empty there, or one ends and another begins.
+    `lowest` is the least number of open brackets since it was set. What is fed begins and ends outside of an
+    escape.
+    """
+
+    def __init__(self) -> None:
+        self.open = bytearray()
+        self.quoted = False
+        self.lowest = 0
+
+    def feed(self, text: bytes) -> None:
+        """Take in the next part. What closes more than is open is no JSON, and is not looked for here."""
+        for brackets, quoted in _brackets(text, self.quoted):
+            self.quoted = quoted
+            left = _without_pairs(brackets)
+            opening = left.lstrip(b"]}")
+            if not opening.rstrip(b"[{"):  # as nearly always
+                self._close(len(left) - len(opening))
+                self.open += opening
+                continue
+            for bracket in left:
+                if bracket in b"[{":
+                    self.open.append(bracket)
+                else:
+                    self._close(1)
+
+    def _close(self, brackets: int) -> None:
+        del self.open[max(0, len(self.open) - brackets) :]
+        self.lowest = min(self.lowest, len(self.open))
+
+
+def _without_pairs(brackets: bytes) -> bytes:
+    """The same without most of what is opened and closed in it, so that little is left to be gone through."""
+    for _ in range(_PASSES):
+        before = len(brackets)
+        for pair in _PAIRS:
+            brackets = brackets.replace(pair, b"")
+        if 8 * len(brackets) > 7 * before:
+            break
+    return brackets
+
+
+def _brackets(text: bytes, quoted: bool = False) -> Iterator[tuple[bytes, bool]]:
+    """The brackets of JSON outside of its strings, a part at a time, and whether a string is open after it.
+
+    Without escaped quotes, every second piece between quotes is a string. Two quotes side by side say
+    nothing: a string is empty there, or one ends and another begins.
     """
     if b"\\" in text:  # to look for two bytes takes ten times as long as for one
         text = text.replace(rb"\\", b"").replace(rb"\"", b"")
     plain = text.translate(None, _NOT_STRUCTURE)
     if b'"' in plain:
         plain = plain.replace(b'""', b"")
-    inside = 0
-    for at in range(0, len(plain), _STEPS_AT_ONCE):
-        pieces = plain[at : at + _STEPS_AT_ONCE].split(b'"')
-        yield b"".join(pieces[inside::2]).translate(_STEPS)
-        inside = (inside + len(pieces) - 1) % 2
+    for at in range(0, len(plain), _BRACKETS_AT_ONCE):
+        pieces = plain[at : at + _BRACKETS_AT_ONCE].split(b'"')
+        brackets = b"".join(pieces[quoted::2])
+        quoted ^= (len(pieces) - 1) % 2 == 1
+        yield brackets, quoted
 
 
 def _openings(text: bytes, bracket: bytes) -> int:

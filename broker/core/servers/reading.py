@@ -25,6 +25,9 @@ MAX_PAGES = 1000
 MAX_ITEMS = 16_384
 """A longer list ends there: each item is looked at, and nobody else has a turn in between."""
 
+MAX_PAGE_BYTES = 4 * 1024 * 1024
+"""A larger page is not read: it is gone through several times, and nobody else has a turn in between."""
+
 MAX_CURSOR_BYTES = 65_536
 """A list with a longer cursor ends there: the cursor is decoded, kept and sent back."""
 
@@ -134,6 +137,8 @@ class Reading:
         Raises:
             ValueError: it is no page of a list.
         """
+        if len(result) > MAX_PAGE_BYTES:
+            raise ValueError(f"a page of it has {len(result)} bytes and may have {MAX_PAGE_BYTES}")
         hints = msgspec.json.decode(result, type=_Page)
         result_type = _hint(hints.result_type)
         if isinstance(result_type, str) and result_type != "complete":

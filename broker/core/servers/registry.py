@@ -167,6 +167,7 @@ class Registry:
             server.spared |= set(server.link.unbearable(server.lifecycle.failing))
         if server.link is not None and not server.link.opened:
             self._not_opened(server, server.link)
+        self._replies.process_gone(name)
         server.forget_process()
         self._endings.server_died(server, _why(server, reason), now)
         self._dispatch.answer_lists(server, None, now)

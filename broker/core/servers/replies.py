@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from broker.base.backlog import Backlog, HeavyJob
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.base.tolerances import KINDS, Oddity, Tolerated, told
@@ -20,8 +21,10 @@ from broker.core.calls.table import Call
 from broker.core.clients.notifications import UPDATED, Notifications
 from broker.core.effects import Effects, EndProcess, Level, LogOutput, Opened, Write
 from broker.core.mcp import jsonrpc, lines
-from broker.core.mcp.jsonrpc import Asked, Id, Message, Noise, Reply, Told
+from broker.core.mcp.jsonrpc import Asked, Id, Incoming, Message, Noise, Reply, Told
 from broker.core.mcp.methods import Era
+from broker.core.mcp.notifications import progress_body, read_progress, read_uri
+from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.lists import Read
 from broker.core.servers.server import Server
@@ -51,16 +54,18 @@ class Replies:
         notifications: Notifications,
         counters: Counters,
         effects: Effects,
+        backlog: Backlog,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._notifications = notifications
         self._counters = counters
         self._effects = effects
+        self._backlog = backlog
         notifications.unwanted = self._unwanted
 
     def line(self, name: str, line: bytes, now: float) -> None:
-        """A server wrote this line to its stdout."""
+        """Take in a line of a server's stdout. The next one waits while a long one is read in pieces."""
         server = self._table[name]
         link = server.link
         if link is None:
@@ -69,7 +74,23 @@ class Replies:
         link.heard(now)
         if server.health is not None:
             server.health.heard(now)
-        message = lines.read(line)
+        if len(line) <= LONG_BYTES:
+            self._line(server, link, lines.read(line), line, now)
+            return
+        if (name, "line") in self._backlog:
+            self._backlog.finish(name)
+        self._backlog.begin((name, "line"), self._long_line(server, link, line, now))
+
+    def _long_line(self, server: Server, link: Link, line: bytes, now: float) -> HeavyJob:
+        message = yield from lines.read_long(line)
+        self._line(server, link, message, line, now)
+
+    def process_gone(self, name: str) -> None:
+        """Forget the line of a process that was not read to its end."""
+        if self._backlog.drop((name, "line")):
+            self._counters.add("dropped.late.line")
+
+    def _line(self, server: Server, link: Link, message: Incoming, line: bytes, now: float) -> None:
         if not isinstance(message, Noise):
             self._message(server, link, message, now)
         elif (batch := lines.read_batch(line)) and link.era is not Era.MODERN:
@@ -169,7 +190,7 @@ class Replies:
                 self.link_did(server, link, did, now)
 
     def _updated(self, server: Server, told: Told) -> None:
-        uri = lines.read_uri(told.params)
+        uri = read_uri(told.params)
         if uri is None or not self._notifications.resource_updated(
             server.name, uri, bytes(told.params or b"")
         ):
@@ -190,12 +211,12 @@ class Replies:
         self._effects.append(LogOutput(server.name, bytes(told.params or b"")))
 
     def _progress(self, server: Server, told: Told, now: float) -> None:
-        seen = lines.read_progress(told.params)
+        seen = read_progress(told.params)
         call = self._open_call(server, seen.token)
         if call is None or not call.wants_progress:
             self.discard(server, "late.progress")
         else:
-            self._dispatch.progress(call, lines.progress_body(seen, call.token), now)
+            self._dispatch.progress(call, progress_body(seen, call.token), now)
 
     def _asked(self, server: Server, link: Link, asked: Asked) -> None:
         """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,7 @@ from broker.base.tolerances import Oddity
 from broker.core.mcp import lines
 from broker.core.mcp.jsonrpc import Asked, Broken, Noise, Reply, Told
 from broker.core.mcp.nesting import MAX_DEPTH
-from tests.core.json_text import deep, objects, values
+from tests.core.json_text import deep, values
 
 # --- lines of a server -------------------------------------------------------------------------------
 
@@ -238,109 +237,3 @@ def test_no_damaged_line_raises(value: object, data: st.DataObject) -> None:
     line = bytearray(json.dumps({"jsonrpc": "2.0", "id": 5, "result": value, "method": "m"}).encode())
     line[data.draw(st.integers(0, len(line) - 1))] = data.draw(st.integers(0, 255))
     lines.read(bytes(line))
-
-
-# --- the id of a broken line -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "id"),
-    [
-        (b'{"jsonrpc":"2.0","id":7,"result":{"a":NaN}}', 7),
-        (b'{"result":{"id":1,"a":[{"id":2}]},"id": -7 ,"x":NaN}', -7),
-        (b'{"id":"abc","result":NaN}', "abc"),
-        (b'{"result":"\\"id\\":5,","id":7,NaN}', 7),
-        (b'{"result":{"id":7,"a":NaN', None),
-        (b'{"result":["id",7,NaN],"id":8,', 8),
-        (b'{"id":12', None),
-        (b'{"id":12 ', None),
-        (b'{"id":12.5,NaN}', None),
-        (b'{"id":1e3,NaN}', None),
-        (b'{"id":null,NaN}', None),
-        (b'{"id":[1],NaN}', None),
-        (b'{"id":"a\\u0062",NaN}', None),
-        (b'{"id":' + b"1" * 5000 + b",NaN}", None),
-        (b"no json, id:7", None),
-        (b'"id":7,', None),
-        (b"", None),
-    ],
-)
-def test_the_id_of_a_broken_line(line: bytes, id: object) -> None:
-    """Section 5 and law 8: the call ends at once with the id of the line itself, whole or not at all."""
-    assert lines.recover_id(line) == id
-
-
-@given(st.integers(0, 2**63 - 1), values, st.data())
-def test_a_line_that_was_cut_gives_its_own_id_or_none(id: int, value: object, data: st.DataObject) -> None:
-    """Law 3: no id from inside of a result, and none that was cut short, ends another call."""
-    members = {"id": id, "result": {"id": 1, "inner": value}, "jsonrpc": "2.0"}
-    order = data.draw(st.permutations(list(members)))
-    line = json.dumps({key: members[key] for key in order}).encode()
-    cut = data.draw(st.integers(0, len(line)))
-    assert lines.recover_id(line) == id
-    assert lines.recover_id(line[:cut]) in (id, None)
-
-
-def test_a_string_without_an_end_is_read_once() -> None:
-    """Law 5: with a look at the rest for each quote in it, this line would take longer than the test may."""
-    assert lines.recover_id(b'{"result":"' + rb"\"" * 400_000) is None
-    assert lines.recover_id(b'{"result":"' + rb"\"" * 400_000 + b"\\") is None
-
-
-@pytest.mark.parametrize(
-    ("end", "id"),
-    [
-        (b'],"jsonrpc":"2.0","id":7}', 7),
-        (b'],"id":"a-7" , "jsonrpc":"2.0"} \r', "a-7"),
-        (b'],"x":{"id":7}', None),
-        (b'],"x":{"id":7}}', None),
-        (b'],"x":"id","id":7.5}', None),
-        (b'],"x":"\\"id\\":7}', None),
-        (b'"id":7}', None),
-        (b"", None),
-    ],
-)
-def test_the_id_behind_a_long_result(end: bytes, id: object) -> None:
-    """Laws 3 and 5: of a long line only beginning and end are looked at, and none inside of it is its own."""
-    assert lines.recover_id(b'{"result":[' + b'{"id":1,"a":NaN},"[",' * 5000 + b"NaN" + end) == id
-
-
-@pytest.mark.parametrize("piece", [b"[", b'"",', b'{"id":1},'])
-def test_a_long_line_that_does_not_parse_holds_nobody_up(piece: bytes) -> None:
-    """Law 5: to go through the whole of it would take longer than the test may."""
-    assert lines.recover_id(b'{"result":[' + piece * (32 * 2**20 // len(piece))) is None
-
-
-# --- progress ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("params", "token"),
-    [
-        (b'{"progressToken":5,"progress":1}', 5),
-        (b'{"progressToken":"5"}', 5),
-        (b'{"progressToken":5.0}', 5),
-        (b'{"progressToken":"five"}', "five"),
-        (b'{"progressToken":null}', None),
-        (b'{"progress":1}', None),
-        (b"[]", None),
-        (b"null", None),
-        (b'{"progressToken":1e999}', None),
-        (b'{"progressToken":5,"progress":1e999}', 5),  # the rest is not looked into
-        (b'{"progressToken":5,"progress":}', None),
-    ],
-)
-def test_whose_progress_it_is(params: bytes, token: object) -> None:
-    """Law 8: progress that cannot be read is nobody's."""
-    assert lines.read_progress(memoryview(params)).token == token
-    assert lines.read_progress(None).token is None
-
-
-@given(objects, st.integers() | st.text())
-def test_progress_keeps_all_but_its_token(rest: dict[str, Any], token: int | str) -> None:
-    """Law 3: the client sees its own token, and everything else as the server said it."""
-    rest.pop("progressToken", None)
-    params = json.dumps({"progressToken": 99, **rest}).encode()
-    seen = lines.read_progress(memoryview(params))
-    assert seen.token == 99
-    assert json.loads(lines.progress_body(seen, token)) == {"progressToken": token, **rest}

@@ -35,7 +35,7 @@ nests = st.recursive(
 def test_depth_is_that_of_a_simple_count(value: object, limit: int, at_once: int) -> None:
     """Brackets in strings are no brackets, however quotes are escaped, or a text is parted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nesting, "_STEPS_AT_ONCE", at_once)
+        patch.setattr(nesting, "_BRACKETS_AT_ONCE", at_once)
         patch.setattr(nesting, "MAX_DEPTH", limit)
         assert nesting.is_deep(json.dumps(value).encode()) == (depth_of(value) > limit)
 
@@ -45,7 +45,7 @@ def test_depth_is_that_of_a_simple_count(value: object, limit: int, at_once: int
 def test_a_long_text_is_as_deep_as_a_short_one(value: object, limit: int, at_once: int) -> None:
     """Its brackets are looked for in another way, which is faster there; white space changes nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nesting, "_STEPS_AT_ONCE", at_once)
+        patch.setattr(nesting, "_BRACKETS_AT_ONCE", at_once)
         patch.setattr(nesting, "MAX_DEPTH", limit)
         text = json.dumps(value, indent=1).encode() + b" " * nesting._LONG
         assert nesting.is_deep(text) == (depth_of(value) > limit)
@@ -56,7 +56,7 @@ def test_what_is_still_open_where_a_text_is_cut(value: object, at_once: int) -> 
     """Of a line that does not parse, an `id` near its end is the message's own only at a depth of one."""
     text = json.dumps(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nesting, "_STEPS_AT_ONCE", at_once)
+        patch.setattr(nesting, "_BRACKETS_AT_ONCE", at_once)
         for cut, depth in cuts(text):
             assert nesting.depth_at_end(text[:cut].encode()) == depth
 
