@@ -13,7 +13,8 @@ import click
 
 from broker import __version__
 from broker.base.secrets import redact
-from broker.command.attach.command import attach, detach
+from broker.command.attach.command import attach
+from broker.command.attach.detach import detach
 from broker.command.attach.edit_config import add, remove
 from broker.command.common import (
     BAD,

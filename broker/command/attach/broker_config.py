@@ -82,7 +82,13 @@ def with_servers(file: BrokerFile, servers: Mapping[str, Table], command: str) -
 
 
 def save(file: BrokerFile, text: str, servers: Mapping[str, Table]) -> None:
-    """Write the file, keep the old one as .bak, and name the secrets that it now contains."""
+    """Write the file, keep the old one as .bak, and name the secrets that it now contains.
+
+    Raises:
+        AttachError, FileProblem: the file changed after it was read, or cannot be written.
+    """
+    if (read_old(file.path) if file.path.exists() else "") != file.text:
+        raise AttachError("attach_changed_meanwhile", path=file.path)
     secrets = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
     secrets += [f"{name} args" for name, table in servers.items() if has_secret_args(table.get("args"))]
     kept = write(file.path, text, access=0o640 if secrets else 0o777)

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from broker.command.attach.texts import AttachError
 from broker.command.importing.shapes import Table
@@ -23,14 +23,18 @@ def command() -> str | None:
     return shutil.which("claude")
 
 
-def replace(program: str, entries: Mapping[str, Table]) -> None:
-    """Replace entries of the user's scope. Their values are visible in the process list for a moment.
+def replace(program: str, entries: Mapping[str, Table], existing: Container[str]) -> None:
+    """Put entries into the user's scope. Their values are visible in the process list for a moment.
+
+    Args:
+        existing: the entries that are there, and so have to be removed first.
 
     Raises:
         AttachError: the command failed; the message names the entry.
     """
     for name, entry in entries.items():
-        _run(program, name, "remove", name, *_SCOPE)
+        if name in existing:
+            _run(program, name, "remove", name, *_SCOPE)
         _run(program, name, "add-json", name, json.dumps(entry, ensure_ascii=False), *_SCOPE)
 
 

@@ -1,4 +1,4 @@
-"""The commands `mcp-broker attach` and `mcp-broker detach`. They import their modules when they run."""
+"""The command `mcp-broker attach`. It imports its modules when it runs, because every command imports it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def attach(
         tables: dict[str, Table] = {}
         attachments: list[Attachment] = []
         for host, path in chosen:
-            attachments.append(_planned(host, path, existing, named, http))
+            attachments.append(_planned(host, path, existing, named, http, endpoint))
             new = attachments[-1].plan.tables
             existing.update(new)
             tables.update(new)
@@ -114,7 +114,12 @@ def attach(
 
 
 def _planned(
-    host: Host, path: Path, existing: Mapping[str, Table | None], named: tuple[str, ...], http: str | None
+    host: Host,
+    path: Path,
+    existing: Mapping[str, Table | None],
+    named: tuple[str, ...],
+    http: str | None,
+    endpoint: str | None,
 ) -> Attachment:
     from broker.command.attach.files import read
     from broker.command.attach.hosts import connecting, with_address
@@ -126,12 +131,14 @@ def _planned(
     if http and host.http is None:
         raise AttachError("attach_no_http", host=host.title)
 
+    options = ["--endpoint", endpoint] if endpoint else []
+
     def entry_for(entry: Table, server: str) -> Table:
         if http:
             from urllib.parse import quote
 
             return with_address(host, entry, f"{http.rstrip('/')}/mcp/{quote(server)}")
-        return connecting(host, entry, [own_command(), CONNECT, server])
+        return connecting(host, entry, [own_command(), CONNECT, server, *options])
 
     file = read(path)
     document = parsed(host, file.text, path)
@@ -169,7 +176,8 @@ def _attach(one: Attachment, kept: Ledger, *, is_own_file: bool) -> None:
         echo(say("attach_backup", path=replace(file, plan.text)), err=True)
     else:
         echo(say("attach_by_claude", path=file.path, program=program), err=True)
-        claude_code.replace(program, {name: record.after for name, record in plan.records.items()})
+        new = {name: record.after for name, record in plan.records.items()}
+        claude_code.replace(program, new, existing=new)
         _take_over(host, file, plan.records, kept)
     names = ", ".join(plan.records)
     echo(say("attach_done", host=host.title, count=len(plan.records), names=names))
@@ -191,107 +199,6 @@ def _take_over(host: Host, file: HostFile, records: Mapping[str, Record], kept: 
     kept.put(file.real, host.name, {name: changed(one, after=entries[name]) for name, one in records.items()})
 
 
-@click.command()
-@click.argument("hosts", nargs=-1, metavar="[HOST]...")
-@config_option
-@server_option
-@dry_run_option
-@click.option("--force", is_flag=True, help="Restore entries that run another command by now, too.")
-def detach(
-    hosts: tuple[str, ...], config: Path | None, named: tuple[str, ...], dry_run: bool, force: bool
-) -> None:
-    """Restore the entries that `attach` replaced.
-
-    Each entry becomes what it was. What you changed since stays: keys that you edited keep your values, and
-    entries that you removed or changed to run something else are named and left alone. Without HOST, all
-    attached hosts. The servers stay in broker.toml.
-    """
-    from broker.command.attach.hosts import BY_NAME
-    from broker.command.attach.ledger import ledger
-    from broker.command.attach.texts import say
-
-    with usage_errors(), ledger(os.environ) as kept:
-        _known(hosts)
-        real = None if config is None else os.path.realpath(config)
-        files = {
-            path: file
-            for path, file in kept.files.items()
-            if (not hosts or file.host in hosts) and real in (None, path)
-        }
-        if not files:
-            echo(say("detach_nothing"), err=True)
-        is_good = True
-        for path, file in files.items():
-            records = {name: one for name, one in file.entries.items() if not named or name in named}
-            is_good &= _detach(BY_NAME[file.host], Path(path), records, kept, dry_run=dry_run, force=force)
-        if dry_run:
-            echo(say("attach_dry"), err=True)
-        elif files:
-            echo(say("detach_stay"), err=True)
-    if not is_good:
-        sys.exit(BAD)
-
-
-def _detach(
-    host: Host, path: Path, records: Mapping[str, Record], kept: Ledger, *, dry_run: bool, force: bool
-) -> bool:
-    """Restore the entries of one file; return whether all could be restored."""
-    from broker.command.attach.files import read
-    from broker.command.attach.plan import parsed
-    from broker.command.attach.restore import restored
-    from broker.command.attach.show import mask_of, show_entry
-    from broker.command.attach.texts import say
-
-    if not path.exists():
-        echo(say("detach_no_file", path=path, ledger=kept.path), err=True, colour="yellow")
-        return False
-    file = read(path)
-    document = parsed(host, file.text, path)
-    result = restored(host, document, records, force=force)
-    new = parsed(host, result.text, path)
-    mask = mask_of(result.values.values())
-    for name in result.values:
-        show_entry(path, name, document.text[document.places[name]], new.text[new.places[name]], mask)
-    for name, keys in result.edited.items():
-        echo(say("detach_edited", name=name, keys=keys), err=True)
-    for name in result.changed:
-        echo(say("detach_changed", name=name), err=True, colour="yellow")
-    for name in result.missing:
-        echo(say("detach_missing", name=name, path=path, ledger=kept.path), err=True, colour="yellow")
-    if not dry_run:
-        if result.values:
-            _restore(host, file, result.text, result.values)
-            names = ", ".join(result.values)
-            echo(say("detach_done", host=host.title, count=len(result.values), names=names))
-        if result.finished:
-            kept.remove(path, result.finished)
-    return not (result.changed or result.missing)
-
-
-def _restore(host: Host, file: HostFile, text: str, values: Mapping[str, Table]) -> None:
-    """Write one host's file; with the host's own command, if no secret would show in the process list."""
-    from broker.command.attach import claude_code
-    from broker.command.attach.files import replace
-    from broker.command.attach.texts import say
-    from broker.command.importing.secrets import has_secret_args, secrets_in
-
-    is_own = host.name == "claude-code" and _is_default(host, file.real)
-    program = claude_code.command() if is_own else None
-    has_secrets = any(secrets_in(value) or has_secret_args(value.get("args")) for value in values.values())
-    if program is not None and not has_secrets:
-        claude_code.replace(program, values)
-        return
-    echo(say("attach_backup", path=replace(file, text)), err=True)
-    if program is not None:
-        echo(say("detach_restart", path=file.path), err=True, colour="yellow")
-
-
-def _is_default(host: Host, real: Path) -> bool:
-    from broker.command.attach.hosts import paths_of
-
-    return any(os.path.realpath(path) == str(real) for path in paths_of(host, os.environ))
-
-
 # --- the hosts -------------------------------------------------------------------------------------------
 
 
@@ -300,7 +207,7 @@ def _chosen(hosts: tuple[str, ...], config: Path | None, *, yes: bool) -> list[t
     from broker.command.attach.hosts import BY_NAME, HOSTS, paths_of
     from broker.command.attach.texts import AttachError, say
 
-    _known(hosts)
+    check_known(hosts)
     if config is not None:
         if len(hosts) != 1:
             raise AttachError("attach_one_host")
@@ -329,7 +236,7 @@ def is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _known(hosts: tuple[str, ...]) -> None:
+def check_known(hosts: tuple[str, ...]) -> None:
     from broker.command.attach.hosts import BY_NAME
     from broker.command.attach.texts import AttachError
 

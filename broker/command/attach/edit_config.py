@@ -116,7 +116,7 @@ def _users(name: str) -> list[str]:
     """Return the attached hosts that use this server."""
     from broker.command.attach.ledger import ledger
 
-    with ledger(os.environ) as kept:
+    with ledger(os.environ, make=False) as kept:
         files = kept.files.values()
         return [file.host for file in files if any(one.server == name for one in file.entries.values())]
 

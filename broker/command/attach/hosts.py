@@ -21,7 +21,7 @@ PROCESS_KEYS = (
 )
 """The keys of an entry that are about its process. The other keys are the host's, and stay in the entry."""
 
-_ADDRESS_KEYS = (
+ADDRESS_KEYS = (
     "type",
     "url",
     "serverUrl",
@@ -163,7 +163,7 @@ def with_address(host: Host, entry: Table, url: str) -> Table:
         key: value.replace("{url}", url) if isinstance(value, str) else value
         for key, value in (host.http or {}).items()
     }
-    return _replaced(entry, new, (*PROCESS_KEYS, *_ADDRESS_KEYS))
+    return _replaced(entry, new, (*PROCESS_KEYS, *ADDRESS_KEYS))
 
 
 def _replaced(entry: Table, new: Mapping[str, object], dropped: tuple[str, ...]) -> Table:

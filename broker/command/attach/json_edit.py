@@ -61,6 +61,23 @@ def _last(parts: Sequence[Token], first: int) -> int:
         at += 1
 
 
+def inserted(text: str, section: Sequence[str], name: str, value: str) -> str | None:
+    """Return the text with a new first entry in a section; `None` if there is no such section."""
+    parts = [token for token in tokens(text) if token.kind not in ("comment", "space")]
+    at = 0
+    for key in section:
+        found = [first for one, first, _ in _members(parts, at) if one == key]
+        if len(found) != 1:
+            return None
+        at = found[0]
+    if parts[at].text != "{":
+        return None
+    begin, rest = parts[at].at + 1, parts[at + 1]
+    gap = text[begin : rest.at] if text[begin : rest.at].isspace() else " "
+    comma = "," if rest.text != "}" else ""
+    return f"{text[:begin]}{gap}{json.dumps(name, ensure_ascii=False)}: {value}{comma}{text[begin:]}"
+
+
 def rendered(text: str, place: slice, value: Mapping[str, object]) -> str:
     """Return a value in the layout of the one at this place: on one line, or a line for each key."""
     old, items = text[place], list(value.items())

@@ -55,7 +55,7 @@ class AttachedFile(Struct, kw_only=True):
 class Ledger:
     """The attached entries of all files, by the path of the file without symbolic links."""
 
-    def __init__(self, folder: Folder, files: dict[str, AttachedFile]) -> None:
+    def __init__(self, folder: Folder | None, files: dict[str, AttachedFile]) -> None:
         self._folder = folder
         self.files = files
 
@@ -79,10 +79,12 @@ class Ledger:
 
     @property
     def path(self) -> str:
-        """Its path."""
-        return self._folder.where(NAME)
+        """Its path; empty without a folder."""
+        return self._folder.where(NAME) if self._folder else ""
 
     def _save(self) -> None:
+        if self._folder is None:
+            raise ValueError("a ledger that was opened without a folder is for reading")
         try:
             self._folder.write(NAME, msgspec.json.format(msgspec.json.encode(self.files)))
         except OSError as error:
@@ -90,14 +92,20 @@ class Ledger:
 
 
 @contextmanager
-def ledger(environ: Mapping[str, str]) -> Iterator[Ledger]:
+def ledger(environ: Mapping[str, str], *, make: bool = True) -> Iterator[Ledger]:
     """Open the ledger of this user, for one program at a time.
+
+    Args:
+        make: make its folder if it is missing; otherwise the ledger is empty then, and for reading.
 
     Raises:
         AttachError: it cannot be used.
     """
     home = environ.get("HOME") or os.path.expanduser("~")
     path = Path(environ.get("XDG_STATE_HOME") or f"{home}/.local/state", "mcp-broker")
+    if not make and not path.exists():
+        yield Ledger(None, {})
+        return
     try:
         with open_folder(path, make=_STATE_FOLDERS) as folder:
             lock = folder.open(LOCK, os.O_RDWR, make=True)

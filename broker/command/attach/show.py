@@ -39,7 +39,9 @@ def show_plan(one: Attachment) -> None:
     for left in plan.left:
         remark: Any = left.facts.get("remark")
         facts = {**left.facts, "name": left.name}
-        why = texts.say(remark.word, **remark.facts) if remark else say(left.word, **facts)
+        why = say(left.word, **facts)
+        if remark:
+            why = texts.say(remark.word, **{**remark.facts, "server": ""}).lstrip(":： ")
         echo(mask(say("attach_stays", name=left.name, why=why)), err=True)
     for note in plan.remarks:
         echo(mask(texts.say(note.word, **note.facts)), err=True, colour="yellow")

@@ -25,7 +25,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "it is written in several pieces, or twice; write it as one piece",
         "它被拆成几处或重复出现；请写成一处",
     ),
-    "attach_fault": ("{problem}", "{problem}"),
+    "attach_fault": ("it cannot be imported", "无法导入"),
     "attach_needs": (
         "set {variables} where the broker is started, then name it with --server",
         "请先在启动 broker 的环境中设置 {variables}，再用 --server 指定它",
@@ -82,8 +82,8 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path} 已损坏：{problem}；请从备份恢复；如果没有宿主接入，可将其删除",
     ),
     "attach_claude": (
-        "`claude` failed at {entry}: {problem}; `mcp-broker detach claude-code` restores the earlier entry",
-        "`claude` 处理 {entry} 时失败：{problem}；可用 `mcp-broker detach claude-code` 恢复原条目",
+        "`claude` failed at {entry}: {problem}; to restore: mcp-broker detach claude-code --force",
+        "`claude` 处理 {entry} 时失败：{problem}；恢复：mcp-broker detach claude-code --force",
     ),
     "attach_unknown_host": (
         "there is no host {host}; known hosts: {hosts}",
@@ -151,13 +151,17 @@ WORDS: dict[str, tuple[str, str]] = {
         "{name}: changed meanwhile, your values are kept: {keys}",
         "{name}：期间有修改，已保留您的值：{keys}",
     ),
+    "detach_dropped": (
+        "{name}: changed meanwhile, restored as it was: {keys}; your values are in the backup",
+        "{name}：期间有修改，已恢复原值：{keys}；您的值在备份中",
+    ),
     "detach_changed": (
         "{name}: stays as it is: it runs another command by now; --force restores the earlier one",
         "{name}：保持原样：它已被改为其他命令；如要恢复原条目，请加 --force",
     ),
     "detach_missing": (
-        "{name}: it was removed from {path} meanwhile; the earlier entry is kept in {ledger}",
-        "{name}：期间已从 {path} 中删除；原条目保存在 {ledger}",
+        "{name}: removed from {path} meanwhile; the earlier entry is in {ledger}, --force restores it",
+        "{name}：期间已从 {path} 中删除；原条目保存在 {ledger}，加 --force 可恢复",
     ),
     "detach_no_file": (
         "{path} no longer exists; its earlier entries are kept in {ledger}",

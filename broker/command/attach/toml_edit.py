@@ -85,6 +85,15 @@ def _path(header: str) -> tuple[str, ...]:
     return tuple(keys) if isinstance(value, dict) else ()
 
 
+def inserted(text: str, section: Sequence[str], name: str, value: str) -> str | None:
+    """Return the text with the tables of an entry at its end; `None` if the entry is there already."""
+    value_of: Any = tomli.loads(text)
+    for key in section:
+        value_of = value_of.get(key, {})
+    line_end = "\r\n" if "\r\n" in text else "\n"
+    return None if name in value_of else f"{text.rstrip()}{line_end * 2}{value}{line_end}"
+
+
 def rendered(text: str, place: slice, value: Mapping[str, object]) -> str:
     """Return a table with the header of the one at this place, and these keys."""
     from tomlkit import inline_table, item

@@ -203,6 +203,14 @@ def test_what_cannot_be_done_is_2(args: tuple[str, ...], words: str, home: Home)
     assert (done.exit_code, words in done.stderr) == (2, True), done.output
 
 
+def test_an_endpoint_that_is_named_is_in_the_entry(home: Home) -> None:
+    """A host is started elsewhere, without this shell's variables."""
+    path = home.write(".cursor/mcp.json", cursor(it={"command": "uvx"}))
+    home.attach("cursor", "--endpoint", "ipc:///tmp/b.sock")
+    entry = json.loads(path.read_text())["mcpServers"]["it"]
+    assert entry["args"] == ["connect", "it", "--endpoint", "ipc:///tmp/b.sock"]
+
+
 # --- files -----------------------------------------------------------------------------------------------
 
 
@@ -279,11 +287,11 @@ CLAUDE = """\
 import json, os, sys
 path = os.path.expanduser("~/.claude.json")
 config = json.load(open(path))
-if os.path.exists(os.path.expanduser("~/broken")):
-    sys.exit("claude: out of order")
 if sys.argv[2] == "remove":
     del config["mcpServers"][sys.argv[3]]
 else:
+    if os.path.exists(os.path.expanduser("~/broken")):
+        sys.exit("claude: out of order")
     if sys.argv[3] in config["mcpServers"]:
         sys.exit("it exists already")
     config["mcpServers"][sys.argv[3]] = {"type": "stdio", **json.loads(sys.argv[4])}
@@ -331,8 +339,10 @@ def test_a_claude_that_fails_loses_nothing(home: Home) -> None:
     home.write("broken", "")
     done = home.run("attach", "claude-code")
     assert (done.exit_code, "claude: out of order" in done.stderr, "detach" in done.stderr) == (2, True, True)
-    home.detach()
-    assert json.loads(path.read_text())["mcpServers"]["it"] == {"command": "uvx"}
+    assert json.loads(path.read_text())["mcpServers"] == {}
+    (home.folder / "broken").unlink()
+    home.detach("--force")
+    assert json.loads(path.read_text())["mcpServers"]["it"] == {"type": "stdio", "command": "uvx"}
 
 
 # --- a running broker ------------------------------------------------------------------------------------

@@ -88,6 +88,43 @@ def test_an_entry_that_was_removed_stays_removed(home: Home) -> None:
     }
 
 
+def test_a_removed_entry_comes_back_by_force(home: Home) -> None:
+    """Into its section, in JSON and TOML; what else is there stays."""
+    path = home.write(".cursor/mcp.json", TEXT)
+    toml = home.write(".codex/config.toml", 'x = 1\n[mcp_servers.t]\ncommand = "uvx" # why\n')
+    home.attach("cursor", "codex")
+    path.write_text('{\n  "mcpServers": {\n    "new": {"url": "https://x"}\n  } // end\n}\n')
+    toml.write_text("x = 1 # one\n")
+    assert home.run("detach").exit_code == 1
+    home.detach("--force")
+    assert entries(home) == {
+        "a": {"command": "uvx", "args": ["a"]},
+        "b": {"command": "uvx", "args": ["b"]},
+        "new": {"url": "https://x"},
+    }
+    assert path.read_text().endswith('"new": {"url": "https://x"}\n  } // end\n}\n')
+    assert toml.read_text() == 'x = 1 # one\n\n[mcp_servers.t]\ncommand = "uvx" # why\n'
+
+
+def test_a_variable_that_was_lost_is_not_lost(home: Home) -> None:
+    """Keys about the process are always those of before: a host that adds `env = {}` takes no secret away."""
+    home.write(
+        ".cursor/mcp.json", {"mcpServers": {"a": {"command": "uvx", "env": {"API_KEY": "sk-live-012345"}}}}
+    )
+    home.attach("cursor")
+    value = json.loads((home.folder / ".cursor/mcp.json").read_text())
+    value["mcpServers"]["a"]["env"] = {}
+    (home.folder / ".cursor/mcp.json").write_text(json.dumps(value))
+    assert "a: changed meanwhile, restored as it was: env" in home.detach().stderr
+    assert entries(home)["a"] == {"command": "uvx", "env": {"API_KEY": "sk-live-012345"}}
+
+
+def test_a_dry_run_makes_no_folder(home: Home) -> None:
+    """Where nothing was attached."""
+    assert "no host is attached" in home.detach("--dry-run").stderr
+    assert list(home.folder.iterdir()) == []
+
+
 def test_a_file_that_is_gone_does_not_keep_the_others(home: Home) -> None:
     """It is told; the other hosts are detached."""
     gone = home.write(".cursor/mcp.json", TEXT)
