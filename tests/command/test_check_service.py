@@ -76,7 +76,7 @@ def test_the_administrators_files_win(host: Callable[..., list[Path]]) -> None:
 
 
 def test_files_of_variables_are_read(host: Callable[..., list[Path]], tmp_path: Path) -> None:
-    """`${VAR}` in broker.toml is filled as the service's would be; one that is not there is none."""
+    """`${VAR}` in broker.toml is filled from the service's variables; others stay unset."""
     (tmp_path / "environment").write_text("# a note\nAPI_KEY='s3cret'\n", encoding="utf-8")
     lines = ["[Service]", f"EnvironmentFile={tmp_path}/environment", f"EnvironmentFile=-{tmp_path}/none"]
     found = installed(host(lib={unit.NAME: "\n".join(lines)}))

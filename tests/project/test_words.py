@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 READ = """
 README.md CHANGELOG.md Makefile Dockerfile broker.toml pyproject.toml
-docs examples systemd benchmarks tests/project
+docs examples systemd benchmarks tests/project broker/command tests/command
 """
 """The files and folders that are read; a code room joins when it is clean."""
 

@@ -153,7 +153,7 @@ def test_the_comparison() -> None:
         assert [page["processes"] for page in report["pages"]] == [3, 3]
         old = report["comparison"]
         assert [page["processes"] for page in old["pages"]] == [3, 6]
-        # A server of the new era does not know `initialize`; it was started all the same.
+        # A server of the new era does not know `initialize`; it was started nevertheless.
         assert [set(page["failed"]) for page in old["pages"]] == [{"modern"}, {"modern"}]
         assert (old["left"], of_the_old_way()) == (0, [])
         drawn = plain(run(broker, "--cycles", "1", "--compare").stdout)
@@ -281,7 +281,7 @@ def test_an_interrupted_comparison_leaves_nothing(number: signal.Signals, flags:
 
 
 def test_a_config_that_cannot_be_read_is_no_comparison() -> None:
-    """The verdict is given all the same; that there is no comparison, and why, is said."""
+    """The verdict is given nevertheless, with why there is no comparison."""
     with running({"one": own("one", rogue())}) as broker:
         broker.config.unlink()
         done = run(broker, "--cycles", "1", "--compare", "--markdown")

@@ -101,7 +101,7 @@ def seen(
 
 
 def trees(*counts: int) -> At:
-    """The sizes of a tree, the last of them for good."""
+    """Sizes of a tree; the last one stays."""
     return lambda n: {"processes": counts[min(n, len(counts) - 1)]}
 
 

@@ -1,4 +1,4 @@
-"""`mcp-broker import`: what becomes of one definition, and of two."""
+"""`mcp-broker import`: how one definition is converted, and which of two is taken."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_two_definitions_are_refused(run: Run, write: Write) -> None:
 
 @pytest.mark.parametrize(("prefer", "expected"), [("first", "npx"), ("last", "docker")])
 def test_one_of_two_definitions_is_preferred(run: Run, write: Write, prefer: str, expected: str) -> None:
-    """The choice is told, and the other file's servers are taken all the same."""
+    """The choice is told, and the other file's servers are taken too."""
     files = [write(f"{command}.json", one(command=command)) for command in ("npx", "uvx", "docker")]
     done = run(*files, write("more.json", {"servers": {"more": {"command": "uvx"}}}), "--prefer", prefer)
     assert done.exit_code == 0

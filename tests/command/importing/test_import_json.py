@@ -123,7 +123,7 @@ def test_a_text_that_was_changed_is_read_as_the_standard_reads_it(value: object,
 
 
 def _read(text: str) -> tuple[Any, int]:
-    """What it says, or that it is none, and where."""
+    """The value of a text, or where it is not JSON."""
     try:
         return loads(text), 0
     except NotJson as error:
