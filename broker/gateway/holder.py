@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Callable
 
 from broker.gateway import jsonrpc
@@ -35,10 +36,13 @@ class Holder:
         for line in [*self._state.replay(self._unsent), *self._unsent]:
             self._session.received(jsonrpc.read(line))
         self._guarded(self._start_reading)
+        if stat.S_ISFIFO(os.fstat(self._stdout).st_mode):  # of which nothing is ever read but that it broke
+            loop.add_reader(self._stdout, self._gone.set)
         self._flush_later()
         await self._gone.wait()
-        loop.remove_reader(self._stdin)
-        loop.remove_writer(self._stdout)
+        for fd in (self._stdin, self._stdout):
+            loop.remove_reader(fd)
+            loop.remove_writer(fd)
         try:
             await asyncio.wait_for(self._session.aclose(), LAST_S)
         except asyncio.TimeoutError:

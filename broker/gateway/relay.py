@@ -33,6 +33,9 @@ TAKE_OVER_S = 5.0
 FIRST_TRY_S, LAST_TRY_S = 0.02, 1.0
 """The delays between two tries to reach it again: from the first to the longest."""
 
+STEADY_S = 1.0
+"""A connection that lasted longer was a good one; the next try after it comes soon."""
+
 LOST = "the gateway was restarted, or lost the connection"
 READABLE = POLLIN | POLLHUP | POLLERR | POLLNVAL
 
@@ -117,7 +120,7 @@ class Relay:
         self._gateway_lines = LineSplitter()
         self._sent = self._waiting = 0
         """Of the first line that waits, how much was sent; and the bytes that wait in all."""
-        self._lost_at = self._next_try = 0.0
+        self._connected_at = self._lost_at = self._next_try = 0.0
         self._delay_s = FIRST_TRY_S
 
     def connect(self) -> bool:
@@ -133,6 +136,7 @@ class Relay:
                     say(str(error))
             else:
                 self._socket = made
+                self._connected_at = monotonic()
                 return True
         return False
 
@@ -144,9 +148,10 @@ class Relay:
         """
         if not self.connect():
             return True
+        self._lost_at = monotonic()  # should it be lost before it is a good one
         while True:
             self._turn()
-            if self._socket is None and self._is_due() and not self._reconnect():
+            if self._socket is None and monotonic() >= self._next_try and not self._reconnect():
                 waits = self._waiting > 0 or self.host_lines.rest
                 if waits and monotonic() - self._lost_at > TAKE_OVER_S:
                     return True
@@ -233,16 +238,17 @@ class Relay:
         self._sent = 0
         for line in self.state.lost(LOST, list(self.to_gateway)):
             self.to_host += line + b"\n"
-        self._lost_at = monotonic()
-        self._next_try, self._delay_s = self._lost_at, FIRST_TRY_S
+        if monotonic() - self._connected_at > STEADY_S:
+            self._lost_at, self._delay_s = monotonic(), FIRST_TRY_S
+        self._try_later()
 
-    def _is_due(self) -> bool:
-        return monotonic() >= self._next_try
+    def _try_later(self) -> None:
+        self._next_try = monotonic() + self._delay_s
+        self._delay_s = min(2 * self._delay_s, LAST_TRY_S)
 
     def _reconnect(self) -> bool:
         if not self.connect():
-            self._next_try = monotonic() + self._delay_s
-            self._delay_s = min(2 * self._delay_s, LAST_TRY_S)
+            self._try_later()
             return False
         for line in reversed(self.state.replay(list(self.to_gateway))):
             self.to_gateway.appendleft(line)

@@ -1,0 +1,357 @@
+"""`mcp-broker connect`: what an MCP host starts in place of a server.
+
+The host must notice neither that many hosts share one process, nor that a gateway or a broker was restarted.
+`held` is a bridge that finds no gateway and so holds the conversation itself: all must be the same there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.harness import ROOT, RunningBroker, rogue, running, script, wait_until
+from tests.gateway.bridges import (
+    INITIALIZE,
+    MODERN_META,
+    Bridge,
+    cpu_s,
+    gateway_of,
+    pss_bytes,
+    socket_door,
+    socket_of,
+    sockets_of,
+    wait_for_sockets,
+)
+from tests.gateway.gateways import RunningGateway
+
+BOTH = pytest.mark.parametrize("held", [False, True], ids=["relay", "held"])
+
+MAX_PSS_BYTES = 8 * 1024 * 1024
+ENDS_WITHIN_S = 0.2
+LOAD = 10
+"""How much slower a loaded machine may be where a time is measured."""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[RunningBroker]:
+    servers = {
+        "modern": script("tests/servers/sdk2_server.py"),
+        "asks": script("tests/servers/everything.py"),
+        "rogue": rogue(),
+    }
+    with running(servers) as broker:
+        yield broker
+
+
+@pytest.fixture
+def gateway(broker: RunningBroker) -> Iterator[RunningGateway]:
+    with socket_door(broker, "modern", "asks", "rogue") as gateway:
+        yield gateway
+
+
+def is_quiet(broker: RunningBroker) -> bool:
+    """Whether nothing is open at the broker any more."""
+    return not any(server["in_flight"] or server["queued"] for server in broker.status()["servers"])
+
+
+@BOTH
+def test_a_legacy_host_is_served(gateway: RunningGateway, broker: RunningBroker, held: bool) -> None:
+    """The handshake, the lists, a call, an error of the tool, an error of the protocol."""
+    with Bridge(broker, "modern", held=held) as bridge:
+        result = bridge.initialize()
+        assert (result["protocolVersion"], result["serverInfo"]["name"]) == ("2025-11-25", "sdk2")
+        assert {tool["name"] for tool in bridge.ask("tools/list")["result"]["tools"]} >= {"add", "slow"}
+        assert bridge.call("add", {"a": 2, "b": 3})["result"]["structuredContent"] == {"result": 5}
+        assert bridge.call("broken")["result"]["isError"]
+        assert bridge.ask("no/such/method")["error"]["code"] == -32601
+        assert bridge.ask("ping")["result"] == {}
+        assert bridge.close() < LOAD * ENDS_WITHIN_S
+
+
+@BOTH
+def test_a_modern_host_is_served(gateway: RunningGateway, broker: RunningBroker, held: bool) -> None:
+    with Bridge(broker, "modern", held=held) as bridge:
+        found = bridge.ask("server/discover", {"_meta": MODERN_META})["result"]
+        assert found["supportedVersions"] == ["2026-07-28"]
+        listed = bridge.ask("tools/list", {"_meta": MODERN_META})["result"]
+        assert (listed["resultType"], listed["cacheScope"]) == ("complete", "private")
+        called = {"name": "add", "arguments": {"a": 2, "b": 3}, "_meta": MODERN_META}
+        assert bridge.ask("tools/call", called)["result"]["structuredContent"] == {"result": 5}
+        assert bridge.ask("ping", {"_meta": MODERN_META})["error"]["code"] == -32601
+
+
+@BOTH
+def test_progress_has_the_token_of_the_host(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    """A host that gave no token gets no progress; one that gave one gets that one."""
+    with Bridge(broker, "modern", held=held) as bridge:
+        bridge.initialize()
+        slow = {"name": "slow", "arguments": {"steps": 3}}
+        bridge.ask("tools/call", slow)
+        assert bridge.unasked == []
+        bridge.ask("tools/call", {**slow, "_meta": {"progressToken": "7"}})
+        assert [one["params"]["progressToken"] for one in bridge.unasked] == ["7"] * 3
+
+
+@BOTH
+def test_a_question_of_the_server_reaches_the_host(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    """A 2026-07-28 server asks in its result, a legacy host is asked by a request."""
+    with Bridge(broker, "asks", held=held) as bridge:
+        bridge.initialize()
+        id = bridge.start("tools/call", {"name": "test_input_required_result_elicitation", "arguments": {}})
+        question = bridge.hear()
+        assert question["method"] == "elicitation/create"
+        bridge.say({"id": question["id"], "result": {"action": "accept", "content": {"name": "Ann"}}})
+        assert bridge.answer(id)["result"]["content"][0]["text"] == "Hello, Ann!"
+
+
+@BOTH
+def test_a_host_hears_of_a_list_that_changed(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    with Bridge(broker, "asks", held=held) as bridge:
+        bridge.initialize()
+        bridge.call("test_trigger_tool_change")
+        while not bridge.unasked:
+            bridge.unasked.append(bridge.hear())
+        assert bridge.unasked[0]["method"] == "notifications/tools/list_changed"
+
+
+@BOTH
+def test_a_cancelled_call_is_cancelled_at_the_server(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    with Bridge(broker, "modern", held=held) as bridge:
+        bridge.initialize()
+        id = bridge.start("tools/call", {"name": "slow", "arguments": {"delay_s": 60}})
+        wait_until(lambda: broker.server("modern")["in_flight"] == 1)
+        bridge.say({"method": "notifications/cancelled", "params": {"requestId": id}})
+        wait_until(lambda: is_quiet(broker))
+        assert bridge.ask("ping")["result"] == {}
+        assert bridge.unasked == []
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["closed", "killed", "terminated", "output closed"])
+def test_a_host_that_is_gone_leaves_nothing(
+    gateway: RunningGateway, broker: RunningBroker, held: bool, how: str
+) -> None:
+    """EOF, a dead host, SIGTERM: the bridge ends at once, and its call is cancelled at the server."""
+    with Bridge(broker, "modern", held=held) as bridge:
+        bridge.initialize()
+        bridge.start("tools/call", {"name": "slow", "arguments": {"delay_s": 60}})
+        wait_until(lambda: broker.server("modern")["in_flight"] == 1)
+        if how == "killed":
+            bridge.process.kill()
+        elif how == "terminated":
+            bridge.process.terminate()
+        elif how == "output closed":
+            assert bridge.process.stdout is not None
+            bridge.process.stdout.close()
+            bridge.process.wait(LOAD * ENDS_WITHIN_S)
+        took_s = bridge.close()
+        assert took_s < LOAD * ENDS_WITHIN_S
+        wait_until(lambda: is_quiet(broker))
+
+
+@BOTH
+def test_an_idle_bridge_stays_and_does_nothing(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    """Hosts do not start a server again that has ended; and hundreds of bridges must not cost anything."""
+    with Bridge(broker, "modern", held=held) as bridge:
+        bridge.initialize()
+        bridge.ask("ping")
+        before = cpu_s(bridge.process.pid)
+        time.sleep(1.0)
+        assert cpu_s(bridge.process.pid) - before <= 0.02
+        assert bridge.ask("ping")["result"] == {}
+
+
+def test_a_relay_is_small(gateway: RunningGateway, broker: RunningBroker) -> None:
+    """Hosts start hundreds: 259 of them are to take less than 2 GiB."""
+    with Bridge(broker, "modern") as bridge:
+        bridge.initialize()
+        bridge.ask("tools/list")
+        assert pss_bytes(bridge.process.pid) <= MAX_PSS_BYTES
+
+
+@BOTH
+def test_malformed_lines_are_answered(gateway: RunningGateway, broker: RunningBroker, held: bool) -> None:
+    with Bridge(broker, "modern", held=held) as bridge:
+        bridge.initialize()
+        bridge._stdin.write(b"\n  \n{]\n" + b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]\r\n')
+        bridge._stdin.flush()
+        assert [bridge.hear()["error"]["code"] for _ in range(2)] == [-32700, -32600]
+
+
+@BOTH
+def test_an_unknown_server_is_an_error_with_a_hint(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    with Bridge(broker, "modem", held=held) as bridge:
+        error = bridge.ask("initialize", INITIALIZE)["error"]
+        assert "modern" in error["message"]
+        assert error["data"]["hint"]
+
+
+def test_a_large_result_passes_whole(gateway: RunningGateway, broker: RunningBroker) -> None:
+    """Pipes and sockets that take a part at a time."""
+    with Bridge(broker, "modern") as bridge:
+        bridge.initialize()
+        text = "x" * 3_000_000
+        assert len(bridge.call("echo", {"text": text})["result"]["content"][0]["text"]) > len(text)
+
+
+# --- restarts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_restart_of_the_gateway_is_not_noticed(broker: RunningBroker, number: signal.Signals) -> None:
+    """The session goes on; a call that was under way ends once, with an error that says what is not known."""
+    gateway = gateway_of(broker)
+    try:
+        wait_for_sockets(broker, "modern")
+        with Bridge(broker, "modern") as bridge:
+            bridge.initialize()
+            lost = bridge.start("tools/call", {"name": "slow", "arguments": {"delay_s": 60}})
+            wait_until(lambda: broker.server("modern")["in_flight"] == 1)
+            gateway.stop(number)
+            error = bridge.answer(lost)["error"]
+            assert "unknown" in error["message"]
+            id = bridge.start("tools/call", {"name": "add", "arguments": {"a": 1, "b": 1}})
+            gateway.start()
+            assert bridge.answer(id)["result"]["structuredContent"] == {"result": 2}
+            assert all(one["method"].endswith("changed") for one in bridge.unasked)
+            wait_until(lambda: is_quiet(broker))
+    finally:
+        gateway.stop()
+
+
+def test_a_host_whose_gateway_does_not_come_back_is_served_all_the_same(broker: RunningBroker) -> None:
+    """The bridge then holds the conversation itself."""
+    gateway = gateway_of(broker)
+    try:
+        wait_for_sockets(broker, "modern")
+        with Bridge(broker, "modern") as bridge:
+            bridge.initialize()
+            gateway.stop()
+            assert bridge.call("add", {"a": 1, "b": 1})["result"]["structuredContent"] == {"result": 2}
+            assert bridge.call("add", {"a": 1, "b": 2})["result"]["structuredContent"] == {"result": 3}
+    finally:
+        gateway.stop()
+
+
+@BOTH
+def test_a_restart_of_the_broker_is_not_noticed(held: bool) -> None:
+    with (
+        running({"one": script("tests/servers/sdk2_server.py")}) as broker,
+        socket_door(broker, "one"),
+        Bridge(broker, "one", held=held) as bridge,
+    ):
+        bridge.initialize()
+        assert bridge.call("add", {"a": 1, "b": 1})["result"]["structuredContent"] == {"result": 2}
+        assert broker.stop() == 0
+        id = bridge.start("tools/call", {"name": "add", "arguments": {"a": 2, "b": 2}})
+        broker.start()
+        assert bridge.answer(id)["result"]["structuredContent"] == {"result": 4}
+
+
+@BOTH
+def test_a_broker_that_comes_later_is_waited_for(held: bool) -> None:
+    """A host may start before the broker; it gives up on `initialize` after 30 s."""
+    with running({"one": script("tests/servers/sdk2_server.py")}) as broker, socket_door(broker, "one"):
+        assert broker.stop() == 0
+        with Bridge(broker, "one", held=held) as bridge:
+            id = bridge.start("initialize", INITIALIZE)
+            time.sleep(0.5)
+            broker.start()
+            assert "result" in bridge.answer(id)
+        broker.wait_ready()
+
+
+# --- the sockets -----------------------------------------------------------------------------------------
+
+
+def test_the_socket_of_a_server_speaks_lines(gateway: RunningGateway, broker: RunningBroker) -> None:
+    """Any client of the stdio framing may connect to it."""
+    with socket.socket(socket.AF_UNIX) as plug:
+        plug.connect(str(socket_of(broker, "modern")))
+        plug.sendall(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n{"jsonrpc":"2.0","id":2,')
+        plug.sendall(b'"method":"ping"}\n')
+        with plug.makefile("rb") as lines:
+            assert [json.loads(lines.readline())["id"] for _ in range(2)] == [1, 2]
+
+
+def test_the_sockets_are_open_to_whom_the_broker_s_is() -> None:
+    """Who may use the broker may use them, and nobody else."""
+    with (
+        running({"one": rogue()}, broker={"socket_mode": "0660"}) as broker,
+        socket_door(broker, "one") as gateway,
+    ):
+        theirs, ours = os.stat(broker.endpoint.removeprefix("ipc://")), os.stat(socket_of(broker, "one"))
+        assert (ours.st_mode, ours.st_gid) == (theirs.st_mode, theirs.st_gid)
+        assert os.stat(sockets_of(broker)).st_mode & 0o777 == 0o700
+
+
+def test_sockets_follow_a_reload() -> None:
+    """A new server gets a socket; that of a server that is gone is removed, and its clients are told."""
+    with (
+        running({"one": rogue(), "two": rogue()}) as broker,
+        socket_door(broker, "one", "two"),
+        Bridge(broker, "one") as bridge,
+    ):
+        bridge.initialize()
+        broker.write({"two": rogue(), "three": rogue()})
+        with broker.client() as client:
+            client.request("$broker", "reload")
+        wait_for_sockets(broker, "two", "three")
+        wait_until(lambda: not socket_of(broker, "one").exists())
+        assert "error" in bridge.call("echo")
+
+
+def test_a_socket_that_was_cleaned_away_is_made_again(gateway: RunningGateway, broker: RunningBroker) -> None:
+    socket_of(broker, "modern").unlink()
+    wait_for_sockets(broker, "modern")
+    wait_until(socket_of(broker, "modern").exists)
+    with Bridge(broker, "modern") as bridge:
+        bridge.initialize()
+
+
+# --- many ------------------------------------------------------------------------------------------------
+
+
+def test_bridges_that_come_and_go_leave_nothing(gateway: RunningGateway, broker: RunningBroker) -> None:
+    """Half of them end with a call under way. docs/soak.md counts thousands."""
+    descriptors = len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
+    for _ in range(8):
+        bridges = [Bridge(broker, "modern") for _ in range(5)]
+        for number, bridge in enumerate(bridges):
+            bridge.initialize()
+            if number % 2:
+                bridge.start("tools/call", {"name": "slow", "arguments": {"delay_s": 60}})
+        for bridge in bridges:
+            bridge.close()
+    wait_until(lambda: is_quiet(broker))
+    wait_until(lambda: len(os.listdir(f"/proc/{gateway.process.pid}/fd")) <= descriptors)
+    assert [one["channels"] for one in broker.status()["clients"] if one["name"] == "gateway"] == [0]
+
+
+def test_bad_arguments_are_a_usage_error() -> None:
+    """Nothing on stdout: it belongs to messages."""
+    for arguments in ([], ["one", "two"], ["--what"], ["one", "--endpoint"]):
+        command = [sys.executable, "-m", "broker", "connect", *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert b"usage" in done.stderr
