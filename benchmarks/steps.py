@@ -27,8 +27,8 @@ from broker.core.effects import Level
 from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
+from broker.upstream.starts import lifecycle_of
 from broker.upstream.stdio.pipe import Pipe
-from broker.upstream.supervisor import lifecycle_of
 from client_shim.protocol import payload
 from client_shim.protocol.events import Ended
 from client_shim.protocol.state import ClientState, Phase

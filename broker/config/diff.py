@@ -1,7 +1,7 @@
-"""From one config to the next: the steps of a reload, and what only a restart of the broker can change.
+"""Compares two configs: the steps of a reload, and the keys that need a restart of the broker.
 
-A step is about one server or one section, and needs no other step. What a key needs to take effect is in
-the tables below; a key that is in none of them is taken care of by the surest means there is.
+A step is about one server or one section, and needs no other step. The tables below tell what a key requires;
+a key that is in no table requires the surest means.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from broker.config.schema import Config, ServerConfig
 
 
 class Requires(str, Enum):
-    """What it takes for the new value of a key to have effect."""
+    """What the new value of a key requires in order to take effect."""
 
-    NOTHING = "nothing"  # it is read whenever it is needed
+    NOTHING = "nothing"  # it is read when it is used
     PROCESS = "process"  # a new process of that server
     RESTART = "restart"  # a new broker
 
@@ -50,58 +50,58 @@ _WHY_ELSE = "the broker reads it once, when it starts"
 
 
 def requires(section: str, key: str) -> Requires:
-    """What a change of this key takes. `enabled` starts or ends the server's process."""
+    """Return what a change of this key requires. `enabled` starts or ends the server's process."""
     if key in _NOTHING.get(section, ()):
         return Requires.NOTHING
     return Requires.PROCESS if section == "servers" else Requires.RESTART
 
 
 class Add(Struct, frozen=True):
-    """A server that was not there."""
+    """A server is new."""
 
     server: ServerConfig
 
 
 class Remove(Struct, frozen=True):
-    """A server that is no longer there."""
+    """A server is no longer in the config."""
 
     name: str
 
 
 class SwitchOn(Struct, frozen=True):
-    """A server that did not run, and is to: it was disabled, or its table had a mistake."""
+    """A server runs now that was disabled, or whose table had a mistake."""
 
     server: ServerConfig
 
 
 class SwitchOff(Struct, frozen=True):
-    """A server that is now disabled."""
+    """A server is disabled now."""
 
     server: ServerConfig
 
 
 class Replace(Struct, frozen=True):
-    """A server whose process has to be another one, because of these keys."""
+    """A server needs another process because of these keys."""
 
     server: ServerConfig
     keys: tuple[str, ...]
 
 
 class Retune(Struct, frozen=True):
-    """A server that keeps its process, although these keys changed."""
+    """A server keeps its process, although these keys changed."""
 
     server: ServerConfig
     keys: tuple[str, ...]
 
 
 class KeepRunning(Struct, frozen=True):
-    """A server that goes on as it was, because its new table has mistakes: those are in `server.faults`."""
+    """A server keeps its earlier table, because its new one has mistakes, which are in `server.faults`."""
 
     server: ServerConfig
 
 
 class Adjust(Struct, frozen=True):
-    """A section of the broker itself of which these keys have new values, at once."""
+    """These keys of a section of the broker itself change at once."""
 
     section: str
     value: Struct
@@ -113,14 +113,14 @@ Step = ServerStep | Adjust
 
 
 class Pending(Struct, frozen=True):
-    """A key that has a new value in the file, which a restart of the broker is needed for; and why."""
+    """A key whose new value needs a restart of the broker, and why."""
 
     path: str
     why: str
 
 
 class ReloadPlan(Struct, frozen=True):
-    """What a reload does: its steps, the config that they lead to, and what has to wait for a restart."""
+    """What a reload does: its steps, the config after them, and the keys that need a restart."""
 
     config: Config
     steps: tuple[Step, ...]
@@ -129,7 +129,7 @@ class ReloadPlan(Struct, frozen=True):
 
 
 def plan(old: Config, new: Config) -> ReloadPlan:
-    """How to come from what the broker runs on to what the file says now."""
+    """Return the plan from the current config to the content of the file."""
     steps: list[Step] = []
     pending: list[Pending] = []
     for section in _sections():
@@ -145,7 +145,7 @@ def plan(old: Config, new: Config) -> ReloadPlan:
 
 
 def applied(config: Config, step: Step) -> Config:
-    """The config after one step."""
+    """Return the config after one step."""
     if isinstance(step, Adjust):
         return msgspec.structs.replace(config, **{step.section: step.value})
     if isinstance(step, Remove):
@@ -198,4 +198,4 @@ _NO_KEYS = frozenset({"variables", "faults", "kept"})
 def _changed(old: Struct, new: Struct) -> tuple[str, ...]:
     names = (field.name for field in msgspec.structs.fields(new))
     changed = (name for name in names if getattr(old, name) != getattr(new, name))
-    return tuple(name for name in changed if name not in _NO_KEYS)  # they follow from the others
+    return tuple(name for name in changed if name not in _NO_KEYS)  # they follow from other fields

@@ -1,4 +1,4 @@
-"""From a mapping, as TOML gives it, to a frozen `Config`, or to every mistake in it at once."""
+"""Converts a mapping, as TOML gives it, to a frozen `Config`, or finds every mistake in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TOML_WORDS = {
 
 
 class Problem(Struct, frozen=True):
-    """One mistake: the TOML path it is at, what is wrong, and the mend."""
+    """One mistake: its TOML path, what is wrong, and the mend."""
 
     path: str
     message: str
@@ -45,16 +45,15 @@ class Problem(Struct, frozen=True):
 
 
 MAX_PROBLEMS = 100
-"""Nobody reads more at once; each is a line of the log, and to find it takes its time."""
+"""The number of mistakes that are reported: each takes time to find, and a line of the log."""
 
 
 MAX_FAULTS = 5
-"""Mistakes of one server that are kept with it."""
+"""The number of mistakes that are kept for one server."""
 
 
 class ConfigError(Exception):
-    """The configuration has mistakes; `problems` has them all, or says that there are more. Nothing of it is
-    used."""
+    """The config has mistakes and is not used. `problems` has all of them, or says that there are more."""
 
     def __init__(self, problems: list[Problem]) -> None:
         if len(problems) > MAX_PROBLEMS:
@@ -65,7 +64,7 @@ class ConfigError(Exception):
 
 
 class _Found:
-    """The mistakes that were found: problems stop everything, for its faults one server is left out."""
+    """Mistakes: `problems` refuse the whole config, `faults` leave one server out."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -80,14 +79,14 @@ class _Found:
 
 
 def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: bool = False) -> Config:
-    """The `Config` that `mapping` describes, its `${VAR}` filled from `environ`.
+    """Return the `Config` in a mapping, with each `${VAR}` filled from `environ`.
 
     Args:
-        leave_out: do not raise for a mistake in the values of one server: the server has `faults` and does
-            not run. A key or a table that is not known, and any other mistake, still raises.
+        leave_out: do not raise for a mistake in the values of a server: the server gets `faults` and does not
+            run. An unknown key or table, and any other mistake, still raises.
 
     Raises:
-        ConfigError: with every mistake there is.
+        ConfigError: it has every mistake.
     """
     found = _Found()
     for key in mapping.keys() - {"broker", "limits", "servers"}:
@@ -101,10 +100,10 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: b
 
 
 def check_endpoint(endpoint: str, named_by: str) -> None:
-    """Hold an endpoint that is named elsewhere to the rule for the one in the config.
+    """Check an endpoint from the command line or a variable by the rule of the config key.
 
     Raises:
-        ConfigError: it does not fit; `named_by` is where it stands.
+        ConfigError: it is invalid; `named_by` says where it comes from.
     """
     try:
         msgspec.convert(endpoint, Endpoint)
@@ -138,7 +137,7 @@ def _servers(tables: object, environ: Mapping[str, str], found: _Found) -> Itera
 
 
 def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], found: _Found) -> ServerConfig:
-    """One server; where its table has mistakes, with those and what else there is."""
+    """Return a server. If its table has mistakes, it has them as `faults`."""
     path, before = f"servers.{toml_key(name)}", len(found.faults)
     env = table.get("env") if table.get("enabled") is not False else None
     filled = dict(_fill(env, f"{path}.env", environ, found.faults)) if isinstance(env, Mapping) else {}
@@ -154,7 +153,7 @@ def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], fou
 
 
 def _some(faults: tuple[str, ...]) -> tuple[str, ...]:
-    """So many as somebody reads: they are kept, and shown with each status."""
+    """Return the first faults: they are kept, and shown with each status."""
     more = len(faults) - MAX_FAULTS
     return faults if more <= 0 else (*faults[:MAX_FAULTS], f"and {more} more mistakes")
 
@@ -167,7 +166,7 @@ def _variables(env: object) -> tuple[str, ...]:
 def _fill(
     env: Mapping[str, object], path: str, environ: Mapping[str, str], problems: list[Problem]
 ) -> Iterator[tuple[str, str]]:
-    """`env` with each `${VAR}` replaced. A value is never part of a problem: it may be a secret."""
+    """Yield `env` with each `${VAR}` replaced. A problem never contains a value, which may be a secret."""
     for key, value in env.items():
         if "=" in key or "\0" in key or not key:
             problems.append(Problem(f"{path}.{key}", "this cannot name a variable", "use a name without `=`"))
@@ -191,7 +190,7 @@ _Section = TypeVar("_Section", bound=Struct)
 def section(
     shape: type[_Section], path: str, table: object, problems: list[Problem], faults: list[Problem]
 ) -> _Section | None:
-    """One table, or `None` where it has a mistake."""
+    """Return one table; `None` if it has a mistake."""
     if not isinstance(table, Mapping):
         faults.append(Problem(path, "this must be a table", f"write [{path}] and its keys below it"))
         return None
@@ -208,12 +207,12 @@ def _values(
     faults: list[Problem],
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a table gives its fields, converted one by one, so that one mistake does not hide the next.
+    """Return the fields of a table, converted one by one so that a mistake does not hide the next.
 
     Args:
-        problems: takes the keys that are not known.
-        faults: takes the values that do not fit.
-        given: fields that are no keys of the table, with their values.
+        problems: receives unknown keys.
+        faults: receives invalid values.
+        given: the values of fields that are no keys of the table.
     """
     fields = {field.name: field for field in msgspec.structs.fields(shape) if field.name not in given}
     values: dict[str, Any] = dict(given)
@@ -231,7 +230,7 @@ def _values(
 
 
 def _plain(error: msgspec.ValidationError) -> str:
-    """msgspec's words in those of TOML."""
+    """Return msgspec's message with the words of TOML."""
     text = str(error).partition(" - at ")[0].replace("`", "")
     if "matching regex" in text:
         return "this value does not fit"

@@ -1,8 +1,8 @@
-"""What a server may be called, and how its name is written in a command, in TOML and as a file.
+"""Valid names of servers, and how a name is written in a command, in TOML and in a file name.
 
-Letters and digits of every script are names. What a reader cannot see or cannot tell apart is refused:
-control and format characters (zero-width, bidirectional), letters without a shape, and spaces but U+0020.
-Letters of two scripts that look alike (Latin a, Cyrillic а) are two names.
+Letters and digits of every script are valid. Invalid is what a reader cannot see or distinguish: control and
+format characters (zero-width, bidirectional), letters without a shape, and spaces other than U+0020. Letters
+of two scripts that look alike (Latin a, Cyrillic а) make two names.
 
 Source: Unicode Standard Annex #44 (general categories), #15 (NFC), and `Default_Ignorable_Code_Point`.
 """
@@ -27,19 +27,19 @@ _RANGES = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 _WITHOUT_SHAPE = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0)).union(
     *(range(first, last + 1) for first, last in _RANGES)
 )
-"""Letters and marks that are drawn as nothing: fillers and variation selectors."""
+"""Letters and marks without a shape: fillers and variation selectors."""
 
 
 def normal(name: str) -> str:
-    """The name as it is compared: é is one character (NFC), however it was typed.
+    """Return the name as it is compared, in NFC: é is one character, however it was typed.
 
-    What is much too long for a name stays as it is: a client may send it again and again.
+    A text that is much too long for a name is not normalised: a client may send it again and again.
     """
     return name if name.isascii() or len(name) > _COMPARED_CHARS else unicodedata.normalize("NFC", name)
 
 
 def why_not(name: str) -> str | None:
-    """Why no server can be called this; `None` if one can. The name is `normal`."""
+    """Return why a `normal` name is invalid; `None` if it is valid."""
     if not name:
         return "it is empty"
     if len(name) > MAX_CHARS:
@@ -58,7 +58,7 @@ def why_not(name: str) -> str | None:
 
 
 def derived(name: str) -> str:
-    """A name for a server whose own cannot be one: always the same, and another for every other name.
+    """Return a valid name for an invalid one: always the same, and different for every other name.
 
     >>> derived("github.com/acme/notes")
     'github.com-acme-notes-ccca9274'
@@ -74,18 +74,18 @@ def derived(name: str) -> str:
 
 
 def imported(name: str) -> str | None:
-    """What `mcp-broker import` calls a server of this name, where it cannot keep it."""
+    """Return the name that `mcp-broker import` gives a server with an invalid name."""
     return derived(name) if len(name) <= _COMPARED_CHARS and why_not(normal(name)) else None
 
 
 def shell(name: str) -> str:
-    """The name as an argument of a command."""
+    """Return the name as an argument of a shell command."""
     is_word = all(char.isalnum() or char in "_.-" for char in name) and name[:1] != "-"
     return name if is_word and name else shlex.quote(name)
 
 
 def toml_key(name: str) -> str:
-    """The name as a key in TOML, with an escape for what cannot be seen."""
+    """Return the name as a TOML key, with escapes for invisible characters."""
     return name if _BARE_KEY.fullmatch(name) else f'"{"".join(map(_escaped, name))}"'
 
 
@@ -97,7 +97,7 @@ def _escaped(char: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """The name as a part of a file's name, which every file system takes and no other server has."""
+    """Return the name as a part of a file name that every file system accepts and no other server has."""
     if len(name) <= MAX_CHARS and _PLAIN.fullmatch(name):
         return name
     from hashlib import sha256
@@ -114,7 +114,7 @@ def _is_letter(char: str) -> bool:
 
 
 def _shown(char: str) -> str:
-    """A character as a reader can find it, also one that cannot be seen."""
+    """Return a character in words, also if it is invisible."""
     about = unicodedata.name(char, "")
     seen = f"{char!r}, " if char.isprintable() and unicodedata.category(char)[0] != "Z" else ""
     return f"{seen}U+{ord(char):04X}{f' {about}' if about else ''}"

@@ -1,6 +1,6 @@
-"""What a config says: its tables and keys, frozen. `loading` reads one.
+"""The tables and keys of a config, frozen. `loading` reads them.
 
-The fields of the structs below *are* the configuration's reference: their types carry the bounds, the
+The fields of these structs are the reference of the configuration: their types carry the bounds, the
 explanation and the mend that `docs/configuration.md` and the error messages show.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from msgspec import Meta, Struct
 
 NO_KEYS = frozenset(("servers", field) for field in ("name", "doctor", "variables", "faults", "kept"))
-"""What the structs have and nobody writes as a key: name of and table in a table, what follows from it."""
+"""Fields of the structs that are no keys: names, nested tables, and what follows from other fields."""
 
 _SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
 _WHOLE = "write a whole number from 1 to 1000000000"
@@ -163,22 +163,22 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     doctor: DoctorConfig | None = None
     variables: tuple[str, ...] = ()
-    """The names of the variables that `env` was filled from: their values are likely secrets."""
+    """Names of the variables that `env` was filled from. Their values are likely secrets."""
 
     faults: tuple[str, ...] = ()
-    """The mistakes in its table. A server that has any is left out, and the others run."""
+    """Mistakes in its table. A server that has any is left out; the others run."""
 
     kept: bool = False
-    """Whether all else is as an earlier table without a mistake had it: the server goes on by that."""
+    """Whether all other fields come from an earlier table without mistakes, which the server keeps."""
 
     @property
     def runs(self) -> bool:
-        """Whether the broker is to run it."""
+        """Whether the broker runs it."""
         return self.enabled and (self.kept or not self.faults)
 
     @property
     def concurrency(self) -> int:
-        """How many calls it may have at once."""
+        """The number of calls that it may have at once."""
         return 1 if self.serialized else self.max_in_flight
 
 
@@ -225,7 +225,7 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `[limits]` table: what bounds the broker, whatever clients and servers do."""
+    """The `[limits]` table: limits of the broker, whatever clients and servers do."""
 
     max_message_bytes: Annotated[
         Bytes,
@@ -267,7 +267,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """What one `broker.toml` says."""
+    """The content of one `broker.toml`."""
 
     broker: BrokerConfig
     limits: LimitsConfig
@@ -275,11 +275,11 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 def metas(shape: type[Struct], key: str) -> list[Meta]:
-    """The annotations of one field: its bounds, and its description with the mend."""
+    """Return the annotations of a field: its bounds, and its description with the mend."""
     hint = get_type_hints(shape, include_extras=True)[key]
     return [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
 
 
 def mend_of(shape: type[Struct], key: str) -> str:
-    """What to write for this key instead."""
+    """Return what to write for this key instead."""
     return next(str(meta.extra["mend"]) for meta in metas(shape, key) if meta.extra)

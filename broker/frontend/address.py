@@ -1,4 +1,4 @@
-"""Where the broker listens: the address, the claim on it, and who may reach it."""
+"""The address of the broker: which one it is, the claim on it, and the permissions of its socket."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from client_shim.trusted import Folder, Untrusted, open_folder
 
 _VARIABLE = "MCP_BROKER_ENDPOINT"
 ANOTHER = "give another endpoint by --endpoint or in [broker]"
-"""The last resort where a place cannot be had."""
+"""The last advice if an address cannot be used."""
 
 MAX_PATH_BYTES = 107
-"""What the kernel takes as the path of a socket: 108 bytes with the closing NUL (unix(7))."""
+"""The longest path of a socket: 108 bytes with the final NUL (unix(7))."""
 
 
 class Address(NamedTuple):
-    """The address to listen at, and the descriptor that listens there already, where systemd made it."""
+    """The address to listen at, and the listening descriptor if systemd has made it."""
 
     endpoint: str
     listener: int | None = None
 
     @property
     def is_file(self) -> bool:
-        """Whether there is a socket file, and it is this broker's own to make, to open and to remove."""
+        """Whether the broker makes and removes a socket file."""
         return self.endpoint.startswith("ipc://") and self.listener is None
 
 
 def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> ClaimError:
-    """What to say where the system does not let the broker listen; `number` is the errno."""
+    """Return the error for an address at which the system refuses to listen; `number` is the errno."""
     if number == errno.EADDRINUSE:
         return ClaimError(f"{endpoint} is taken by another program; stop it, or {another}")
     return ClaimError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {another}")
@@ -47,17 +47,17 @@ def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> ClaimError:
 def address_of(
     told: str | None, config: BrokerConfig, environ: Mapping[str, str], sockets: Mapping[str, int]
 ) -> Address:
-    """Where to listen.
+    """Return the address to listen at: the command line's, else the config's, else the variable's.
 
     Args:
-        told: the address of the command line; it comes before the config's, and that before the variable's.
-        config: of the broker.
+        told: the address of the command line.
+        config: the table `[broker]`.
         environ: the variables of the broker.
-        sockets: what listens already, by its address. It is not guessed which is meant, if any.
+        sockets: the descriptors from systemd by address. If they do not fit, the broker does not guess.
 
     Raises:
-        ConfigError: the command line or the variable names what the config may not name either.
-        ClaimError: systemd made another socket than the one that is to be listened at.
+        ConfigError: the address of the command line or of the variable is invalid.
+        ClaimError: systemd listens at another address.
     """
     named = config.endpoint
     if told is not None:
@@ -78,15 +78,15 @@ def address_of(
 
 @contextmanager
 def claim(address: Address) -> Iterator[None]:
-    """Hold the address, so that no second broker takes it over: libzmq would do so without a word.
+    """Hold the address, so that no second broker takes it over: libzmq would do so without an error.
 
     Raises:
-        ClaimError: another program or systemd holds it, or the folder cannot be used.
+        ClaimError: another program or systemd holds it, or its folder cannot be used.
     """
     endpoint = address.endpoint
     if not endpoint.startswith("ipc://"):
         _try_port(endpoint)
-        yield  # a second bind of a TCP port fails by itself
+        yield  # a second bind to a TCP port fails by itself
         return
     path = Path(endpoint.removeprefix("ipc://"))
     taken = f"already listens at {endpoint}; stop it first, or {ANOTHER}"
@@ -99,7 +99,7 @@ def claim(address: Address) -> Iterator[None]:
         except OSError as error:
             raise ClaimError(
                 f"{path}.lock, which keeps a second broker away, cannot be used: {error.strerror}; "
-                f"see to it or remove it, or {ANOTHER}"
+                f"repair it or remove it, or {ANOTHER}"
             ) from None
         if address.is_file and _is_listened_at(path):
             raise ClaimError(
@@ -110,7 +110,7 @@ def claim(address: Address) -> Iterator[None]:
 
 
 def _try_port(endpoint: str) -> None:
-    """Before anything is made for a broker that could not listen. The bind itself is libzmq's."""
+    """Raise if the port cannot be bound, before anything else is done. libzmq binds it later."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     with socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as libzmq does
@@ -121,13 +121,13 @@ def _try_port(endpoint: str) -> None:
 
 
 def folder_for(path: Path, another: str = ANOTHER) -> Folder:
-    """Open the folder of a socket, made if it is not there, and see whether the socket can be in it.
+    """Open the folder of a socket, make it if it is missing, and check that the socket can be in it.
 
     Args:
-        another: what to do where it cannot, in the last resort.
+        another: the last advice if it cannot.
 
     Raises:
-        ClaimError: it cannot, or another user could change what is there.
+        ClaimError: the socket cannot be there, or another user could change it.
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise ClaimError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
@@ -149,7 +149,7 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
 
 
 def _check_socket(folder: Folder, name: str, another: str) -> None:
-    """See that nothing stands at the place of the socket but an older one."""
+    """Raise if there is anything but an older socket at the path of the socket."""
     about = folder.stat(name)
     if about is None:
         return
@@ -166,7 +166,8 @@ def _check_socket(folder: Folder, name: str, another: str) -> None:
 
 
 def _is_listened_at(path: Path) -> bool:
-    """Whether a socket listens there, by /proc/net/unix: a connection would start what it is to start."""
+    """Return whether a socket listens there. It reads /proc/net/unix: a connection would activate a
+    service."""
     accepts, name = 0x10000, str(path)  # __SO_ACCEPTCON
     with suppress(OSError), open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
         rows = (row.rstrip("\n").split(maxsplit=7) for row in table)
@@ -176,7 +177,7 @@ def _is_listened_at(path: Path) -> bool:
 
 @contextmanager
 def owner_only_umask() -> Iterator[None]:
-    """A socket made in here can be reached by its owner only, until `set_permissions` opens it."""
+    """Make sockets in here reachable by their owner only, until `set_permissions`."""
     before = os.umask(0o177)
     try:
         yield
@@ -185,10 +186,10 @@ def owner_only_umask() -> Iterator[None]:
 
 
 def set_permissions(address: Address, config: BrokerConfig) -> None:
-    """Give the socket to the group and the mode that the config names; one of systemd's has its unit's.
+    """Set group and mode of the socket by the config. A socket from systemd keeps those of its unit.
 
     Raises:
-        ClaimError: there is no such group, this user is not in it, or the socket's file is gone.
+        ClaimError: there is no such group, this user is not in it, or the socket file is gone.
     """
     if address.is_file:
         path = Path(address.endpoint.removeprefix("ipc://"))
@@ -204,7 +205,7 @@ def set_permissions(address: Address, config: BrokerConfig) -> None:
 
 
 def _open(path: Path, config: BrokerConfig) -> None:
-    """By a descriptor of the socket: nothing that was put in its place gets its mode."""
+    """Set them on a descriptor: if somebody exchanges the file, the other file does not get the mode."""
     with open_folder(path.parent) as folder, folder.entry(path.name) as (fd, about):
         if not stat.S_ISSOCK(about.st_mode) or about.st_uid != os.geteuid():
             raise Untrusted(str(path), f"{path} is no socket of this user", "see what made it, and remove it")

@@ -1,7 +1,8 @@
-"""The file of a socket, for as long as the broker runs.
+"""The file of a socket, which is made anew if somebody removes it.
 
-Whoever cleans up a folder of temporary files may take it away. Who is connected does not notice, but nobody
-else could reach the broker any more, not even to stop it. So it is looked after, and made anew.
+Connected clients would not notice, but no other client could reach the broker, not even to stop it. A lock
+that cleaners of temporary files honour would not do: systemd-tmpfiles leaves live sockets alone anyway, and
+`rm` and scripts honour none.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ logger = logging.getLogger("mcp-broker")
 
 
 class SocketFile:
-    """The socket at a claimed address, which is this broker's own to make.
+    """The socket file at a claimed address.
 
-    libzmq could make it too, but would remove whatever is at its path when it ends.
+    libzmq could make it too, but at the end it would remove whatever is at its path.
 
     Args:
-        address: where, by its path.
-        another: what to do where it cannot be had, in the last resort.
+        address: the address with its path.
+        another: the last advice if it cannot be used.
     """
 
     def __init__(self, address: Address, another: str = ANOTHER) -> None:
@@ -42,14 +43,14 @@ class SocketFile:
         self._told: str | None = None
 
     def make(self) -> int:
-        """The descriptor of a new socket, which listens; it can be reached by its owner only.
+        """Return the descriptor of a new listening socket, which only its owner can reach.
 
         Raises:
-            ClaimError: there can be none.
+            ClaimError: it cannot be made.
         """
         try:
             with folder_for(self._path, self._another) as folder:
-                if self._own is None:  # what an earlier broker left; later on, nothing but its own is removed
+                if self._own is None:  # an earlier broker's; later only its own is removed
                     _remove_old(folder, self._path.name)
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as made:
                     with owner_only_umask():
@@ -63,16 +64,16 @@ class SocketFile:
             raise not_bound(self._address.endpoint, error.errno or 0, self._another) from None
 
     def remove(self) -> None:
-        """Remove the file, unless another is there in its place."""
+        """Remove the file, unless another file has replaced it."""
         with suppress(OSError, Untrusted), open_folder(self._path.parent) as folder:
             if self._own is not None and _seen(folder, self._path.name) == self._own:
                 folder.remove(self._path.name)
 
     def look(self, listen: Callable[[], None]) -> None:
-        """See whether it is there, and say so where it is not.
+        """Make the file anew if it is missing; log if another file has replaced it.
 
         Args:
-            listen: makes it anew, listens at it, and opens it to whom the config names; raises `ClaimError`.
+            listen: makes it, listens at it and sets its permissions; raises `ClaimError`.
         """
         seen = self._there()
         if seen is not None and seen == self._own:
@@ -88,13 +89,13 @@ class SocketFile:
                 logger.warning("endpoint.made_anew", extra={"endpoint": self._address.endpoint})
 
     def _tell(self, reason: str) -> None:
-        """Once, until it is well again."""
+        """Log a reason once, until the file is there again."""
         if reason != self._told:
             self._told = reason
             logger.error("endpoint.unreachable", extra={"endpoint": self._address.endpoint, "reason": reason})
 
     def _there(self) -> tuple[int, int] | None:
-        """What is there now; `None` is nothing."""
+        """Return the identity of the file at the path; `None` if it is missing."""
         try:
             return identity(self._path.lstat())
         except OSError:
@@ -107,10 +108,10 @@ def _seen(folder: Folder, name: str) -> tuple[int, int] | None:
 
 
 def _remove_old(folder: Folder, name: str) -> None:
-    """Remove the socket that an earlier broker of this user, or of root, left behind.
+    """Remove the socket that an earlier broker of this user or of root left behind.
 
     Raises:
-        Untrusted: it is another user's, whose broker may listen at it.
+        Untrusted: it belongs to another user, whose broker may listen at it.
     """
     about = folder.stat(name)
     if about is None:

@@ -1,4 +1,4 @@
-"""The metrics that Prometheus reads: figures of the live objects, taken when somebody asks.
+"""The metrics for Prometheus: figures of the live objects, taken at each scrape.
 
 Nothing is counted here. Labels are names from the config and words of the code, never what a client or a
 server calls something: so the config alone says how many lines a scrape can have.
@@ -27,7 +27,7 @@ STATES = (*(state.value for state in State), DISABLED, MISCONFIGURED)
 
 
 class Snapshot(NamedTuple):
-    """What a scrape looks at: the live objects, and the process trees of the servers by name."""
+    """The objects of a scrape: the engine, and the process trees of the servers by name."""
 
     engine: Engine
     trees: Mapping[str, Tree]
@@ -38,7 +38,7 @@ Figure = Callable[[Snapshot], Samples]
 
 
 class Family(NamedTuple):
-    """One metric. `name` is without the suffix that its kind adds."""
+    """One metric. `name` lacks the suffix of its kind."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -47,12 +47,12 @@ class Family(NamedTuple):
 
     @property
     def exposed(self) -> str:
-        """Its name in a scrape."""
+        """The name in a scrape."""
         return f"{self.name}_total" if self.kind == "counter" else self.name
 
 
 METRICS: dict[Family, Figure] = {}
-"""Every metric with what reads it, but for the histogram and those of the broker's own process."""
+"""Every metric with its reader, except the histogram and those of the broker's own process."""
 
 CALL_SECONDS = Family(
     "mcp_broker_call_duration_seconds",
@@ -140,7 +140,7 @@ _EVENTS = {
     "late": ("late", "what", "What came for a call or connection that was over."),
     "closed": ("connections_closed", "reason", "Connections that ended, by the reason."),
 }
-"""The first word of a counter of the core → the metric it is part of, and what the rest of its name is."""
+"""The first word of a counter of the core → its metric, and the label for the rest of its name."""
 
 
 def _counted(word: str) -> Figure:
@@ -249,13 +249,13 @@ _of_tree("server_resident_bytes", "gauge", "Resident memory of the tree.", lambd
 
 
 class _Scrape(Collector):
-    """The metrics of one moment, as `prometheus_client` wants them."""
+    """Collector of `prometheus_client` for the metrics of one moment."""
 
     def __init__(self, seen: Snapshot) -> None:
         self._seen = seen
 
     def collect(self) -> Iterable[Metric]:
-        """Every family with its samples."""
+        """Yield every family with its samples."""
         for family, figure in METRICS.items():
             kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
             metric = kind(family.name, family.help, labels=family.labels)
@@ -273,12 +273,12 @@ class _Scrape(Collector):
 
 
 async def render(context: Context, accept: str) -> tuple[str, bytes]:
-    """A scrape of the broker as it is now."""
+    """Return a scrape of the broker now: its content type and its text."""
     return exposed(Snapshot(context.hub.engine, await context.trees()), accept)
 
 
 def exposed(seen: Snapshot, accept: str) -> tuple[str, bytes]:
-    """A scrape in the form that a client accepts: its content type and its text."""
+    """Return a scrape in a form that the client accepts: its content type and its text."""
     registry = CollectorRegistry()
     registry.register(_Scrape(seen))
     ProcessCollector(registry=registry)

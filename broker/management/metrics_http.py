@@ -1,8 +1,7 @@
-"""Where Prometheus reads the metrics: `GET /metrics` on a loopback port or a Unix socket, and nothing else.
+"""Serves the metrics: `GET /metrics` on a loopback port or a Unix socket, and nothing else.
 
-In the broker's own loop, for the figures have one owner; so a connection has one request, few bytes and
-little time, and there are few connections. Who connects and asks for nothing delays nobody: where there are
-many, the oldest makes room for the next.
+It runs in the broker's own loop, because the figures have one owner. So a connection has one request, few
+bytes and little time, and there are few connections: a further one replaces the oldest.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from broker.management.metrics import render
 from broker.service.claims import ClaimError
 
 MAX_CONNECTIONS = 32
-"""So many there may be at once; a further one takes the place of the oldest."""
+"""The number of connections; a further one replaces the oldest."""
 
 MAX_ANSWERS = 4
-"""So many answers are made at once."""
+"""The number of answers that are made at the same time."""
 
 HOSTS = frozenset({b"127.0.0.1", b"localhost", b"[::1]"})
-"""What a request on a loopback port may name as its host: a web page whose name was pointed at this machine
-(DNS rebinding) has a browser name another one. RFC 9110, section 7.2."""
+"""Hosts that a request on a loopback port may name. A web page whose name was pointed at this machine (DNS
+rebinding) makes the browser name another host. RFC 9110, section 7.2."""
 
 MAX_REQUEST_BYTES = 8192
 PATIENCE_S = 5.0
-"""For the whole of one connection."""
+"""The time limit of one connection."""
 
 _READ_BYTES = 4096
 _BACKLOG = 128
@@ -47,14 +46,14 @@ logger = logging.getLogger("mcp-broker")
 
 
 class MetricsServer:
-    """The listening socket, and those who ask there.
+    """The listening socket and its connections.
 
     Args:
         address: `host:port` of the loopback, or `unix:` and a path.
-        config: who may open a Unix socket.
+        config: the permissions of a Unix socket.
 
     Raises:
-        ClaimError: the address cannot be had.
+        ClaimError: the address cannot be used.
     """
 
     def __init__(self, address: str, config: BrokerConfig) -> None:
@@ -83,8 +82,8 @@ class MetricsServer:
             raise ClaimError(f"broker.metrics: {error}") from None
 
     def _bound_path(self, path: Path, config: BrokerConfig) -> socket.socket:
-        """A Unix socket with the owner, group and mode of the broker's own."""
-        folder_for(path, _ANOTHER).close()  # before anything is connected to
+        """Return a Unix socket with the group and mode of the broker's own socket."""
+        folder_for(path, _ANOTHER).close()  # before the connection attempt
         _refuse_taken(path)
         address = Address(f"ipc://{path}")
         file = SocketFile(address, _ANOTHER)
@@ -112,13 +111,13 @@ class MetricsServer:
                 nursery.start_soon(self._attend, context, stream, scope)
 
     async def _attend(self, context: Context, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-        """One connection. Whatever its client does, it ends soon."""
+        """Serve one connection, within the time limit."""
         scope.deadline = trio.current_time() + PATIENCE_S
         try:
             async with stream:
                 with scope, suppress(trio.BrokenResourceError):
                     await self._answer(stream, context)
-        except Exception:  # a scrape that fails must not take the calls of everybody with it
+        except Exception:  # a scrape that fails must not end the broker
             logger.exception("metrics.failed")
         finally:
             self._open.pop(stream, None)
@@ -146,7 +145,7 @@ class MetricsServer:
             await _send(http, stream, 200, text, content_type=content_type)
 
     def _is_for_us(self, request: h11.Request) -> bool:
-        """Whether whoever asks knows whom. A browser cannot connect to a Unix socket."""
+        """Return whether the request names a valid host. A browser cannot connect to a Unix socket."""
         if self._address.startswith(_UNIX):
             return True
         named = [_HOST.fullmatch(value) for name, value in request.headers if name == b"host"]
@@ -154,7 +153,7 @@ class MetricsServer:
 
 
 async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
-    """The next connection. That it cannot be had for now, for want of descriptors say, is waited out."""
+    """Return the next connection. If the system refuses it, for lack of descriptors say, try again later."""
     while True:
         try:
             return await listener.accept()
@@ -164,7 +163,7 @@ async def _accepted(listener: trio.SocketListener) -> trio.SocketStream:
 
 
 async def _request(http: h11.Connection, stream: trio.SocketStream) -> h11.Request | None:
-    """The head of the request; its body, if it has one, is of no interest."""
+    """Return the head of the request; `None` if it does not come. A body is ignored."""
     while True:
         event = http.next_event()
         if isinstance(event, h11.Request):
@@ -194,10 +193,10 @@ async def _send(
 
 
 def _refuse_taken(path: Path) -> None:
-    """A socket that a killed broker left behind is made anew; one that is in use stays.
+    """Raise if a program listens at this socket. One that a killed broker left behind may be replaced.
 
     Raises:
-        OSError: somebody listens there.
+        OSError: a program listens there.
     """
     if not path.is_socket():
         return

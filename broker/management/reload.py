@@ -1,6 +1,6 @@
-"""Reloading: reads the config file again, and has the broker come to what it says now.
+"""Reloads: reads the config file again and carries out what has changed.
 
-What did not change does not notice. A file with a mistake changes nothing. Reloads come one after the other.
+Servers without a change are not affected. A file with a mistake changes nothing. Reloads run one at a time.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from broker.service.claims import ClaimError
 from broker.service.config_file import read
 from broker.service.systemd import ServiceManager
 from broker.upstream.control import Wish
-from broker.upstream.supervisor import lifecycle_of
+from broker.upstream.starts import lifecycle_of
 from broker.upstream.supervisors import Supervisors
 
 READ_S = 10.0
-"""So long it may take to read the file: longer takes a file system that hangs, and might for ever."""
+"""The time limit for reading the file: a file system may hang."""
 
 logger = logging.getLogger("mcp-broker")
 
 
 class ServerOutcome(Struct, frozen=True):
-    """What became of one server: `what` in a word, the keys that did it, and how many calls were cut off.
+    """What a reload did to one server: `what` in a word, the keys that changed, and the calls that were cut.
 
-    `problems` are the mistakes in its table, for which it is left out or goes on by the table it had.
+    `problems` are the mistakes in its table. Because of them it is left out, or keeps its earlier table.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ServerOutcome(Struct, frozen=True):
 
 
 class ReloadOutcome(Struct, frozen=True):
-    """What a reload did. With `problems` it did nothing; they are what is wrong with the file."""
+    """What a reload did. `problems` are the mistakes in the file; with any, it did nothing."""
 
     by: str
     problems: tuple[str, ...] = ()
@@ -69,14 +69,14 @@ class ReloadOutcome(Struct, frozen=True):
 
 
 class Reloader:
-    """Carries out reloads, and remembers what came of them.
+    """Carries out reloads, and remembers the outcome of the last one.
 
     Args:
-        hub: holds the config that the broker runs on.
-        supervisors: the servers that run.
+        hub: its engine holds the current config.
+        supervisors: the supervisors of the servers that run.
         path: the config file.
-        set_permissions: lets the socket be reached by whom the config names; raises `ClaimError`.
-        manager: who started the broker, and waits for the end of a reload that it asked for.
+        set_permissions: sets the permissions of the socket; raises `ClaimError`.
+        manager: the service manager, which waits for the end of a reload.
     """
 
     def __init__(
@@ -96,13 +96,11 @@ class Reloader:
         self._set_permissions = set_permissions
         self._manager = manager
         self._turn = trio.Lock()
-        self._reading = trio.CapacityLimiter(1)  # threads that hang are not to become all there are
+        self._reading = trio.CapacityLimiter(1)  # at most one thread may hang
 
     async def reload(self, by: str) -> ReloadOutcome | Refusal:
-        """Reload, after whatever reload is under way; what came of it.
-
-        Gives a refusal where the broker is ending.
-        """
+        """Reload, after a reload that is under way. Return the outcome, or a refusal while the broker
+        ends."""
         async with self._turn:
             if self._hub.engine.clients.closing:
                 return refusals.shutting_down()
@@ -121,21 +119,21 @@ class Reloader:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the file, since it was last read."""
+        """The mistakes in the file when it was last read."""
         return self.last[1].problems if self.last else ()
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The keys whose new value has no effect before the broker is restarted."""
+        """The keys whose new value has no effect before a restart of the broker."""
         return tuple(pending.path for pending in self.restart_needed)
 
     async def hangup(self) -> None:
-        """Reload because of a SIGHUP; one that waits for its turn will do for this one too."""
+        """Reload because of SIGHUP, unless a reload is waiting already."""
         if self._turn.statistics().tasks_waiting:
             return
         try:
             await self.reload("SIGHUP")
-        except Exception:  # a reload that fails must not take the calls of everybody with it
+        except Exception:  # a reload that fails must not end the broker
             logger.exception("config.failed")
 
     async def _reload(self, by: str) -> ReloadOutcome | Refusal:
@@ -151,13 +149,13 @@ class Reloader:
             return ReloadOutcome(by, problems=(str(error),))
         self._hub.engine.configure(made.config)
         self._supervisors.adjust(made.config.limits)
-        tell_faults(made.config)
+        log_faults(made.config)
         self.loaded_at = trio.current_time()
         self.restart_needed = made.pending
         return await self._carry_out(made, by)
 
     async def _read(self) -> Config:
-        """What the file says now.
+        """Read the file.
 
         Raises:
             ConfigError: it has mistakes, or cannot be read in time.
@@ -167,7 +165,7 @@ class Reloader:
                 read, self._path, os.environ, abandon_on_cancel=True, limiter=self._reading
             )
         problem = f"it could not be read within {READ_S:g} s"
-        raise ConfigError([Problem(str(self._path), problem, "see to the file system that it is on")])
+        raise ConfigError([Problem(str(self._path), problem, "check the file system that it is on")])
 
     def _open_socket(self, made: ReloadPlan) -> None:
         """Set the permissions of the socket. It comes first because it may fail: then nothing has changed."""
@@ -197,7 +195,7 @@ class Reloader:
     # -- one server -------------------------------------------------------------------------------
 
     def _begin(self, step: Add | SwitchOn | Retune | KeepRunning) -> ServerOutcome:
-        """The steps that end no process are taken at once, so that none is left when the broker is to end."""
+        """Take a step that ends no process. All of them are taken before anything else can run."""
         server = step.server
         if isinstance(step, KeepRunning):
             self._hub.run(self._registry.retune, server.name)
@@ -227,7 +225,7 @@ class Reloader:
             self._supervisors[name].retune()
 
     async def _end(self, step: Remove | SwitchOff | Replace) -> ServerOutcome:
-        """The steps that end a process give its calls the time that there is."""
+        """Take a step that ends a process; its calls have time to end."""
         if isinstance(step, Replace):
             return await self._replace(step)
         if isinstance(step, Remove):
@@ -239,7 +237,7 @@ class Reloader:
         return ServerOutcome(step.server.name, "disabled", cut=cut)
 
     async def _let_go(self, name: str) -> int:
-        """Take a server off; how many of its calls did not end by themselves."""
+        """Remove a server. Return the number of its calls that were cut."""
         server = self._hub.engine.servers[name]
         lost = server.lost
         if name in self._supervisors:
@@ -249,7 +247,7 @@ class Reloader:
         return server.lost - lost
 
     async def _replace(self, step: Replace) -> ServerOutcome:
-        """The process that was there when the config changed has to go; one that came later follows it."""
+        """Replace the process of a server. A process that was started after the change stays."""
         name = step.server.name
         server = self._hub.engine.servers[name]
         lost = server.lost
@@ -260,14 +258,14 @@ class Reloader:
 
 
 def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> ServerOutcome:
-    """What became of a server, or that its table has mistakes."""
+    """Return the outcome for a server, or that its table has mistakes."""
     if server.enabled and server.faults:
         what, keys = "kept" if server.kept else "left_out", ()
     return ServerOutcome(server.name, what, keys, problems=server.faults)
 
 
-def tell_faults(config: Config) -> None:
-    """Log each server whose table has a mistake."""
+def log_faults(config: Config) -> None:
+    """Log each server whose table has mistakes."""
     for server in config.servers.values():
         if server.faults:
             what = "kept" if server.runs else "left-out"
@@ -276,7 +274,7 @@ def tell_faults(config: Config) -> None:
 
 
 def _report(outcome: ReloadOutcome) -> None:
-    """One line for what was done, one for each thing that somebody has to see to."""
+    """Log what was done in one line, and each thing that needs the operator in another."""
     for problem in outcome.problems:
         logger.error("config.problem", extra={"problem": problem})
     if outcome.problems:

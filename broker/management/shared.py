@@ -1,4 +1,4 @@
-"""One piece of work for all who want its result at the same time."""
+"""Work whose result is shared by all who wait for it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class _Turn(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """Does some work when somebody wants its result, one at a time.
+    """Runs some work when a caller wants its result, one run at a time.
 
-    Who comes while it is done waits for the next time, as what is found now may be older than the question.
-    All who wait share that one.
+    A caller that comes during a run waits for the next run, because the result of this one may be older than
+    the question. All who wait share the next run.
 
     Args:
-        work: what is to be done.
+        work: the work.
     """
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
@@ -32,11 +32,11 @@ class Shared(Generic[T]):
         self._next: _Turn[T] | None = None
 
     async def get(self) -> T:
-        """The result of work that began after this was called."""
+        """Return the result of a run that began after this call."""
         turn = self._next
         if turn is not None:
             await turn.over.wait()
-            # Where it failed its caller was told, and this one tries again.
+            # If that run failed, its caller got the error, and this one tries again.
             return await self.get() if turn.result is None else turn.result
         turn = self._next = _Turn()
         try:

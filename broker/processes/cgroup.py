@@ -91,7 +91,7 @@ class Delegation(NamedTuple):
 
 
 def delegation() -> Delegation | None:
-    """Return the cgroup that was delegated to this process; `None` if there is none.
+    """Return the cgroup that was delegated to this process, if any.
 
     Raises:
         OSError: it was delegated, but cannot be used.

@@ -1,4 +1,4 @@
-"""What one broker at a time may hold: lock files, and the folder for what exists while a broker runs."""
+"""Lock files that one broker at a time holds, and the default folder for the files of a running broker."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SYSTEM_FOLDER = Path("/run/mcp-broker")
 
 
 class ClaimError(Exception):
-    """It cannot be had; the message says why, and what to do."""
+    """Something that the broker needs alone cannot be used. The message says why and what to do."""
 
 
 def folder_of(environ: Mapping[str, str]) -> Path:
-    """The folder for what exists while a broker runs, where nothing else is named. The order is the one in
-    which clients look (docs/protocol.md)."""
+    """Return the default folder for the files of a running broker. Clients look in the same order
+    (docs/protocol.md)."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if os.access(SYSTEM_FOLDER, os.W_OK):
         return SYSTEM_FOLDER
@@ -31,10 +31,10 @@ def folder_of(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def locked(folder: Folder, name: str, taken: str) -> Iterator[None]:
-    """Hold the lock on this file, in which stands the pid of the broker that does.
+    """Hold the lock on a file, which contains the pid of the broker that holds it.
 
     Raises:
-        ClaimError: another broker has it: so and so, which `taken` goes on to say.
+        ClaimError: another broker holds it. `taken` completes the message "a broker with pid …".
         Untrusted: another user could hold it or change it, or it is no regular file.
         OSError: it cannot be made or opened.
     """
@@ -45,7 +45,7 @@ def locked(folder: Folder, name: str, taken: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ClaimError(f"a broker with pid {pid or 'unknown'} {taken}") from None
-        with suppress(OSError):  # on a full disk it holds all the same; nobody is told the pid then
+        with suppress(OSError):  # on a full disk the lock holds, but without a pid
             os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)  # in place: no new block is needed
         yield
     finally:

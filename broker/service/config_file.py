@@ -1,4 +1,4 @@
-"""Reading `broker.toml`."""
+"""Reads `broker.toml`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from broker.config.schema import Config, ServerConfig
 from broker.service.credentials import with_credentials
 
 METRICS_PACKAGES = ("h11", "prometheus_client")
-"""What the extra `metrics` of pyproject.toml brings; a test holds the two together."""
+"""The packages of the extra `metrics` in pyproject.toml; a test compares the two."""
 
 MAX_BYTES = 1024 * 1024
-"""A larger file is most likely another one, and to read it would keep the broker from its clients."""
+"""The largest config file. A larger file is most likely no config, and reading it would delay clients."""
 
 
 def read(path: Path, environ: Mapping[str, str]) -> Config:
-    """The configuration in a file. A server with a mistake in its own values is in it with its `faults`.
+    """Read a config file. A server with a mistake in its own values has `faults`.
 
     Raises:
-        ConfigError: the file cannot be read, is not TOML, or has other mistakes; all of them at once.
+        ConfigError: the file cannot be read, is not TOML, or has other mistakes. It has all of them.
     """
     config = load(tables(path), with_credentials(environ), leave_out=True)
     _check_installed(config)
@@ -38,19 +38,19 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
 
 
 def tables(path: Path) -> dict[str, Any]:
-    """What a file says, as TOML has it.
+    """Return the tables of a TOML file.
 
     Raises:
         ConfigError: the file cannot be read, or is not TOML.
     """
     try:
         return tomli.loads(text_of(path))
-    except (tomli.TOMLDecodeError, RecursionError) as error:  # the latter where tables nest too deep
+    except (tomli.TOMLDecodeError, RecursionError) as error:  # RecursionError: tables nest too deep
         raise ConfigError([Problem(str(path), f"not TOML: {error}", "correct this line first")]) from None
 
 
 def text_of(path: Path) -> str:
-    """The text of a `broker.toml`, without the mark that editors of Windows begin a file with.
+    """Return the text of a `broker.toml` without a byte-order mark.
 
     Raises:
         ConfigError: the file cannot be read, or is not UTF-8.
@@ -64,7 +64,7 @@ def text_of(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """What is in a file. A FIFO is not waited for: nobody may ever write to it."""
+    """Return the content of a regular file. It does not wait for a FIFO, which may never have a writer."""
     mend = "name the file itself with --config"
     with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -93,7 +93,7 @@ def _mend(error: OSError) -> str:
 
 
 def _with_roots(server: ServerConfig, folder: Path) -> ServerConfig:
-    """The same with its roots as URIs, as MCP has them."""
+    """Return the server with its roots as URIs, as MCP requires."""
     uris = (root if root.startswith("file://") else _uri(folder / root) for root in server.roots)
     return msgspec.structs.replace(server, roots=tuple(uris))
 
@@ -103,7 +103,7 @@ def _uri(path: Path) -> str:
 
 
 def _check_installed(config: Config) -> None:
-    """What the config asks for has to be there; only the file's own reader can know."""
+    """Raise if the config needs packages that are not installed."""
     missing = [name for name in METRICS_PACKAGES if find_spec(name) is None]
     if config.broker.metrics is not None and missing:
         mend = "run pip install 'mcp-shared-broker[metrics]', or remove the key"

@@ -1,4 +1,4 @@
-"""The credentials that systemd gives a service, as variables of its environment."""
+"""Credentials that systemd passes to the service, as environment variables."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import suppress
 from pathlib import Path
 
 MAX_CREDENTIAL_BYTES = 65_536
-"""The largest credential that can be the value of a variable; the kernel takes 128 KiB."""
+"""The largest credential that becomes a variable; the kernel's limit is 128 KiB."""
 
 
 def with_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment, and under their names the credentials that systemd has put into a folder for it.
+    """Return the environment with the credentials of systemd as variables.
 
-    `LoadCredential=API_KEY:/etc/…` makes the file API_KEY there (systemd.exec(5), "Credentials"). A variable
-    that is set already stays as it is. One line end at the end of a file is not part of the value.
+    `LoadCredential=API_KEY:/etc/…` makes the file API_KEY in $CREDENTIALS_DIRECTORY (systemd.exec(5)). A
+    variable that is set already keeps its value. One line end at the end of a file is removed.
     """
     folder = environ.get("CREDENTIALS_DIRECTORY")
     found: dict[str, str] = {}
-    with suppress(OSError):  # it is not there any more, say
+    with suppress(OSError):  # the folder is gone, say
         for path in sorted(Path(folder).iterdir()) if folder else ():
             value = _credential(path)
             if path.name.isidentifier() and value is not None:
@@ -28,7 +28,7 @@ def with_credentials(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _credential(path: Path) -> str | None:
-    """The value in a file, or `None` where it cannot be one of a variable."""
+    """Return the value in a file; `None` if it cannot be the value of a variable."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_CREDENTIAL_BYTES + 1)

@@ -1,7 +1,7 @@
-"""Log lines: one event with its facts, one line each, to stderr, for people, the journal or a program.
+"""Writes log lines to stderr: one line for each event with its facts, for people, the journal or a program.
 
-The event is the message of a record, its facts are the record's `extra`. docs/messages.md explains every
-event from `warning` up; what may be in a line, docs/generate.py takes from the calls themselves.
+The event is the message of a record; its facts are the record's `extra`. docs/messages.md explains every
+event from `warning` up; docs/generate.py collects the facts from the calls.
 """
 
 from __future__ import annotations
@@ -24,35 +24,36 @@ LOGGER = "mcp-broker"
 Form = Literal["text", "json"]
 
 MAX_VALUE_CHARS = 4096
-"""A longer fact is cut; of a traceback, the end is kept."""
+"""The longest fact. A longer one loses its end; a traceback loses its beginning."""
 
 STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-"""What `logging` itself puts into a record: no fact may be called so."""
+"""Attributes that `logging` itself sets on a record: facts have other names."""
 
 RESERVED = frozenset({"time", "level", "event", "traceback"})
-"""What a line has anyway: no fact may be called so either."""
+"""Keys that every line has: facts have other names."""
 
 _PIECE_CHARS = select.PIPE_BUF // 10
-"""So many characters fit into what a pipe takes whole, however they are encoded or escaped."""
+"""The number of characters that a pipe takes atomically, however they are encoded or escaped."""
 
 _PATIENCE_MS = 20
-"""How long a line waits for a reader that is slow."""
+"""The time that a line waits for a slow reader."""
 
 logger = logging.getLogger(LOGGER)
 
 if TYPE_CHECKING:
     _Handler = logging.StreamHandler[TextIO]
 else:
-    _Handler = logging.StreamHandler  # which takes a type only from Python 3.11 on
+    _Handler = logging.StreamHandler  # a generic only from Python 3.11 on
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:/@+%,$")
 
 _PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
-"""The least level of each of the journal's priorities (sd-daemon(3))."""
+"""The lowest level of each priority of the journal (sd-daemon(3))."""
 
 
 def under_journal(environ: Mapping[str, str], fd: int = 2) -> bool:
-    """Whether this descriptor leads to the journal; the variable alone is inherited by everything."""
+    """Return whether this descriptor leads to the journal. The variable alone proves nothing: it is
+    inherited."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -61,12 +62,12 @@ def under_journal(environ: Mapping[str, str], fd: int = 2) -> bool:
 
 
 class LineFormatter(logging.Formatter):
-    """One line for a record, whatever is in it.
+    """Formats a record as one line, whatever it contains.
 
     Args:
-        form: `text` is `level event key=value …`, `json` an object with the same keys.
-        journal: whether the line begins with a priority, as the journal wants it, and leaves out the time in
-            `text`, which the journal knows.
+        form: `text` is `level event key=value …`; `json` is an object with the same keys.
+        journal: whether the line begins with a priority for the journal. Then `text` has no time, because the
+            journal adds it.
     """
 
     def __init__(self, form: Form = "text", *, journal: bool = False) -> None:
@@ -74,10 +75,10 @@ class LineFormatter(logging.Formatter):
         self._line = _object if form == "json" else _text
         self._journal = journal
         self.mask: Callable[[str], str] = redact
-        """What takes the secrets out of every fact."""
+        """The mask for the secrets in every fact."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line without its end."""
         facts = dict(self._facts(record))
         line = self._line(record, facts, timed=not self._journal)
         return f"<{_priority(record.levelno)}>{line}" if self._journal else line
@@ -91,14 +92,14 @@ class LineFormatter(logging.Formatter):
             yield "traceback", self.mask(end)[-MAX_VALUE_CHARS:]
 
     def _fit(self, fact: str) -> str:
-        """Masked, then cut: half a secret would not be known for one."""
+        """Mask a fact, then cut it: the mask would not recognise half a secret."""
         if len(fact) <= 2 * MAX_VALUE_CHARS:
             return clip(self.mask(fact))
         return self.mask(fact[: 2 * MAX_VALUE_CHARS])[:MAX_VALUE_CHARS] + "…"
 
 
 def clip(text: str) -> str:
-    """Not longer than a fact may be."""
+    """Cut a text to the length of a fact."""
     return text if len(text) <= MAX_VALUE_CHARS else text[:MAX_VALUE_CHARS] + "…"
 
 
@@ -128,7 +129,7 @@ def _word(fact: object) -> str:
 
 
 def _plain(fact: object) -> object:
-    """A fact as JSON has it: no infinities, and nothing but scalars."""
+    """Return a fact as a JSON scalar; infinities become text."""
     is_plain = (
         fact is None or isinstance(fact, (bool, int, str)) or (isinstance(fact, float) and fact - fact == 0)
     )
@@ -136,7 +137,7 @@ def _plain(fact: object) -> object:
 
 
 def _quoted(value: object) -> str:
-    """As JSON, with everything escaped that could end a line or move a cursor, which JSON itself allows."""
+    """Return the value as JSON. Characters that could end a line or move a cursor are escaped too."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else "".join(c if c.isprintable() else escape_json(c) for c in text)
 
@@ -146,26 +147,25 @@ def _priority(level: int) -> int:
 
 
 class StderrHandler(_Handler):
-    """Writes to stderr as long as it takes what is written: a line that would have to wait, or for which
-    there is no space, is left out, and counted.
+    """Writes to stderr without blocking. It drops and counts lines that would have to wait.
 
-    A terminal that is held by Ctrl-S, or a pipe whose reader hangs, would else hold the broker for good.
+    Otherwise a terminal that is stopped by Ctrl-S, or a pipe with a hung reader, would block the broker.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._lost = 0
         self._poll, self._is_pollable = select.poll(), False
-        with suppress(AttributeError, OSError, ValueError):  # what has no descriptor never has to wait
+        with suppress(AttributeError, OSError, ValueError):  # a stream without a descriptor never blocks
             self._poll.register(stream.fileno(), select.POLLOUT)
             self._is_pollable = True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, in pieces that a pipe takes whole where it takes anything (pipe(7), PIPE_BUF)."""
+        """Write a record in pieces that a pipe takes atomically (pipe(7), PIPE_BUF)."""
         if self._lost and self._has_room():
             lost, self._lost = self._lost, 0
             logger.warning("log.lines_lost", extra={"lines": lost})
-            if self._lost:  # it could not be written either
+            if self._lost:  # this line could not be written either
                 self._lost = lost
         try:
             line = self.format(record) + self.terminator
@@ -175,18 +175,19 @@ class StderrHandler(_Handler):
                     return
                 self.stream.write(line[at : at + _PIECE_CHARS])
                 self.stream.flush()
-        except OSError:  # its disk is full, its reader has gone
+        except OSError:  # the disk is full, or the reader is gone
             self._lost += 1
         except Exception:
             self.handleError(record)
 
     def _has_room(self) -> bool:
-        """Whether it can be written to at once, or very soon; who has let it wait is given no more time."""
+        """Return whether the stream can be written now or very soon. After a dropped line it must be at
+        once."""
         return not self._is_pollable or bool(self._poll.poll(0 if self._lost else _PATIENCE_MS))
 
 
 def mask_by(mask: Callable[[str], str]) -> None:
-    """From now on this takes the secrets out of every line."""
+    """Mask the secrets in every line with this function."""
     for handler in logger.handlers:
         if isinstance(handler.formatter, LineFormatter):
             handler.formatter.mask = mask
@@ -196,9 +197,9 @@ def set_up(level: str, form: Form = "text", *, journal: bool = False) -> None:
     """Log to stderr.
 
     Args:
-        level: the least level that is shown, by its name.
-        form: of the lines.
-        journal: whether they go to the journal.
+        level: the name of the lowest level that is logged.
+        form: the form of the lines.
+        journal: whether the lines go to the journal.
     """
     handler = StderrHandler(sys.stderr)
     handler.setFormatter(LineFormatter(form, journal=journal))

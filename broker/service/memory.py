@@ -1,8 +1,8 @@
-"""Gives freed memory back to the system: glibc keeps it, and who looks at the broker would see a leak.
+"""Returns freed memory to the system. glibc keeps it, which would look like a leak.
 
-glibc maps large blocks one by one and unmaps them when they are freed, but each raises the size from which
-it does so, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD): after a few large messages all come from the heap,
-and stay there. So that size is fixed here. What is freed below is given back by malloc_trim(3).
+glibc maps large blocks one by one and unmaps them when they are freed. But each raises the threshold for
+this, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD): after a few large messages all blocks come from the heap
+and stay there. So the threshold is fixed here, and malloc_trim(3) returns what is freed below it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _M_MMAP_THRESHOLD = -3
 """From <malloc.h>."""
 
 _MAPPED_BYTES = 4 * 1024 * 1024
-"""Blocks from this size on are mapped. To map smaller ones, too, would cost page faults at each message."""
+"""Blocks from this size up are mapped. Mapping smaller ones would cost page faults for each message."""
 
 _MORE_BYTES = 8 * 1024 * 1024
-"""With so much more than after the last time it is tried whether some can be given back."""
+"""The growth since the last time after which memory is returned."""
 
 
 class Memory:
@@ -28,11 +28,11 @@ class Memory:
         self._libc = ctypes.CDLL(None)
         self._pages = Path("/proc/self/statm")
         self._least = self.resident()
-        if hasattr(self._libc, "mallopt"):  # musl has none, and gives back by itself
+        if hasattr(self._libc, "mallopt"):  # musl has no mallopt, and returns memory by itself
             self._libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
     def look(self) -> None:
-        """Give back what can be, if the process has grown."""
+        """Return freed memory if the process has grown."""
         now = self.resident()
         if now > self._least + _MORE_BYTES:
             if hasattr(self._libc, "malloc_trim"):
@@ -41,5 +41,5 @@ class Memory:
         self._least = min(self._least, now)
 
     def resident(self) -> int:
-        """What it takes, in bytes."""
+        """Return the resident memory in bytes."""
         return int(self._pages.read_text().split()[1]) * resource.getpagesize()

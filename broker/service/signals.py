@@ -1,7 +1,7 @@
-"""What signals mean to the broker: SIGTERM and SIGINT end it, SIGHUP has it reload its config.
+"""The meaning of signals: SIGTERM and SIGINT end the broker, SIGHUP reloads its config.
 
-A SIGHUP also comes when the terminal closes that the broker was started in. Then nobody is left who could
-see it or press Ctrl-C, so it ends, unless it was told by nohup(1) to stay.
+The kernel also sends SIGHUP when the broker's terminal closes. Then nobody can press Ctrl-C any more, so the
+broker ends, unless nohup(1) started it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Signals:
-    """To be made before a handler is set: it looks at what whoever started the broker has set."""
+    """Tells which signals end the broker. Make it before a handler is set: it reads the inherited ones."""
 
     def __init__(self) -> None:
         self._in_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and _has_terminal()
 
     def ends(self, number: int) -> bool:
-        """Whether this signal, which has just come, ends the broker."""
+        """Return whether this signal, which has just come, ends the broker."""
         return number != signal.SIGHUP or (self._in_terminal and not _has_terminal())
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal. The kernel takes it away before SIGHUP is sent."""
+    """Return whether this process has a controlling terminal. The kernel removes it before it sends
+    SIGHUP."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:

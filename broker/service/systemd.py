@@ -1,7 +1,7 @@
-"""What systemd and the broker tell each other: readiness, status, the watchdog, sockets handed over.
+"""Talks to systemd: readiness, status, watchdog, socket activation.
 
-The protocol is one datagram of `NAME=value` lines, and three variables (sd_notify(3), sd_watchdog_enabled(3),
-sd_listen_fds(3)). It is spoken here: the bindings that exist need libsystemd or are no longer kept.
+The protocol is datagrams of `NAME=value` lines and a few variables (sd_notify(3), sd_watchdog_enabled(3),
+sd_listen_fds(3)). The existing bindings need libsystemd or are not maintained.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from broker.core.servers.lifecycle import State
 from broker.core.servers.server import Server
 
 FIRST_FD = 3
-"""Where the descriptors that systemd hands over begin (SD_LISTEN_FDS_START)."""
+"""The first descriptor that systemd passes (SD_LISTEN_FDS_START)."""
 
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 _NAMED = 5
@@ -27,12 +27,12 @@ logger = logging.getLogger("mcp-broker")
 
 
 class ServiceManager:
-    """The service manager; where there is none, what is told it goes nowhere.
+    """The service manager. Without one, messages to it are dropped.
 
     Args:
-        address: of its socket, `@…` for an abstract one.
-        watchdog_s: after so many seconds without a sign of life it starts the broker again.
-        sockets: what listens already, by its endpoint.
+        address: the address of its socket, `@…` for an abstract one.
+        watchdog_s: the seconds without a sign of life after which it restarts the broker.
+        sockets: the descriptors that listen already, by endpoint.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class ServiceManager:
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str], pid: int | None = None) -> ServiceManager:
-        """Take what the manager says out of the environment: it is for this process, and for no server.
+        """Read the manager's variables, and remove them from the environment: they are not for the servers.
 
         Args:
-            environ: the variables; those of the manager are removed.
-            pid: this process, by default.
+            environ: the variables of this process.
+            pid: the pid that they must be meant for; this process by default.
         """
         told = {name: environ.pop(name, "") for name in _VARIABLES}
         pid = os.getpid() if pid is None else pid
@@ -67,19 +67,19 @@ class ServiceManager:
     # -- what it is told --------------------------------------------------------------------------
 
     def ready(self) -> None:
-        """Clients are served; also said when a reload is over."""
+        """Tell that clients are served, or that a reload is over."""
         self._tell("READY=1")
 
     def reloading(self) -> None:
-        """The config is being read again. `ready` ends it."""
+        """Tell that a reload begins; `ready` ends it."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, within_s: float) -> None:
-        """The broker ends, and takes no longer than this, whatever the unit allows."""
+        """Tell that the broker ends within this time, whatever the unit allows."""
         self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
 
     def status(self, text: str) -> None:
-        """One line for people, as `systemctl status` shows it."""
+        """Set the line that `systemctl status` shows."""
         lines = (" ".join(line.split()) for line in text.splitlines())
         text = "; ".join(filter(None, lines))  # a further line would be a further message
         if text != self._status:
@@ -87,7 +87,7 @@ class ServiceManager:
             self._tell(f"STATUS={text}")
 
     async def feed(self, *pulses: Callable[[], Awaitable[None]]) -> None:
-        """Give a sign of life, twice in the watchdog's time, for as long as each of `pulses` comes back."""
+        """Feed the watchdog twice in its interval, as long as each of `pulses` returns."""
         if self.watchdog_s is None:
             return
         import trio  # the gateway, which runs on asyncio, tells the manager things too
@@ -105,12 +105,12 @@ class ServiceManager:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as plug:
                 plug.sendto("\n".join(lines).encode(errors="replace"), address)
-        except OSError as error:  # it does not read, or is gone; nobody is to wait for it
+        except OSError as error:  # it does not read, or is gone; the broker does not wait for it
             logger.warning("manager.not_told", extra={"what": lines[0], "reason": error.strerror})
 
 
 def _listeners(fds: Iterable[int]) -> Iterator[tuple[str, int]]:
-    """The endpoint that each listens at; a socket of another kind has a name that no endpoint has."""
+    """Yield the endpoint of each descriptor. A socket of another kind gets a name that no endpoint has."""
     for fd in fds:
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
@@ -121,12 +121,13 @@ def _listeners(fds: Iterable[int]) -> Iterator[tuple[str, int]]:
         yield f"ipc://{name}" if plain else f"descriptor {fd}", fd
 
 
-def summary(servers: Iterable[Server], problems: Sequence[str] = (), waiting: Sequence[str] = ()) -> str:
-    """How it is, in one line: how many servers are ready, what is the matter with the others and the config.
+def status_line(servers: Iterable[Server], problems: Sequence[str] = (), waiting: Sequence[str] = ()) -> str:
+    """Return the state in one line: how many servers are ready, and the problems of the others and the
+    config.
 
     Args:
-        servers: all that are configured.
-        problems: what is wrong with the config file that a reload has refused.
+        servers: all configured servers.
+        problems: the mistakes in the config file that the last reload refused.
         waiting: the keys that have no effect before a restart.
     """
     wanted = [server for server in servers if server.config.enabled]

@@ -1,4 +1,4 @@
-"""Faults of the broker's own: which of them are one server's affair, and which are everybody's."""
+"""Tells whether a fault of the broker itself concerns one server or all of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ HUB = hub.__name__
 
 
 def came_through(fault: BaseException, module: str) -> bool:
-    """Whether it, or one that is grouped in it, was raised in what this module does or calls.
+    """Return whether the fault, or one in its group, was raised by a call through this module.
 
-    It is read from the traceback, so that what passes without a fault, as every line of every server does,
-    pays nothing for it.
+    The traceback tells. A type of its own for such faults would need a handler at every door of the hub, on
+    the path of every line.
     """
     frames = (frame for leaf in _leaves(fault) for frame, _ in walk_tb(leaf.__traceback__))
     return any(frame.f_globals.get("__name__") == module for frame in frames)

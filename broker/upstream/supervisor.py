@@ -1,10 +1,9 @@
-"""One server's supervisor: carries out what its lifecycle says, and tells it what happened."""
+"""The supervisor of one server: it feeds the lifecycle with events and carries out its actions."""
 
 from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,16 +11,14 @@ import trio
 from msgspec import structs
 
 from broker.base.secrets import Mask
-from broker.config.schema import ServerConfig
-from broker.core.servers.backoff import Backoff
-from broker.core.servers.lifecycle import TABLE, Action, Ending, Event, Lifecycle, State
+from broker.core.servers.lifecycle import TABLE, Action, Ending, Event, State
 from broker.core.servers.server import Server
 from broker.hub import Hub
 from broker.processes.environment import secrets_of
 from broker.processes.process import Launcher, Process
 from broker.processes.program import SpawnError
-from broker.processes.runners import runner_of
 from broker.upstream.containment import HUB, came_through
+from broker.upstream.starts import Slot, retune
 from broker.upstream.stdio.attachment import Attachment
 from broker.upstream.stdio.pipe import Pipe
 from broker.upstream.stdio.stderr import StderrLog
@@ -29,12 +26,12 @@ from broker.upstream.stdio.stderr import StderrLog
 logger = logging.getLogger("mcp-broker")
 
 WORRYING = frozenset({State.BACKOFF, State.BROKEN})
-"""The states that somebody may want to look into: they are logged as warnings."""
+"""States that are logged as warnings."""
 
 _LAST_LINES = 5
 
 START_HOLD_S = 10.0
-"""So long a start counts among `starts_at_once`: one that hangs holds up nobody else."""
+"""The longest time that a start counts among `starts_at_once`: a start that hangs delays no other server."""
 
 _OWN_FAULT = (
     "a fault of the broker's own, not of the server's: see server.crashed_here in the broker's log, "
@@ -42,33 +39,15 @@ _OWN_FAULT = (
 )
 
 
-def lifecycle_of(config: ServerConfig) -> Lifecycle:
-    """The automaton that this server's config asks for."""
-    return Lifecycle(
-        restart=config.restart,
-        start_s=config.timeout_start_sec,
-        backoff=_backoff_of(config),
-        runner=runner_of(config.command, config.args),
-    )
-
-
-def _backoff_of(config: ServerConfig) -> Backoff:
-    return Backoff(
-        first_delay_s=config.restart_sec,
-        burst=config.start_limit_burst,
-        interval_s=config.start_limit_interval_sec,
-        rng=random.random,
-    )
-
-
 class Supervisor:
     """Keeps at most one process of a server.
 
     Args:
-        server: what the broker knows of it: its config, and its lifecycle, which nobody else feeds.
-        hub: what the process's lines go to.
+        server: the core's row of the server, with its config and its lifecycle. Only this feeds the
+            lifecycle.
+        hub: receives the lines of the process.
         launcher: starts the process.
-        starts: limits how many servers are being started at the same time.
+        starts: limits the number of servers that start at the same time.
         max_message_bytes: the largest result of the server.
     """
 
@@ -88,54 +67,53 @@ class Supervisor:
         self._server = server
         self._hub, self._registry = hub, hub.engine.registry
         self._launcher = launcher
-        self._starts = starts
+        self._slot = Slot(starts)
         self._max_message_bytes = max_message_bytes
         self._pipe: Pipe | None = None
         self._ended = trio.Event()
         self._spawn = trio.Event()
         self._moved = trio.Event()
         self._alarm = trio.CancelScope()
-        self._has_slot = False
         self.last_lines: list[str] = []
-        """The last lines of the process that ended last, where it ended by itself."""
+        """The last lines of the process that ended last, if it ended by itself."""
 
-    # -- what the hub says ------------------------------------------------------------------------
+    # -- for the hub ------------------------------------------------------------------------------
 
     def write(self, line: bytes) -> None:
-        """Write a line to the process."""
+        """Write one line or several to the process."""
         if self._pipe is not None:
             with self._boundary():
                 self._pipe.write(line)
 
     def opened(self) -> None:
-        """The conversation is open."""
+        """Note that the session is open."""
         self._feed(Event.OPENED)
 
     def end_process(self, reason: str) -> None:
-        """The conversation cannot be opened."""
+        """End the process as failed."""
         self._feed(Event.FAILED, Ending(reason))
 
     def respawn(self, reason: str) -> None:
-        """The era probe hung the process: the next one is asked in the older way only."""
+        """Start another process without the era probe, which hung this one."""
         self._feed(Event.LEGACY, Ending(reason))
 
     def demand(self) -> None:
-        """It is broken, and somebody calls it: one try, now."""
+        """Try the broken server once, because a client calls it."""
         self._feed(Event.DEMAND)
 
     def newest_lines(self) -> list[str]:
-        """The last lines of the process that is being started, or else of the one that ended last."""
+        """Return the last lines of the process that is being started, else of the one that ended last."""
         return self.last_lines if self.lifecycle.start is None else self.log.tail(_LAST_LINES)
 
     def log_output(self, text: bytes) -> None:
-        """The process wrote this for people."""
+        """Add this text of the process to the log."""
         with self._boundary():
             self.log.keep(text, "stdout")
 
-    # -- its life ---------------------------------------------------------------------------------
+    # -- life -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Supervise until cancelled. Call `stop` first: a cancelled supervisor kills its process."""
+        """Supervise until cancelled. A cancelled supervisor kills its process, so stop it first."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_clock)
             self._feed(Event.START)
@@ -155,7 +133,7 @@ class Supervisor:
         return self.lifecycle.state in (State.BACKOFF, State.BROKEN)
 
     def start(self) -> None:
-        """Start it at once, whatever made it rest."""
+        """Start the server now, whatever state it is in."""
         self._feed(Event.START)
 
     def stop(self) -> None:
@@ -174,18 +152,12 @@ class Supervisor:
             await self._moved.wait()
 
     def retune(self) -> None:
-        """The server's table has changed: its next process follows it."""
-        config = self._server.config
-        self.lifecycle.retune(
-            restart=config.restart,
-            start_s=config.timeout_start_sec,
-            backoff=_backoff_of(config),
-            runner=runner_of(config.command, config.args),
-        )
+        """Follow the changed table of the server."""
+        retune(self.lifecycle, self._server.config)
 
     def _feed(self, event: Event, ending: Ending | None = None) -> Action:
         before = self.lifecycle.state
-        if ending is not None:  # words of the server's own may be in it
+        if ending is not None:  # it may quote the server
             ending = structs.replace(ending, reason=self.log.mask(ending.reason))
         action = self.lifecycle.on(event, trio.current_time(), ending)
         if self.lifecycle.state is not before:
@@ -195,7 +167,7 @@ class Supervisor:
             self._moved = trio.Event()
         self._alarm.deadline = math.inf if self.lifecycle.wake_at is None else self.lifecycle.wake_at
         if self.lifecycle.state not in (State.STARTING, State.HANDSHAKE):
-            self._give_slot_back()
+            self._slot.release()
         if action is Action.SPAWN:
             self._spawn.set()
         elif action is Action.END:
@@ -238,24 +210,24 @@ class Supervisor:
             self._feed(Event.TIMEOUT, ending)
             return
         self._feed(Event.TIMEOUT)
-        self._give_slot_back()  # a download holds up nobody else's start
+        self._slot.release()  # a download delays no other start
         facts: dict[str, object] = {"server": self.name, "runner": start.runner}
         facts |= {"started_s": round(now - start.began, 1), "at_most_s": round(start.latest - start.began, 1)}
         logger.info("server.more_time", extra=facts)
 
     @contextmanager
     def _boundary(self) -> Iterator[None]:
-        """A fault within ends this server's process, and nothing of the others'."""
+        """Contain a fault: it ends this server's process and no other."""
         try:
             yield
         except Exception as fault:
             self._crashed(fault)
 
     def _crashed(self, fault: Exception) -> None:
-        """A fault of the broker's own, in what belongs to this server: it alone is ended, and tried again.
+        """End this server's process because of a fault of the broker itself.
 
-        One that came through the hub is raised again: the tables of all may be half changed, and only another
-        broker has whole ones.
+        A fault that came through the hub is raised again: the tables of all servers may be half changed, and
+        only a new broker has consistent ones.
         """
         if came_through(fault, HUB):
             raise fault
@@ -265,19 +237,19 @@ class Supervisor:
             self._feed(Event.FAILED, Ending(_OWN_FAULT))
 
     async def _live(self) -> None:
-        """One process, from its start until nothing is left of it."""
+        """Run one process, from its start until nothing is left of it."""
         process = await self._started()
         if process is None:
             return
         try:
             left = await self._attend(process)
-        except BaseException as fault:  # cancelled, or a fault of the broker's own: no process stays behind
-            self._pipe = None  # its descriptors are closed now, and their numbers may be others' soon
+        except BaseException as fault:  # cancelled, or a fault of the broker: no process stays
+            self._pipe = None  # its descriptors are closed now, and others may get their numbers
             if contained := isinstance(fault, Exception) and not came_through(fault, HUB):
                 self._crashed(fault)
                 self._hub.run(self._registry.gone, self.name, self.lifecycle.reason)
             with trio.CancelScope(shield=True):
-                left = await process.end(0)  # where this fails, only the next broker can know what is left
+                left = await process.end(0)  # if this fails, only the next broker finds what is left
             if not contained:
                 raise
         finally:
@@ -292,14 +264,15 @@ class Supervisor:
         self._feed(Event.GONE)
 
     async def _started(self) -> Process | None:
-        """A new process, once it is its turn; `None` where there is none to come, for now or for good."""
+        """Start a process, once it is its turn. Return `None` if it was stopped meanwhile or could not
+        start."""
         try:
             await self._its_turn()
             if self.lifecycle.state is not State.STARTING:
-                self._give_slot_back()  # it was stopped while it waited for its turn
+                self._slot.release()  # it was stopped while it waited
                 return None
             self._ended = trio.Event()
-            self._learn_secrets()  # the config may be another by now
+            self._learn_secrets()  # the config may have changed
             self.process = self._launcher.spawn(self._server.config)
         except SpawnError as error:
             if self.lifecycle.state is State.STARTING:
@@ -314,20 +287,19 @@ class Supervisor:
         return None
 
     async def _its_turn(self) -> None:
-        """Wait for one of the places to start in, and until nothing is left of an earlier container.
+        """Wait for a slot among `starts_at_once`, and until nothing is left of an earlier container.
 
-        Who is stopped meanwhile gives the place back, and needs another one if it is started again.
+        A server that is stopped meanwhile gives the slot back, and waits for another if it is started again.
         """
-        while not self._has_slot:
-            await self._starts.acquire_on_behalf_of(self)
-            self._has_slot = True
+        while not self._slot.held:
+            await self._slot.acquire()
             self._learn_secrets()
             await self._launcher.end_owed(self._server.config)
             if self.lifecycle.state is not State.STARTING:
                 return
 
     def _learn_secrets(self) -> None:
-        """From now on what its process is given is masked, in its words and in all that the broker says."""
+        """Mask the secrets of the next process, in its output and in all that the broker says."""
         secrets = secrets_of(self._server.config, self._launcher.environ)
         self.log.mask = Mask(secrets)
         self._hub.engine.mask.put(self.name, secrets)
@@ -339,7 +311,7 @@ class Supervisor:
             self._hub.engine.counters.add("left-behind.container")
 
     async def _attend(self, process: Process) -> list[int]:
-        """Serve until the process is to end, and end it; the pids of what cannot be ended."""
+        """Serve until the process must end, and end it. Return the pids that cannot be killed."""
         attachment = Attachment(
             self.name, process, self.lifecycle, self.log, self._hub, self._feed, self._max_message_bytes
         )
@@ -348,7 +320,7 @@ class Supervisor:
             self._pipe = attachment.pipe
             self._feed(Event.SPAWNED)
             self._hub.run(self._registry.spawned, self.name)
-            nursery.start_soon(self._let_others_start, attachment)
+            nursery.start_soon(self._release_start, attachment)
             await self._ended.wait()
             self._pipe = None
             attachment.pipe.close()
@@ -357,13 +329,8 @@ class Supervisor:
             nursery.cancel_scope.cancel()
         return left
 
-    async def _let_others_start(self, attachment: Attachment) -> None:
-        """Give the place back once the process reads its stdin: then it runs, and to wait is no load."""
+    async def _release_start(self, attachment: Attachment) -> None:
+        """Give the slot back once the process reads its stdin: then it has started."""
         with trio.move_on_after(START_HOLD_S):
             await attachment.read.wait()
-        self._give_slot_back()
-
-    def _give_slot_back(self) -> None:
-        if self._has_slot:
-            self._has_slot = False
-            self._starts.release_on_behalf_of(self)
+        self._slot.release()

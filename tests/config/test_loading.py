@@ -321,13 +321,13 @@ def test_a_broker_without_a_server_says_how_to_add_one(mapping: dict[str, Any]) 
 
 @pytest.mark.parametrize("value", [0, -1, "5", True, None, [], float("nan")])
 def test_a_time_is_a_number_above_0(value: object) -> None:
-    """Law 2: a deadline that is none would never come, or have come already."""
+    """Law 2: an invalid deadline would never come, or would have come already."""
     assert "seconds above 0" in problem(timeout=value).mend
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "1", True, None, 10**9 + 1, 10**20])
 def test_a_count_is_a_whole_number_from_1_up(value: object) -> None:
-    """Law 6: every limit is one. What no table can have so many rows of is none."""
+    """Law 6: every limit limits something. A number above every possible count does not."""
     assert "from 1 to 1000000000" in problem(start_limit_burst=value).mend
 
 

@@ -28,7 +28,7 @@ from broker.core.clients.throttle import AT_ONCE, EVERY_S
 from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.upstream.supervisor import lifecycle_of
+from broker.upstream.starts import lifecycle_of
 from client_shim import BrokerClient, wire
 from client_shim.wire import Code, Fault, Goodbye, Result
 from tests.core.residue import residue

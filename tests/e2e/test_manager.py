@@ -18,7 +18,7 @@ from broker.config.loading import load
 from broker.core.engine import Engine
 from broker.frontend.zmq.router import Endpoint
 from broker.hub import Hub
-from broker.upstream.supervisor import lifecycle_of
+from broker.upstream.starts import lifecycle_of
 from client_shim.blocking import BlockingClient
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, running
 

@@ -184,7 +184,7 @@ def test_a_tree_that_works_is_told_from_one_that_waits(script: str, works: bool,
     async def looked_at() -> bool:
         process = launcher.spawn(config)
         try:
-            await trio.sleep(LOOK_S)  # it becomes what it is to be
+            await trio.sleep(LOOK_S)  # the stub becomes the program
             before = await process.activity()
             await trio.sleep(LOOK_S)
             return (await process.activity()).since(before, LOOK_S)

@@ -131,7 +131,7 @@ def test_all_are_stopped_before_one_is_killed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_always_starts_others_is_ended_too() -> None:
-    """Law 1: a round that finds new ones in every round kills all the same what it has stopped."""
+    """Law 1: if every round finds new processes, those that are stopped are killed nevertheless."""
     mark = Mark(COOKIE)
     killer = TreeKiller([mark])
     left = []

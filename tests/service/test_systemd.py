@@ -17,7 +17,7 @@ from broker.config.schema import ServerConfig
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Ending, Event, Lifecycle
 from broker.core.servers.server import Server
-from broker.service.systemd import ServiceManager, summary
+from broker.service.systemd import ServiceManager, status_line
 
 ME = 4711
 
@@ -170,12 +170,12 @@ CRASHED = (*READY, Event.EXITED, Event.GONE)
 )
 def test_the_status_says_how_many_are_ready_and_which_are_not(servers: list[Server], text: str) -> None:
     """Issue 6: `STATUS=` says how many servers are ready and which are not, and why."""
-    assert summary(servers) == text
+    assert status_line(servers) == text
 
 
 def test_the_status_says_what_is_wrong_with_the_config() -> None:
     """Issue 6: a bad config says why in `STATUS=`, and what needs a restart is said."""
-    said = summary([_server("a", *READY)], ["servers.a.x: mistake", "another"], ["limits.connections"])
+    said = status_line([_server("a", *READY)], ["servers.a.x: mistake", "another"], ["limits.connections"])
     assert said == (
         "1 of 1 servers ready; config not reloaded: servers.a.x: mistake (and 1 more); "
         "without effect until a restart: limits.connections"
@@ -184,8 +184,8 @@ def test_the_status_says_what_is_wrong_with_the_config() -> None:
 
 def test_a_long_reason_is_clipped() -> None:
     """Law 6: the last line of a server may be of any length, and so may the name of a key."""
-    assert len(summary([_server("a", *CRASHED, reason="x" * 10_000)])) < 300
-    assert len(summary([], ["x" * 10_000] * 9, ["y" * 10_000])) < 500
+    assert len(status_line([_server("a", *CRASHED, reason="x" * 10_000)])) < 300
+    assert len(status_line([], ["x" * 10_000] * 9, ["y" * 10_000])) < 500
 
 
 def test_a_message_of_several_lines_is_one_status(address: str, listener: Listener) -> None:

@@ -39,7 +39,7 @@ def walks(length: int) -> Iterator[list[Told]]:
         for wish in wishes:
             before = control.phase
             if before is not Phase.LEFT and wish not in TABLE[before]:
-                break  # what cannot happen: a drain that ends where there is none
+                break  # impossible: the end of a drain that did not begin
             step = control.on(wish)
             walk.append(Told(wish, step, before, control.phase, control.goal))
         else:

@@ -78,7 +78,7 @@ def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
             raise SpawnError("no such program")
 
     supervisor = supervised(world, config, Launcher())
-    starts = supervisor._starts
+    starts = supervisor._slot._starts
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""One process while it is served: its lines are read, and what happens to it is told, with its reason."""
+"""Reads and watches one process, and tells its supervisor what happens to it and why."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from broker.upstream.stdio.stderr import StderrLog
 
 _ENVELOPE_BYTES = 65_536
 _BESIDE_CALLS_BYTES = 4 * 1024 * 1024
-"""What may wait for a stdin beside calls. Those stop above 1 MiB, two of the largest later at most."""
+"""The bytes that may wait for a stdin beside calls, which stop above 1 MiB plus two of the largest."""
 
 _LAST_WORDS_S = 1.0
 _STDIN_LOOK_S = 0.1
 _LOOKS_A_WATCH = 3
-"""How often a process is looked at within `watchdog_sec`."""
+"""The number of looks at a process within `watchdog_sec`."""
 
 _TOO_LONG = (
     "it wrote a line above max_message_bytes = {}; "
@@ -37,15 +37,15 @@ _OVERFULL = (
 
 
 class Attachment:
-    """What sees to one process.
+    """The tasks around one process.
 
     Args:
-        name: its server's.
-        process: what is seen to.
-        lifecycle: its server's automaton, which is told here of signs of life, and else only read.
-        log: where what it writes for people goes.
-        hub: what its lines go to.
-        tell: is told what has happened to it.
+        name: the name of the server.
+        process: the process.
+        lifecycle: the lifecycle of the server, which is told of signs of life.
+        log: receives what the process writes for people.
+        hub: receives its lines.
+        tell: is told what has happened to the process.
         max_message_bytes: the largest result of the server.
     """
 
@@ -68,7 +68,7 @@ class Attachment:
         self._tell = tell
         self._max_message_bytes = max_message_bytes
         self.read = trio.Event()
-        """Set once the process has read what it was asked first."""
+        """Set once the process has read its first request."""
         self._max_waiting_bytes = 2 * max_message_bytes + _BESIDE_CALLS_BYTES
         self.pipe = Pipe(
             process.stdin,
@@ -84,10 +84,10 @@ class Attachment:
         self._tell(Event.FAILED, Ending(_OVERFULL.format(self._max_waiting_bytes)))
 
     def begin(self, nursery: trio.Nursery, watchdog_s: float) -> None:
-        """From now on, until the nursery is cancelled.
+        """Start all tasks in a nursery.
 
         Args:
-            watchdog_s: within how many seconds it should be noticed that the process was stopped; 0: never.
+            watchdog_s: the seconds within which a stopped process is noticed; 0 for never.
         """
         nursery.start_soon(self._read)
         nursery.start_soon(self._flush)
@@ -98,7 +98,7 @@ class Attachment:
         nursery.start_soon(self._look_at_stdin)
 
     async def _look_at_stdin(self) -> None:
-        """Tell when the process has read what it was asked, until it is ready: it runs, or it hangs at it."""
+        """Until the process is ready, note when it has read what was written to it."""
         await trio.sleep(_STDIN_LOOK_S)
         while self._lifecycle.state is State.HANDSHAKE:
             if not self.pipe.unread():
@@ -119,7 +119,7 @@ class Attachment:
         return self._hub.engine.backlog.is_busy(self._name)
 
     async def _read(self) -> None:
-        """Read until the process ends or closes its output, and say which it was."""
+        """Read until the process ends or closes its output, and tell which it was."""
         over = trio.Event()
         async with trio.open_nursery() as nursery:
 
@@ -137,7 +137,7 @@ class Attachment:
             nursery.start_soon(read)
             nursery.start_soon(wait)
             await over.wait()
-            # The last lines may come after the exit, and the exit after the last line.
+            # The last lines may come after the exit, or the exit after the last line.
             nursery.cancel_scope.deadline = trio.current_time() + _LAST_WORDS_S
             if self._process.exit_status() is not None:
                 await self.pipe.caught_up(self._process.stderr)
@@ -160,12 +160,12 @@ class Attachment:
             self._tell(Event.EXITED, Ending(words, failure=status.failure, cause=cause))
 
     def _is_legacy(self, status: ExitStatus | None) -> bool:
-        """Whether it ended, or closed its output, because of the era probe, as some older servers do."""
+        """Return whether it ended or closed its output because of the era probe, as some older servers do."""
         asked = self._lifecycle.state is State.HANDSHAKE and self._hub.engine.servers[self._name].probing
         return asked and (status is None or not status.never_ran)
 
     def _in_words(self, status: ExitStatus) -> str:
-        """How it ended, with what it said of the cause."""
+        """Return how it ended, with the cause that it reported."""
         if status.never_ran:
             return f"it could not be run: {next(iter(self._log.tail(1)), status)}"
         during = " before it was ready" if self._lifecycle.state is State.HANDSHAKE else ""
@@ -173,10 +173,10 @@ class Attachment:
         return f"{status}{during}{why}"
 
     async def _left_running(self, status: ExitStatus) -> str:
-        """What to tell of a wrapper that is content, and leaves behind what most likely is the server."""
+        """Return words about a wrapper that ended without failure and left the likely server running."""
         try:
             count = 0 if status.failure else await self._process.processes()
-        except OSError:  # nothing can be opened now
+        except OSError:  # /proc cannot be read now
             count = 0
         if not count:
             return ""
@@ -186,7 +186,7 @@ class Attachment:
         )
 
     async def _look(self, watchdog_s: float) -> None:
-        """See to it that a process which was stopped is replaced, whatever it was at."""
+        """Fail a process that stays stopped, whatever it was doing."""
         every_s, looks = watchdog_s / _LOOKS_A_WATCH, Looks()
         while every_s:
             await trio.sleep(every_s)
@@ -195,12 +195,12 @@ class Attachment:
                 return
 
     async def _look_at_tree(self) -> None:
-        """While its start may be downloading: notice that its tree does something."""
+        """While its start may be downloading, notice that its tree does something."""
         before = None
         while (start := self._lifecycle.start) is not None and start.runner is not None and not start.spoke:
             every_s = min(LOOK_S, start.start_s / 4)
             await trio.sleep(every_s)
-            with suppress(OSError):  # nothing can be opened now
+            with suppress(OSError):  # /proc cannot be read now
                 now = await self._process.activity()
                 if before is not None and now.since(before, every_s):
                     self._lifecycle.alive(trio.current_time())
@@ -210,7 +210,7 @@ class Attachment:
         await self.pipe.flush()
         with trio.move_on_after(_LAST_WORDS_S):
             await self._process.exited()
-            return  # that is why, and `_read` tells how
+            return  # that is the cause, and `_read` tells it
         legacy = self._is_legacy(None)
         ended = "it closed its input"
         self._tell(

@@ -1,8 +1,8 @@
-"""The cause of a server's end, found in the lines that it wrote to stderr.
+"""Finds the cause of a server's end in its stderr.
 
 The last line is seldom the cause: an exception group ends with a border, Node.js with its version, npm with
-the path of a log, a Rust panic with a note. So the lines are read as *reports* of a few known shapes, each
-with a rank, and the last report of the highest rank is the cause.
+the path of a log, a Rust panic with a note. So readers find *reports* of known shapes, each with a rank, and
+the last report of the highest rank is the cause.
 
 Sources of the shapes: see `tracebacks`; the logs of npm; miette and anyhow (uv and other Rust programs).
 """
@@ -30,20 +30,20 @@ from broker.upstream.stdio.stderr_lines import (
 from broker.upstream.stdio.tracebacks import is_traceback, javascript, jvm, panic, python
 
 MAX_CHARS = 400
-"""Of a cause: it stands in one line of `status`."""
+"""The longest cause: `status` shows it in one line."""
 
 _LOOK_AT = 600
-"""Characters of a line: the others wait while it is looked at, and a line may be made to be slow."""
+"""The number of characters of a line that are searched: a long line takes time."""
 
 _NEWER_LINES = {Rank.BELOW: 0, Rank.LINE: 0, Rank.WRAPPER: 5, Rank.ERROR: 5, Rank.EXCEPTION: 20}
-"""A report with more ordinary lines below it was survived: it is not why the server ended."""
+"""With more ordinary lines than this below its report, the server survived the error."""
 
 
 def cause_in(lines: Sequence[str]) -> str | None:
-    """The line, or the few that belong together, by which a server explains its end; `None` for none.
+    """Return the cause that a server reported; `None` if it reported none.
 
     Args:
-        lines: what it wrote last, the newest at the end, without colours; indentation matters.
+        lines: its last lines, the newest at the end, without colours and with indentation.
     """
     plain = [without_border(line if line.startswith("{") else line[:_LOOK_AT]) for line in lines]
     best: ErrorReport | None = None
@@ -54,7 +54,7 @@ def cause_in(lines: Sequence[str]) -> str | None:
 
 
 def last_line(lines: Sequence[str]) -> str | None:
-    """The last line that says something."""
+    """Return the last line that is not noise."""
     plain = (without_border(line[:_LOOK_AT]).strip() for line in reversed(lines))
     return next((_clipped(line) for line in plain if line and not NOISE.match(line)), None)
 
@@ -64,7 +64,8 @@ def _clipped(text: str) -> str:
 
 
 def _survived(plain: Sequence[str], report: ErrorReport, until: int) -> bool:
-    """Whether so many ordinary lines follow that the server went on; frames and borders do not count."""
+    """Return whether so many ordinary lines follow that the server went on. Frames and borders do not
+    count."""
     newer = sum(
         bool(line) and line[0] not in " -}" and not NOISE.match(line) for line in plain[report.end : until]
     )
@@ -94,7 +95,7 @@ _NPM_WRAPPED = ("command failed", "Lifecycle script")
 
 
 def _npm(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """What npm says in many lines: its code, and the first sentence; two where a package is missing."""
+    """Read an error of npm: its code and first sentence; two sentences if a package is missing."""
     end = at
     while end < len(plain) and _NPM.match(plain[end]):
         end += 1
@@ -115,7 +116,7 @@ _ARROW = re.compile(r"\s*[\u2570\u251c]\u2500*\u25b6 (?P<text>.+)$")
 
 
 def _miette(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """An error of uv or another Rust program: its sentence, and down the arrows why."""
+    """Read an error of uv or another Rust program: its sentence, and the causes behind the arrows."""
     begins = _MIETTE.match(plain[at])
     if begins is None or at + 1 >= len(plain) or not _ARROW.match(plain[at + 1]):
         return None
@@ -137,7 +138,7 @@ _CAUSED_BY = re.compile(r"\s*Caused by:(?P<text>.*)$")
 
 
 def _anyhow(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """`error: …` with `Caused by:` below it, of anyhow, cargo and uv."""
+    """Read `error: …` with `Caused by:` below it, as anyhow, cargo and uv write it."""
     if not _ERROR.match(plain[at]):
         return None
     below = [(number, line) for number, line in rest(plain, at + 1) if line][:1]
@@ -152,7 +153,7 @@ def _anyhow(plain: Sequence[str], at: int) -> ErrorReport | None:
 
 
 def _titled(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """A box that is called an error, as typer draws it."""
+    """Read a box with an error in its title, as typer draws it."""
     if not plain[at].startswith(BOX) or "rror" not in plain[at] or is_traceback(plain[at]):
         return None
     inside = []
@@ -174,18 +175,18 @@ _HARMLESS = re.compile(
 
 
 _NAMED = re.compile(r"\s*(?:ERR_PNPM_\w+ |ERROR: |E: |\*\* \()")
-"""How an error begins that is indented, or has no other sign."""
+"""Beginnings of errors that are indented or have no other sign."""
 
 _EPILOGUE = re.compile(
     r"(?i:\b(?:exiting|shutting down|start-?up failed|failed to start(?: server)?|giving up|aborting|aborted"
     r"|command failed|installation failed|prevented installation)\b[^:]*$"
     r"|^error installing |possibly relevant errors)"
 )
-"""Says that it is over, and leaves the cause to the lines before."""
+"""Messages that only announce the end; the cause is in the lines before."""
 
 
 def _line(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """Any other line, by the signs in it."""
+    """Read any other line, and rank it by the signs in it."""
     line = plain[at].strip()
     if not line or line.startswith((BOX.strip(), "- ", "at ", "from ", "}")) or NOISE.match(line):
         return None
@@ -206,7 +207,7 @@ def _rank(line: str, text: str) -> Rank:
 
 
 def _of_json(line: str) -> str | None:
-    """The message of an object that calls itself an error, as loggers for programs write it."""
+    """Return the message of a JSON log record with level error or higher."""
     try:
         record = msgspec.json.decode(line, type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError):
@@ -223,7 +224,7 @@ def _first(record: dict[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def _text(value: object) -> str | None:
-    """An error in a log record: its text, or its message where it is an object."""
+    """Return the first line of a text, or of the message in an error object."""
     inner = value.get("message") if isinstance(value, dict) else value
     return inner.splitlines()[0] if isinstance(inner, str) and inner.strip() else None
 

@@ -1,4 +1,4 @@
-"""The pipe of one server: lines in, lines out, both without waiting where that is possible."""
+"""Reads and writes the lines of one process, without waiting where that is possible."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from time import perf_counter
 import trio
 
 LINES_A_TURN = 64
-"""After so many lines other tasks get their turn, so that a flooding server stops nobody."""
+"""The number of lines after which other tasks run, so that a flooding server does not block them."""
 
 TURN_S = 0.001
-"""After so many seconds too."""
+"""The time after which other tasks run, in seconds."""
 
 CONGESTED_BYTES = 1024 * 1024
-"""With more than this waiting for a server's stdin, it is given no further calls."""
+"""Above this number of waiting bytes, the server gets no further calls."""
 
 _READ_BYTES = 65_536
 _MAX_READ_BYTES = 1024 * 1024
@@ -31,18 +31,18 @@ _LOOK_S = 0.001
 
 
 class LineTooLong(Exception):
-    """A line without an end: the server cannot be understood any more."""
+    """The server wrote a line above the limit."""
 
 
 class Pipe:
     """stdin and stdout of one process.
 
     Args:
-        stdin, stdout: non-blocking descriptors, which stay their owner's.
+        stdin, stdout: non-blocking descriptors, which their owner closes.
         max_line_bytes: the longest line that is read.
-        congested: told when the server stops or begins again to read what is written.
-        max_waiting_bytes: how much may wait for the server's stdin. Beyond it nothing is written any more.
-        overfull: told once, when that is exceeded.
+        congested: called when the server stops reading its stdin, and when it reads again.
+        max_waiting_bytes: the limit for bytes that wait for the stdin. Above it nothing more is written.
+        overfull: called once, when that limit is exceeded.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Pipe:
         self.broken = False
 
     def write(self, line: bytes) -> None:
-        """Write a line at once as far as the pipe takes it; what is left waits for `flush`."""
+        """Write as much of a line as the pipe takes now; `flush` writes the rest."""
         if self.broken:
             return
         rest = memoryview(line)
@@ -102,21 +102,21 @@ class Pipe:
             self._tell_congested(congested)
 
     def unread(self) -> bool:
-        """Whether the server has not read yet all that was written to it."""
+        """Return whether the server has not read everything that was written to it."""
         if self._queue or self.broken:
             return True
         waiting = fcntl.ioctl(self._stdin, termios.FIONREAD, bytes(4))  # of either end: pipe(7)
         return int.from_bytes(waiting, sys.byteorder) > 0
 
     def close(self) -> None:
-        """Write nothing more: stdin is about to be closed, and its number may be another's at once."""
+        """Write nothing more: stdin is about to be closed, and its number may be reused at once."""
         self.broken = True
         self._queue.clear()
         self._queued_bytes = 0
         self._work.set()
 
     async def flush(self) -> None:
-        """Write what waits, for as long as the server reads. Returns when it has closed its stdin."""
+        """Write what waits, as long as the server reads. Return when it has closed its stdin."""
         while not self.broken:
             if not self._queue:
                 self._work = trio.Event()
@@ -138,15 +138,15 @@ class Pipe:
             self._note_congestion()
 
     async def watch(self) -> None:
-        """Notice that the server closes its stdin although nothing is written to it: `flush` returns then."""
+        """Notice that the server closes its stdin, even if nothing is written. Then `flush` returns."""
         if self.broken:
             return
         try:
             closed = select.epoll()
         except OSError:
-            return  # no descriptor is left: the next that is written tells
+            return  # no descriptor is left: the next write notices it
         with closed:
-            closed.register(self._stdin, 0)  # an error is told unasked, epoll_ctl(2)
+            closed.register(self._stdin, 0)  # errors are always reported, epoll_ctl(2)
             await trio.lowlevel.wait_readable(closed.fileno())
         self.broken = True
         self._work.set()
@@ -157,17 +157,17 @@ class Pipe:
         settle: Callable[[], None],
         caught_up: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
-        """Hand over every line until the server closes its stdout.
+        """Pass on every line until the server closes its stdout.
 
         Args:
-            on_line: is given each of them; where it returns true, the next has to wait.
-            settle: is called after the last of those that were there, and before others get their turn.
-            caught_up: waits until the next line may come.
+            on_line: receives each line. If it returns true, the next line waits for `caught_up`.
+            settle: is called after the last available line, and before other tasks run.
+            caught_up: waits until the next line may be passed on.
 
         Raises:
-            LineTooLong: a line above `max_line_bytes`.
+            LineTooLong: a line is above `max_line_bytes`.
         """
-        partial = bytearray()  # a list of chunks would take many times as much where they come byte by byte
+        partial = bytearray()  # a list of chunks would need many times the memory for single bytes
         want = _READ_BYTES
         while True:
             self._reading = False
@@ -205,9 +205,9 @@ class Pipe:
             partial += last
 
     async def caught_up(self, *others: int) -> None:
-        """Wait until all is read that was written so far, to stdout and to others that somebody reads.
+        """Wait until everything is read that was written so far to stdout and to other streams.
 
-        The end of a stream is no sign of that: what a process has left behind it may hold it open.
+        The end of a stream does not tell that: a process that was left behind may hold the stream open.
         """
         while self._reading or any(map(_has_data, (self._stdout, *others))):
             await trio.sleep(_LOOK_S)
@@ -235,7 +235,7 @@ class Pipe:
 
 
 def _has_data(fd: int) -> bool:
-    """Whether there is something to read; not whether the end has come."""
+    """Return whether there is something to read. The end of the stream does not count."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return any(events & select.POLLIN for _, events in poll.poll(0))

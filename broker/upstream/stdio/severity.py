@@ -1,4 +1,4 @@
-"""How grave a line is that a server wrote for people, by the signs that programs give."""
+"""Finds the log level of a line that a server wrote for people."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _AT_START = re.compile(
 _AFTER_NPM = re.compile(rf"^npm (?P<level>{_WORD})\b")
 _NAMED = re.compile(r'(?:"(?:level|levelname|severity|lvl)"\s*:\s*"?|\b(?:level|lvl|severity)=)(\w+)')
 _PINO = {"10": logging.DEBUG, "20": logging.DEBUG, "30": logging.INFO, "40": logging.WARNING}
-"""The numbers of pino; above are error and fatal."""
+"""The numbers of pino; higher ones are error and fatal."""
 
 _EXCEPTION = re.compile(r"^(?:Traceback \(|[\w.]*(?:Error|Exception)\b(?::|$)|panic: |Uncaught )")
 
 
 _LOOK_AT = 200
-"""Characters; the signs stand at the start, and a line may be made to be slow to read."""
+"""The number of characters that are searched: the signs are at the start, and a long line takes time."""
 
 
 def severity(text: str) -> tuple[int | None, str]:
-    """The level of `logging` that a line says it has, and the line without a mark that was only for that."""
+    """Return the level of a line, if it tells one, and the line without a mark that is only for the level."""
     start = text[:_LOOK_AT]
     if daemon := _DAEMON.match(text):
         return _DAEMON_LEVELS[int(daemon[1])], text[daemon.end() :]

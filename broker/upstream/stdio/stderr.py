@@ -1,4 +1,4 @@
-"""What a server writes for people: always read, its last lines kept, passed to the log at a bounded rate."""
+"""Reads the stderr of a server, keeps its last lines and passes them to the log at a limited rate."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _READ_BYTES = 16_384
 _BURST = 200
 _PER_S = 20.0
 _REST = 2.0
-"""After as many lines as fit into one read, others get so many times as long as it took."""
+"""After a full read, other tasks run for this multiple of the time that its lines took."""
 
 _TOLD_EVERY_S = 1.0
-"""How long it takes until it is told how many lines were left out: while more are, and after the last."""
+"""The interval at which the number of lines that were left out is logged."""
 
 _LINE_END = re.compile(rb"[\r\n]")
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-"""What moves a cursor, sets a colour or a title (ECMA-48)."""
+"""Escape sequences that move a cursor, set a colour or a title (ECMA-48)."""
 
 logger = logging.getLogger("mcp-broker")
 
 
 class StderrLog:
-    """The last lines of one server, over all of its processes.
+    """The last lines of one server, from all of its processes.
 
     Args:
-        server: its name, for the log.
+        server: the name of the server, for the log.
         clock: seconds that only go forward.
     """
 
@@ -48,10 +48,10 @@ class StderrLog:
         self._clock = clock
         self.lines: deque[str] = deque(maxlen=LINES)
         self.written = 0
-        """How many lines there were so far; the last of `lines` has this number."""
+        """The number of lines so far, which is also the number of the last line in `lines`."""
         self.left_out = 0
         self.mask = Mask()
-        """What takes out the secrets of the process that runs now."""
+        """The mask for the secrets of the current process."""
         self._level = logging.INFO
         self._told_at = -math.inf
         self._begun = 0
@@ -59,7 +59,7 @@ class StderrLog:
         self._seen_at: float | None = None
 
     async def drain(self, fd: int, heard: Callable[[], None]) -> None:
-        """Read a new process's pipe until the end. One that nobody reads fills, and hangs its writer."""
+        """Read the pipe of a new process until its end. A full pipe would block the process."""
         self._begun = self.written
         self._level = logging.INFO
         lines = _Lines()
@@ -75,7 +75,7 @@ class StderrLog:
             self._tell_left_out(at_once=True)
 
     async def _read(self, fd: int) -> bytes:
-        """What is there, or nothing at the end. Meanwhile it is told what was left out, once that is over."""
+        """Return what can be read, or nothing at the end. Log the lines that were left out meanwhile."""
         while True:
             with trio.move_on_after(_TOLD_EVERY_S if self.left_out else math.inf) as patience:
                 await trio.lowlevel.wait_readable(fd)
@@ -88,8 +88,8 @@ class StderrLog:
                 continue
 
     def _take(self, lines: list[bytes]) -> None:
-        """Keep what was read at once. Of very many, those in the middle are neither logged nor kept: they are
-        only counted, for to look at each would stop everybody."""
+        """Keep the lines of one read. If there are very many, those in the middle are only counted: to look
+        at each would block the other tasks."""
         shown = lines[:_BURST], lines[_BURST:][-LINES:]
         passed_over = sum(not line.isspace() for line in lines[_BURST : len(lines) - len(shown[1])] if line)
         for line in shown[0]:
@@ -97,20 +97,21 @@ class StderrLog:
         self.written += passed_over
         self.left_out += passed_over
         if passed_over:
-            self.lines.clear()  # what stands there follows upon one another
+            self.lines.clear()  # the kept lines are consecutive
         for line in shown[1]:
             self.keep(line)
 
     def tail(self, most: int) -> list[str]:
-        """The last lines of the process that runs now, or of the last one that ran."""
+        """Return the last lines of the current process, or of the last one."""
         own = min(most, self.written - self._begun)
         return list(self.lines)[-own:] if own else []
 
     def why(self, *, killed: bool = False) -> str:
-        """What the process says of its own end, to be put behind how it ended; "" if it has said nothing.
+        """Return the cause that the process reported, to follow the words on how it ended; "" if there is
+        none.
 
         Args:
-            killed: somebody else ended it, so that what it wrote before is no cause.
+            killed: whether a signal from outside ended it, so that its earlier lines are no cause.
         """
         lines = self.tail(LINES)
         last = last_line(lines)
@@ -120,14 +121,14 @@ class StderrLog:
         return f"; its last line was: {cause}" if cause == last else f"; it reported: {cause}"
 
     def keep(self, line: bytes, stream: str = "stderr") -> None:
-        """Keep one line, and log it unless there were too many of late."""
+        """Keep one line, and log it unless the rate is too high."""
         cut = self.mask.reach if len(line) > LINE_BYTES + self.mask.reach else 0
-        whole = line[: LINE_BYTES + 1 + cut]  # beyond the limit, so much as tells a secret from half a one
+        whole = line[: LINE_BYTES + 1 + cut]  # beyond the limit, enough to recognise a whole secret
         shown = self.mask(_SEQUENCE.sub("", whole.decode(errors="replace")).expandtabs(4))
         level, text = severity((shown[:-cut] if cut else shown).rstrip())
         if not text.strip():
             return
-        if level is not None or not text.startswith(" "):  # what is indented goes on with what was before it
+        if level is not None or not text.startswith(" "):  # an indented line continues the one before
             self._level = level or logging.INFO
         text = clip(text, LINE_BYTES)
         self.lines.append(text)
@@ -169,14 +170,14 @@ class StderrLog:
 
 
 class _Lines:
-    """Lines out of chunks. Of one that is too long the beginning is handed over, and the rest passed over."""
+    """Splits chunks into lines. Of a line that is too long, only the beginning is kept."""
 
     def __init__(self) -> None:
         self._partial = b""
         self._passing_over = False
 
     def take(self, chunk: bytes, longest: int) -> list[bytes]:
-        """The lines that end in what was read; of one above `longest` bytes nobody wants the rest."""
+        """Return the lines that end in this chunk; a line above `longest` bytes is cut."""
         *lines, self._partial = _LINE_END.split(self._partial + chunk)
         if lines and self._passing_over:
             del lines[0]
@@ -187,5 +188,5 @@ class _Lines:
         return lines
 
     def end(self) -> list[bytes]:
-        """What has no end."""
+        """Return the last line, which has no end."""
         return [] if self._passing_over else [self._partial]

@@ -1,4 +1,4 @@
-"""The lines that a server wrote, without what is drawn around them; and what a reader of them finds.
+"""Lines of stderr without the borders that are drawn around them, and the reports in them.
 
 Sources: the borders of exception groups (PEP 654), and the boxes of rich and typer.
 """
@@ -13,17 +13,17 @@ from msgspec import Struct
 
 
 class Rank(IntEnum):
-    """How much a report says about the end."""
+    """How much a report tells about the cause."""
 
-    BELOW = 0  # a line that goes on with another one
-    LINE = 1  # a line that carries no sign
-    WRAPPER = 2  # what only says that something has failed, as the wrapper of a program does
+    BELOW = 0  # a line that continues another one
+    LINE = 1  # a line without a sign
+    WRAPPER = 2  # a message that something failed, without the cause
     ERROR = 3  # a line that calls itself an error
     EXCEPTION = 4  # an exception, a panic, the refusal of a package manager
 
 
 class ErrorReport(Struct, frozen=True):
-    """What some lines say together; `end` is the index behind the last of them."""
+    """The text of consecutive lines; `end` is the index behind the last one."""
 
     text: str
     rank: Rank
@@ -31,7 +31,7 @@ class ErrorReport(Struct, frozen=True):
 
 
 Reader = Callable[[Sequence[str], int], ErrorReport | None]
-"""Reads the report that begins with this line, if one of its kind does."""
+"""Returns the report of its kind that begins at this line, if there is one."""
 
 
 def rest(plain: Sequence[str], at: int) -> Iterator[tuple[int, str]]:
@@ -56,11 +56,11 @@ NOISE = re.compile(
     r"BEGIN failed--|\*\*\*|"
     r"(?:[\w./-]*:)? ?(?:Terminated|Killed)$"
 )
-"""What says nothing about a cause."""
+"""Lines that tell nothing about a cause."""
 
 
 def without_border(line: str) -> str:
-    """The line without what is drawn around it, with its indentation; "" for one that is only drawn."""
+    """Return the line without its border, with its indentation; "" if it is only a border."""
     if title := _TITLE.fullmatch(line):
         return BOX + title["title"] if title["title"] else ""
     if _GROUP_BORDER.fullmatch(line):
@@ -72,18 +72,18 @@ def without_border(line: str) -> str:
     stripped = line.strip()
     if side := _SIDE.match(stripped):
         inner = stripped[side.end() :].rstrip("\u2502\u2503\u2551 ")
-        closed = stripped.endswith(("\u2502", "\u2503", "\u2551"))  # or it goes on with the line above
+        closed = stripped.endswith(("\u2502", "\u2503", "\u2551"))  # otherwise it continues the line above
         return "" if _BORDER.fullmatch(inner) else inner if closed else f"      {inner}"
     return line.rstrip()
 
 
 SIBLING = "- "
-"""Stands before each exception of a group."""
+"""Replaces the border before each exception of a group."""
 
 BOX = "\u256d "
-"""Begins the title of a box, as rich and typer draw them."""
+"""Replaces the border before the title of a box, as rich and typer draw them."""
 
 
 def joined(text: str, cause: str | None) -> str:
-    """What happened, with why where that is known."""
+    """Return the text with its cause, if that is known."""
     return f"{text} (caused by {cause})" if cause else text

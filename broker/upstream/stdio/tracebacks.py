@@ -1,4 +1,4 @@
-"""Exceptions and panics with their stacks: of Python, JavaScript, the JVM, .NET, Rust, Go and C++.
+"""Reads exceptions and panics with their stacks: of Python, JavaScript, the JVM, .NET, Rust, Go and C++.
 
 Sources: the traceback module of CPython and PEP 654, rich.traceback, `util.inspect` of Node.js, `panic` of
 Rust and Go, `Throwable.printStackTrace` of Java.
@@ -15,7 +15,7 @@ _HEADER = "Traceback (most recent call last)"
 
 
 def is_traceback(line: str) -> bool:
-    """Whether a traceback of Python begins here, perhaps behind what a logger writes."""
+    """Return whether a Python traceback begins here, perhaps behind the prefix of a logger."""
     return _HEADER in line
 
 
@@ -32,13 +32,13 @@ _IGNORED = re.compile(r"Exception ignored in|Task exception was never retrieved|
 
 
 def python(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """A traceback with what it is chained to, or the first exception within a group of them.
+    """Read a traceback with its chain, or the first exception in a group.
 
-    A sub-exception stands in the group, and its own chain before it.
+    A sub-exception stands in the group, with its own chain before it.
     """
     if not is_traceback(plain[at]):
         return None
-    found: list[tuple[str, str, str]] = []  # how it hangs together with the one before, name, text
+    found: list[tuple[str, str, str]] = []  # its link to the one before, name, text
     how, end = "", at
     while end < len(plain):
         raised = _raised(plain, end)
@@ -58,13 +58,13 @@ def python(plain: Sequence[str], at: int) -> ErrorReport | None:
 
 
 def _behind_siblings(plain: Sequence[str], end: int) -> int:
-    """Where a group ends: the exceptions beside its first one are not told."""
+    """Return the end of a group: only its first exception is reported."""
     for number, line in rest(plain, end):
         if line == SIBLING:
             end = number + 1
         elif end and plain[end - 1] == SIBLING and (other := python(plain, number)):
             return _behind_siblings(plain, other.end)
-        elif end and plain[end - 1] == SIBLING and _PYTHON.match(line):  # one that was never raised
+        elif end and plain[end - 1] == SIBLING and _PYTHON.match(line):  # an exception that was never raised
             end = number + 1
         elif line:
             break
@@ -72,7 +72,7 @@ def _behind_siblings(plain: Sequence[str], end: int) -> int:
 
 
 def _raised(plain: Sequence[str], at: int) -> tuple[str, str, int] | None:
-    """The exception below a traceback's frames: its name, its whole line, and where it ends."""
+    """Return the exception below a traceback's frames: its name, its line, and the index behind it."""
     boxed = bool(is_traceback(plain[at]) and plain[at].startswith(BOX))
     for number, line in rest(plain, at + 1):
         if is_traceback(line):
@@ -89,7 +89,7 @@ _CODE = re.compile(r"[\u2771>]? *\d+ |[^:]+:\d+ in |(?:\.\.\. )?\d+ frames|[\u25
 
 
 def _message(plain: Sequence[str], number: int, text: str | None) -> tuple[str, int]:
-    """An exception's line, with those below it where it only announces them."""
+    """Return the line of an exception, with the lines below it if it only announces them."""
     line, end = plain[number].strip(), number + 1
     more = 2 if _VALIDATION.search(line) else 1 if line.endswith(":") and text is not None else 0
     while more and end < len(plain):
@@ -103,7 +103,7 @@ _VALIDATION = re.compile(r"\d+ validation errors? for ")
 
 
 def _next_traceback(plain: Sequence[str], at: int, *, grouped: bool) -> tuple[int, str]:
-    """Where the next traceback begins that belongs to this one, and how; "" where there is none."""
+    """Return the index of the next traceback of the chain and its link; the link is "" at the end."""
     how = "within" if grouped else ""
     for number, line in rest(plain, at):
         word = next((word for begins, word in _CHAIN.items() if line.startswith(begins)), None)
@@ -111,7 +111,7 @@ def _next_traceback(plain: Sequence[str], at: int, *, grouped: bool) -> tuple[in
             how = word
         elif is_traceback(line):
             return (number, how) if how else (at, "")
-        elif grouped and plain[number - 1] == SIBLING and _PYTHON.match(line):  # one that was never raised
+        elif grouped and plain[number - 1] == SIBLING and _PYTHON.match(line):  # never raised
             return number - 1, how
         elif line and not line.startswith((" ", BOX)) and not grouped:
             return at, ""
@@ -119,7 +119,7 @@ def _next_traceback(plain: Sequence[str], at: int, *, grouped: bool) -> tuple[in
 
 
 def _chained(found: Sequence[tuple[str, str, str]]) -> str:
-    """The exception that was raised last, and the one that all began with; of a group what is in it."""
+    """Return the exception that was raised last, and the first one of its chain."""
     start = max((number for number, (how, *_) in enumerate(found) if how == "within"), default=0)
     chain = found[start:]
     raised = chain[-1]
@@ -137,7 +137,7 @@ _JS_CAUSE = re.compile(r"\s+\[cause\]: (?P<error>.+?)(?: \{)?$")
 
 
 def javascript(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """An error of Node.js, Deno or Bun with its stack, its properties and its cause."""
+    """Read an error of Node.js, Deno or Bun with its stack, its properties and its cause."""
     shown = _JS.match(plain[at])
     if shown is None:
         return None
@@ -158,7 +158,7 @@ _MESSAGE_LINES = 8
 
 
 def _first_frame(plain: Sequence[str], at: int) -> int | None:
-    """Where the stack begins, if a message of several lines stands before it."""
+    """Return the index of the stack, if a message of several lines stands before it."""
     for number, line in rest(plain, at + 1):
         if re.match(r"\s+at ", line):
             return number
@@ -168,7 +168,7 @@ def _first_frame(plain: Sequence[str], at: int) -> int | None:
 
 
 def _opened(line: str) -> str:
-    """A line that opens an object, without that."""
+    """Return the line without the bracket that opens an object."""
     return line.removesuffix("{").rstrip().removesuffix("]").rstrip() if line.endswith("{") else line
 
 
@@ -184,7 +184,7 @@ _JVM_CAUSE = re.compile(r"(?:Caused by: |\s*---> )(?P<error>.*)$")
 
 
 def jvm(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """An exception of Java or .NET, with the deepest of its causes."""
+    """Read an exception of Java or .NET with its deepest cause."""
     if not (_JVM.match(plain[at]) or _LAUNCHER.match(plain[at])):
         return None
     end, cause = at + 1, None
@@ -204,7 +204,7 @@ _RUST = re.compile(r"thread '[^']*'(?: \(\d+\))? panicked at (?P<where>.*)$")
 
 
 def panic(plain: Sequence[str], at: int) -> ErrorReport | None:
-    """A panic of Rust or Go, or an exception of C++ that nobody caught."""
+    """Read a panic of Rust or Go, or an uncaught exception of C++."""
     line = plain[at]
     if found := _RUST.match(line):
         below = plain[at + 1].strip() if at + 1 < len(plain) else ""
