@@ -141,9 +141,3 @@ class Effects(list[Effect]):
         """Want a line in the log."""
         if level >= self._least:
             self.append(Log(level, event, facts))
-
-    def take(self) -> list[Effect]:
-        """Everything so far, which is then no longer here."""
-        taken = list(self)
-        self.clear()
-        return taken

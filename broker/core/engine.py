@@ -142,4 +142,6 @@ class Engine:
         """End a step: close clients whose outbox overflows, and return all effects of the step."""
         if self.connections.overflowing:
             self.clients.close_overflowing(now)
-        return self.effects.take()
+        effects = self.effects[:]
+        self.effects.clear()
+        return effects

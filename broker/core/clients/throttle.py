@@ -7,8 +7,6 @@ whose next messages can wait, and `Rounds` tells the transport when there are no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from msgspec import Struct
 
 AT_ONCE = 256
@@ -77,32 +75,30 @@ class Refills:
     """
 
     def __init__(self) -> None:
-        self._turns: dict[bytes, int] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._turns)
+        self.turns: dict[bytes, int] = {}
+        """Connections that wait for credit, each with the number of messages after which it is given."""
 
     def wait(self, key: bytes, connections: int) -> None:
         """This connection has used up its credit."""
-        self._turns[key] = connections + 1
+        self.turns[key] = connections + 1
 
     def forget(self, key: bytes) -> None:
         """This connection is gone."""
-        self._turns.pop(key, None)
+        self.turns.pop(key, None)
 
     def turn(self) -> list[bytes]:
         """Another message has come in: who may be given credit."""
-        for key in self._turns:
-            self._turns[key] -= 1
-        return self._done([key for key, turns in self._turns.items() if turns <= 0])
+        for key in self.turns:
+            self.turns[key] -= 1
+        return self._done([key for key, turns in self.turns.items() if turns <= 0])
 
     def quiet(self) -> list[bytes]:
         """Nothing is left to be read: who may be given credit."""
-        return self._done(list(self._turns))
+        return self._done(list(self.turns))
 
     def _done(self, keys: list[bytes]) -> list[bytes]:
         for key in keys:
-            del self._turns[key]
+            del self.turns[key]
         return keys
 
 
@@ -114,40 +110,35 @@ class Rounds:
     """
 
     def __init__(self) -> None:
-        self._until: dict[bytes, float] = {}
+        self.until: dict[bytes, float] = {}
+        """Connections that are held, each with the time until when."""
         self._seen: set[bytes] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._until)
 
     def begin(self, now: float) -> bool:
         """Whether a round begins: somebody can wait still, and nobody has had a turn of it yet."""
-        for key in [key for key, until in self._until.items() if until <= now]:
+        for key in [key for key, until in self.until.items() if until <= now]:
             self.forget(key)
-        return bool(self._until) and not self._seen
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(tuple(self._until))
+        return bool(self.until) and not self._seen
 
     def hold(self, key: bytes, until: float) -> None:
         """What this connection says next can wait until then."""
-        self._until[key] = until
-        if len(self._until) > REMEMBERED:
-            self.forget(next(iter(self._until)))
+        self.until[key] = until
+        if len(self.until) > REMEMBERED:
+            self.forget(next(iter(self.until)))
 
     def forget(self, key: bytes) -> None:
         """This connection is gone."""
-        self._until.pop(key, None)
+        self.until.pop(key, None)
         self._seen.discard(key)
 
     def rest(self, key: bytes, now: float) -> float:
         """A message came from this connection: until when all that may be there can wait; 0 is not at all."""
-        if self._until.get(key, now) <= now:
+        if self.until.get(key, now) <= now:
             self._seen.clear()
             return 0.0
         if key not in self._seen:
             self._seen.add(key)
             return 0.0
-        soonest = min(self._until[seen] for seen in self._seen)
+        soonest = min(self.until[seen] for seen in self._seen)
         self._seen.clear()
         return soonest

@@ -71,7 +71,8 @@ class Replies:
         if link is None:
             self._counters.add("dropped.late.line")
             return
-        link.heard(now)
+        if not link.opened:
+            link.heard(now)
         if server.health is not None:
             server.health.heard(now)
         if len(line) <= LONG_BYTES:

@@ -40,6 +40,7 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
+        self.name = config.name
         self.config = config
         self.lifecycle = lifecycle
         self.queue = FairQueue(config.concurrency)
@@ -80,11 +81,6 @@ class Server:
         """Whether clients had subscribed to its resources before it was configured, and so missed things."""
         self.outdated = False
         """Whether its process, or its last one, is not what the config describes any more."""
-
-    @property
-    def name(self) -> str:
-        """What the config calls it."""
-        return self.config.name
 
     @property
     def shown_state(self) -> str:

@@ -35,6 +35,7 @@ RECEIVE_HWM = 8
 """Messages of one connection that libzmq takes in ahead of the broker. Of one that keeps to its credit, one
 is large; of another one all may be, until it is cut off."""
 
+_TOO_MANY_FRAMES = "a message has one frame or two, and this one has more"
 _ZERO_COPY_BYTES = 65_536
 # As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
@@ -126,19 +127,20 @@ class Endpoint:
         """Take what is there, up to the limits; until when what is left can wait (0 is not at all)."""
         end, rest = perf_counter() + TURN_S, 0.0
         self._quiet = False
-        if self._rounds and self._rounds.begin(trio.current_time()):
+        if self._rounds.until and self._rounds.begin(trio.current_time()):
             _has_input(self._router)  # takes in who has sent something: a round is one of all of them
         for taken in range(MESSAGES_A_TURN):
             # Most turns take one message. To look for a second costs a fifth of an empty `recv`.
             key = None if taken == 1 and not _has_input(self._router) else self._next_key()
             if key is None:
                 self._quiet = True
-                self._refill(self._refills.quiet())
+                if self._refills.turns:
+                    self._refill(self._refills.quiet())
                 break
             self._receive(key)
-            if self._refills:
+            if self._refills.turns:
                 self._refill(self._refills.turn())
-            if self._rounds:
+            if self._rounds.until:
                 rest = self._rounds.rest(key, trio.current_time())
             if rest or perf_counter() > end:
                 break
@@ -181,8 +183,13 @@ class Endpoint:
         peer = self._descriptors.peers.get(key)
         if peer is None:
             self._receive_first(key)
+            return
+        header = self._router.recv(_NOBLOCK)
+        body, has_more = self._read_body()
+        if has_more:
+            self._malformed(key, _TOO_MANY_FRAMES)
         else:
-            self._pass_on(key, peer, self._router.recv(_NOBLOCK), *self._read_body())
+            self._hub.step(self._clients.received, key, peer, header, body)
 
     def _receive_first(self, key: bytes) -> None:
         first = self._router.recv(_NOBLOCK, copy=False)
@@ -195,8 +202,10 @@ class Endpoint:
             self._malformed(key, "a client must speak version 3 of ZMTP, as libzmq does from 4.0 on")
         elif peer is None:
             self._hub.engine.counters.add("late.frame")  # its connection had broken before
+        elif has_more:
+            self._malformed(key, _TOO_MANY_FRAMES)
         else:
-            self._pass_on(key, peer, first.bytes, body, has_more)
+            self._hub.step(self._clients.received, key, peer, first.bytes, body)
 
     def _read_body(self) -> tuple[bytes | None, bool]:
         """Return the second frame, if there is one, and whether further frames came, which are dropped."""
@@ -207,12 +216,6 @@ class Endpoint:
             self._router.recv(_NOBLOCK)
             has_more = True
         return body, has_more
-
-    def _pass_on(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, has_more: bool) -> None:
-        if has_more:
-            self._malformed(key, "a message has one frame or two, and this one has more")
-        else:
-            self._hub.step(self._clients.received, key, peer, header, body)
 
     def _malformed(self, key: bytes, why: str) -> None:
         self._hub.run(self._clients.malformed, key, why)
@@ -317,7 +320,7 @@ class Endpoint:
 
     def _lose_hung_up(self) -> None:
         """Look who of those that wait has gone: libzmq tells of it only when all is read that they sent."""
-        sits = ((self._descriptors.descriptor_of(key), key) for key in self._rounds)
+        sits = ((self._descriptors.descriptor_of(key), key) for key in tuple(self._rounds.until))
         held = {fd: key for fd, key in sits if fd is not None}
         for fd in hung_up(held):
             self.cut(held[fd])

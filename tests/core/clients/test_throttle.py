@@ -68,12 +68,12 @@ def test_what_is_known_of_connections_is_bounded_and_forgotten() -> None:
         throttle.tried(number.to_bytes(5, "big"), 1.0)
         rounds.hold(number.to_bytes(5, "big"), 2.0)
     assert residue(throttle) == {"Throttle._lanes": REMEMBERED}
-    assert len(list(rounds)) == REMEMBERED
+    assert len(rounds.until) == REMEMBERED
     for number in range(2 * REMEMBERED):
         throttle.forget(number.to_bytes(5, "big"))
         rounds.forget(number.to_bytes(5, "big"))
     assert residue(throttle) == residue(rounds) == {}
-    assert not rounds
+    assert not rounds.until
 
 
 # -- who else has sent something ----------------------------------------------------------------------------
@@ -126,9 +126,9 @@ def test_who_has_waited_is_served_like_anyone() -> None:
     rounds.hold(b"b", 3.0)
     assert served(rounds, {"a": 5}, now=2.0) == ("aaaaa", 0.0)
     assert rounds.begin(2.0)
-    assert list(rounds) == [b"b"]
+    assert list(rounds.until) == [b"b"]
     assert not rounds.begin(3.0)
-    assert not rounds
+    assert not rounds.until
 
 
 # -- what leads to nothing ----------------------------------------------------------------------------------
