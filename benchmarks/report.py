@@ -26,6 +26,12 @@ Our own code in it, step by step, with client, broker and server in one thread (
 measures it alone):"""
 
 
+_ABOUT_FLOOD = """\
+Another client keeps 64 calls in flight. Such a flood takes the processors of everybody, so a client of the
+broker is compared with a client that has a server of its own, beside the same flood of yet another server.
+"""
+
+
 def report(results: Results) -> str:
     """The whole page."""
     return "\n\n".join(_parts(Summary(results))) + "\n"
@@ -70,6 +76,7 @@ def _parts(run: Summary) -> Iterator[str]:
     yield "![Open, call, drop](cycles.svg)"
     yield _cycles(run)
     yield "## Beside a flood"
+    yield _ABOUT_FLOOD.strip()
     yield _neighbour(run)
     yield "## What the broker takes"
     yield _footprint(run)
