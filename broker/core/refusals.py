@@ -12,13 +12,11 @@ from msgspec import Struct
 
 from broker.base.text import clip
 from broker.config.names import imported, shell, toml_key
-from broker.config.schema import ServerConfig
 from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
-from broker.core.servers.lifecycle import Lifecycle, State
 from client_shim.wire import VERSION, Code
 
-_SAID_CHARS = 400
+SAID_CHARS = 400
 """Characters of what a library says about data of others, which it may repeat: a header has little room."""
 
 _COMPARED = 64
@@ -75,21 +73,6 @@ def unknown_server(name: str, names: Iterable[str]) -> Refusal:
     )
 
 
-REMOVED = "it was removed from the config"
-"""Why a server ends that a reload has taken away."""
-
-
-def removed(server: str) -> Refusal:
-    """The server was taken out of the config while the call waited for it, or just before."""
-    return Refusal(
-        Code.UNKNOWN_SERVER,
-        f"server {server!r} was removed from the config; the call was not passed on",
-        "if that was a mistake, put its table back into broker.toml, then `mcp-broker reload`",
-        Blame.OPERATOR,
-        {"server": server},
-    )
-
-
 def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
     """The server's catalogue has no tool of that name."""
     known = sorted(names)
@@ -130,71 +113,13 @@ def refused_method(server: str, method: str, why: str) -> Refusal:
     return Refusal(Code.METHOD_REFUSED, message, why, Blame.CALLER, {"server": server, "method": method})
 
 
-def does_not_run(config: ServerConfig) -> Refusal:
-    """The server is configured and not run: it is switched off, or its table has a mistake."""
-    name = config.name
-    if not config.enabled:
-        code, message = Code.SERVER_DISABLED, f"server {name!r} is switched off in broker.toml"
-        hint = f"set enabled = true in [servers.{toml_key(name)}], then `mcp-broker reload`"
-    else:
-        faults = clip("; ".join(config.faults), _SAID_CHARS)
-        code, message = (
-            Code.SERVER_DOWN,
-            f"server {name!r} was left out, for its table has a mistake: {faults}",
-        )
-        hint = "correct it in broker.toml, then `mcp-broker reload`; `mcp-broker check` shows every mistake"
-    return Refusal(code, message, hint, Blame.OPERATOR, {"server": name})
-
-
-def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:
-    """The server was not ready in the time the call had: it is starting, or it is down."""
-    about: dict[str, Any] = {"server": server, "state": lifecycle.state.value}
-    if lifecycle.state in (State.STARTING, State.HANDSHAKE) and lifecycle.last_error is None:
-        return Refusal(
-            Code.SERVER_STARTING,
-            f"server {server!r} is still starting, for {now - lifecycle.since_s:.1f} s now",
-            "try again in a moment, or give the call more time; `mcp-broker status` shows when it is ready",
-            Blame.SERVER,
-            about,
-        )
-    reason = f": {clip(lifecycle.last_error, _SAID_CHARS)}" if lifecycle.last_error else ""
-    if lifecycle.given_up:
-        message = f"server {server!r} has ended, and its restart setting leaves it at that{reason}"
-        hint = f"`mcp-broker start {shell(server)}` starts it; `restart` in its table says when it restarts"
-        return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
-    if lifecycle.stopped:
-        message, hint = f"server {server!r} was stopped", f"`mcp-broker start {shell(server)}` starts it"
-        return Refusal(Code.SERVER_DOWN, message, hint, Blame.OPERATOR, about)
-    hint = "it is being started again"
-    if lifecycle.wake_at is not None and lifecycle.state in (State.BACKOFF, State.BROKEN):
-        hint, about["retry_after_s"] = _next_try(lifecycle, lifecycle.wake_at, now)
-    return Refusal(
-        Code.SERVER_DOWN,
-        f"server {server!r} is down{reason}",
-        f"{hint}; `mcp-broker status` shows its state, and the broker's log what it wrote",
-        Blame.SERVER,
-        about,
-    )
-
-
-def _next_try(lifecycle: Lifecycle, wake_at: float, now: float) -> tuple[str, float]:
-    """When a server that rests is tried again, in words, and in how many seconds another call makes sense."""
-    again_s = max(0.0, wake_at - now)
-    demand_at = lifecycle.demand_at()
-    hint = f"it is tried again in {again_s:.0f} s"
-    if demand_at is None or demand_at >= wake_at:
-        return hint, round(again_s, 3)
-    call_s = max(0.0, demand_at - now)
-    return f"{hint}, or by the first call in {call_s:.0f} s", round(call_s, 3)
-
-
 def died(call: Call, why: NoRetry) -> Refusal:
     """The server ended while it had the call, and the call is not sent again."""
     harmless = call.no_retry is None and why is not NoRetry.TWICE
     outcome = "it is safe to repeat" if harmless else _UNKNOWN
     return Refusal(
         Code.SERVER_DIED,
-        f"server {call.server!r} ended during {call.method}: {clip(call.death, _SAID_CHARS)}",
+        f"server {call.server!r} ended during {call.method}: {clip(call.death, SAID_CHARS)}",
         f"the call was not sent again, because {why.words}; {outcome}",
         Blame.SERVER,
         {"server": call.server, "method": call.method, "outcome": "unknown", "not_sent_again": why.value},
@@ -239,7 +164,7 @@ def _busy(message: str, hint: str, limit: str, value: int) -> Refusal:
 def not_listening(why: str) -> Refusal:
     """Params of `listen` that are not as the protocol has them."""
     hint = 'listen takes {"servers": null or a list of names, "resources": {server: a list of uris}}'
-    message = f"it cannot be listened to this: {clip(why, _SAID_CHARS)}"
+    message = f"it cannot be listened to this: {clip(why, SAID_CHARS)}"
     return Refusal(Code.INVALID_BODY, message, hint, Blame.CALLER)
 
 
@@ -275,7 +200,7 @@ def too_large(size: int, limit: int) -> Refusal:
 def invalid_body(code: Code, message: str) -> Refusal:
     """Params that cannot be written to a server."""
     hint = "correct the params; nothing was sent to the server"
-    return Refusal(code, clip(message, _SAID_CHARS), hint, Blame.CALLER)
+    return Refusal(code, clip(message, SAID_CHARS), hint, Blame.CALLER)
 
 
 def invalid_params(method: str) -> Refusal:
@@ -338,7 +263,7 @@ def protocol(code: Code, message: str) -> Refusal:
     """A message that is not as docs/protocol.md has it."""
     hint = "compare the client with docs/protocol.md, or upgrade the older of client and broker"
     about = {"versions": [VERSION]} if code is Code.WIRE_VERSION else {}
-    return Refusal(code, clip(message, _SAID_CHARS), hint, Blame.CALLER, about)
+    return Refusal(code, clip(message, SAID_CHARS), hint, Blame.CALLER, about)
 
 
 def broken(what: str) -> Refusal:

@@ -15,6 +15,7 @@ from broker.config.names import normal
 from broker.core import refusals
 from broker.core.effects import Manage
 from broker.core.refusals import Blame, Refusal
+from broker.core.servers.availability import never
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import Server
 from broker.management import summary
@@ -48,8 +49,8 @@ def _server(context: Context, params: Params) -> Server:
     if name not in names:
         raise Refused(refusals.unknown_server(name, names))
     server = engine.servers[name]
-    if not server.config.runs:  # though its process may not have ended yet
-        raise Refused(refusals.does_not_run(server.config))
+    if (refusal := never(server)) is not None:  # though its process may not have ended yet
+        raise Refused(refusal)
     return server
 
 

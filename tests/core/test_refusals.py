@@ -15,6 +15,7 @@ from broker.core.calls.dispatch import fault
 from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
 from broker.core.refusals import Blame, Refusal
+from broker.core.servers import availability
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Ending, Event, Lifecycle, State
 from client_shim import wire
@@ -75,27 +76,29 @@ ALL: dict[str, tuple[Refusal, Code, Blame]] = {
         Blame.CALLER,
     ),
     "disabled": (
-        refusals.does_not_run(ServerConfig(name="time", command="x", enabled=False)),
+        availability.does_not_run(ServerConfig(name="time", command="x", enabled=False)),
         Code.SERVER_DISABLED,
         Blame.OPERATOR,
     ),
     "misconfigured": (
-        refusals.does_not_run(ServerConfig(name="time", command="", faults=("servers.time.command: none",))),
+        availability.does_not_run(
+            ServerConfig(name="time", command="", faults=("servers.time.command: none",))
+        ),
         Code.SERVER_DOWN,
         Blame.OPERATOR,
     ),
     "starting": (
-        refusals.not_ready("time", lifecycle(Event.START), 1.0),
+        availability.not_ready("time", lifecycle(Event.START), 1.0),
         Code.SERVER_STARTING,
         Blame.SERVER,
     ),
-    "down": (refusals.not_ready("time", lifecycle(*CRASHED), 1.0), Code.SERVER_DOWN, Blame.SERVER),
+    "down": (availability.not_ready("time", lifecycle(*CRASHED), 1.0), Code.SERVER_DOWN, Blame.SERVER),
     "down, and it said a lot": (
-        refusals.not_ready("time", lifecycle(*CRASHED, reason=NASTY), 1.0),
+        availability.not_ready("time", lifecycle(*CRASHED, reason=NASTY), 1.0),
         Code.SERVER_DOWN,
         Blame.SERVER,
     ),
-    "stopped": (refusals.not_ready("time", lifecycle(), 1.0), Code.SERVER_DOWN, Blame.OPERATOR),
+    "stopped": (availability.not_ready("time", lifecycle(), 1.0), Code.SERVER_DOWN, Blame.OPERATOR),
     "died": (refusals.died(call(death=NASTY), NoRetry.TOOL), Code.SERVER_DIED, Blame.SERVER),
     "deadline": (refusals.deadline(call(), 1), Code.DEADLINE, Blame.SERVER),
     "deadline in line": (refusals.deadline(call(sent=False), 32), Code.DEADLINE, Blame.SERVER),
@@ -176,7 +179,7 @@ def test_a_near_miss_is_named(refusal: Refusal, hint: str) -> None:
 
 def test_a_server_that_is_down_says_why_and_until_when() -> None:
     """Law 10: the cause is in the message, and a program can read when to come back."""
-    down = refusals.not_ready("time", lifecycle(*CRASHED), 1.0)
+    down = availability.not_ready("time", lifecycle(*CRASHED), 1.0)
     assert "it exited with status 1" in down.message
     assert down.about == {"server": "time", "state": "backoff", "retry_after_s": 3.0}
     assert "again in 3 s" in down.hint
@@ -186,7 +189,7 @@ def test_a_server_that_starts_anew_after_a_crash_is_down() -> None:
     """Law 10: "still starting" would hide that it failed before."""
     again = lifecycle(*CRASHED, Event.TIMEOUT)
     assert again.state is State.STARTING
-    refusal = refusals.not_ready("time", again, 1.0)
+    refusal = availability.not_ready("time", again, 1.0)
     assert refusal.code is Code.SERVER_DOWN
     assert "retry_after_s" not in refusal.about
 

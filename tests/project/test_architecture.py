@@ -95,7 +95,7 @@ CORE_ROOMS = {
     "broker.core.calls": "clients servers mcp effects refusals",
     "broker.core.servers": "clients calls mcp effects refusals",
     "broker.core.effects": "clients",
-    "broker.core.refusals": "calls servers",
+    "broker.core.refusals": "calls",
     "broker.core.mcp": "",
 }
 """The same within the core. Clients, calls and servers share a floor with what the core returns and what it

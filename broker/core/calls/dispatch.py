@@ -15,7 +15,6 @@ from broker.config.schema import LimitsConfig
 from broker.core import refusals
 from broker.core.calls import retry
 from broker.core.calls.queue import ChannelKey
-from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call, CallTable
 from broker.core.clients.connections import Body, Connection, Connections, Slot
 from broker.core.effects import Demand, Effects, Level, Write
@@ -23,8 +22,9 @@ from broker.core.mcp import jsonrpc
 from broker.core.mcp.jsonrpc import Params, Reply
 from broker.core.mcp.meta import LOG_LEVEL, client_meta
 from broker.core.refusals import Blame, Refusal
+from broker.core.servers import availability
+from broker.core.servers.availability import When
 from broker.core.servers.catalogue import LISTS
-from broker.core.servers.lifecycle import State
 from broker.core.servers.server import Server
 from client_shim import wire
 from client_shim.wire import Code
@@ -68,15 +68,14 @@ class Dispatch:
         """Open a call, or say why not. `list_by`: it is for a list that is being read, until then."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
-        opened = server.opened
-        tried = not opened and server.may_be_tried(now)
-        if not opened and not tried and server.comes_too_late(now + timeout_s):
-            return refusals.not_ready(server.name, server.lifecycle, now)
+        available = availability.when(server, now + timeout_s, now)
+        if available is When.TOO_LATE:
+            return availability.not_ready(server.name, server.lifecycle, now)
         channel_key = (connection.key, request.channel)
         full = self._full(channel_key, params)
         if full is not None:
             return full
-        if tried:
+        if available is When.ON_DEMAND:
             self._effects.append(Demand(server.name))
         token = request.meta.get("progressToken") if request.meta else None
         call = Call(
@@ -102,7 +101,7 @@ class Dispatch:
         self.table.add(call)
         if list_by is not None:
             server.pending_lists.join(call, list_by)
-        elif opened and server.queue.enter():
+        elif available is When.NOW and server.queue.enter():
             self._serve(server, call, now)
         else:
             server.queue.join(call)
@@ -306,10 +305,7 @@ class Dispatch:
         if call in server.pending_lists:  # it gets what there is
             self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
             return
-        if call.sent or (server.lifecycle.state is State.READY and not call.begun):
-            refusal = refusals.deadline(call, server.queue.running + server.queue.reserved)
-        else:
-            refusal = self.not_served(call, server, now)
+        refusal = availability.not_in_time(call, server, now)
         if call.sent and server.health is not None:
             server.health.missed()
         self.cancel_upstream(call, "its time was up", now)
@@ -323,12 +319,6 @@ class Dispatch:
             if call.sent and call.sent_at <= before and call.deadline > now
         ]
         return max(deadlines, default=None)
-
-    def not_served(self, call: Call, server: Server, now: float) -> Refusal:
-        """Why a call that waits for its server is not served."""
-        if not call.begun:
-            return refusals.not_ready(server.name, server.lifecycle, now)
-        return refusals.died(call, NoRetry.STOPPED if server.lifecycle.stopped else NoRetry.LATE)
 
 
 def _outcome(ending: wire.Message | None) -> str:

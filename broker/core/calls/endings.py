@@ -17,6 +17,7 @@ from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
 from broker.core.effects import Effects, Level
 from broker.core.refusals import Refusal
+from broker.core.servers import availability
 from broker.core.servers.server import Server
 
 
@@ -152,8 +153,8 @@ class Endings:
 
         def job() -> Job:
             for call in self._still_open(calls):
-                if not call.orphaned and server.comes_too_late(call.deadline):
-                    self._dispatch.fail(call, self._dispatch.not_served(call, server, now), now)
+                if not call.orphaned and availability.is_too_late(server.lifecycle, call.deadline):
+                    self._dispatch.fail(call, availability.not_served(call, server, now), now)
                     yield
 
         self._backlog.begin(("rests", server.name), job())

@@ -24,6 +24,7 @@ from broker.core.mcp.jsonrpc import BodyError, Params
 from broker.core.mcp.methods import NO_TASKS, Era, Route, rule_for
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.refusals import Refusal
+from broker.core.servers.availability import never
 from broker.core.servers.registry import Registry
 from broker.core.servers.server import Server
 from client_shim import wire
@@ -292,10 +293,8 @@ class Clients:
         server = self._table.get(request.service) or self._table.get(names.normal(request.service))
         if server is None:
             return refusals.unknown_server(request.service, self._registry.names)
-        if server.withdrawn:
-            return refusals.removed(server.name)
-        if not server.config.runs:
-            return refusals.does_not_run(server.config)
+        if (refusal := never(server)) is not None:
+            return refusal
         era = server.era
         rule = rule_for(request.method, era, server.config.allow_methods)
         if rule is None:

@@ -11,12 +11,12 @@ from broker.base.backlog import Backlog
 from broker.base.rate_limit import soonest
 from broker.base.tolerances import Oddity, Tolerated
 from broker.config.schema import ServerConfig
-from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.endings import Endings
 from broker.core.clients.notifications import Notifications
 from broker.core.effects import Effects, EndProcess, Level
 from broker.core.mcp.methods import Era
+from broker.core.servers import availability
 from broker.core.servers.health import Health, Verdict
 from broker.core.servers.lifecycle import Lifecycle
 from broker.core.servers.replies import Replies
@@ -86,21 +86,21 @@ class Registry:
         server = self._table[name]
         if server.outdated and server.link is None:
             server.forget()
-        if not server.config.runs:
-            self._endings.refuse_waiting(server, refusals.does_not_run(server.config), now)
+        if (refusal := availability.never(server)) is not None:
+            self._endings.refuse_waiting(server, refusal, now)
         self._dispatch.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:
         """It is no longer configured: what waits for it ends now, what it has may go on."""
         server = self._table[name]
         server.withdrawn = True
-        self._endings.refuse_waiting(server, refusals.removed(name), now)
+        self._endings.refuse_waiting(server, availability.removed(name), now)
 
     def remove(self, name: str, now: float) -> None:
         """Its process is gone, and so is all that was known of it."""
         server = self._table[name]
         self._endings.server_died(server, _why(server, "it was stopped"), now)
-        self._endings.refuse_waiting(server, refusals.removed(name), now)
+        self._endings.refuse_waiting(server, availability.removed(name), now)
         self._backlog.finish(name)
         del self._table[name]
         if server.known is not None:
@@ -108,7 +108,7 @@ class Registry:
                 self._notifications.list_changed(name, notification)
         if server.withdrawn:
             self._notifications.removed(
-                name, f"{refusals.REMOVED}; it is heard again when a reload brings it back"
+                name, f"{availability.REMOVED}; it is heard again when a reload brings it back"
             )
 
     # -- what happens to it -----------------------------------------------------------------------
@@ -229,4 +229,4 @@ class Registry:
 
 
 def _why(server: Server, reason: str) -> str:
-    return refusals.REMOVED if server.withdrawn else reason
+    return availability.REMOVED if server.withdrawn else reason

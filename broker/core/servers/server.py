@@ -24,8 +24,6 @@ RECENT = 64
 DISABLED, MISCONFIGURED = "disabled", "misconfigured"
 """What is shown as the state of a server that the broker does not run."""
 
-_RESTING = frozenset({State.STOPPED, State.BROKEN})
-
 
 def in_words(faults: Sequence[str]) -> str | None:
     """The mistakes in a server's table in one line, and what follows once they are corrected."""
@@ -206,15 +204,3 @@ class Server:
     def known(self) -> Catalogue | None:
         """The last catalogue, though it may be too old to be answered from."""
         return self.catalogue or self.former
-
-    def comes_too_late(self, deadline: float) -> bool:
-        """Whether it will certainly not be ready by then."""
-        lifecycle = self.lifecycle
-        if lifecycle.state is State.BACKOFF:
-            return lifecycle.wake_at is not None and lifecycle.wake_at > deadline
-        return lifecycle.stopping or lifecycle.state in _RESTING
-
-    def may_be_tried(self, now: float) -> bool:
-        """Whether it is broken, and a call may have it tried before it is its time."""
-        demand_at = self.lifecycle.demand_at()
-        return demand_at is not None and demand_at <= now
