@@ -31,7 +31,7 @@ from broker.upstream.starts import lifecycle_of
 from broker.upstream.stdio.pipe import Pipe
 from client_shim.protocol import payload
 from client_shim.protocol.events import Ended
-from client_shim.protocol.state import ClientState, Phase
+from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.transport.dealer import Dealer
 from docs.blocks.markdown import table
 
@@ -153,7 +153,7 @@ class Stage:
         nursery.start_soon(self.hub.tick)
         self.hub.run(self.engine.registry.spawned, _SERVER)
         self.dealer.flush()
-        while not (self.engine.servers[_SERVER].opened and self.state.phase is Phase.OPEN):
+        while not (self.engine.servers[_SERVER].opened and self.state.phase is ConnectionPhase.OPEN):
             self.dealer.receive()
             await trio.sleep(0.01)
 

@@ -16,7 +16,7 @@ from client_shim.errors import BrokerError, ClientClosed, Unavailable
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.backoff import HASTE_S, NEVER, ReconnectBackoff
 from client_shim.protocol.events import Ended, Event, Lost, Progressed, Questioned, Welcomed
-from client_shim.protocol.state import ClientState, Phase
+from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.transport.dealer import FAREWELL_MS, Dealer
 from client_shim.transport.endpoint import default_endpoint, probe
 from client_shim.version import __version__
@@ -84,7 +84,7 @@ class BlockingClient:
     def _reach(self, expires: float) -> Dealer:
         """Return the open socket; connect to the next broker, and wait for it, if the last one was lost."""
         while True:
-            if self._dealer is not None and self._dealer.state.phase is Phase.OPEN:
+            if self._dealer is not None and self._dealer.state.phase is ConnectionPhase.OPEN:
                 return self._dealer
             try:
                 self._greet(expires)
@@ -102,12 +102,12 @@ class BlockingClient:
         state = ClientState(self._who, now, hello_timeout_s=hello_s)
         self._dealer = dealer = Dealer(self.endpoint, state)
         dealer.flush()
-        while state.phase is Phase.GREETING:
+        while state.phase is ConnectionPhase.GREETING:
             for event in self._wait(dealer):
                 if isinstance(event, Lost):
                     self._leave()
                     raise event.error
-        if state.phase is not Phase.OPEN:
+        if state.phase is not ConnectionPhase.OPEN:
             raise reasons.draining()
 
     def _may_wait(self, error: Unavailable, expires: float) -> bool:
@@ -208,7 +208,7 @@ class BlockingClient:
                 self._backoff.welcomed(monotonic())
             elif isinstance(event, Lost):
                 self._backoff.failed(monotonic(), announced=event.announced)
-        if dealer.state.phase is Phase.DRAINING:  # one call at a time: nothing else is under way
+        if dealer.state.phase is ConnectionPhase.DRAINING:  # one call at a time: nothing else is under way
             self._backoff.failed(monotonic(), announced=True)
         return events
 

@@ -63,8 +63,8 @@ class PendingCall:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None:
-            _wake(self._waiter)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def follow(self, on_progress: OnRaw | None, on_log: OnRaw | None) -> bytes:
         """Report progress and log messages until the call ends; return its result, or raise its error.
@@ -98,14 +98,14 @@ class PendingCall:
             log.warn(f"{self.subject}: the {kind} callback failed: {error}", error)
 
 
-def progress_reader(on_progress: OnProgress | None) -> OnRaw | None:
+def progress_reader(on_progress: OnProgress) -> OnRaw:
     """Return a callback that decodes the params of a progress notification for `on_progress`."""
-    return None if on_progress is None else _reader(payload.progress, on_progress)
+    return _reader(payload.progress, on_progress)
 
 
-def log_reader(on_log: OnLog | None) -> OnRaw | None:
+def log_reader(on_log: OnLog) -> OnRaw:
     """Return a callback that decodes the params of a log message for `on_log`."""
-    return None if on_log is None else _reader(payload.log_message, on_log)
+    return _reader(payload.log_message, on_log)
 
 
 def _reader(decode: Callable[[bytes], tuple[Any, ...] | None], callback: Callable[..., object]) -> OnRaw:

@@ -25,7 +25,7 @@ NOT_SUBSCRIBED = "$broker/not_subscribed"
 """The broker's notification about a resource whose changes the server does not announce."""
 
 
-class Listener(Protocol):
+class Receiver(Protocol):
     """Receives what the connection delivers to a channel, in the event loop, one call at a time."""
 
     def notified(self, server: str, method: str, params: bytes) -> None:
@@ -80,7 +80,7 @@ class Channel:
 
     __slots__ = ("changing", "listen_set", "listened", "listener", "number")
 
-    def __init__(self, number: int, listener: Callable[[], Listener | None], listen_set: ListenSet) -> None:
+    def __init__(self, number: int, listener: Callable[[], Receiver | None], listen_set: ListenSet) -> None:
         self.number = number
         self.listener = listener
         self.listen_set = listen_set

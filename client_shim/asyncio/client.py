@@ -41,6 +41,8 @@ D = TypeVar("D", bound=Data)
 
 _META = "io.modelcontextprotocol/"
 
+_EXTENDS = WANTS_PROGRESS | PROGRESS_EXTENDS
+
 
 class BrokerClient:
     """A client of the broker's servers::
@@ -167,11 +169,12 @@ class BrokerClient:
             server,
             method,
             {**(params or {}), **given} if given else params,
-            timeout_s=self._timeout_s(timeout),
-            flags=_flags(on_progress is not None, progress_extends),
+            timeout_s=self.timeout if timeout is None else timeout,
+            flags=_EXTENDS if progress_extends else WANTS_PROGRESS if on_progress else 0,
             meta=self._meta(server, meta, on_log is not None),
         )
-        result = await self._membership.call(request, progress_reader(on_progress), log_reader(on_log))
+        on_progress_params = on_progress and progress_reader(on_progress)
+        result = await self._membership.call(request, on_progress_params, on_log and log_reader(on_log))
         return payload.decode(request.subject, result)
 
     async def request_raw(
@@ -202,7 +205,7 @@ class BrokerClient:
             method,
             params,
             timeout_s=self._timeout_s(timeout),
-            flags=_flags(on_progress is not None, progress_extends),
+            flags=_EXTENDS if progress_extends else WANTS_PROGRESS if on_progress else 0,
             meta=self._meta(server, meta, on_log is not None),
         )
         return await self._membership.call(request, on_progress, on_log)
@@ -344,7 +347,3 @@ class BrokerClient:
         return wrap(
             kind, await self.request(server, method, params, **options), payload.subject(server, method)
         )
-
-
-def _flags(wants_progress: bool, progress_extends: bool) -> int:
-    return WANTS_PROGRESS * (wants_progress or progress_extends) | PROGRESS_EXTENDS * progress_extends

@@ -19,13 +19,13 @@ import zmq
 
 from client_shim import log
 from client_shim.asyncio.call import LOG, PROGRESS, PendingCall, WaitingCalls
-from client_shim.asyncio.channel import Channel, ListenCall, Listener, ListenSet
+from client_shim.asyncio.channel import Channel, ListenCall, ListenSet, Receiver
 from client_shim.asyncio.loop_dealer import LoopDealer
 from client_shim.errors import CallError, Unavailable
 from client_shim.protocol import events, reasons
 from client_shim.protocol.backoff import NEVER, ReconnectBackoff
 from client_shim.protocol.payload import PreparedRequest
-from client_shim.protocol.state import GRACE_S, ClientState, Phase
+from client_shim.protocol.state import GRACE_S, ClientState, ConnectionPhase
 from client_shim.transport.dealer import FAREWELL_MS
 from client_shim.transport.endpoint import probe
 
@@ -82,7 +82,7 @@ class BrokerConnection:
     @property
     def is_open(self) -> bool:
         """Whether calls can be sent now."""
-        return self._dealer is not None and self._dealer.state.phase is Phase.OPEN
+        return self._dealer is not None and self._dealer.state.phase is ConnectionPhase.OPEN
 
     @property
     def is_ours(self) -> bool:
@@ -91,7 +91,7 @@ class BrokerConnection:
 
     # --- channels ------------------------------------------------------------------------------------
 
-    def open_channel(self, listener: Callable[[], Listener | None], listen_set: ListenSet) -> Channel:
+    def open_channel(self, listener: Callable[[], Receiver | None], listen_set: ListenSet) -> Channel:
         """Return a new channel, which listens before it does anything else."""
         self._last_channel += 1
         channel = Channel(self._last_channel, listener, listen_set)
@@ -220,7 +220,7 @@ class BrokerConnection:
 
     def why_not(self) -> Unavailable:
         """Return why no call can be sent now."""
-        if self._dealer is not None and self._dealer.state.phase is Phase.DRAINING:
+        if self._dealer is not None and self._dealer.state.phase is ConnectionPhase.DRAINING:
             return reasons.draining()
         try:
             probe(self.endpoint)

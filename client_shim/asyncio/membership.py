@@ -116,7 +116,7 @@ class Membership:
         A call that the broker has not begun before it ended is made again at the next broker.
         """
         now = asyncio.get_running_loop().time
-        expires = _expires(request.timeout_s)
+        expires = NEVER if request.timeout_s is None else now() + request.timeout_s
         while True:
             connection, channel = await self._join(expires, request)
             if expires < NEVER:
@@ -208,7 +208,7 @@ class Membership:
         loop, joined = asyncio.get_running_loop(), self._joined
         if joined is not None and joined.connection.is_ours:
             if joined.connection.loop is loop:
-                if self._is_in_place(joined.connection):
+                if joined.connection.backoff.was_reached or self._is_in_place(joined.connection):
                     return joined
                 self._leave("the broker may be elsewhere")
             elif not joined.connection.loop.is_closed():
@@ -228,9 +228,7 @@ class Membership:
 
     def _is_in_place(self, connection: BrokerConnection) -> bool:
         """Return whether the endpoint is still right: the default depends on which sockets exist."""
-        if connection.backoff.was_reached or self._endpoint is not None:
-            return True
-        return connection.endpoint == default_endpoint()
+        return self._endpoint is not None or connection.endpoint == default_endpoint()
 
     def _leave(self, reason: str) -> None:
         joined, self._joined = self._joined, None

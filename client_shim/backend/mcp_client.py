@@ -89,7 +89,7 @@ class MCPClient:
                 f"a server registry needs a method get_server(name), and {server_registery!r:.100} has none"
             )
         self.server_registery = server_registery
-        self.active_sessions: dict[str, Session] = {}
+        self.active_sessions: dict[str, ServerSession] = {}
         self.exit_stack = AsyncExitStack()
         self._list_tools_cache: dict[str, list[Tool]] = {}
         self._send_text = send_text
@@ -176,7 +176,7 @@ class MCPClient:
     def _use(self, server: str) -> None:
         if server not in self.active_sessions:
             self._tell("INFO", f"uses server {server!r} of the broker")
-            self.active_sessions[server] = Session(self, server)
+            self.active_sessions[server] = ServerSession(self, server)
 
     async def _ping(self, server: str) -> None:
         timeout_s = _timeout_s(server, self._entry(server))
@@ -213,7 +213,7 @@ class MCPClient:
         log.tell(level, f"MCPClient{page}: {' '.join(text.split()):.500}")
 
 
-class Session:
+class ServerSession:
     """A server that a client has used. All clients share it, so it cannot be closed here."""
 
     def __init__(self, client: MCPClient, server: str) -> None:

@@ -72,7 +72,8 @@ def prepare(
         InvalidRequest: a value is not JSON, the timeout is not positive, or `_meta` is given twice.
     """
     name = subject(server, method, params)
-    _check_timeout(name, timeout_s)
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise _bad_timeout(name, timeout_s)
     body, meta = _encode(name, params, meta)
     return PreparedRequest(name, server, method, body, timeout_s, flags, meta)
 
@@ -92,18 +93,19 @@ def prepare_raw(
         InvalidRequest: the params are not bytes, the timeout is not positive, or `meta` is not JSON.
     """
     name = subject(server, method)
-    _check_timeout(name, timeout_s)
+    if timeout_s is not None and not 0 < timeout_s < math.inf:
+        raise _bad_timeout(name, timeout_s)
     if body is not None and not isinstance(body, bytes):
         raise InvalidRequest(f"{name}: raw params must be bytes, and this is {shown(body)}")
-    return PreparedRequest(name, server, method, body, timeout_s, flags, _plain_meta(name, meta))
+    meta = None if meta is None else _plain_meta(name, meta)
+    return PreparedRequest(name, server, method, body, timeout_s, flags, meta)
 
 
-def _check_timeout(subject: str, timeout_s: float | None) -> None:
-    if timeout_s is not None and not 0 < timeout_s < math.inf:
-        raise InvalidRequest(
-            f"{subject}: the timeout {timeout_s!r} is not valid",
-            hint="give a positive number of seconds, or None for the broker's own",
-        )
+def _bad_timeout(subject: str, timeout_s: float) -> InvalidRequest:
+    return InvalidRequest(
+        f"{subject}: the timeout {timeout_s!r} is not valid",
+        hint="give a positive number of seconds, or None for the broker's own",
+    )
 
 
 def subject(server: str, method: str, params: Mapping[str, Any] | None = None) -> str:
@@ -127,13 +129,11 @@ def _encode(
             raise InvalidRequest(f"{subject}: `_meta` is given twice, in the params and beside them")
         meta = params.pop("_meta")
     body = None if params is None else _dumps(subject, params, "params")
-    return body, _plain_meta(subject, meta)
+    return body, None if meta is None else _plain_meta(subject, meta)
 
 
-def _plain_meta(subject: str, meta: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _plain_meta(subject: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of `meta` that holds plain JSON data only."""
-    if meta is None:
-        return None
     plain: dict[str, Any] = json.loads(_dumps(subject, _object(subject, meta, "_meta"), "_meta"))
     return plain
 

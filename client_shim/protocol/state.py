@@ -38,7 +38,7 @@ GRACE_S = 2.0
 PROGRESS, MESSAGE = "notifications/progress", "notifications/message"
 
 
-class Phase(Enum):
+class ConnectionPhase(Enum):
     """The phases of a connection. While it is draining, the broker takes no new requests."""
 
     GREETING = "greeting"
@@ -47,7 +47,7 @@ class Phase(Enum):
     ENDED = "ended"
 
 
-_UP = (Phase.OPEN, Phase.DRAINING)
+_UP = (ConnectionPhase.OPEN, ConnectionPhase.DRAINING)
 
 
 class _Call(NamedTuple):
@@ -72,7 +72,7 @@ class ClientState:
     """
 
     def __init__(self, client: dict[str, Any], now: float, *, hello_timeout_s: float = 5.0) -> None:
-        self.phase = Phase.GREETING
+        self.phase = ConnectionPhase.GREETING
         self.instance = ""
         self.broker_version = ""
         self.max_message_bytes: int | None = None
@@ -117,7 +117,7 @@ class ClientState:
             InvalidRequest: msgpack cannot carry its `meta`.
             Busy: the outbox is full.
         """
-        if self.phase is not Phase.OPEN:
+        if self.phase is not ConnectionPhase.OPEN:
             raise RuntimeError(f"a request needs an open connection, and this one is {self.phase.value}")
         reasons.check_size(request.subject, request.body, self.max_message_bytes)
         id = self._last_id + 1
@@ -147,7 +147,7 @@ class ClientState:
     def close(self, reason: str) -> list[Event]:
         """End the connection on purpose. The outbox may still be sent; its last message is a goodbye."""
         ends = self._close(0, list(self._calls), reason)
-        self.phase = Phase.ENDED
+        self.phase = ConnectionPhase.ENDED
         return ends
 
     def _close(self, channel: int, ids: list[int], reason: str) -> list[Event]:
@@ -165,7 +165,7 @@ class ClientState:
 
     def next_deadline(self) -> float | None:
         """Return the time of the next call to `expire`, or `None` if nothing has a deadline."""
-        if self.phase is Phase.GREETING:
+        if self.phase is ConnectionPhase.GREETING:
             return self._hello_expires
         return min((call.expires for call in self._calls.values() if call.expires is not None), default=None)
 
@@ -174,7 +174,7 @@ class ClientState:
 
         Read the messages that have arrived before that: in a busy process they may have waited in the socket.
         """
-        if self.phase is Phase.GREETING:
+        if self.phase is ConnectionPhase.GREETING:
             return self._lose(reasons.silent(self._hello_timeout_s)) if now >= self._hello_expires else []
         overdue = [i for i, call in self._calls.items() if call.expires is not None and now >= call.expires]
         return [ended for id in overdue if (ended := self._expire(id, now)) is not None]
@@ -195,9 +195,9 @@ class ClientState:
         self, error: errors.Unavailable, last_id: int | None = None, *, announced: bool = False
     ) -> list[Event]:
         """End the connection and its calls. The broker has begun no call above `last_id` or in the outbox."""
-        if self.phase is Phase.ENDED:
+        if self.phase is ConnectionPhase.ENDED:
             return []
-        announced, self.phase = announced or self.phase is Phase.DRAINING, Phase.ENDED
+        announced, self.phase = announced or self.phase is ConnectionPhase.DRAINING, ConnectionPhase.ENDED
         unsent = self._outbox.take_back(set(self._calls))
         self._outbox.clear()
         last_id = self._last_id if last_id is None else last_id
@@ -213,7 +213,7 @@ class ClientState:
 
     def receive(self, frames: Sequence[bytes]) -> list[Event]:
         """Handle one message of the broker."""
-        if self.phase is Phase.ENDED:
+        if self.phase is ConnectionPhase.ENDED:
             return []
         header, *bodies = frames
         body = bodies[0] if bodies else None
@@ -263,9 +263,9 @@ class ClientState:
         return [self._drop(why if known else "stray", about)]
 
     def _on_welcome(self, message: wire.Welcome, _: bytes | None) -> list[Event]:
-        if self.phase is not Phase.GREETING:
+        if self.phase is not ConnectionPhase.GREETING:
             return [self._drop("stray", "a second welcome")]
-        self.phase = Phase.OPEN
+        self.phase = ConnectionPhase.OPEN
         self.instance, self.broker_version = message.instance, message.broker_version
         limits = {name: value for name, value in message.limits.items() if type(value) is int and value > 0}
         self.max_message_bytes = limits.get("max_message_bytes")
@@ -290,8 +290,8 @@ class ClientState:
             return self._lose(reasons.parted("it no longer knows this client"), last_id)
         if message.id == 0:
             return self._on_complaint(message)
-        if message.code == wire.Code.SHUTTING_DOWN and self.phase is Phase.OPEN:
-            self.phase = Phase.DRAINING
+        if message.code == wire.Code.SHUTTING_DOWN and self.phase is ConnectionPhase.OPEN:
+            self.phase = ConnectionPhase.DRAINING
         if self._find(message.channel, message.id) is None:
             why = "cancelled" if message.code == wire.Code.CANCELLED else "late"
             return self._not_under_way(message, why)
@@ -303,7 +303,7 @@ class ClientState:
     def _on_complaint(self, fault: wire.Fault) -> list[Event]:
         if fault.code == wire.Code.WIRE_VERSION:
             return self._lose(reasons.wrong_version(fault.data.get("versions")))
-        if self.phase is Phase.GREETING:
+        if self.phase is ConnectionPhase.GREETING:
             announced = fault.code == wire.Code.SHUTTING_DOWN
             return self._lose(reasons.refused(fault), announced=announced)
         return [

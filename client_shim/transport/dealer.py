@@ -21,7 +21,7 @@ import zmq
 from client_shim import log
 from client_shim.errors import InvalidEndpoint
 from client_shim.protocol.events import Event
-from client_shim.protocol.state import ClientState, Phase
+from client_shim.protocol.state import ClientState, ConnectionPhase
 
 AT_MOST = 64
 """Messages read in one turn. To read until the socket is empty would starve a loop under a flood."""
@@ -151,7 +151,7 @@ class Dealer:
 
     def has_work(self) -> bool:
         """Return whether `receive` has something to do now."""
-        if self.state.phase is Phase.ENDED:
+        if self.state.phase is ConnectionPhase.ENDED:
             return False
         if self._quiet and _events(self._socket) & _POLLIN:  # it came since
             return True
@@ -162,7 +162,7 @@ class Dealer:
 
         The monitor need not be asked: nothing is sent on it, so its descriptor signals every event.
         """
-        if self._quiet or self.state.phase is Phase.ENDED:
+        if self._quiet or self.state.phase is ConnectionPhase.ENDED:
             return False
         ready = _events(self._socket)
         waiting = ready & _POLLOUT and self.state.next_message() is not None

@@ -23,7 +23,7 @@ from client_shim.asyncio.channel import Channel, ListenCall, ListenSet
 from client_shim.asyncio.connection import BrokerConnection
 from client_shim.backend.content import content_items
 from client_shim.protocol.events import Ended
-from client_shim.protocol.state import ClientState, Phase
+from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.text import printable, shown
 from client_shim.transport.dealer import Dealer
 from tests.client_shim.talk import ECHO, LIMITS, WHO, hear, opened
@@ -226,7 +226,7 @@ def test_a_fault_of_the_shim_itself_ends_its_calls(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(ClientState, "receive", broken)
     events = dealer._take([b""])
     assert [event.id for event in events if isinstance(event, Ended)] == [id]
-    assert state.phase is Phase.ENDED
+    assert state.phase is ConnectionPhase.ENDED
 
 
 @given(BODIES)

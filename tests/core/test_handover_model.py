@@ -18,7 +18,7 @@ from client_shim.errors import BrokerError, BrokerLost, ShuttingDown
 from client_shim.protocol import payload
 from client_shim.protocol.events import Ended, Event
 from client_shim.protocol.reasons import is_for_the_next
-from client_shim.protocol.state import ClientState, Phase
+from client_shim.protocol.state import ClientState, ConnectionPhase
 from tests.client_shim.talk import WHO
 from tests.core.fake_server import Json
 from tests.core.world import Client, World
@@ -57,7 +57,7 @@ class Handovers(RuleBasedStateMachine):
         self.transport_takes(1)
         self.broker_reads(1)
         self.client_reads(1)
-        assert self.state.phase is Phase.OPEN
+        assert self.state.phase is ConnectionPhase.OPEN
 
     # -- the client -------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ class Handovers(RuleBasedStateMachine):
                 self.waiting[secret] = self.channels[secret]
             else:
                 self.ends[secret] = event.outcome
-        if self.state.phase is Phase.OPEN:
+        if self.state.phase is ConnectionPhase.OPEN:
             for secret in list(self.waiting):
                 self.send(secret)
 

@@ -15,7 +15,7 @@ from client_shim.errors import BrokerError, Busy, TooLarge
 from client_shim.protocol import payload
 from client_shim.protocol.events import Ended, Event, Logged, Progressed, Questioned
 from client_shim.protocol.payload import PreparedRequest
-from client_shim.protocol.state import GRACE_S, ClientState, Phase
+from client_shim.protocol.state import GRACE_S, ClientState, ConnectionPhase
 from client_shim.results import CallResult
 from tests.client_shim.talk import LIMITS, WHO
 from tests.fuzz.odd import Odd
@@ -51,7 +51,7 @@ class ShimGame:
         steps = (self._call, self._hear, self._hear, self._hear, self._turn_away, self._send, self._pass_time)
         for _ in range(STEPS):
             self.rng.choice(steps)()
-            if self._state.phase is Phase.ENDED:
+            if self._state.phase is ConnectionPhase.ENDED:
                 break
         for _ in range(2):  # progress may have started a call's time anew, once
             self._now += TIMEOUT_S + 2 * GRACE_S
@@ -60,7 +60,7 @@ class ShimGame:
         assert self._state.in_flight == 0
 
     def _call(self) -> None:
-        if self._state.phase is not Phase.OPEN:
+        if self._state.phase is not ConnectionPhase.OPEN:
             return
         flags = self.rng.randrange(4)
         ask = PreparedRequest(

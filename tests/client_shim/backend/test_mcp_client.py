@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from client_shim import MCPClient
-from client_shim.backend.mcp_client import Session
+from client_shim.backend.mcp_client import ServerSession
 from tests.client_shim.backend.kit import having, run, text_of
 
 pytestmark = pytest.mark.usefixtures("endpoint")
@@ -132,7 +132,7 @@ def test_a_session_tells_whether_its_server_is_ready() -> None:
         await client.list_tools("rogue")
         rogue = client.active_sessions["rogue"]
         await rogue.ping()
-        client.active_sessions["off"] = Session(client, "off")
+        client.active_sessions["off"] = ServerSession(client, "off")
         with pytest.raises(RuntimeError, match=r"'off' is disabled at the broker.*mcp-broker status"):
             await client.active_sessions["off"].ping()
         for each in list(client.active_sessions.values()):

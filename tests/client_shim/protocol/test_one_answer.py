@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from client_shim import wire
 from client_shim.protocol.events import Ended, Event, Progressed
 from client_shim.protocol.reasons import is_for_the_next
-from client_shim.protocol.state import Phase
+from client_shim.protocol.state import ConnectionPhase
 from tests.client_shim.talk import ECHO, flush, hear, opened
 
 KINDS = ["result", "error", "fault", "progress", "cancelled", "drains"]
@@ -39,7 +39,7 @@ class OneAnswer(RuleBasedStateMachine):
         return set(ended)
 
     @rule(channel=st.integers(1, 3), timeout_s=st.none() | st.integers(1, 9), send=st.booleans())
-    @precondition(lambda self: self.state.phase is Phase.OPEN)
+    @precondition(lambda self: self.state.phase is ConnectionPhase.OPEN)
     def call(self, channel: int, timeout_s: float | None, send: bool) -> None:
         id = self.state.request(channel, ECHO._replace(timeout_s=timeout_s), self.now)
         assert id not in self.known
@@ -56,7 +56,7 @@ class OneAnswer(RuleBasedStateMachine):
     def broker_speaks(self, data: Any, kind: str) -> None:
         id = data.draw(st.sampled_from([*self.known, 999]))
         channel = data.draw(st.sampled_from([self.known.get(id, 1), 1, 2, 3]))
-        fits = self.waiting.get(id) == channel and self.state.phase is not Phase.ENDED
+        fits = self.waiting.get(id) == channel and self.state.phase is not ConnectionPhase.ENDED
         say: dict[str, tuple[wire.Message, bytes | None]] = {
             "result": (wire.Result(channel, id), b"{}"),
             "error": (wire.Error(channel, id), b'{"code":1,"message":"m"}'),
@@ -67,7 +67,7 @@ class OneAnswer(RuleBasedStateMachine):
         }
         ended = self.absorb(hear(self.state, *say[kind]))
         assert ended == ({id} if fits and kind != "progress" else set())
-        assert not (kind == "drains" and self.state.phase is Phase.OPEN)
+        assert not (kind == "drains" and self.state.phase is ConnectionPhase.OPEN)
 
     @rule(data=st.data())
     def caller_cancels(self, data: Any) -> None:

@@ -13,7 +13,7 @@ from client_shim.protocol import outbox
 from client_shim.protocol.events import Dropped, Ended, Event, Logged, Lost, Notified, Progressed, Questioned
 from client_shim.protocol.payload import prepare
 from client_shim.protocol.reasons import is_for_the_next
-from client_shim.protocol.state import GRACE_S, Phase
+from client_shim.protocol.state import GRACE_S, ConnectionPhase
 from tests.client_shim.talk import ECHO, LIMITS, WINDOW, flush, greeting, hear, opened
 
 
@@ -265,7 +265,7 @@ def test_a_broker_that_drains_ends_what_it_has_and_takes_no_more() -> None:
     (ended,) = hear(state, wire.Fault(1, refused, "shutting-down", "it ends", {}))
     assert isinstance(ended, Ended)
     assert is_for_the_next(ended.outcome)
-    assert state.phase is Phase.DRAINING
+    assert state.phase is ConnectionPhase.DRAINING
     with pytest.raises(RuntimeError, match="draining"):
         state.request(1, ECHO, 0.0)
     state.cancel(cancelled)
@@ -306,7 +306,7 @@ def test_a_goodbye_ends_the_connection_for_the_reason_it_gives() -> None:
     state = opened()
     state.request(1, ECHO, 0.0)
     assert "evicted" in str(how_lost(hear(state, wire.Goodbye(0, 0, "evicted"))))
-    assert state.phase is Phase.ENDED
+    assert state.phase is ConnectionPhase.ENDED
 
 
 def test_a_broker_that_forgot_this_client_is_lost() -> None:
@@ -380,7 +380,7 @@ def test_no_frame_is_too_strange(frames: list[bytes]) -> None:
     state.request(1, ECHO, 0.0)
     bystander = state.request(2, ECHO, 0.0)
     ended = [event.id for event in state.receive(frames) if isinstance(event, Ended)]
-    assert bystander not in ended or state.phase is Phase.ENDED
+    assert bystander not in ended or state.phase is ConnectionPhase.ENDED
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from client_shim.protocol.state import ClientState, Phase
+from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.transport.dealer import Dealer
 from tests.client_shim.peer import PATIENCE_S, Peer
 
@@ -33,7 +33,7 @@ def test_what_came_after_all_had_been_read_is_work(endpoint: str) -> None:
             peer.welcome(hello.who)
             assert waited_for(dealer.has_work)
             dealer.receive()
-            assert dealer.state.phase is Phase.OPEN
+            assert dealer.state.phase is ConnectionPhase.OPEN
         finally:
             dealer.close()
 
@@ -45,7 +45,7 @@ def test_the_first_that_the_monitor_has_to_tell_wakes_who_waits(endpoint: str) -
         _, monitor = dealer.filenos
         assert select.select([monitor], [], [], PATIENCE_S)[0], "nothing is told of it that nobody listens"
         dealer.receive()
-        assert dealer.state.phase is Phase.ENDED
+        assert dealer.state.phase is ConnectionPhase.ENDED
     finally:
         dealer.close()
 
