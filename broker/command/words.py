@@ -192,7 +192,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "interrupted": ("interrupted", "已中断"),
     "no_output": ("cannot write the output: {problem}", "无法写出结果：{problem}"),
-    "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
+    "no_broker": ("no broker answers; waiting for one", "没有 broker 应答，正在等待"),
     "config_of_others": (
         "{path} is in this folder, but another user can write it; if it is yours: --config {path}",
         "当前目录中的 {path} 可被其他用户修改；如确认可用，请以 --config {path} 指定",

@@ -96,7 +96,7 @@ _UNITS = {
     "rounds": {"zh": "轮"},
     "restarts": {"zh": "次重启"},
     "reloads": {"zh": "次重新加载"},
-    "kills": {"zh": "次强制结束"},
+    "kills": {"zh": "次杀死"},
     "seconds": {"zh": "秒"},
     "calls": {"zh": "个调用"},
     "requests": {"zh": "个请求，10 轮", "en": "requests, 10 rounds"},

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tomli
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +87,31 @@ def written(file: Path) -> str:
 
 FILES = [file for file in files() if file != ITSELF]
 
+CHINESE = [*ROOT.glob("*.zh-CN.md"), *ROOT.glob("docs/*.zh-CN.md"), *ROOT.glob("broker/command/**/*.py")]
+CHINESE += [ROOT / "docs/texts.toml", ROOT / "broker/command/codes.toml"]
+"""The files with words in Chinese"""
+
+TERMS = tomli.loads((ROOT / "docs/glossary.toml").read_text(encoding="utf-8"))["terms"]
+
+UNFIT = {word: term["zh"] for term in TERMS for word in term.get("not", [])}
+"""a word that Chinese text does not have → the word that it has for that thing"""
+
+
+def has(line: str, word: str) -> bool:
+    """Return whether a line has a word; an English one counts between Chinese, not in an English sentence."""
+    if not word.isascii():
+        return word in line
+    return bool(re.search(rf"(?<![A-Za-z0-9.,_-])(?<![A-Za-z0-9.,] ){word}(?! [A-Za-z(])(?![A-Za-z_])", line))
+
+
+def chinese_in(text: str) -> Iterator[tuple[int, str]]:
+    """Return the number and the prose of each line with Chinese, without code and links."""
+    blank = lambda fence: "\n" * fence[0].count("\n")  # noqa: E731
+    prose = re.sub(r"^```.*?^```", blank, text, flags=re.DOTALL | re.MULTILINE)
+    for number, line in enumerate(prose.splitlines(), 1):
+        if re.search(r"[\u4e00-\u9fff]", line):
+            yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
+
 
 def test_everything_is_read() -> None:
     """A name in the list that no file has would guard nothing."""
@@ -99,6 +125,33 @@ def test_no_banned_phrase_is_written(file: Path) -> None:
     found = [
         f"{file.relative_to(ROOT)}:{line}: {phrase!r}: {BANNED[phrase]}"
         for line, phrase in found_in(written(file))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("停止 socket 之后", True),
+        ("套接字，socket。", True),
+        ("# the socket again", False),
+        ("mcp-broker.socket 单元", False),
+    ],
+)
+def test_an_english_word_in_chinese_is_seen(line: str, found: bool) -> None:
+    """English on the same line, or a name, is no Chinese."""
+    assert has(line, "socket") is found
+
+
+@pytest.mark.parametrize("file", CHINESE, ids=lambda file: str(file.relative_to(ROOT)))
+def test_chinese_text_has_one_word_for_one_thing(file: Path) -> None:
+    """The words of docs/glossary.toml, and none of those that it rules out."""
+    lines = chinese_in(file.read_text(encoding="utf-8"))
+    found = [
+        f"{file.relative_to(ROOT)}:{number}: {word}: {UNFIT[word]}"
+        for number, line in lines
+        for word in UNFIT
+        if has(line, word)
     ]
     assert not found, "\n".join(found)
 
