@@ -265,7 +265,7 @@ def test_everything_that_the_architecture_names_exists(page: Path) -> None:
     names = {name for path in sources for name in names_in(path)}
     names |= {part for module in modules for part in module.split("/")}
     text = re.sub(
-        r"<!-- generated:(?:files|laws|rooms).*?<!-- /generated -->", "", read(page), flags=re.DOTALL
+        r"<!-- generated:(?:files|laws|rooms|terms).*?<!-- /generated -->", "", read(page), flags=re.DOTALL
     )
     for named in set(re.findall(r"`([\w./]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))):
         path = named.removesuffix(".py").rstrip("/")
