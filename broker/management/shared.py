@@ -10,12 +10,6 @@ import trio
 T = TypeVar("T")
 
 
-class _Turn(Generic[T]):
-    def __init__(self) -> None:
-        self.over = trio.Event()
-        self.result: T | None = None
-
-
 class Shared(Generic[T]):
     """Runs some work when a caller wants its result, one run at a time.
 
@@ -29,22 +23,15 @@ class Shared(Generic[T]):
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
         self._lock = trio.Lock()
-        self._next: _Turn[T] | None = None
+        self._begun = 0
+        self._last: tuple[int, T] | None = None
+        """The number of the last run that succeeded, and its result."""
 
     async def get(self) -> T:
         """Return the result of a run that began after this call."""
-        turn = self._next
-        if turn is not None:
-            await turn.over.wait()
-            # If that run failed, its caller got the error, and this one tries again.
-            return await self.get() if turn.result is None else turn.result
-        turn = self._next = _Turn()
-        try:
-            async with self._lock:
-                self._next = None
-                turn.result = result = await self._work()
-            return result
-        finally:
-            if self._next is turn:
-                self._next = None
-            turn.over.set()
+        wanted = self._begun + 1
+        async with self._lock:
+            if self._last is None or self._last[0] < wanted:
+                self._begun = run = self._begun + 1
+                self._last = run, await self._work()
+            return self._last[1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import dropwhile, takewhile
 
 _ALONE = frozenset({"npx", "pnpx", "bunx", "uvx", "pipx", "dnx"})
 _WITH: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -29,41 +30,8 @@ _WRAPPERS = frozenset(
     {"env", "exec", "nice", "ionice", "nohup", "time", "timeout", "stdbuf", "setsid", "corepack"}
 )
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash", "ksh", "busybox"})
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-_DEEPEST = 4
-
-
-def runner_of(command: str, args: Sequence[str], depth: int = 0) -> str | None:
-    """Return the runner in a command line, such as `"npx"` or `"docker run"`; `None` if it downloads nothing.
-
-    It may stand behind `env`, `nice` and other wrappers, or be the last simple command of `sh -c "…"`.
-    """
-    program = re.split(r"[/\\]", command)[-1].removesuffix(".cmd").removesuffix(".exe")
-    if program in _ALONE:
-        return program
-    if program in _WITH:
-        words = _words(args)
-        found = next((one for one in _WITH[program] if tuple(words[: len(one)]) == one), None)
-        return f"{program} {' '.join(found)}" if found else None
-    if depth >= _DEEPEST:
-        return None
-    if program in _SHELLS:
-        return _in_script(args, depth)
-    if program in _WRAPPERS:
-        return _behind(args, depth)
-    return None
-
-
-def _words(args: Sequence[str]) -> list[str]:
-    """Return the words before `--`, without options and their values."""
-    words = []
-    for number, arg in enumerate(args):
-        if arg == "--":
-            break
-        if not arg.startswith("-") and not (number and args[number - 1] in _VALUED):
-            words.append(arg)
-    return words
-
+_SKIPPED = re.compile(r"-.*|[A-Za-z_]\w*=.*|[\d.]+[smhd]?", re.DOTALL)
+"""Options, assignments and numbers, which may stand between a wrapper and its command."""
 
 _VALUED = frozenset(
     (
@@ -74,22 +42,44 @@ _VALUED = frozenset(
 )
 """Options before the subcommand that have a value."""
 
+_DEEPEST = 4
 
-def _behind(args: Sequence[str], depth: int) -> str | None:
-    """Return the runner behind a wrapper, at the first word that is no option, number or assignment."""
-    for number, arg in enumerate(args):
-        if not arg.startswith("-") and not _ASSIGNMENT.match(arg) and not re.fullmatch(r"[\d.]+[smhd]?", arg):
-            return runner_of(arg, args[number + 1 :], depth + 1)
+
+def runner_of(command: str, args: Sequence[str]) -> str | None:
+    """Return the runner in a command line, such as `"npx"` or `"docker run"`; `None` if it downloads nothing.
+
+    It may stand behind `env`, `nice` and other wrappers, or be the last simple command of `sh -c "…"`.
+    """
+    words: Sequence[str] = [command, *args]
+    for _ in range(_DEEPEST):
+        program = re.split(r"[/\\]", words[0])[-1].removesuffix(".cmd").removesuffix(".exe")
+        if program in _ALONE:
+            return program
+        if program in _WITH:
+            rest = _without_options(words[1:])
+            found = next((sub for sub in _WITH[program] if tuple(rest[: len(sub)]) == sub), None)
+            return f"{program} {' '.join(found)}" if found else None
+        if program not in _SHELLS | _WRAPPERS:
+            return None
+        inner = _last_command(words[1:]) if program in _SHELLS else words[1:]
+        words = [*dropwhile(_SKIPPED.fullmatch, inner)]
+        if not words:
+            return None
     return None
 
 
-def _in_script(args: Sequence[str], depth: int) -> str | None:
-    script = next((args[n + 1] for n, arg in enumerate(args[:-1]) if re.fullmatch(r"-\w*c", arg)), None)
-    if script is None:
-        return None
-    last = [part for part in re.split(r"&&|\|\||[;\n]", script) if part.strip()][-1:]
+def _without_options(args: Sequence[str]) -> list[str]:
+    """Return the words before `--`, without options and their values."""
+    before = [*takewhile(lambda arg: arg != "--", args)]
+    pairs = zip(["", *before], before, strict=False)
+    return [arg for option, arg in pairs if not arg.startswith("-") and option not in _VALUED]
+
+
+def _last_command(args: Sequence[str]) -> list[str]:
+    """Return the words of the last simple command in the script of `sh -c`."""
+    script = next((args[n + 1] for n, arg in enumerate(args[:-1]) if re.fullmatch(r"-\w*c", arg)), "")
+    parts = [part for part in re.split(r"&&|\|\||[;\n]", script) if part.strip()]
     try:
-        words = shlex.split(last[0]) if last else []
+        return shlex.split(parts[-1]) if parts else []
     except ValueError:  # the split above cut a quoted string
-        return None
-    return _behind(words, depth)
+        return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import trio
 
@@ -14,31 +15,28 @@ from broker.processes.runners import runner_of
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
     """Return a lifecycle for this config."""
-    return Lifecycle(
-        restart=config.restart,
-        start_s=config.timeout_start_sec,
-        backoff=_backoff_of(config),
-        runner=runner_of(config.command, config.args),
-    )
+    return Lifecycle(**_policy(config))
 
 
 def retune(lifecycle: Lifecycle, config: ServerConfig) -> None:
     """Have a lifecycle follow a changed config."""
-    lifecycle.retune(
-        restart=config.restart,
-        start_s=config.timeout_start_sec,
-        backoff=_backoff_of(config),
-        runner=runner_of(config.command, config.args),
-    )
+    lifecycle.retune(**_policy(config))
 
 
-def _backoff_of(config: ServerConfig) -> Backoff:
-    return Backoff(
+def _policy(config: ServerConfig) -> dict[str, Any]:
+    backoff = Backoff(
         first_delay_s=config.restart_sec,
         burst=config.start_limit_burst,
         interval_s=config.start_limit_interval_sec,
         rng=random.random,
     )
+    runner = runner_of(config.command, config.args)
+    return {
+        "restart": config.restart,
+        "start_s": config.timeout_start_sec,
+        "backoff": backoff,
+        "runner": runner,
+    }
 
 
 class Slot:
