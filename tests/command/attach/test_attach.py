@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +367,41 @@ def test_a_running_broker_takes_the_servers_first(home: Home, monkeypatch: pytes
         home.detach()
         assert home.run("remove", "new").exit_code == 0
         assert [row["name"] for row in broker.status()["servers"]] == ["there"]
+
+
+def test_an_attached_entry_speaks_mcp(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a host starts instead of the server answers as the server does, with the server's tools."""
+    command = Path(sys.executable).with_name(COMMAND)
+    if not command.exists():
+        pytest.skip("this Python has the broker without its command")
+    monkeypatch.setattr("sys.argv", [str(command)])
+    with running({"there": rogue()}) as broker:
+        monkeypatch.setenv("MCP_BROKER_ENDPOINT", broker.endpoint)
+        table = rogue()
+        path = home.write(".cursor/mcp.json", cursor(it={key: table[key] for key in ("command", "args")}))
+        home.attach("cursor", "--endpoint", broker.endpoint)
+        broker.wait_state("it", "ready")
+        entry = json.loads(path.read_text())["mcpServers"]["it"]
+        with subprocess.Popen(
+            [entry["command"], *entry["args"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as host:
+            assert host.stdin is not None
+            assert host.stdout is not None
+            about = {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "clientInfo": {"name": "h", "version": "1"},
+            }
+            for message in (
+                {"id": 1, "method": "initialize", "params": about},
+                {"method": "notifications/initialized"},
+                {"id": 2, "method": "tools/list"},
+            ):
+                host.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+            host.stdin.flush()
+            answers = {
+                answer["id"]: answer for answer in map(json.loads, (host.stdout.readline() for _ in "12"))
+            }
+            host.stdin.close()
+            assert host.wait(timeout=10) == 0
+        assert "echo" in {tool["name"] for tool in answers[2]["result"]["tools"]}
