@@ -104,7 +104,7 @@ def test_ctrl_c_of_the_doctor_is_in_the_language_of_the_reader(broker: RunningBr
 @pytest.mark.parametrize(
     ("args", "told", "status"),
     [
-        (("call", "noe", "echo"), "没有配置这个名字的服务器", 1),
+        (("call", "noe", "echo"), "没有配置这个名称的服务器", 1),
         (("call", "one", "ecko"), "用 `mcp-broker tools SERVER` 查看其工具与参数。", 1),
         (("call", "one", "jsonrpc_error"), "这是服务器自己返回的错误", 1),
         (("call", "one", "sleep", '{"seconds": 9}', "--timeout", "0.1"), "调用超时", 1),

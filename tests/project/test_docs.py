@@ -144,7 +144,8 @@ def test_the_texts_are_those_of_the_code() -> None:
 
 def test_the_blame_is_that_of_the_code() -> None:
     """docs/messages.md says whose fault a code is: the same that the broker says in its faults."""
-    said = set(blames(ROOT / "broker/core/refusals.py")) | set(blames(ROOT / "broker/management/commands.py"))
+    files = ("core/refusals.py", "core/servers/availability.py", "management/commands.py")
+    said = {pair for file in files for pair in blames(ROOT / "broker" / file)}
     assert len(said) > 10
     codes = {code for code, _ in said}
     assert {(code, blame) for code in codes for blame in TEXTS["codes"][code]["blame"]} == said
