@@ -1,1 +1,1 @@
-"""What the broker costs, measured beside what else there is. `make bench` runs it: docs/performance.md."""
+"""Measures what the broker costs beside its alternatives. `make bench` runs it: docs/performance.md."""

@@ -33,7 +33,7 @@ PLANS = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
 @click.option("--again", is_flag=True, help="Measure nothing: write the report of the last run anew.")
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, help="Where raw results go.")
 def main(plan: str | None, again: bool, out: Path) -> None:
-    """Measure the broker beside what else there is."""
+    """Measure the broker beside its alternatives."""
     name = plan or "full"
     raw = out / f"{name}.json"
     if again:
@@ -53,7 +53,7 @@ def main(plan: str | None, again: bool, out: Path) -> None:
 
 
 def measure(name: str) -> Results:
-    """Everything, in a folder that is gone afterwards."""
+    """Return everything that was measured, in a temporary folder."""
     plan = PLANS[name]
     began = time.monotonic()
     results = Results(

@@ -1,4 +1,4 @@
-"""Calls on one server, by every way to it, in turns: a machine that drifts hurts all alike."""
+"""Measures calls on one server, by every way to it, in turns: a drift of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ IN_FLIGHT = (8, 64)
 ECHO: dict[str, Any] = {"text": "Hakata, 12:34"}
 
 _PEER_SHARE = 5
-"""A gateway is measured with a fifth of the calls: it takes longer for them than all others together."""
+"""A gateway makes a fifth of the calls, because it takes longer for them than all other ways together."""
 
 
 async def measure(server: str, broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
-    """Everything about calls on this server."""
+    """Return everything measured about calls on this server."""
     async with _ways(server, broker, plan, folder, results) as ways:
         seen = results.servers[server] = OnServer()
         for way in ways:
@@ -85,7 +85,7 @@ async def _rates(way: Way, count: int, seen: OnServer) -> None:
 
 
 async def _burst(way: Way, in_flight: int, count: int) -> float:
-    """How long so many calls take, with `in_flight` of them at every moment."""
+    """Return the seconds that this many calls take, `in_flight` at a time."""
     left = iter(range(count))
 
     async def work(caller: Caller) -> None:
@@ -110,7 +110,7 @@ async def _bodies(way: Way, counts: dict[int, int], seen: OnServer) -> None:
 
 
 async def _cpu(shim: Way, pid: int, plan: Plan, results: Results) -> None:
-    """CPU seconds of the broker for 1,000 calls."""
+    """Return the CPU seconds of the broker for 1,000 calls."""
     for _ in range(plan.rounds):
         for label, in_flight in (("one at a time", 1), ("64 in flight", 64)):
             before = cpu_s(pid)

@@ -1,4 +1,4 @@
-"""The figures of a run that the documentation shows: `figures.json`, which docs/generate.py reads."""
+"""Writes the figures of a run that the documentation shows: `figures.json`, which docs/generate.py reads."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PARTS = {
     "loops": "asyncio in the client and trio in the broker instead",
     "ours": "the shim and the broker: all that the table of steps has, and what is colder for it",
 }
-"""What one call at a time is made of, from one way to the next."""
+"""The parts of one call, from one way to the next."""
 
 
 def figures(run: Summary) -> bytes:
-    """As JSON, for people to compare too."""
+    """Write the figures as JSON, which people can compare too."""
     targets = [
         {
             "what": target.text,

@@ -1,4 +1,4 @@
-"""What the broker takes: memory for its connections and channels, time to start."""
+"""Measures the memory of connections and channels, and the time to start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from client_shim.transport.endpoint import probe
 
 
 def measure_connections(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
-    """Connections that have made a call each, and stay."""
+    """Return the memory with connections that have made one call each and stay open."""
     for count in plan.connections:
         with ExitStack() as stack:
             holder = stack.enter_context(
@@ -38,7 +38,7 @@ def measure_connections(broker: Broker, plan: Plan, folder: Path, results: Resul
 
 
 async def measure_channels(broker: Broker, plan: Plan, results: Results) -> None:
-    """Client objects of one connection that have made a call each, and stay."""
+    """Return the memory with client objects of one connection that have made one call each and stay."""
     memory = results.memory
     async with BrokerClient("backend", broker.endpoint) as first:
         await first.list_tools("time")
@@ -50,7 +50,7 @@ async def measure_channels(broker: Broker, plan: Plan, results: Results) -> None
 
 
 def measure_start_up(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
-    """In turns: the imports alone; until a client would be served; and the command, against a broker."""
+    """Measure in turns: the imports, the time until a client is served, and the command."""
     for _ in range(plan.starts):
         results.start_up.imports.append(
             _took("-c", "import broker.command.cli, broker.daemon, broker.service.logging")
@@ -66,7 +66,7 @@ def _took(*arguments: str) -> float:
 
 
 def _serving_after(folder: Path) -> float:
-    """Seconds from the start of a broker's process until something listens."""
+    """Return the seconds from the start of a broker's process until it listens."""
     endpoint = f"ipc://{folder}/start.sock"
     config = folder / "start.toml"
     config.write_text(f'[servers.bare]\ncommand = "{sys.executable}"\nargs = ["{HERE}/servers/bare.py"]\n')

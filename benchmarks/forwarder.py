@@ -18,7 +18,7 @@ _READ_BYTES = 1 << 20
 
 
 class Forwarder:
-    """Both ends, and the two ways across. One caller at a time."""
+    """Both ends and both directions, for one caller at a time."""
 
     def __init__(self, endpoint: str, command: list[str]) -> None:
         self.router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
@@ -32,13 +32,13 @@ class Forwarder:
         self._line: list[bytes] = []
 
     def there(self) -> None:
-        """Pass on what clients have sent."""
+        """Pass on what clients sent."""
         while self.has_input():
             self._caller, line = self.router.recv_multipart()
             os.write(self.stdin, line)
 
     def back(self) -> bool:
-        """Pass on what the server has written, line by line; false at its end."""
+        """Pass on the lines that the server wrote; return false at its end."""
         chunk = os.read(self.stdout, _READ_BYTES)
         self._line.append(chunk)
         if chunk.endswith(b"\n"):
@@ -48,12 +48,12 @@ class Forwarder:
         return bool(chunk)
 
     def has_input(self) -> bool:
-        """What the edge-triggered descriptor does not say."""
+        """Check for messages that the edge-triggered descriptor does not signal."""
         return bool(int(self.router.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def run_poll(forwarder: Forwarder) -> None:
-    """The plain loop."""
+    """Run the plain loop."""
     poll = select.poll()
     poll.register(forwarder.fd, select.POLLIN)
     poll.register(forwarder.stdout, select.POLLIN)
@@ -66,7 +66,7 @@ def run_poll(forwarder: Forwarder) -> None:
 
 
 async def run_trio(forwarder: Forwarder) -> None:
-    """The same on the event loop that the broker runs on."""
+    """Run on the event loop of the broker."""
     import trio
 
     async def there() -> None:

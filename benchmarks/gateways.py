@@ -26,7 +26,7 @@ _ANSWER_S = 30.0
 
 
 class Peer(NamedTuple):
-    """A gateway: where its version is read, its program, how it is started, and how it is spoken to."""
+    """A gateway: the file of its version, its program, its start, and its transport."""
 
     name: str
     package: str
@@ -37,7 +37,7 @@ class Peer(NamedTuple):
 
 
 def _config(server: Command, folder: Path) -> Path:
-    """An `mcpServers` file with this server in it."""
+    """Write an `mcpServers` file with this server."""
     config = folder / "peer.json"
     config.write_text(json.dumps({"mcpServers": {"s": {"command": server[0], "args": server[1:]}}}))
     return config
@@ -83,7 +83,7 @@ PEERS = (
 
 
 async def open_all(stack: AsyncExitStack, server: str, folder: Path, results: Results) -> list[Way]:
-    """Every peer that comes up; the others are noted in the results."""
+    """Return every gateway that starts; the results name the others."""
     ways = []
     for peer in PEERS:
         mine = AsyncExitStack()
@@ -114,7 +114,7 @@ async def _open(stack: AsyncExitStack, peer: Peer, server: Command, folder: Path
 
 
 def _environ(folder: Path) -> dict[str, str]:
-    """A home of their own. In it mcp-hub finds a catalogue of servers that is fresh, and so fetches none."""
+    """Return the environment of a gateway. Its home has a fresh catalogue, so mcp-hub fetches none."""
     cache = folder / "home" / "mcp-hub" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     catalogue = {"registry": {"servers": [{"id": "none"}]}, "lastFetchedAt": int(time.time() * 1000)}
@@ -124,7 +124,7 @@ def _environ(folder: Path) -> dict[str, str]:
 
 
 async def _session(stack: AsyncExitStack, url: str, *, sse: bool) -> Sdk:
-    """A session of the SDK with the gateway, and what that calls the two tools."""
+    """Open a session of the SDK with the gateway; return it with the gateway's names of the two tools."""
     from mcp import Client
     from mcp.client.sse import sse_client
 
@@ -137,7 +137,7 @@ async def _session(stack: AsyncExitStack, url: str, *, sse: bool) -> Sdk:
 
 
 async def _names(client: Any) -> dict[str, str]:
-    """What the gateway calls the two tools. Some take connections before they know any."""
+    """Return the gateway's names of the two tools. Some gateways connect before they know any."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _START_S
     while True:

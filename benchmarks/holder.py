@@ -23,7 +23,7 @@ _LEASE = (
 
 
 def main(endpoint: str, count: int) -> None:
-    """Connect, ask, say that it is so, and wait to be ended."""
+    """Connect, make a request, report it, and wait for the end."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

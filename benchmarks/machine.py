@@ -1,4 +1,4 @@
-"""What the run ran on, and what the kernel says of a process."""
+"""The machine of a run, and the kernel's figures of a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("mcp-broker", "pyzmq", "msgpack", "msgspec", "trio", "mcp")
 
 
 def describe() -> dict[str, str]:
-    """Machine and versions, as a report names them."""
+    """Return the machine and the versions for the report."""
     import zmq
 
     return {
@@ -32,11 +32,11 @@ def _processor() -> str:
 
 
 def cpu_s(pid: int) -> float:
-    """The CPU time of all threads of a process, in seconds; to the nanosecond, unlike /proc/PID/stat."""
+    """Return the CPU seconds of all threads of a process, more exactly than /proc/PID/stat."""
     tasks = Path("/proc", str(pid), "task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def rss_bytes(pid: int) -> int:
-    """The resident memory of a process."""
+    """Return the resident memory of a process."""
     return int(Path("/proc", str(pid), "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -16,7 +16,7 @@ from client_shim import BrokerClient
 
 
 async def measure_pages(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
-    """Pages of a backend whose connection is open, and pages that start every server."""
+    """Measure pages of a backend with an open connection, and pages that start every server."""
     async with BrokerClient("backend", broker.endpoint):
         for _ in range(plan.pages * plan.rounds):
             began = perf_counter()
@@ -32,7 +32,7 @@ async def _new_page(endpoint: str) -> None:
 
 
 async def _old_page(log: Path) -> float:
-    """All five at once, which is kinder than backends are; ending them is not counted."""
+    """Start all five at once, which is faster than backends do it; their end is not counted."""
     from mcp import Client, StdioServerParameters, stdio_client
 
     async def open_one(command: Command) -> None:

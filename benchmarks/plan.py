@@ -1,4 +1,4 @@
-"""How much is measured: the run that is published, a short one, and one that only shows that it works."""
+"""How much is measured: the published run, a short run, and a run that only shows that everything works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG. Imported only where some are drawn: matplotlib is of the extra `bench`."""
+"""Draws the plots of a report as SVG. It needs matplotlib, of the extra `bench`, so it is imported late."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WINDOW = 100
 
 
 def draw(run: Summary, folder: Path) -> None:
-    """All of them, into this folder."""
+    """Write all plots into this folder."""
     latency = {way: run.latency(way, 0.5) * 1e6 for way in run.bare.latency}
     _bars(latency, "one call at a time, p50 in µs (logarithmic)", folder / "latency.svg", log=True)
     rates = {way: run.rate(way, 64) for way in run.bare.rates}

@@ -1,4 +1,4 @@
-"""Starting what is measured: programs that are ended by their pid, and a broker of our own."""
+"""Starts what is measured: programs, which are ended by pid, and a broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 READY_S = 90.0
-"""How long something may take to start."""
+"""Seconds that a program may take to start."""
 
 _END_S = 10.0
 
@@ -29,12 +29,12 @@ Command = list[str]
 
 
 def script(name: str, *args: str) -> Command:
-    """A script of this folder, run by this Python."""
+    """Return the command of a script of this folder, with this Python."""
     return [sys.executable, str(HERE / name), *args]
 
 
 SERVERS: dict[str, Command] = {"bare": script("servers/bare.py"), "sdk": script("servers/sdk.py")}
-"""What is called: the same two tools without an SDK and with it."""
+"""The servers that are called: the same two tools without an SDK and with it."""
 
 PAGE_SERVERS: dict[str, Command] = {
     "advertisement-server": [sys.executable, "examples/led_screen/advertisement.py"],
@@ -43,14 +43,14 @@ PAGE_SERVERS: dict[str, Command] = {
     "time": [sys.executable, "-m", "mcp_server_time", "--local-timezone", "Asia/Tokyo"],
     "weather-server": [sys.executable, "examples/led_screen/weather.py"],
 }
-"""The five servers of the repository's broker.toml, which a page wants the tools of."""
+"""The five servers of the repository's broker.toml, whose tools a page lists."""
 
 
 @contextmanager
 def started(
     command: Command, *, log: Path, stdout: int | IO[bytes] | None = None, **keys: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process, in a session of its own; it and what it started are ended with the `with`."""
+    """Run a process in its own session; end it and its children with the `with`."""
     with log.open("ab") as errors:
         process = subprocess.Popen(
             command, stdout=stdout or errors, stderr=errors, start_new_session=True, cwd=ROOT, **keys
@@ -67,7 +67,7 @@ def started(
 
 
 class Broker(NamedTuple):
-    """A broker that runs and whose servers are ready."""
+    """A running broker whose servers are ready."""
 
     endpoint: str
     pid: int
@@ -75,7 +75,7 @@ class Broker(NamedTuple):
 
 @contextmanager
 def running_broker(folder: Path, name: str, servers: Mapping[str, Command]) -> Iterator[Broker]:
-    """A broker with these servers and the defaults of its config."""
+    """Run a broker with these servers and the defaults of its config."""
     endpoint = f"ipc://{folder}/{name}.sock"
     config = folder / f"{name}.toml"
     config.write_text(_toml(endpoint, servers), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run as Markdown: first whether the targets are met, then everything that was measured."""
+"""Writes a run as Markdown: first the targets, then everything that was measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ broker is compared with a client that has a server of its own, beside the same f
 
 
 def report(results: Results) -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n\n".join(_parts(Summary(results))) + "\n"
 
 
@@ -90,7 +90,7 @@ def _machine(results: Results) -> list[tuple[str, str]]:
 
 
 def targets(run: Summary) -> str:
-    """Each target, what was measured, and whether that is good enough."""
+    """Return a row for each target: its limit, the figure, and whether it is met."""
     rows = []
     for target in TARGETS:
         measured = target.measure(run)
@@ -100,7 +100,7 @@ def targets(run: Summary) -> str:
 
 
 def _missed(run: Summary) -> Iterator[str]:
-    """Where the time or the memory goes, of each target that is missed."""
+    """Return where the time or memory goes, for each missed target."""
     missed = [target for target in TARGETS if not target.met(target.measure(run))]
     if missed:
         yield "Missed, and where it goes:"
@@ -112,7 +112,7 @@ def _parts_of_a_call(run: Summary) -> str:
 
 
 def latency(run: Summary, seen: OnServer) -> str:
-    """p50 and p99 of every way, and how they compare."""
+    """Return p50 and p99 of every way, and their ratios."""
     floor = run.latency(FLOOR, 0.5, seen) if FLOOR in seen.latency else None
     sdk = run.latency(SDK, 0.5, seen)
     rows = []

@@ -1,11 +1,11 @@
-"""What a run has measured, as it is kept in out/results.json; the report is made of it."""
+"""The measurements of a run, kept in out/results.json; the report is made from them."""
 
 from __future__ import annotations
 
 from msgspec import Struct, field
 
 Rounds = list[list[float]]
-"""For each round, the seconds that each call took."""
+"""Per round, the seconds of each call."""
 
 
 class OnServer(Struct):

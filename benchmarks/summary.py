@@ -1,4 +1,4 @@
-"""The figures of a run: what the report, the plots and the targets read out of its samples."""
+"""The figures of a run, computed from its samples for the report, the plots and the targets."""
 
 from __future__ import annotations
 
@@ -21,61 +21,61 @@ class Summary:
         self.bare = results.servers["bare"]
 
     def latency(self, way: str, share: float, on: OnServer | None = None) -> float:
-        """One call at a time: the median of the rounds' quantiles."""
+        """Return the median of the rounds' quantiles, one call at a time."""
         return median_of_rounds((on or self.bare).latency[way], share)
 
     def rate(self, way: str, in_flight: int, on: OnServer | None = None) -> float:
-        """Calls per second with so many in flight: the median of the rounds."""
+        """Return the median of the rounds' calls per second with this many in flight."""
         return statistics.median((on or self.bare).rates[way][in_flight])
 
     def body(self, way: str, size: int, share: float = 0.5, on: OnServer | None = None) -> float:
-        """A result of this size."""
+        """Return the seconds for a result of this size."""
         return quantile(_flat((on or self.bare).bodies[way][size]), share)
 
     def parts(self) -> dict[str, float]:
-        """What one call at a time takes, taken apart: the differences between the ways, in seconds."""
+        """Return the parts of one call: the differences between the ways, in seconds."""
         pipe, floor = self.latency(PIPE, 0.5), self.latency(FLOOR, 0.5)
         loops, whole = self.latency(FLOOR_ON_BOTH, 0.5), self.latency(BROKER, 0.5)
         return {"pipe": pipe, "zmq": floor - pipe, "loops": loops - floor, "ours": whole - loops}
 
     @property
     def large_to_pipe(self) -> float:
-        """How much longer 5 MiB take than over the raw pipe."""
+        """Return how many times longer 5 MiB take than over the raw pipe."""
         return self.body(BROKER, LARGE) / self.body(PIPE, LARGE)
 
     def cycle(self, *, first: bool) -> float:
-        """The median of the first tenth of the cycles, or of the last."""
+        """Return the median of the first or last tenth of the cycles."""
         return _tenth(self.results.cycles, first=first)
 
     def beside_cycle(self, *, first: bool) -> float:
-        """The same of the calls in turns with them, by a client that stays."""
+        """Return the same for the calls of a client that stays, made in turns with the cycles."""
         return _tenth(self.results.beside_cycles, first=first)
 
     def cycle_growth(self) -> float:
-        """The last cycles over the first, each over the calls that were in turns with them."""
+        """Return the last cycles over the first, each relative to the calls in turns with them."""
         first, last = (self.cycle(first=it) / self.beside_cycle(first=it) for it in (True, False))
         return last / first
 
     @property
     def bytes_per_connection(self) -> float:
-        """What each connection takes beyond the second smallest count that was looked at."""
+        """Return the memory of each connection beyond the second smallest count."""
         (few, base), *_, (many, full) = sorted(self.results.memory.by_connections.items())[-2:]
         return (full - base) / (many - few)
 
     @property
     def bytes_per_channel(self) -> float:
-        """What each channel takes."""
+        """Return the memory of each channel."""
         memory = self.results.memory
         return (memory.with_channels - memory.before_channels) / memory.channels
 
     @property
     def start_ratio(self) -> float:
-        """Until the broker serves, over what its imports take."""
+        """Return the time until the broker serves over the time of its imports."""
         start_up = self.results.start_up
         return statistics.median(start_up.serving) / statistics.median(start_up.imports)
 
     def beside(self, label: str, share: float) -> float:
-        """What the quiet client sees: the median of the rounds' quantiles."""
+        """Return the median of the quantiles of the quiet client."""
         return median_of_rounds(self.results.neighbour[label], share)
 
 

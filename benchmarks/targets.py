@@ -1,4 +1,4 @@
-"""What the broker is held to, and whether a run has met it. A target is never bent: a miss is reported."""
+"""The targets, and whether a run meets them. A target is never changed to fit: a miss is reported."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Target(NamedTuple):
     least: bool = False
 
     def met(self, measured: float) -> bool:
-        """Whether this figure keeps the limit."""
+        """Return whether this figure keeps the limit."""
         return measured >= self.limit if self.least else measured <= self.limit
 
     @property
     def wanted(self) -> str:
-        """The limit, as it is written."""
+        """Return the limit as text."""
         return f"{'≥' if self.least else '≤'} {self.show(self.limit)}"
 
     def show(self, figure: float) -> str:
-        """A figure with its unit."""
+        """Return a figure with its unit."""
         return self.shown.format(figure)
 
 

@@ -22,16 +22,16 @@ from benchmarks.processes import Broker, Command, script, started
 from client_shim import BrokerClient
 
 CLIENTS = 8
-"""So many clients share the calls that are in flight."""
+"""The number of clients that share the calls in flight."""
 
 _READ_BYTES = 1 << 16
 
 
 class Caller(Protocol):
-    """One client of one server."""
+    """A client of one server."""
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """Call a tool; the text that it answers."""
+        """Call a tool; return the text of its answer."""
 
 
 class Way(NamedTuple):
@@ -66,7 +66,7 @@ class Pipe:
         self._ids = itertools.count(1)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """One at a time."""
+        """Make one call at a time."""
         id = next(self._ids)
         os.write(self._stdin, _line(id, tool, arguments))
         chunks = [os.read(self._stdout, _READ_BYTES)]
@@ -85,13 +85,13 @@ class Floor:
         self._ids = itertools.count(1)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """One at a time."""
+        """Make one call at a time."""
         id = next(self._ids)
         self._socket.send(_line(id, tool, arguments))
         return _text(self._socket.recv(), id)
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._socket.close(0)
 
 
@@ -108,7 +108,7 @@ class FloorOnLoop:
         asyncio.get_running_loop().add_reader(self._fd, self._look)
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """One at a time."""
+        """Make one call at a time."""
         id = next(self._ids)
         self._socket.send(_line(id, tool, arguments))
         self._waiter = asyncio.get_running_loop().create_future()
@@ -122,7 +122,7 @@ class FloorOnLoop:
             self._waiter.set_result(self._socket.recv())
 
     def close(self) -> None:
-        """Let go of the loop and the socket."""
+        """Close the loop and the socket."""
         asyncio.get_running_loop().remove_reader(self._fd)
         self._socket.close(0)
 
@@ -135,7 +135,7 @@ class Sdk:
         self._rename = rename
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """As often at a time as is wanted."""
+        """Make any number of calls at a time."""
         result = await self._client.call_tool(self._rename(tool), arguments)
         text: str = result.content[0].text
         return text
@@ -149,7 +149,7 @@ class Shim:
         self._server = server
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
-        """As often at a time as is wanted."""
+        """Make any number of calls at a time."""
         result = await self._client.call_tool(self._server, tool, arguments)
         text: str = result.content[0].text
         return text

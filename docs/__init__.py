@@ -1,1 +1,1 @@
-"""The documentation, and the program that keeps it to the code."""
+"""The documentation, and the program that generates parts of it from the code."""

@@ -1,7 +1,7 @@
-"""Writes what the documentation takes from the code into its marked blocks.
+"""Writes the generated blocks of the documentation.
 
-    python docs/generate.py            rewrite every block that is stale, and name its page
-    python docs/generate.py --check    only name them; exit status 1 if there are any
+    python docs/generate.py            rewrite every stale block, and print its page
+    python docs/generate.py --check    only print them; exit status 1 if there are any
 
 A block stands between `<!-- generated:NAME -->` and `<!-- /generated -->`; `BLOCKS` has the names. What the
 code does not know (translations, who sends what, how an event is meant) is in `docs/texts.toml`;
@@ -104,26 +104,26 @@ BLOCKS: dict[str, Block] = {
     "soak-parts": soak.parts,
     "soak-lines": soak.lines,
 }
-"""name → what stands in the block."""
+"""name → the function that makes the block"""
 
 
 def pages() -> list[Path]:
-    """Every page of the documentation."""
+    """Return every page of the documentation."""
     return sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 
 
 def language_of(page: Path) -> Language:
-    """By its name."""
+    """Return the language of a page, by its name."""
     return "zh" if page.name.endswith(CHINESE) else "en"
 
 
 def blocks_in(text: str) -> list[str]:
-    """The names of the blocks in a page."""
+    """Return the names of the blocks in a page."""
     return [match[2] for match in _BLOCK.finditer(text)]
 
 
 def renewed(page: Path) -> str:
-    """The text of a page with every block as it should be."""
+    """Return the text of a page with every block up to date."""
     language = language_of(page)
     return _BLOCK.sub(
         lambda match: f"{match[1]}{BLOCKS[match[2]](language)}\n{match[3]}", page.read_text(encoding="utf-8")
@@ -131,12 +131,12 @@ def renewed(page: Path) -> str:
 
 
 def stale() -> list[Path]:
-    """The pages with a block that the code has left behind."""
+    """Return the pages with a stale block."""
     return [page for page in pages() if renewed(page) != page.read_text(encoding="utf-8")]
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite what is stale, or only name it; the exit status."""
+    """Rewrite stale blocks, or only print their pages; return the exit status."""
     found = stale()
     for page in found:
         print(page.relative_to(ROOT))

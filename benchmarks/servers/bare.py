@@ -1,4 +1,4 @@
-"""An MCP server without an SDK: lines of JSON in, lines of JSON out, as fast as Python goes.
+"""An MCP server without an SDK: lines of JSON in, lines of JSON out, as fast as Python can.
 
 It offers `echo(text)` and `blob(size)`, and answers everything that has come in with one write.
 """
@@ -27,7 +27,7 @@ _blobs: dict[int, str] = {}
 
 
 def answer(line: bytes) -> bytes:
-    """The answer to one line; nothing where it asks for none."""
+    """Return the answer to one line, or nothing for a notification."""
     message = json.loads(line)
     id = message.get("id")
     if id is None:

@@ -9,13 +9,13 @@ server = MCPServer("sdk", log_level="ERROR")
 
 @server.tool(structured_output=False)
 def echo(text: str) -> str:
-    """Returns the text."""
+    """Return the text."""
     return text
 
 
 @server.tool(structured_output=False)
 def blob(size: int) -> str:
-    """Returns a text of this size."""
+    """Return a text of this size."""
     return "x" * size
 
 

@@ -1,1 +1,1 @@
-"""What the generated blocks of the documentation say: one module for each thing they are taken from."""
+"""The generated blocks of the documentation: one module for each source."""

@@ -31,7 +31,7 @@ SHAPES: dict[str, type[Struct]] = {
 """section → struct; `doctor` is the table in a server's table."""
 
 _WITH_MEND = {"endpoint", "socket_mode", "metrics"}
-"""The keys whose form is not plain from type and bounds."""
+"""Keys whose type and bounds do not describe their form."""
 
 _RELOAD_HEAD = {
     "en": ("key", "what a reload does about a change"),
@@ -76,13 +76,13 @@ def _say(language: Language, word: str, *facts: object) -> str:
 
 
 def keys_of(section: str) -> list[str]:
-    """The keys that may be written in this section."""
+    """Return the keys of this section."""
     fields = msgspec.structs.fields(SHAPES[section])
     return [field.name for field in fields if (section, field.name) not in NO_KEYS]
 
 
 def keys(section: str) -> Block:
-    """The table of one section."""
+    """Return the block of one section."""
     shape = SHAPES[section]
     fields = {field.name: field for field in msgspec.structs.fields(shape)}
 
@@ -95,7 +95,7 @@ def keys(section: str) -> Block:
 
 
 def description(section: str, key: str) -> str:
-    """What the code says that a key means."""
+    """Return the meaning of a key in the code."""
     return next(meta.description for meta in metas(SHAPES[section], key) if meta.description)
 
 
@@ -159,14 +159,14 @@ def _default(field: msgspec.structs.FieldInfo, language: Language) -> str:
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> object:
-    """The default of a field, or `msgspec.NODEFAULT`."""
+    """Return the default of a field, or `msgspec.NODEFAULT`."""
     if field.default_factory is not msgspec.NODEFAULT:
         return field.default_factory()
     return field.default
 
 
 def reloads(language: Language) -> str:
-    """What a reload does about each key."""
+    """Return what a reload does about each key."""
     rows = [
         [", ".join(_paths(*sections, taking=need)), _say(language, word)]
         for need, sections, word in (
@@ -188,5 +188,5 @@ def _paths(*sections: str, taking: Requires) -> Iterator[str]:
 
 
 def inherited(_: Language) -> str:
-    """The variables that every server gets."""
+    """Return the variables that every server inherits."""
     return ", ".join(map(code, INHERITED))

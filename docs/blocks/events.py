@@ -24,7 +24,7 @@ _PARTS = {
     "event": ["catalogue.unread", "server.odd"],
     "what": [],  # the second argument of every `discard`, which is where it comes from
 }
-"""The source of what stands in the braces of an event → what it may be."""
+"""The expression in the braces of an event → its possible values."""
 
 _GRAVE = frozenset({"warning", "error"})
 
@@ -49,7 +49,7 @@ _LOGGERS = ("logger", "self._effects", "")
 
 @cache
 def logged() -> list[Logged]:
-    """Every call of the broker that logs, in the order of the source."""
+    """Return every call that logs, in the order of the source."""
     return [one for path in sorted((DOCS.parent / "broker").rglob("*.py")) for one in _logged_in(path)]
 
 
@@ -81,7 +81,7 @@ def _each(call: ast.Call, event: ast.expr, levels: frozenset[str], where: str) -
 
 
 def _spellings(part: ast.expr, where: str) -> list[str]:
-    """What a part of an event may be."""
+    """Return the possible values of a part of an event."""
     source = ast.unparse(part.value if isinstance(part, ast.FormattedValue) else part)
     if isinstance(part, ast.Constant):
         return [str(part.value)]
@@ -112,7 +112,7 @@ def _levels(level: ast.expr, function: ast.AST) -> frozenset[str]:
 
 
 def catalogue() -> dict[str, set[str]]:
-    """Every event, with the levels that it may have."""
+    """Return every event with its possible levels."""
     found: dict[str, set[str]] = {}
     for one in logged():
         found.setdefault(one.event, set()).update(one.levels)
@@ -122,7 +122,7 @@ def catalogue() -> dict[str, set[str]]:
 
 
 def rows(*, grave: bool) -> Block:
-    """The events that may be a warning or an error, each with what to do; or the others."""
+    """Return the block of the events that may be a warning or an error, with what to do; or of the others."""
 
     def lines(language: Language) -> Iterator[list[str]]:
         for event, levels in catalogue().items():
@@ -136,7 +136,7 @@ def rows(*, grave: bool) -> Block:
 
 
 def _text(event: str, levels: set[str]) -> dict[str, str]:
-    """What the texts say of an event."""
+    """Return the texts of an event."""
     keys = ("en", "zh", "en_do", "zh_do") if levels & _GRAVE else ("en", "zh")
     text: dict[str, str] = TEXTS["events"].get(event, {})
     missing = [key for key in keys if key not in text]

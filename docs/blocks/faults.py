@@ -1,4 +1,4 @@
-"""What `make soak` saw in the fault matrix, as it wrote it to `docs/faults.toml`."""
+"""What `make soak` saw in the fault matrix, from `docs/faults.toml`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from docs.blocks.markdown import DOCS, TEXTS, Block, Language, code, table
 
 
 def found() -> dict[str, Any]:
-    """The file as it is now: `make soak` renews it, and then the pages."""
+    """Return the file as it is now: `make soak` writes it before it renews the pages."""
     return tomli.loads((DOCS / "faults.toml").read_text(encoding="utf-8"))
 
 
@@ -26,7 +26,7 @@ _HEADS = {
 
 
 def means(language: Language) -> str:
-    """The faults, and how each of them comes about."""
+    """Return the faults and how each is caused."""
     head = {"en": ("fault", "how it comes about"), "zh": ("故障", "如何产生")}
     said = TEXTS["faults"]["means"]
     rows = (
@@ -36,7 +36,7 @@ def means(language: Language) -> str:
 
 
 def seen(moment: str) -> Block:
-    """What became of each server that had its fault at this moment."""
+    """Return the block of one situation: each fault with its outcome."""
 
     def block(language: Language) -> str:
         cells = {fault: one[moment] for fault, one in found()["faults"].items() if moment in one}
@@ -52,7 +52,7 @@ def seen(moment: str) -> Block:
 
 
 def around(language: Language) -> str:
-    """The broker and the neighbour during all of it."""
+    """Return the figures of the broker and the neighbour."""
     whole = found()
     seen, run_on = whole["around"], (whole["date"], about(whole["machine"]))
     pairs = ", ".join(f"{before} → {after}" for before, after in seen["descriptors"])
@@ -82,7 +82,7 @@ def around(language: Language) -> str:
 
 
 def about(machine: dict[str, str]) -> str:
-    """The machine in a few words."""
+    """Return a short description of the machine."""
     return f"{machine['processor']}, {machine['memory']}, {machine['kernel']}, Python {machine['python']}"
 
 

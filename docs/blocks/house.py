@@ -1,4 +1,4 @@
-"""How the broker is built, from its sources: files, methods, the life of a server."""
+"""How the broker is built, from its sources: rooms, files, methods, the life of a server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROUTES = {
 
 
 def rooms(language: Language) -> str:
-    """The folders of the broker and the shim, each with its docstring; in Chinese from the texts."""
+    """Return the folders of the broker and the shim, each with its docstring; in Chinese from the texts."""
     head = {"en": ("room", "what it holds, and what it imports"), "zh": ("目录", "内容，以及可以导入什么")}
     rows = []
     for folder, words in docstrings_of_rooms().items():
@@ -33,7 +33,7 @@ def rooms(language: Language) -> str:
 
 
 def docstrings_of_rooms() -> dict[str, str]:
-    """Each folder below `broker` and `client_shim`, and these two, with its docstring."""
+    """Return `broker`, `client_shim` and each folder below them, with its docstring."""
     found = sorted(
         path for package in ("broker", "client_shim") for path in (ROOT / package).rglob("__init__.py")
     )
@@ -45,7 +45,7 @@ def docstrings_of_rooms() -> dict[str, str]:
 
 
 def files(folder: str, *without: str) -> Block:
-    """The modules of a folder and of those below it, each with the first sentence of its docstring."""
+    """Return the block of the modules below a folder, each with the first sentence of its docstring."""
 
     def rows() -> Iterator[list[str]]:
         for path in sorted((ROOT / folder).rglob("*.py"), key=lambda path: (path.parent, path.name)):
@@ -58,7 +58,7 @@ def files(folder: str, *without: str) -> Block:
 
 
 def methods(language: Language) -> str:
-    """Who answers which method, and below why nobody does."""
+    """Return who answers which method, and below it why one is refused."""
     head = {
         "en": ("method", "legacy server", "2026-07-28 server"),
         "zh": ("方法", "旧版服务器", "2026-07-28 服务器"),
@@ -80,7 +80,7 @@ def methods(language: Language) -> str:
 
 
 def lifecycle(_: Language) -> str:
-    """The states of a server and the events that lead from one to the next."""
+    """Return the states of a server and the events that lead from one to the next."""
     edges: dict[tuple[State, State], list[str]] = {}
     for state, events in TABLE.items():
         for event, (after, _action) in events.items():
@@ -110,7 +110,7 @@ def control(_: Language) -> str:
 
 
 def lifecycle_table(language: Language) -> str:
-    """Every event in every state: where it leads, or that it cannot happen."""
+    """Return every event in every state: the next state, or that it cannot happen."""
     stays, either = {"en": ("stays", " or "), "zh": ("不变", " 或 ")}[language]
     ends = either.join(dict.fromkeys(code(state.value) for _, state in _after_draining()))
 
@@ -127,7 +127,7 @@ def lifecycle_table(language: Language) -> str:
 
 
 def _after_draining() -> Iterator[tuple[str, State]]:
-    """Where a server goes that is gone depends on why it was ended: so a real automaton is asked."""
+    """Return the states after `draining`, which depend on why it was ended: a real automaton says so."""
     run = (Event.START, Event.SPAWNED)
     for why, burst, path in (
         ("was stopped", 9, (*run, Event.STOP)),

@@ -1,4 +1,4 @@
-"""The little Markdown that the blocks are made of, and the texts that the code does not have."""
+"""Markdown for the blocks, and the texts that the code does not have."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Block = Callable[[Language], str]
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table; a `|` in a cell is escaped."""
+    """Return a table; a `|` in a cell is escaped."""
     lines = [list(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def code(text: object) -> str:
-    """As code."""
+    """Return a text as code."""
     return f"`{text}`"
 
 
 def sentence(text: str | None) -> str:
-    """The first sentence of a docstring."""
+    """Return the first sentence of a docstring."""
     paragraph = " ".join((text or "").split("\n\n")[0].split()).rstrip(":")
     return re.split(r"(?<=[^.]\.) (?=[A-Z`])", paragraph)[0].replace("``", "`")
 
 
 def numbers(page: str) -> Block:
-    """The constants that `[numbers.PAGE]` of the texts names, with their values."""
+    """Return the block of the constants in `[numbers.PAGE]` of the texts, with their values."""
 
     def rows() -> Iterator[list[str]]:
         for path, text in TEXTS["numbers"][page].items():

@@ -27,7 +27,7 @@ def _carried_out(code: wire.Code) -> str:
 
 
 def codes(_: Language) -> str:
-    """What the author of a client has to know of each code."""
+    """Return the codes for authors of clients."""
     rows = [
         [
             code(one.value),
@@ -41,7 +41,7 @@ def codes(_: Language) -> str:
 
 
 def verdicts(language: Language) -> str:
-    """What a reader of an error message has to know of each code."""
+    """Return the codes for readers of error messages."""
     head = {
         "en": ("code", "what it means", "whose fault", "what to do", "raised as"),
         "zh": ("错误码", "含义", "责任方", "处理办法", "异常类"),
@@ -56,13 +56,13 @@ def verdicts(language: Language) -> str:
 
 
 def unavailable_kinds() -> list[type[errors.Unavailable]]:
-    """What a client raises that has no broker to talk to, in the order of the source."""
+    """Return the errors that a client without a broker raises, in the order of the source."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     return [kind for kind in kinds if issubclass(kind, errors.Unavailable) and kind is not errors.Unavailable]
 
 
 def unavailable(language: Language) -> str:
-    """The same for what a client says by itself."""
+    """Return the errors that a client raises itself."""
     head = {
         "en": ("code", "what it means", "what to do", "raised as"),
         "zh": ("错误码", "含义", "处理办法", "异常类"),

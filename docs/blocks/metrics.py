@@ -1,4 +1,4 @@
-"""What Prometheus is told, from the table of `broker.management.metrics`."""
+"""The metrics for Prometheus, from the table of `broker.management.metrics`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HEAD = {"en": ("metric", "kind", "labels", "meaning"), "zh": ("指标", "类型
 
 
 def families(language: Language) -> str:
-    """Every metric of the broker."""
+    """Return every metric of the broker."""
 
     def rows() -> Iterator[list[str]]:
         for family in (*METRICS, CALL_SECONDS):

@@ -20,7 +20,7 @@ def _said(text: str, language: Language) -> str:
 
 
 def targets(language: Language) -> str:
-    """Each target, and what was reached."""
+    """Return each target with the figure that was reached."""
     head = {"en": ("what", "target", "reached", ""), "zh": ("指标", "目标", "实测", "")}
     met = {"en": ("**missed**", "met"), "zh": ("**未达到**", "达到")}
     rows = (
@@ -31,13 +31,13 @@ def targets(language: Language) -> str:
 
 
 def parts(language: Language) -> str:
-    """What one call at a time is made of."""
+    """Return the parts of one call."""
     head = {"en": ("part of a call", "µs"), "zh": ("一次调用的组成", "µs")}
     return table(head[language], ((_said(row["what"], language), f"{row['us']}") for row in _read()["parts"]))
 
 
 def steps(language: Language) -> str:
-    """What each step of our own code costs."""
+    """Return the cost of each step of our own code."""
     head = {"en": ("step", "where", "µs"), "zh": ("步骤", "位置", "µs")}
     found = _read()["steps"]
     rows = [(_said(row["what"], language), code(row["where"]), f"{row['us']:.1f}") for row in found]

@@ -49,7 +49,7 @@ SAMPLES: list[wire.Message] = [
 
 
 def kinds(_: Language) -> str:
-    """Every kind: its number, who sends it, whether it has a body."""
+    """Return every kind: its number, who sends it, whether it has a body."""
     rows = (
         [str(int(kind)), kind.name, TEXTS["kinds"][kind.name.lower()], _body(shape), sentence(shape.__doc__)]
         for kind, shape in _SHAPES.items()
@@ -64,12 +64,12 @@ def _body(shape: type[wire.Message]) -> str:
 
 
 def fields_of(kind: wire.Kind) -> dict[str, Any]:
-    """The fields of a kind after channel and id, with their types."""
+    """Return the fields of a kind after channel and id, with their types."""
     return dict(list(get_type_hints(_SHAPES[kind]).items())[2:])
 
 
 def fields(_: Language) -> str:
-    """The fields of every kind that has any."""
+    """Return the fields of every kind that has fields."""
     rows = [
         [kind.name, code(name), _type(kind, name, type_), TEXTS["fields"][kind.name.lower()][name]]
         for kind in wire.Kind
@@ -85,13 +85,13 @@ def _type(kind: wire.Kind, name: str, type_: Any) -> str:
 
 
 def examples(_: Language) -> str:
-    """One message of each kind, and the bytes of its header."""
+    """Return one message of each kind with the bytes of its header."""
     pairs = (f"{message}\n{wire.encode(message).hex(' ')}" for message in SAMPLES)
     return "\n".join(["```text", "\n\n".join(pairs), "```"])
 
 
 def management(_: Language) -> str:
-    """What `$broker` answers."""
+    """Return the methods of `$broker`."""
     answered = {**COMMANDS, "listen": Notifications.listen}
     rows = ([code(name), sentence(command.__doc__)] for name, command in answered.items())
     return table(("method", "what it does"), rows)

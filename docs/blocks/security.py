@@ -1,4 +1,4 @@
-"""What an attacker may try and what stops it: the threats of `docs/texts.toml`, each with its test."""
+"""The threats of `docs/texts.toml`: what an attacker may try, what stops it, and its test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from docs.blocks.markdown import TEXTS, Block, Language, code, table
 
 
 def threats(who: str) -> Block:
-    """The threats of one kind of attacker, as `[security.WHO.*]` names them."""
+    """Return the block of the threats by one kind of attacker, `[security.WHO.*]`."""
     head = {"en": ("attempt", "what happens", "test"), "zh": ("尝试", "结果", "测试")}
 
     def rows(language: Language) -> str:

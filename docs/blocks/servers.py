@@ -14,7 +14,7 @@ from docs.blocks.markdown import TEXTS, Language, code, table
 
 
 def states(language: Language) -> str:
-    """Each state, by its name in `--json` and by the word of the command."""
+    """Return each state: its name in `--json`, the word of the command, its meaning, and a call in it."""
     head = {
         "en": ("`state`", "shown as", "what it means", "a call that comes now"),
         "zh": ("`state`", "显示为", "含义", "此时到来的调用"),
@@ -28,7 +28,7 @@ def states(language: Language) -> str:
 
 
 def tolerated(language: Language) -> str:
-    """Each kind of oddity that is put up with, by its name in `tolerated`, and how it is told."""
+    """Return each tolerated deviation: its name in `tolerated`, what it is, and how it is reported."""
     head = {"en": ("kind", "what is put up with", "told"), "zh": ("种类", "容忍什么", "如何告知")}
     said = TEXTS["tolerated"]
     rows = [
@@ -43,7 +43,7 @@ def tolerated(language: Language) -> str:
 
 
 def _blanks(text: str) -> str:
-    """The places of a text, as what stands there; an amount is written with the plural."""
+    """Return a text with its placeholders as names; an amount is written with the plural."""
     return _PLACE.sub(lambda place: "s" if place[2] else f"*{place[1].upper()}*", text)
 
 
@@ -68,7 +68,7 @@ def _names(methods: list[str]) -> str:
 
 
 def _answered() -> list[str]:
-    """What the broker answers itself: no death touches it."""
+    """Return the methods that the broker answers itself."""
     routes = (Route.CATALOGUE, Route.BROKER)
     return list(
         dict.fromkeys(name for era in Era for name, rule in METHODS[era].items() if rule.route in routes)
@@ -76,7 +76,7 @@ def _answered() -> list[str]:
 
 
 def _reading() -> list[str]:
-    """The methods of the specification that are sent again, as the core itself says."""
+    """Return the methods that the core retries."""
     methods = [name for name, rule in METHODS[Era.MODERN].items() if rule.route is Route.SERVER]
     return [
         name

@@ -1,4 +1,4 @@
-"""What the service's unit says, and what each of its lines is for."""
+"""The settings of the service's unit, and their purpose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from docs.blocks.markdown import DOCS, TEXTS, Language, code, table
 UNIT = DOCS.parent / "systemd" / "mcp-broker.service"
 
 _BOUNDARY = "# What a server cannot do."
-"""Above it in the unit is what the service does, below it what its servers cannot."""
+"""The line of the unit between the settings of the service and those that restrict its servers."""
 
 _LEFT_OUT = re.compile(r"^#   ((?:\w+=\S*,? )+) *(.+)$", re.MULTILINE)
 _LINE = re.compile(r"^(\w+)=(.*)$", re.MULTILINE)
@@ -27,28 +27,28 @@ def _halves() -> tuple[str, str]:
 
 
 def settings(text: str) -> Iterator[tuple[str, str]]:
-    """Every setting, with its value, in the order of the unit."""
+    """Return every setting with its value, in the order of the unit."""
     return ((match[1], match[2]) for match in _LINE.finditer(text))
 
 
 def keys() -> tuple[set[str], set[str]]:
-    """What the unit sets: all, and what its servers cannot, each of which needs a text."""
+    """Return all settings, and the ones that restrict servers, each of which needs a text."""
     above, below = ({key for key, _ in settings(half)} for half in _halves())
     return above | below, below
 
 
 def left_out() -> dict[str, str]:
-    """What would harden it further and breaks servers: the settings, and why."""
+    """Return the settings that are left out because they break servers, and why."""
     return {match[1].strip(): match[2] for match in _LEFT_OUT.finditer(_halves()[1])}
 
 
 def unit(language: Language) -> str:
-    """What the service does."""
+    """Return the settings of the service."""
     return table(_HEAD[language], _rows(_halves()[0], language))
 
 
 def hardening(language: Language) -> str:
-    """What its servers cannot do."""
+    """Return the settings that restrict its servers."""
     return table(_HEAD[language], _rows(_halves()[1], language))
 
 
@@ -59,7 +59,7 @@ def _rows(text: str, language: Language) -> Iterator[list[str]]:
 
 
 def not_used(language: Language) -> str:
-    """The table of `left_out`."""
+    """Return the settings that are left out."""
     rows = ([code(what), _why(what, why, language)] for what, why in left_out().items())
     return table(_HEAD_OUT[language], rows)
 

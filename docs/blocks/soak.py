@@ -1,4 +1,4 @@
-"""What `make soak` measured, as it wrote it to `docs/soak.toml`."""
+"""What `make soak` measured, from `docs/soak.toml`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from docs.blocks.markdown import DOCS, TEXTS, Language, code, table
 
 
 def found() -> dict[str, Any]:
-    """The file as it is now: `make soak` renews it, and then the pages."""
+    """Return the file as it is now: `make soak` writes it before it renews the pages."""
     return tomli.loads((DOCS / "soak.toml").read_text(encoding="utf-8"))
 
 
 def machine(language: Language) -> str:
-    """What it ran on."""
+    """Return the machine."""
     ours = found()["machine"]
     packages = [name for name in ours if name not in ("processor", "memory", "kernel", "python")]
     return f"{about(ours)}; {', '.join(f'{name} {ours[name]}' for name in packages)}."
 
 
 def parts(language: Language) -> str:
-    """Each part: what is done, how often, the laws that it tries, and whether all of it held."""
+    """Return each part: what is done, how often, the laws that it tries, and whether all of it held."""
     head = {
         "en": ("command", "what is done", "how often", "laws", "held", "took", "load before", "date"),
         "zh": ("命令", "内容", "次数", "铁律", "成立", "用时", "开始前负载", "日期"),
@@ -52,13 +52,13 @@ def parts(language: Language) -> str:
 
 
 def _in_order() -> list[tuple[str, dict[str, Any]]]:
-    """The parts, in the order in which they run: the file has them in the order in which they first ran."""
+    """Return the parts in the order in which they run, which is not that of the file."""
     order = list(TEXTS["soak"]["part"])
     return sorted(found()["parts"].items(), key=lambda one: order.index(one[0]))
 
 
 def laws(language: Language) -> str:
-    """What guards each law: tests, and parts of the soak."""
+    """Return the tests and the parts of the soak that guard each law."""
     head = {
         "en": ("law", "tests", "parts of [the soak](soak.md)"),
         "zh": ("铁律", "测试", "[长稳测试](soak.zh-CN.md)的部分"),
@@ -76,7 +76,7 @@ def laws(language: Language) -> str:
 
 
 def lines(language: Language) -> str:
-    """Every figure, and the one that it may be at most."""
+    """Return every figure with its bound."""
     head = {"en": ("part", "figure", "measured", "at most"), "zh": ("部分", "指标", "实测", "上限")}
     said = TEXTS["soak"]["line"]
     rows = [
@@ -108,7 +108,7 @@ _UNITS = {
 
 
 def holds(line: dict[str, Any]) -> bool:
-    """Whether a figure is within its bound."""
+    """Return whether a figure is within its bound."""
     return "bound" not in line or bool(line["measured"] <= line["bound"])
 
 

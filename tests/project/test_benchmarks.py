@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_run_measures_everything(tmp_path: Path) -> None:
-    """Issue 7: one command, every table; without the gateways, which only `make bench` installs."""
+    """One command, every table; without the gateways, which only `make bench` installs."""
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--out", str(tmp_path)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -38,7 +38,7 @@ def test_a_run_measures_everything(tmp_path: Path) -> None:
 
 
 def missed_is_explained(folder: Path) -> None:
-    """Issue 7: what is missed is reported, with where the time goes; and nothing is said of what is not."""
+    """What is missed is reported, with where the time goes; and nothing is said of what is not."""
     results = msgspec.json.decode((folder / "smoke.json").read_bytes(), type=Results)
     page, run = report(results), Summary(results)
     for target in TARGETS:
@@ -85,7 +85,7 @@ def test_a_short_run_measures_what_the_long_one_does() -> None:
     ],
 )
 def test_a_target_is_not_bent(target: Target, measured: float, met: bool) -> None:
-    """Issue 7: what is missed is reported."""
+    """What is missed is reported."""
     assert target.met(measured) is met
 
 

@@ -390,7 +390,7 @@ def wait_until_ready(place: Place) -> None:
 
 @every_page_of_commands
 def test_every_command_that_is_shown_is_run_or_has_a_reason(page: Path) -> None:
-    """Issue 6: every documented command is run by a test, or named with the reason why it cannot be."""
+    """Every documented command is run by a test, or named with the reason why it cannot be."""
     unknown = [shown.command for shown in commands(page) if not is_ours(shown.command)]
     lines = [f'{json.dumps(command, ensure_ascii=False)} = "…"' for command in {*unknown} - {*listed()}]
     head = f"{page.name} shows commands that nothing runs; list them in tests/project/commands.toml:"

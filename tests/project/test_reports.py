@@ -18,7 +18,7 @@ from tests.soak.parts import PARTS
 
 
 def test_the_fault_matrix_that_is_shown_is_the_whole_one() -> None:
-    """Issue 4: its results are written down in the docs, each fault in each situation."""
+    """The results of the fault matrix are in the docs, each fault in each situation."""
     shown = faults.found()["faults"]
     assert list(shown) == [fault.name for fault in FAULTS]
     assert all(shown[fault.name]["means"] == fault.means.value for fault in FAULTS)
@@ -53,7 +53,7 @@ def test_every_word_of_the_matrix_has_its_text() -> None:
 
 
 def test_the_soak_that_is_shown_is_whole_and_at_the_stated_counts() -> None:
-    """Issues 4 and 5: every part, as often as it is stated; and every line has a text."""
+    """Every part, as often as it is stated; and every line has a text."""
     shown = soak.found()["parts"]
     assert {name: part["count"] for name, part in shown.items()} == {
         name: part.stated for name, part in PARTS.items()
