@@ -1,5 +1,7 @@
-"""The way into the command line. In the thin install, which has the command but not what it runs on, it says
-what to install; so it needs the standard library only.
+"""The entry of the command line.
+
+The thin install has the command but not its dependencies. This module then prints what to install, so it
+imports the standard library only.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ DISTRIBUTION = "mcp-shared-broker"
 """The name in pyproject.toml. `mcp-broker` on the package index is another project."""
 
 DAEMON_PACKAGES = ("click", "msgspec", "rich", "tomli", "tomlkit", "trio", "yaml")
-"""What the extra `daemon` of pyproject.toml brings, as it is imported; a test holds the two together."""
+"""The packages of the extra `daemon` of pyproject.toml, by their import names. A test compares both lists."""
 
 _HINT = (
     """\

@@ -1,4 +1,4 @@
-"""`mcp-broker gateway`: lets other MCP clients in."""
+"""The command `mcp-broker gateway`: serves other MCP clients."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 
 import click
 
-from broker.command.common import BAD, USAGE, endpoint_option, fail
+from broker.command.common import BAD, USAGE, endpoint_option, fail, log_format_option, log_level_option
 from broker.command.words import say
 
 GATEWAY_PACKAGES = ("httptools", "uvicorn", "uvloop")
-"""What the extra `gateway` of pyproject.toml brings beside `daemon`, as it is imported; a test holds the two
-together."""
+"""The packages of the extra `gateway` of pyproject.toml beside `daemon`, by import name. A test compares
+both lists."""
 
 
 @click.command()
@@ -23,7 +23,7 @@ together."""
     "--config",
     "path",
     type=click.Path(path_type=Path, readable=False),
-    help="The settings; without it the gateway.toml of the user, else /etc/mcp-broker/gateway.toml, if any.",
+    help="The settings. Default: the user's gateway.toml, else /etc/mcp-broker/gateway.toml, if any.",
 )
 @endpoint_option
 @click.option(
@@ -32,27 +32,14 @@ together."""
     metavar="ADDRESS",
     help="Speak HTTP here instead: 127.0.0.1:PORT or unix:/PATH. May be repeated.",
 )
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="The least level that is logged.",
-)
-@click.option(
-    "--log-format",
-    "log_form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Lines for people, or JSON objects for programs.",
-)
+@log_level_option
+@log_format_option
 def gateway(
     path: Path | None,
     endpoint: str | None,
     listen: tuple[str, ...],
     log_level: str,
-    log_form: Literal["text", "json"],
+    log_format: Literal["text", "json"],
 ) -> None:
     """Let other MCP clients in: Streamable HTTP, and the sockets of `connect`."""
     missing = [name for name in GATEWAY_PACKAGES if find_spec(name) is None]
@@ -60,11 +47,11 @@ def gateway(
         fail(say("gateway_missing", prefix=sys.prefix, missing=", ".join(missing)), USAGE)
     from broker.config.loading import ConfigError
     from broker.gateway import program, settings
-    from broker.service import logging as logs
     from broker.service.claims import ClaimError
+    from broker.service.logging import set_up, under_journal
     from broker.service.systemd import ServiceManager
 
-    logs.set_up(log_level, log_form, journal=logs.under_journal(os.environ))
+    set_up(log_level, log_format, journal=under_journal(os.environ))
     manager = ServiceManager.of(os.environ)
     try:
         found = settings.find(path, os.environ)

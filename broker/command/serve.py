@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
-from broker.command.common import BAD, USAGE, GiveUp, fail
+from broker.command.common import BAD, USAGE, GiveUp, fail, log_format_option, log_level_option
 from broker.command.output import echo
 from broker.command.words import say
 
@@ -33,20 +33,8 @@ config_option = click.option(
 @click.command()
 @config_option
 @click.option("--endpoint", metavar="ADDRESS", help="Listen here instead of at the config's endpoint.")
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-    help="The lowest level to log.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Text for people, or a JSON object per line for programs.",
-)
+@log_level_option
+@log_format_option
 def serve(
     path: Path | None, endpoint: str | None, log_level: str, log_format: Literal["text", "json"]
 ) -> None:
