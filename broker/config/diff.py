@@ -56,48 +56,28 @@ def requires(section: str, key: str) -> Requires:
     return Requires.PROCESS if section == "servers" else Requires.RESTART
 
 
-class Add(Struct, frozen=True):
-    """A server is new."""
+class Change(str, Enum):
+    """What happens to a server, in the words of a reload's answer."""
 
+    ADD = "added"
+    REMOVE = "removed"
+    ENABLE = "enabled"  # it was disabled, or its table had a mistake
+    DISABLE = "disabled"
+    REPLACE = "restarted"  # it needs another process because of the keys
+    RETUNE = "retuned"  # it keeps its process
+    KEEP = "kept"  # it keeps its earlier table, because its new one has mistakes: `server.faults`
+
+
+ENDS = frozenset({Change.REMOVE, Change.DISABLE, Change.REPLACE})
+"""Changes that end a process."""
+
+
+class ServerStep(Struct, frozen=True):
+    """One change of a server: its table (the last one, if it is removed), and the keys that changed."""
+
+    change: Change
     server: ServerConfig
-
-
-class Remove(Struct, frozen=True):
-    """A server is no longer in the config."""
-
-    name: str
-
-
-class SwitchOn(Struct, frozen=True):
-    """A server runs now that was disabled, or whose table had a mistake."""
-
-    server: ServerConfig
-
-
-class SwitchOff(Struct, frozen=True):
-    """A server is disabled now."""
-
-    server: ServerConfig
-
-
-class Replace(Struct, frozen=True):
-    """A server needs another process because of these keys."""
-
-    server: ServerConfig
-    keys: tuple[str, ...]
-
-
-class Retune(Struct, frozen=True):
-    """A server keeps its process, although these keys changed."""
-
-    server: ServerConfig
-    keys: tuple[str, ...]
-
-
-class KeepRunning(Struct, frozen=True):
-    """A server keeps its earlier table, because its new one has mistakes, which are in `server.faults`."""
-
-    server: ServerConfig
+    keys: tuple[str, ...] = ()
 
 
 class Adjust(Struct, frozen=True):
@@ -108,7 +88,6 @@ class Adjust(Struct, frozen=True):
     keys: tuple[str, ...]
 
 
-ServerStep = Add | Remove | SwitchOn | SwitchOff | Replace | Retune | KeepRunning
 Step = ServerStep | Adjust
 
 
@@ -148,8 +127,8 @@ def applied(config: Config, step: Step) -> Config:
     """Return the config after one step."""
     if isinstance(step, Adjust):
         return msgspec.structs.replace(config, **{step.section: step.value})
-    if isinstance(step, Remove):
-        rest = {name: server for name, server in config.servers.items() if name != step.name}
+    if step.change is Change.REMOVE:
+        rest = {name: server for name, server in config.servers.items() if name != step.server.name}
         return msgspec.structs.replace(config, servers=rest)
     return msgspec.structs.replace(config, servers={**config.servers, step.server.name: step.server})
 
@@ -175,21 +154,21 @@ def _pending(path: str) -> Pending:
 def _server(old: ServerConfig | None, new: ServerConfig | None) -> Iterator[ServerStep]:
     if old is None or new is None:
         if new is not None:
-            yield Add(new)
+            yield ServerStep(Change.ADD, new)
         elif old is not None:
-            yield Remove(old.name)
+            yield ServerStep(Change.REMOVE, old)
         return
     keys = _changed(old, new)
     if old.runs and new.faults and new.enabled:
         kept = msgspec.structs.replace(old, faults=new.faults, kept=True)
         if kept != old:
-            yield KeepRunning(kept)
+            yield ServerStep(Change.KEEP, kept)
     elif old.runs != new.runs:
-        yield SwitchOn(new) if new.runs else SwitchOff(new)
+        yield ServerStep(Change.ENABLE if new.runs else Change.DISABLE, new)
     elif new.runs and any(requires("servers", key) is Requires.PROCESS for key in keys):
-        yield Replace(new, keys)
+        yield ServerStep(Change.REPLACE, new, keys)
     elif keys or old.faults != new.faults:
-        yield Retune(new, keys)
+        yield ServerStep(Change.RETUNE, new, keys)
 
 
 _NO_KEYS = frozenset({"variables", "faults", "kept"})

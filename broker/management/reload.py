@@ -13,19 +13,7 @@ from pathlib import Path
 import trio
 from msgspec import Struct
 
-from broker.config.diff import (
-    Add,
-    Adjust,
-    KeepRunning,
-    Pending,
-    ReloadPlan,
-    Remove,
-    Replace,
-    Retune,
-    SwitchOff,
-    SwitchOn,
-    plan,
-)
+from broker.config.diff import ENDS, Adjust, Change, Pending, ReloadPlan, ServerStep, plan
 from broker.config.loading import ConfigError, Problem
 from broker.config.schema import BrokerConfig, Config, ServerConfig
 from broker.core import refusals
@@ -174,17 +162,17 @@ class Reloader:
 
     async def _carry_out(self, made: ReloadPlan, by: str) -> ReloadOutcome:
         done = [_done(made.config.servers[name], "unchanged") for name in made.unchanged]
+        adjusted = [step for step in made.steps if isinstance(step, Adjust)]
 
-        async def end(step: Remove | SwitchOff | Replace) -> None:
+        async def end(step: ServerStep) -> None:
             done.append(await self._end(step))
 
         async with trio.open_nursery() as endings:
             for step in made.steps:
-                if isinstance(step, (Remove, SwitchOff, Replace)):
+                if isinstance(step, ServerStep) and step.change in ENDS:
                     endings.start_soon(end, step)
-                elif not isinstance(step, Adjust):
+                elif isinstance(step, ServerStep):
                     done.append(self._begin(step))
-        adjusted = [step for step in made.steps if isinstance(step, Adjust)]
         return ReloadOutcome(
             by,
             servers=tuple(sorted(done, key=lambda one: one.name)),
@@ -194,21 +182,47 @@ class Reloader:
 
     # -- one server -------------------------------------------------------------------------------
 
-    def _begin(self, step: Add | SwitchOn | Retune | KeepRunning) -> ServerOutcome:
+    def _begin(self, step: ServerStep) -> ServerOutcome:
         """Take a step that ends no process. All of them are taken before anything else can run."""
-        server = step.server
-        if isinstance(step, KeepRunning):
+        server, change = step.server, step.change
+        what = change.value
+        if change is Change.KEEP:
             self._hub.run(self._registry.retune, server.name)
-            return _done(server, "kept")
-        if isinstance(step, Retune):
+        elif change is Change.RETUNE:
             self._retune(server.name)
             if server.name in self._supervisors:
                 self._supervisors.begin(Wish.RETRY, server.name)
-            return _done(server, "retuned" if step.keys else "unchanged", step.keys)
-        if isinstance(step, SwitchOn):
-            self._remove(server.name)
-        self._add(server)
-        return _done(server, "added" if isinstance(step, Add) else "enabled")
+            what = change.value if step.keys else "unchanged"
+        else:
+            if change is Change.ENABLE:
+                self._remove(server.name)
+            self._add(server)
+        return _done(server, what, step.keys)
+
+    async def _end(self, step: ServerStep) -> ServerOutcome:
+        """Take a step that ends a process; its calls have time to end."""
+        name, what = step.server.name, step.change.value
+        server = self._hub.engine.servers[name]
+        lost = server.lost
+        if step.change is Change.REPLACE:  # a process that is started from now on follows the new table
+            self._retune(name, renewed=True)
+            await self._supervisors.carry_out(Wish.REPLACE, name)
+            what = "changed" if server.lifecycle.state is State.STOPPED else what
+        elif step.change is Change.REMOVE:
+            self._hub.run(self._registry.withdraw, name)
+            await self._let_go(name)
+        else:
+            self._hub.run(self._registry.retune, name)
+            await self._let_go(name)
+            self._add(step.server)
+        return ServerOutcome(name, what, step.keys, server.lost - lost)
+
+    async def _let_go(self, name: str) -> None:
+        """End the process of a server, and forget the server."""
+        if name in self._supervisors:
+            await self._supervisors.remove(name)
+        await self._hub.caught_up(name)
+        self._remove(name)
 
     def _remove(self, name: str) -> None:
         self._hub.run(self._registry.remove, name)
@@ -223,38 +237,6 @@ class Reloader:
         self._hub.run(self._registry.renew if renewed else self._registry.retune, name)
         if name in self._supervisors:
             self._supervisors[name].retune()
-
-    async def _end(self, step: Remove | SwitchOff | Replace) -> ServerOutcome:
-        """Take a step that ends a process; its calls have time to end."""
-        if isinstance(step, Replace):
-            return await self._replace(step)
-        if isinstance(step, Remove):
-            self._hub.run(self._registry.withdraw, step.name)
-            return ServerOutcome(step.name, "removed", cut=await self._let_go(step.name))
-        self._hub.run(self._registry.retune, step.server.name)
-        cut = await self._let_go(step.server.name)
-        self._add(step.server)
-        return ServerOutcome(step.server.name, "disabled", cut=cut)
-
-    async def _let_go(self, name: str) -> int:
-        """Remove a server. Return the number of its calls that were cut."""
-        server = self._hub.engine.servers[name]
-        lost = server.lost
-        if name in self._supervisors:
-            await self._supervisors.remove(name)
-        await self._hub.caught_up(name)
-        self._remove(name)
-        return server.lost - lost
-
-    async def _replace(self, step: Replace) -> ServerOutcome:
-        """Replace the process of a server. A process that was started after the change stays."""
-        name = step.server.name
-        server = self._hub.engine.servers[name]
-        lost = server.lost
-        self._retune(name, renewed=True)
-        await self._supervisors.carry_out(Wish.REPLACE, name)
-        what = "changed" if server.lifecycle.state is State.STOPPED else "restarted"
-        return ServerOutcome(name, what, step.keys, server.lost - lost)
 
 
 def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> ServerOutcome:

@@ -10,19 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config import diff
-from broker.config.diff import (
-    Add,
-    Adjust,
-    KeepRunning,
-    Remove,
-    Replace,
-    Requires,
-    Retune,
-    SwitchOff,
-    SwitchOn,
-    plan,
-    requires,
-)
+from broker.config.diff import Adjust, Change, Requires, ServerStep, plan, requires
 from broker.config.loading import load
 from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
 
@@ -65,26 +53,24 @@ FAULTY = {"timeout": 0}
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "step"),
+    ("before", "after", "change"),
     [
-        ({"enabled": False}, FAULTY, Retune),  # it does not run, and is not going to
-        (FAULTY, {}, SwitchOn),
-        (FAULTY, {"enabled": False}, Retune),
-        (FAULTY, FAULTY | {"cwd": 5}, Retune),
-        ({}, FAULTY, KeepRunning),
-        ({}, FAULTY | {"enabled": False}, SwitchOff),
+        ({"enabled": False}, FAULTY, Change.RETUNE),  # it does not run, and is not going to
+        (FAULTY, {}, Change.ENABLE),
+        (FAULTY, {"enabled": False}, Change.RETUNE),
+        (FAULTY, FAULTY | {"cwd": 5}, Change.RETUNE),
+        ({}, FAULTY, Change.KEEP),
+        ({}, FAULTY | {"enabled": False}, Change.DISABLE),
     ],
 )
-def test_a_table_with_a_mistake_is_about_its_server_only(
-    before: Table, after: Table, step: type[msgspec.Struct]
-) -> None:
+def test_a_table_with_a_mistake_is_about_its_server_only(before: Table, after: Table, change: Change) -> None:
     """One that runs goes on by the table that it had; the other server is in no step."""
     old, new = (
         load({"servers": {"a": {"command": "x", **keys}, "b": {"command": "x"}}}, {}, leave_out=True)
         for keys in (before, after)
     )
     made = plan(old, new)
-    assert [type(one) for one in made.steps] == [step]
+    assert [one.change for one in made.steps if isinstance(one, ServerStep)] == [change]
     assert made.unchanged == ("b",)
     assert plan(made.config, new).steps == ()
     assert made.config.servers["a"].faults == new.servers["a"].faults
@@ -98,8 +84,8 @@ def test_a_server_that_went_on_follows_its_table_once_that_is_right() -> None:
     )
     kept = plan(old, faulty).config
     assert (kept.servers["a"].command, kept.servers["a"].runs) == ("x", True)
-    assert plan(kept, mended).steps == (Replace(mended.servers["a"], ("command",)),)
-    assert plan(kept, old).steps == (Retune(old.servers["a"], ()),)
+    assert plan(kept, mended).steps == (ServerStep(Change.REPLACE, mended.servers["a"], ("command",)),)
+    assert plan(kept, old).steps == (ServerStep(Change.RETUNE, old.servers["a"]),)
 
 
 def without(config: Config, paths: set[str]) -> Config:
@@ -130,11 +116,7 @@ def test_a_server_that_did_not_change_is_in_no_step(before: Table, after: Table)
     """Issue 6: the others do not notice. And every other server is in just one step."""
     old, new = load(before, {}), load(after, {})
     made = plan(old, new)
-    in_steps = [
-        step.name if isinstance(step, Remove) else step.server.name
-        for step in made.steps
-        if not isinstance(step, Adjust)
-    ]
+    in_steps = [step.server.name for step in made.steps if not isinstance(step, Adjust)]
     same = {name for name in new.servers if new.servers[name] == old.servers.get(name)}
     assert set(made.unchanged) == same
     assert sorted(in_steps) == sorted((old.servers.keys() | new.servers.keys()) - same)
@@ -161,23 +143,23 @@ OFF, ON = {"enabled": False}, {"enabled": True}
 @pytest.mark.parametrize(
     ("before", "after", "kind", "keys"),
     [
-        ({}, {"args": ["-v"]}, Replace, ("args",)),
-        ({}, {"env": {"A": "1"}, "timeout": 3}, Replace, ("env", "timeout")),
-        ({}, {"protocol": "legacy"}, Replace, ("protocol",)),
-        ({}, {"timeout": 3}, Retune, ("timeout",)),
-        ({}, {"serialized": True, "doctor": {"tool": "t"}}, Retune, ("serialized", "doctor")),
-        (OFF, {"command": "y", **OFF}, Retune, ("command",)),
-        (OFF, {"command": "y", **ON}, SwitchOn, None),
-        (ON, OFF, SwitchOff, None),
+        ({}, {"args": ["-v"]}, Change.REPLACE, ("args",)),
+        ({}, {"env": {"A": "1"}, "timeout": 3}, Change.REPLACE, ("env", "timeout")),
+        ({}, {"protocol": "legacy"}, Change.REPLACE, ("protocol",)),
+        ({}, {"timeout": 3}, Change.RETUNE, ("timeout",)),
+        ({}, {"serialized": True, "doctor": {"tool": "t"}}, Change.RETUNE, ("serialized", "doctor")),
+        (OFF, {"command": "y", **OFF}, Change.RETUNE, ("command",)),
+        (OFF, {"command": "y", **ON}, Change.ENABLE, ()),
+        (ON, OFF, Change.DISABLE, ()),
     ],
 )
 def test_a_new_process_only_where_it_takes_one(
-    before: Table, after: Table, kind: type, keys: tuple[str, ...] | None
+    before: Table, after: Table, kind: Change, keys: tuple[str, ...]
 ) -> None:
     """A server whose timeout was changed keeps its process; one that is off has none to be replaced."""
     (step,) = plan(config(s=before), config(s=after)).steps
-    assert type(step) is kind
-    assert getattr(step, "keys", None) == keys
+    assert isinstance(step, ServerStep)
+    assert (step.change, step.keys) == (kind, keys)
 
 
 def test_another_variable_of_the_same_value_changes_nothing() -> None:
@@ -189,7 +171,10 @@ def test_another_variable_of_the_same_value_changes_nothing() -> None:
 
 def test_a_server_with_a_new_name_is_another_one() -> None:
     """To rename is to remove and to add: clients call it by its name."""
-    assert plan(config(a={}), config(b={})).steps == (Remove("a"), Add(config(b={}).servers["b"]))
+    assert plan(config(a={}), config(b={})).steps == (
+        ServerStep(Change.REMOVE, config(a={}).servers["a"]),
+        ServerStep(Change.ADD, config(b={}).servers["b"]),
+    )
 
 
 def test_what_needs_a_restart_says_why_and_the_rest_is_done() -> None:

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.config.diff import (
-    Add,
-    Adjust,
-    KeepRunning,
-    Remove,
-    Replace,
-    Retune,
-    ServerStep,
-    SwitchOff,
-    SwitchOn,
-    applied,
-    plan,
-)
+from broker.config.diff import ENDS, Adjust, Change, ServerStep, applied, plan
 from broker.config.loading import load
 from broker.config.schema import ServerConfig
 from broker.core.servers.lifecycle import Event, State
@@ -49,19 +37,20 @@ class Reloads:
             if isinstance(step, Adjust):
                 assert step.section == "limits"
                 world.config = applied(world.config, step)
-            elif isinstance(step, (Remove, SwitchOff, Replace)):
+            elif step.change in ENDS:
                 self._begin_to_end(step)
             else:
                 self._begin(step)
 
-    def _begin(self, step: Add | SwitchOn | Retune | KeepRunning) -> None:
+    def _begin(self, step: ServerStep) -> None:
         world, server = self.world, step.server
-        if isinstance(step, (Retune, KeepRunning)):
+        stays = step.change in (Change.RETUNE, Change.KEEP)
+        if stays:
             self._retune(server)
-        elif isinstance(step, SwitchOn):
+        elif step.change is Change.ENABLE:
             world.run(world.engine.registry.remove, server.name)
         world.config = applied(world.config, step)
-        if not isinstance(step, (Retune, KeepRunning)):
+        if not stays:
             self._add(server)
 
     def _add(self, server: ServerConfig) -> None:
@@ -82,14 +71,14 @@ class Reloads:
         if server.enabled and lifecycle.state in (State.BACKOFF, State.BROKEN):
             world.feed(server.name, Event.START)
 
-    def _begin_to_end(self, step: Remove | SwitchOff | Replace) -> None:
+    def _begin_to_end(self, step: ServerStep) -> None:
         world = self.world
-        name = step.name if isinstance(step, Remove) else step.server.name
+        name = step.server.name
         self.under_way[name] = step
         self._process[name] = world.processes.get(name)
-        if isinstance(step, Remove):
+        if step.change is Change.REMOVE:
             world.run(world.engine.registry.withdraw, name)
-        elif isinstance(step, SwitchOff):
+        elif step.change is Change.DISABLE:
             world.run(world.engine.registry.retune, step.server.name)
         else:
             self._retune(step.server, renewed=True)
@@ -100,7 +89,7 @@ class Reloads:
     def go_on(self, name: str) -> None:
         """Its calls have had their time."""
         step = self.under_way[name]
-        if isinstance(step, Replace):
+        if step.change is Change.REPLACE:
             self._replace(name)
         else:
             self._ending.add(name)
@@ -123,7 +112,7 @@ class Reloads:
         self._ending.discard(name)
         del world.lifecycles[name], self.under_way[name]
         world.config = applied(world.config, step)
-        if isinstance(step, SwitchOff):
+        if step.change is Change.DISABLE:
             self._add(step.server)
 
     def _replace(self, name: str) -> None:
