@@ -111,7 +111,7 @@ class AnyNews(AnyInterleaving):
             ears.heard.clear()
         process.tell("resources/updated", uri=uri)
         self.everybody_hears_what_is_for_him_and_hears_its_end_once()
-        if self.world.engine.servers[process.name].link is None:
+        if self.world.engine.servers[process.name].session is None:
             return
         for page in self.living():
             if not self.waits(page):

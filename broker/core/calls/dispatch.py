@@ -115,8 +115,8 @@ class Dispatch:
         """
         if not server.is_stale(method, now):
             return None
-        assert server.link is not None
-        effects, until = server.link.reread(method, now)
+        assert server.session is not None
+        effects, until = server.session.reread(method, now)
         self._effects += effects
         return until if until is not None and until > now else None
 
@@ -174,7 +174,7 @@ class Dispatch:
             self.give_up(call, now)
 
     def _serve(self, server: Server, call: Call, now: float) -> None:
-        assert server.link is not None
+        assert server.session is not None
         assert server.catalogue is not None
         if call.method in LISTS and (until := self.reread(server, call.method, now)) is not None:
             server.queue.stand_aside()
@@ -195,11 +195,11 @@ class Dispatch:
         elif call.method == "tools/call" and not server.catalogue.may_have_tool(call.name):
             names = server.catalogue.names("tools/list")
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
-            self._effects += server.link.refresh("tools/list", now)  # it may have changed without a word
+            self._effects += server.session.refresh("tools/list", now)  # it may have changed without a word
         else:
             server.calls += not call.deaths
             token = call.id if call.wants_progress else None
-            meta = client_meta(meta, token, server.catalogue.agreed.era, server.link.client_info)
+            meta = client_meta(meta, token, server.catalogue.agreed.era, server.session.client_info)
             if meta and LOG_LEVEL in meta:
                 server.log_routing.begin(call)
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))

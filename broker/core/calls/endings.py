@@ -100,7 +100,7 @@ class Endings:
 
     def _bury(self, server: Server, had: list[Call], stopping: bool, now: float) -> Job:
         lost = again = 0
-        gone = server.link
+        gone = server.session
         for call in self._still_open(reversed(had)):  # of those that are sent again each goes to the front
             why = retry.at_death(call.no_retry, call.deaths, stopping=stopping)
             if why is None:
@@ -116,7 +116,7 @@ class Endings:
         self._counters.add("calls.again", again)
         level = Level.WARNING if lost else Level.INFO
         self._effects.log(level, "server.had_calls", server=server.name, lost=lost, again=again)
-        if server.link is not gone:  # the next process is there already
+        if server.session is not gone:  # the next process is there already
             self._dispatch.pump(server, now)
         if again:
             self.server_rests(server, now)

@@ -59,7 +59,7 @@ class Reply(Struct, frozen=True):
     odd: tuple[Oddity, ...] = ()
 
 
-class Asked(Struct, frozen=True):
+class ServerRequest(Struct, frozen=True):
     """A request from the server. Its id is given back as it came."""
 
     id: Id | float
@@ -68,7 +68,7 @@ class Asked(Struct, frozen=True):
     odd: tuple[Oddity, ...] = ()
 
 
-class Told(Struct, frozen=True):
+class ServerNotification(Struct, frozen=True):
     """A notification from the server."""
 
     method: str
@@ -90,7 +90,7 @@ class Noise(Struct, frozen=True):
     odd: tuple[Oddity, ...] = ()
 
 
-Message = Reply | Asked | Told | Broken
+Message = Reply | ServerRequest | ServerNotification | Broken
 Incoming = Message | Noise
 
 

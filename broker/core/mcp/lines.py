@@ -16,7 +16,17 @@ from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from broker.base.text import check_utf8, clip
 from broker.base.tolerances import Oddity
-from broker.core.mcp.jsonrpc import MAX_BATCH, Asked, Broken, Id, Incoming, Message, Noise, Reply, Told
+from broker.core.mcp.jsonrpc import (
+    MAX_BATCH,
+    Broken,
+    Id,
+    Incoming,
+    Message,
+    Noise,
+    Reply,
+    ServerNotification,
+    ServerRequest,
+)
 from broker.core.mcp.nesting import MAX_DEPTH, is_deep
 from broker.core.mcp.pieces import LONG_BYTES, outside_of_escapes, read_members
 from broker.core.mcp.recovery import HEAD_BYTES, abridged, finite, is_json_rpc, recover_id
@@ -102,7 +112,7 @@ def read(line: bytes) -> Incoming:
     elif result is UNSET and error is UNSET:
         params = None if seen.params is UNSET else memoryview(seen.params)
         if params is None or params[0] == _OBJECT:
-            return Told(method, params) if id is UNSET else Asked(id, method, params)
+            return ServerNotification(method, params) if id is UNSET else ServerRequest(id, method, params)
     return _patiently(line)
 
 
@@ -239,11 +249,15 @@ def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
         return Broken(None, "it has a method, and a result or an error", tuple(odd))
     if not _given(seen.id):
         odd += [Oddity.NULL_ID] if seen.id is not UNSET else []
-        return Told(method, taken, tuple(odd))
+        return ServerNotification(method, taken, tuple(odd))
     id = _echo(seen.id)
     if id is None and method.startswith("notifications/"):
-        return Told(method, taken, (*odd, Oddity.NULL_ID))
-    return Broken(None, "its id is no id", tuple(odd)) if id is None else Asked(id, method, taken, tuple(odd))
+        return ServerNotification(method, taken, (*odd, Oddity.NULL_ID))
+    return (
+        Broken(None, "its id is no id", tuple(odd))
+        if id is None
+        else ServerRequest(id, method, taken, tuple(odd))
+    )
 
 
 def _is_unusable(seen: _Loose) -> bool:

@@ -21,7 +21,7 @@ from broker.core.servers.health import Health, Verdict
 from broker.core.servers.lifecycle import Lifecycle
 from broker.core.servers.replies import Replies
 from broker.core.servers.server import Server
-from broker.core.servers.session import Link
+from broker.core.servers.session import ServerSession
 
 
 class Registry:
@@ -84,7 +84,7 @@ class Registry:
     def retune(self, name: str, now: float) -> None:
         """Follow the changed table of a server, whose next process will be the same program."""
         server = self._table[name]
-        if server.outdated and server.link is None:
+        if server.outdated and server.session is None:
             server.forget()
         if (refusal := availability.never(server)) is not None:
             self._endings.refuse_waiting(server, refusal, now)
@@ -118,7 +118,7 @@ class Registry:
         server = self._table[name]
         server.queue.paused = False
         server.begin()
-        server.link = Link(
+        server.session = ServerSession(
             server.config,
             server.remembered,
             self._dispatch.table.new_id,
@@ -128,15 +128,15 @@ class Registry:
             again=server.known is not None or server.awaited,
             spared=server.spared,
         )
-        self._replies.link_did(server, server.link, server.link.greet(now), now)
+        self._replies.apply(server, server.session, server.session.greet(now), now)
 
     def want(self, names: Collection[str], now: float) -> None:
         """Clients have subscribed to other resources of these servers than before."""
         for name in sorted(names):
             server = self._table.get(name)  # it may have been removed since they subscribed
-            if server is not None and server.link is not None:
-                did = server.link.want(self._notifications.subscriptions.uris(name), now)
-                self._replies.link_did(server, server.link, did, now)
+            if server is not None and server.session is not None:
+                did = server.session.want(self._notifications.subscriptions.uris(name), now)
+                self._replies.apply(server, server.session, did, now)
 
     def release(self, connection: bytes, channel: int | None, now: float) -> None:
         """A connection is gone, or one of its channels."""
@@ -144,9 +144,9 @@ class Registry:
 
     def heard(self, name: str, now: float) -> None:
         """It wrote to its stderr."""
-        link = self._table[name].link
-        if link is not None:
-            link.heard(now)
+        session = self._table[name].session
+        if session is not None:
+            session.heard(now)
 
     def congested(self, name: str, congested: bool, now: float) -> None:
         """It has stopped reading its stdin, or has begun again."""
@@ -163,10 +163,10 @@ class Registry:
     def gone(self, name: str, reason: str, now: float) -> None:
         """Its process ends, or has ended, for this reason."""
         server = self._table[name]
-        if server.link is not None:
-            server.spared |= set(server.link.unbearable(server.lifecycle.failing))
-        if server.link is not None and not server.link.opened:
-            self._not_opened(server, server.link)
+        if server.session is not None:
+            server.spared |= set(server.session.unbearable(server.lifecycle.failing))
+        if server.session is not None and not server.session.opened:
+            self._not_opened(server, server.session)
         self._replies.process_gone(name)
         server.forget_process()
         self._endings.server_died(server, _why(server, reason), now)
@@ -174,21 +174,23 @@ class Registry:
         if server.outdated:
             server.forget()
 
-    def _not_opened(self, server: Server, link: Link) -> None:
+    def _not_opened(self, server: Server, session: ServerSession) -> None:
         """It ended before it was open, perhaps because of the probe: then the next one is asked without it.
 
         A verdict that failed is dropped.
         """
         again = server.lifecycle.respawning
-        server.remembered = Era.LEGACY if again or link.probe_refused else None
+        server.remembered = Era.LEGACY if again or session.probe_refused else None
         if again:
-            self._replies.tolerate(server, Tolerated(Oddity.PROBE_HANG if link.hung else Oddity.PROBE_EXIT))
+            self._replies.tolerate(
+                server, Tolerated(Oddity.PROBE_HANG if session.hung else Oddity.PROBE_EXIT)
+            )
 
     def taken(self, name: str, now: float) -> None:
         """It has read all that was written to it."""
-        link = self._table[name].link
-        if link is not None:
-            link.taken(now)
+        session = self._table[name].session
+        if session is not None:
+            session.taken(now)
 
     def rests(self, name: str, now: float) -> None:
         """It has no process, and its lifecycle says when it will have one again."""
@@ -201,8 +203,8 @@ class Registry:
     def tick(self, now: float) -> None:
         """Time has passed."""
         for server in self._table.values():
-            if server.link is not None:
-                self._replies.link_did(server, server.link, server.link.tick(now), now)
+            if server.session is not None:
+                self._replies.apply(server, server.session, server.session.tick(now), now)
             for method in server.pending_lists.overdue(now):
                 self._effects.log(Level.WARNING, "catalogue.stale", server=server.name, list=method)
                 self._dispatch.answer_lists(server, method, now)
@@ -210,14 +212,14 @@ class Registry:
             if server.queue.tick(now):
                 self._replies.discard(server, "never.replied")
                 self._dispatch.pump(server, now)
-            if server.health is not None and server.link is not None:
-                self._look_after(server, server.link, server.health, now)
+            if server.health is not None and server.session is not None:
+                self._look_after(server, server.session, server.health, now)
 
-    def _look_after(self, server: Server, link: Link, health: Health, now: float) -> None:
+    def _look_after(self, server: Server, session: ServerSession, health: Health, now: float) -> None:
         """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
         verdict = health.look(now, lambda before: self._dispatch.busy_until(server, before, now))
         if verdict is Verdict.ASK:
-            id, line = link.ask("server/discover" if link.era is Era.MODERN else "ping", b"{}")
+            id, line = session.ask("server/discover" if session.era is Era.MODERN else "ping", b"{}")
             health.asked(id)
             self._effects.append(line)
             self._effects.log(

@@ -21,15 +21,15 @@ from broker.core.calls.table import Call
 from broker.core.clients.notifications import UPDATED, Notifications
 from broker.core.effects import Effects, EndProcess, Level, LogOutput, Opened, Write
 from broker.core.mcp import jsonrpc, lines
-from broker.core.mcp.jsonrpc import Asked, Id, Incoming, Message, Noise, Reply, Told
+from broker.core.mcp.jsonrpc import Id, Incoming, Message, Noise, Reply, ServerNotification, ServerRequest
 from broker.core.mcp.methods import Era
 from broker.core.mcp.notifications import progress_body, read_progress, read_uri
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.lists import Read
 from broker.core.servers.server import Server
-from broker.core.servers.session import Did, Link
-from broker.core.servers.subscription import Missed, Unheard
+from broker.core.servers.session import Did, ServerSession
+from broker.core.servers.subscription import Missed, NotSubscribed
 
 MAX_TOLD_BYTES = 1024 * 1024
 """The largest params of a notification. It is taken apart, and may go to many; a result is for one."""
@@ -67,61 +67,63 @@ class Replies:
     def line(self, name: str, line: bytes, now: float) -> None:
         """Take in a line of a server's stdout. The next one waits while a long one is read in pieces."""
         server = self._table[name]
-        link = server.link
-        if link is None:
+        session = server.session
+        if session is None:
             self._counters.add("dropped.late.line")
             return
-        if not link.opened:
-            link.heard(now)
+        if not session.opened:
+            session.heard(now)
         if server.health is not None:
             server.health.heard(now)
         if len(line) <= LONG_BYTES:
-            self._line(server, link, lines.read(line), line, now)
+            self._line(server, session, lines.read(line), line, now)
             return
         if (name, "line") in self._backlog:
             self._backlog.finish(name)
-        self._backlog.begin((name, "line"), self._long_line(server, link, line, now))
+        self._backlog.begin((name, "line"), self._long_line(server, session, line, now))
 
-    def _long_line(self, server: Server, link: Link, line: bytes, now: float) -> HeavyJob:
+    def _long_line(self, server: Server, session: ServerSession, line: bytes, now: float) -> HeavyJob:
         message = yield from lines.read_long(line)
-        self._line(server, link, message, line, now)
+        self._line(server, session, message, line, now)
 
     def process_gone(self, name: str) -> None:
         """Forget the line of a process that was not read to its end."""
         if self._backlog.drop((name, "line")):
             self._counters.add("dropped.late.line")
 
-    def _line(self, server: Server, link: Link, message: Incoming, line: bytes, now: float) -> None:
+    def _line(
+        self, server: Server, session: ServerSession, message: Incoming, line: bytes, now: float
+    ) -> None:
         if not isinstance(message, Noise):
-            self._message(server, link, message, now)
-        elif (batch := lines.read_batch(line)) and link.era is not Era.MODERN:
+            self._message(server, session, message, now)
+        elif (batch := lines.read_batch(line)) and session.era is not Era.MODERN:
             for message in batch:
-                self._message(server, link, message, now)
+                self._message(server, session, message, now)
         else:
-            self._noise(server, link, message, line, now)
+            self._noise(server, session, message, line, now)
 
-    def _noise(self, server: Server, link: Link, noise: Noise, line: bytes, now: float) -> None:
+    def _noise(self, server: Server, session: ServerSession, noise: Noise, line: bytes, now: float) -> None:
         """A line for people. In the handshake an answer may stand behind a prompt, on the same line."""
-        behind = lines.read_behind(line) if link.era is None else noise
-        if isinstance(behind, Reply) and link.asks(behind.id):
-            self._message(server, link, behind, now)
+        behind = lines.read_behind(line) if session.era is None else noise
+        if isinstance(behind, Reply) and session.asks(behind.id):
+            self._message(server, session, behind, now)
             return
         self._note_odd(server, noise.odd)
         self.discard(server, "noise", bytes=len(line))
         self._effects.append(LogOutput(server.name, line))
-        link.noise(line, now)
+        session.noise(line, now)
 
-    def _message(self, server: Server, link: Link, message: Message, now: float) -> None:
+    def _message(self, server: Server, session: ServerSession, message: Message, now: float) -> None:
         if message.odd:
             self._note_odd(server, message.odd)
         if isinstance(message, Reply):
-            self._replied(server, link, message, now)
-        elif isinstance(message, Told):
-            self._told(server, link, message, now)
-        elif isinstance(message, Asked):
-            self._asked(server, link, message)
+            self._replied(server, session, message, now)
+        elif isinstance(message, ServerNotification):
+            self._told(server, session, message, now)
+        elif isinstance(message, ServerRequest):
+            self._asked(server, session, message)
         else:
-            self._broken(server, link, message, now)
+            self._broken(server, session, message, now)
 
     def _open_call(self, server: Server, id: Id | None) -> Call | None:
         """The call that this id of the broker's names, if that server has it."""
@@ -129,35 +131,35 @@ class Replies:
         is_there = call is not None and call.sent and not call.orphaned and call.server == server.name
         return call if is_there else None
 
-    def _replied(self, server: Server, link: Link, reply: Reply, now: float) -> None:
+    def _replied(self, server: Server, session: ServerSession, reply: Reply, now: float) -> None:
         call = self._open_call(server, reply.id)
         if call is not None:
             self._dispatch.reply(call, reply, now)
             return
-        effects = link.reply(reply.id, reply, now)
+        effects = session.reply(reply.id, reply, now)
         if effects is None and server.health is not None and server.health.answered(reply.id):
             return  # that it came is all that it says
         if effects is None:
-            self._answers_nothing(server, link, reply.id, now)
+            self._answers_nothing(server, session, reply.id, now)
         else:
-            self.link_did(server, link, effects, now)
+            self.apply(server, session, effects, now)
 
-    def _answers_nothing(self, server: Server, link: Link, id: Id | None, now: float) -> None:
+    def _answers_nothing(self, server: Server, session: ServerSession, id: Id | None, now: float) -> None:
         """Nobody waits for this reply, but perhaps for the place in line of its call."""
         shown = _shown(id)
         if server.release(id):
             self.discard(server, "late.reply", id=shown)
             self._dispatch.pump(server, now)
-        elif link.is_late(id) or id in server.ended:
+        elif session.is_late(id) or id in server.ended:
             self.discard(server, "late.reply", id=shown)
-        elif server.queue.running or link.waits:  # perhaps it is the answer that is waited for
+        elif server.queue.running or session.waits:  # perhaps it is the answer that is waited for
             self.discard(server, "unmatched.reply", id=shown)
             self.tolerate(server, Tolerated(Oddity.UNMATCHED, {"id": shown}))
-            link.noise(b"a reply with the id " + shown.encode(), now)
+            session.noise(b"a reply with the id " + shown.encode(), now)
         else:
             self.discard(server, "late.reply", id=shown)
 
-    def _broken(self, server: Server, link: Link, broken: jsonrpc.Broken, now: float) -> None:
+    def _broken(self, server: Server, session: ServerSession, broken: jsonrpc.Broken, now: float) -> None:
         call = self._open_call(server, broken.id)
         if broken.id is not None:
             self.tolerate(server, Tolerated(Oddity.BROKEN, {"reason": clip(broken.reason)}))
@@ -166,14 +168,14 @@ class Replies:
             self._dispatch.fail(call, refusals.invalid_reply(call, broken.reason), now)
             self._dispatch.pump(server, now)
             return
-        effects = link.broken(broken.id, broken.reason, now)
+        effects = session.broken(broken.id, broken.reason, now)
         if effects is not None:
-            self.link_did(server, link, effects, now)
+            self.apply(server, session, effects, now)
         elif server.health is None or not server.health.answered(broken.id):
             self.discard(server, "broken.line", reason=clip(broken.reason))
-            self._answers_nothing(server, link, broken.id, now)
+            self._answers_nothing(server, session, broken.id, now)
 
-    def _told(self, server: Server, link: Link, told: Told, now: float) -> None:
+    def _told(self, server: Server, session: ServerSession, told: ServerNotification, now: float) -> None:
         if told.params is not None and len(told.params) > MAX_TOLD_BYTES:
             self.discard(server, "large.notification", method=clip(told.method), bytes=len(told.params))
             return
@@ -184,13 +186,13 @@ class Replies:
         elif told.method == UPDATED:
             self._updated(server, told)
         else:
-            did = link.told(told, now)
+            did = session.told(told, now)
             if did is None:
                 self.discard(server, "notification", method=clip(told.method))
             else:
-                self.link_did(server, link, did, now)
+                self.apply(server, session, did, now)
 
-    def _updated(self, server: Server, told: Told) -> None:
+    def _updated(self, server: Server, told: ServerNotification) -> None:
         uri = read_uri(told.params)
         if uri is None or not self._notifications.resource_updated(
             server.name, uri, bytes(told.params or b"")
@@ -202,7 +204,7 @@ class Replies:
         if server is not None:
             self.discard(server, "resource.updated")
 
-    def _log_message(self, server: Server, told: Told, now: float) -> None:
+    def _log_message(self, server: Server, told: ServerNotification, now: float) -> None:
         """It is for the call that asked for it, where it can be only one; else for who reads the logs."""
         call = server.log_routing.only(now) if server.era is Era.MODERN else None
         if call is not None:
@@ -211,7 +213,7 @@ class Replies:
         self.discard(server, "message")
         self._effects.append(LogOutput(server.name, bytes(told.params or b"")))
 
-    def _progress(self, server: Server, told: Told, now: float) -> None:
+    def _progress(self, server: Server, told: ServerNotification, now: float) -> None:
         seen = read_progress(told.params)
         call = self._open_call(server, seen.token)
         if call is None or not call.wants_progress:
@@ -219,36 +221,36 @@ class Replies:
         else:
             self._dispatch.progress(call, progress_body(seen, call.token), now)
 
-    def _asked(self, server: Server, link: Link, asked: Asked) -> None:
+    def _asked(self, server: Server, session: ServerSession, asked: ServerRequest) -> None:
         """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""
         if len(str(asked.id)) > MAX_ID_CHARS:
             self.discard(server, "long.id", method=clip(asked.method))
             return
-        if link.era is Era.MODERN:
-            self._was_asked(server, link, asked)
+        if session.era is Era.MODERN:
+            self._was_asked(server, session, asked)
         elif asked.method == "ping":
             self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {})))
         elif asked.method == "roots/list" and server.config.roots:
             roots = [{"uri": uri} for uri in server.config.roots]
             self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {"roots": roots})))
         else:
-            self._was_asked(server, link, asked)
+            self._was_asked(server, session, asked)
             line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method))
             self._effects.append(Write(server.name, line))
 
-    def _was_asked(self, server: Server, link: Link, asked: Asked) -> None:
+    def _was_asked(self, server: Server, session: ServerSession, asked: ServerRequest) -> None:
         """Behind one process there are many clients: whom the question is meant for cannot be known."""
         server.questions += 1
         server.dropped.add("question")
         self._counters.add("dropped.question")
-        level, link.was_refused = Level.DEBUG if link.was_refused else Level.WARNING, True
+        level, session.was_refused = Level.DEBUG if session.was_refused else Level.WARNING, True
         method = clip(asked.method)
         self._effects.log(level, "server.question", server=server.name, method=method)
 
     # -- what comes of it --------------------------------------------------------------------------
 
-    def link_did(self, server: Server, link: Link, did: Iterable[Did], now: float) -> None:
-        """Its link has something to be done, or to be told."""
+    def apply(self, server: Server, session: ServerSession, did: Iterable[Did], now: float) -> None:
+        """Its session has something to be done, or to be told."""
         did = list(did)
         for one in did:
             if isinstance(one, Tolerated):
@@ -258,29 +260,31 @@ class Replies:
                 self._was_read(server, one, now)
             elif isinstance(one, Missed):
                 self._notifications.missed(server.name, one.uris)
-            elif isinstance(one, Unheard):
+            elif isinstance(one, NotSubscribed):
                 self._notifications.unheard(server.name, one.uris, one.reason)
             else:
                 self._effects.append(one)
             if isinstance(one, Opened):
-                self._opened(server, link, now)
+                self._opened(server, session, now)
             elif isinstance(one, EndProcess):
                 server.remembered = None
 
-    def _opened(self, server: Server, link: Link, now: float) -> None:
-        assert link.catalogue is not None
-        before, server.catalogue = server.known, link.catalogue
-        server.remembered = link.era
+    def _opened(self, server: Server, session: ServerSession, now: float) -> None:
+        assert session.catalogue is not None
+        before, server.catalogue = server.known, session.catalogue
+        server.remembered = session.era
         server.watch(now)
-        for notification in link.catalogue.changes_since(before):
+        for notification in session.catalogue.changes_since(before):
             self._notifications.list_changed(server.name, notification)
-        self._effects += link.catch_up(now)
+        self._effects += session.catch_up(now)
         self._dispatch.pump(server, now)
 
     def _was_read(self, server: Server, read: Read, now: float) -> None:
         if read.differs:
             self._notifications.list_changed(server.name, LISTS[read.method].changed)
-        if server.link is None or not server.link.is_reading(read.method):  # it may have changed meanwhile
+        if server.session is None or not server.session.is_reading(
+            read.method
+        ):  # it may have changed meanwhile
             self._dispatch.answer_lists(server, read.method, now)
 
     def _note_odd(self, server: Server, odd: Iterable[Oddity]) -> None:

@@ -17,7 +17,7 @@ from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.health import Health
 from broker.core.servers.lifecycle import Lifecycle, State
-from broker.core.servers.session import Link
+from broker.core.servers.session import ServerSession
 
 RECENT = 64
 
@@ -42,7 +42,7 @@ class Server:
         self.config = config
         self.lifecycle = lifecycle
         self.queue = FairQueue(config.concurrency)
-        self.link: Link | None = None
+        self.session: ServerSession | None = None
         self.health: Health | None = None
         self.catalogue: Catalogue | None = None
         self.remembered: Era | None = None
@@ -96,17 +96,17 @@ class Server:
     def opened(self) -> bool:
         """Whether calls can be written to it now."""
         ending = self.lifecycle.state is State.DRAINING
-        return self.link is not None and self.link.opened and not ending
+        return self.session is not None and self.session.opened and not ending
 
     @property
     def probing(self) -> bool:
         """Whether an exit of its process now means that it is of the older era."""
-        return self.link is not None and self.link.probing
+        return self.session is not None and self.session.probing
 
     @property
     def hint(self) -> str:
         """What it was asked and what it wrote, if it is not ready; else empty."""
-        return self.link.hint if self.link is not None and not self.link.opened else ""
+        return self.session.hint if self.session is not None and not self.session.opened else ""
 
     @property
     def era(self) -> Era:
@@ -118,10 +118,10 @@ class Server:
     @property
     def wake_at(self) -> float | None:
         """When something of it is due, its lifecycle aside."""
-        link = self.link.wake_at if self.link is not None else None
+        session = self.session.wake_at if self.session is not None else None
         health = self.health.wake_at if self.health is not None else None
         return soonest(
-            (link, health, self.queue.wake_at, self.pending_lists.wake_at, self.log_routing.wake_at)
+            (session, health, self.queue.wake_at, self.pending_lists.wake_at, self.log_routing.wake_at)
         )
 
     def leave(self, call: Call) -> None:
@@ -175,17 +175,17 @@ class Server:
             self.answers_checks = True
         elif self.health is not None and self.health.ended_at_it and self.lifecycle.failing:
             self.answers_checks = False
-        self.link = self.health = None
+        self.session = self.health = None
         self.queue.held = False
         self.queue.release_all()
         self.log_routing.release_all()
 
     def is_stale(self, method: str, now: float) -> bool:
         """Whether a list should be read again before it is answered, and can be."""
-        if self.catalogue is None or self.link is None or not self.link.opened or self.queue.held:
+        if self.catalogue is None or self.session is None or not self.session.opened or self.queue.held:
             return False
-        being_read = self.link.is_reading(method)  # it is said to have changed, or is known to be too old
-        return being_read or self.catalogue.is_stale(method, now, self.link.hears_of)
+        being_read = self.session.is_reading(method)  # it is said to have changed, or is known to be too old
+        return being_read or self.catalogue.is_stale(method, now, self.session.hears_of)
 
     def configure(self, config: ServerConfig) -> None:
         """Use this table of the current config."""

@@ -1,6 +1,6 @@
 """The broker's own conversation with one process of a server: the handshake, then the lists.
 
-A link lives as long as the process. Its requests have ids of the broker's own, as the calls of
+A session lives as long as the process. Its requests have ids of the broker's own, as the calls of
 clients have; the engine hands it the replies that are meant for it.
 """
 
@@ -17,22 +17,29 @@ from broker.core.effects import Effect, EndProcess, Opened, Respawn, Write
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed, shown
 from broker.core.mcp.handshake import Ask, Handshake, Restart, Step, Tell
-from broker.core.mcp.jsonrpc import Reply, Told
+from broker.core.mcp.jsonrpc import Reply, ServerNotification
 from broker.core.mcp.meta import own_meta
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Catalogue, changed_lists
+from broker.core.servers.listen_stream import ListenStream
 from broker.core.servers.lists import MAX_LATE, Lists, Read
-from broker.core.servers.subscription import Each, Heard, Listening, Missed, Stream, Unheard
+from broker.core.servers.subscription import (
+    LegacySubscription,
+    Missed,
+    NotSubscribed,
+    ServerSubscription,
+    SubscriptionEvent,
+)
 
 MAX_REASON_CHARS = 1000
 """Of why a server could not be opened: it is kept and shown, and the words in it may be the server's own."""
 
 
-Did = Effect | Read | Missed | Unheard | Tolerated
+Did = Effect | Read | Missed | NotSubscribed | Tolerated
 """What is to be done, and what there is to be told."""
 
 
-class Link:
+class ServerSession:
     """One process's conversation.
 
     Args:
@@ -71,7 +78,7 @@ class Link:
         self._asked: dict[int, str] = {}
         self._answered: deque[int] = deque(maxlen=MAX_LATE)
         self._uris, self._was_there, self._spared = uris, again, spared
-        self._listening: Listening | None = None
+        self._subscription: ServerSubscription | None = None
         self._lists: Lists | None = None
         self._last_line = ""
         self._wrote_json = False
@@ -167,7 +174,7 @@ class Link:
         return [f'if it is an older server, `protocol = "legacy"` in [servers.{self._config.name}] may help']
 
     def reply(self, id: jsonrpc.Id, reply: Reply, now: float) -> list[Did] | None:
-        """Take in a reply; `None` if it is not for one of this link's own requests."""
+        """Take in a reply; `None` if it is not for one of this session's own requests."""
         method = self._take_asked(id)
         if method is not None:
             if self._lists is not None:
@@ -176,11 +183,11 @@ class Link:
         read = self._lists.reply(id, reply, now) if self._lists else None
         if read is not None:
             return self._ready([*read], now)
-        heard = self._listening.reply(id, reply, now) if self._listening else None
+        heard = self._subscription.reply(id, reply, now) if self._subscription else None
         return None if heard is None else self._heard(heard, now)
 
     def broken(self, id: jsonrpc.Id | None, reason: str, now: float) -> list[Did] | None:
-        """A reply that cannot be used; `None` if it is not for one of this link's own requests."""
+        """A reply that cannot be used; `None` if it is not for one of this session's own requests."""
         if id is None:
             return None
         method = self._take_asked(id)
@@ -192,12 +199,12 @@ class Link:
         read = self._lists.broken(id, reason, now) if self._lists else None
         if read is not None:
             return self._ready([*read], now)
-        heard = self._listening.reply(id, None, now) if self._listening else None
+        heard = self._subscription.reply(id, None, now) if self._subscription else None
         return None if heard is None else self._heard(heard, now)
 
-    def told(self, told: Told, now: float) -> list[Did] | None:
+    def told(self, told: ServerNotification, now: float) -> list[Did] | None:
         """The server says something unasked; `None` if it is not about its lists or a subscription."""
-        heard = self._listening.told(told, now) if self._listening else None
+        heard = self._subscription.told(told, now) if self._subscription else None
         if heard is not None:
             return self._heard(heard, now)
         changed = self._lists.changed(told.method, now) if self._lists else _changed_early(told.method)
@@ -206,13 +213,13 @@ class Link:
     def want(self, uris: Collection[str], now: float) -> list[Did]:
         """From now on clients have subscribed to these resources."""
         self._uris = uris
-        return self._heard(self._listening.want(uris, now), now) if self._listening else []
+        return self._heard(self._subscription.want(uris, now), now) if self._subscription else []
 
     def hears_of(self, capability: str) -> bool:
         """Whether the server tells when the lists of this capability change."""
-        return self._listening is not None and self._listening.hears_of(capability)
+        return self._subscription is not None and self._subscription.hears_of(capability)
 
-    def _heard(self, heard: list[Heard], now: float) -> list[Did]:
+    def _heard(self, heard: list[SubscriptionEvent], now: float) -> list[Did]:
         did: list[Did] = []
         for one in heard:
             did.append(one)
@@ -243,7 +250,7 @@ class Link:
     @property
     def wake_at(self) -> float | None:
         """When `tick` is due."""
-        parts = (self._handshake, self._listening, self._lists)
+        parts = (self._handshake, self._subscription, self._lists)
         return soonest(part.wake_at for part in parts if part is not None)
 
     def tick(self, now: float) -> list[Did]:
@@ -251,8 +258,8 @@ class Link:
         did: list[Did] = []
         if self._handshake.wake_at is not None and self._handshake.wake_at <= now:
             did += self._take(self._handshake.timeout(now), now)
-        if self._listening is not None:
-            did += self._heard(self._listening.tick(now), now)
+        if self._subscription is not None:
+            did += self._heard(self._subscription.tick(now), now)
         if self._lists is not None:
             did = self._ready([*did, *self._lists.tick(now)], now)
         return did
@@ -281,9 +288,9 @@ class Link:
 
     def _agreed(self, agreed: Agreed, now: float) -> list[Did]:
         self._lists = Lists(self._config, agreed, self.ask, self._max_bytes)
-        kind = Stream if agreed.era is Era.MODERN else Each
-        self._listening = kind(self._config.name, agreed, self.ask, self._config.timeout)
-        did = self._heard(self._listening.start(self._uris, self._was_there, now), now)
+        kind = ListenStream if agreed.era is Era.MODERN else LegacySubscription
+        self._subscription = kind(self._config.name, agreed, self.ask, self._config.timeout)
+        did = self._heard(self._subscription.start(self._uris, self._was_there, now), now)
         did += self._lists.begin(self._spared, now)  # after that: what changes meanwhile is heard of
         return self._ready(did, now)
 

@@ -10,7 +10,8 @@ import pytest
 from broker.core.clients import subscriptions
 from broker.core.clients.notifications import UNHEARD, UPDATED
 from broker.core.mcp.methods import Era
-from broker.core.servers.subscription import LISTEN_BURST, MAX_ASKING
+from broker.core.servers.listen_stream import LISTEN_BURST
+from broker.core.servers.subscription import MAX_ASKING
 from client_shim import wire
 from client_shim.wire import Code
 from tests.core.fake_server import Json, Process, Script

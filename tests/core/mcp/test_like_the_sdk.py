@@ -33,7 +33,7 @@ from pydantic import BaseModel, ValidationError
 from broker.core.mcp import lines
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.handshake import Failed, Handshake
-from broker.core.mcp.jsonrpc import Asked, Broken, Reply, Told
+from broker.core.mcp.jsonrpc import Broken, Reply, ServerNotification, ServerRequest
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.reading import Reading
@@ -100,7 +100,9 @@ def test_a_line_is_to_us_what_it_is_to_the_sdk(message: dict[str, Any], around: 
         else:
             assert seen.error is not None
     elif isinstance(known, JSONRPCNotification):
-        assert isinstance(seen, Told | Asked | Broken)  # a float is an id here, and is given back as it came
+        assert isinstance(
+            seen, ServerNotification | ServerRequest | Broken
+        )  # a float is an id here, and is given back as it came
     elif isinstance(seen, Reply):  # more than the SDK takes
         assert message["jsonrpc"] == "2.0"
         assert lines.same_id(json.dumps(message["id"]).encode()) == seen.id  # type: ignore[arg-type]

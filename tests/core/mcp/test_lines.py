@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broker.base.tolerances import Oddity
 from broker.core.mcp import lines
-from broker.core.mcp.jsonrpc import Asked, Broken, Noise, Reply, Told
+from broker.core.mcp.jsonrpc import Broken, Noise, Reply, ServerNotification, ServerRequest
 from broker.core.mcp.nesting import MAX_DEPTH
 from tests.core.json_text import deep, values
 
@@ -25,9 +25,9 @@ def kind_of(line: bytes) -> object:
     if isinstance(seen, Reply):
         result = None if seen.result is None else bytes(seen.result)
         return ("reply", seen.id, result, None if seen.error is None else bytes(seen.error))
-    if isinstance(seen, Asked):
+    if isinstance(seen, ServerRequest):
         return ("asked", seen.id, seen.method, None if seen.params is None else bytes(seen.params))
-    if isinstance(seen, Told):
+    if isinstance(seen, ServerNotification):
         return ("told", seen.method, None if seen.params is None else bytes(seen.params))
     return ("broken", seen.id) if isinstance(seen, Broken) else "noise"
 
@@ -227,8 +227,10 @@ def test_any_result_is_the_bytes_it_came_in(value: object) -> None:
 @given(st.binary(max_size=80))
 def test_no_bytes_of_a_server_raise(line: bytes) -> None:
     """Law 5: whatever a server writes, reading it goes well."""
-    assert isinstance(lines.read(line), (Reply, Asked, Told, Broken, Noise))
-    assert isinstance(lines.read(b'{"id":1,' + line), (Reply, Asked, Told, Broken, Noise))
+    assert isinstance(lines.read(line), (Reply, ServerRequest, ServerNotification, Broken, Noise))
+    assert isinstance(
+        lines.read(b'{"id":1,' + line), (Reply, ServerRequest, ServerNotification, Broken, Noise)
+    )
 
 
 @given(values, st.data())

@@ -12,11 +12,11 @@ import pytest
 from broker.base.tolerances import Tolerated
 from broker.config.schema import ServerConfig
 from broker.core.effects import Effect, EndProcess, Log, Opened, Write
-from broker.core.mcp.jsonrpc import Reply, Told
+from broker.core.mcp.jsonrpc import Reply, ServerNotification
 from broker.core.mcp.methods import MODERN_VERSION, Era
 from broker.core.servers.lists import LIST_HOLD_S, LIST_S, READ_BURST, READ_EVERY_S, TOOLS_HOLD_S, Read
-from broker.core.servers.session import MAX_REASON_CHARS, Did, Link
-from broker.core.servers.subscription import Missed, Unheard
+from broker.core.servers.session import MAX_REASON_CHARS, Did, ServerSession
+from broker.core.servers.subscription import Missed, NotSubscribed
 
 CLIENT = {"name": "mcp-broker", "version": "0.1.0"}
 META = "io.modelcontextprotocol/"
@@ -29,7 +29,7 @@ CHANGED = "notifications/tools/list_changed"
 
 
 class Talk:
-    """A link, and the server at its other end."""
+    """A session, and the server at its other end."""
 
     def __init__(
         self,
@@ -41,18 +41,18 @@ class Talk:
         config = ServerConfig(name="s", command="x", timeout=30.0)
         self.era = era
         self.capabilities = capabilities
-        self.link = Link(config, remembered, count(1).__next__, 10_000, CLIENT, spared=spared)
+        self.session = ServerSession(config, remembered, count(1).__next__, 10_000, CLIENT, spared=spared)
         self.asked: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
         self.odd: list[Tolerated] = []
-        self.news: list[Read | Missed | Unheard] = []
+        self.news: list[Read | Missed | NotSubscribed] = []
 
     def did(self, effects: list[Did] | list[Effect] | None) -> list[str]:
         """What was done, in short; requests are kept to be answered, and news apart from it."""
         assert effects is not None
         words = []
         for effect in effects:
-            if isinstance(effect, (Read, Missed, Unheard)):
+            if isinstance(effect, (Read, Missed, NotSubscribed)):
                 self.news.append(effect)
                 continue
             if isinstance(effect, Tolerated):
@@ -71,7 +71,7 @@ class Talk:
 
     def greet(self) -> list[str]:
         """The process is there."""
-        return self.did(self.link.greet(0.0))
+        return self.did(self.session.greet(0.0))
 
     def last(self, method: str) -> dict[str, Any]:
         """The last request of a method."""
@@ -80,13 +80,13 @@ class Talk:
     def answer(self, method: str, result: object, now: float = 0.0) -> list[str]:
         """Answer the last request of a method."""
         id = self.last(method)["id"]
-        return self.did(self.link.reply(id, Reply(id, memoryview(json.dumps(result).encode()), None), now))
+        return self.did(self.session.reply(id, Reply(id, memoryview(json.dumps(result).encode()), None), now))
 
     def refuse(self, method: str, code: int = -32601, message: str = "no") -> list[str]:
         """Answer it with an error."""
         id = self.last(method)["id"]
         error = memoryview(json.dumps({"code": code, "message": message}).encode())
-        return self.did(self.link.reply(id, Reply(id, None, error), 0.0))
+        return self.did(self.session.reply(id, Reply(id, None, error), 0.0))
 
     def agree(self) -> list[str]:
         """Come through the handshake."""
@@ -103,7 +103,7 @@ class Talk:
         self.agree()
         if "tools" in self.capabilities:
             self.tools("a")
-        assert self.link.opened
+        assert self.session.opened
         return self
 
     def tools(self, *names: str, now: float = 0.0, **more: object) -> list[str]:
@@ -112,8 +112,8 @@ class Talk:
 
     def names(self) -> frozenset[str]:
         """The tools in the catalogue."""
-        assert self.link.catalogue is not None
-        return self.link.catalogue.names("tools/list")
+        assert self.session.catalogue is not None
+        return self.session.catalogue.names("tools/list")
 
 
 # --- opening -----------------------------------------------------------------------------------------
@@ -132,9 +132,9 @@ def test_a_legacy_server_is_opened_by_initialize_and_its_lists() -> None:
         "prompts/list",
     ]
     assert talk.tools("a") == []
-    assert not talk.link.opened
+    assert not talk.session.opened
     assert talk.answer("prompts/list", {"prompts": []}) == ["Opened"]
-    assert (talk.link.opened, talk.link.era) == (True, Era.LEGACY)
+    assert (talk.session.opened, talk.session.era) == (True, Era.LEGACY)
 
 
 def test_a_modern_server_is_opened_by_discovery_and_its_lists() -> None:
@@ -142,7 +142,7 @@ def test_a_modern_server_is_opened_by_discovery_and_its_lists() -> None:
     talk = Talk(Era.MODERN, tools={})
     assert talk.agree() == ["tools/list"]
     assert talk.tools("a") == ["Opened"]
-    assert talk.link.era is Era.MODERN
+    assert talk.session.era is Era.MODERN
     assert [request["params"]["_meta"] for request in talk.asked] == [OWN_META, OWN_META]
 
 
@@ -158,8 +158,8 @@ def test_a_server_that_declares_no_list_is_asked_for_its_tools() -> None:
     assert talk.agree() == ["notifications/initialized", "tools/list"]
     assert talk.tools("a") == ["list-undeclared", "Opened"]
     assert talk.names() == {"a"}
-    assert talk.link.reread("resources/list", 1.0)[1] is not None  # a client wants it
-    assert talk.did(talk.link.refresh("prompts/list", 1.0)) == ["prompts/list"]
+    assert talk.session.reread("resources/list", 1.0)[1] is not None  # a client wants it
+    assert talk.did(talk.session.refresh("prompts/list", 1.0)) == ["prompts/list"]
     assert talk.answer("prompts/list", {"prompts": [{"name": "p"}]}) == ["list-undeclared"]
 
 
@@ -168,15 +168,15 @@ def test_a_list_that_a_server_does_not_survive_is_asked_of_the_next_process_on_d
     """It declares what it has not: no SDK asks for a list that nobody wants. Its tools are asked for."""
     talk = Talk(tools={}, resources={}, prompts={})
     talk.agree()
-    assert set(talk.link.unbearable(failed)) == set()  # its tools are among what it has not answered
+    assert set(talk.session.unbearable(failed)) == set()  # its tools are among what it has not answered
     talk.tools("a")
     talk.refuse("prompts/list")
-    spared = set(talk.link.unbearable(failed))
+    spared = set(talk.session.unbearable(failed))
     assert spared == ({"resources/list", "resources/templates/list"} if failed else set())
-    talk.did(talk.link.tick(LIST_HOLD_S))
-    assert set(talk.link.unbearable(failed)) == set()  # it is ready: whatever ends it now
-    talk.did(talk.link.tick(LIST_S))
-    spared = set(talk.link.unbearable(False))
+    talk.did(talk.session.tick(LIST_HOLD_S))
+    assert set(talk.session.unbearable(failed)) == set()  # it is ready: whatever ends it now
+    talk.did(talk.session.tick(LIST_S))
+    spared = set(talk.session.unbearable(False))
     assert spared == {"resources/list", "resources/templates/list"}
     talk = Talk(spared=spared, tools={}, resources={}, prompts={})
     left = ["list-left-out", "list-left-out"]
@@ -189,14 +189,14 @@ def test_a_list_without_an_answer_costs_that_list() -> None:
     talk.agree()
     talk.tools("a")
     assert talk.answer("resources/list", {"resources": []}) == []
-    dues = [talk.link.wake_at]
-    assert talk.did(talk.link.tick(LIST_HOLD_S)) == ["Opened"]
-    dues.append(talk.link.wake_at)
-    assert talk.did(talk.link.tick(LIST_S)) == ["list-unread"]
-    assert [*dues, talk.link.wake_at] == [LIST_HOLD_S, LIST_S, None]
+    dues = [talk.session.wake_at]
+    assert talk.did(talk.session.tick(LIST_HOLD_S)) == ["Opened"]
+    dues.append(talk.session.wake_at)
+    assert talk.did(talk.session.tick(LIST_S)) == ["list-unread"]
+    assert [*dues, talk.session.wake_at] == [LIST_HOLD_S, LIST_S, None]
     late = Reply(talk.last("resources/templates/list")["id"], memoryview(b"{}"), None)
-    assert talk.link.reply(late.id, late, LIST_S) is None
-    assert talk.link.is_late(late.id)
+    assert talk.session.reply(late.id, late, LIST_S) is None
+    assert talk.session.is_late(late.id)
 
 
 def test_a_list_that_comes_after_the_server_is_ready_counts() -> None:
@@ -204,8 +204,8 @@ def test_a_list_that_comes_after_the_server_is_ready_counts() -> None:
     talk = Talk(tools={}, prompts={})
     talk.agree()
     talk.tools("a")
-    talk.did(talk.link.tick(LIST_HOLD_S))
-    assert talk.link.is_reading("prompts/list")
+    talk.did(talk.session.tick(LIST_HOLD_S))
+    assert talk.session.is_reading("prompts/list")
     assert talk.answer("prompts/list", {"prompts": [{"name": "p"}]}, 5.0) == ["catalogue.changed"]
     assert talk.news == [Read("prompts/list", True)]
 
@@ -215,8 +215,8 @@ def test_the_list_of_tools_is_waited_for_longer() -> None:
     talk = Talk(tools={}, prompts={})
     talk.agree()
     talk.answer("prompts/list", {"prompts": []})
-    assert talk.did(talk.link.tick(TOOLS_HOLD_S - 0.1)) == []
-    assert talk.did(talk.link.tick(TOOLS_HOLD_S)) == ["Opened"]
+    assert talk.did(talk.session.tick(TOOLS_HOLD_S - 0.1)) == []
+    assert talk.did(talk.session.tick(TOOLS_HOLD_S)) == ["Opened"]
     assert talk.tools("a", now=20.0) == ["catalogue.changed"]
 
 
@@ -229,9 +229,9 @@ def test_a_further_page_that_cannot_be_had_leaves_what_was_read(how: str) -> Non
     if how == "error":
         did = talk.refuse("tools/list", -32602)
     elif how == "broken":
-        did = talk.did(talk.link.broken(talk.last("tools/list")["id"], "NaN", 0.0))
+        did = talk.did(talk.session.broken(talk.last("tools/list")["id"], "NaN", 0.0))
     else:
-        did = talk.did(talk.link.tick(TOOLS_HOLD_S)) + talk.did(talk.link.tick(30.0))
+        did = talk.did(talk.session.tick(TOOLS_HOLD_S)) + talk.did(talk.session.tick(30.0))
     assert "list-partial" in did
     assert "Opened" in did
     assert talk.names() == {"a"}
@@ -258,13 +258,13 @@ def test_a_list_that_cannot_be_had_does_not_keep_the_server_from_opening(how: st
     elif how == "garbage":
         did = talk.answer("prompts/list", {"prompts": 5})
     else:
-        did = talk.did(talk.link.broken(talk.last("prompts/list")["id"], "NaN", 0.0))
+        did = talk.did(talk.session.broken(talk.last("prompts/list")["id"], "NaN", 0.0))
     assert did == ["list-unread", "Opened"]
     (odd,) = talk.odd
     assert odd.facts["list"] == "prompts/list"
     assert odd.facts["reason"]
-    assert talk.link.catalogue is not None
-    assert talk.link.catalogue.answer("prompts/list", 0.0) is None
+    assert talk.session.catalogue is not None
+    assert talk.session.catalogue.answer("prompts/list", 0.0) is None
 
 
 def test_a_declared_list_that_the_server_does_not_know_is_empty() -> None:
@@ -273,8 +273,8 @@ def test_a_declared_list_that_the_server_does_not_know_is_empty() -> None:
     talk.agree()
     talk.tools("a")
     assert talk.refuse("prompts/list", -32601) == ["Opened"]
-    assert talk.link.catalogue is not None
-    assert talk.link.catalogue.answer("prompts/list", 0.0) == b'{"prompts":[]}'
+    assert talk.session.catalogue is not None
+    assert talk.session.catalogue.answer("prompts/list", 0.0) == b'{"prompts":[]}'
 
 
 def test_tools_of_one_name_are_told_of() -> None:
@@ -314,11 +314,11 @@ def test_broken_replies_make_it_unfit_at_once() -> None:
     """Section 5: else the start would wait for its deadline."""
     talk = Talk()
     talk.greet()
-    assert talk.did(talk.link.broken(talk.asked[0]["id"], "NaN", 0.0)) == [
+    assert talk.did(talk.session.broken(talk.asked[0]["id"], "NaN", 0.0)) == [
         "probe-answered-oddly",
         "initialize",
     ]
-    assert talk.did(talk.link.broken(talk.asked[1]["id"], "NaN", 0.0)) == ["EndProcess"]
+    assert talk.did(talk.session.broken(talk.asked[1]["id"], "NaN", 0.0)) == ["EndProcess"]
     unfit = talk.effects[-1]
     assert isinstance(unfit, EndProcess)
     assert "its reply to initialize cannot be used: NaN" in unfit.reason
@@ -328,27 +328,27 @@ def test_a_silent_probe_is_followed_by_initialize() -> None:
     """Section 5: when `wake_at` has come, and not before."""
     talk = Talk(tools={})
     talk.greet()
-    assert talk.link.probing
-    due = talk.link.wake_at
+    assert talk.session.probing
+    due = talk.session.wake_at
     assert due is not None
-    assert talk.link.tick(due - 0.1) == []
-    assert talk.did(talk.link.tick(due)) == ["initialize"]
-    assert talk.link.wake_at is None
+    assert talk.session.tick(due - 0.1) == []
+    assert talk.did(talk.session.tick(due)) == ["initialize"]
+    assert talk.session.wake_at is None
 
 
 def test_what_may_explain_that_it_is_not_ready() -> None:
     """Law 10: what it was sent, what came instead, and what may help."""
     talk = Talk(tools={}, prompts={})
     talk.greet()
-    talk.link.noise(b'{"id": 1, "result": {}}', 1.0)
-    talk.did(talk.link.tick(9.0))
-    assert talk.link.hint == (
+    talk.session.noise(b'{"id": 1, "result": {}}', 1.0)
+    talk.did(talk.session.tick(9.0))
+    assert talk.session.hint == (
         "it was sent server/discover and initialize, and has not answered; the last line on its stdout was: "
         '{"id": 1, "result": {}}; an answer has `"jsonrpc": "2.0"` and the id of its request; '
         'if it is an older server, `protocol = "legacy"` in [servers.s] may help'
     )
     talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": talk.capabilities})
-    assert talk.link.hint == "it has not answered tools/list, prompts/list"
+    assert talk.session.hint == "it has not answered tools/list, prompts/list"
 
 
 @pytest.mark.parametrize("late", ["no", "yes", "garbage", "broken"])
@@ -356,53 +356,53 @@ def test_the_reply_to_the_probe_that_comes_after_initialize_is_of_no_account(lat
     """Section 5: a session that is agreed on is not opened again, nor given up, for a late answer."""
     talk = Talk(tools={})
     talk.greet()
-    assert talk.link.wake_at is not None
-    talk.did(talk.link.tick(talk.link.wake_at))
+    assert talk.session.wake_at is not None
+    talk.did(talk.session.tick(talk.session.wake_at))
     talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}})
     if late == "no":
         did = talk.refuse("server/discover")
     elif late == "broken":
-        did = talk.did(talk.link.broken(talk.last("server/discover")["id"], "NaN", 0.0))
+        did = talk.did(talk.session.broken(talk.last("server/discover")["id"], "NaN", 0.0))
     else:
         found = {"supportedVersions": [MODERN_VERSION], "capabilities": {}} if late == "yes" else 5
         did = talk.answer("server/discover", found)
     assert did == []
     assert talk.tools("a") == ["Opened"]
-    assert talk.link.era is Era.LEGACY
+    assert talk.session.era is Era.LEGACY
 
 
 def test_a_probe_that_is_never_answered_is_forgotten_once_the_server_is_open() -> None:
     """Law 6: else its deadline would wake the broker for nothing, again and again."""
     talk = Talk(tools={})
     talk.greet()
-    assert talk.link.wake_at is not None
-    talk.did(talk.link.tick(talk.link.wake_at))
+    assert talk.session.wake_at is not None
+    talk.did(talk.session.tick(talk.session.wake_at))
     talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}})
     assert talk.tools("a") == ["Opened"]
-    assert talk.link.wake_at is None
+    assert talk.session.wake_at is None
 
 
 def test_the_reply_to_initialize_that_comes_after_the_probe_is_of_no_account() -> None:
     """Section 5: a dual-era server is used as a modern one, and is not told that it was initialized."""
     talk = Talk(Era.MODERN, tools={})
     talk.greet()
-    assert talk.link.wake_at is not None
-    talk.did(talk.link.tick(talk.link.wake_at))
+    assert talk.session.wake_at is not None
+    talk.did(talk.session.tick(talk.session.wake_at))
     talk.answer("server/discover", {"supportedVersions": [MODERN_VERSION], "capabilities": {"tools": {}}})
     assert talk.answer("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}}) == []
     assert talk.tools("a") == ["Opened"]
-    assert talk.link.era is Era.MODERN
+    assert talk.session.era is Era.MODERN
 
 
 def test_a_reply_to_nothing_is_not_the_links() -> None:
     """Law 8: an id that it did not give is somebody else's, or nobody's."""
     talk = Talk(tools={}).open()
     reply = Reply(999, memoryview(b"{}"), None)
-    assert talk.link.reply(999, reply, 0.0) is None
-    assert talk.link.reply("1", reply, 0.0) is None
-    assert talk.link.reply(talk.asked[0]["id"], reply, 0.0) is None
-    assert talk.link.broken(999, "x", 0.0) is None
-    assert talk.link.broken(None, "x", 0.0) is None
+    assert talk.session.reply(999, reply, 0.0) is None
+    assert talk.session.reply("1", reply, 0.0) is None
+    assert talk.session.reply(talk.asked[0]["id"], reply, 0.0) is None
+    assert talk.session.broken(999, "x", 0.0) is None
+    assert talk.session.broken(None, "x", 0.0) is None
 
 
 # --- lists that change -------------------------------------------------------------------------------
@@ -411,9 +411,9 @@ def test_a_reply_to_nothing_is_not_the_links() -> None:
 def test_a_changed_list_is_read_again() -> None:
     """Section 2: and the log says so, if it is another one."""
     talk = Talk(tools={}).open()
-    assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == ["tools/list"]
+    assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0)) == ["tools/list"]
     assert talk.tools("a") == []
-    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
+    talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0))
     assert talk.tools("a", "b") == ["catalogue.changed"]
     assert talk.names() == {"a", "b"}
 
@@ -421,9 +421,9 @@ def test_a_changed_list_is_read_again() -> None:
 def test_changes_while_a_list_is_being_read_are_read_once_more() -> None:
     """Law 6: however often the server says so, one reading at a time, and one after it."""
     talk = Talk(tools={}).open()
-    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
+    talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0))
     for _ in range(5):
-        assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == []
+        assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0)) == []
     assert talk.tools("b") == ["catalogue.changed", "tools/list"]
     assert talk.tools("c") == ["catalogue.changed"]
     assert talk.names() == {"c"}
@@ -434,32 +434,32 @@ def test_a_change_while_the_server_is_being_opened_is_caught_up_with() -> None:
     talk = Talk(tools={}, prompts={})
     talk.agree()
     talk.tools("a")
-    assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == []
+    assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0)) == []
     assert talk.answer("prompts/list", {"prompts": []}) == ["Opened"]
-    assert talk.did(talk.link.catch_up(0.0)) == ["tools/list"]
+    assert talk.did(talk.session.catch_up(0.0)) == ["tools/list"]
     assert talk.tools("a", "b") == ["catalogue.changed"]
-    assert talk.link.catch_up(0.0) == []
+    assert talk.session.catch_up(0.0) == []
 
 
 def test_a_server_whose_lists_change_all_the_time_is_opened_all_the_same() -> None:
     """Law 5: what it says about its lists delays nothing that it can do."""
     talk = Talk(tools={})
     talk.agree()
-    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
+    talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0))
     assert talk.tools("a") == ["Opened"]
 
 
 def test_a_change_of_another_list_is_none() -> None:
     """Law 8: what is not known to be a change is not taken for one."""
     talk = Talk(tools={}).open()
-    assert talk.link.told(Told("notifications/resources/updated", None), 0.0) is None
-    assert talk.link.told(Told("notifications/prompts/list_changed", None), 0.0) == []
+    assert talk.session.told(ServerNotification("notifications/resources/updated", None), 0.0) is None
+    assert talk.session.told(ServerNotification("notifications/prompts/list_changed", None), 0.0) == []
 
 
 def test_a_refresh_that_fails_leaves_the_old_list() -> None:
     """Section 2: a list that was good is better than none."""
     talk = Talk(tools={}).open()
-    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
+    talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0))
     assert talk.refuse("tools/list") == ["list-unread"]
     assert talk.names() == {"a"}
 
@@ -467,36 +467,36 @@ def test_a_refresh_that_fails_leaves_the_old_list() -> None:
 def test_a_refresh_without_an_answer_is_given_up() -> None:
     """Law 6: its row goes at its deadline, and the late answer is nobody's."""
     talk = Talk(tools={}).open()
-    dues = [talk.link.wake_at]
-    talk.did(talk.link.told(Told(CHANGED, None), 100.0))
-    dues.append(talk.link.wake_at)
-    assert talk.link.tick(129.0) == []
-    assert talk.did(talk.link.tick(130.0)) == ["list-unread"]
-    assert [*dues, talk.link.wake_at] == [None, 130.0, None]
+    dues = [talk.session.wake_at]
+    talk.did(talk.session.told(ServerNotification(CHANGED, None), 100.0))
+    dues.append(talk.session.wake_at)
+    assert talk.session.tick(129.0) == []
+    assert talk.did(talk.session.tick(130.0)) == ["list-unread"]
+    assert [*dues, talk.session.wake_at] == [None, 130.0, None]
     late = Reply(talk.asked[-1]["id"], memoryview(b'{"tools":[]}'), None)
-    assert talk.link.reply(late.id, late, 131.0) is None
-    assert talk.did(talk.link.told(Told(CHANGED, None), 131.0)) == ["tools/list"]
+    assert talk.session.reply(late.id, late, 131.0) is None
+    assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 131.0)) == ["tools/list"]
 
 
 def test_a_server_that_says_so_after_every_reading_is_not_read_all_the_time() -> None:
     """Law 5: a few times in a row, then once a second; the log says so."""
     talk = Talk(tools={}).open()
     for number in range(READ_BURST):
-        assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == ["tools/list"]
+        assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0)) == ["tools/list"]
         talk.tools(str(number))
-    assert talk.did(talk.link.told(Told(CHANGED, None), 0.0)) == ["catalogue.restless"]
-    assert talk.did(talk.link.told(Told(CHANGED, None), 0.5)) == []
-    dues = [talk.link.wake_at]
-    assert talk.did(talk.link.tick(READ_EVERY_S - 0.1)) == []
-    assert talk.did(talk.link.tick(READ_EVERY_S)) == ["tools/list"]
+    assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0)) == ["catalogue.restless"]
+    assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.5)) == []
+    dues = [talk.session.wake_at]
+    assert talk.did(talk.session.tick(READ_EVERY_S - 0.1)) == []
+    assert talk.did(talk.session.tick(READ_EVERY_S)) == ["tools/list"]
     talk.tools("last", now=READ_EVERY_S)
-    assert [*dues, talk.link.wake_at] == [READ_EVERY_S, None]
+    assert [*dues, talk.session.wake_at] == [READ_EVERY_S, None]
     assert talk.names() == {"last"}
 
 
 def test_opened_is_said_once() -> None:
     """Section 2: the supervisor hears it once for each process."""
     talk = Talk(tools={}).open()
-    talk.did(talk.link.told(Told(CHANGED, None), 0.0))
+    talk.did(talk.session.told(ServerNotification(CHANGED, None), 0.0))
     talk.tools("z")
     assert [effect for effect in talk.effects if isinstance(effect, Opened)] == [Opened("s")]
