@@ -61,8 +61,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Text,
         Meta(min_length=1),
         _about(
-            "The program to run. A bare name is looked up in the server's PATH; a path with a `/` is taken "
-            "from `cwd`.",
+            "The program to run. A bare name is looked up in the server's PATH; a path with a `/` starts "
+            "at `cwd`.",
             'write the program as a string, such as command = "uvx"',
         ),
     ]
@@ -77,38 +77,40 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     env_inherit: Annotated[
         tuple[str, ...],
         _about(
-            "Names of further variables it gets from the broker's environment, where they are set.", _WORDS
+            "Names of further variables that it inherits from the broker's environment, where they are set.",
+            _WORDS,
         ),
     ] = ()
     cwd: Annotated[
         Text | None,
         _about(
-            "The folder it runs in, from the config file's own folder; without it that folder.",
+            "The folder it runs in, relative to the config file's folder, which is the default.",
             'write a folder as a string, such as cwd = "/srv/laundry"',
         ),
     ] = None
     enabled: Annotated[bool, _about("Whether the broker runs it.", _SWITCH)] = True
     timeout: Annotated[
-        Seconds, _about("Seconds until a call ends with an error, where the caller names no time.", _SECONDS)
+        Seconds,
+        _about("Seconds until a call ends with an error, unless the caller names a timeout.", _SECONDS),
     ] = 30.0
     protocol: Annotated[
         Literal["auto", "legacy", "2026-07-28"],
         _about(
-            "The protocol era: found out at start, or fixed where a server mistakes the question.",
+            "The protocol era: detected at the start, or fixed for a server that cannot handle the probe.",
             'write "auto", "legacy" or "2026-07-28"',
         ),
     ] = "auto"
     stateful: Annotated[
         bool,
         _about(
-            "Whether its process keeps what earlier calls did, such as a login or an open page. Then no call "
-            "is sent again to a new process when the old one died; its caller is told instead.",
+            "Whether its process keeps state between calls, such as a login or an open page. If so, no "
+            "call is retried after the process died; its caller gets an error.",
             _SWITCH,
         ),
     ] = False
-    serialized: Annotated[bool, _about("Whether it can only take one call at a time.", _SWITCH)] = False
+    serialized: Annotated[bool, _about("Whether it takes only one call at a time.", _SWITCH)] = False
     max_in_flight: Annotated[
-        Count, _about("How many calls it is given at once; further ones wait in line.", _WHOLE)
+        Count, _about("How many calls it has at once; the others are queued.", _WHOLE)
     ] = 32
     allow_methods: Annotated[
         tuple[str, ...],
@@ -117,46 +119,43 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     roots: Annotated[
         tuple[Root, ...],
         _about(
-            "The folders it is told of when it asks for `roots/list`: paths, from the config file's own "
-            "folder, or `file://` URIs.",
+            "The answer to its `roots/list`: paths, relative to the config file's folder, or `file://` URIs.",
             'write a list of folders, such as roots = ["/srv/notes"]',
         ),
     ] = ()
     restart: Annotated[
         Literal["always", "on-failure", "never"],
-        _about(
-            "When it is started again after it ended by itself.", 'write "always", "on-failure" or "never"'
-        ),
+        _about("When it is restarted after it ended by itself.", 'write "always", "on-failure" or "never"'),
     ] = "always"
     restart_sec: Annotated[
-        Seconds, _about("Seconds before the first restart; they double with every further one.", _SECONDS)
+        Seconds, _about("Seconds before the first restart; each further delay is twice as long.", _SECONDS)
     ] = 1.0
     start_limit_burst: Annotated[
         Count,
-        _about("So many failed starts within the interval, and the broker stops trying for a while.", _WHOLE),
+        _about("Failures within the interval after which the circuit breaker opens.", _WHOLE),
     ] = 5
     start_limit_interval_sec: Annotated[
-        Seconds, _about("The interval, in seconds, that `start_limit_burst` counts in.", _SECONDS)
+        Seconds, _about("The interval of `start_limit_burst`, in seconds.", _SECONDS)
     ] = 60.0
     timeout_start_sec: Annotated[
         Seconds,
         _about(
-            "Seconds from its start until it must be ready. `npx`, `uvx`, `docker run` and their like have "
-            "up to ten times that while they download.",
+            "Seconds from its start until it must be ready. `npx`, `uvx`, `docker run` and others get up "
+            "to ten times that while they download.",
             _SECONDS,
         ),
     ] = 90.0
     timeout_stop_sec: Annotated[
         Seconds,
-        _about("Seconds it has to end after its input was closed, and again after SIGTERM.", _SECONDS),
+        _about("Seconds to end after its stdin was closed, and again after SIGTERM.", _SECONDS),
     ] = 5.0
 
     watchdog_sec: Annotated[
         float,
         Meta(ge=0, le=31_536_000),
         _about(
-            "Seconds of silence after which it is asked whether it lives, unless it is busy. It is replaced "
-            "when it answers neither that nor a second time. 0 never asks.",
+            "Seconds of silence before a health check, unless it is busy. It is replaced after two checks "
+            "without an answer. 0 turns checks off.",
             "write a number of seconds, such as 30, or 0",
         ),
     ] = 30.0
@@ -188,8 +187,8 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     endpoint: Annotated[
         Endpoint | None,
         _about(
-            "Where clients connect. Without it: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's "
-            "own runtime folder.",
+            "Where clients connect. Default: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's "
+            "runtime folder.",
             'write the whole path of a socket, as in "ipc:///run/mcp-broker/broker.sock", or a loopback '
             'address, as in "tcp://127.0.0.1:5555"',
         ),
@@ -201,24 +200,24 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     socket_group: Annotated[
         Text | None,
         _about(
-            "The group the socket is given to; with socket_mode 0660 its members may connect.",
+            "The group of the socket; with socket_mode 0660 its members may connect.",
             'write the name of a group as a string, such as "mcp-broker"',
         ),
     ] = None
     state_dir: Annotated[
         Text | None,
         _about(
-            "The folder in which it is written down which processes run, so that the next broker ends what a "
-            "killed one left; of one broker at a time. Without it: `processes` in $STATE_DIRECTORY of "
-            "systemd, else one beside the socket.",
+            "The folder that records the running processes, so that the next broker ends what a killed "
+            "one left; for one broker at a time. Default: `processes` in $STATE_DIRECTORY of systemd, "
+            "else a folder beside the socket.",
             'write a folder as a string, such as state_dir = "/var/lib/mcp-broker"',
         ),
     ] = None
     metrics: Annotated[
         ScrapeAddress | None,
         _about(
-            "Where Prometheus reads the metrics: a loopback port, or a Unix socket with the mode and group "
-            "above. Without it they are off.",
+            "Where Prometheus reads the metrics: a loopback port, or a Unix socket with the mode and "
+            "group above. Off by default.",
             'write a loopback port or a path, such as "127.0.0.1:9464" or "unix:/run/mcp-broker/m.sock"',
         ),
     ] = None
@@ -234,33 +233,31 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     credit_bytes: Annotated[
         Bytes,
         _about(
-            "What may be under way on one connection, in each direction, before the other end has read some "
-            "of it.",
+            "Bytes on the way on one connection, in each direction, before the other end has read some of "
+            "them.",
             _SIZE,
         ),
     ] = 8_388_608
     outbox_bytes: Annotated[
         Bytes,
         _about(
-            "What may wait for one connection beyond its credit; above it the connection is closed.",
+            "Bytes that may wait for one connection beyond its credit; above it the connection is closed.",
             _SIZE,
         ),
     ] = 67_108_864
     calls_per_channel: Annotated[
-        Count, _about("Calls that one client object may have waiting or running.", _WHOLE)
+        Count, _about("Calls of one client object that may wait or run.", _WHOLE)
     ] = 1024
     calls_per_connection: Annotated[
-        Count, _about("Calls that one connection may have waiting or running.", _WHOLE)
+        Count, _about("Calls of one connection that may wait or run.", _WHOLE)
     ] = 4096
-    calls: Annotated[
-        Count, _about("Calls that all clients together may have waiting or running.", _WHOLE)
-    ] = 16384
+    calls: Annotated[Count, _about("Calls of all clients together that may wait or run.", _WHOLE)] = 16384
     queue_bytes: Annotated[
         Bytes,
-        _about("What the params of calls that wait, or may have to be sent again, may take together.", _SIZE),
+        _about("Bytes of the params of all calls that wait or may be retried.", _SIZE),
     ] = 134_217_728
-    connections: Annotated[Count, _about("Connections at once.", _WHOLE)] = 4096
-    starts_at_once: Annotated[Count, _about("Servers that are being started at the same time.", _WHOLE)] = 4
+    connections: Annotated[Count, _about("Connections at the same time.", _WHOLE)] = 4096
+    starts_at_once: Annotated[Count, _about("Servers that start at the same time.", _WHOLE)] = 4
     drain_sec: Annotated[
         Seconds, _about("Seconds that calls in flight have to end when the broker is stopped.", _SECONDS)
     ] = 5.0

@@ -58,7 +58,7 @@ CALL_SECONDS = Family(
     "mcp_broker_call_duration_seconds",
     "histogram",
     ("server",),
-    "How long calls took that the server answered, from their arrival.",
+    "Duration of the calls that the server answered, from their arrival.",
 )
 
 
@@ -112,22 +112,22 @@ _of_broker(
 _of_broker("calls_open", "Calls that wait or run, on all servers.", lambda engine: len(engine.dispatch.table))
 _of_broker(
     "queue_bytes",
-    "Params of the calls that wait, or may have to be sent again.",
+    "Bytes of the params of calls that wait or may be retried.",
     lambda engine: engine.dispatch.table.body_bytes,
 )
 _of_broker(
     "unread_bytes",
-    "Sent to clients, and not given back as credit yet.",
+    "Bytes sent to clients and not yet given back as credit.",
     lambda engine: sum(one.unread_bytes for one in engine.connections.all()),
 )
 _of_broker(
     "outbox_bytes",
-    "Waiting for clients that have used up their credit.",
+    "Bytes waiting for clients that have used up their credit.",
     lambda engine: sum(one.outbox_bytes for one in engine.connections.all()),
 )
 _of_broker(
     "outbox_max_bytes",
-    "The same for the one client that most waits for; at `outbox_bytes` of [limits] it is closed.",
+    "The same for the client with the most; at `outbox_bytes` of [limits] it is closed.",
     lambda engine: max((one.outbox_bytes for one in engine.connections.all()), default=0),
 )
 
@@ -136,8 +136,8 @@ _of_broker(
 
 _EVENTS = {
     "refused": ("refused", "code", "Requests refused, by the code."),
-    "dropped": ("dropped", "what", "What a server wrote and nobody could be given."),
-    "late": ("late", "what", "What came for a call or connection that was over."),
+    "dropped": ("dropped", "what", "Messages of a server that were dropped, by kind."),
+    "late": ("late", "what", "Messages for a call or connection that had ended."),
     "closed": ("connections_closed", "reason", "Connections that ended, by the reason."),
 }
 """The first word of a counter of the core → its metric, and the label for the rest of its name."""
@@ -160,7 +160,7 @@ for _word, (_name, _label, _help) in _EVENTS.items():
 @_metric(
     "server_dropped",
     "counter",
-    "What a server wrote and nobody could be given, by server, where it is known.",
+    "Messages of a server that were dropped, by server and kind.",
     "server",
     "what",
 )
@@ -173,7 +173,7 @@ def _dropped(seen: Snapshot) -> Samples:
 @_metric(
     "server_tolerated",
     "counter",
-    "What a server wrote beside the specification and the broker put up with, by kind.",
+    "Tolerated deviations from the specification, by kind.",
     "server",
     "kind",
 )
@@ -183,7 +183,7 @@ def _tolerated(seen: Snapshot) -> Samples:
             yield (server.name, kind), count
 
 
-@_metric("events", "counter", "Whatever else the broker counts, by its name there.", "event")
+@_metric("events", "counter", "All other counters of the broker, by name.", "event")
 def _others(seen: Snapshot) -> Samples:
     for name, count in sorted(seen.engine.counters.items()):
         if name.partition(".")[0] not in _EVENTS or "." not in name:
@@ -210,7 +210,8 @@ def _server_state(seen: Snapshot) -> Samples:
 @_metric(
     "calls",
     "counter",
-    "Calls that ended: `result`, the server's `error`, `dropped` with their client, or a code of refusal.",
+    "Calls that ended: `result`, the server's `error`, `dropped` with their client, or the code "
+    "of a refusal.",
     "server",
     "outcome",
 )
@@ -223,23 +224,23 @@ def _calls(seen: Snapshot) -> Samples:
 _of_server(
     "server_restarts",
     "counter",
-    "Further starts after the first; a `start` after a `stop` does not count.",
+    "Starts after the first one; a `start` after a `stop` does not count.",
     lambda one: one.lifecycle.restarts,
 )
-_of_server("calls_lost", "counter", "Calls that ended because the server did.", lambda one: one.lost)
+_of_server("calls_lost", "counter", "Calls that ended because their process did.", lambda one: one.lost)
 _of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.queue.running)
 _of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.queue.waiting)
 _of_server(
     "calls_sent_again",
     "counter",
-    "Calls that their server died with, and that its next process gets.",
+    "Calls of a dead process that the next one retries.",
     lambda one: one.again,
 )
 _of_tree("server_processes", "gauge", "Processes of the server's tree.", lambda tree: len(tree.processes))
 _of_tree(
     "server_cpu_seconds",
     "counter",
-    "Processor time of the tree, with its ended children.",
+    "Processor time of the tree, with that of its ended children.",
     lambda tree: tree.cpu_s,
 )
 _of_tree("server_resident_bytes", "gauge", "Resident memory of the tree.", lambda tree: tree.rss_bytes)

@@ -149,11 +149,11 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "detach_edited": (
         "{name}: changed meanwhile, your values are kept: {keys}",
-        "{name}：期间有修改，已保留您的值：{keys}",
+        "{name}：期间有修改，已保留你的值：{keys}",
     ),
     "detach_dropped": (
         "{name}: changed meanwhile, restored as it was: {keys}; your values are in the backup",
-        "{name}：期间有修改，已恢复原值：{keys}；您的值在备份中",
+        "{name}：期间有修改，已恢复原值：{keys}；你的值在备份中",
     ),
     "detach_changed": (
         "{name}: stays as it is: it runs another command by now; --force restores the earlier one",

@@ -78,7 +78,7 @@ FINDINGS: dict[str, tuple[str, str]] = {
             "behind the broker."
         ),
         (
-            "如果那是您的后端，说明它仍在导入自己的 MCPClient：请改为从 client_shim 导入 MCPClient 并重启。如"
+            "如果那是你的后端，说明它仍在导入自己的 MCPClient：请改为从 client_shim 导入 MCPClient 并重启。如"
             "果是编辑器之类的 MCP 宿主，可用 `mcp-broker attach` 让它改用 broker。"
         ),
     ),
