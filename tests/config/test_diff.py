@@ -100,7 +100,7 @@ def without(config: Config, paths: set[str]) -> Config:
 
 @given(files, files)
 def test_the_steps_lead_to_what_the_file_says(before: Table, after: Table) -> None:
-    """Issue 6, reload: all that changed is changed, but for what is said to need a restart."""
+    """All that changed is changed, but for what is said to need a restart."""
     old, new = load(before, {}), load(after, {})
     made = plan(old, new)
     waits = {pending.path for pending in made.pending}
@@ -113,7 +113,7 @@ def test_the_steps_lead_to_what_the_file_says(before: Table, after: Table) -> No
 
 @given(files, files)
 def test_a_server_that_did_not_change_is_in_no_step(before: Table, after: Table) -> None:
-    """Issue 6: the others do not notice. And every other server is in just one step."""
+    """The others do not notice. And every other server is in just one step."""
     old, new = load(before, {}), load(after, {})
     made = plan(old, new)
     in_steps = [step.server.name for step in made.steps if not isinstance(step, Adjust)]
@@ -178,7 +178,7 @@ def test_a_server_with_a_new_name_is_another_one() -> None:
 
 
 def test_what_needs_a_restart_says_why_and_the_rest_is_done() -> None:
-    """Issue 6: what can only change with a restart is said."""
+    """What can only change with a restart is said."""
     old = config(s={})
     new = config(s={}, broker={"endpoint": "ipc:///x"}, limits={"credit_bytes": 65_536, "calls": 9})
     made = plan(old, new)

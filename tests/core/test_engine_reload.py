@@ -1,4 +1,4 @@
-"""Issue 5 and 6: the same machine once more, while an operator changes the config all the time.
+"""The same machine once more, while an operator changes the config all the time.
 
 Servers are added, removed, switched on and off, replaced and retuned, with calls at them, in line for them,
 and on their way back; limits change. What must hold is what held before.

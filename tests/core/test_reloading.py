@@ -22,7 +22,7 @@ def retune(world: World, server: ServerConfig) -> None:
 
 
 def test_who_waits_for_a_server_that_is_removed_is_told_at_once() -> None:
-    """Issue 6: what is at it may still end; what is not sent yet never will be."""
+    """What is at it may still end; what is not sent yet never will be."""
     world = ready(serialized=True)
     client, sent, waiting = two_calls(world)
     world.run(world.engine.registry.withdraw, "time")
@@ -35,7 +35,7 @@ def test_who_waits_for_a_server_that_is_removed_is_told_at_once() -> None:
 
 
 def test_who_waits_for_a_server_that_is_switched_off_is_told_at_once() -> None:
-    """Issue 6: and by which key."""
+    """And by which key."""
     world = ready(serialized=True)
     client, sent, waiting = two_calls(world)
     off = msgspec.structs.replace(world.config.servers["time"], enabled=False)
@@ -56,7 +56,7 @@ def test_no_call_outlives_the_row_of_its_server() -> None:
 
 
 def test_a_limit_that_is_lowered_ends_nothing() -> None:
-    """Issue 6: what is above it may end by itself, and nothing further is given before."""
+    """What is above it may end by itself, and nothing further is given before."""
     world = ready(max_in_flight=2)
     client, process = world.client(), world.processes["time"]
     ids = [client.call() for _ in range(3)]
@@ -70,7 +70,7 @@ def test_a_limit_that_is_lowered_ends_nothing() -> None:
 
 
 def test_a_limit_that_is_raised_lets_in_who_waits() -> None:
-    """Issue 6: at once, without a call that has to end first."""
+    """At once, without a call that has to end first."""
     world = ready(max_in_flight=1)
     client, process = world.client(), world.processes["time"]
     client.call()
@@ -81,7 +81,7 @@ def test_a_limit_that_is_raised_lets_in_who_waits() -> None:
 
 
 def test_what_could_be_sent_again_is_not_where_its_server_was_removed() -> None:
-    """Issue 6: there is no next process; and whoever waits for one would wait until the reload is over."""
+    """There is no next process; and whoever waits for one would wait until the reload is over."""
     world = World()
     world.scripts["time"].annotations = {"echo": {"readOnlyHint": True}}
     world.start()

@@ -238,7 +238,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_nothing_of_others_is_touched(
     use: Callable[[Path], None], data: st.DataObject, commands: list[list[str]]
 ) -> None:
-    """Issue 13: whatever stands on the way, and at the names that it uses."""
+    """Whatever stands on the way, and at the names that it uses."""
     levels = data.draw(st.lists(LEVELS, min_size=1, max_size=2))
     plants = data.draw(st.dictionaries(st.sampled_from(USES[use]), ENTRIES, max_size=3))
     commands.clear()

@@ -75,7 +75,7 @@ def draining(then: Then) -> tuple[World, Pipe, int | None]:
 
 
 def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
-    """Issue 4: `start` takes back a `stop` that still waits."""
+    """`start` takes back a `stop` that still waits."""
 
     async def resumed(world: World, hub: Hub, scope: trio.CancelScope) -> None:
         hub.run(world.engine.registry.resume, "time")
@@ -86,7 +86,7 @@ def test_a_server_that_goes_on_after_all_is_not_waited_for() -> None:
 
 @pytest.mark.parametrize("ending", ["patience", "death"])
 def test_the_wait_ends_with_its_time_or_with_the_server(ending: str) -> None:
-    """Issue 4: what is left then is cut off; what is in line stays there, and is given nothing meanwhile."""
+    """What is left then is cut off; what is in line stays there, and is given nothing meanwhile."""
 
     async def happens(world: World, hub: Hub, scope: trio.CancelScope) -> None:
         if ending == "death":
@@ -113,7 +113,7 @@ def ask(hub: Hub, id: int) -> None:
 
 
 def test_what_comes_together_for_a_server_is_written_at_once() -> None:
-    """Issue 7: a server is not woken for each of many calls; and their order is that in which they came."""
+    """A server is not woken for each of many calls; and their order is that in which they came."""
     _, hub, pipe = with_a_call()
     ask(hub, 2)
     ask(hub, 3)
@@ -157,7 +157,7 @@ def ticks_while_messages_pass(due: float | None) -> list[float]:
 
 
 def test_while_messages_pass_the_alarm_is_put_off() -> None:
-    """Issue 7: to be woken by it costs as much as a call. When they stop it rings once, and then no more."""
+    """To be woken by it costs as much as a call. When they stop it rings once, and then no more."""
     (told,) = ticks_while_messages_pass(None)
     assert 1.002 < told <= 1.002 + LATE_S
 

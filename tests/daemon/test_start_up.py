@@ -1,4 +1,4 @@
-"""Issue 7, start-up, without a clock: what is loaded; and clients are served before any server is ready."""
+"""Start-up, without a clock: what is loaded; and clients are served before any server is ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issue 5: a connection can be gone in four ways, and each has the same effects, down to the last row.
+"""A connection can be gone in four ways, and each has the same effects, down to the last row.
 
 A real endpoint, hub and core, a client with everything that there is to leave behind, and a server that the
 test plays.

@@ -28,14 +28,14 @@ def seen() -> dict[str, Any]:
 
 
 def test_the_entry_command_runs_and_the_health_check_comes_to_say_so(seen: dict[str, Any]) -> None:
-    """Issue 6: both as the Dockerfile has them, as its user, on a root that cannot be written to."""
+    """Both as the Dockerfile has them, as its user, on a root that cannot be written to."""
     *before, last = seen["health"]
     assert last == 0, seen["log"]
     assert {*before} <= {1, 3}, "a server is not ready yet, or nobody listens yet"
 
 
 def test_a_backend_of_another_user_in_the_group_calls_a_tool(seen: dict[str, Any]) -> None:
-    """Issue 6: user, group_add, volume and variable of compose.yaml are all that a backend needs."""
+    """User, group_add, volume and variable of compose.yaml are all that a backend needs."""
     status, printed, errors = seen["backend"]
     assert (status, errors) == (0, "")
     assert printed.startswith("tools: get_current_time, convert_time\n")
@@ -51,7 +51,7 @@ def test_a_client_of_another_pid_namespace_has_the_pid_0(seen: dict[str, Any]) -
 
 
 def test_who_is_outside_the_group_is_told_so_at_once(seen: dict[str, Any]) -> None:
-    """Issue 6: "not allowed", with what to do, within a second."""
+    """ "not allowed", with what to do, within a second."""
     code, message, took_s = seen["outsider"]
     assert code == "not-allowed"
     assert "10001" in message, "the group that it would have to be in"

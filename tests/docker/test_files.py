@@ -64,7 +64,7 @@ def image() -> list[Instruction]:
 
 @every_dockerfile
 def test_every_instruction_is_one(path: Path) -> None:
-    """Issue 6: linted as far as it can be: known words, a FROM before all but ARG, exec forms that parse."""
+    """Linted as far as it can be: known words, a FROM before all but ARG, exec forms that parse."""
     before, *stages = dockerfile.read(path)
     assert {one.word for one in before} <= {"ARG"}
     assert stages
@@ -86,7 +86,7 @@ def test_every_base_is_slim_debian_of_a_named_release(path: Path) -> None:
 
 @every_dockerfile
 def test_nothing_runs_as_root_and_no_secret_is_in_a_layer(path: Path) -> None:
-    """Issue 6: a user with a number, and no variable that would hold a key."""
+    """A user with a number, and no variable that would hold a key."""
     last = dockerfile.read(path)[-1]
     given = dockerfile.arguments(last)
     user = re.sub(r"\$\{(\w+)\}", lambda match: given[match[1]], dockerfile.only(last, "USER").rest)
@@ -129,7 +129,7 @@ def test_what_is_copied_is_enough_to_build_the_wheel(path: Path, tmp_path: Path)
 
 
 def test_the_image_has_what_a_service_needs() -> None:
-    """Issue 6: an init that reaps and passes signals on, a health check, the folder as a volume."""
+    """An init that reaps and passes signals on, a health check, the folder as a volume."""
     stage = image()
     assert dockerfile.only(stage, "ENTRYPOINT").command == ["tini", "--", "mcp-broker"]
     assert "tini" in next(one.rest for one in stage if one.word == "RUN" and "apt-get" in one.rest)
@@ -140,7 +140,7 @@ def test_the_image_has_what_a_service_needs() -> None:
 
 
 def test_every_runtime_that_the_config_names_is_in_the_image() -> None:
-    """Issue 6: where the servers' runtimes come from: `UV=yes` has uv and uvx."""
+    """Where the servers' runtimes come from: `UV=yes` has uv and uvx."""
     runtimes = {"uv", "uvx"} if dockerfile.arguments(image())["UV"] == "yes" else set()
     assert {server.command for server in CONFIG.servers.values()} <= runtimes
 
@@ -181,7 +181,7 @@ def test_what_is_built_is_there(service: dict[str, Any]) -> None:
 
 
 def test_the_numbers_and_the_folder_match_on_both_sides() -> None:
-    """Issue 6: ids that must match, the folder that is shared, and who waits for whom."""
+    """Ids that must match, the folder that is shared, and who waits for whom."""
     assert BACKEND["group_add"] == [dockerfile.arguments(image())["GID"]]
     assert CONFIG.broker.socket_mode == "0660"
     assert BACKEND["user"].split(":")[0] != dockerfile.arguments(image())["UID"]
@@ -192,7 +192,7 @@ def test_the_numbers_and_the_folder_match_on_both_sides() -> None:
 
 
 def test_the_broker_is_bounded_and_restarted() -> None:
-    """Issue 6: a memory limit, a restart policy, no privileges, and a log that does not fill the disk."""
+    """A memory limit, a restart policy, no privileges, and a log that does not fill the disk."""
     assert {"mem_limit", "pids_limit", "restart", "read_only", "logging"} <= BROKER.keys()
     assert BROKER["cap_drop"] == ["ALL"]
     seconds = int(BROKER["stop_grace_period"].removesuffix("s"))

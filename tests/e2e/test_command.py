@@ -88,7 +88,7 @@ def test_status_is_a_table_for_people(broker: RunningBroker) -> None:
         assert word in done.stdout
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("one ")]
     processes, cpu, memory = (row.split()[column] for column in (3, -2, -1))
-    assert (processes, cpu[-1], memory[-1]) == ("1", "s", "M")  # issue 4: of the whole tree
+    assert (processes, cpu[-1], memory[-1]) == ("1", "s", "M")  # of the whole tree
     assert "\x1b[" not in done.stdout  # no colour where there is no terminal
 
 

@@ -43,7 +43,7 @@ def cidfiles(broker: RunningBroker) -> list[str]:
 
 
 def test_no_container_outlives_its_tree(docker: Engine) -> None:
-    """Issue 4: stop, restart, reload, a crash of the command, a failed handshake, shutdown: each removes it,
+    """Stop, restart, reload, a crash of the command, a failed handshake, shutdown: each removes it,
     and the next one is only started then."""
     servers = {
         "one": container("mcp/one"),
@@ -78,7 +78,7 @@ def test_no_container_outlives_its_tree(docker: Engine) -> None:
 
 
 def test_the_next_broker_removes_what_a_killed_one_left(docker: Engine) -> None:
-    """Issue 4: the command dies with the broker, its container does not; there is never a second one."""
+    """The command dies with the broker, its container does not; there is never a second one."""
     with running({"one": container("mcp/one")}, env=docker.environ) as broker:
         for _ in range(2):
             broker.stop(signal.SIGKILL)
@@ -96,7 +96,7 @@ def test_the_next_broker_removes_what_a_killed_one_left(docker: Engine) -> None:
 
 
 def test_the_user_s_own_file_is_used(docker: Engine) -> None:
-    """Issue 4: not a second `--cidfile`; and it makes way for the next start, or there would never be one."""
+    """Not a second `--cidfile`; and it makes way for the next start, or there would never be one."""
     with running({"one": container("mcp/one", before=("--cidfile", "my.cid"))}, env=docker.environ) as broker:
         assert cidfiles(broker) == []
         mine = broker.folder / "my.cid"

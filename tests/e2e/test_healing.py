@@ -30,7 +30,7 @@ def call(broker: RunningBroker, tool: str, arguments: dict[str, Any] | None = No
 
 
 def test_a_broken_server_is_healed_by_a_call() -> None:
-    """Issue 4: a screen that booted before its network; `status` says why until then, with what it wrote."""
+    """A screen that booted before its network; `status` says why until then, with what it wrote."""
     script = NEEDS_NETWORK % (sys.executable, SERVERS / "rogue.py")
     table = {"command": "sh", "args": ["-c", script]}
     limits = {"start_limit_burst": 1, "start_limit_interval_sec": 0.3}
@@ -58,7 +58,7 @@ def healed(broker: RunningBroker) -> str:
 
 @pytest.mark.parametrize("ending", ["start", "death"])
 def test_what_happens_while_a_stop_waits_for_the_calls(ending: str) -> None:
-    """Issue 4: the last word of an operator counts; a death meanwhile does not undo his stop."""
+    """The last word of an operator counts; a death meanwhile does not undo his stop."""
     with running({"server": rogue(restart_sec=0.05)}, limits={"drain_sec": 600.0}) as broker:
 
         async def main() -> None:
@@ -99,7 +99,7 @@ async def until(client: BrokerClient, key: str, value: object, name: str = "serv
 
 @pytest.mark.parametrize("how", ["SIGKILL", "restart"])
 def test_a_call_that_does_no_harm_survives_its_server(how: str) -> None:
-    """Issue 4: it is sent again to the new process, and its client sees nothing but the answer."""
+    """It is sent again to the new process, and its client sees nothing but the answer."""
     with running({"server": rogue(restart_sec=0.05)}, limits={"drain_sec": 0.1}) as broker:
         before = broker.pids()["server"]
 
@@ -130,7 +130,7 @@ def test_a_call_that_does_no_harm_survives_its_server(how: str) -> None:
 
 @pytest.mark.parametrize("calls", [0, 1])
 def test_a_stopped_server_is_replaced_busy_or_not(calls: int) -> None:
-    """Issue 4: SIGSTOP is found by looking; its call ends at once, and the other server notices nothing."""
+    """SIGSTOP is found by looking; its call ends at once, and the other server notices nothing."""
     table = rogue(watchdog_sec=0.3, restart_sec=0.05, timeout_stop_sec=600.0)
     with running({"server": table, "other": rogue()}) as broker:
         before = broker.pids()
@@ -157,7 +157,7 @@ def test_a_stopped_server_is_replaced_busy_or_not(calls: int) -> None:
 
 
 def test_a_server_that_hangs_behind_a_wrapper_is_replaced() -> None:
-    """Issue 4: the wrapper lives, its child answers no health check; afterwards there is one tree again."""
+    """The wrapper lives, its child answers no health check; afterwards there is one tree again."""
     script = f"{sys.executable} -I -S {SERVERS / 'rogue.py'}; exit 9"
     keys = {"watchdog_sec": 0.5, "restart_sec": 0.05, "timeout_stop_sec": 0.2}
     with running({"server": {"command": "sh", "args": ["-c", script], **keys}}) as broker:

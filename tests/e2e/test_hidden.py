@@ -43,7 +43,7 @@ def as_a_user() -> list[str]:
 
 @pytest.mark.parametrize("dumpable", [False, True])
 def test_a_server_cannot_read_the_environment_of_the_broker(dumpable: bool) -> None:
-    """Issue 13: of the variables of other servers it learns nothing; with the debugging switch it would."""
+    """Of the variables of other servers it learns nothing; with the debugging switch it would."""
     servers = {
         "looks": {"command": sys.executable, "args": ["-c", LOOKS], "restart": "never"},
         "other": rogue(env={"OTHER_KEY": "${THEIRS}"}),

@@ -100,7 +100,7 @@ def text(result: CallResult) -> str:
 
 
 def test_the_whole_surface(broker: RunningBroker, name: str) -> None:
-    """Issue 5, BrokerClient: every method, with what a server of somebody else's says."""
+    """Every method, with what a server of somebody else's says."""
     kind = KINDS[name]
 
     async def main() -> None:
@@ -130,7 +130,7 @@ def test_the_whole_surface(broker: RunningBroker, name: str) -> None:
 
 
 def test_completion(broker: RunningBroker) -> None:
-    """Issue 5, BrokerClient: with a server that completes, and the arguments that are filled in already."""
+    """With a server that completes, and the arguments that are filled in already."""
     if not is_there("everything"):
         pytest.skip("server-everything is not installed; `make test` does that where npm is there")
 
@@ -170,7 +170,7 @@ def test_each_of_several_has_its_own_answers_and_its_own_progress(broker: Runnin
 
 
 def test_a_call_that_is_given_up_hurts_no_other(broker: RunningBroker, name: str) -> None:
-    """Issue 5: it is the right one that is cancelled; its neighbour goes on to its end."""
+    """It is the right one that is cancelled; its neighbour goes on to its end."""
     kind = KINDS[name]
     tool, arguments = kind.slow
 

@@ -344,7 +344,7 @@ def test_a_parent_that_ignores_its_children_does_not_make_the_broker_do_so() -> 
 
 
 def test_a_server_gets_what_is_listed_and_no_more() -> None:
-    """Issue 4: the environment is an allow-list: what the SDK passes on, proxies, mirrors, locale; and what
+    """The environment is an allow-list: what the SDK passes on, proxies, mirrors, locale; and what
     the config inherits and sets."""
     given = {
         "HTTPS_PROXY": "http://proxy:1",

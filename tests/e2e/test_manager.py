@@ -66,7 +66,7 @@ def test_ready_comes_before_the_servers_are_and_status_follows_them(heard: Heard
 
 
 def test_what_a_reload_could_not_do_is_in_the_status_line(heard: Heard, tmp_path: Path) -> None:
-    """Issue 6: a bad config says why in `STATUS=` too, until a good one is there; and so what waits."""
+    """A bad config says why in `STATUS=` too, until a good one is there; and so what waits."""
     with running({"fine": rogue()}, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as broker:
         heard.until("STATUS=1 of 1 servers ready")
         broker.write({"fine": rogue(timout=3), "new": rogue(cwd=3)})
@@ -84,7 +84,7 @@ def test_what_a_reload_could_not_do_is_in_the_status_line(heard: Heard, tmp_path
 
 
 def test_an_idle_broker_feeds_the_watchdog(heard: Heard, tmp_path: Path) -> None:
-    """Issue 6: a loop that has nothing to do is not stuck; its parts are asked, and come back."""
+    """A loop that has nothing to do is not stuck; its parts are asked, and come back."""
     env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
     with running({"fine": rogue()}, env=env):
         for _ in range(3):
@@ -141,7 +141,7 @@ def _activated(path: Path, plug: socket.socket) -> contextlib.AbstractContextMan
 
 
 def test_who_connected_while_no_broker_ran_is_served(listening: tuple[Path, socket.socket]) -> None:
-    """Issue 6: activation. The client is there first, and needs no second try."""
+    """Activation. The client is there first, and needs no second try."""
     path, plug = listening
     answers: list[object] = []
 
@@ -168,7 +168,7 @@ def test_the_socket_of_systemd_stays_as_it_is(listening: tuple[Path, socket.sock
 
 
 def test_a_broker_by_hand_does_not_take_the_socket_of_systemd(listening: tuple[Path, socket.socket]) -> None:
-    """Issue 6: the socket of one broker cannot be taken by another, nor while only systemd listens."""
+    """The socket of one broker cannot be taken by another, nor while only systemd listens."""
     path, _ = listening
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         broker = RunningBroker(Path(folder), {"fine": rogue()}, {"broker": {"endpoint": f"ipc://{path}"}}, {})

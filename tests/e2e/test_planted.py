@@ -94,7 +94,7 @@ else:
 def test_a_planted_state_directory_has_nothing_run_and_nothing_changed(
     shared: Path, victim: Path, port: int, elsewhere: str
 ) -> None:
-    """Issue 13: a link in the temp folder, with a record that names a program; root ran it, and closed the
+    """A link in the temp folder, with a record that names a program; root ran it, and closed the
     folder that the link led to."""
     marker, state = shared / "ran", f"tcp-127.0.0.1:{port}.state"
     folder = shared / f"mcp-broker-{os.getuid()}"
@@ -125,7 +125,7 @@ elif kind == "socket": socket.socket(socket.AF_UNIX).bind(path)
 def test_what_is_planted_beside_a_socket_in_a_shared_folder_is_refused_and_stays(
     shared: Path, victim: Path, name: str, kind: str
 ) -> None:
-    """Issue 13: the socket, its lock, the state beside it, the socket of the metrics."""
+    """The socket, its lock, the state beside it, the socket of the metrics."""
     path = shared / name
     by_stranger(PLANT, kind, path, victim / ("folder" if name.endswith("state") else "file"))
     before = snapshot(victim, path)

@@ -39,7 +39,7 @@ async def in_flight(broker: RunningBroker, name: str, count: int = 1) -> None:
 
 
 def test_what_changed_changes_and_the_rest_keeps_its_process() -> None:
-    """Issue 6, reload: added, removed, changed, retuned, switched on and off, renamed; the others stay."""
+    """Added, removed, changed, retuned, switched on and off, renamed; the others stay."""
     before = {name: rogue() for name in ("same", "gone", "other", "tuned", "off", "old-name")}
     with running({**before, "on": rogue(enabled=False)}) as broker:
         pids = broker.pids()
@@ -105,7 +105,7 @@ def test_calls_at_a_changed_server_end_and_what_waits_goes_on_waiting() -> None:
 
 
 def test_a_start_meanwhile_cuts_no_call_that_the_reload_waits_for() -> None:
-    """Issue 13: who starts a server that a reload is about to replace gets the new process, in its time."""
+    """Who starts a server that a reload is about to replace gets the new process, in its time."""
     with running({"s": rogue()}, limits={"drain_sec": 30.0}) as broker:
 
         async def main() -> None:
@@ -159,7 +159,7 @@ def test_calls_of_a_removed_server_end_clearly() -> None:
 
 
 def test_a_bad_config_changes_nothing_and_says_every_mistake() -> None:
-    """Issue 6: in the command's output, in the log, and in the status until a good reload."""
+    """In the command's output, in the log, and in the status until a good reload."""
     with running({"s": rogue()}) as broker:
         pids, good = broker.pids(), broker.config.read_text()
         broker.write({"s": rogue(timout=3), "new": rogue(env={"KEY": "${NOT_SET_ANYWHERE}"})})
@@ -186,7 +186,7 @@ def test_a_bad_config_changes_nothing_and_says_every_mistake() -> None:
 
 
 def test_what_needs_a_restart_is_said_and_the_rest_is_done() -> None:
-    """Issue 6: what can only change with a restart is said, by the command and in the status."""
+    """What can only change with a restart is said, by the command and in the status."""
     with running({"s": rogue()}) as broker:
         broker.write({"s": rogue()}, limits={"credit_bytes": 65_536, "calls_per_channel": 1})
         done = command("reload", endpoint=broker.endpoint)
@@ -350,7 +350,7 @@ URI = "note://today"
 
 
 def test_a_subscription_outlives_that_a_server_is_gone_for_a_while() -> None:
-    """Issue 13: gone by a reload and by a restart of the broker, the others are heard; back, so is it."""
+    """Gone by a reload and by a restart of the broker, the others are heard; back, so is it."""
     both = {name: rogue("--era", "modern") for name in ("stays", "goes")}
 
     async def main(broker: RunningBroker) -> None:

@@ -54,7 +54,7 @@ def said(result: Any) -> Any:
 
 @pytest.mark.parametrize(("server", "tool"), [("old", "add_tool"), ("new", "add_tool"), ("sdk", "grow")])
 def test_every_page_that_listens_hears_of_a_new_tool(broker: RunningBroker, server: str, tool: str) -> None:
-    """Issue 5: and has it when it asks; the one that does not listen is not disturbed."""
+    """And has it when it asks; the one that does not listen is not disturbed."""
 
     async def main() -> None:
         heard: list[tuple[str, str, str]] = []
@@ -80,7 +80,7 @@ def test_every_page_that_listens_hears_of_a_new_tool(broker: RunningBroker, serv
 def test_a_list_that_changed_across_a_restart_is_old_for_nobody(
     broker: RunningBroker, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 5: neither for who listens, nor for the drop-in, which asks each time."""
+    """Neither for who listens, nor for the drop-in, which asks each time."""
     monkeypatch.setenv("MCP_BROKER_ENDPOINT", broker.endpoint)
 
     async def main() -> None:
@@ -110,7 +110,7 @@ class Registry:
 
 @pytest.mark.parametrize("server", [*SERVERS, "sdk"])
 def test_an_update_of_a_resource_reaches_who_subscribed(broker: RunningBroker, server: str) -> None:
-    """Issue 5: one subscription upstream; again after a restart, with a word that something may be missed."""
+    """One subscription upstream; again after a restart, with a word that something may be missed."""
 
     async def main() -> None:
         heard: list[tuple[str, str, str]] = []
@@ -189,7 +189,7 @@ def test_one_that_is_forgotten_leaves_no_subscription(broker: RunningBroker) -> 
 def test_a_question_of_the_sdk_is_in_its_result_and_the_answer_in_the_next_call(
     broker: RunningBroker,
 ) -> None:
-    """Issue 5: `input_required`, end to end with the SDK; each caller has its own state."""
+    """`input_required`, end to end with the SDK; each caller has its own state."""
 
     async def order(page: BrokerClient, what: str, size: str) -> str:
         first = await page.call_tool("sdk", "order", {"what": what})
@@ -264,7 +264,7 @@ def test_a_question_of_an_older_server_is_refused_and_counted(broker: RunningBro
 
 
 def test_roots_come_from_the_config(broker: RunningBroker) -> None:
-    """Issue 5: a path is taken from the folder of the config."""
+    """A path is taken from the folder of the config."""
 
     async def main() -> None:
         async with BrokerClient("page", broker.endpoint) as page:
@@ -280,7 +280,7 @@ def test_roots_come_from_the_config(broker: RunningBroker) -> None:
 
 @pytest.mark.parametrize(("server", "tool"), [("new", "log"), ("sdk", "say")])
 def test_a_log_message_reaches_the_call_that_asked(broker: RunningBroker, server: str, tool: str) -> None:
-    """Issue 5: where it is the only one; before its result."""
+    """Where it is the only one; before its result."""
 
     async def main() -> None:
         logged: list[Any] = []
@@ -314,7 +314,7 @@ def test_the_trace_of_a_client_reaches_the_server(broker: RunningBroker, server:
 
 
 def test_a_serialized_server_never_has_two_calls_even_when_one_was_cancelled() -> None:
-    """Issue 5: `wait_for` gives up, the server goes on; the next call waits until it has ended."""
+    """`wait_for` gives up, the server goes on; the next call waits until it has ended."""
     with running({"one": rogue("--serial", serialized=True)}) as broker:
 
         async def main() -> None:

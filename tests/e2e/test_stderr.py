@@ -99,7 +99,7 @@ def scraped(path: Path) -> str:
 
 
 def test_a_line_has_its_own_level_in_the_log() -> None:
-    """Issue 4: what a server calls an error is an error to who watches the journal."""
+    """What a server calls an error is an error to who watches the journal."""
     servers = {"one": rogue("--stderr-at-start", "<4>the cache is cold")}
     with running(servers) as broker:
         broker.wait_log("warning server.stderr")

@@ -28,7 +28,7 @@ def played() -> Played:
 
 
 def test_the_table_names_every_fault_and_every_moment_once() -> None:
-    """Issue 4 names 22 faults and four moments: one without an expectation would pass unseen."""
+    """There are 22 faults and four moments: one without an expectation would pass unseen."""
     assert len({fault.slug for fault in FAULTS}) == len(FAULTS) == 22
     assert all(list(fault.expected) == list(Moment) for fault in FAULTS)
 

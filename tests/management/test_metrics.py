@@ -65,7 +65,7 @@ def scrape(world: World) -> dict[str, Sample]:
 
 
 def test_a_scrape_says_what_happened() -> None:
-    """Issue 6: servers by state, calls by outcome, what waits, what was refused and why."""
+    """Servers by state, calls by outcome, what waits, what was refused and why."""
     world = World({"time": {}, "slow": {"max_in_flight": 1}, "off": {"enabled": False}})
     world.start("time")
     world.start("slow")
@@ -284,7 +284,7 @@ def ask(
 
 
 def test_a_scrape_of_a_running_broker(broker: RunningBroker) -> None:
-    """Issue 6: the endpoint, as Prometheus asks; the trees of real processes are in it."""
+    """The endpoint, as Prometheus asks; the trees of real processes are in it."""
     with broker.client() as client:
         client.request("one", "tools/call", {"name": "echo", "arguments": {"text": "x"}})
         status, content_type, text = ask(broker, Accept="text/plain;version=0.0.4;q=0.5,*/*;q=0.1")
@@ -417,7 +417,7 @@ def test_it_is_never_shown_to_the_network(address: str, tmp_path: Path) -> None:
 def test_without_the_extra_the_config_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 6: `prometheus-client` is optional; who asks for metrics without it gets the pip command."""
+    """`prometheus-client` is optional; who asks for metrics without it gets the pip command."""
     path = tmp_path / "broker.toml"
     monkeypatch.setattr(
         config_file, "find_spec", lambda name: None if name == "prometheus_client" else object()

@@ -24,7 +24,7 @@ TOLD = {
 
 @pytest.mark.parametrize(("command", "args"), TOLD)
 def test_a_file_for_the_id_is_put_in(command: str, args: str) -> None:
-    """Issue 4: a `docker run` server gets a `--cidfile`, wherever `run` stands."""
+    """A `docker run` server gets a `--cidfile`, wherever `run` stands."""
     run = run_of(command, args.split())
     assert run is not None
     assert run.cidfile is None
@@ -44,7 +44,7 @@ def test_a_file_for_the_id_is_put_in(command: str, args: str) -> None:
     ],
 )
 def test_a_file_that_the_user_named_stays(args: str, cidfile: str) -> None:
-    """Issue 4: not twice: the engine would write to one of them only."""
+    """Not twice: the engine would write to one of them only."""
     run = run_of("docker", args.split())
     assert run is not None
     assert run.cidfile == cidfile
@@ -83,7 +83,7 @@ def test_what_runs_no_container_is_left_as_it_is(command: str, args: str) -> Non
     ],
 )
 def test_it_is_removed_at_the_same_engine(args: str, removal: str) -> None:
-    """Issue 4: also without `--rm`, or a restart policy would have it run beside the next one. Anonymous
+    """Also without `--rm`, or a restart policy would have it run beside the next one. Anonymous
     volumes go where the user said so."""
     run = run_of("docker", args.split())
     assert run is not None

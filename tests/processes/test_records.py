@@ -92,7 +92,7 @@ def is_killed(process: subprocess.Popen[bytes]) -> bool:
 
 
 def test_what_overwrote_its_environment_is_found_by_its_number(records: Records) -> None:
-    """Issue 4: pid and start time are compared, for a server that shows no cookie any more."""
+    """Pid and start time are compared, for a server that shows no cookie any more."""
     with sleeper() as (process, record):
         resource.prlimit(process.pid, RLIMIT_LOCKS, (number_of(MARK), number_of(MARK)))
         records.keep(structs.replace(record, pipes=()))
@@ -137,7 +137,7 @@ LIES: dict[str, Callable[[Record], Record]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_record_is_believed_only_where_the_kernel_says_the_same(records: Records, lie: str) -> None:
-    """Issues 4 and 13: by a record that is wrong, or old, no process of anybody is ended."""
+    """By a record that is wrong, or old, no process of anybody is ended."""
     with sleeper() as (process, record):
         records.keep(LIES[lie](record))
         end_leftovers(records, None, nowhere)
@@ -149,7 +149,7 @@ def test_a_record_is_believed_only_where_the_kernel_says_the_same(records: Recor
 def test_a_cgroup_is_ended_only_where_the_broker_makes_its_own(
     records: Records, tmp_path: Path, server: str
 ) -> None:
-    """Issue 13: else a record could have any cgroup of the machine killed, or any empty folder removed."""
+    """Else a record could have any cgroup of the machine killed, or any empty folder removed."""
     delegation, elsewhere = Delegation(tmp_path / "cg"), tmp_path / "elsewhere"
     record = Record(server=server, cookie=MARK, boot=boot())
     own = delegation.of(file_name(server), MARK).path
@@ -210,7 +210,7 @@ def test_a_record_that_cannot_be_read_is_told_and_removed(
 def test_a_record_that_no_broker_writes_is_told_and_left(
     records: Records, name: str, server: str, cookie: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Issue 13: a server's name is a part of what is removed, and a short cookie is that of every server."""
+    """A server's name is a part of what is removed, and a short cookie is that of every server."""
     path = records.folder / name
     record = Record(server=server, cookie=MARK if cookie is None else cookie, boot=boot())
     path.write_bytes(msgspec.json.encode(record))
@@ -267,7 +267,7 @@ def test_the_owner_outlives_the_broker(tmp_path: Path) -> None:
 def test_a_full_disk_does_not_keep_the_next_broker_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Issue 6: what is there already is enough; and the lock holds, though its pid cannot be written."""
+    """What is there already is enough; and the lock holds, though its pid cannot be written."""
     with hold_records(tmp_path / "s"):
         pass
 
@@ -325,7 +325,7 @@ def test_a_tcp_endpoint_has_one_too(tmp_path: Path) -> None:
 
 
 def test_memory_and_cpu_are_of_the_whole_tree(records: Records) -> None:
-    """Issue 4: what `status` shows is of the server and of all that it started, ended children included."""
+    """What `status` shows is of the server and of all that it started, ended children included."""
     burn = "import os, time\nwhile time.process_time() < 0.2: pass\n"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}]); input()"
     script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {parent!r}])"

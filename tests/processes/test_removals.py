@@ -118,7 +118,7 @@ WORDS = st.sampled_from(["sh", "docker", "podman", "/bin/sh", "../sh", "", "dock
 def test_whatever_a_record_says_nothing_else_is_run(
     bin: Path, engine: str, where: str, cidfile: str, volumes: bool
 ) -> None:
-    """Issue 13: never is a program run because a record names it."""
+    """Never is a program run because a record names it."""
     note = ContainerNote(engine=engine, where=where, cidfile=cidfile or str(bin.parent / "s.cid"))
     try:
         removal = found(note, None, bin)

@@ -50,7 +50,7 @@ def assert_one_line(line: str) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(LEVELS), FACTS)
 def test_a_text_line_says_what_it_was_given_and_nothing_else(level: int, facts: dict[str, Any]) -> None:
-    """Issue 6: hostile names, line ends and escapes cannot break a line, nor forge a fact in one."""
+    """Hostile names, line ends and escapes cannot break a line, nor forge a fact in one."""
     line = LineFormatter(journal=True).format(record(level, "server.ready", facts))
     assert_one_line(line)
     priority, _, rest = line.partition(">")
@@ -63,7 +63,7 @@ def test_a_text_line_says_what_it_was_given_and_nothing_else(level: int, facts: 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(LEVELS), FACTS)
 def test_a_json_line_is_one_object_with_the_same_facts(level: int, facts: dict[str, Any]) -> None:
-    """Issue 6: `--log-format json`: time in RFC 3339, level, event, facts."""
+    """`--log-format json`: time in RFC 3339, level, event, facts."""
     line = LineFormatter("json").format(record(level, "server.ready", facts))
     assert_one_line(line)
     read = json.loads(line, parse_constant=pytest.fail)
@@ -107,7 +107,7 @@ def test_text_lines_begin_with_the_time_where_there_is_no_journal() -> None:
 @settings(max_examples=50, deadline=None)
 @given(HOSTILE, HOSTILE, HOSTILE)
 def test_what_peers_call_things_stays_in_its_place(client: str, tool: str, said: str) -> None:
-    """Law 9 and issue 6: names of clients, tools and methods, and what servers write, through the core."""
+    """Law 9: names of clients, tools and methods, and what servers write, through the core."""
     names = [text.encode(errors="replace").decode() for text in (client, tool, said)]
     world = World()
     world.start()
@@ -137,7 +137,7 @@ def test_no_fact_has_a_name_that_a_line_has_anyway() -> None:
 
 
 def test_no_fact_is_a_body() -> None:
-    """Issue 6: bodies and secrets never: nothing that is logged is called as they are."""
+    """Bodies and secrets never: nothing that is logged is called as they are."""
     for one in events.logged():
         assert not one.facts & {"body", "params", "arguments", "result", "env", "meta", "args"}, one.where
 
@@ -161,7 +161,7 @@ def lines_of(text: str) -> Iterator[dict[str, Any]]:
 
 
 def test_a_broker_logs_json_a_line_for_a_call_and_no_body(tmp_path: Path) -> None:
-    """Issue 6: every line of a whole life is an object; a call is one line; what was said is in none."""
+    """Every line of a whole life is an object; a call is one line; what was said is in none."""
     with running({"one": rogue(env={"TOKEN": "s3cret-env"})}, arguments=("--log-format", "json")) as broker:
         with broker.client() as client:
             client.request("one", "tools/call", {"name": "echo", "arguments": {"text": "s3cret-body"}})

@@ -129,7 +129,7 @@ def test_a_broker_that_lives_says_so_twice_in_the_time(address: str, listener: L
 
 
 def test_a_part_that_is_stuck_keeps_the_sign_back(address: str, listener: Listener) -> None:
-    """Issue 6: fed from the loop that serves requests, so that a stuck one is started again."""
+    """Fed from the loop that serves requests, so that a stuck one is started again."""
     trio.run(
         _watch, ServiceManager(address, 30.0), trio.Event(), 300.0, clock=MockClock(autojump_threshold=0)
     )
@@ -169,12 +169,12 @@ CRASHED = (*READY, Event.EXITED, Event.GONE)
     ],
 )
 def test_the_status_says_how_many_are_ready_and_which_are_not(servers: list[Server], text: str) -> None:
-    """Issue 6: `STATUS=` says how many servers are ready and which are not, and why."""
+    """`STATUS=` says how many servers are ready and which are not, and why."""
     assert status_line(servers) == text
 
 
 def test_the_status_says_what_is_wrong_with_the_config() -> None:
-    """Issue 6: a bad config says why in `STATUS=`, and what needs a restart is said."""
+    """A bad config says why in `STATUS=`, and what needs a restart is said."""
     said = status_line([_server("a", *READY)], ["servers.a.x: mistake", "another"], ["limits.connections"])
     assert said == (
         "1 of 1 servers ready; config not reloaded: servers.a.x: mistake (and 1 more); "

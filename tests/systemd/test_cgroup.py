@@ -39,7 +39,7 @@ def observed() -> dict[str, Any]:
 
 @pytest.mark.parametrize("what", EXPECTED)
 def test_the_tree_of_a_server_is_its_cgroup(what: str, observed: dict[str, Any]) -> None:
-    """Issue 4: one tree, found whole, by a cgroup with `cgroup.kill` where one was delegated."""
+    """One tree, found whole, by a cgroup with `cgroup.kill` where one was delegated."""
     expected, law = EXPECTED[what]
     assert observed[what] == expected, law
 

@@ -33,7 +33,7 @@ def session() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_service(check: str, session: dict[str, dict[str, Any]]) -> None:
-    """Issue 6, "Proof under a real systemd": each check says in its docstring what it guards."""
+    """Each check says in its docstring what it guards."""
     assert check in session, f"the session ended before; it came to {list(session)}"
     seen = session[check]
     if "skipped" in seen:

@@ -65,7 +65,7 @@ def test_nothing_is_left_outside(booted: subprocess.CompletedProcess[str]) -> No
 
 
 def test_it_says_what_it_lacks() -> None:
-    """Issue 6: where root is missing, it says that it was skipped and why."""
+    """Where root is missing, it says that it was skipped and why."""
     if os.getuid() != 0:
         pytest.skip("only root can become somebody who is not root")
     command = ["bash", "-s", "--", "-p"]  # by its stdin: another user may not enter every folder of root's

@@ -60,7 +60,7 @@ def test_a_process_never_runs_with_secrets_that_its_log_does_not_know() -> None:
 
 
 def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
-    """Issue 13: `stop`, then `start`, while an old container is removed; meanwhile the place is another's."""
+    """`stop`, then `start`, while an old container is removed; meanwhile the place is another's."""
     config = ServerConfig(name="time", command="server")
     world, spawned = World(), list[str]()
     removing, removed = trio.Event(), trio.Event()

@@ -33,7 +33,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_what_was_written_is_read_though_the_pipe_stays_open() -> None:
-    """Issue 4: calls in flight are answered at once when their server dies. A child that it left holds its
+    """Calls in flight are answered at once when their server dies. A child that it left holds its
     stdout; the answers that it wrote before count, the end of the stream is not waited for."""
 
     async def main(ours: int, theirs: int, errors: int, their_errors: int) -> list[bytes]:

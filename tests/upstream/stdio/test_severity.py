@@ -65,7 +65,7 @@ LINES = {
     ("level", "line"), [pair for at, lines in LINES.items() for pair in product([at], lines)]
 )
 def test_a_line_has_the_level_that_it_says(level: int | None, line: str) -> None:
-    """Issue 4: the right priority in the journal."""
+    """The right priority in the journal."""
     assert severity(line)[0] == level
 
 
