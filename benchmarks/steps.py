@@ -1,10 +1,10 @@
-"""One call through the code, and what each step of ours costs, without anybody's waiting.
+"""The cost of each step of one call in our own code.
 
     python -m benchmarks.steps
 
-Client, broker and server stand in one thread here, with real sockets and pipes between them, and each has
-its turn when its input is there. So what is measured is our own code and its system calls. What a call takes
-beyond that are the event loops and the wake-ups of threads and processes.
+Client, broker and server run in one thread, with real sockets and pipes between them; each has its turn when
+its input is there. So this measures our own code and its system calls. In a real call the event loops and the
+wake-ups of threads and processes come on top.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ STEPS = {
     "receive": ("client: take two frames from libzmq, find the call", "client_shim/transport/dealer.py"),
     "decode": ("client: decode the result", "client_shim/protocol/payload.py"),
 }
-"""name → what is done, and where. In the order of a call."""
+"""name → what is done, and where, in the order of a call"""
 
 _SERVER = "bare"
 _WARM_UP = 100
 
 
 class Watch:
-    """What each step took at each call. A step that runs within another one is no part of that one."""
+    """The seconds of each step of a call. Time in an inner step is not part of the outer one."""
 
     def __init__(self) -> None:
         self.took = dict.fromkeys(STEPS, 0.0)
         self._inner = [0.0]
 
     def step(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, watched."""
+        """Return the same function, watched."""
 
         def watched(*arguments: Any) -> Any:
             self._inner.append(0.0)
@@ -82,13 +82,13 @@ class Watch:
         return watched
 
     def over(self) -> dict[str, float]:
-        """A call is over: the seconds of its steps."""
+        """End a call. Return the seconds of its steps."""
         took, self.took = self.took, dict.fromkeys(STEPS, 0.0)
         return took
 
 
 class Server:
-    """The bare server behind two pipes, in the thread of all others."""
+    """The bare server behind two pipes, in the same thread."""
 
     def __init__(self) -> None:
         self._requests, self.stdin = os.pipe()
@@ -117,11 +117,11 @@ class Written:
         self.write = write
 
     def opened(self) -> None:
-        """Nobody waits for it."""
+        """Do nothing."""
 
 
 class Stage:
-    """The three of them."""
+    """Client, broker and server."""
 
     def __init__(self, endpoint: str) -> None:
         config = load({"servers": {_SERVER: {"command": _SERVER}}}, {})
@@ -140,13 +140,13 @@ class Stage:
         self.decode: Callable[..., Any] = payload.decode
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
         self.dealer.close()
         self.router.close()
         self.server.close()
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Start broker and server, and greet."""
+        """Start broker and server, and say hello."""
         nursery.start_soon(self.server.serve)
         nursery.start_soon(self.upstream.read, lambda line: self.line(line), self.hub.settle)
         nursery.start_soon(self.router.run)
@@ -162,7 +162,7 @@ class Stage:
         self.hub.step(self.engine.replies.line, _SERVER, line)
 
     def watch(self, watch: Watch) -> None:
-        """From now on every step is watched."""
+        """Watch every step from now on."""
         for owner, method, step in (
             (self, "ask", "ask"),
             (self.state, "request", "request"),
@@ -179,7 +179,7 @@ class Stage:
             setattr(owner, method, watch.step(step, getattr(owner, method)))
 
     async def call(self) -> None:
-        """One call, from the params to the result."""
+        """Make one call, from the params to the result."""
         ask = self.ask(_SERVER, "tools/call", {"name": "echo", "arguments": ECHO})
         self.state.request(1, ask, monotonic())
         self.dealer.flush()
@@ -210,13 +210,13 @@ async def _measure(endpoint: str, count: int) -> list[dict[str, float]]:
 
 
 def measure(folder: Path, count: int = COUNT) -> dict[str, float]:
-    """Seconds for each step: the median of so many calls."""
+    """Return the seconds of each step: the median of so many calls."""
     calls = trio.run(_measure, f"ipc://{folder}/steps.sock", count)
     return {step: statistics.median(call[step] for call in calls) for step in STEPS}
 
 
 def rows(took: dict[str, float]) -> str:
-    """The steps as a table."""
+    """Return the steps as a table."""
     lines = [(what, f"`{where}`", f"{took[step] * 1e6:.1f}") for step, (what, where) in STEPS.items()]
     lines.append(("together", "", f"{sum(took.values()) * 1e6:.1f}"))
     return table(("step", "where", "µs"), lines)

@@ -1,4 +1,4 @@
-"""What the core wants done. The hub does it; the core itself touches nothing."""
+"""The effects: what the core wants done. The hub does it; the core touches nothing outside itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Fact = str | int | float | bool | None
 
 
 class Level(IntEnum):
-    """How much a log line matters; the numbers are `logging`'s."""
+    """The importance of a log line. The numbers are those of `logging`."""
 
     DEBUG = 10
     INFO = 20
@@ -30,7 +30,7 @@ class Write(Struct, frozen=True, gc=False):
 
 
 class Manage(Struct, frozen=True, gc=False):
-    """Carry out a management request, then `clients.managed` with the outcome."""
+    """Carry out a management request, then call `clients.managed` with the outcome."""
 
     connection: bytes
     client_id: int
@@ -39,60 +39,60 @@ class Manage(Struct, frozen=True, gc=False):
 
 
 class Opened(Struct, frozen=True, gc=False):
-    """A server's handshake is done and its lists are read."""
+    """Note that the session with a server is open: the handshake is done and the lists are read."""
 
     server: str
 
 
 class EndProcess(Struct, frozen=True, gc=False):
-    """A server's handshake failed; its process is to be ended."""
+    """End the process of a server: its handshake failed, or it hangs."""
 
     server: str
     reason: str
 
 
 class Respawn(Struct, frozen=True, gc=False):
-    """The era probe hung a server: it is to be started again without one."""
+    """Start a server again without the era probe, which hung it."""
 
     server: str
     reason: str
 
 
 class Demand(Struct, frozen=True, gc=False):
-    """A broken server is called: have it tried now."""
+    """Start a broken server now, because a client calls it."""
 
     server: str
 
 
 class Closed(Struct, frozen=True, gc=False):
-    """A connection ended; nothing may be sent to it any more."""
+    """A connection has ended. Nothing may be sent to it any more."""
 
     connection: bytes
     reason: CloseReason
 
 
 class Hold(Struct, frozen=True, gc=False):
-    """What this connection says next can wait until then: what it says leads to nothing, time and again."""
+    """Read the next messages of this connection later, at `until`: too many of its messages were refused."""
 
     connection: bytes
     until: float
 
 
 class CreditExhausted(Struct, frozen=True, gc=False):
-    """This connection has used up its credit: call `clients.refill` once nothing of it is left to be read."""
+    """This connection has used up its credit: call `clients.refill` when nothing of it is left to be read."""
 
     connection: bytes
 
 
 class LogOutput(Struct, frozen=True, gc=False):
-    """Keep this text among what the server wrote to stderr: it is for people, not for a client."""
+    """Add this text to the log of a server's stderr: it is for people, not for a client."""
 
     server: str
     text: bytes
 
 
 class Log(Struct, frozen=True):
-    """Write a line to the log: an event and its facts, never a body."""
+    """Write a log line: an event and its facts, never a body."""
 
     level: Level
     event: str
@@ -116,16 +116,16 @@ Effect = (
 
 
 def log(level: Level, event: str, **facts: Fact) -> Log:
-    """A `Log` with its facts as keywords."""
+    """Return a `Log` with its facts as keywords."""
     return Log(level, event, facts)
 
 
 class Effects(list[Effect]):
-    """What one step of the core wants done, in order.
+    """The effects of one step of the core, in order.
 
     Args:
-        least: what matters less than this is not logged, and need not be said.
-        mask: takes the secrets out of what clients are told in the broker's own words.
+        least: the lowest level that is logged.
+        mask: removes secrets from the broker's own words to clients.
     """
 
     def __init__(self, least: int = Level.DEBUG, mask: Callable[[str], str] = redact) -> None:
@@ -134,10 +134,10 @@ class Effects(list[Effect]):
         self.mask = mask
 
     def is_logged(self, level: Level) -> bool:
-        """Whether a line of this level is wanted: to be asked before facts are gathered at every call."""
+        """Return whether lines of this level are logged. Ask before gathering facts at every call."""
         return level >= self._least
 
     def log(self, level: Level, event: str, **facts: Fact) -> None:
-        """Want a line in the log."""
+        """Add a log line, if its level is logged."""
         if level >= self._least:
             self.append(Log(level, event, facts))

@@ -1,4 +1,4 @@
-"""Why the broker ends a call itself: whose fault it is, what it is about, and what to do next."""
+"""The refusals of the broker: whose fault it is, what it is about, and what to do next."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Refusal(Struct, frozen=True):
     about: dict[str, Any] = {}
 
     def data(self) -> dict[str, Any]:
-        """What travels in the fault beside code and message."""
+        """Return the part of the fault beside code and message."""
         return {"blame": self.blame.value, "hint": self.hint, **self.about}
 
 
@@ -52,7 +52,7 @@ def _some(known: list[str], most: int = 20) -> str:
 
 
 def _close(name: str, known: list[str]) -> str:
-    """The name that may have been meant. Of very many, those beside it in the alphabet are compared."""
+    """Return the most similar known name. Of very many, only those nearby in the alphabet are compared."""
     at = bisect(known, name)
     near = known[max(0, at - _COMPARED // 2) :][:_COMPARED]
     close = difflib.get_close_matches(clip(name), [clip(one) for one in near], n=1)
@@ -86,7 +86,7 @@ def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
 
 
 def no_list(server: str, method: str) -> Refusal:
-    """A list that could not be read."""
+    """The list could not be read."""
     return Refusal(
         Code.UNKNOWN_METHOD,
         f"server {server!r} has no list for {method}: it did not answer, or its answer could not be used",
@@ -97,7 +97,7 @@ def no_list(server: str, method: str) -> Refusal:
 
 
 def unknown_method(server: str, method: str) -> Refusal:
-    """A method outside the specification that the server's config does not allow."""
+    """The method is not in the specification, and the server's config does not allow it."""
     return Refusal(
         Code.UNKNOWN_METHOD,
         f"{clip(method)!r} is not a method of MCP that the broker knows",
@@ -108,13 +108,13 @@ def unknown_method(server: str, method: str) -> Refusal:
 
 
 def refused_method(server: str, method: str, why: str) -> Refusal:
-    """A method that makes no sense on a shared server, or is the broker's own."""
+    """The method makes no sense on a shared server, or is the broker's own."""
     message = f"{method!r} is not passed on to a shared server"
     return Refusal(Code.METHOD_REFUSED, message, why, Blame.CALLER, {"server": server, "method": method})
 
 
 def died(call: Call, why: NoRetry) -> Refusal:
-    """The server ended while it had the call, and the call is not sent again."""
+    """The server ended during the call, and the call is not sent again."""
     harmless = call.no_retry is None and why is not NoRetry.TWICE
     outcome = "it is safe to repeat" if harmless else _UNKNOWN
     return Refusal(
@@ -130,7 +130,7 @@ _UNKNOWN = "whether the call took effect is unknown: look before you repeat it"
 
 
 def deadline(call: Call, running: int) -> Refusal:
-    """The call's time is up, in line or at the server."""
+    """The time of the call is up, in the queue or at the server."""
     about = {"server": call.server, "method": call.method, "timeout_s": call.given_s}
     if call.sent:
         message = f"server {call.server!r} did not answer {call.method} within {call.given_s:g} s"
@@ -151,7 +151,7 @@ def busy(limit: str, value: int) -> Refusal:
 
 
 def management_busy(value: int) -> Refusal:
-    """Too many management requests at once."""
+    """There are too many management requests at once."""
     message = f"the broker is answering {value} management requests, as many as it takes at once"
     return _busy(message, "try again in a moment", "management requests", value)
 
@@ -162,14 +162,14 @@ def _busy(message: str, hint: str, limit: str, value: int) -> Refusal:
 
 
 def not_listening(why: str) -> Refusal:
-    """Params of `listen` that are not as the protocol has them."""
+    """The params of `listen` are not as the protocol has them."""
     hint = 'listen takes {"servers": null or a list of names, "resources": {server: a list of uris}}'
     message = f"it cannot be listened to this: {clip(why, SAID_CHARS)}"
     return Refusal(Code.INVALID_BODY, message, hint, Blame.CALLER)
 
 
 def tells_of_no_resources(server: str) -> Refusal:
-    """A subscription to a resource of a server that does not offer that."""
+    """The server does not tell when its resources change."""
     return Refusal(
         Code.METHOD_REFUSED,
         f"server {server!r} does not tell when its resources change: it lacks the capability "
@@ -181,13 +181,13 @@ def tells_of_no_resources(server: str) -> Refusal:
 
 
 def too_many_listen(limit: str, value: int) -> Refusal:
-    """More is listened to than the broker keeps."""
+    """There are more subscriptions than the broker keeps."""
     message = f"the broker takes {value} {limit} and has as many"
     return _busy(message, "listen to less, or try again when others have ended", limit, value)
 
 
 def too_large(size: int, limit: int) -> Refusal:
-    """A request above `max_message_bytes`."""
+    """The request is above `max_message_bytes`."""
     return Refusal(
         Code.TOO_LARGE,
         f"the request is {size} bytes and may be {limit}",
@@ -198,13 +198,13 @@ def too_large(size: int, limit: int) -> Refusal:
 
 
 def invalid_body(code: Code, message: str) -> Refusal:
-    """Params that cannot be written to a server."""
+    """The params cannot be written to a server."""
     hint = "correct the params; nothing was sent to the server"
     return Refusal(code, clip(message, SAID_CHARS), hint, Blame.CALLER)
 
 
 def invalid_params(method: str) -> Refusal:
-    """A cursor that the broker did not give."""
+    """The request has a cursor, and the broker gives none."""
     return Refusal(
         Code.INVALID_PARAMS,
         f"{method} of the broker has one page and no cursor",
@@ -214,7 +214,7 @@ def invalid_params(method: str) -> Refusal:
 
 
 def invalid_reply(call: Call, reason: str) -> Refusal:
-    """The server's answer cannot be passed on."""
+    """The reply of the server cannot be passed on."""
     return Refusal(
         Code.INVALID_REPLY,
         f"server {call.server!r} answered {call.method} with a message that cannot be used: {clip(reason)}",
@@ -225,7 +225,7 @@ def invalid_reply(call: Call, reason: str) -> Refusal:
 
 
 def cancelled() -> Refusal:
-    """The client took the call back."""
+    """The client has cancelled the call."""
     return Refusal(Code.CANCELLED, "the call was cancelled", "nothing is left to do", Blame.CALLER)
 
 
@@ -236,7 +236,7 @@ def shutting_down() -> Refusal:
 
 
 def cut(call: Call) -> Refusal:
-    """The broker is ending, and the call did not in the time that was left."""
+    """The broker is ending, and the call has not ended in the time that was left."""
     if not call.begun:
         return shutting_down()
     message = f"the broker is shutting down, and server {call.server!r} did not answer {call.method} before"
@@ -244,13 +244,13 @@ def cut(call: Call) -> Refusal:
 
 
 def cut_command() -> Refusal:
-    """The broker is ending, and a management request was not carried out, or not to its end."""
+    """The broker is ending, and a management request was not finished."""
     message = "the broker is shutting down, and the command was not carried out to its end before"
     return Refusal(Code.SHUTTING_DOWN, message, _UNKNOWN, Blame.OPERATOR, {"outcome": "unknown"})
 
 
 def wrong_instance(theirs: str, ours: str) -> Refusal:
-    """A request that was meant for an earlier broker."""
+    """The request was meant for an earlier broker."""
     return Refusal(
         Code.WRONG_INSTANCE,
         f"the request is for broker instance {clip(theirs, 32)}, this one is {ours}",
@@ -260,7 +260,7 @@ def wrong_instance(theirs: str, ours: str) -> Refusal:
 
 
 def protocol(code: Code, message: str) -> Refusal:
-    """A message that is not as docs/protocol.md has it."""
+    """The message is not as docs/protocol.md has it."""
     hint = "compare the client with docs/protocol.md, or upgrade the older of client and broker"
     about = {"versions": [VERSION]} if code is Code.WIRE_VERSION else {}
     return Refusal(code, clip(message, SAID_CHARS), hint, Blame.CALLER, about)

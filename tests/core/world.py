@@ -335,7 +335,7 @@ class World:
         assert engine.dispatch.table.next_deadline() is None  # and so the deadlines that were are forgotten
         connected = {"Connections._by_key": len(engine.connections)} if len(engine.connections) else {}
         left = residue(engine)
-        refused = left.pop("Throttle._lanes", 0)
+        refused = left.pop("Throttle._debts", 0)
         assert refused <= len(self.clients.keys() - self.closed.keys() - self.lost)  # who may still say more
         assert left == connected, left
         assert engine.dispatch.table.body_bytes == 0

@@ -1,7 +1,7 @@
-"""The life of a call: accepted, waiting in line, at its server, ended.
+"""The life of a call: admitted, waiting in the queue, at its server, ended.
 
-A call has a row in `CallTable` from `accept` on, waits its turn in its server's `FairQueue`, and leaves by
-`_end`: the one door that every call goes out by, whatever its ending.
+A call has a row in `CallTable` from `accept` on, waits in the `FairQueue` of its server, and leaves by
+`_end`, whatever its ending is.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from client_shim import wire
 from client_shim.wire import Code
 
 MAX_LOG_WAITING = 256
-"""Log messages of one call that may wait for its client; beyond, the oldest gives way."""
+"""The number of log messages of one call that may wait for its client. Beyond it the oldest is dropped."""
 
 PUMPED_BYTES = 1024 * 1024
-"""Params that are given to a server in one step; whether it reads them shows before the next ones."""
+"""The bytes of params that a server is given in one step. Whether it reads them shows before the next
+step."""
 
 
 class Dispatch:
-    """Every open call of the broker, and what becomes of it."""
+    """The open calls: admits them, sends them to servers, and ends them."""
 
     def __init__(
         self,
@@ -65,7 +66,8 @@ class Dispatch:
         now: float,
         list_by: float | None = None,
     ) -> Refusal | None:
-        """Open a call, or say why not. `list_by`: it is for a list that is being read, until then."""
+        """Open a call, or return why not. `list_by`: the call waits for a list that is being read, until
+        then."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
         available = availability.when(server, now + timeout_s, now)
@@ -109,9 +111,10 @@ class Dispatch:
         return None
 
     def reread(self, server: Server, method: str, now: float) -> float | None:
-        """See to a stale list; until when who asks should wait for it, `None` if what there is has to do.
+        """Read a stale list again. Return until when a call should wait for it; `None` if the old list has to
+        do.
 
-        One reading is for all who ask, and nobody waits for one that takes too long.
+        One reading is for all calls, and no call waits for a reading that takes too long.
         """
         if not server.is_stale(method, now):
             return None
@@ -121,7 +124,7 @@ class Dispatch:
         return until if until is not None and until > now else None
 
     def answer_lists(self, server: Server, method: str | None, now: float) -> None:
-        """A list was read, or will not be: who waits for it gets what there is."""
+        """Answer the calls that wait for a list, which was read or will not be read."""
         for one in server.pending_lists.methods if method is None else (method,):
             job = self._answer_askers(server, one, now)
             self._backlog.begin(("list", server.name, one), job)
@@ -146,7 +149,7 @@ class Dispatch:
         return None
 
     def pump(self, server: Server, now: float) -> None:
-        """Give the server what it may have next; what is too much for one step follows in the next."""
+        """Give the server its next calls. What is too much for one step follows in the next."""
         pieces, size = 0, 0
         while server.queue.waiting and server.opened:
             if pieces >= PIECES or size > PUMPED_BYTES:
@@ -167,7 +170,7 @@ class Dispatch:
         yield
 
     def _pass_over(self, call: Call, now: float) -> None:
-        """It is among many that end, and its turn to end has not come yet: it is not begun any more."""
+        """End a call whose time is up or whose client is gone, before the job that ends it gets there."""
         if call.deadline <= now:
             self.overdue(call, now)
         else:
@@ -195,7 +198,7 @@ class Dispatch:
         elif call.method == "tools/call" and not server.catalogue.may_have_tool(call.name):
             names = server.catalogue.names("tools/list")
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
-            self._effects += server.session.refresh("tools/list", now)  # it may have changed without a word
+            self._effects += server.session.refresh("tools/list", now)  # it may have changed unannounced
         else:
             server.calls += not call.deaths
             token = call.id if call.wants_progress else None
@@ -205,7 +208,7 @@ class Dispatch:
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
 
     def reply(self, call: Call, reply: Reply, now: float) -> None:
-        """The server has answered: the bytes go to the client as they are."""
+        """End a call with the reply of the server, whose bytes pass as they are."""
         server = self._servers[call.server]
         server.latency.add(now - call.since)
         if reply.result is not None:
@@ -217,7 +220,7 @@ class Dispatch:
             self.pump(server, now)
 
     def progress(self, call: Call, body: bytes, now: float) -> None:
-        """The server has come further: its client is told, after what it was told before."""
+        """Send progress to the client of a call."""
         if call.extends:
             self.table.extend(call, now)
         message = wire.Notification(call.channel, call.client_id, call.server, "notifications/progress")
@@ -226,7 +229,7 @@ class Dispatch:
             self._post(connection, message, body, slot=("progress", call.id))
 
     def log_message(self, call: Call, body: bytes) -> None:
-        """The server has a log message for the client of this call."""
+        """Send a log message of the server to the client of a call."""
         call.logged += 1
         message = wire.Notification(call.channel, call.client_id, call.server, "notifications/message")
         connection = self._connections.get(call.connection)
@@ -250,13 +253,13 @@ class Dispatch:
         self._end(call, wire.Result(call.channel, call.client_id), body, now)
 
     def fail(self, call: Call, refusal: Refusal, now: float) -> None:
-        """The broker ends the call itself."""
+        """End a call with a refusal by the broker."""
         self._servers[call.server].errors += refusal.code is not Code.CANCELLED
         self._counters.add(f"refused.{refusal.code.value}")
         self._end(call, fault(call.channel, call.client_id, refusal, self._effects.mask), None, now)
 
     def _end(self, call: Call, ending: wire.Message | None, body: Body, now: float) -> None:
-        """The one way out of a call. `ending` goes to its client, unless that is gone."""
+        """End a call. `ending` goes to its client, unless the client is gone."""
         server = self._servers[call.server]
         server.leave(call)
         if call.sent:
@@ -280,18 +283,18 @@ class Dispatch:
             )
 
     def cancel(self, call: Call, now: float) -> None:
-        """The client takes the call back."""
+        """End a call that its client has cancelled."""
         self.cancel_upstream(call, "the client cancelled it", now)
         self.fail(call, refusals.cancelled(), now)
         self.pump(self._servers[call.server], now)
 
     def give_up(self, call: Call, now: float) -> None:
-        """Nobody waits for this call any more."""
+        """End a call whose client is gone."""
         self.cancel_upstream(call, "the client is gone", now)
         self._end(call, None, None, now)
 
     def cancel_upstream(self, call: Call, reason: str, now: float) -> None:
-        """Tell the server that the answer is no longer wanted, if the call is there."""
+        """Tell the server that the answer is no longer wanted, if it has the call."""
         server = self._servers[call.server]
         if call.sent and not call.orphaned and server.opened:
             server.give_up(call, now)
@@ -300,9 +303,9 @@ class Dispatch:
             self._effects.append(Write(call.server, line))
 
     def overdue(self, call: Call, now: float) -> None:
-        """The time of this call is up."""
+        """End a call whose time is up."""
         server = self._servers[call.server]
-        if call in server.pending_lists:  # it gets what there is
+        if call in server.pending_lists:  # it gets the old list
             self._list(call, server.catalogue.answer(call.method, now) if server.catalogue else None, now)
             return
         refusal = availability.not_in_time(call, server, now)
@@ -312,7 +315,8 @@ class Dispatch:
         self.fail(call, refusal, now)
 
     def busy_until(self, server: Server, before: float, now: float) -> float | None:
-        """When the last of the calls runs out of time that the server was given before a moment, and has."""
+        """Return the latest deadline of the calls that the server got by `before` and still has; `None` if it
+        has none."""
         deadlines = [
             call.deadline
             for call in self.table.of_server(server.name)
@@ -322,7 +326,7 @@ class Dispatch:
 
 
 def _outcome(ending: wire.Message | None) -> str:
-    """`result`, `error` of the server, `dropped` where nobody waits any more, or the code of a refusal."""
+    """Return `result`, `error` of the server, `dropped` if the client is gone, or the code of the refusal."""
     return ending.code if isinstance(ending, wire.Fault) else _OUTCOMES[type(ending)]
 
 
@@ -330,8 +334,10 @@ _OUTCOMES = {wire.Result: "result", wire.Error: "error", type(None): "dropped"}
 
 
 def fault(channel: int, id: int, refusal: Refusal, mask: Callable[[str], str]) -> wire.Fault:
-    """A refusal as it travels. What a server said may be in it, so secrets are taken out; of what is the
-    caller's own fault, that would only be the caller's own words, and a flood of it must cost little.
+    """Return a refusal as it travels.
+
+    It may quote the server, so secrets are masked. A refusal for the caller's own mistake quotes only the
+    caller, and a flood of those must cost little.
     """
     if refusal.blame is Blame.CALLER:
         return wire.Fault(channel, id, refusal.code.value, refusal.message, refusal.data())

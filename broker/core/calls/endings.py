@@ -1,7 +1,7 @@
-"""What ends many calls at once: their time, their client or their server is over.
+"""Ends many calls at once: their time is up, their client is gone, or their server has died.
 
-There may be as many as `calls` in `[limits]`. So they end in pieces (see `backlog`), each of them once, and
-whatever happens to one of them between two pieces comes first.
+There may be as many as `calls` in `[limits]`, so they end in pieces (see `backlog`). Each ends once; anything
+that happens to a call between two pieces comes first.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from broker.core.servers.server import Server
 
 
 class Endings:
-    """Ends calls by the thousand.
+    """Ends many calls at once, in pieces.
 
     Args:
         dispatch: the open calls.
         servers: each server by its name.
-        backlog: what goes on in later steps.
+        backlog: does the further pieces in later steps.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Endings:
     # -- their time is up -------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """End the calls whose time is up; only then is anybody's turn."""
+        """End the calls whose time is up, then dispatch waiting calls."""
         due = self._dispatch.table.next_deadline()
         if due is not None and due <= now:
             self._backlog.begin(("expire",), self._expire(now))
@@ -67,7 +67,7 @@ class Endings:
     # -- their client is gone ---------------------------------------------------------------------
 
     def release(self, connection: bytes, channel: int | None, now: float) -> None:
-        """A connection is gone, or one of its channels: nobody waits for its calls any more."""
+        """End the calls of a connection that is gone, or of one of its channels."""
         calls = self._dispatch.table.of_client(connection, channel)
         if calls:
             self._backlog.begin(("release", calls[0].id), self._release(calls, now))
@@ -81,13 +81,13 @@ class Endings:
         self._pump(names, now)
 
     def _still_open(self, calls: Iterable[Call]) -> Iterator[Call]:
-        """Those of these calls that have not ended when it is their turn."""
+        """Return those of these calls that have not ended when it is their turn."""
         return (call for call in calls if self._dispatch.table.by_id(call.id) is call)
 
     # -- their server is over ---------------------------------------------------------------------
 
     def server_died(self, server: Server, reason: str, now: float) -> None:
-        """The process is gone: what it had is answered, or is to be sent again; what waits goes on."""
+        """End the calls that a dead process had, or send them again; waiting calls go on waiting."""
         had = [
             call for call in self._dispatch.table.of_server(server.name) if call.sent and not call.orphaned
         ]
@@ -101,7 +101,7 @@ class Endings:
     def _bury(self, server: Server, had: list[Call], stopping: bool, now: float) -> Job:
         lost = again = 0
         gone = server.session
-        for call in self._still_open(reversed(had)):  # of those that are sent again each goes to the front
+        for call in self._still_open(reversed(had)):  # each that is sent again goes to the front
             why = retry.at_death(call.no_retry, call.deaths, stopping=stopping)
             if why is None:
                 again += 1
@@ -122,7 +122,7 @@ class Endings:
             self.server_rests(server, now)
 
     def refuse_waiting(self, server: Server, refusal: Refusal, now: float) -> None:
-        """The server takes no further calls: those in line end, those that it has do not."""
+        """End the waiting calls of a server that takes no further calls."""
         calls = [call for call in self._dispatch.table.of_server(server.name) if not call.sent]
 
         def job() -> Job:
@@ -136,7 +136,7 @@ class Endings:
         self._backlog.begin(("refuse", server.name), job())
 
     def refuse_unbegun(self, server: Server, refusal: Refusal, now: float) -> None:
-        """The calls that no process of the server was ever given end; those that it has, or had, do not."""
+        """End the calls that no process of the server was ever given."""
         calls = [call for call in self._dispatch.table.of_server(server.name) if not call.begun]
 
         def job() -> Job:
@@ -148,7 +148,7 @@ class Endings:
         self._backlog.begin(("unbegun", server.name), job())
 
     def server_rests(self, server: Server, now: float) -> None:
-        """The server will not be back for a while: what cannot wait so long is answered."""
+        """End the calls that cannot wait until the server is started again."""
         calls = self._dispatch.table.of_server(server.name)
 
         def job() -> Job:

@@ -1,11 +1,11 @@
-"""Those who have asked for a list that is read again first."""
+"""Calls that wait until a list is read again."""
 
 from __future__ import annotations
 
 from broker.core.calls.table import Call
 
 PATIENCE_S = 2.0
-"""How long the reading may take before everybody gets the old list after all."""
+"""The longest wait for a list, in seconds. After it every call gets the old list."""
 
 
 class PendingLists:
@@ -22,12 +22,12 @@ class PendingLists:
         return call.id in self._calls.get(call.method, {})
 
     def join(self, call: Call, until: float) -> None:
-        """A call waits for the list that it asks for."""
+        """Add a call that waits for the list that it asks for."""
         self._calls.setdefault(call.method, {})[call.id] = call
-        self._until.setdefault(call.method, until)  # nobody waits for longer because others came
+        self._until.setdefault(call.method, until)  # no call waits longer because others came
 
     def leave(self, call: Call) -> bool:
-        """A call has ended; whether it was waiting here."""
+        """Remove a call that has ended. Return whether it was waiting here."""
         waiting = self._calls.get(call.method, {})
         if waiting.pop(call.id, None) is None:
             return False
@@ -38,20 +38,20 @@ class PendingLists:
 
     @property
     def methods(self) -> list[str]:
-        """The lists that somebody waits for."""
+        """The lists that calls wait for."""
         return list(self._calls)
 
     def of(self, method: str) -> list[Call]:
-        """Who waits for this list."""
+        """Return the calls that wait for this list."""
         return list(self._calls.get(method, {}).values())
 
     @property
     def wake_at(self) -> float | None:
-        """When somebody has waited for long enough."""
+        """The time when the next list has been waited for long enough."""
         return min(self._until.values()) if self._until else None
 
     def overdue(self, now: float) -> list[str]:
-        """The lists that have been waited for for long enough, each said once."""
+        """Return the lists that have been waited for long enough, each once."""
         over = [method for method, until in self._until.items() if until <= now]
         for method in over:
             del self._until[method]

@@ -1,4 +1,5 @@
-"""The line in front of one server: a lane per channel, served round robin, a limit on calls at once."""
+"""The fair queue in front of one server: a lane per channel, served round robin, and a limit on calls at
+once."""
 
 from __future__ import annotations
 
@@ -10,16 +11,16 @@ ChannelKey = tuple[bytes, int]
 
 
 class FairQueue:
-    """Calls that wait for one server. It decides who is next; it sends nothing.
+    """Calls that wait for one server. It decides which one is next; it sends nothing.
 
-    Lanes are served in rounds, one call of each. Who comes while a round is served is the first of the next:
-    so a single call waits for those that run, and for one of each other lane at most.
+    Lanes are served in rounds, one call of each. A lane that is new while a round is served is the first of
+    the next round: so a single call waits for the running ones, and for at most one call of each other lane.
 
-    Where the server may have one call at once, a call that was given up keeps its place there: the server
-    may still be at it, and another one would then be a second.
+    If the server may have one call at once, a cancelled call keeps its place: the server may still work on
+    it, and another call would be a second one.
 
     Args:
-        concurrency: how many calls the server may have at once.
+        concurrency: the number of calls that the server may have at once.
     """
 
     def __init__(self, concurrency: int) -> None:
@@ -32,26 +33,27 @@ class FairQueue:
         self.waiting = 0
         self.running = 0
         self.held = False
-        """Whether nobody is to be next for now, because the server does not read."""
+        """Whether dispatch is suspended because the server does not read its stdin."""
         self.paused = False
-        """The same, because the server is about to be stopped on purpose."""
+        """Whether dispatch is suspended because the server is about to be stopped on purpose."""
 
     def __repr__(self) -> str:
         return f"<FairQueue waiting={self.waiting} running={self.running}/{self.concurrency}>"
 
     @property
     def reserved(self) -> int:
-        """How many calls were given up and keep their place."""
+        """The number of cancelled calls that keep their place."""
         return len(self._reserved)
 
     @property
     def _takes(self) -> bool:
-        """Whether the server is to be given a further call."""
+        """Whether the server may be given a further call."""
         full = self.running + len(self._reserved) >= self.concurrency
         return not (full or self.held or self.paused)
 
     def enter(self) -> bool:
-        """Whether a call need not `join`: nobody waits and there is room. It then counts as running."""
+        """Return whether a call can run at once: no call waits and there is room. It then counts as
+        running."""
         if self.waiting or not self._takes:
             return False
         self.running += 1
@@ -67,7 +69,7 @@ class FairQueue:
         self.waiting += 1
 
     def rejoin(self, call: Call) -> None:
-        """A call that ran is to be sent again, under its new id: its turn is before all others'."""
+        """Put a running call in front of all others: it is sent again, under its new id."""
         lane = self._lanes.setdefault(call.channel_key, OrderedDict())
         lane[call.id] = call
         lane.move_to_end(call.id, last=False)
@@ -79,7 +81,7 @@ class FairQueue:
         self.waiting += 1
 
     def next(self) -> Call | None:
-        """The call whose turn it is, now counted as running; `None` if all wait or nobody does."""
+        """Return the call whose turn it is, which then counts as running; `None` if no call may run."""
         if not self.waiting or not self._takes:
             return None
         if not self._round:
@@ -98,7 +100,7 @@ class FairQueue:
         return call
 
     def leave(self, call: Call) -> None:
-        """A call has ended, whether it was waiting or running."""
+        """Remove a call that has ended, whether it was waiting or running."""
         if call.sent:
             self.running -= 1
             return
@@ -111,31 +113,31 @@ class FairQueue:
                 order.pop(call.channel_key, None)
 
     def stand_aside(self) -> None:
-        """A call that had its turn waits for something else than the server."""
+        """Give back the place of a call that waits for a list instead of the server."""
         self.running -= 1
 
-    # -- calls that were given up -----------------------------------------------------------------
+    # -- cancelled calls --------------------------------------------------------------------------
 
     def reserve(self, id: int, until: float) -> None:
-        """A running call is given up while its server may still be at it."""
+        """Keep the place of a cancelled call until this time."""
         if self.concurrency == 1:
             self._reserved[id] = until
 
     def release(self, id: object) -> bool:
-        """The late reply to a call has come; whether it had kept its place."""
+        """Free the place of a cancelled call whose late reply has come. Return whether it had one."""
         return type(id) is int and self._reserved.pop(id, None) is not None
 
     def release_all(self) -> None:
-        """The process that was at them is gone."""
+        """Free all kept places: the process is gone."""
         self._reserved.clear()
 
     @property
     def wake_at(self) -> float | None:
-        """When a place is free again even without a late reply."""
+        """The time when a kept place becomes free without a late reply."""
         return min(self._reserved.values()) if self._reserved else None
 
     def tick(self, now: float) -> bool:
-        """Time has passed; whether a place has become free."""
+        """Free the places whose time is over. Return whether there were any."""
         over = [id for id, until in self._reserved.items() if until <= now]
         for id in over:
             del self._reserved[id]

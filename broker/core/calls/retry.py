@@ -1,7 +1,8 @@
-"""Which calls are sent again to the next process when their server dies, and why the others are not.
+"""Which calls are sent again when their server dies, and why the others are not.
 
-A call is repeated where the protocol or the server's own annotations say that this does no harm, once, and
-within its deadline. Of any other the broker cannot know whether it was carried out, and says so.
+A call is sent again, once and within its deadline, if the protocol or the server's own annotations say that
+this does no harm. Of any other call the broker cannot know whether it was carried out, and the refusal says
+so.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from enum import Enum
 
 READING = frozenset({"resources/read", "prompts/get", "completion/complete"})
-"""Methods that only read. Lists do too: the broker answers those from memory, and no death touches them."""
+"""Methods that only read. The broker answers lists from memory, so no death affects them."""
 
 
 class NoRetry(str, Enum):
-    """Why a call is not sent again. The words follow "it was not sent again, because"."""
+    """The reason why a call is not sent again. Its words follow "it was not sent again, because"."""
 
     TOOL = "tool"
     METHOD = "method"
@@ -25,13 +26,13 @@ class NoRetry(str, Enum):
 
     @property
     def words(self) -> str:
-        """The reason, in words."""
+        """The reason in words."""
         return _WORDS[self]
 
 
 _WORDS = {
     NoRetry.TOOL: "its tool is annotated neither readOnlyHint nor idempotentHint",
-    NoRetry.METHOD: "its method is none that only reads",
+    NoRetry.METHOD: "its method does not only read",
     NoRetry.ANSWER: "it answers a question that the process which ended had asked",
     NoRetry.STATEFUL: "the server is configured as stateful",
     NoRetry.TWICE: "the server has died twice while it had the call",
@@ -41,11 +42,11 @@ _WORDS = {
 
 
 def no_retry(method: str, *, repeatable_tool: bool, answers: bool, stateful: bool) -> NoRetry | None:
-    """Why a call must never be sent twice, as far as it is known when it is sent; `None` if it may be.
+    """Return why a call must never be sent twice, as far as is known when it is sent; `None` if it may be.
 
     Args:
-        repeatable_tool: the tool that it calls is annotated as read-only or idempotent.
-        answers: it carries on with what the process asked back (`input_required`).
+        repeatable_tool: the tool is annotated as read-only or idempotent.
+        answers: the request continues a call in which the process asked back (`input_required`).
         stateful: the server's config key.
     """
     if stateful:
@@ -58,11 +59,11 @@ def no_retry(method: str, *, repeatable_tool: bool, answers: bool, stateful: boo
 
 
 def at_death(known: NoRetry | None, deaths: int, *, stopping: bool) -> NoRetry | None:
-    """Why a call is not sent again now that its server has died with it; `None` if it is.
+    """Return why a call is not sent again now that its server has died; `None` if it is sent again.
 
     Args:
-        known: what `no_retry` said.
-        deaths: at how many deaths it was, this one included.
+        known: what `no_retry` returned.
+        deaths: the number of deaths during the call, this one included.
         stopping: the server was told to end, and is not started again.
     """
     if known is None and stopping:

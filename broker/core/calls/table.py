@@ -1,7 +1,7 @@
-"""Whose answer is this? Ids, progress tokens, deadlines and cancellation of the calls that are open.
+"""The table of open calls: ids, progress tokens and deadlines.
 
-Every call gets an id of the broker's own, which is never used again: it is the JSON-RPC id and the
-progress token upstream, so that nothing a client chooses can meet what another chose.
+Every call gets an id of the broker's own, which is never used again. It is the JSON-RPC id and the progress
+token towards the server, so ids that clients choose never meet.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from msgspec import Struct
 from broker.core.calls.retry import NoRetry
 
 MAX_EXTENDED_S = 86_400.0
-"""A call ends this long after it began, in seconds, however much progress is made: MCP wants such a limit."""
+"""A call ends so many seconds after it began, whatever progress is made: MCP asks for such a limit."""
 
 
 class Call(Struct, eq=False):
     """One open request of a client.
 
-    `id` is the broker's, `client_id` the client's. `name` is the tool or prompt it is about, `token`
-    what the client calls its progress. `client_pid` is the kernel's word on whose call it is.
-    `answers`: it carries on with what the server asked back.
+    `id` is the broker's, `client_id` the client's. `name` is the tool or prompt, `token` the client's
+    progress token. `client_pid` is the pid of the client, as the kernel says. `answers`: the request
+    continues a call in which the server asked back.
 
     `no_retry` is set when the call is sent: the reason why it must not be sent a second time. `deaths` counts
     the deaths of the server during the call; `death` describes the last one. `orphaned`: the process is gone,
@@ -58,13 +58,14 @@ class Call(Struct, eq=False):
 
     @property
     def given_s(self) -> float:
-        """How long it was given in the end, in seconds: its timeout, or all that progress can make of it."""
+        """The seconds that the call was given in the end: its timeout, or the most that progress can make of
+        it."""
         extended = self.extends and self.deadline >= self.since + MAX_EXTENDED_S
         return max(self.timeout_s, MAX_EXTENDED_S) if extended else self.timeout_s
 
     @property
     def begun(self) -> bool:
-        """Whether a server has it, or had it: then it may have been carried out."""
+        """Whether a server has it or had it, so that it may have been carried out."""
         return self.sent or self.deaths > 0
 
 
@@ -86,12 +87,12 @@ class CallTable:
         return f"<CallTable calls={len(self._calls)} clients={len(self._by_client)}>"
 
     def new_id(self) -> int:
-        """An id that was never used before, for a call or for a request of the broker's own."""
+        """Return an id that was never used before, for a call or for a request of the broker's own."""
         self._last_id += 1
         return self._last_id
 
     def add(self, call: Call) -> None:
-        """Open a call. Its client id must not be open on that connection."""
+        """Add a call. Its client id must not be open on that connection."""
         self._calls[call.id] = call
         self._by_client.setdefault(call.connection, {})[call.client_id] = call
         self._per_channel[call.channel_key] = self._per_channel.get(call.channel_key, 0) + 1
@@ -99,7 +100,7 @@ class CallTable:
         self._watch(call)
 
     def mark_sent(self, call: Call, now: float) -> None:
-        """The call is written to its server; its params are only kept where it may be sent again."""
+        """Note that the call is written to its server. Its params are kept only if it may be sent again."""
         call.sent, call.sent_at = True, now
         if call.no_retry is not None:
             self.body_bytes -= len(call.body)
@@ -107,7 +108,7 @@ class CallTable:
             call.meta = None
 
     def mark_lost(self, call: Call) -> None:
-        """The server has died with it, and it is to be sent again: under a new id, as no id is used twice."""
+        """Give a call a new id, because its server has died and the call is sent again."""
         del self._calls[call.id]
         call.id = self.new_id()
         call.sent = call.orphaned = False
@@ -115,7 +116,7 @@ class CallTable:
         self._watch(call)
 
     def end(self, call: Call) -> None:
-        """Close a call, whatever its ending was."""
+        """Remove a call, whatever its ending was."""
         del self._calls[call.id]
         self.body_bytes -= len(call.body)
         mine = self._by_client[call.connection]
@@ -129,20 +130,20 @@ class CallTable:
             del self._per_channel[call.channel_key]
 
     def by_id(self, id: object) -> Call | None:
-        """The open call that a server's reply or progress names, if it names one."""
+        """Return the open call that a reply or progress of a server names, if there is one."""
         return self._calls.get(id) if type(id) is int else None
 
     def by_client(self, connection: bytes, client_id: int) -> Call | None:
-        """The open call that a client knows by `client_id`."""
+        """Return the open call that a client knows by `client_id`."""
         return self._by_client.get(connection, {}).get(client_id)
 
     def of_client(self, connection: bytes, channel: int | None = None) -> list[Call]:
-        """The open calls of a connection, or of one of its channels."""
+        """Return the open calls of a connection, or of one of its channels."""
         calls = self._by_client.get(connection, {}).values()
         return [call for call in calls if channel is None or call.channel == channel]
 
     def of_server(self, server: str) -> list[Call]:
-        """The open calls on a server, sent or waiting."""
+        """Return the open calls of a server, sent or waiting."""
         return [call for call in self._calls.values() if call.server == server]
 
     def count_of_connection(self, connection: bytes) -> int:
@@ -154,7 +155,7 @@ class CallTable:
         return self._per_channel.get(channel_key, 0)
 
     def extend(self, call: Call, now: float) -> None:
-        """Progress was made: the call's time starts anew, up to a limit."""
+        """Begin the time of a call anew, up to a limit, because progress was made."""
         call.deadline = max(call.deadline, min(now + call.timeout_s, call.since + MAX_EXTENDED_S))
         self._watch(call)
 
@@ -165,7 +166,7 @@ class CallTable:
             heapq.heapify(self._deadlines)
 
     def next_deadline(self) -> float | None:
-        """When the next open call runs out of time, in the clock's seconds."""
+        """Return the time when the next open call runs out of time."""
         while self._deadlines:
             deadline, id = self._deadlines[0]
             call = self._calls.get(id)
@@ -175,7 +176,7 @@ class CallTable:
         return None
 
     def expired(self, now: float) -> Iterator[Call]:
-        """The open calls whose time is up; the caller ends each before it asks for the next."""
+        """Yield the open calls whose time is up. The caller ends each before it asks for the next."""
         while True:
             deadline = self.next_deadline()
             if deadline is None or deadline > now:

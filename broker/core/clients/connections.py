@@ -1,7 +1,7 @@
-"""The connections of clients: who they are, and what may be under way to each of them.
+"""The connections of clients: credit, and messages that wait for it.
 
-A connection's credit is what the broker may have sent and the client not yet read. Beyond it,
-messages wait in the connection's outbox; above the outbox's limit the connection is closed.
+The credit of a connection bounds the bytes that were sent and that the client has not read yet. Beyond it,
+messages wait in the outbox. A connection whose outbox exceeds its limit is closed.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from client_shim import wire
 Body = bytes | memoryview | None
 
 Slot = tuple[object, ...]
-"""The place of a message that waits. Its first element says of what kind it is."""
+"""The key of a waiting message. Its first element is the kind of message."""
 
 
 class CloseReason(str, Enum):
-    """Why a connection ended."""
+    """The reason why a connection ended."""
 
     GOODBYE = "goodbye"
     LOST = "lost"
@@ -34,7 +34,7 @@ class CloseReason(str, Enum):
 
 
 class Peer(Struct, frozen=True):
-    """Who is at the other end, as the kernel says; -1 where it does not (tcp, another pid namespace)."""
+    """The process of the client, as the kernel says; -1 where it does not (tcp, another pid namespace)."""
 
     uid: int = -1
     gid: int = -1
@@ -42,7 +42,7 @@ class Peer(Struct, frozen=True):
 
 
 class Send(Struct, frozen=True, gc=False):
-    """A message that may go out now."""
+    """Send a message to a client."""
 
     connection: bytes
     header: bytes
@@ -50,13 +50,14 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class Connection(Struct, eq=False):
-    """One connection. `unread_bytes` is what it was sent and has not given back as credit; `partings` are its
-    goodbyes to channels, as far as there was a call for each; `last_id` is the highest id of the requests
-    that the broker has taken in.
+    """One connection of a client.
 
-    `taken_bytes` is what it has sent and was given no credit back for. `exhausted`: that is all it may have
-    under way, and it is looked whether it keeps to that before it is given more. `beyond_bytes` came after
-    that, behind a long request.
+    `unread_bytes` were sent to it and have not been given back as credit. `last_id` is the highest id of the
+    requests that the broker has admitted. `partings` counts goodbyes of channels, up to the number of calls.
+
+    `taken_bytes` came from it and have not been given back as credit. `exhausted`: it has used up its credit,
+    and gets more when it is known to have sent nothing beyond it. `beyond_bytes` came after that, behind a
+    long request.
     """
 
     key: bytes
@@ -79,16 +80,16 @@ class Connections:
     """The table of connections, with credit and outboxes.
 
     Args:
-        credit_bytes: what may be unread at one connection before messages wait.
-        outbox_bytes: what may wait for one connection.
-        counters: where it is counted that a message gave way to a newer one.
+        credit_bytes: the bytes that may be unread at a connection before messages wait.
+        outbox_bytes: the bytes that may wait for a connection.
+        counters: counts messages that a newer one has replaced.
     """
 
     def __init__(self, *, credit_bytes: int, outbox_bytes: int, counters: Counters | None = None) -> None:
         self._counters = Counters() if counters is None else counters
         self._credit_bytes = credit_bytes
         self.step_bytes = credit_bytes // 4
-        """After so much it is time to give credit."""
+        """After so many bytes from a client the broker gives credit back."""
         self._outbox_bytes = outbox_bytes
         self._by_key: dict[bytes, Connection] = {}
         self.get: Callable[[bytes], Connection | None] = self._by_key.get
@@ -101,21 +102,21 @@ class Connections:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether any message waits until its client has read what it was sent."""
+        """Whether a message waits until its client has read what it was sent."""
         return any(connection.outbox for connection in self._by_key.values())
 
     def all(self) -> list[Connection]:
-        """Every connection."""
+        """Return every connection."""
         return list(self._by_key.values())
 
     def open(self, key: bytes, name: str, peer: Peer, now: float) -> Connection:
-        """A client said hello."""
+        """Add a connection whose client has said hello."""
         connection = Connection(key, name, peer, now)
         self._by_key[key] = connection
         return connection
 
     def close(self, key: bytes) -> Connection | None:
-        """A connection ended; what waited for it is gone with it."""
+        """Remove a connection that has ended, with its outbox."""
         return self._by_key.pop(key, None)
 
     def post(
@@ -127,10 +128,10 @@ class Connections:
         slot: Slot | None = None,
         instead_of: Slot | None = None,
     ) -> Send | None:
-        """What to send now if the credit allows; else it is put into the outbox.
+        """Return a message to send now, or put it into the outbox if the credit is used up.
 
-        A message that still waits in the same slot is replaced: newer progress of a call, say. One that waits
-        in the slot `instead_of` is dropped. A connection whose outbox gets too large shows up in
+        A message that waits in the same slot is replaced, such as older progress of a call. A message that
+        waits in the slot `instead_of` is dropped. A connection whose outbox is too large is added to
         `overflowing`.
         """
         header = wire.encode(message)
@@ -143,10 +144,10 @@ class Connections:
         return None
 
     def take(self, connection: Connection, size: int) -> Send | None:
-        """A message has come in; the credit to send for it now, if it is time for some.
+        """Count a message from a client. Return the credit to send for it, if it is time for some.
 
-        It is given back once a quarter of the window was read, as the client does. Who has used up the window
-        is `exhausted`, and has to wait for `refill`.
+        Credit is given back once a quarter of the window was read, as the client does. A connection that has
+        used up the window is `exhausted`, and waits for `refill`.
         """
         connection.taken_bytes += size
         if connection.taken_bytes < self.step_bytes or connection.exhausted:
@@ -169,7 +170,7 @@ class Connections:
         return True
 
     def refill(self, connection: Connection) -> Send | None:
-        """Give credit for all that was taken in."""
+        """Return the credit for all that was read."""
         taken = connection.taken_bytes + connection.beyond_bytes
         connection.taken_bytes, connection.beyond_bytes, connection.exhausted = 0, 0, False
         return self.post(connection, wire.Credit(0, 0, taken))
@@ -190,7 +191,7 @@ class Connections:
             self.overflowing.append(connection)
 
     def credit(self, connection: Connection, read_bytes: int) -> list[Send]:
-        """The client has read: what can go out now."""
+        """Count the credit that a client gives. Return the messages that may be sent now."""
         connection.unread_bytes = max(0, connection.unread_bytes - read_bytes)
         posts = []
         while connection.outbox and connection.unread_bytes < self._credit_bytes:

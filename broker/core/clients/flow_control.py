@@ -1,4 +1,4 @@
-"""How much a connection may send: credit in bytes, and a pace for what leads to nothing or takes long."""
+"""How much a connection may send: credit in bytes, and a throttle for refused and costly messages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from broker.core.effects import CreditExhausted, Effects, Hold, Level
 from client_shim import wire
 
 MAX_UNGREETED_BYTES = 4096
-"""The largest message before a hello, and the largest hello: who sends more is cut off."""
+"""The largest message before a hello, and the largest hello. A larger one ends the connection."""
 
 
 class FlowControl:
-    """What comes in from clients, by its size and cost."""
+    """Counts the messages of clients by size and cost."""
 
     def __init__(self, connections: Connections, counters: Counters, effects: Effects) -> None:
         self._connections = connections
@@ -21,21 +21,21 @@ class FlowControl:
         self._effects = effects
         self._throttle = Throttle()
         self.size = 0
-        """Of the message that is being taken in."""
+        """The size of the message that is being handled."""
 
     def takes(
         self, connection: Connection | None, header: bytes, body: bytes | None, *, is_behind: bool = False
     ) -> bool:
-        """Count a message; whether its client keeps to its credit, or to what is allowed before a hello."""
+        """Count a message. Return whether it is within the credit, or within the limit before a hello."""
         self.size = size = len(header) + (0 if body is None else len(body)) + wire.MESSAGE_OVERHEAD_BYTES
         if connection is None:
             return size <= MAX_UNGREETED_BYTES
         if is_behind:
             return self._connections.keep_behind(connection, size)
         if not connection.exhausted and connection.taken_bytes + size < self._connections.step_bytes:
-            connection.taken_bytes += size  # as nearly always: each message of every client comes by here
+            connection.taken_bytes += size  # the usual case, for each message of every client
             return True
-        if connection.exhausted and size > wire.MAX_HEADER_BYTES:  # what is small may overtake requests
+        if connection.exhausted and size > wire.MAX_HEADER_BYTES:  # small messages may overtake requests
             return False
         post = self._connections.take(connection, size)
         if post is not None:
@@ -53,20 +53,19 @@ class FlowControl:
             self._effects.append(CreditExhausted(connection.key))
 
     def refill(self, key: bytes) -> None:
-        """Nothing is left to be read of a connection that had used up its credit."""
+        """Give new credit to a connection that had used up its credit and has no message left to be read."""
         connection = self._connections.get(key)
         post = self._connections.refill(connection) if connection is not None else None
         if post is not None:
             self._effects.append(post)
 
     def came_to_nothing(self, what: str, key: bytes, now: float) -> None:
-        """A message was late, or said nothing."""
+        """Count a message that was late or empty."""
         self._counters.add(what)
         self.cost(key, now)
 
     def cost(self, key: bytes, now: float, times: int = 1) -> None:
-        """A message led to nothing, or took the time of so many that do. Who sends such time and again waits,
-        so that the others need not (law 5)."""
+        """Throttle a connection whose messages are refused, or take as long as `times` refusals (law 5)."""
         verdict = self._throttle.tried(key, now, times + self.size // UNIT_BYTES) if times else None
         if verdict is None:
             return
@@ -78,5 +77,5 @@ class FlowControl:
             self._effects.log(Level.WARNING, "client.slowed", client=name, pid=pid)
 
     def forget(self, key: bytes) -> None:
-        """This connection is gone."""
+        """Forget a connection that has ended."""
         self._throttle.forget(key)

@@ -1,4 +1,4 @@
-"""Who listens, and what they are told: the way of unasked news from a server to its clients."""
+"""Notifications of servers to the channels that have subscribed to them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ UPDATED = "notifications/resources/updated"
 _REASON_CHARS = 400
 
 UNHEARD = "$broker/not_subscribed"
-"""No method of MCP, which has none for it."""
+"""The broker's own notification that a subscription is not served; MCP has none for it."""
 
 
 class Accepted(Struct, frozen=True):
-    """What came of a `listen`.
+    """The outcome of a `listen`.
 
     Args:
-        changed: the servers of which other resources are subscribed than before.
-        servers: those whose lists are followed.
-        refused: server → why it is not heard for now; it is as soon as that changes.
+        changed: servers whose subscribed resources have changed.
+        servers: servers whose lists are followed.
+        refused: server → why the channel hears nothing of it for now. It does as soon as that changes.
     """
 
     changed: set[str]
@@ -43,7 +43,7 @@ class Accepted(Struct, frozen=True):
     refused: dict[str, Refusal]
 
     def body(self) -> bytes:
-        """The result, as docs/protocol.md has it."""
+        """Return the result, as docs/protocol.md has it."""
         result: dict[str, Any] = {"servers": self.servers}
         if self.refused:
             result["not_subscribed"] = {
@@ -54,18 +54,18 @@ class Accepted(Struct, frozen=True):
 
 
 class _News(NamedTuple):
-    """What there is to hear: a notification about a resource, or, without a uri, about lists."""
+    """One notification: about a resource, or, without a uri, about lists."""
 
     method: str
     uri: str = ""
 
 
 class Notifications:
-    """The channels that listen.
+    """The notifications that are to be sent to channels.
 
     Args:
         servers: each server by its name.
-        backlog: where many are told by and by.
+        backlog: sends to many channels in later steps.
     """
 
     def __init__(
@@ -82,17 +82,17 @@ class Notifications:
         self._effects = effects
         self._backlog = backlog
         self._news: dict[str, dict[_News, bytes | str | None]] = {}
-        """What is still to be told of a server, each with its params: as they came, or for what reason."""
+        """The notifications of each server that wait to be sent, with their params or their reason."""
         self.subscriptions = Subscriptions()
         self.unwanted: Callable[[str], object] = lambda server: None
-        """Told that a server has told of a resource that nobody has subscribed to."""
+        """Called when a server has told of a resource that nobody has subscribed to."""
 
     def listen(self, lane: ChannelKey, body: bytes) -> Refusal | Accepted:
-        """Hear from now on what servers say unasked; it replaces what the channel listened to before.
+        """Replace what a channel listens to.
 
-        A server that is not configured, or that tells of no resources, costs the others nothing: what is
-        wanted of it is kept, and it is heard when a reload brings it back. A refusal is of the whole: params
-        that cannot be read, or more than the limits.
+        A server that is not configured, or that does not tell of resources, does not affect the others: the
+        subscription is kept, and served when a reload adds the server. A refusal is of the whole request: its
+        params cannot be read, or exceed a limit.
         """
         try:
             wants = read_subscription(body)
@@ -116,7 +116,7 @@ class Notifications:
         return refused
 
     def tell_refused(self, lane: ChannelKey, accepted: Accepted) -> None:
-        """Tell a channel what of its wants is not heard for now: each resource, and lists without a uri."""
+        """Tell a channel which of its subscriptions are not served for now."""
         wants = self.subscriptions.of(lane)
         for name, why in accepted.refused.items():
             said = self._reason(why.message)
@@ -126,27 +126,27 @@ class Notifications:
                 self._tell(lane, name, _News(UNHEARD, uri), said)
 
     def removed(self, server: str, reason: str) -> None:
-        """A server is no longer configured: who has named it hears so, and hears it again if it is back."""
+        """Tell the channels that have named a server that it is no longer configured."""
         self.unheard(server, ["", *self.subscriptions.uris(server)], reason)
 
     def list_changed(self, server: str, notification: str) -> None:
-        """One of its lists is another one than before."""
+        """Tell the channels that a list of a server has changed."""
         self._put(server, _News(notification), b"{}")
 
     def resource_updated(self, server: str, uri: str, body: bytes) -> bool:
-        """The server says that a resource has changed; whether there can be anybody to tell."""
+        """Tell the channels that a resource has changed. Return whether anybody may have subscribed."""
         if not self.subscriptions.has_subscribers(server) or len(self._news.get(server, ())) >= MAX_URIS:
             return False
         self._put(server, _News(UPDATED, uri), body)
         return True
 
     def missed(self, server: str, uris: Iterable[str]) -> None:
-        """These resources may have changed."""
+        """Tell the channels that these resources may have changed."""
         for uri in uris:
             self._put(server, _News(UPDATED, uri), None)
 
     def unheard(self, server: str, uris: Iterable[str], reason: str) -> None:
-        """The server will not tell of these resources, and who waits for that should know."""
+        """Tell the channels that the server will not tell of these resources."""
         said = self._reason(reason)
         for uri in uris:
             self._put(server, _News(UNHEARD, uri), said)
@@ -155,7 +155,8 @@ class Notifications:
         return self._effects.mask(clip(reason, _REASON_CHARS))
 
     def _put(self, server: str, news: _News, said: bytes | str | None) -> None:
-        """Tell it by and by. While it waits for its turn, the same again takes its place."""
+        """Send a notification in this step and later ones. While it waits, the same notification replaces
+        it."""
         waiting = self._news.setdefault(server, {})
         if news in waiting:
             self._counters.add("replaced.news")
@@ -200,13 +201,14 @@ def _body(news: _News, said: bytes | str | None) -> bytes:
 
 
 def _tells_of_none(server: Server) -> bool:
-    """Whether it is known that it tells of no resources."""
+    """Return whether it is known that the server does not tell of resources."""
     return server.catalogue is not None and not server.catalogue.agreed.tells_of_resources
 
 
 def _not_there(server: str) -> Refusal:
-    """A server that a channel wants to hear, and that is not configured. (No names are compared: of a
-    thousand servers that takes seconds.)
+    """Return the refusal for a server that is not configured.
+
+    No similar name is looked for: for a thousand servers that would take seconds.
     """
     return Refusal(
         Code.UNKNOWN_SERVER,

@@ -1,7 +1,7 @@
-"""What clients say, and what becomes of it.
+"""Handles the messages of clients: hello, request, cancel, credit and goodbye.
 
-A frame is a hello, a request, a cancel, credit or a goodbye, or it is refused. A request is answered from
-memory, taken in as a call, carried out by the broker's management, or refused with the reason.
+A request is answered from memory, opened as a call, carried out by the management, or refused with the
+reason.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from client_shim import wire
 from client_shim.wire import Code
 
 MAX_MANAGING = 512
-"""Management requests that may be under way at once."""
+"""The number of management requests that may be under way at once."""
 
 BYTES_A_TIME, URIS_A_TIME = 4096, 256
-"""A `listen` takes as long as a refusal for so many bytes of its params, or of all subscribed uris."""
+"""A `listen` costs as much as a refusal for so many bytes of its params, and for so many subscribed uris."""
 
 COSTS = {"status": 16, "reload": 16}
-"""What takes as long as so many refusals."""
+"""Management requests that cost as much as so many refusals."""
 
 MAX_MANAGING_OF_ONE = 64
-"""Those of one connection, so that it cannot keep the others from asking."""
+"""The same for one connection, so that it cannot keep the others from asking."""
 
 
 class Clients:
-    """The connections, as their frames and the transport tell of them.
+    """The connections, as their messages and the transport tell of them.
 
     Args:
-        limits: what bounds them.
+        limits: the `[limits]` of the config.
         table: each server by its name.
-        registry: what to tell of what clients want to hear.
+        registry: is told which resources clients subscribe to.
         instance: the id of this broker process.
-        version: the broker's version, for clients to see.
+        version: the broker's version, which clients are told.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Clients:
         self._flow = FlowControl(connections, counters, effects)
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
-        """A message came in on the connection `key`; `peer` is who the kernel says is at its end."""
+        """Handle a message of the connection `key`. `peer` is the client's process, as the kernel says."""
         connection = self._connections.get(key)
         behind = self._behind.get(key) if self._behind else None
         if not self._flow.takes(connection, header, body, is_behind=behind is not None):
@@ -100,7 +100,7 @@ class Clients:
             self._backlog.begin((key, "requests"), self._in_order(connection, check))
 
     def _in_order(self, connection: Connection, check: HeavyJob) -> HeavyJob:
-        """Check a long request, then take in the messages that came behind it meanwhile."""
+        """Check a long request, then handle the messages that came behind it."""
         key = connection.key
         behind = self._behind[key]
         yield from check
@@ -121,7 +121,7 @@ class Clients:
         body: bytes | None,
         now: float,
     ) -> HeavyJob | None:
-        """Take in a message; return the check of a long request, which is done in pieces."""
+        """Handle a message. Return the check of a long request, which is done in pieces."""
         try:
             message = wire.decode(header)
             wire.check_body(message, body)
@@ -140,11 +140,11 @@ class Clients:
         return None
 
     def refill(self, key: bytes, _: float) -> None:
-        """Nothing is left to be read of a connection that had used up its credit."""
+        """Give new credit to a connection that had used up its credit and has no message left to be read."""
         self._flow.refill(key)
 
     def _exceeded(self, key: bytes, connection: Connection | None, now: float) -> None:
-        """A message is larger than its connection may send now."""
+        """Refuse a message that is larger than its connection may send now."""
         if connection is not None:
             self._close(connection, CloseReason.OVERDRAWN, now, "the client sent more than its credit")
             return
@@ -156,7 +156,7 @@ class Clients:
         self._effects.append(Closed(key, CloseReason.UNGREETED))
 
     def malformed(self, key: bytes, why: str, now: float) -> None:
-        """A message came in that is none of the protocol, whatever its header says."""
+        """Refuse a message that is not one of the protocol, whatever its header says."""
         self._flow.size = 0
         self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
 
@@ -164,8 +164,10 @@ class Clients:
         if isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self._flow.came_to_nothing("late.frame", key, now)  # its connection was closed: it wants nothing
-        else:  # at the end of the broker it is no client's mistake: it crossed the goodbye
+            self._flow.came_to_nothing(
+                "late.frame", key, now
+            )  # its connection was closed: it needs no answer
+        else:  # when the broker ends it is no mistake: the message crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
             self._refuse_frame(
                 key, Code.HELLO_FIRST, text, message.channel, message.id, now, is_late=self.closing
@@ -219,7 +221,7 @@ class Clients:
         self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
 
     def _part(self, connection: Connection, channel: int, now: float) -> None:
-        """A channel is no more. It began with a request, so there are never more goodbyes than those."""
+        """Close a channel. It began with a request, so there are never more goodbyes than requests."""
         self._release(connection.key, channel, now)
         if connection.partings < connection.calls:
             connection.partings += 1
@@ -229,7 +231,7 @@ class Clients:
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
     ) -> Refusal | HeavyJob | None:
-        """Take a request in, or return why not; return the check of a long one."""
+        """Admit a request, or return why not. Return the check of a long one."""
         key = connection.key
         if request.id == 0 or request.channel == 0:
             return refusals.protocol(Code.MALFORMED, "a request needs a channel and an id from 1 up")
@@ -252,7 +254,7 @@ class Clients:
         return self._admit(connection, request, params, now)
 
     def _check_long(self, connection: Connection, request: wire.Request, body: bytes, now: float) -> HeavyJob:
-        """Check a request with long params a piece at a time, then take it in."""
+        """Check the params of a long request in pieces, then admit it."""
         size = self._flow.size
         try:
             params = yield from jsonrpc.check_long_params(body)
@@ -268,7 +270,7 @@ class Clients:
     def _admit(
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
-        """Take in a request whose params are fit to be written to a server, or return why not."""
+        """Admit a request whose params can be written to a server, or return why not."""
         key = connection.key
         if self.closing:
             return refusals.shutting_down()
@@ -345,7 +347,7 @@ class Clients:
         return len(self._managing)
 
     def managed(self, request: Manage, outcome: bytes | Refusal, now: float) -> None:
-        """A management request was carried out, or refused."""
+        """Send the outcome of a management request."""
         key, client_id = request.connection, request.client_id
         channel = self._managing.pop((key, client_id))
         connection = self._connections.get(key)
@@ -357,21 +359,21 @@ class Clients:
             self._post(connection, wire.Result(channel, client_id), outcome)
 
     def lost(self, key: bytes, now: float) -> None:
-        """The transport says that this connection is gone."""
+        """Close a connection that the transport has lost."""
         self._flow.forget(key)
         connection = self._connections.get(key)
         if connection is not None:
             self._close(connection, CloseReason.LOST, now)
 
     def _close(self, connection: Connection, reason: CloseReason, now: float, farewell: str = "") -> None:
-        """The one way out of a connection. Its client is told the reason `farewell`, where there is one."""
+        """Close a connection. Its client is told the reason `farewell`, if there is one."""
         self._connections.close(connection.key)
         self._behind.pop(connection.key, None)
         self._backlog.drop((connection.key, "requests"))
         self._flow.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")
-        if farewell:  # beyond its credit: what waits for that is gone with the connection
+        if farewell:  # beyond its credit, as messages that wait for credit are gone with the connection
             goodbye = wire.encode(wire.Goodbye(0, 0, farewell, connection.last_id))
             self._effects.append(Send(connection.key, goodbye))
         self._effects.append(Closed(connection.key, reason))
@@ -380,12 +382,12 @@ class Clients:
         self._effects.log(level, "client.closed", client=connection.name, pid=pid, reason=reason.value)
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
-        """A channel is gone, or all of a connection: with its calls, and with what it listened to."""
+        """End the calls and subscriptions of a channel, or of a whole connection."""
         self._registry.release(key, channel, now)
         self._registry.want(self._notifications.subscriptions.drop(key, channel), now)
 
     def goodbye(self, reason: str, now: float) -> None:
-        """The broker is ending: every call and every connection ends first."""
+        """End every call and every connection, because the broker ends."""
         self.closing = True
         for connection in self._connections.all():
             for call in self._dispatch.table.of_client(connection.key):
@@ -402,7 +404,7 @@ class Clients:
             if self._connections.get(connection.key) is connection:
                 self._close(connection, CloseReason.CREDIT, now, "the client did not read what it was sent")
 
-    # -- doors ------------------------------------------------------------------------------------
+    # -- answers ----------------------------------------------------------------------------------
 
     def _post(self, connection: Connection, message: wire.Message, body: Body = None) -> None:
         post = self._connections.post(connection, message, body)
@@ -410,7 +412,7 @@ class Clients:
             self._effects.append(post)
 
     def _refuse(self, key: bytes, channel: int, id: int, refusal: Refusal, now: float) -> None:
-        """Answer with a fault; a connection that has said no hello has no credit to respect."""
+        """Answer with a fault. A connection without a hello has no credit to respect."""
         self._counters.add(f"refused.{refusal.code.value}")
         self._effects.log(Level.DEBUG, "request.refused", code=refusal.code.value)
         connection = self._connections.get(key)
@@ -426,7 +428,7 @@ class Clients:
         connection = self._connections.get(key)
         client = connection.name if connection is not None else None
         if self._is_open(key, id):
-            id = 0  # about the frame only: with its id, it would be an ending of the open request
+            id = 0  # about the frame only: with the id it would end the open request
         if is_late:
             self._counters.add("late.frame")
         else:

@@ -1,4 +1,4 @@
-"""What clients want to hear without asking: a row for each channel that listens, and only while it does."""
+"""What channels have subscribed to: a row for each channel that listens, and only while it does."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from broker.config.names import normal
 from broker.core.calls.queue import ChannelKey
 
 MAX_CHANNELS = 16_384
-"""Channels that may listen at once."""
+"""The number of channels that may listen at once."""
 
 MAX_CHANNELS_OF_ONE = 4096
-"""Those of one connection, so that it cannot keep the others from it."""
+"""The same for one connection, so that it cannot keep the others from it."""
 
 MAX_URIS = 16_384
-"""Subscriptions to a resource that there may be at once: one for each channel and uri."""
+"""The number of subscriptions to resources: one for each channel and uri."""
 
 MAX_URIS_OF_ONE = 1024
-"""Those of one connection."""
+"""The same for one connection."""
 
 MAX_URI_BYTES = 2048
 """The longest uri that can be subscribed to."""
 
 MAX_URIS_BYTES = 2 * 1024 * 1024
-"""What all that are subscribed may take: a server of 2026-07-28 is told all of them at each change."""
+"""The bytes of all subscribed uris: a server of 2026-07-28 is sent all of them at each change."""
 
 MAX_URIS_BYTES_OF_ONE = 256 * 1024
-"""Those of one connection."""
+"""The same for one connection."""
 
 MAX_PARAMS_BYTES = 512 * 1024
-"""The largest params: more cannot be wanted, and to read them takes everybody's time."""
+"""The largest params of a `listen`: larger ones exceed the other limits, and take long to read."""
 
 MAX_SERVERS_NAMED = 1024
-"""Servers that one `listen` may name, and"""
+"""The number of servers that one `listen` may name."""
 
 MAX_SERVER_BYTES = 256
-"""the longest name of one: a server that is not configured may be named, and the name is kept."""
+"""The longest name of a server: a server that is not configured may be named, and the name is kept."""
 
 _PARTS = frozenset("/?#")
 
 
 class Subscription(Struct, frozen=True):
-    """What one channel wants to hear: of the lists of servers (`None`: of all), and of their resources."""
+    """What one channel subscribes to: the lists of servers (`None`: of all), and resources by server."""
 
     servers: frozenset[str] | None = frozenset()
     resources: dict[str, frozenset[str]] = {}
@@ -54,12 +54,12 @@ class Subscription(Struct, frozen=True):
 
     @property
     def uris(self) -> int:
-        """How many subscriptions it is."""
+        """The number of subscribed resources."""
         return sum(map(len, self.resources.values()))
 
     @property
     def uris_bytes(self) -> int:
-        """How long all of them are together, in UTF-8."""
+        """The length of all uris in UTF-8."""
         return sum(len(uri.encode(errors="replace")) for uris in self.resources.values() for uri in uris)
 
 
@@ -69,7 +69,7 @@ class _Params(Struct, forbid_unknown_fields=True):
 
 
 def read_subscription(body: bytes) -> Subscription:
-    """The params of `listen`.
+    """Return what the params of `listen` say.
 
     Raises:
         ValueError: they are not as docs/protocol.md has them; the message says why.
@@ -88,20 +88,20 @@ def read_subscription(body: bytes) -> Subscription:
 
 
 class Limit(Struct, frozen=True):
-    """The limit that a channel would exceed by what it wants: its name, and its value."""
+    """A limit that would be exceeded: its name and its value."""
 
     name: str
     value: int
 
 
 class Subscriptions:
-    """The table of channels that listen, and by server and uri who hears of it."""
+    """The table of channels that listen, with an index by server and uri."""
 
     def __init__(self) -> None:
         self._rows: dict[bytes, dict[int, Subscription]] = {}
         self._subscribers: dict[str, dict[str, dict[ChannelKey, None]]] = {}
         self._lengths: dict[str, dict[int, int]] = {}
-        """How many of the uris of a server have which length: only such parts of a uri are looked up."""
+        """The number of uris of a server by length: only such parts of a uri are looked up."""
         self._channels = 0
         self._uris = self._uris_bytes = 0
 
@@ -113,15 +113,15 @@ class Subscriptions:
         return f"<Subscriptions channels={self._channels} uris={self._uris} servers={servers}>"
 
     def of(self, lane: ChannelKey) -> Subscription:
-        """What a channel wants to hear."""
+        """Return what a channel has subscribed to."""
         return self._rows.get(lane[0], {}).get(lane[1]) or Subscription()
 
     def channels(self, connection: bytes) -> list[int]:
-        """The channels of a connection that listen."""
+        """Return the channels of a connection that listen."""
         return list(self._rows.get(connection, ()))
 
     def exceeded(self, lane: ChannelKey, wants: Subscription) -> Limit | None:
-        """The limit that stands against it."""
+        """Return the limit that this subscription would exceed."""
         before, mine = self.of(lane), self._rows.get(lane[0], {})
         new = bool(wants) and not before
         if new and len(mine) >= MAX_CHANNELS_OF_ONE:
@@ -142,11 +142,12 @@ class Subscriptions:
 
     @property
     def count(self) -> int:
-        """How many subscriptions there are."""
+        """The number of subscribed resources."""
         return self._uris
 
     def want(self, lane: ChannelKey, wants: Subscription) -> set[str]:
-        """Replace what a channel wants; the servers of which other resources are subscribed than before."""
+        """Replace the subscription of a channel. Return the servers whose subscribed resources have
+        changed."""
         changed = self._forget(lane)
         if wants:
             self._rows.setdefault(lane[0], {})[lane[1]] = wants
@@ -159,7 +160,7 @@ class Subscriptions:
         return changed | set(wants.resources)
 
     def drop(self, connection: bytes, channel: int | None = None) -> set[str]:
-        """A channel, or a whole connection, is gone; the same."""
+        """Remove a channel or a whole connection. Return the same."""
         channels = list(self._rows.get(connection, ())) if channel is None else [channel]
         changed: set[str] = set()
         for number in channels:
@@ -200,9 +201,9 @@ class Subscriptions:
             del self._subscribers[server], self._lengths[server]
 
     def listeners(self, server: str, *, by_name: bool = False) -> Iterator[ChannelKey | None]:
-        """Who hears of changed lists of a server; `by_name`: only who has named it.
+        """Yield the channels that follow the lists of a server; `by_name`: only those that have named it.
 
-        What changes between two steps of this counts; `None` is a pause, so that no step is long.
+        Changes between two steps count. `None` is a pause, so that no step is long.
         """
         for connection in list(self._rows):
             for channel in list(self._rows.get(connection, ())):
@@ -211,15 +212,16 @@ class Subscriptions:
                 yield (connection, channel) if hears else None
 
     def uris(self, server: str) -> KeysView[str]:
-        """The resources of a server that somebody has subscribed to."""
+        """Return the subscribed resources of a server."""
         return self._subscribers.get(server, {}).keys()
 
     def has_subscribers(self, server: str) -> bool:
-        """Whether anybody has subscribed to a resource of this server."""
+        """Return whether a channel has subscribed to a resource of this server."""
         return server in self._subscribers
 
     def subscribers(self, server: str, uri: str) -> Iterator[ChannelKey | None]:
-        """Who hears of a resource, in the same way: who subscribed to it, or to one that it is a part of."""
+        """Yield, in the same way, the channels that have subscribed to a resource or to one that it is a part
+        of."""
         heard: set[ChannelKey] = set()
         for length in list(self._lengths.get(server, ())):
             for lane in list(self._of(server, uri[:length])) if _is_whole(uri, length) else ():
@@ -233,7 +235,7 @@ class Subscriptions:
 
 
 def _is_whole(uri: str, length: int) -> bool:
-    """Whether a uri is, or is a part of, what its first characters name.
+    """Return whether the first characters of a uri name it, or a resource that it is a part of.
 
     MCP lets a server name a part of what was subscribed to.
     """

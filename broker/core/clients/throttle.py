@@ -1,8 +1,9 @@
-"""Who has to wait: a connection whose messages lead to nothing, time and again.
+"""The throttle: connections that keep sending refused messages are read more slowly.
 
-To refuse costs the broker about as much as to call does. Without an end to it, who is refused would take the
-processor from all the others (law 5). So refusals are free for a while, and then have a pace: `Throttle` says
-whose next messages can wait, and `Rounds` tells the transport when there are no other messages than those.
+A refusal costs the broker about as much as a call. Without a limit, a client that keeps sending refused
+messages would take the processor from all others (law 5). So a burst of refusals is free, and further ones
+have a rate: `Throttle` says until when a connection is held. libzmq cannot pause one connection, so `Rounds`
+finds out when only messages of held connections are left, and the router then waits.
 """
 
 from __future__ import annotations
@@ -10,68 +11,72 @@ from __future__ import annotations
 from msgspec import Struct
 
 AT_ONCE = 256
-"""So many messages of a connection may lead to nothing at once: a burst beyond a limit is told so at once."""
+"""The burst: so many refused messages are free, because a client may run into a limit with many calls at
+once."""
 
 EVERY_S = 2**-10
-"""And one more in so many seconds (a power of two adds up exactly). A refusal takes a tenth of that."""
+"""The interval of further refused messages, in seconds: a power of two adds up exactly. A refusal takes a
+tenth of it."""
 
 TOGETHER = 1
-"""So many more are let come together after a wait. With four a wait was longer, and so was that of others
-whose message it did not notice: their p99 was 2.3 times as long, with one 1.8 times."""
+"""The number of further messages that are read together after a wait. With four of them, the p99 of other
+clients was 2.3 times as long; with one, 1.8 times.
+"""
 
 UNIT_BYTES = 256 * 1024
-"""Each such part of a message counts as a message more: to refuse a large one takes longer."""
+"""Each part of this size counts as a further message: to refuse a large message takes longer."""
 
 REMEMBERED = 4096
-"""Of so many connections it is known at most; of the others, those that were refused first are forgiven."""
+"""The number of connections that are remembered. Beyond it the oldest ones are forgotten."""
 
 
-class Verdict(Struct, frozen=True):
-    """The next messages of a connection can wait `until` then; `is_new` where it had none to wait for."""
+class Pause(Struct, frozen=True):
+    """The connection is held `until` then; `is_new` if it was not held before."""
 
     until: float
     is_new: bool
 
 
-class _Lane(Struct):
+class _Debt(Struct):
     paid_at: float
     waits: bool = False
 
 
 class Throttle:
-    """What each connection has sent for nothing lately.
+    """A token bucket for each connection that has sent refused messages.
 
-    Each such message costs its interval, also one that came while its connection was to wait; what is owed
-    beyond the burst is waited for.
+    A message costs its interval even if it came while the connection was held. The connection is held until
+    the debt beyond the burst is paid.
     """
 
     def __init__(self) -> None:
-        self._lanes: dict[bytes, _Lane] = {}
+        self._debts: dict[bytes, _Debt] = {}
 
-    def tried(self, key: bytes, now: float, times: int = 1) -> Verdict | None:
-        """A message of this connection led to nothing, or took as long as several; can the next ones wait?"""
-        lane = self._lanes.get(key)
-        if lane is None or lane.paid_at <= now:
-            lane = self._lanes[key] = _Lane(now)
-            if len(self._lanes) > REMEMBERED:
-                del self._lanes[next(iter(self._lanes))]
+    def tried(self, key: bytes, now: float, times: int = 1) -> Pause | None:
+        """Count refused messages. Return until when the connection is held, or `None` if it is not."""
+        debt = self._debts.get(key)
+        if debt is None or debt.paid_at <= now:
+            debt = self._debts[key] = _Debt(now)
+            if len(self._debts) > REMEMBERED:
+                del self._debts[next(iter(self._debts))]
         free_at = now + AT_ONCE * EVERY_S
-        lane.paid_at = min(lane.paid_at, free_at + TOGETHER * EVERY_S) + times * EVERY_S
-        if lane.paid_at <= free_at:
+        debt.paid_at = min(debt.paid_at, free_at + TOGETHER * EVERY_S) + times * EVERY_S
+        if debt.paid_at <= free_at:
             return None
-        is_new, lane.waits = not lane.waits, True
-        return Verdict(now + (lane.paid_at - free_at) + TOGETHER * EVERY_S, is_new)
+        is_new, debt.waits = not debt.waits, True
+        return Pause(now + (debt.paid_at - free_at) + TOGETHER * EVERY_S, is_new)
 
     def forget(self, key: bytes) -> None:
-        """This connection is gone."""
-        self._lanes.pop(key, None)
+        """Forget a connection that has ended."""
+        self._debts.pop(key, None)
 
 
 class Refills:
-    """Who has used up its credit, and is given more once it is seen that it has sent no more than that.
+    """Connections that have used up their credit. They get more when they are seen to have kept to it.
 
-    What a connection has sent beyond it is there already, as it was not told of new credit. A ROUTER gives
-    each connection its turn: when as many messages have come as there are connections, none of it was left.
+    What a connection sent beyond its credit is already here, as it was not told of new credit. A ROUTER takes
+    messages of all connections in turns: after as many messages as there are connections, nothing of it is
+    left.
     """
 
     def __init__(self) -> None:
@@ -79,21 +84,21 @@ class Refills:
         """Connections that wait for credit, each with the number of messages after which it is given."""
 
     def wait(self, key: bytes, connections: int) -> None:
-        """This connection has used up its credit."""
+        """Add a connection that has used up its credit."""
         self.turns[key] = connections + 1
 
     def forget(self, key: bytes) -> None:
-        """This connection is gone."""
+        """Forget a connection that has ended."""
         self.turns.pop(key, None)
 
     def turn(self) -> list[bytes]:
-        """Another message has come in: who may be given credit."""
+        """Count a further message. Return the connections that may be given credit."""
         for key in self.turns:
             self.turns[key] -= 1
         return self._done([key for key, turns in self.turns.items() if turns <= 0])
 
     def quiet(self) -> list[bytes]:
-        """Nothing is left to be read: who may be given credit."""
+        """Nothing is left to be read. Return the connections that may be given credit."""
         return self._done(list(self.turns))
 
     def _done(self, keys: list[bytes]) -> list[bytes]:
@@ -103,36 +108,36 @@ class Refills:
 
 
 class Rounds:
-    """Whether only those are left that can wait, told by the order in which messages come.
+    """Finds out from the order of messages when only held connections have messages left.
 
-    A ROUTER gives each connection that has sent something its turn (zmq_socket(7)). When one that can wait
-    has a second turn, and all between were of such, then nobody else has sent anything.
+    A ROUTER takes messages of all connections in turns (zmq_socket(7)). When a held connection has a second
+    turn, and all turns between were those of held connections, then no other connection has sent anything.
     """
 
     def __init__(self) -> None:
         self.until: dict[bytes, float] = {}
-        """Connections that are held, each with the time until when."""
+        """The held connections, each with the time until when."""
         self._seen: set[bytes] = set()
 
     def begin(self, now: float) -> bool:
-        """Whether a round begins: somebody can wait still, and nobody has had a turn of it yet."""
+        """Return whether a round begins: a connection is held, and none of the held ones has had a turn."""
         for key in [key for key, until in self.until.items() if until <= now]:
             self.forget(key)
         return bool(self.until) and not self._seen
 
     def hold(self, key: bytes, until: float) -> None:
-        """What this connection says next can wait until then."""
+        """Hold a connection until this time."""
         self.until[key] = until
         if len(self.until) > REMEMBERED:
             self.forget(next(iter(self.until)))
 
     def forget(self, key: bytes) -> None:
-        """This connection is gone."""
+        """Forget a connection that has ended."""
         self.until.pop(key, None)
         self._seen.discard(key)
 
     def rest(self, key: bytes, now: float) -> float:
-        """A message came from this connection: until when all that may be there can wait; 0 is not at all."""
+        """Count a message. Return until when all messages that may be left can wait, or 0 if they cannot."""
         if self.until.get(key, now) <= now:
             self._seen.clear()
             return 0.0

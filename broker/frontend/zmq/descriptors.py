@@ -1,7 +1,7 @@
-"""Which connection of the ROUTER sits on which descriptor, and who of them is over.
+"""The descriptors of the ROUTER's connections, and which connections are over.
 
-libzmq tells of connections in two ways that know nothing of each other: its monitor names descriptors, its
-messages name keys. Only a connection's first message has both.
+libzmq tells of connections in two ways that do not know each other: its monitor names descriptors, its
+messages name keys. Only the first message of a connection has both.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from contextlib import suppress
 from broker.core.clients.connections import Peer
 
 REMEMBERED = 4096
-"""So many connections that are over are known by name, for what of theirs is still to be read."""
+"""The number of ended connections that are remembered: messages of theirs may still be read."""
 
 _KEY_BYTES = 5
 
 
 class Descriptors:
-    """The table of connections. `lost` has those that are over and that the hub was not told of yet."""
+    """The table of connections. `lost` holds those that have ended and that the hub has not been told of."""
 
     def __init__(self) -> None:
         self.lost: deque[bytes] = deque()
@@ -34,7 +34,7 @@ class Descriptors:
         self._over: dict[bytes, None] = {}
 
     def __len__(self) -> int:
-        """How many descriptors are in use, also of those that have said nothing yet."""
+        """Return how many descriptors are in use, also of connections that have sent nothing."""
         return len(self._key_at)
 
     def descriptor_of(self, key: bytes) -> int | None:
@@ -42,25 +42,25 @@ class Descriptors:
         return self._descriptor_of.get(key)
 
     def accepted(self, fd: int) -> None:
-        """The monitor says that there is one on this descriptor; if there was another, it has ended."""
+        """Note that the monitor tells of a connection on this descriptor. An earlier one on it has ended."""
         self.ended(fd)
         self._key_at[fd] = None
 
     def ended(self, fd: int) -> None:
-        """The monitor says that there is none any more."""
+        """Note that the monitor tells of the end of the connection on this descriptor."""
         key = self._key_at.pop(fd, None)
         if key is not None:
             self._lose(key)
 
     def turn_away(self, fd: int) -> None:
-        """The connection on this descriptor is not to be one."""
+        """Forget the connection on this descriptor, which is refused."""
         del self._key_at[fd]
 
     def admit(self, key: bytes, fd: int | None) -> bool:
-        """Whether the first message of a connection is one of a connection that is there.
+        """Return whether the first message of a connection belongs to a connection that still exists.
 
-        libzmq hands out what a connection sent even after it has told of its loss, and after the
-        connection's descriptor has gone to another one. Which of two is the later one, its key says.
+        libzmq hands out messages of a connection even after it has told of its loss, and after its descriptor
+        belongs to another connection. The keys tell which of the two is the later one.
         """
         if fd not in self._key_at or key in self._over or not is_routers_own(key):
             return False
@@ -72,19 +72,19 @@ class Descriptors:
         return True
 
     def greet(self, key: bytes, fd: int, peer: Peer) -> None:
-        """A connection that was admitted is known from now on."""
+        """Add a connection that was admitted."""
         self._key_at[fd] = key
         self._descriptor_of[key], self.peers[key] = fd, peer
 
     def forget(self, key: bytes) -> None:
-        """The broker is done with this connection; its next message would be a first one."""
+        """Forget a connection; its next message would be a first one."""
         self.peers.pop(key, None)
         fd = self._descriptor_of.pop(key, None)
         if fd is not None and self._key_at.get(fd) == key:
             self._key_at[fd] = None
 
     def end(self, key: bytes) -> None:
-        """The same, and what is still to be read of it is late."""
+        """Forget a connection that has ended; its further messages are late."""
         self._over[key] = None
         if len(self._over) > REMEMBERED:
             del self._over[next(iter(self._over))]
@@ -96,18 +96,18 @@ class Descriptors:
 
 
 def is_routers_own(key: bytes) -> bool:
-    """Whether the ROUTER made this key: a zero byte, and a number that it counts up (zmq_socket(7))."""
+    """Return whether the ROUTER made this key: a zero byte and a counted number (zmq_socket(7))."""
     return len(key) == _KEY_BYTES and key[0] == 0
 
 
 def _is_later(one: bytes, other: bytes) -> bool:
-    """Whether a key of the ROUTER's own was made after another; the number begins anew at 2**32."""
+    """Return whether a key of the ROUTER's own was made after another; the number begins anew at 2**32."""
     ahead = (int.from_bytes(one[1:], "big") - int.from_bytes(other[1:], "big")) % 2**32
     return 0 < ahead < 2**31
 
 
 def hung_up(descriptors: Iterable[int]) -> list[int]:
-    """Those whose other end is closed (poll(2))."""
+    """Return the descriptors whose other end is closed (poll(2))."""
     poller = select.poll()
     for fd in descriptors:
         poller.register(fd, select.POLLRDHUP)
@@ -115,8 +115,8 @@ def hung_up(descriptors: Iterable[int]) -> list[int]:
 
 
 def shut(fd: int) -> None:
-    """End a connection of libzmq's, which then closes its descriptor."""
-    with suppress(OSError):  # it has ended meanwhile
+    """Shut down a connection of libzmq, which then closes its descriptor."""
+    with suppress(OSError):  # the connection has ended meanwhile
         connection = socket.socket(fileno=fd)
         try:
             connection.shutdown(socket.SHUT_RDWR)
@@ -125,7 +125,10 @@ def shut(fd: int) -> None:
 
 
 def first_reserved() -> float:
-    """A quarter of the descriptors is for all else. The kernel gives the lowest that is free: who gets one
-    from here on came when all those before it were in use, by whatever."""
+    """Return the first descriptor that connections may not use.
+
+    A quarter of the descriptors is for everything else. The kernel gives the lowest free one, so a connection
+    that gets a higher one came when all below were in use.
+    """
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return math.inf if descriptors == resource.RLIM_INFINITY else descriptors * 3 // 4

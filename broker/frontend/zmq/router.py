@@ -1,7 +1,8 @@
-"""The ROUTER socket on trio: the only place where ZeroMQ is spoken.
+"""The ROUTER socket on trio: the only place that speaks ZeroMQ.
 
-One task owns the socket. Its file descriptor is edge-triggered, and any send or receive may take the edge
-away: it is only waited for when nothing is there and nothing was sent since (zmq_getsockopt(3), ZMQ_FD).
+One task owns the socket. Its file descriptor is edge-triggered, and any send or receive may take the edge. So
+the task waits for the descriptor only when it has found nothing to read and has sent nothing since
+(zmq_getsockopt(3), ZMQ_FD).
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ MESSAGES_A_TURN = 64
 """After so many messages other tasks get their turn, so that a flooding client stops nobody."""
 
 TURN_S = 0.001
-"""After so many seconds too: a request that is refused costs more than a body that passes."""
+"""After so many seconds too: a refusal takes longer than a body that passes."""
 
 RECEIVE_HWM = 8
-"""Messages of one connection that libzmq takes in ahead of the broker. Of one that keeps to its credit, one
-is large; of another one all may be, until it is cut off."""
+"""The number of messages of one connection that libzmq reads ahead. Of a connection that keeps to its credit
+one of them may be large; of another one all of them, until it is cut off."""
 
 _TOO_MANY_FRAMES = "a message has one frame or two, and this one has more"
 _ZERO_COPY_BYTES = 65_536
-# As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
+# Plain numbers: pyzmq's constants are enumerations, and each `|` or `&` of them makes a new one.
 _EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)\Z")
@@ -46,16 +47,16 @@ logger = logging.getLogger("mcp-broker")
 
 
 class Endpoint:
-    """The bound ROUTER.
+    """The bound ROUTER socket.
 
     Args:
-        address: where to listen; the caller has made sure that it may.
-        limits: of the config.
-        hub: what comes in goes there.
+        address: where to listen. The caller has claimed it.
+        limits: the `[limits]` of the config.
+        hub: handles the messages.
         listener: a socket that listens at `address` already. Its file is not removed at the end.
 
     Raises:
-        ClaimError: it cannot be listened at.
+        ClaimError: the address cannot be used.
     """
 
     def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
@@ -69,12 +70,12 @@ class Endpoint:
         self._telling = False
         self._rounds = Rounds()
         self._refills = Refills()
-        self._most = 2 * limits.connections  # so that who comes after the limit is told so
+        self._most = 2 * limits.connections  # so that a client beyond the limit is told so
         self._reserved = first_reserved()
         self._fd = _fd(self._router)
         self._parked = False
         self._quiet = False
-        """Whether nothing was there at the last look, and nothing was sent since."""
+        """True if the last look found nothing to read, and nothing was sent since."""
         self._pulsing = trio.lowlevel.ParkingLot()
         self._address = address
         try:
@@ -84,10 +85,10 @@ class Endpoint:
             raise
 
     def listen(self, listener: int | None) -> None:
-        """Listen; at this socket of the address, where it has one, beside those of before.
+        """Listen, with this listening socket if there is one, beside those of before.
 
         Raises:
-            ClaimError: it cannot be listened at.
+            ClaimError: the address cannot be used.
         """
         if listener is not None:
             self._router.USE_FD = listener
@@ -97,14 +98,14 @@ class Endpoint:
             raise not_bound(self._address, error.errno or 0) from None
 
     def close(self) -> None:
-        """Stop listening. What was sent has a moment to leave."""
+        """Stop listening. Messages that were sent have a moment to leave."""
         self._router.disable_monitor()
         self._monitor.close(linger=0)
         self._router.close(linger=200)
         self._context.term()
 
     async def run(self) -> None:
-        """Own the socket: receive, in fair turns, until cancelled."""
+        """Own the socket and receive messages, in turns with other tasks, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_connections)
             while True:
@@ -119,16 +120,18 @@ class Endpoint:
                     await trio.lowlevel.checkpoint()
 
     async def pulse(self) -> None:
-        """Come back once the task that owns the socket has had a turn: it lives."""
+        """Return after the next turn of the task that owns the socket, which shows that it runs."""
         self._wake()
         await self._pulsing.park()
 
     def _turn(self) -> float:
-        """Take what is there, up to the limits; until when what is left can wait (0 is not at all)."""
+        """Take messages, up to the limits of a turn. Return until when the rest can wait (0: not at all)."""
         end, rest = perf_counter() + TURN_S, 0.0
         self._quiet = False
         if self._rounds.until and self._rounds.begin(trio.current_time()):
-            _has_input(self._router)  # takes in who has sent something: a round is one of all of them
+            _has_input(
+                self._router
+            )  # libzmq learns which connections have sent something: a round has all of them
         for taken in range(MESSAGES_A_TURN):
             # Most turns take one message. To look for a second costs a fifth of an empty `recv`.
             key = None if taken == 1 and not _has_input(self._router) else self._next_key()
@@ -162,14 +165,14 @@ class Endpoint:
         try:
             await trio.lowlevel.wait_readable(self._fd)
         except trio.ClosedResourceError:
-            pass  # nothing was closed: `_wake` said so, which costs nothing while it is not needed
+            pass  # nothing was closed: `_wake` says so to end the wait
         finally:
             self._parked = False
 
     async def _rest(self, until: float) -> None:
-        """Let those wait that can. Whoever else sends something wakes the socket.
+        """Wait until the held connections may be read. A message of another connection ends the wait.
 
-        Unless a send has just taken that edge: then it waits with them, which is why a rest is short.
+        A send may have taken the edge of that message: then it waits with them, so the wait is short.
         """
         self._lose_hung_up()
         with trio.CancelScope(deadline=until):
@@ -221,7 +224,7 @@ class Endpoint:
         self._hub.run(self._clients.malformed, key, why)
 
     def _greet(self, key: bytes, fd: int | None, frame: zmq.Frame) -> Peer | None:
-        """Who sent this first message; `None` where its connection is over, or is none that may be."""
+        """Return the client of a first message; `None` if its connection has ended or was not admitted."""
         self._drain_monitor()
         admitted = self._descriptors.admit(key, fd)
         self._tell_lost()
@@ -234,7 +237,8 @@ class Endpoint:
     # -- the hub's transport ----------------------------------------------------------------------
 
     def send(self, post: Send) -> bool:
-        """Send a message; False where its connection is gone. `settle` must follow the last of several."""
+        """Send a message. Return False if its connection is gone. `settle` must follow the last of
+        several."""
         self._quiet = False
         send_frame = self._send_frame
         try:
@@ -254,28 +258,29 @@ class Endpoint:
         return True
 
     def settle(self) -> None:
-        """Wake the task that waits where a send took the edge that it waits for."""
+        """Wake the waiting task if a send has taken the edge that it waits for."""
         if self._parked and not self._quiet:
             self._quiet = not _has_input(self._router)
             if not self._quiet:
                 self._wake()
 
     def credit_exhausted(self, connection: bytes) -> None:
-        """This connection has used up its credit."""
+        """Refill this connection when nothing of it is left to be read."""
         self._refills.wait(connection, len(self._descriptors))
 
     def hold(self, connection: bytes, until: float) -> None:
-        """What this connection says next can wait until then."""
+        """Read the next messages of this connection later: at this time."""
         self._rounds.hold(connection, until)
 
     def forget(self, connection: bytes) -> None:
-        """This connection is closed as far as the broker is concerned."""
+        """Forget this connection: its client has been told of the end."""
         self._rounds.forget(connection)
         self._refills.forget(connection)
         self._descriptors.forget(connection)
 
     def cut(self, connection: bytes) -> None:
-        """Break this connection, if it is not broken yet: its client learns it in no other way."""
+        """Forget this connection, and break it if it is not broken yet: its client learns of the end in no
+        other way."""
         self._drain_monitor()
         fd = self._descriptors.descriptor_of(connection)
         if fd is not None:
@@ -294,10 +299,10 @@ class Endpoint:
             await trio.lowlevel.checkpoint()
 
     def _drain_monitor(self) -> None:
-        """Take in which descriptors got and lost a connection. The order is libzmq's own.
+        """Read which descriptors got and lost a connection, in libzmq's order.
 
-        It tells of a loss, and gives the descriptor back, only when all has been read that was sent before:
-        as much as a socket buffer holds, so tens of thousands of tiny frames may come after a death.
+        libzmq tells of a loss, and gives the descriptor back, only after everything that was sent before has
+        been read: up to a socket buffer, so tens of thousands of tiny frames may come after a death.
         """
         accepted: dict[int, None] = {}
         with suppress(zmq.Again):
@@ -319,7 +324,8 @@ class Endpoint:
         self._tell_lost()
 
     def _lose_hung_up(self) -> None:
-        """Look who of those that wait has gone: libzmq tells of it only when all is read that they sent."""
+        """Find held connections whose client is gone: libzmq tells of it only after it has read all they
+        sent."""
         sits = ((self._descriptors.descriptor_of(key), key) for key in tuple(self._rounds.until))
         held = {fd: key for fd, key in sits if fd is not None}
         for fd in hung_up(held):
@@ -327,7 +333,7 @@ class Endpoint:
             self._hub.run(self._clients.lost, held[fd])
 
     def _tell_lost(self) -> None:
-        """Tell the hub of one after the other: in the middle of that it may look here again."""
+        """Tell the hub of each lost connection. The hub may call this again meanwhile."""
         if self._telling:
             return
         self._telling = True
@@ -345,9 +351,9 @@ def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
     router.ROUTER_MANDATORY = 1
     router.LINGER = 0
     router.RCVHWM = RECEIVE_HWM
-    # Bytes are bounded by credit, before anything gets here; this bounds what has said no hello.
+    # Credit bounds the bytes of a connection; this bounds what goes to connections without a hello.
     router.SNDHWM = limits.credit_bytes // wire.MESSAGE_OVERHEAD_BYTES + 8
-    # Above our own limit, so that what exceeds that one gets an answer.
+    # Above our own limit, so that a message above that one gets an answer.
     router.MAXMSGSIZE = 2 * limits.max_message_bytes
     # Heartbeats are the clients': with their TTL in them, libzmq ends the lease of who is silent. Of its
     # own, libzmq 4.3.5 would send them even to the dead it has stopped reading from, and abort (its #4364).
@@ -364,7 +370,7 @@ def _fd(socket: zmq.SyncSocket) -> int:
 
 
 def _descriptor(frame: zmq.Frame) -> int | None:
-    """What it came in on; `None` for a peer, or for noise, that is taken for one of ZMTP 1."""
+    """Return the descriptor that a frame came in on; `None` if libzmq takes the peer for one of ZMTP 1."""
     try:
         return int(frame.get(zmq.SRCFD))
     except zmq.ZMQError:
@@ -372,7 +378,8 @@ def _descriptor(frame: zmq.Frame) -> int | None:
 
 
 def _peer(frame: zmq.Frame) -> Peer:
-    """The kernel's word on who connected (SO_PEERCRED, as libzmq appends it to an ipc address)."""
+    """Return the process of the client, as the kernel says (SO_PEERCRED, which libzmq appends to an ipc
+    address)."""
     found = _CREDENTIALS.search(str(frame.get("Peer-Address")))
     if found is None:
         return Peer()

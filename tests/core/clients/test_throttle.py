@@ -67,7 +67,7 @@ def test_what_is_known_of_connections_is_bounded_and_forgotten() -> None:
     for number in range(2 * REMEMBERED):
         throttle.tried(number.to_bytes(5, "big"), 1.0)
         rounds.hold(number.to_bytes(5, "big"), 2.0)
-    assert residue(throttle) == {"Throttle._lanes": REMEMBERED}
+    assert residue(throttle) == {"Throttle._debts": REMEMBERED}
     assert len(rounds.until) == REMEMBERED
     for number in range(2 * REMEMBERED):
         throttle.forget(number.to_bytes(5, "big"))
