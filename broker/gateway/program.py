@@ -73,7 +73,7 @@ class Gateway:
         door = HttpDoor(self._settings, self._state, self._audit)
         listener = Listener(door, limits)
         sockets = Sockets(self._folder, endpoint, self._audit) if self._folder is not None else None
-        keeping = [loop.create_task(_ticking(door, listener)), loop.create_task(door.sample())]
+        keeping = [loop.create_task(_ticking(door, listener, manager)), loop.create_task(door.sample())]
         if sockets is not None:
             keeping.append(loop.create_task(sockets.run()))
         for address, plug in self._plugs.items():
@@ -100,9 +100,11 @@ class Gateway:
             logger.info("gateway.ended", extra={"pid": os.getpid()})
 
 
-async def _ticking(door: HttpDoor, listener: Listener) -> None:
+async def _ticking(door: HttpDoor, listener: Listener, manager: ServiceManager) -> None:
     while True:
         await asyncio.sleep(COMMENT_S)
+        if manager.watchdog_s is not None:
+            manager.alive()
         door.tick()
         if cut := listener.cut_stalled(asyncio.get_running_loop().time()):
             logger.warning("gateway.clients_cut", extra={"clients": cut, "reason": "they take nothing"})

@@ -60,7 +60,7 @@ def wheels() -> Path:
     with alone("wheels"):
         if not is_stamped(folder, wanted):
             shutil.rmtree(folder, ignore_errors=True)
-            pip("wheel", "--wheel-dir", str(folder), f"{ROOT}[daemon,metrics,examples]")
+            pip("wheel", "--wheel-dir", str(folder), f"{ROOT}[daemon,gateway,metrics,examples]")
             stamp(folder, wanted)
         shutil.copy(own, folder)
     return folder

@@ -14,10 +14,18 @@ import time
 import traceback
 from collections.abc import Callable
 
-from tests.systemd import boot_checks, host, life_checks, place_checks, reload_checks, user_checks
+from tests.systemd import (
+    boot_checks,
+    gateway_checks,
+    host,
+    life_checks,
+    place_checks,
+    reload_checks,
+    user_checks,
+)
 from tests.systemd.host import Skipped
 
-MODULES = (place_checks, life_checks, reload_checks, user_checks, boot_checks)
+MODULES = (place_checks, gateway_checks, life_checks, reload_checks, user_checks, boot_checks)
 
 CHECKS: dict[str, Callable[[], None]] = {
     check.__name__: check for module in MODULES for check in module.CHECKS
