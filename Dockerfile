@@ -8,7 +8,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY broker broker
 COPY client_shim client_shim
-RUN python -m venv /opt/mcp-broker && /opt/mcp-broker/bin/pip install --no-cache-dir ".[daemon,metrics]"
+RUN python -m venv /opt/mcp-broker && /opt/mcp-broker/bin/pip install --no-cache-dir ".[daemon,gateway,metrics]"
 
 FROM python:${PYTHON}-slim-trixie
 # Runtimes of the servers: `--build-arg UV=yes` installs uvx, `--build-arg NODE=yes` node and npx.
@@ -30,6 +30,7 @@ RUN set -eu; \
     groupadd --gid "$GID" mcp-broker; \
     useradd --uid "$UID" --gid "$GID" --home-dir /var/lib/mcp-broker --no-create-home --shell /usr/sbin/nologin mcp-broker; \
     install -d -m 0750 -o "$UID" -g "$GID" /run/mcp-broker /var/lib/mcp-broker; \
+    install -d -m 0700 -o "$UID" -g "$GID" /var/lib/mcp-broker-gateway; \
     install -d -m 0755 /etc/mcp-broker /srv/mcp
 
 COPY --from=build /opt/mcp-broker /opt/mcp-broker

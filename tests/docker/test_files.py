@@ -13,6 +13,7 @@ import tomli
 import yaml
 
 from broker.config.loading import load
+from broker.gateway.settings import read
 from tests.docker import dockerfile
 from tests.docker.dockerfile import Instruction
 from tests.project.wheels import pip
@@ -24,6 +25,7 @@ every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path:
 CONFIG = load(tomli.loads((ROOT / "examples/docker/broker.toml").read_text(encoding="utf-8")), {})
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 BROKER, BACKEND = COMPOSE["services"]["mcp-broker"], COMPOSE["services"]["backend"]
+GATEWAY = COMPOSE["services"]["gateway"]
 
 SERVICE_KEYS = {
     *(
@@ -34,6 +36,8 @@ SERVICE_KEYS = {
         "healthcheck",
         "image",
         "logging",
+        "ports",
+        "profiles",
         "restart",
         "volumes",
     ),
@@ -171,7 +175,7 @@ def test_the_compose_file_is_one() -> None:
         assert all(isinstance(value, str) for value in service.get("environment", {}).values())
 
 
-@pytest.mark.parametrize("service", [BROKER, BACKEND], ids=["mcp-broker", "backend"])
+@pytest.mark.parametrize("service", [BROKER, BACKEND, GATEWAY], ids=["mcp-broker", "backend", "gateway"])
 def test_what_is_built_is_there(service: dict[str, Any]) -> None:
     """A Dockerfile that exists, and build arguments that it has."""
     path = ROOT / service["build"]["context"] / service["build"].get("dockerfile", "Dockerfile")
@@ -198,3 +202,20 @@ def test_the_broker_is_bounded_and_restarted() -> None:
     seconds = int(BROKER["stop_grace_period"].removesuffix("s"))
     stop_s = max(server.timeout_stop_sec for server in CONFIG.servers.values())
     assert seconds > CONFIG.limits.drain_sec + 2 * stop_s, "Docker would kill it while it ends its servers"
+
+
+def test_the_gateway_is_wanted_by_name_and_for_this_host() -> None:
+    """A profile of its own; its port is published to loopback only, and what it writes is its own."""
+    settings = read(ROOT / "examples/docker/gateway.toml")
+    (port,) = GATEWAY["ports"]
+    assert GATEWAY["profiles"] == ["gateway"]
+    assert port == "127.0.0.1:8420:8420"
+    assert settings.gateway.listen == ("0.0.0.0:8420",)
+    assert settings.gateway.token
+    assert "mcp-socket:/run/mcp-broker:ro" in GATEWAY["volumes"]
+    state = GATEWAY["environment"]["STATE_DIRECTORY"]
+    assert f"mcp-gateway:{state}" in GATEWAY["volumes"]
+    assert any(f'-o "$UID" -g "$GID" {state}' in one.rest for one in image() if one.word == "RUN")
+    assert {"mem_limit", "pids_limit", "restart", "read_only", "logging"} <= GATEWAY.keys()
+    assert GATEWAY["cap_drop"] == ["ALL"]
+    assert int(GATEWAY["stop_grace_period"].removesuffix("s")) > settings.limits.drain_sec + 4
