@@ -7,7 +7,7 @@ missed in between.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -59,7 +59,7 @@ class _Cancelled(Struct):
 class ListenStream(ServerSubscription):
     """Subscribes to all lists and resources by one request."""
 
-    def __init__(self, server: str, agreed: Agreed, ask: Asks, timeout_s: float) -> None:
+    def __init__(self, server: str, agreed: Agreed, ask: Asks, timeout_s: Callable[[], float]) -> None:
         super().__init__(server, agreed, ask, timeout_s)
         self._uris: frozenset[str] = frozenset()
         self._wanted = self._filter()
@@ -100,7 +100,7 @@ class ListenStream(ServerSubscription):
         if not self._is_due or not self._pace.take(now):
             return []
         id, line = self._ask("subscriptions/listen", msgspec.json.encode({"notifications": wanted}))
-        self._next = _Listen(id, wanted, now + self._timeout_s)
+        self._next = _Listen(id, wanted, now + self._timeout_s())
         return [line]
 
     def _take_back(self, stream: _Listen) -> Effect:

@@ -14,7 +14,6 @@ from msgspec import Struct
 from broker.base.rate_limit import Pace, soonest
 from broker.base.text import clip
 from broker.base.tolerances import Oddity, Tolerated
-from broker.config.schema import ServerConfig
 from broker.core.calls.pending_lists import PATIENCE_S
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, shown
@@ -60,21 +59,23 @@ class Lists:
     """The lists of one process.
 
     Args:
-        config: the server's.
+        server: the name of the server.
         agreed: what it said of itself.
         ask: makes a request: its id, and the line to write.
         max_bytes: the limit on one list.
+        timeout_s: returns the time that the server has to answer a request.
     """
 
     def __init__(
         self,
-        config: ServerConfig,
+        server: str,
         agreed: Agreed,
         ask: Callable[[str, bytes], tuple[int, Write]],
         max_bytes: int,
+        timeout_s: Callable[[], float],
     ) -> None:
-        self._server = config.name
-        self._config = config
+        self._server = server
+        self._timeout_s = timeout_s
         self._ask = ask
         self._max_bytes = max_bytes
         self._pending: dict[int, _Pending] = {}
@@ -278,7 +279,7 @@ class Lists:
         return did
 
     def _ask_page(self, reading: Reading, body: bytes, now: float) -> Effect:
-        method, patience_s = reading.method, self._config.timeout
+        method, patience_s = reading.method, self._timeout_s()
         self._since.setdefault(method, now)
         if not self.opened and method != "tools/list":
             patience_s = min(patience_s, LIST_S)

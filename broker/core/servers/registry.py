@@ -119,7 +119,7 @@ class Registry:
         server.queue.paused = False
         server.begin()
         server.session = ServerSession(
-            server.config,
+            lambda: server.config,
             server.remembered,
             self._dispatch.table.new_id,
             self._max_bytes,

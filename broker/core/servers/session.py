@@ -43,7 +43,7 @@ class ServerSession:
     """One process's conversation.
 
     Args:
-        config: the server's.
+        config: returns the current config of the server; its process keeps no copy.
         remembered: the era that an earlier process of it had.
         new_id: gives ids that nothing else uses.
         max_bytes: the limit on one list.
@@ -55,7 +55,7 @@ class ServerSession:
 
     def __init__(
         self,
-        config: ServerConfig,
+        config: Callable[[], ServerConfig],
         remembered: Era | None,
         new_id: Callable[[], int],
         max_bytes: int,
@@ -64,16 +64,17 @@ class ServerSession:
         again: bool = False,
         spared: Collection[str] = (),
     ) -> None:
-        self._config = config
+        self._name = config().name
+        self._timeout_s = lambda: config().timeout
         self._new_id = new_id
         self._max_bytes = max_bytes
         self.client_info = client_info
         self._handshake = Handshake(
-            config.protocol,
+            config().protocol,
             remembered,
-            config.timeout_start_sec,
+            config().timeout_start_sec,
             client_info,
-            {"roots": {}} if config.roots else {},
+            {"roots": {}} if config().roots else {},
         )
         self._asked: dict[int, str] = {}
         self._answered: deque[int] = deque(maxlen=MAX_LATE)
@@ -171,7 +172,7 @@ class ServerSession:
     def _way_out(self) -> list[str]:
         if self.catalogue is not None or not self._handshake.probed:
             return []
-        return [f'if it is an older server, `protocol = "legacy"` in [servers.{self._config.name}] may help']
+        return [f'if it is an older server, `protocol = "legacy"` in [servers.{self._name}] may help']
 
     def reply(self, id: jsonrpc.Id, reply: Reply, now: float) -> list[Did] | None:
         """Take in a reply; `None` if it is not for one of this session's own requests."""
@@ -272,14 +273,14 @@ class ServerSession:
             if isinstance(step, Ask):
                 id, meta = self._new_id(), own_meta(self.client_info) if step.modern else None
                 self._asked[id] = step.method
-                did.append(Write(self._config.name, jsonrpc.request_line(id, step.method, step.body, meta)))
+                did.append(Write(self._name, jsonrpc.request_line(id, step.method, step.body, meta)))
             elif isinstance(step, Tell):
-                did.append(Write(self._config.name, jsonrpc.notification_line(step.method)))
+                did.append(Write(self._name, jsonrpc.notification_line(step.method)))
             elif isinstance(step, Agreed):
                 did += self._agreed(step, now)
             elif isinstance(step, Restart):
                 self.hung = True
-                did.append(Respawn(self._config.name, "it answered nothing after server/discover"))
+                did.append(Respawn(self._name, "it answered nothing after server/discover"))
             elif isinstance(step, Tolerated):
                 did.append(step)
             else:
@@ -287,9 +288,9 @@ class ServerSession:
         return did
 
     def _agreed(self, agreed: Agreed, now: float) -> list[Did]:
-        self._lists = Lists(self._config, agreed, self.ask, self._max_bytes)
+        self._lists = Lists(self._name, agreed, self.ask, self._max_bytes, self._timeout_s)
         kind = ListenStream if agreed.era is Era.MODERN else LegacySubscription
-        self._subscription = kind(self._config.name, agreed, self.ask, self._config.timeout)
+        self._subscription = kind(self._name, agreed, self.ask, self._timeout_s)
         did = self._heard(self._subscription.start(self._uris, self._was_there, now), now)
         did += self._lists.begin(self._spared, now)  # after that: what changes meanwhile is heard of
         return self._ready(did, now)
@@ -299,15 +300,15 @@ class ServerSession:
         if self.opened or self._lists is None or self._lists.hold_up(now):
             return did
         self.opened = self._lists.opened = True
-        return [*did, Opened(self._config.name)]
+        return [*did, Opened(self._name)]
 
     def ask(self, method: str, body: bytes) -> tuple[int, Write]:
         """A request of the broker's own, whose reply another one waits for: its id, and the line to write."""
         id, meta = self._new_id(), own_meta(self.client_info) if self.era is Era.MODERN else None
-        return id, Write(self._config.name, jsonrpc.request_line(id, method, body, meta))
+        return id, Write(self._name, jsonrpc.request_line(id, method, body, meta))
 
     def _unfit(self, reason: str) -> Effect:
-        return EndProcess(self._config.name, clip(reason, MAX_REASON_CHARS))
+        return EndProcess(self._name, clip(reason, MAX_REASON_CHARS))
 
 
 def _changed_early(notification: str) -> list[Effect] | None:

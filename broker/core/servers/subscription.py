@@ -47,10 +47,10 @@ class ServerSubscription:
         server: the name of the server.
         agreed: the result of the handshake.
         ask: makes the requests.
-        timeout_s: the time that the server has to answer one.
+        timeout_s: returns the time that the server has to answer one.
     """
 
-    def __init__(self, server: str, agreed: Agreed, ask: Asks, timeout_s: float) -> None:
+    def __init__(self, server: str, agreed: Agreed, ask: Asks, timeout_s: Callable[[], float]) -> None:
         self._server = server
         self._agreed = agreed
         self._ask = ask
@@ -103,7 +103,7 @@ class _Change(Struct, frozen=True):
 class LegacySubscription(ServerSubscription):
     """Subscribes to each resource by a request of its own, when the first client wants it, until the last."""
 
-    def __init__(self, server: str, agreed: Agreed, ask: Asks, timeout_s: float) -> None:
+    def __init__(self, server: str, agreed: Agreed, ask: Asks, timeout_s: Callable[[], float]) -> None:
         super().__init__(server, agreed, ask, timeout_s)
         self._wanted: Collection[str] = ()
         self._has: set[str] = set()
@@ -128,7 +128,7 @@ class LegacySubscription(ServerSubscription):
             if on is not (uri in self._has):
                 method = "resources/subscribe" if on else "resources/unsubscribe"
                 id, line = self._ask(method, msgspec.json.encode({"uri": uri}))
-                self._asked[id] = _Change(uri, on, now + self._timeout_s)
+                self._asked[id] = _Change(uri, on, now + self._timeout_s())
                 did.append(line)
         return did
 

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from broker.base.tolerances import Tolerated
 from broker.config.schema import ServerConfig
@@ -41,7 +42,10 @@ class Talk:
         config = ServerConfig(name="s", command="x", timeout=30.0)
         self.era = era
         self.capabilities = capabilities
-        self.session = ServerSession(config, remembered, count(1).__next__, 10_000, CLIENT, spared=spared)
+        self.config = config
+        self.session = ServerSession(
+            lambda: self.config, remembered, count(1).__next__, 10_000, CLIENT, spared=spared
+        )
         self.asked: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
         self.odd: list[Tolerated] = []
@@ -135,6 +139,14 @@ def test_a_legacy_server_is_opened_by_initialize_and_its_lists() -> None:
     assert not talk.session.opened
     assert talk.answer("prompts/list", {"prompts": []}) == ["Opened"]
     assert (talk.session.opened, talk.session.era) == (True, Era.LEGACY)
+
+
+def test_a_timeout_that_a_reload_changes_holds_for_the_process_that_runs() -> None:
+    """The config has one owner: a session keeps no copy of it."""
+    talk = Talk(tools={}).open()
+    talk.config = structs.replace(talk.config, timeout=5.0)
+    assert talk.did(talk.session.refresh("tools/list", 100.0)) == ["tools/list"]
+    assert talk.session.wake_at == 105.0
 
 
 def test_a_modern_server_is_opened_by_discovery_and_its_lists() -> None:
