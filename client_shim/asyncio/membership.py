@@ -113,10 +113,12 @@ class Membership:
     ) -> bytes:
         """Make a call, and connect first if that is needed; return its result, or raise its error.
 
-        A call that the broker has not begun before it ended is made again at the next broker.
+        A call that the broker has not begun before it ended is made again at the next broker. So is, once, a
+        call that only reads.
         """
         now = asyncio.get_running_loop().time
         expires = NEVER if request.timeout_s is None else now() + request.timeout_s
+        was_lost = False
         while True:
             connection, channel = await self._join(expires, request)
             if expires < NEVER:
@@ -126,7 +128,9 @@ class Membership:
                 return await call.follow(on_progress, on_log)
             except BrokerError as error:
                 if not reasons.is_for_the_next(error):
-                    raise
+                    if was_lost or not error.data.get("only_reads"):
+                        raise
+                    was_lost = True
                 connection.count("kept for the next broker")
             finally:
                 connection.drop(call, "cancelled by the caller")

@@ -12,7 +12,7 @@ from client_shim.text import shown
 from client_shim.wire import MANAGEMENT, Fault, Request
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_READING = ("ping", "servers", "status", "logs")
+_HARMLESS = ("ping", "servers", "status", "logs", "listen")
 
 
 class ProgressParams(NamedTuple):
@@ -44,8 +44,8 @@ class PreparedRequest(NamedTuple):
 
     @property
     def only_reads(self) -> bool:
-        """Whether it asks the broker about itself: a lost request has changed nothing."""
-        return self.service == MANAGEMENT and self.method in _READING
+        """Whether it can be repeated: a broker that is gone keeps nothing of what these requests do."""
+        return self.service == MANAGEMENT and self.method in _HARMLESS
 
     def message(self, channel: int, id: int, instance: str) -> Request:
         """Return the message to send to this instance of the broker."""

@@ -176,6 +176,33 @@ def test_a_kept_call_whose_next_broker_speaks_another_version_is_told_so(on_loop
     on_loop(main())
 
 
+def test_a_call_that_only_reads_is_made_again_at_the_next_broker_once(on_loop: Run, endpoint: str) -> None:
+    """A `listen` that is lost with its broker must not leave a client deaf; one that kills brokers ends."""
+
+    async def main() -> None:
+        client = BrokerClient("test", endpoint, reconnect_s=PATIENCE_S)
+        calls: list[asyncio.Future[Any]] = []
+        for instance in range(3):
+            with Peer(endpoint, str(instance)) as peer:
+                if instance == 0:
+                    await while_greeting(peer, client.connect())
+                    calls = [
+                        asyncio.ensure_future(client.listen(["s"])),
+                        asyncio.ensure_future(client.ping()),
+                    ]
+                else:
+                    await peer.greet()
+                heard = {one.message.method: one for one in [await peer.heard() for _ in calls]}
+                assert set(heard) == {"listen", "ping"} if instance < 2 else {"listen"}
+                if instance == 1:
+                    peer.result(heard["listen"])
+                    assert await calls.pop(0) == {}
+        assert isinstance(await fails_in(calls[0]), errors.BrokerLost)
+        await client.aclose()
+
+    on_loop(main())
+
+
 def test_what_a_channel_listens_to_is_asked_of_the_next_broker(on_loop: Run, endpoint: str) -> None:
     """Refused by one that ends: it has listened to nothing yet, so nothing can have changed meanwhile."""
 
