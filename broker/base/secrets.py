@@ -115,7 +115,7 @@ _HINTS = (
     *("npm_", "pypi-", "eyj"),
 )
 """One of these, in small letters, or an address with a user stands in every text that `_WRITTEN` finds
-something in. In most texts there is none, and to look for them takes a twentieth of the time."""
+something in. Most texts have no candidate, and looking for one takes a twentieth of the time."""
 
 
 def redact(text: str) -> str:

@@ -96,7 +96,7 @@ def test_what_is_short_stands_everywhere() -> None:
     ],
 )
 def test_what_stands_in_ordinary_text_is_not_taken_out_everywhere(value: str) -> None:
-    """It made logs unreadable. Where it is written as a secret is, it is taken out all the same."""
+    """It made logs unreadable. Where it is written as a secret is, it is masked nevertheless."""
     assert Mask([value])(f"the {value} stays") == f"the {value} stays"
     assert redact("password=test") == "password=***"
 

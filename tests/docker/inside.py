@@ -1,8 +1,8 @@
 """Acts the image out, in the view that `as-image` makes: what the Dockerfile and compose.yaml say is done.
 
 Not done is what needs a network or an engine: the base image and its packages. /opt/mcp-broker is the
-environment of the tests, `uv` and `uvx` are stand-ins that run what it has, and without a `tini` on the
-machine there is none. It prints what it saw as JSON.
+environment of the tests, `uv` and `uvx` are stand-ins that run what it has, and `tini` is left out where the
+machine has none. It prints what it saw as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a hostile or broken client may try, and what must hold all the same (laws 2 to 6, and 9)."""
+"""What a hostile or broken client may try, and the laws that hold nevertheless (2 to 6, and 9)."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class Act:
         self.struck_at = time.monotonic()
 
     async def play(self) -> Seen:
-        """Bring the fault about, and see what becomes of the server."""
+        """Cause the fault, and watch the server."""
         scene = {
             Moment.IDLE: self._idle,
             Moment.CALLS: self._calls,

@@ -102,7 +102,7 @@ def stays() -> dict[Moment, Expected]:
 
 
 def missing(cause: str) -> dict[Moment, Expected]:
-    """What runs needs no program; what is to be started does, and comes when there is one."""
+    """A running server needs no program; one that starts does, and starts once the program is back."""
     return {
         Moment.IDLE: Expected(End.STAYS),
         Moment.CALLS: Expected(End.STAYS, Call.ANSWERED, Call.ANSWERED),
@@ -263,7 +263,7 @@ class Cell(NamedTuple):
 
     @property
     def faulty_start(self) -> int:
-        """The number of the start in whose handshake the fault happens; 0 is none."""
+        """The number of the start in whose handshake the fault happens; 0: no start."""
         if self.moment is Moment.START:
             return 1
         if self.moment is not Moment.RESTART and self.fault.means is not Means.DEATH:

@@ -57,7 +57,7 @@ def ignore_all() -> None:
 
 
 def live_in_a_thread() -> None:
-    """The main thread is a zombie from now on, and the process is none."""
+    """The main thread is a zombie from now on, but the process is not."""
     threading.Thread(target=time.sleep, args=(LIFE_S,)).start()
     ctypes.CDLL(None).syscall(SYS_EXIT[os.uname().machine], 0)
 

@@ -3,9 +3,8 @@
     python -I -S tests/servers/faulty.py RECORD FAULT START [--flag ...]
 
 RECORD is a file that gets a line for each start: its pid, its start time, and the pids of what is still there
-of earlier starts: those very processes, and whatever carries the same mark and is none of its own wrappers.
-START is the number of the start, from 1, in whose handshake FAULT happens; 0 is none of
-them. The flags are those of `rogue.py`.
+of earlier starts: those very processes, and any other with the same mark that is not one of its own wrappers.
+START is the number of the start, from 1, in whose handshake FAULT happens; 0: in no handshake. The flags are those of `rogue.py`.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def flood_stdout(server: Faulty) -> None:
 
 
 def endless_line(server: Faulty) -> None:
-    """A line that is never ended, in pieces that are all the same memory."""
+    """A line without an end, in pieces that share their memory."""
     pieces = [b"x" * 65_536] * (LINE_BYTES // 65_536)
     in_background(lambda: server.out.write(*pieces, last=True))
 

@@ -122,7 +122,7 @@ def _ends(request: Message, answer: Message) -> Written:
 
 
 def _refuses_and_ends(request: Message, answer: Message) -> Written:
-    """Its first message is to be `initialize`: it refuses another one, and ends, as some in Rust do."""
+    """Its first message must be `initialize`: it refuses any other and ends, as some servers in Rust do."""
     _seen.append(request["method"])
     if _seen[0] == "server/discover" and len(_seen) > 1:
         sys.exit(1)

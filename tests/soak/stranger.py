@@ -58,7 +58,7 @@ class Stranger:
             self.peer.say(wire.Cancel(1, self._next, None))
 
     def hear(self, received: Received) -> None:
-        """Whose is it, and is it an ending?"""
+        """Take in a message: find its call, and end it where the message does."""
         message, body = received
         foreign = [said for said in SECRET.findall(body or b"") if said != self.secret]
         self.counts["foreign"] += len(foreign)

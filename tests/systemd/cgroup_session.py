@@ -1,4 +1,4 @@
-"""Run by systemd inside: what becomes of the processes of a broker's server, told in JSON lines.
+"""Run by systemd inside: reports the fate of the processes of a broker's server in JSON lines.
 
     python cgroup_session.py
 
