@@ -4,7 +4,8 @@
 
 RECORD is a file that gets a line for each start: its pid, its start time, and the pids of what is still there
 of earlier starts: those very processes, and any other with the same mark that is not one of its own wrappers.
-START is the number of the start, from 1, in whose handshake FAULT happens; 0: in no handshake. The flags are those of `rogue.py`.
+START is the number of the start, from 1, in whose handshake FAULT happens; 0: in no handshake.
+The flags are those of `rogue.py`.
 """
 
 from __future__ import annotations
