@@ -21,7 +21,7 @@ _CODES = {
 STILL_STARTING = frozenset(
     {"server-starting", "server-down", "server-died", "deadline-exceeded", "busy", "invalid-reply"}
 )
-"""The server may be ready later. A session can be opened all the same: a host that is refused gives up."""
+"""The server may be ready later. A session can be opened nevertheless: a host that is refused gives up."""
 
 
 def code_of(fault: BrokerFault) -> int:

@@ -133,7 +133,7 @@ def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager)
 
 
 def _audit(config: AuditConfig, held: contextlib.ExitStack) -> Audit | None:
-    """Open the audit log, where there is to be one; `held` closes it."""
+    """Open the audit log where the settings name one; `held` closes it."""
     if config.path is None:
         return None
     try:

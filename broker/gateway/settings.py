@@ -143,7 +143,7 @@ class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     path: Annotated[
         str | None,
         _about(
-            "The file of the audit log. Without it there is none.",
+            "The file of the audit log. Off by default.",
             'write an absolute path, such as path = "/var/log/mcp-broker-gateway/audit.jsonl"',
         ),
     ] = None

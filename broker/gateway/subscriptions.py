@@ -83,7 +83,7 @@ def uri_of(params: bytes | None) -> str:
     """Read the uri of `resources/subscribe`, or of a notification.
 
     Raises:
-        ValueError: there is none, or it is too long.
+        ValueError: it is missing or too long.
     """
     try:
         uri = msgspec.json.decode(params or b"{}", type=_Uri).uri

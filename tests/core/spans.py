@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 PER_SECOND = 1024
-"""A power of two: below 2**43 s every sum and difference of such spans is one of them."""
+"""A power of two: below 2**43 s every sum and difference of these spans is one of them."""
 
 
 def spans(least_s: float, most_s: float) -> st.SearchStrategy[float]:

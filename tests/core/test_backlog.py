@@ -139,7 +139,7 @@ def test_a_call_that_is_answered_between_two_pieces_is_not_ended_again() -> None
 
 
 def test_a_call_that_is_overdue_is_not_begun_because_its_turn_to_end_has_not_come() -> None:
-    """Law 2: a reply makes room in the middle of that, and who is next is overdue as well."""
+    """Law 2: a reply makes room in the middle of that, and the next call is overdue as well."""
     world, _client, _ids = crowd(1)
     process = world.processes["time"]
     world.now += 10.0

@@ -20,7 +20,7 @@ EXTENDS = wire.WANTS_PROGRESS | wire.PROGRESS_EXTENDS
 
 
 def test_a_cancelled_call_ends_at_once_and_is_cancelled_upstream() -> None:
-    """Law 2: with the broker's id there, and nothing for the reply that comes all the same."""
+    """Law 2: with the broker's id there, and nothing for the late reply."""
     world = ready()
     process, client = world.processes["time"], world.client()
     client.call(id=70)
@@ -247,7 +247,7 @@ def test_a_server_that_refuses_the_probe_and_then_everything_is_next_asked_witho
 
 
 def test_a_second_answer_to_a_question_of_the_handshake_is_no_unmatched_one() -> None:
-    """Nobody waits for it, so nothing is to be said of a request that waits."""
+    """No request waits for it, so it is counted as late and not as unmatched."""
     world = ready()
     world.client().call()
     ids = [line["id"] for line in world.processes["time"].lines if "id" in line][:-1]

@@ -77,7 +77,7 @@ class Handovers(RuleBasedStateMachine):
             unknown = isinstance(event.outcome, BrokerError) and event.outcome.outcome_unknown
             assert not unknown or event.id in self.taken, "what never left is known not to have been begun"
             if is_for_the_next(event.outcome):
-                assert not self.begun()[secret], "it was begun, and is to be sent again"
+                assert not self.begun()[secret], "it was begun, and would be sent again"
                 self.waiting[secret] = self.channels[secret]
             else:
                 self.ends[secret] = event.outcome

@@ -18,11 +18,9 @@ READ = """
 README.md CHANGELOG.md Makefile Dockerfile broker.toml pyproject.toml
 docs examples systemd benchmarks
 broker/__init__.py broker/__main__.py broker/daemon.py broker/hub.py
-broker/base broker/command broker/config broker/management broker/processes broker/service
-client_shim
-tests/base tests/client_shim tests/command tests/config tests/daemon tests/docker tests/e2e tests/faults
-tests/frontend tests/fuzz tests/gateway tests/management tests/node tests/processes tests/project tests/servers
-tests/service tests/soak tests/systemd tests/upstream
+broker/base broker/command broker/config broker/frontend broker/gateway broker/management broker/processes
+broker/service broker/upstream broker/core/__init__.py broker/core/effects.py broker/core/engine.py
+broker/core/refusals.py broker/core/calls broker/core/clients client_shim tests
 """
 """The files and folders that are read; a code room joins when it is clean."""
 

@@ -107,8 +107,7 @@ class StderrLog:
         return list(self.lines)[-own:] if own else []
 
     def why(self, *, killed: bool = False) -> str:
-        """Return the cause that the process reported, to follow the words on how it ended; "" if there is
-        none.
+        """Return the cause that the process reported, to follow the words on how it ended, or "".
 
         Args:
             killed: whether a signal from outside ended it, so that its earlier lines are no cause.

@@ -247,7 +247,7 @@ class AnyLine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule()
     def lose(self) -> None:
-        """The server died: all that ran is to be sent again, in the order it was sent in."""
+        """The server died: all calls that ran are retried, in the order in which they were sent."""
         for lost in reversed(self.running):
             self.ids += 1
             lost.id, lost.sent = self.ids, False

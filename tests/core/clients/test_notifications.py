@@ -552,7 +552,7 @@ def test_a_stream_that_does_less_than_was_asked_is_told_of(more: Json) -> None:
 
 
 def test_a_word_about_a_stream_that_is_not_the_brokers_is_nobodys() -> None:
-    """Law 8: nothing is taken for an acknowledgement that is none."""
+    """Law 8: only an acknowledgement is taken for one."""
     world = there(Era.MODERN)
     process = world.processes["time"]
     for params in ({"_meta": {META: 999}}, {"_meta": 5}, {}):

@@ -433,7 +433,7 @@ def test_a_server_that_the_probe_hangs_is_started_without_it() -> None:
 
 @pytest.mark.parametrize("code", [-32600, -32601, -32602])
 def test_a_server_that_refuses_the_probe_and_ends_is_started_without_it(code: int) -> None:
-    """Servers whose first message is to be `initialize`: some refuse another one, and end then."""
+    """Servers whose first message must be `initialize`: some refuse any other and end."""
     begun = handshake()
     begun.start(0.0)
     assert words(begun.reply(DISCOVER, error(code), 1.0)) == ["ask initialize"]

@@ -73,7 +73,7 @@ STATES: list[tuple[Callable[[World], object], dict[str, object], State, When, Wh
 def test_when_a_server_can_serve_a_call(
     come: Callable[[World], object], table: dict[str, object], state: State, soon: When, patient: When
 ) -> None:
-    """Law 2: a call that would certainly wait in vain is refused at once."""
+    """Law 2: a call that would certainly wait too long is refused at once."""
     world = World({"time": table})
     come(world)
     server = world.engine.servers["time"]
@@ -96,7 +96,7 @@ def test_the_answer_is_what_happens_to_a_call() -> None:
 
 
 def test_a_server_that_is_not_run_takes_no_calls() -> None:
-    """Law 10: and says which table of the config is to be changed."""
+    """Law 10: and says which table of the config to change."""
     world = World({"time": {"enabled": False}})
     refusal = never(world.engine.servers["time"])
     assert refusal is not None

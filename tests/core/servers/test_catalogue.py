@@ -336,7 +336,7 @@ def test_a_catalogue_knows_whether_a_list_is_another_one() -> None:
 
 
 def test_a_list_that_the_server_lacks_is_an_empty_one() -> None:
-    """As in both SDKs. One that was not read is none: law 8."""
+    """As in both SDKs. A list that was not read does not count: law 8."""
     catalogue = Catalogue(agreed())
     assert catalogue.answer("prompts/list", 0.0) is None
     assert catalogue.is_stale("prompts/list", 0.0, lambda _: True)  # it is asked for once, declared or not
@@ -395,7 +395,7 @@ def test_the_discovery_offers_no_tasks() -> None:
 
 def test_which_lists_a_server_has() -> None:
     """The specification: a list belongs to a capability."""
-    assert lists_for({}) == lists_for({"logging": {}}) == ["tools/list"]  # some have them all the same
+    assert lists_for({}) == lists_for({"logging": {}}) == ["tools/list"]  # some have tools nevertheless
     assert lists_for({"tools": {}}) == ["tools/list"]
     assert lists_for({"resources": {}}) == ["resources/list", "resources/templates/list"]
     assert lists_for({"prompts": {}, "tools": {}, "logging": {}}) == ["tools/list", "prompts/list"]

@@ -1,4 +1,4 @@
-"""A server that is down and called all the same; one that is about to be stopped, and goes on."""
+"""A call for a server that is down; a server that is about to be stopped, and goes on."""
 
 from __future__ import annotations
 
