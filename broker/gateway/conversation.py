@@ -7,7 +7,6 @@ capabilities in the `_meta` of each request. Both may use one conversation: each
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,8 +29,9 @@ from broker.gateway.effects import (
 )
 from broker.gateway.eras import Objection
 from broker.gateway.jsonrpc import ClientNotification, ClientRequest, ClientResponse, Incoming, InvalidMessage
-from broker.gateway.questions import Round, Unanswerable
-from broker.gateway.subscriptions import Filter
+from broker.gateway.questions import CANCELLED, OpenQuestions, Round, Unanswerable
+from broker.gateway.requests import OpenRequest, OpenRequests, Replied
+from broker.gateway.subscriptions import Interests
 
 MAX_OPEN = 1024
 """Requests of one client that may be open at once."""
@@ -39,7 +39,8 @@ MAX_OPEN = 1024
 DISCOVER_S = 5.0
 """How long opening a session waits for a server that still starts: hosts give up after 30 s."""
 
-_MESSAGE, _PROGRESS, _CANCELLED = (f"notifications/{name}" for name in ("message", "progress", "cancelled"))
+_MESSAGE, _PROGRESS = "notifications/message", "notifications/progress"
+_LISTENS = ("resources/subscribe", "subscriptions/listen")
 
 
 class ClientSession(Struct, frozen=True):
@@ -48,21 +49,6 @@ class ClientSession(Struct, frozen=True):
     version: str
     capabilities: dict[str, Any]
     client_info: dict[str, Any]
-
-
-class _Open(Struct):
-    """A request that has no answer yet."""
-
-    request: ClientRequest
-    is_modern: bool
-    replied: Callable[[_Open, Outcome], list[Effect]] | None = None
-    """Takes the outcome of its call."""
-    call: int | None = None
-    rounds: int = 0
-    round: Round | None = None
-    """What the client is asked meanwhile."""
-    filter: Filter | None = None
-    """What a `subscriptions/listen` is about, once it is acknowledged."""
 
 
 class _Initialize(Struct):
@@ -90,18 +76,15 @@ class Conversation:
         """The legacy session; `None` until `initialize` came. Set before the answer to it is sent."""
         self.dropped: Counter[str] = Counter()
         """What came and was of no use, by its kind."""
-        self._nonce = nonce
-        self._last_call = self._last_question = 0
-        self._open: dict[RequestId, _Open] = {}
-        self._calls: dict[int, RequestId] = {}
-        self._questions: dict[bytes, tuple[RequestId, str]] = {}
-        """The requests to the client that it has not answered: for which request, and the server's name."""
+        self._requests = OpenRequests()
+        self._questions = OpenQuestions(nonce)
+        self._interests = Interests()
         self._log_level = eras.DEFAULT_LOG_LEVEL
-        self._has_stream = False
-        self._uris: frozenset[str] = frozenset()
-        """The resources that the legacy client subscribed to."""
-        self._heard: tuple[bool, frozenset[str]] = (False, frozenset())
-        """What the last `ListenTo` named."""
+
+    @property
+    def holds(self) -> int:
+        """How many requests, calls, questions and subscriptions it holds."""
+        return len(self._requests) + self._requests.calls + len(self._questions) + len(self._interests)
 
     # --- what the client says ----------------------------------------------------------------------------
 
@@ -120,17 +103,17 @@ class Conversation:
                 return self._answered(message)
             case InvalidMessage(id=id, code=code, message=why):
                 self.dropped["invalid"] += 1
-                if id == jsonrpc.NO_ID or id in self._open:
+                if id == jsonrpc.NO_ID or id in self._requests:
                     return [SendMessage(jsonrpc.error_message(jsonrpc.NO_ID, code, why), None, code)]
                 return [_refusal(id, code, why), FinishRequest(id)]
 
     def is_open(self, request: RequestId) -> bool:
         """Return whether a request of this id has not been finished."""
-        return request in self._open
+        return request in self._requests
 
     def cancelled(self, request: RequestId, reason: str | None = None) -> list[Effect]:
         """The client no longer wants the answer to a request: its stream was cut. Unknown ids do nothing."""
-        entry = self._open.get(request)
+        entry = self._requests.get(request)
         return [] if entry is None else [*self._let_go(entry, reason), *self._finish(entry)]
 
     def stream_opened(self) -> list[Effect]:
@@ -138,23 +121,23 @@ class Conversation:
 
         Until then the server's notifications are not listened to for a legacy client.
         """
-        self._has_stream = True
+        self._interests.has_stream = True
         return self._listen()
 
     def stream_closed(self) -> list[Effect]:
         """The last stream for messages of no request is gone."""
-        self._has_stream = False
+        self._interests.has_stream = False
         return self._listen()
 
     def _requested(self, request: ClientRequest) -> list[Effect]:
-        if request.id in self._open:
+        if request.id in self._requests:
             why = f"the id {clip(request.id.decode())} is that of a request that is still open"
             message = jsonrpc.error_message(jsonrpc.NO_ID, jsonrpc.INVALID_REQUEST, why)
             return [SendMessage(message, None, jsonrpc.INVALID_REQUEST)]
-        entry = _Open(request, is_modern=eras.PROTOCOL_VERSION in request.meta)
-        if len(self._open) >= MAX_OPEN:
+        entry = OpenRequest(request, is_modern=eras.PROTOCOL_VERSION in request.meta)
+        if len(self._requests) >= MAX_OPEN:
             return self._refuse(entry, f"more than {MAX_OPEN} requests are open; wait for answers")
-        self._open[request.id] = entry
+        self._requests.add(entry)
         try:
             return self._modern(entry) if entry.is_modern else self._legacy(entry)
         except Objection as objection:
@@ -162,11 +145,11 @@ class Conversation:
         except ValueError as error:
             return self._refuse(entry, clip(str(error), 300), jsonrpc.INVALID_PARAMS)
 
-    def _modern(self, entry: _Open) -> list[Effect]:
+    def _modern(self, entry: OpenRequest) -> list[Effect]:
         request = entry.request
         eras.check_modern(request.meta)
         if request.method == "server/discover":
-            return self._make_call(entry, self._discovered, request.method, timeout_s=DISCOVER_S)
+            return self._discover(entry)
         if request.method == "subscriptions/listen":
             return self._subscribe_modern(entry)
         if request.method in eras.REMOVED:
@@ -174,7 +157,7 @@ class Conversation:
             raise Objection(jsonrpc.METHOD_NOT_FOUND, why)
         return self._pass_on(entry, request.params)
 
-    def _legacy(self, entry: _Open) -> list[Effect]:
+    def _legacy(self, entry: OpenRequest) -> list[Effect]:
         request, method = entry.request, entry.request.method
         if method == "initialize":
             return self._initialize(entry)
@@ -192,26 +175,31 @@ class Conversation:
         return self._pass_on(entry, request.params)
 
     def _told(self, notification: ClientNotification) -> list[Effect]:
-        if notification.method != _CANCELLED:
+        if notification.method != CANCELLED:
             return []  # of `initialized` and `roots/list_changed` nothing follows here
         id = jsonrpc.cancelled_id(notification.params)
-        if id is None or id not in self._open:
+        if id is None or id not in self._requests:
             self.dropped["late cancellation"] += 1
             return []
         return self.cancelled(id)
 
     # --- opening a session -------------------------------------------------------------------------------
 
-    def _initialize(self, entry: _Open) -> list[Effect]:
+    def _initialize(self, entry: OpenRequest) -> list[Effect]:
         try:
             seen = msgspec.json.decode(entry.request.params or b"{}", type=_Initialize)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise ValueError(f"the params of `initialize` cannot be read: {error}") from None
         version = eras.agreed_version(seen.version)
         self.session = ClientSession(version, seen.capabilities, seen.client_info)
-        return self._make_call(entry, self._discovered, "server/discover", timeout_s=DISCOVER_S)
+        return self._discover(entry)
 
-    def _discovered(self, entry: _Open, outcome: Outcome) -> list[Effect]:
+    def _discover(self, entry: OpenRequest) -> list[Effect]:
+        """Ask the broker, for a short time only, what the server is."""
+        call = self._requests.start_call(entry, self._discovered)
+        return [MakeCall(call, "server/discover", timeout_s=DISCOVER_S)]
+
+    def _discovered(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         """Answer `initialize`, and `server/discover`, also for a server that is not ready yet."""
         found = eras.STILL_UNKNOWN
         if isinstance(outcome, ServerResult):
@@ -223,52 +211,31 @@ class Conversation:
         answer = eras.initialize_result(self.server, self.session.version, found)
         return [*self._answer(entry, answer), *self._listen()]
 
-    def _set_level(self, entry: _Open) -> list[Effect]:
+    def _set_level(self, entry: OpenRequest) -> list[Effect]:
         self._log_level = eras.level_of(entry.request.params)
         return self._answer(entry, b"{}")
 
     # --- calls -------------------------------------------------------------------------------------------
 
-    def _pass_on(self, entry: _Open, params: bytes | None) -> list[Effect]:
+    def _pass_on(self, entry: OpenRequest, params: bytes | None) -> list[Effect]:
         """Make the client's request to the server."""
         request, session = entry.request, self.session
         meta = request.meta
         if not entry.is_modern and session is not None:
             meta = eras.legacy_meta(meta, session.capabilities, session.client_info, self._log_level)
-        call = self._number(entry, self._passed)
+        call = self._requests.start_call(entry, self._passed)
         logs, progress = eras.LOG_LEVEL in meta, request.token is not None
         return [MakeCall(call, request.method, params, meta or None, None, progress, logs)]
 
-    def _make_call(
-        self,
-        entry: _Open,
-        replied: Callable[[_Open, Outcome], list[Effect]],
-        method: str,
-        timeout_s: float | None = None,
-    ) -> list[Effect]:
-        return [MakeCall(self._number(entry, replied), method, timeout_s=timeout_s)]
-
-    def _number(self, entry: _Open, replied: Callable[[_Open, Outcome], list[Effect]]) -> int:
-        """A call on behalf of a request, and what takes its outcome."""
-        self._last_call += 1
-        entry.call, entry.replied = self._last_call, replied
-        self._calls[self._last_call] = entry.request.id
-        return self._last_call
-
-    def _entry_of(self, call: int) -> _Open | None:
-        id = self._calls.get(call)
-        return None if id is None else self._open.get(id)
-
     def replied(self, call: int, outcome: Outcome) -> list[Effect]:
         """A call, or a `ListenTo`, has ended."""
-        entry = self._entry_of(call)
-        self._calls.pop(call, None)
-        if entry is None or entry.call != call or entry.replied is None:
+        entry = self._requests.of_call(call)
+        replied = None if entry is None else self._requests.end_call(entry)
+        if entry is None or replied is None:
             return []  # cancelled meanwhile, or a `ListenTo` that no request waits for
-        replied, entry.call, entry.replied = entry.replied, None, None
         return replied(entry, outcome)
 
-    def _passed(self, entry: _Open, outcome: Outcome) -> list[Effect]:
+    def _passed(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         if not isinstance(outcome, ServerResult):
             return self._fail(entry, outcome)
         method = entry.request.method
@@ -280,23 +247,23 @@ class Conversation:
 
     def progressed(self, call: int, params: bytes) -> list[Effect]:
         """The server told of progress of a call; `params` are those of `notifications/progress`."""
-        entry = self._entry_of(call)
+        entry = self._requests.of_call(call)
         members: dict[str, Raw | bytes] = dict(jsonrpc.members_of(params) or {})
         if entry is None or entry.request.token is None or not members:
             return []
         said = jsonrpc.join({**members, "progressToken": entry.request.token})
-        return [SendMessage(jsonrpc.notification_message(_PROGRESS, said), entry.request.id)]
+        return [SendMessage(jsonrpc.notification_message(_PROGRESS, said), entry.id)]
 
     def logged(self, call: int, params: bytes) -> list[Effect]:
         """The server logged something during a call; `params` are those of `notifications/message`."""
-        entry = self._entry_of(call)
+        entry = self._requests.of_call(call)
         if entry is None:
             return []
-        return [SendMessage(jsonrpc.notification_message(_MESSAGE, params), entry.request.id)]
+        return [SendMessage(jsonrpc.notification_message(_MESSAGE, params), entry.id)]
 
     # --- questions to a legacy client --------------------------------------------------------------------
 
-    def _ask(self, entry: _Open, result: bytes) -> list[Effect]:
+    def _ask(self, entry: OpenRequest, result: bytes) -> list[Effect]:
         """Ask a legacy client what a modern server wants to know, as requests of their own."""
         capabilities = self.session.capabilities if self.session else {}
         try:
@@ -306,117 +273,72 @@ class Conversation:
         entry.rounds += 1
         if not entry.round.questions:
             return self._retry(entry, entry.round)
-        return [self._question(entry, one) for one in entry.round.questions]
-
-    def _question(self, entry: _Open, one: questions.Question) -> Effect:
-        self._last_question += 1
-        id = jsonrpc.encode(f"{self._nonce}-{self._last_question}")
-        self._questions[id] = (entry.request.id, one.name)
-        message = jsonrpc.request_message(id, one.method, questions.legacy_params(one, id))
-        return SendMessage(message, entry.request.id)
+        return self._questions.ask(entry.id, entry.round)
 
     def _answered(self, response: ClientResponse) -> list[Effect]:
-        request, name = self._questions.pop(response.id, (None, ""))
-        entry = None if request is None else self._open.get(request)
-        if entry is None or entry.round is None:
+        asked = self._questions.answered(response.id)
+        entry = None if asked is None else self._requests.get(asked[0])
+        if asked is None or entry is None or entry.round is None:
             self.dropped["stray answer"] += 1
             return []
         if response.result is None:
             why = _reason(response.error or b"{}")
             return self._refuse(entry, f"the client did not answer what the server asked: {why}")
-        entry.round.answers[name] = response.result
+        entry.round.answers[asked[1]] = response.result
         return self._retry(entry, entry.round) if entry.round.is_answered else []
 
-    def _retry(self, entry: _Open, answered: Round) -> list[Effect]:
+    def _retry(self, entry: OpenRequest, answered: Round) -> list[Effect]:
         entry.round = None
         return self._pass_on(entry, answered.retry(entry.request.params))
 
-    def _withdraw(self, entry: _Open) -> list[Effect]:
-        """Take back what the client is still asked on behalf of a request."""
-        asked = [id for id, (request, _) in self._questions.items() if request == entry.request.id]
-        effects: list[Effect] = []
-        for id in asked:
-            del self._questions[id]
-            params = jsonrpc.join({"requestId": id, "reason": b'"the request has ended"'})
-            effects.append(SendMessage(jsonrpc.notification_message(_CANCELLED, params), entry.request.id))
-        return effects
-
     # --- subscriptions -----------------------------------------------------------------------------------
 
-    def _subscribe_legacy(self, entry: _Open, uri: str) -> list[Effect]:
+    def _subscribe_legacy(self, entry: OpenRequest, uri: str) -> list[Effect]:
         if entry.request.method == "resources/unsubscribe":
-            self._uris -= {uri}
+            self._interests.uris -= {uri}
             return [*self._answer(entry, b"{}"), *self._listen()]
-        if len(self._uris) >= subscriptions.MAX_URIS:
+        if len(self._interests.uris) >= subscriptions.MAX_URIS:
             why = f"more than {subscriptions.MAX_URIS} resources are subscribed to; unsubscribe from some"
             return self._refuse(entry, why)
-        self._uris |= {uri}
-        return self._listen(entry, self._subscribed_legacy)
+        self._interests.uris |= {uri}
+        return self._listen_for(entry, self._subscribed_legacy)
 
-    def _subscribed_legacy(self, entry: _Open, outcome: Outcome) -> list[Effect]:
+    def _subscribed_legacy(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         if isinstance(outcome, ServerResult):
             return self._answer(entry, b"{}")
-        self._uris -= {subscriptions.uri_of(entry.request.params)}
+        self._interests.uris -= {subscriptions.uri_of(entry.request.params)}
         return [*self._fail(entry, outcome), *self._listen()]
 
-    def _subscribe_modern(self, entry: _Open) -> list[Effect]:
-        entry.filter = subscriptions.filter_of(entry.request.params)
-        if len(entry.filter.uris) > subscriptions.MAX_URIS:
-            raise ValueError(f"`resourceSubscriptions` may name {subscriptions.MAX_URIS} resources")
-        return self._listen(entry, self._subscribed_modern)
+    def _subscribe_modern(self, entry: OpenRequest) -> list[Effect]:
+        self._interests.add(entry.id, subscriptions.filter_of(entry.request.params))
+        return self._listen_for(entry, self._subscribed_modern)
 
-    def _subscribed_modern(self, entry: _Open, outcome: Outcome) -> list[Effect]:
+    def _subscribed_modern(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         """Acknowledge a subscription, without its resources where the server does not tell of those."""
-        wanted = entry.filter or Filter()
         tells = isinstance(outcome, ServerResult)
         if not tells and not (isinstance(outcome, BrokerFault) and outcome.code == "method-refused"):
-            return [*self._fail(entry, outcome), *self._listen()]
-        id = entry.request.id
-        acknowledged = SendMessage(subscriptions.acknowledgment(wanted, tells, id), id)
-        entry.filter = wanted if tells else msgspec.structs.replace(wanted, uris=())
-        return [acknowledged, *([] if tells else self._listen())]
+            return self._fail(entry, outcome)
+        return [SendMessage(self._interests.acknowledge(entry.id, tells), entry.id), *self._listen()]
 
-    def _listen(
-        self, entry: _Open | None = None, replied: Callable[[_Open, Outcome], list[Effect]] | None = None
-    ) -> list[Effect]:
-        """Hear what is wanted now, where that is not what is heard already. A request may wait for it."""
-        filters = [one.filter for one in self._open.values() if one.filter is not None]
-        is_legacy = self.session is not None and self._has_stream
-        lists = is_legacy or any(one.has_lists for one in filters)
-        uris = self._uris.union(*(one.uris for one in filters))
-        if entry is not None and replied is not None:
-            call = self._number(entry, replied)
-        elif self._heard == (lists, uris):
-            return []
-        else:
-            self._last_call += 1
-            call = self._last_call
-        self._heard = (lists, uris)
-        return [ListenTo(call, lists, uris)]
+    def _listen(self) -> list[Effect]:
+        """Hear what is wanted now, where that is not what is heard already."""
+        news = self._interests.news(self.session is not None)
+        return [] if news is None else [ListenTo(self._requests.next_call(), *news)]
+
+    def _listen_for(self, entry: OpenRequest, replied: Replied) -> list[Effect]:
+        """The same for a request that waits for it: each is told whether the server tells of resources."""
+        has_session = self.session is not None
+        self._interests.news(has_session)
+        call = self._requests.start_call(entry, replied)
+        return [ListenTo(call, *self._interests.wanted(has_session))]
 
     def notified(self, method: str, params: bytes) -> list[Effect]:
         """The server said something that belongs to no call."""
-        uri = None
-        if method == subscriptions.UPDATED:
-            try:
-                uri = subscriptions.uri_of(params)
-            except ValueError:
-                self.dropped["unreadable notification"] += 1
-                return []
-        effects: list[Effect] = []
-        if self._is_for_legacy(method, uri):
-            effects.append(SendMessage(jsonrpc.notification_message(method, params)))
-        for id, entry in self._open.items():
-            if entry.filter is not None and entry.call is None and entry.filter.wants(method, uri):
-                message = jsonrpc.notification_message(method, subscriptions.tagged(params, id))
-                effects.append(SendMessage(message, id))
-        return effects
-
-    def _is_for_legacy(self, method: str, uri: str | None) -> bool:
-        if self.session is None or not self._has_stream:
-            return False
-        everything = Filter(tools=True, prompts=True, resources=True, uris=tuple(self._uris))
-        return everything.wants(method, uri)
+        try:
+            return self._interests.notified(method, params, self.session is not None)
+        except ValueError:
+            self.dropped["unreadable notification"] += 1
+            return []
 
     # --- the end of a request, and of the conversation -----------------------------------------------------
 
@@ -426,14 +348,12 @@ class Conversation:
         `keeps_subscriptions`: the client will make them again by itself, so nothing is said about them.
         """
         effects: list[Effect] = []
-        for entry in list(self._open.values()):
-            if entry.filter is not None and keeps_subscriptions:
-                continue
-            if entry.filter is not None:
-                effects += self._answer(entry, subscriptions.end_of(entry.request.id), listen=False)
-            else:
+        for entry in self._requests.all():
+            if entry.id not in self._interests:
                 why = f"{reason}; whether the request was carried out is unknown"
                 effects += [*self._let_go(entry, reason), *self._refuse(entry, why)]
+            elif not keeps_subscriptions:
+                effects += self._answer(entry, subscriptions.end_of(entry.id))
         return [*effects, *self.closed()]
 
     def closed(self) -> list[Effect]:
@@ -442,57 +362,51 @@ class Conversation:
         What was listened to ends with the channel that the shell releases.
         """
         effects: list[Effect] = []
-        for entry in self._open.values():
+        for entry in self._requests.all():
             if entry.call is not None:
                 effects.append(CancelCall(entry.call, "the client is gone"))
-            effects.append(FinishRequest(entry.request.id))
-        self._open.clear()
-        self._calls.clear()
-        self._questions.clear()
-        self._uris, self._has_stream = frozenset(), False
+            effects.append(FinishRequest(entry.id))
+        for table in (self._requests, self._questions, self._interests):
+            table.clear()
         return effects
 
-    def _let_go(self, entry: _Open, reason: str | None) -> list[Effect]:
+    def _let_go(self, entry: OpenRequest, reason: str | None) -> list[Effect]:
         """Cancel what is under way for a request, at the server and at the client."""
-        effects = self._withdraw(entry)
+        effects = self._questions.withdraw(entry.id)
         if entry.call is not None:
-            self._calls.pop(entry.call, None)
-            if entry.filter is None:
+            if entry.request.method not in _LISTENS:  # what is listened to is set, not taken back
                 effects.append(CancelCall(entry.call, reason))
-            entry.call = None
+            self._requests.end_call(entry)
         return effects
 
-    def _fail(self, entry: _Open, outcome: Outcome) -> list[Effect]:
+    def _fail(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         """End a request with the error that its call ended in."""
         if isinstance(outcome, ServerRefusal):
             error = eras.modern_error(outcome.body) if entry.is_modern else outcome.body
-            id = entry.request.id
+            id = entry.id
             sent = SendMessage(jsonrpc.error_of(id, error), id, eras.error_code(error))
             return [sent, *self._finish(entry)]
         fault = outcome if isinstance(outcome, BrokerFault) else BrokerFault("internal", "an odd result")
         return self._refuse(entry, faults.message_of(fault), faults.code_of(fault), faults.data_of(fault))
 
     def _refuse(
-        self, entry: _Open, message: str, code: int = jsonrpc.INTERNAL_ERROR, data: Any = None
+        self, entry: OpenRequest, message: str, code: int = jsonrpc.INTERNAL_ERROR, data: Any = None
     ) -> list[Effect]:
         """End a request with an error of the gateway's own."""
         return [
-            *self._withdraw(entry),
-            _refusal(entry.request.id, code, message, data),
+            *self._questions.withdraw(entry.id),
+            _refusal(entry.id, code, message, data),
             *self._finish(entry),
         ]
 
-    def _answer(self, entry: _Open, result: bytes, *, listen: bool = True) -> list[Effect]:
-        id = entry.request.id
-        return [SendMessage(jsonrpc.result_message(id, result), id), *self._finish(entry, listen=listen)]
+    def _answer(self, entry: OpenRequest, result: bytes) -> list[Effect]:
+        return [SendMessage(jsonrpc.result_message(entry.id, result), entry.id), *self._finish(entry)]
 
-    def _finish(self, entry: _Open, *, listen: bool = True) -> list[Effect]:
+    def _finish(self, entry: OpenRequest) -> list[Effect]:
         """Forget a request. Once a subscription is over, its resources are no longer listened to."""
-        self._open.pop(entry.request.id, None)
-        if entry.call is not None:
-            self._calls.pop(entry.call, None)
-        freed = self._listen() if entry.filter is not None and listen else []
-        return [FinishRequest(entry.request.id), *freed]
+        self._requests.remove(entry)
+        was_subscription = self._interests.remove(entry.id)
+        return [FinishRequest(entry.id), *(self._listen() if was_subscription else [])]
 
 
 def _refusal(id: RequestId, code: int, message: str, data: Any = None) -> SendMessage:

@@ -13,6 +13,9 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from broker.base.text import clip
 from broker.gateway import jsonrpc
+from broker.gateway.effects import Effect, RequestId, SendMessage
+
+CANCELLED = "notifications/cancelled"
 
 MAX_ROUNDS = 8
 """How often a server may ask within one request."""
@@ -141,6 +144,51 @@ def _mode(params: bytes) -> object:
         return msgspec.json.decode(params, type=_Mode).mode
     except (msgspec.MsgspecError, RecursionError):
         return None
+
+
+class OpenQuestions:
+    """The requests to a legacy client that it has not answered.
+
+    Args:
+        nonce: makes their ids unlike those of any other conversation.
+    """
+
+    def __init__(self, nonce: str) -> None:
+        self._nonce = nonce
+        self._last = 0
+        self._open: dict[bytes, tuple[RequestId, str]] = {}
+        """id → the request on whose behalf it is, and the server's name for it"""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def ask(self, request: RequestId, round: Round) -> list[Effect]:
+        """Return the requests of a round, on the stream of the request that they are about."""
+        return [self._ask(request, question) for question in round.questions]
+
+    def _ask(self, request: RequestId, question: Question) -> Effect:
+        self._last += 1
+        id = jsonrpc.encode(f"{self._nonce}-{self._last}")
+        self._open[id] = (request, question.name)
+        message = jsonrpc.request_message(id, question.method, legacy_params(question, id))
+        return SendMessage(message, request)
+
+    def answered(self, id: bytes) -> tuple[RequestId, str] | None:
+        """Forget a request that was answered; return on whose behalf it was, and the server's name for it."""
+        return self._open.pop(id, None)
+
+    def withdraw(self, request: RequestId) -> list[Effect]:
+        """Take back what the client is still asked on behalf of a request."""
+        effects: list[Effect] = []
+        for id in [id for id, (owner, _) in self._open.items() if owner == request]:
+            del self._open[id]
+            params = jsonrpc.join({"requestId": id, "reason": b'"the request has ended"'})
+            effects.append(SendMessage(jsonrpc.notification_message(CANCELLED, params), request))
+        return effects
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._open.clear()
 
 
 def legacy_params(question: Question, id: bytes) -> bytes:

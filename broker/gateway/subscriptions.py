@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct, field, structs
 
 from broker.gateway import jsonrpc
+from broker.gateway.effects import Effect, RequestId, SendMessage
 from broker.gateway.eras import SUBSCRIPTION_ID
 from broker.gateway.jsonrpc import encode
 
@@ -124,3 +125,77 @@ def end_of(subscription: bytes) -> bytes:
     """Return the result that ends a subscription in order."""
     meta = jsonrpc.join({SUBSCRIPTION_ID: subscription})
     return jsonrpc.join({"resultType": b'"complete"', "_meta": meta})
+
+
+class Interests:
+    """What the client wants to hear: a legacy one by its session, a modern one by its subscriptions."""
+
+    def __init__(self) -> None:
+        self.uris: frozenset[str] = frozenset()
+        """The resources that the legacy client subscribed to."""
+        self.has_stream = False
+        """Whether there is a stream for messages that belong to no request."""
+        self._filters: dict[RequestId, Filter] = {}
+        self._acknowledged: set[RequestId] = set()
+        self._heard: tuple[bool, frozenset[str]] = (False, frozenset())
+        """What the broker was last asked to tell of."""
+
+    def __len__(self) -> int:
+        return len(self.uris) + len(self._filters)
+
+    def __contains__(self, id: RequestId) -> bool:
+        return id in self._filters
+
+    def add(self, id: RequestId, wanted: Filter) -> None:
+        """A modern client subscribes. It is sent nothing before it is acknowledged."""
+        self._filters[id] = wanted
+
+    def acknowledge(self, id: RequestId, tells_of_resources: bool) -> bytes:
+        """Return the acknowledgment of a subscription: without what the server does not tell of."""
+        wanted = self._filters[id]
+        message = acknowledgment(wanted, tells_of_resources, id)
+        if not tells_of_resources:
+            self._filters[id] = structs.replace(wanted, uris=())
+        self._acknowledged.add(id)
+        return message
+
+    def remove(self, id: RequestId) -> bool:
+        """Forget a subscription; return whether there was one."""
+        self._acknowledged.discard(id)
+        return self._filters.pop(id, None) is not None
+
+    def wanted(self, has_session: bool) -> tuple[bool, frozenset[str]]:
+        """Return whether lists are of interest, and which resources are."""
+        filters = self._filters.values()
+        lists = (has_session and self.has_stream) or any(one.has_lists for one in filters)
+        return lists, self.uris.union(*(one.uris for one in filters))
+
+    def news(self, has_session: bool) -> tuple[bool, frozenset[str]] | None:
+        """Return the same if it is not what the broker was last asked to tell of; that is remembered."""
+        wanted = self.wanted(has_session)
+        if wanted == self._heard:
+            return None
+        self._heard = wanted
+        return wanted
+
+    def notified(self, method: str, params: bytes, has_session: bool) -> list[Effect]:
+        """Return the messages for a notification of the server.
+
+        Raises:
+            ValueError: it names no resource, and should.
+        """
+        uri = uri_of(params) if method == UPDATED else None
+        everything = Filter(tools=True, prompts=True, resources=True, uris=tuple(self.uris))
+        messages: list[Effect] = []
+        if has_session and self.has_stream and everything.wants(method, uri):
+            messages.append(SendMessage(jsonrpc.notification_message(method, params)))
+        for id in self._acknowledged:
+            if self._filters[id].wants(method, uri):
+                messages.append(SendMessage(jsonrpc.notification_message(method, tagged(params, id)), id))
+        return messages
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.uris, self.has_stream = frozenset(), False
+        self._filters.clear()
+        self._acknowledged.clear()

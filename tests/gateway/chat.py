@@ -78,12 +78,6 @@ class Chat:
     def reply(self, call: int, outcome: Outcome) -> list[Effect]:
         return self.take(self.conversation.replied(call, outcome))
 
-    @property
-    def holds(self) -> int:
-        """How much the conversation holds of what is under way."""
-        tables = ("_open", "_calls", "_questions", "_uris")
-        return sum(len(getattr(self.conversation, name)) for name in tables)
-
 
 def sent(effects: list[Effect]) -> list[Any]:
     """The messages to the client, as plain data."""

@@ -275,7 +275,7 @@ def test_a_cancelled_request_has_no_answer() -> None:
     effects = chat.say({"method": "notifications/cancelled", "params": {"requestId": 1}})
     assert (cancels(effects), finished(effects), sent(effects)) == ([made.call], [b"1"], [])
     assert chat.result(made.call, {}) == []
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 @pytest.mark.parametrize("params", [None, {}, {"requestId": 9}, {"requestId": [1]}, {"requestId": "1"}])
@@ -343,7 +343,7 @@ def test_requests_of_one_client_are_bounded() -> None:
     assert "open" in sent(effects)[0]["error"]["message"]
     assert finished(effects) == [b"%d" % MAX_OPEN]
     assert len(cancels(chat.conversation.closed())) == MAX_OPEN
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 # --- what a modern server asks of a legacy client ---------------------------------------------------------
@@ -373,7 +373,7 @@ def test_a_question_becomes_a_request_and_its_answer_a_retry() -> None:
     assert (again.method, again.meta, again.wants_progress) == (made.method, made.meta, True)
     (answer,) = sent(chat.result(again.call, {"content": []}))
     assert answer["id"] == 1
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 def test_a_state_without_questions_is_given_back_at_once() -> None:
@@ -391,7 +391,7 @@ def test_a_server_may_ask_eight_times() -> None:
         made = call(chat.say({"id": question["id"], "result": {"action": "decline"}}))
     (answer,) = sent(chat.result(made.call, asking(ELICIT)))
     assert answer["error"]["code"] == -32603
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_a_question_that_makes_no_sense_is_an_error(result: Any) -> None:
     chat = opened(elicitation={})
     (answer,) = sent(chat.result(call(chat.ask(1, "tools/call")).call, result))
     assert answer["error"]["code"] == -32603
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 def test_a_client_that_cannot_answer_ends_its_request() -> None:
@@ -444,7 +444,7 @@ def test_a_client_that_cannot_answer_ends_its_request() -> None:
     assert withdrawn["params"]["requestId"] == second["id"]
     assert "rejected (-1)" in answer["error"]["message"]
     assert chat.say({"id": second["id"], "result": {}}) == []
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 def test_a_cancelled_request_withdraws_its_questions() -> None:
@@ -454,7 +454,7 @@ def test_a_cancelled_request_withdraws_its_questions() -> None:
     (withdrawn,) = sent(effects)
     assert withdrawn["params"]["requestId"] == question["id"]
     assert finished(effects) == [b"1"]
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 def test_a_question_of_another_conversation_is_not_answered_here() -> None:
@@ -536,7 +536,7 @@ def test_a_modern_client_listens() -> None:
     assert chat.conversation.notified("notifications/prompts/list_changed", b"{}") == []
     (ended,) = sent(chat.conversation.ended("the gateway ends"))
     assert ended["result"] == {"resultType": "complete", "_meta": tag}
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 def test_a_modern_subscription_is_acknowledged_without_what_the_server_lacks() -> None:
@@ -582,7 +582,7 @@ def test_what_is_open_when_the_gateway_ends_is_answered() -> None:
         "the gateway is stopped; whether the request was carried out is unknown"
     )
     assert (cancels(effects), finished(effects)) == ([made.call], [b"1"])
-    assert chat.holds == 0
+    assert chat.conversation.holds == 0
 
 
 def test_a_session_that_was_opened_earlier_goes_on() -> None:

@@ -183,14 +183,14 @@ class Model(RuleBasedStateMachine):
             self.cancelled |= set(self.open)
         self._check(self.chat.conversation.ended("it ends", keeps_subscriptions=keeps))
         assert not self.open
-        assert self.chat.holds == 0
+        assert self.chat.conversation.holds == 0
 
     @rule()
     def closed(self) -> None:
         self.cancelled |= set(self.open)
         self._check(self.chat.conversation.closed())
         assert not self.open
-        assert self.chat.holds == 0
+        assert self.chat.conversation.holds == 0
 
     # --- what may come -------------------------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class Model(RuleBasedStateMachine):
                     self.last_call = call
                     self.calls.add(call)
                 case CancelCall(call=call):
-                    self.calls.remove(call)
+                    self.calls.remove(call)  # once, and only of what is under way
 
     def _sent(self, sent: SendMessage) -> None:
         message = json.loads(sent.message)
@@ -239,8 +239,10 @@ class Model(RuleBasedStateMachine):
     def it_holds_what_is_open(self) -> None:
         conversation = self.chat.conversation
         assert set(self.open) == {id for id in self.open if conversation.is_open(id)}
-        assert set(conversation._questions) == {json.dumps(id).encode() for id in self.questions}
-        assert self.calls - self.listens == set(conversation._calls) - self.listens, "a call was forgotten"
+        assert set(conversation._questions._open) == {json.dumps(id).encode() for id in self.questions}
+        assert self.calls - self.listens == set(conversation._requests._by_call) - self.listens, (
+            "a call was forgotten"
+        )
 
 
 TestModel = Model.TestCase
