@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -116,6 +117,7 @@ def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager)
     Raises:
         ClaimError: it cannot have its state directory, or an address; the message says why.
     """
+    _allow_many_descriptors()
     door = settings.gateway
     path = state_dir_of(door.state_dir, environ)
     state = State.open(path, settings.limits.session_sec, time.time())
@@ -143,6 +145,12 @@ def _audit(config: AuditConfig, held: contextlib.ExitStack) -> Audit | None:
             f"the audit log {config.path} cannot be written: {error.strerror}; give its folder to the "
             "user of the gateway, or change `path` in [audit] of gateway.toml"
         ) from error
+
+
+def _allow_many_descriptors() -> None:
+    """Each client takes a descriptor; the usual limit of 1024 is meant for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _plugs(listen: Iterable[str], manager: ServiceManager) -> Iterator[tuple[Address, socket.socket]]:

@@ -17,17 +17,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from broker.config.names import file_name
 from broker.gateway import jsonrpc
 from broker.gateway.audit import Audit
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.lines import LineSplitter
 from broker.gateway.session import Deliver, Session
+from broker.gateway.socket_folder import SocketFile, SocketFolder
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError
-from client_shim.permissions import ROOT, identity
-from client_shim.transport.endpoint import default_endpoint
-from client_shim.trusted import Folder, Untrusted, open_folder
+from client_shim.trusted import Untrusted
 
 logger = logging.getLogger("mcp-broker")
 
@@ -37,7 +35,8 @@ LOOK_S = 2.0
 LAST_WORDS_S = 1.0
 """How long a client may take to read what it is told when the gateway ends."""
 
-BACKLOG = 1024
+MAX_CLIENTS = 4096
+"""Clients of all sockets together. One more is turned away, and its bridge holds the conversation itself."""
 
 PAUSE_BYTES = 1_048_576
 """What may wait for a client before no more of its requests are read."""
@@ -54,13 +53,17 @@ class LinesProtocol(asyncio.Protocol):
     Args:
         open_session: makes the session of a client, given who it is and what takes its messages.
         closed: is called with this protocol once the client is gone.
+        is_welcome: whether it is served; else it is cut off at once.
     """
 
     def __init__(
         self,
         open_session: Callable[[str, Deliver], Session],
         closed: Callable[[LinesProtocol], None],
+        *,
+        is_welcome: bool = True,
     ) -> None:
+        self._is_welcome = is_welcome
         self._open_session = open_session
         self._session: Session
         self._closed = closed
@@ -72,6 +75,9 @@ class LinesProtocol(asyncio.Protocol):
         # uvloop's transports are none of asyncio's classes
         self._transport = transport = cast("asyncio.Transport", transport)
         self._session = self._open_session(_user_at(transport), self._deliver)
+        if not self._is_welcome:
+            transport.abort()
+            return
         transport.set_write_buffer_limits(high=PAUSE_BYTES)
         self._session.stream_opened()
 
@@ -123,9 +129,7 @@ class LinesProtocol(asyncio.Protocol):
 class ServerSocket(NamedTuple):
     """The listening socket of one server."""
 
-    path: Path
-    file: tuple[int, int]
-    """Device and inode of its file: what stands there in its place is not removed."""
+    made: SocketFile
     listener: asyncio.Server
 
 
@@ -142,7 +146,7 @@ class Sockets:
         self, folder: Path, endpoint: str | None = None, audit: Audit | None = None
     ) -> None:
         self._audit = audit
-        self._folder = folder
+        self._folder = SocketFolder(folder, endpoint)
         self._endpoint = endpoint
         self._sockets: dict[str, ServerSocket] = {}
         self._clients: dict[LinesProtocol, str] = {}
@@ -175,7 +179,7 @@ class Sockets:
         for name in [name for name in self._sockets if name not in servers]:
             self._remove(name, f"the server {name!r} is no longer configured")
         for name in servers:
-            if name not in self._sockets or not _is_there(self._sockets[name]):
+            if name not in self._sockets or not self._sockets[name].made.is_there:
                 await self._make(name)
 
     async def aclose(self, reason: str = "the gateway is stopped") -> None:
@@ -189,28 +193,27 @@ class Sockets:
             client.cut()
         while self._releases:
             await asyncio.gather(*self._releases, return_exceptions=True)
+        self._folder.release()
 
     # --- one socket --------------------------------------------------------------------------------------
 
     async def _make(self, name: str) -> None:
-        path = self._folder / f"{file_name(name)}.sock"
         try:
-            made, file = listen_at(path, _shared_like(self._endpoint))
+            made = self._folder.make(name)
         except (OSError, Untrusted) as error:
             self._tell(name, str(error))
             return
         if (before := self._sockets.pop(name, None)) is not None:
             before.listener.close()
-        listener = await asyncio.get_running_loop().create_unix_server(lambda: self._welcome(name), sock=made)
-        self._sockets[name] = ServerSocket(path, file, listener)
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_unix_server(lambda: self._welcome(name), sock=made.plug)
+        self._sockets[name] = ServerSocket(made, listener)
+        self._problem = ""
 
     def _remove(self, name: str, reason: str) -> None:
-        socket_of = self._sockets.pop(name)
-        socket_of.listener.close()
-        with suppress(OSError, Untrusted), open_folder(socket_of.path.parent) as folder:
-            about = folder.stat(socket_of.path.name)
-            if about is not None and identity(about) == socket_of.file:
-                folder.remove(socket_of.path.name)
+        one = self._sockets.pop(name)
+        one.listener.close()
+        self._folder.remove(one.made)
         for client in [client for client, server in self._clients.items() if server == name]:
             client.end(reason)
 
@@ -225,7 +228,10 @@ class Sockets:
             on_call = self._audit.caller(who, "socket") if self._audit else None
             return Session(name, deliver, endpoint=self._endpoint, on_call=on_call)
 
-        client = LinesProtocol(session, self._gone)
+        is_full = len(self._clients) >= MAX_CLIENTS
+        if is_full:
+            self._tell(name, f"there are {MAX_CLIENTS} clients, and one more was turned away")
+        client = LinesProtocol(session, self._gone, is_welcome=not is_full)
         self._clients[client] = name
         return client
 
@@ -242,71 +248,3 @@ def _user_at(transport: asyncio.BaseTransport) -> str:
     with socket.socket(fileno=fd) as plug:
         _, uid, _ = struct.unpack("3i", plug.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return f"uid:{uid}"
-
-
-def listen_at(path: Path, shared: tuple[int, int] | None) -> tuple[socket.socket, tuple[int, int]]:
-    """Make a listening socket at a path where no other user can put another; with its device and inode.
-
-    Args:
-        shared: mode and group; `None`: its owner alone can reach it.
-
-    Raises:
-        Untrusted: another user could change what is there, or something else stands there.
-        OSError: it cannot be made.
-    """
-    with open_folder(path.parent, make=1) as folder:
-        _remove_old(folder, path.name)
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            before = os.umask(0o177)
-            try:
-                made.bind(os.fsencode(path))  # nobody else can change where this path leads
-            finally:
-                os.umask(before)
-            made.listen(BACKLOG)
-            with folder.entry(path.name) as (fd, about):
-                if shared is not None:
-                    mode, group = shared
-                    by_descriptor = f"/proc/self/fd/{fd}"  # an O_PATH descriptor takes no fchmod(2)
-                    if group != about.st_gid:
-                        os.chown(by_descriptor, -1, group)
-                    os.chmod(by_descriptor, mode)
-                return made, identity(about)
-        except BaseException:
-            made.close()
-            raise
-
-
-def _remove_old(folder: Folder, name: str) -> None:
-    """Remove the socket that an earlier gateway left.
-
-    Raises:
-        Untrusted: it is not a socket, or another user's.
-    """
-    about = folder.stat(name)
-    if about is None:
-        return
-    if not stat.S_ISSOCK(about.st_mode) or about.st_uid not in (ROOT, os.geteuid()):
-        path = folder.where(name)
-        raise Untrusted(path, f"{path} is not a socket of this user", "see what made it, and remove it")
-    folder.remove(name)
-
-
-def _shared_like(endpoint: str | None) -> tuple[int, int] | None:
-    """Mode and group of the broker's socket; `None` where it has no file."""
-    endpoint = endpoint or default_endpoint()
-    if not endpoint.startswith("ipc://"):
-        return None
-    try:
-        about = os.stat(endpoint.removeprefix("ipc://"), follow_symlinks=False)
-    except OSError:
-        return None
-    return stat.S_IMODE(about.st_mode), about.st_gid
-
-
-def _is_there(one: ServerSocket) -> bool:
-    """Whether its file has not been cleaned away."""
-    try:
-        return identity(os.stat(one.path, follow_symlinks=False)) == one.file
-    except OSError:
-        return False

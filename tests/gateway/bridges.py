@@ -52,9 +52,9 @@ def is_listening(path: Path) -> bool:
     return any(len(row) == 8 and row[7] == str(path) and int(row[3], 16) & accepts for row in rows)
 
 
-def gateway_of(broker: RunningBroker) -> RunningGateway:
-    """Start a gateway with sockets."""
-    return RunningGateway(broker, {}, gateway={"sockets": str(sockets_of(broker))})
+def gateway_of(broker: RunningBroker, folder: str = "gateway") -> RunningGateway:
+    """Start a gateway with sockets; its settings and its log lie in the folder."""
+    return RunningGateway(broker, {}, {"gateway": {"sockets": str(sockets_of(broker))}}, folder)
 
 
 @contextmanager

@@ -36,9 +36,15 @@ def free_port() -> int:
 class RunningGateway:
     """A gateway process at a port and folder of its own."""
 
-    def __init__(self, broker: RunningBroker, env: Mapping[str, str], **sections: Table) -> None:
+    def __init__(
+        self,
+        broker: RunningBroker,
+        env: Mapping[str, str],
+        sections: Mapping[str, Table],
+        folder: str = "gateway",
+    ) -> None:
         self.port = free_port()
-        self.folder = broker.folder / "gateway"
+        self.folder = broker.folder / folder
         self.folder.mkdir(exist_ok=True)
         self.settings = self.folder / "gateway.toml"
         self.log_path = self.folder / "log"
@@ -307,7 +313,7 @@ def gateway(
     broker: RunningBroker, *, env: Mapping[str, str] | None = None, **sections: Table
 ) -> Iterator[RunningGateway]:
     """A gateway for the length of a `with`, after which it must end well."""
-    running = RunningGateway(broker, env or {}, **sections)
+    running = RunningGateway(broker, env or {}, sections)
     try:
         yield running
         close_all()

@@ -302,7 +302,20 @@ def test_the_sockets_are_open_to_whom_the_broker_s_is() -> None:
     ):
         theirs, ours = os.stat(broker.endpoint.removeprefix("ipc://")), os.stat(socket_of(broker, "one"))
         assert (ours.st_mode, ours.st_gid) == (theirs.st_mode, theirs.st_gid)
-        assert os.stat(sockets_of(broker)).st_mode & 0o777 == 0o700
+        assert os.stat(sockets_of(broker)).st_mode & 0o777 == 0o710
+
+
+def test_a_second_gateway_does_not_take_over_the_sockets(broker: RunningBroker) -> None:
+    """It says so, and makes them once the first one has ended."""
+    with socket_door(broker, "modern"), Bridge(broker, "modern") as bridge:
+        bridge.initialize()
+        second = gateway_of(broker, "second")
+        try:
+            wait_until(lambda: "another gateway holds the folder" in second.log())
+            assert bridge.ask("ping")["result"] == {}
+        finally:
+            assert second.stop() == 0
+        assert bridge.ask("ping")["result"] == {}
 
 
 def test_sockets_follow_a_reload() -> None:
