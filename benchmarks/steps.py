@@ -42,7 +42,7 @@ STEPS = {
     "request": ("client: number the call, encode the header", "client_shim/protocol/state.py"),
     "flush": ("client: hand two frames to libzmq, wake its thread", "client_shim/transport/dealer.py"),
     "take": ("broker: take three frames from libzmq", "broker/frontend/zmq/router.py"),
-    "received": ("broker: check, queue, route, build the line", "broker/core/clients/requests.py"),
+    "received": ("broker: check, queue, route, build the line", "broker/core/clients/messages.py"),
     "write": ("broker: write the line to the server's pipe", "broker/upstream/stdio/pipe.py"),
     "line": (
         "broker: read the envelope of the answer, find its call, end it",

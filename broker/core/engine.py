@@ -2,7 +2,7 @@
 
 A step of the engine is one call of a part (`clients`, `replies`, `registry`, or `tick`) with the current
 time, followed by `finish`, which returns the effects. Each part appends its effects to one shared list.
-Messages of clients are handled in `clients.requests`, lines of servers in `servers.replies`, events of the
+Messages of clients are handled in `clients.messages`, lines of servers in `servers.replies`, events of the
 config and of processes in `servers.registry`, and the life of a call in `calls.dispatch`.
 """
 
@@ -19,8 +19,8 @@ from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.endings import Endings
 from broker.core.clients.connections import Connections
+from broker.core.clients.messages import Clients
 from broker.core.clients.notifications import Notifications
-from broker.core.clients.requests import Clients
 from broker.core.effects import Effect, Effects, Level
 from broker.core.servers.lifecycle import Lifecycle
 from broker.core.servers.registry import Registry
@@ -86,6 +86,7 @@ class Engine:
             limits,
             self.servers,
             self.registry,
+            self.endings,
             self.connections,
             self.dispatch,
             self.notifications,
@@ -108,7 +109,7 @@ class Engine:
     @property
     def under_way(self) -> int:
         """The number of requests that have not ended."""
-        return len(self.dispatch.table) + self.clients.managing
+        return len(self.dispatch.table) + len(self.clients.requests.managing)
 
     @property
     def is_drained(self) -> bool:

@@ -39,7 +39,7 @@ def test_every_table_is_found() -> None:
         *("CallTable._calls", "CallTable._by_client", "CallTable._per_channel", "CallTable._deadlines"),
         *(
             "Connections._by_key",
-            "Clients._managing",
+            "Requests.managing",
             "LogRouting._open",
             "FairQueue._lanes",
             "FairQueue._new",

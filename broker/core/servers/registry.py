@@ -138,10 +138,6 @@ class Registry:
                 did = server.session.want(self._notifications.subscriptions.uris(name), now)
                 self._replies.apply(server, server.session, did, now)
 
-    def release(self, connection: bytes, channel: int | None, now: float) -> None:
-        """A connection is gone, or one of its channels."""
-        self._endings.release(connection, channel, now)
-
     def heard(self, name: str, now: float) -> None:
         """It wrote to its stderr."""
         session = self._table[name].session

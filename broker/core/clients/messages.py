@@ -1,0 +1,348 @@
+"""Handles the messages of clients: hello, request, cancel, credit and goodbye; and the end of connections."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from broker.base.backlog import Backlog, HeavyJob
+from broker.base.metrics import Counters
+from broker.base.text import clip
+from broker.config.schema import LimitsConfig
+from broker.core import refusals
+from broker.core.calls.dispatch import Dispatch, fault
+from broker.core.calls.endings import Endings
+from broker.core.clients.connections import Body, CloseReason, Connection, Connections, Peer, Send
+from broker.core.clients.flow_control import MAX_UNGREETED_BYTES, FlowControl
+from broker.core.clients.notifications import Notifications
+from broker.core.clients.requests import Requests
+from broker.core.effects import Closed, Effects, Level, Manage
+from broker.core.mcp import jsonrpc
+from broker.core.mcp.jsonrpc import BodyError, Params
+from broker.core.mcp.pieces import LONG_BYTES
+from broker.core.refusals import Refusal
+from broker.core.servers.registry import Registry
+from broker.core.servers.server import Server
+from client_shim import wire
+from client_shim.wire import Code
+
+
+class Clients:
+    """The connections, as their messages and the transport tell of them.
+
+    Args:
+        limits: the `[limits]` of the config.
+        table: each server by its name.
+        registry: is told which resources clients subscribe to.
+        instance: the id of this broker process.
+        version: the broker's version, which clients are told.
+    """
+
+    def __init__(
+        self,
+        limits: LimitsConfig,
+        table: dict[str, Server],
+        registry: Registry,
+        endings: Endings,
+        connections: Connections,
+        dispatch: Dispatch,
+        notifications: Notifications,
+        counters: Counters,
+        effects: Effects,
+        backlog: Backlog,
+        *,
+        instance: str,
+        version: str,
+    ) -> None:
+        self.limits = limits
+        self.closing = False
+        self._registry = registry
+        self._endings = endings
+        self._connections = connections
+        self._dispatch = dispatch
+        self._notifications = notifications
+        self._counters = counters
+        self._effects = effects
+        self._instance = instance
+        self._version = version
+        self._backlog = backlog
+        self._behind: dict[bytes, deque[tuple[bytes, bytes | None, float]]] = {}
+        """The messages of a connection that came behind a long request, and when they came."""
+        self._flow = FlowControl(connections, counters, effects)
+        self.requests = Requests(table, registry, connections, dispatch, notifications, self._flow, effects)
+
+    def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
+        """Handle a message of the connection `key`. `peer` is the client's process, as the kernel says."""
+        connection = self._connections.get(key)
+        behind = self._behind.get(key) if self._behind else None
+        if not self._flow.takes(connection, header, body, is_behind=behind is not None):
+            self._exceeded(key, connection, now)
+        elif behind is not None:
+            behind.append((header, body, now))
+        elif (check := self._take(key, peer, connection, header, body, now)) is not None:
+            assert connection is not None
+            self._behind[key] = deque()
+            self._backlog.begin((key, "requests"), self._in_order(connection, check))
+
+    def _in_order(self, connection: Connection, check: HeavyJob) -> HeavyJob:
+        """Check a long request, then handle the messages that came behind it."""
+        key = connection.key
+        behind = self._behind[key]
+        yield from check
+        while behind and self._connections.get(key) is connection:
+            header, body, now = behind.popleft()
+            self._flow.size = wire.cost(header, body)
+            yield from self._take(key, connection.peer, connection, header, body, now) or ()
+            yield 1
+        if self._behind.pop(key, None) is not None:
+            self._flow.caught_up(connection)
+
+    def _take(
+        self,
+        key: bytes,
+        peer: Peer,
+        connection: Connection | None,
+        header: bytes,
+        body: bytes | None,
+        now: float,
+    ) -> HeavyJob | None:
+        """Handle a message. Return the check of a long request, which is done in pieces."""
+        try:
+            message = wire.decode(header)
+            wire.check_body(message, body)
+        except wire.WireError as error:
+            self._refuse_frame(key, error.code, str(error), error.channel, error.id, now)
+            return None
+        if connection is None:
+            self._from_stranger(key, peer, message, now)
+        elif isinstance(message, wire.Request):
+            outcome = self._request(connection, message, body, now)
+            if not isinstance(outcome, Refusal):
+                return outcome
+            self._refuse(key, message.channel, message.id, outcome, now)
+        else:
+            self._from_client(connection, message, now)
+        return None
+
+    def refill(self, key: bytes, _: float) -> None:
+        """Give new credit to a connection that had used up its credit and has no message left to be read."""
+        self._flow.refill(key)
+
+    def _exceeded(self, key: bytes, connection: Connection | None, now: float) -> None:
+        """Refuse a message that is larger than its connection may send now."""
+        if connection is not None:
+            self._close(connection, CloseReason.OVERDRAWN, now, "the client sent more than its credit")
+            return
+        size = self._flow.size
+        text = f"the client sent {size} bytes before its hello, and may send {MAX_UNGREETED_BYTES}"
+        self._refuse_frame(key, Code.TOO_LARGE, text, 0, 0, now)
+        self._flow.forget(key)
+        self._counters.add(f"closed.{CloseReason.UNGREETED.value}")
+        self._effects.append(Closed(key, CloseReason.UNGREETED))
+
+    def malformed(self, key: bytes, why: str, now: float) -> None:
+        """Refuse a message that is not one of the protocol, whatever its header says."""
+        self._flow.size = 0
+        self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
+
+    def _from_stranger(self, key: bytes, peer: Peer, message: wire.Message, now: float) -> None:
+        if isinstance(message, wire.Hello):
+            self._hello(key, peer, message, now)
+        elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
+            self._flow.came_to_nothing(
+                "late.frame", key, now
+            )  # its connection was closed: it needs no answer
+        else:  # when the broker ends it is no mistake: the message crossed the goodbye
+            text = f"{type(message).__name__.lower()} before hello"
+            self._refuse_frame(
+                key, Code.HELLO_FIRST, text, message.channel, message.id, now, is_late=self.closing
+            )
+
+    def _hello(self, key: bytes, peer: Peer, hello: wire.Hello, now: float) -> None:
+        if wire.VERSION not in hello.versions:
+            theirs = ", ".join(str(version) for version in hello.versions if type(version) is int)
+            text = f"the client speaks the wire versions {theirs}, the broker {wire.VERSION}"
+            self._refuse_frame(key, Code.WIRE_VERSION, clip(text), 0, 0, now)
+        elif self.closing:
+            self._refuse(key, 0, 0, refusals.shutting_down(), now)
+        elif len(self._connections) >= self.limits.connections:
+            self._refuse(key, 0, 0, refusals.busy("connections", self.limits.connections), now)
+        else:
+            name = hello.client.get("name")
+            shown = clip(name, 64) if isinstance(name, str) and name else "unnamed"
+            connection = self._connections.open(key, shown, peer, now)
+            limits = {
+                "max_message_bytes": self.limits.max_message_bytes,
+                "credit_bytes": self.limits.credit_bytes,
+                "request_credit_bytes": self.limits.credit_bytes,
+            }
+            self._post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
+            self._effects.log(Level.DEBUG, "client.connected", client=shown, pid=peer.pid, uid=peer.uid)
+
+    def _from_client(self, connection: Connection, message: wire.Message, now: float) -> None:
+        if isinstance(message, wire.Credit):
+            self._credit(connection, message, now)
+        elif isinstance(message, wire.Cancel):
+            call = self._dispatch.table.by_client(connection.key, message.id)
+            if call is not None:
+                self._dispatch.cancel(call, now)
+            else:
+                self._flow.came_to_nothing("late.cancel", connection.key, now)
+        elif isinstance(message, wire.Goodbye) and message.channel:
+            self._part(connection, message.channel, now)
+        elif isinstance(message, wire.Goodbye):
+            self._close(connection, CloseReason.GOODBYE, now)
+        else:
+            text = f"the broker takes no {type(message).__name__.lower()} from a client"
+            self._refuse_frame(connection.key, Code.METHOD_REFUSED, text, message.channel, message.id, now)
+
+    def _credit(self, connection: Connection, credit: wire.Credit, now: float) -> None:
+        if 0 <= credit.read_bytes <= connection.unread_bytes:
+            self._effects += self._connections.credit(connection, credit.read_bytes)
+            if credit.read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
+                self._flow.came_to_nothing("empty.credit", connection.key, now)
+            return
+        text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
+        self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
+
+    def _part(self, connection: Connection, channel: int, now: float) -> None:
+        """Close a channel. It began with a request, so there are never more goodbyes than requests."""
+        self._release(connection.key, channel, now)
+        if connection.partings < connection.calls:
+            connection.partings += 1
+        else:
+            self._flow.came_to_nothing("empty.goodbye", connection.key, now)
+
+    def _request(
+        self, connection: Connection, request: wire.Request, body: bytes | None, now: float
+    ) -> Refusal | HeavyJob | None:
+        """Admit a request, or return why not. Return the check of a long one."""
+        key = connection.key
+        if request.id == 0 or request.channel == 0:
+            return refusals.protocol(Code.MALFORMED, "a request needs a channel and an id from 1 up")
+        if request.id <= connection.last_id and self.requests.is_open(key, request.id):
+            text = f"request {request.id} is still open on this connection"
+            self._refuse_frame(key, Code.DUPLICATE_ID, text, request.channel, request.id, now)
+            return None
+        if request.instance != self._instance:
+            return refusals.wrong_instance(request.instance, self._instance)
+        if body is not None and len(body) > self.limits.max_message_bytes:
+            return refusals.too_large(len(body), self.limits.max_message_bytes)
+        if body is not None and len(body) > LONG_BYTES:
+            return self._check_long(connection, request, body, now)
+        try:
+            params = jsonrpc.check_params(body)
+            if request.meta is not None:
+                jsonrpc.check_meta(request.meta)
+        except BodyError as error:
+            return refusals.invalid_body(error.code, str(error))
+        return self._admit(connection, request, params, now)
+
+    def _admit(
+        self, connection: Connection, request: wire.Request, params: Params, now: float
+    ) -> Refusal | None:
+        if self.closing:
+            return refusals.shutting_down()
+        return self.requests.admit(connection, request, params, now)
+
+    def _check_long(self, connection: Connection, request: wire.Request, body: bytes, now: float) -> HeavyJob:
+        """Check the params of a long request in pieces, then admit it."""
+        size = self._flow.size
+        try:
+            params = yield from jsonrpc.check_long_params(body)
+            if request.meta is not None:
+                jsonrpc.check_meta(request.meta)
+            refusal = self._admit(connection, request, params, now)
+        except BodyError as error:
+            refusal = refusals.invalid_body(error.code, str(error))
+        if refusal is not None:
+            self._flow.size = size
+            self._refuse(connection.key, request.channel, request.id, refusal, now)
+
+    def managed(self, request: Manage, outcome: bytes | Refusal, now: float) -> None:
+        """Send the outcome of a management request."""
+        key, client_id = request.connection, request.client_id
+        channel = self.requests.managing.pop((key, client_id))
+        connection = self._connections.get(key)
+        if connection is None:
+            self._counters.add("late.managed")
+        elif isinstance(outcome, Refusal):
+            self._refuse(key, channel, client_id, outcome, now)
+        else:
+            self._post(connection, wire.Result(channel, client_id), outcome)
+
+    def lost(self, key: bytes, now: float) -> None:
+        """Close a connection that the transport has lost."""
+        self._flow.forget(key)
+        connection = self._connections.get(key)
+        if connection is not None:
+            self._close(connection, CloseReason.LOST, now)
+
+    def _close(self, connection: Connection, reason: CloseReason, now: float, farewell: str = "") -> None:
+        """Close a connection. Its client is told the reason `farewell`, if there is one."""
+        self._connections.close(connection.key)
+        self._behind.pop(connection.key, None)
+        self._backlog.drop((connection.key, "requests"))
+        self._flow.forget(connection.key)
+        self._release(connection.key, None, now)
+        self._counters.add(f"closed.{reason.value}")
+        if farewell:  # beyond its credit, as messages that wait for credit are gone with the connection
+            goodbye = wire.encode(wire.Goodbye(0, 0, farewell, connection.last_id))
+            self._effects.append(Send(connection.key, goodbye))
+        self._effects.append(Closed(connection.key, reason))
+        level = Level.WARNING if reason in (CloseReason.CREDIT, CloseReason.OVERDRAWN) else Level.DEBUG
+        pid = connection.peer.pid
+        self._effects.log(level, "client.closed", client=connection.name, pid=pid, reason=reason.value)
+
+    def _release(self, key: bytes, channel: int | None, now: float) -> None:
+        """End the calls and subscriptions of a channel, or of a whole connection."""
+        self._endings.release(key, channel, now)
+        self._registry.want(self._notifications.subscriptions.drop(key, channel), now)
+
+    def goodbye(self, reason: str, now: float) -> None:
+        """End every call and every connection, because the broker ends."""
+        self.closing = True
+        for connection in self._connections.all():
+            for call in self._dispatch.table.of_client(connection.key):
+                self._dispatch.fail(call, refusals.cut(call), now)
+            for (key, id), channel in self.requests.managing.items():
+                if key == connection.key:
+                    self._refuse(key, channel, id, refusals.cut_command(), now)
+            self._close(connection, CloseReason.SHUTDOWN, now, reason)
+
+    def close_overflowing(self, now: float) -> None:
+        """Close the clients that do not read what they are sent."""
+        overflowing, self._connections.overflowing = self._connections.overflowing, []
+        for connection in overflowing:
+            if self._connections.get(connection.key) is connection:
+                self._close(connection, CloseReason.CREDIT, now, "the client did not read what it was sent")
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def _post(self, connection: Connection, message: wire.Message, body: Body = None) -> None:
+        post = self._connections.post(connection, message, body)
+        if post is not None:
+            self._effects.append(post)
+
+    def _refuse(self, key: bytes, channel: int, id: int, refusal: Refusal, now: float) -> None:
+        """Answer with a fault. A connection without a hello has no credit to respect."""
+        self._counters.add(f"refused.{refusal.code.value}")
+        self._effects.log(Level.DEBUG, "request.refused", code=refusal.code.value)
+        connection = self._connections.get(key)
+        if connection is not None:
+            self._post(connection, fault(channel, id, refusal, self._effects.mask))
+        else:
+            self._effects.append(Send(key, wire.encode(fault(channel, id, refusal, self._effects.mask))))
+        self._flow.cost(key, now)
+
+    def _refuse_frame(
+        self, key: bytes, code: Code, text: str, channel: int, id: int, now: float, *, is_late: bool = False
+    ) -> None:
+        connection = self._connections.get(key)
+        client = connection.name if connection is not None else None
+        if self.requests.is_open(key, id):
+            id = 0  # about the frame only: with the id it would end the open request
+        if is_late:
+            self._counters.add("late.frame")
+        else:
+            self._effects.log(Level.WARNING, "frame.refused", code=code.value, client=client)
+        self._refuse(key, channel, id, refusals.protocol(code, text), now)
