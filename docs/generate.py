@@ -69,6 +69,7 @@ BLOCKS: dict[str, Block] = {
     "path-restart": paths.steps("restart"),
     "path-reload": paths.steps("reload"),
     "path-notification": paths.steps("notification"),
+    "path-gateway": paths.steps("gateway"),
     "terms": glossary.terms,
     "rooms": house.rooms,
     "files-core": house.files("broker/core"),
