@@ -25,7 +25,7 @@ from benchmarks.servers import bare
 from broker.config.loading import load
 from broker.core.effects import Level
 from broker.core.engine import Engine
-from broker.frontend.zmq.router import Endpoint
+from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.upstream.starts import lifecycle_of
 from broker.upstream.stdio.pipe import Pipe
@@ -87,7 +87,7 @@ class Watch:
         return took
 
 
-class Server:
+class BareServer:
     """The bare server behind two pipes, in the same thread."""
 
     def __init__(self) -> None:
@@ -127,8 +127,8 @@ class Stage:
         config = load({"servers": {_SERVER: {"command": _SERVER}}}, {})
         lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
         self.engine = Engine(config, lifecycles, instance="1" * 16, version="1", least=Level.INFO)
-        self.hub, self.server = Hub(self.engine, trio.lowlevel.current_clock().current_time), Server()
-        self.router = Endpoint(endpoint, config.limits, self.hub)
+        self.hub, self.server = Hub(self.engine, trio.lowlevel.current_clock().current_time), BareServer()
+        self.router = Router(endpoint, config.limits, self.hub)
         self.hub.attach(self.router, lambda _: None)
         pipes = self.server.stdin, self.server.stdout
         self.upstream = Pipe(*pipes, max_line_bytes=1 << 20, congested=lambda _: None)

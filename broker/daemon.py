@@ -34,7 +34,7 @@ from broker.config.schema import BrokerConfig, Config
 from broker.core.engine import Engine
 from broker.frontend.address import Address, address_of, claim, set_permissions
 from broker.frontend.socket_file import SocketFile
-from broker.frontend.zmq.router import Endpoint
+from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.management.commands import manage
 from broker.management.context import Context
@@ -168,11 +168,11 @@ async def serve(
 
 
 @contextmanager
-def _listening(address: Address, hub: Hub) -> Iterator[tuple[Endpoint, Callable[[], None]]]:
+def _listening(address: Address, hub: Hub) -> Iterator[tuple[Router, Callable[[], None]]]:
     """Listen at the address. Yield the endpoint, and a function that makes a missing socket file anew."""
     config = hub.engine.config
     file = SocketFile(address) if address.is_file else None
-    transport = Endpoint(address.endpoint, config.limits, hub, file.make() if file else address.listener)
+    transport = Router(address.endpoint, config.limits, hub, file.make() if file else address.listener)
 
     def listen_again() -> None:
         if file is not None:

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from broker.core.effects import Level
-from broker.frontend.zmq.router import Endpoint
+from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from client_shim import wire
 from tests.core.residue import residue
@@ -86,7 +86,7 @@ class Stage:
         self.server = Played()
         self.hub = Hub(world.engine, lambda: world.now)
         self.hub.upstreams["time"] = self.server
-        self.endpoint = Endpoint(address, world.config.limits, self.hub)
+        self.endpoint = Router(address, world.config.limits, self.hub)
         self.hub.attach(self.endpoint, lambda request: None)
 
     def say(self, message: dict[str, Any]) -> None:

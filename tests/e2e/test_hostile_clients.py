@@ -26,7 +26,7 @@ from broker.config.loading import load
 from broker.core.clients.flow_control import MAX_UNGREETED_BYTES
 from broker.core.clients.throttle import AT_ONCE, EVERY_S
 from broker.core.engine import Engine
-from broker.frontend.zmq.router import Endpoint
+from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.upstream.starts import lifecycle_of
 from client_shim import BrokerClient, wire
@@ -683,7 +683,7 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
                 peers.hello().say(wire.Goodbye(0, 0, "done"))
 
     async def main(address: str) -> None:
-        endpoint = Endpoint(address, config.limits, hub)
+        endpoint = Router(address, config.limits, hub)
         hub.attach(endpoint, lambda request: None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(endpoint.run)

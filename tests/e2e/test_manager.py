@@ -16,7 +16,7 @@ import trio
 
 from broker.config.loading import load
 from broker.core.engine import Engine
-from broker.frontend.zmq.router import Endpoint
+from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.upstream.starts import lifecycle_of
 from client_shim.blocking import BlockingClient
@@ -110,7 +110,7 @@ def test_a_part_that_does_not_run_does_not_come_back() -> None:
             nursery.cancel_scope.cancel()
 
     async def main(address: str) -> None:
-        endpoint = Endpoint(address, config.limits, hub)
+        endpoint = Router(address, config.limits, hub)
         hub.attach(endpoint, lambda request: None)
         await alive(endpoint.run, endpoint.pulse)
         await alive(hub.tick, hub.pulse)

@@ -16,7 +16,7 @@ import pytest
 from broker.config.loading import ConfigError, load
 from broker.config.schema import BrokerConfig, LimitsConfig
 from broker.frontend.address import address_of, claim
-from broker.frontend.zmq.router import Endpoint
+from broker.frontend.zmq.router import Router
 from broker.service.claims import ClaimError
 from tests.daemon.test_hub import with_a_call
 from tests.e2e.harness import PATIENCE_S, ROOT, toml
@@ -107,7 +107,7 @@ def test_a_port_that_is_taken_after_the_look_at_it_is_said_in_the_same_words(por
     """The bind itself is libzmq's, and may fail too."""
     _, hub, _ = with_a_call()
     with pytest.raises(ClaimError, match=rf"127\.0\.0\.1:{port} is taken by another program; stop it"):
-        Endpoint(f"tcp://127.0.0.1:{port}", LimitsConfig(), hub)
+        Router(f"tcp://127.0.0.1:{port}", LimitsConfig(), hub)
 
 
 def test_a_port_that_was_in_use_a_moment_ago_is_free() -> None:

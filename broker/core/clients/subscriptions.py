@@ -63,7 +63,7 @@ class Subscription(Struct, frozen=True):
         return sum(len(uri.encode(errors="replace")) for uris in self.resources.values() for uri in uris)
 
 
-class _Params(Struct, forbid_unknown_fields=True):
+class _ListenParams(Struct, forbid_unknown_fields=True):
     servers: list[str] | None = []
     resources: dict[str, list[str]] = {}
 
@@ -76,7 +76,7 @@ def read_subscription(body: bytes) -> Subscription:
     """
     if len(body) > MAX_PARAMS_BYTES:
         raise ValueError(f"its params may be {MAX_PARAMS_BYTES} bytes, and are {len(body)}")
-    seen = msgspec.json.decode(body, type=_Params)
+    seen = msgspec.json.decode(body, type=_ListenParams)
     named = {*(seen.servers or ()), *seen.resources}
     if len(named) > MAX_SERVERS_NAMED or any(len(name.encode()) > MAX_SERVER_BYTES for name in named):
         raise ValueError(f"it may name {MAX_SERVERS_NAMED} servers, each in {MAX_SERVER_BYTES} bytes")

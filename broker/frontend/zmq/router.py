@@ -46,7 +46,7 @@ _CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)\Z")
 logger = logging.getLogger("mcp-broker")
 
 
-class Endpoint:
+class Router:
     """The bound ROUTER socket.
 
     Args:
