@@ -1,9 +1,14 @@
-"""The texts of the commands, in English and Chinese."""
+"""The texts of the commands, in English and Chinese.
+
+The texts of the doctor, `import` and `attach` are in TOML files. These are in Python, because the thin
+install prints some of them without a TOML parser.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from broker.config.names import shell, toml_key
@@ -226,6 +231,21 @@ class _Number(int):
     def __format__(self, form: str) -> str:
         one, more = {"s": ("", "s"), "are": ("is", "are")}.get(form, ("", ""))
         return (one if self == 1 else more) if more else super().__format__(form)
+
+
+def texts(path: Path) -> dict[str, tuple[str, str]]:
+    """Return the texts in a TOML file: word → English, Chinese."""
+    import tomli
+
+    return dict(_flat(tomli.loads(path.read_text(encoding="utf-8"))))
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, tuple[str, str]]]:
+    for word, value in table.items():
+        if isinstance(value, dict):
+            if "en" in value:
+                yield f"{prefix}{word}", (value["en"], value["zh"])
+            yield from _flat(value, f"{prefix}{word}.")
 
 
 def say(word: str, **facts: object) -> str:

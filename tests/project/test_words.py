@@ -92,7 +92,7 @@ def written(file: Path) -> str:
 FILES = [file for file in files() if file != ITSELF]
 
 CHINESE = [*ROOT.glob("*.zh-CN.md"), *ROOT.glob("docs/*.zh-CN.md"), *ROOT.glob("broker/command/**/*.py")]
-CHINESE += [ROOT / "docs/texts.toml", ROOT / "broker/command/codes.toml"]
+CHINESE += [ROOT / "docs/texts.toml", *ROOT.glob("broker/command/**/*.toml")]
 """The files with words in Chinese"""
 
 TERMS = tomli.loads((ROOT / "docs/glossary.toml").read_text(encoding="utf-8"))["terms"]

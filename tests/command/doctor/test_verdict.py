@@ -21,7 +21,6 @@ from broker.command.doctor.evidence import (
     Visit,
     VisitError,
 )
-from broker.command.doctor.findings import FINDINGS
 from broker.command.doctor.grades import (
     DETAILS,
     FINDINGS_AT_LEAST,
@@ -34,7 +33,7 @@ from broker.command.doctor.grades import (
     collected,
 )
 from broker.command.doctor.report import DoctorReport, record, tell
-from broker.command.doctor.texts import WORDS, Say, markdown_speaker, speaker
+from broker.command.doctor.texts import FINDINGS, WORDS, Say, markdown_speaker, speaker
 from broker.command.doctor.verdict import grows, is_slower, judge
 
 At = Callable[[int], Any]
