@@ -13,7 +13,15 @@ from client_shim.asyncio.call import OnRaw
 from client_shim.asyncio.channel import LIST_CHANGED, NOT_SUBSCRIBED, UPDATED, Channel, ListenSet
 from client_shim.asyncio.connection import BrokerConnection
 from client_shim.asyncio.pool import connection_pool
-from client_shim.errors import BrokerError, CallError, ClientClosed, InvalidReply, from_fault
+from client_shim.errors import (
+    BrokerError,
+    BrokerLost,
+    CallError,
+    ClientClosed,
+    InvalidReply,
+    ShuttingDown,
+    from_fault,
+)
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.backoff import NEVER
 from client_shim.protocol.payload import PreparedRequest
@@ -128,7 +136,7 @@ class Membership:
                 return await call.follow(on_progress, on_log)
             except BrokerError as error:
                 if not reasons.is_for_the_next(error):
-                    if was_lost or not error.data.get("only_reads"):
+                    if was_lost or not (request.only_reads and isinstance(error, (BrokerLost, ShuttingDown))):
                         raise
                     was_lost = True
                 connection.count("kept for the next broker")

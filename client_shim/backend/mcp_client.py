@@ -15,7 +15,6 @@ A call raises one of the three exceptions that such a backend catches:
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import sys
@@ -48,9 +47,6 @@ DEFAULT_TIMEOUT_S = 30.0
 
 RECONNECT_S = 5.0
 """How long a call waits for a broker that is gone, or not there yet, before it says so."""
-
-PAUSE_S = 0.1
-"""The delay between two attempts to read a list while the broker is being replaced."""
 
 
 class ServerRegistry(Protocol):
@@ -123,16 +119,10 @@ class MCPClient:
         never older than the server's own. `_list_tools_cache` has the last list.
         """
         timeout_s = _timeout_s(server_name, self._entry(server_name))
-        now = asyncio.get_running_loop().time
-        until = now() + timeout_s
-        while True:
-            try:
-                tools = await self._broker.list_tools(server_name, timeout=max(until - now(), PAUSE_S))
-                break
-            except BrokerError as error:
-                if not _was_cut(error) or now() >= until:
-                    raise self._failure(server_name, error) from error
-            await asyncio.sleep(PAUSE_S)
+        try:
+            tools = await self._broker.list_tools(server_name, timeout=timeout_s)
+        except BrokerError as error:
+            raise self._failure(server_name, error) from error
         self._use(server_name)
         self._list_tools_cache[server_name] = tools
         return tools
@@ -272,11 +262,6 @@ def _was_under_way(error: BrokerError) -> bool:
     if isinstance(error, ShuttingDown):
         return error.outcome_unknown
     return isinstance(error, (ClientClosed, ServerDied))
-
-
-def _was_cut(error: BrokerError) -> bool:
-    """Return whether a broker that shuts down has refused or dropped the call: the next one can answer it."""
-    return isinstance(error, ShuttingDown) or (isinstance(error, BrokerLost) and "begun" in error.data)
 
 
 def _broker() -> BrokerClient:

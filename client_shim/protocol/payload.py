@@ -13,6 +13,7 @@ from client_shim.wire import MANAGEMENT, Fault, Request
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _HARMLESS = ("ping", "servers", "status", "logs", "listen")
+_LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
 
 
 class ProgressParams(NamedTuple):
@@ -44,8 +45,8 @@ class PreparedRequest(NamedTuple):
 
     @property
     def only_reads(self) -> bool:
-        """Whether it can be repeated: a broker that is gone keeps nothing of what these requests do."""
-        return self.service == MANAGEMENT and self.method in _HARMLESS
+        """Whether it can be repeated at the next broker: it changes nothing that outlives its broker."""
+        return self.method in (_HARMLESS if self.service == MANAGEMENT else _LISTS)
 
     def message(self, channel: int, id: int, instance: str) -> Request:
         """Return the message to send to this instance of the broker."""
