@@ -161,3 +161,9 @@ def pss_bytes(pid: int) -> int:
     """The memory of a process, with its share of what it has in common with others."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Pss:"))
+
+
+def channels_of(broker: RunningBroker, gateway: RunningGateway) -> int:
+    """The channels that the broker holds something for."""
+    clients = broker.status()["clients"]
+    return sum(one["channels"] for one in clients if one["pid"] == gateway.process.pid)

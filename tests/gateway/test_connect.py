@@ -22,6 +22,7 @@ from tests.gateway.bridges import (
     INITIALIZE,
     MODERN_META,
     Bridge,
+    channels_of,
     cpu_s,
     gateway_of,
     pss_bytes,
@@ -362,12 +363,6 @@ def test_bridges_that_come_and_go_leave_nothing(gateway: RunningGateway, broker:
     wait_until(lambda: is_quiet(broker))
     wait_until(lambda: len(os.listdir(f"/proc/{gateway.process.pid}/fd")) <= descriptors)
     wait_until(lambda: channels_of(broker, gateway) <= channels)
-
-
-def channels_of(broker: RunningBroker, gateway: RunningGateway) -> int:
-    """The channels that the broker holds something for."""
-    clients = broker.status()["clients"]
-    return sum(one["channels"] for one in clients if one["pid"] == gateway.process.pid)
 
 
 def test_bad_arguments_are_a_usage_error() -> None:

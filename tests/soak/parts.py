@@ -6,7 +6,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tests.fuzz import games, heavy
-from tests.soak import churn, handovers, hostile, kills, matrix, queues, reloads, restarts, strangers, vanish
+from tests.soak import (
+    bridges,
+    churn,
+    handovers,
+    hostile,
+    kills,
+    matrix,
+    queues,
+    reloads,
+    restarts,
+    strangers,
+    vanish,
+)
 from tests.soak.ground import Line, Progress
 
 
@@ -32,6 +44,7 @@ PARTS = {
     "caller": Part(hostile.caller, 100_000, 2_000, "requests"),
     "vanishing": Part(hostile.vanishing, 500, 100, "clients"),
     "churn": Part(churn.run, 10_000, 200, "cycles"),
+    "bridges": Part(bridges.run, 1000, 12, "bridges"),
     "vanish": Part(vanish.run, 200, 10, "kills"),
     "fuzz-core": Part(games.core, 10_000, 150, "games"),
     "fuzz-shim": Part(games.shim, 50_000, 2_000, "games"),
