@@ -1,4 +1,4 @@
-"""What is counted: events by name, and how long calls took."""
+"""Counters of events, and histograms of durations."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Latency:
         self.sum_s += seconds
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
-        """Bounds in seconds, each twice the one before, with how many durations were below it.
+        """Yield bounds in seconds, each twice the one before, with the number of shorter durations.
 
-        The bounds are those of buckets, so that nothing is guessed: 2⁸ µs to 2²⁷ µs.
+        The bounds are those of buckets, so that the numbers are exact: 2⁸ µs to 2²⁷ µs.
         """
         below = sum(self._buckets[: _FIRST_BOUND * _PER_OCTAVE])
         for octave in range(_FIRST_BOUND, _LAST_BOUND + 1):
@@ -39,7 +39,7 @@ class Latency:
             below += sum(self._buckets[octave * _PER_OCTAVE : (octave + 1) * _PER_OCTAVE])
 
     def quantile_ms(self, share: float) -> float:
-        """The duration, in milliseconds, that `share` of the calls did not exceed; 0 without calls."""
+        """Return the duration, in milliseconds, that `share` of the calls did not exceed; 0 without calls."""
         rank = math.ceil(share * self.count)
         seen = 0
         for bucket, count in enumerate(self._buckets):
@@ -50,7 +50,7 @@ class Latency:
 
 
 class Counters(dict[str, int]):
-    """Events by name; one that never happened counts 0."""
+    """The numbers of events by name, 0 by default."""
 
     def __missing__(self, name: str) -> int:
         return 0

@@ -1,4 +1,4 @@
-"""How often something may be done that others can ask for without an end."""
+"""A rate limit for work that others may request without end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 
 class Pace:
-    """So many times at once, and one more with every further interval.
+    """Allows a burst, and one more after each interval.
 
     Args:
-        burst: how often at once.
+        burst: the number of times at once.
         every_s: the interval.
     """
 
@@ -19,11 +19,11 @@ class Pace:
         self._due = float("-inf")
 
     def at(self) -> float:
-        """When it may be done next."""
+        """Return when it is allowed next."""
         return self._due - self._ahead_s
 
     def take(self, now: float) -> bool:
-        """Do it now, if it may be done."""
+        """Use it once, if it is allowed now; return whether it was."""
         if now < self.at():
             return False
         self._due = max(self._due, now) + self._every_s
@@ -31,6 +31,6 @@ class Pace:
 
 
 def soonest(times: Iterable[float | None]) -> float | None:
-    """The first of these times; `None` is never."""
+    """Return the first of these times; `None` is never."""
     known = [time for time in times if time is not None]
     return min(known) if known else None

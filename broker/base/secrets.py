@@ -1,9 +1,9 @@
-"""What looks like a secret, and its removal from words that are kept, logged, sent or shown.
+"""Finds secrets, and masks them in text that is kept, logged, sent or shown.
 
-Secrets are found in two ways. A `Mask` knows the values that a config gives its servers, and takes them out
-of any text, whole or in the forms in which programs repeat them. `redact` knows how secrets are written: what
-follows `Authorization:`, `Bearer`, `?token=`, `--api-key` or a user's name in an address is taken out
-whatever it is. A mask does both.
+Secrets are found in two ways. A `Mask` knows the values that a config gives its servers, and masks these
+in any text, whole or in the forms in which programs repeat them. `redact` knows how secrets are written: it
+masks what follows `Authorization:`, `Bearer`, `?token=`, `--api-key` or a user's name in an address. A mask
+does both.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
-"""A variable that is filled in; what stands there is no secret."""
+"""A variable that the broker fills in; its name is no secret."""
 
 STARS = "***"
 SHORTEST = 6
-"""Characters; what is shorter stands in too many words to be taken out of them."""
+"""The fewest characters of a secret that is masked everywhere: a shorter one occurs in too many words."""
 
 _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW(OR)?D|PASSPHRASE|API_?KEY|AUTHORIZATION|"
@@ -27,14 +27,14 @@ _SECRET_NAME = re.compile(
 )
 _PLAIN_NAME = re.compile(r"^PWD\Z|_(PATH|FILE|DIR|FOLDER|SOCK|HOST|PORT|NAME|TYPE|MODE)\Z")
 _TOKEN = r"(?:sk-|sk_|ghp_|gho_|ghs_|ghu_|github_pat_|glpat-|xox[a-z]-|AKIA|AIza|hf_|npm_|pypi-|eyJ[\w-]+\.)"
-"""How the tokens of well-known services begin."""
+"""The prefixes of the tokens of well-known services."""
 
 _SECRET_VALUE = re.compile(rf"://[^/@\s:]*:[^/@\s]+@|^(?:{_TOKEN}|Bearer |Basic )")
 _PLAIN_VALUE = re.compile(r"\s*|true|false|yes|no|on|off|null|none|\d{1,5}", re.IGNORECASE)
 _OPTION = re.compile(r"-{0,2}([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 _HEADER = re.compile(r"([A-Za-z][\w-]*):\s*(.+)", re.DOTALL)
 _WITHIN = re.compile(r"://[^/@\s:]*:([^/@\s]+)@|^(?:Bearer|Basic|Token) +(.+)", re.IGNORECASE)
-"""The part of a value that is the secret itself, and may stand alone elsewhere."""
+"""The part of a value that is the secret itself, and may occur alone elsewhere."""
 
 _EVERYWHERE = re.compile(
     r"[\d.,:+-]{1,12}"  # a number, a date, a port
@@ -44,8 +44,8 @@ _EVERYWHERE = re.compile(
     r"|debug|info|warning|error|example|enabled?|disabled?|public|private|password|secret|token|change-?me"
     r"|admin|root|user|guest|server|client|broker|postgres|string|object|always|never|latest|stable)"
 )
-"""What stands in many texts without being a secret there. It is taken out where a name says what it is, and
-not everywhere: a log in which each `test` is stars tells nobody anything."""
+"""The values that occur in many texts without being a secret there. They are masked after a secret name only:
+a log in which each `test` is masked is useless."""
 
 _WORD = re.compile(r"[A-Za-z]+")
 
@@ -60,12 +60,12 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def is_word(value: str) -> bool:
-    """Return whether it is one plain word: the value of a variable whose name says nothing of a secret."""
+    """Return whether it is one plain word, as the value of a variable without a secret name may be."""
     return bool(_WORD.fullmatch(value))
 
 
 def secrets_among(words: Iterable[str]) -> list[str]:
-    """Return what looks secret among a program's arguments, or in an address or header that is one of them.
+    """Return the secrets among a program's arguments, and in addresses and headers among them.
 
     ``--token x``, ``API_KEY=x``, ``-H "X-Api-Key: x"``, ``https://host/?token=x``, a password in an address.
     """
@@ -119,7 +119,7 @@ something in. Most texts have no candidate, and looking for one takes a twentiet
 
 
 def redact(text: str) -> str:
-    """Return the text with stars in the place of what is written as a secret is, whatever its value."""
+    """Return the text with stars for everything that is written as a secret is, whatever its value."""
     small = text.lower()
     if any(hint in small for hint in _HINTS) or ("://" in small and "@" in small):
         return _WRITTEN.sub(_starred, text)
@@ -127,7 +127,7 @@ def redact(text: str) -> str:
 
 
 def _parts(found: re.Match[str]) -> tuple[str, str]:
-    """What tells that a secret follows, and the secret."""
+    """Return the text that announces a secret, and the secret."""
     before: str = found[found.lastgroup or 0]
     return before, found[0][len(before) :]
 
@@ -144,13 +144,13 @@ def _starred(found: re.Match[str]) -> str:
 
 
 def _is_strong(before: str, value: str) -> bool:
-    """Whether what follows a colon is a value: `token: expected` is prose, `token: a1b2c3` is not."""
+    """Return whether a value follows the colon: `token: expected` is prose, `token: a1b2c3` is not."""
     named = "-" in before or before.rstrip(": ").endswith(("'", '"'))
     return named or bool(re.search(r"\d|^[\w+/=-]{12}", value))
 
 
 def _said(text: str) -> Iterator[str]:
-    """The values that `redact` would take out."""
+    """Yield the values that `redact` masks."""
     for found in _WRITTEN.finditer(text):
         if _starred(found) != found[0]:
             yield _parts(found)[1].strip("\"'")
@@ -160,11 +160,10 @@ def _said(text: str) -> Iterator[str]:
 
 
 class Mask:
-    """Puts stars in the place of secrets: of these values, and of what is written as a secret is.
+    """Masks these values, and everything that is written as a secret is.
 
     Args:
-        names: what has to be told from one another, such as servers; a value that stands in one of them is no
-            secret, and is left.
+        names: the names that must stay legible, such as those of servers: a value in one is not masked.
     """
 
     def __init__(self, secrets: Iterable[str] = (), names: Collection[str] = ()) -> None:
@@ -173,15 +172,15 @@ class Mask:
         longest_first = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if forms else None
         self.reach = max((len(form.encode(errors="replace")) for form in forms), default=0)
-        """Bytes of the longest: of a text that was cut off, so much of its end may be half a secret."""
+        """The bytes of the longest value: this much of the end of a cut text may be half a secret."""
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
+        """Return the text with the secrets masked."""
         return redact(self._pattern.sub(STARS, text) if self._pattern else text)
 
 
 def can_be_told(form: str) -> bool:
-    """Return whether a secret can be told from ordinary text wherever it stands."""
+    """Return whether a secret can be told from ordinary text everywhere."""
     return len(form) >= SHORTEST and not _EVERYWHERE.fullmatch(form)
 
 
@@ -197,12 +196,12 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 class Secrets:
-    """All secrets that the broker knows, and the one mask that every way out of it uses.
+    """All secrets that the broker knows, and the one mask that every output uses.
 
-    What the servers of a config are given is put in before their processes are started.
+    The secrets of a server are put in before its process is started.
 
     Args:
-        servers: the names of all, also of those that are given nothing.
+        servers: the names of all servers, also of those without secrets.
     """
 
     def __init__(self, servers: Collection[str] = ()) -> None:
@@ -211,17 +210,17 @@ class Secrets:
         self._mask = Mask()
 
     def put(self, server: str, values: Iterable[str]) -> None:
-        """Replace what is known of one server's."""
+        """Replace the known secrets of one server."""
         self._of[server] = tuple(values)
         known = (value for of_one in self._of.values() for value in of_one)
         self._mask = Mask(known, {*self._servers, *self._of})
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
+        """Return the text with the secrets masked."""
         return self._mask(text)
 
     def throughout(self, value: Any) -> Any:
-        """Plain data without them: each string in it, but for the keys of its objects."""
+        """Return plain data with the secrets masked in each string, except for keys."""
         if isinstance(value, str):
             return self(value)
         if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""What the broker puts up with in the lines of servers: each kind by its name, and the words that tell of it.
+"""The oddities of servers that the broker tolerates: their names, and the words for people.
 
-A kind is counted per server (`tolerated` in `status --json`). A notable one is also logged as a warning, once
+Each is counted per server (`tolerated` in `status --json`). A notable one is also logged as a warning, once
 per process, and has a line in `status`: something is lost, slow or doubtful because of it.
 """
 
@@ -14,7 +14,7 @@ Fact = str | int
 
 
 class Oddity(str, Enum):
-    """The kinds, by their names in `tolerated`."""
+    """The kinds of oddities, by their names in `tolerated`."""
 
     # Lines
     BYTE_ORDER_MARK = "byte-order-mark"
@@ -56,7 +56,7 @@ class Oddity(str, Enum):
 
 
 class Kind(Struct, frozen=True):
-    """How one kind is told of: its texts with places for facts, and whether it is notable."""
+    """The texts of a kind, with places for facts, and whether it is notable."""
 
     english: str
     chinese: str
@@ -188,28 +188,28 @@ KINDS: dict[Oddity, Kind] = {
         "{list}：有这个列表，但 capabilities 中没有声明",
     ),
 }
-"""kind → how it is told of. A fact with `:s` is a number, after which the noun follows."""
+"""kind → its texts. A fact with `:s` is a number whose noun may need a plural s."""
 
 
 OF_ERA = frozenset({_O.PROBE_UNANSWERED, _O.PROBE_EXIT, _O.PROBE_HANG})
-"""What stays true of the next process too, which is not asked again because of it."""
+"""The oddities that stay true of the next process, which is not probed again because of them."""
 
 
 class Tolerated(Struct, frozen=True):
-    """Something was put up with: it is counted, and told of once with its facts."""
+    """An oddity that was tolerated, with its facts."""
 
     oddity: Oddity
     facts: dict[str, Fact] = {}
 
 
 class _Number(int):
-    """A number whose noun follows it: `{count} item{count:s}`."""
+    """A number that formats as a plural s with `:s`: `{count} item{count:s}`."""
 
     def __format__(self, form: str) -> str:
         return ("" if self == 1 else "s") if form == "s" else super().__format__(form)
 
 
 def told(oddity: Oddity, facts: dict[str, Fact]) -> str:
-    """A kind in English, filled in: for the log, and for programs."""
+    """Return the English text of a kind, with its facts filled in."""
     filled = {name: _Number(fact) if type(fact) is int else fact for name, fact in facts.items()}
     return KINDS[oddity].english.format(**filled)

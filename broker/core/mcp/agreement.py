@@ -1,6 +1,6 @@
-"""What a server says of itself when it is opened: its answers to `server/discover` and `initialize`.
+"""Reads the results of `server/discover` and `initialize`.
 
-Null is the same as absent, and an optional field of the wrong type is left out: it costs nothing else.
+Null is the same as absent, and an optional field of the wrong type is ignored.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from broker.base.text import clip
 from broker.core.mcp.methods import LEGACY_VERSIONS, MODERN_VERSION, Era
 
 ACCEPTED_VERSIONS = (*LEGACY_VERSIONS, "2024-10-07")
-"""The last is that of the first servers; it differs in nothing that the broker uses."""
+"""The last is that of the first servers; the broker uses nothing that differs in it."""
 
 INFO = "io.modelcontextprotocol/serverInfo"
 
 SHOWN_BYTES = 200
-"""Of what a server said, in the reason why it could not be opened."""
+"""The bytes of a server's answer that a reason shows."""
 
 
 class Disagreement(Exception):
-    """It speaks none of the versions that the broker speaks; the message says which."""
+    """The server and the broker have no protocol version in common; the message names both."""
 
 
 class Agreed(Struct, frozen=True):
-    """The conversation is open."""
+    """The result of a handshake."""
 
     era: Era
     version: str
@@ -36,23 +36,23 @@ class Agreed(Struct, frozen=True):
     server_info: dict[str, Any]
     instructions: str | None
     ignored: tuple[str, ...] = ()
-    """Optional fields of its answer that are of the wrong type."""
+    """The optional fields of the answer that have the wrong type."""
     well_formed: bool = True
-    """Whether its answer has all that it must have."""
+    """Whether the answer has all required fields."""
 
     def offers(self, capability: str, feature: str) -> bool:
-        """Whether the server has this feature of a capability."""
+        """Return whether the server declares this feature of a capability."""
         seen = self.capabilities.get(capability)
         return isinstance(seen, dict) and seen.get(feature) is True
 
     @property
     def tells_of_lists(self) -> list[str]:
-        """The capabilities of which it tells when their lists change."""
+        """The capabilities with a `listChanged` notification."""
         return [name for name in ("tools", "resources", "prompts") if self.offers(name, "listChanged")]
 
     @property
     def tells_of_resources(self) -> bool:
-        """Whether it tells when a resource changes that was subscribed to."""
+        """Whether it tells when a subscribed resource changes."""
         return self.offers("resources", "subscribe")
 
 
@@ -60,7 +60,7 @@ _NULL = Raw(b"null")
 
 
 class _Discovered(Struct):
-    """What proves a modern server. The optional fields may be of any type."""
+    """The answer that proves a modern server. The optional fields may have any type."""
 
     supported_versions: list[str] = msgspec.field(name="supportedVersions")
     capabilities: dict[str, Any]
@@ -69,7 +69,7 @@ class _Discovered(Struct):
 
 
 class _Lenient(Struct):
-    """What a modern server says that leaves out its capabilities, or has other things among its versions."""
+    """The answer of a modern server without capabilities, or with versions that are no strings."""
 
     supported_versions: list[Any] = msgspec.field(name="supportedVersions")
     capabilities: Raw = _NULL
@@ -85,7 +85,7 @@ class _Initialized(Struct):
 
 
 class RpcError(Struct):
-    """A JSON-RPC error object, as far as the broker looks into one. Its members may be of any type."""
+    """A JSON-RPC error object. Its members may have any type."""
 
     code: Raw = _NULL
     message: Raw = _NULL
@@ -93,7 +93,7 @@ class RpcError(Struct):
 
 
 def reason_of(error: memoryview | bytes | None) -> str:
-    """What a JSON-RPC error says."""
+    """Return the message and code of a JSON-RPC error, for people."""
     try:
         seen = msgspec.json.decode(error or b"{}", type=RpcError)
     except msgspec.MsgspecError:
@@ -109,12 +109,12 @@ _UNKNOWN = re.compile(r"-32601|(?i:method[ _]?not[ _]?found|unknown[ _]method|no
 
 
 def is_unknown_method(reason: str) -> bool:
-    """Whether an error says that the server does not have the method, by its code or in words."""
+    """Return whether an error says that the server does not have the method, by its code or in words."""
     return _UNKNOWN.search(reason) is not None
 
 
 def shown(raw: Raw | memoryview | bytes) -> str:
-    """What a server said, clipped, to be named in a reason."""
+    """Return the beginning of a server's answer, for a reason."""
     return clip(bytes(memoryview(raw)[:SHOWN_BYTES]).decode(errors="replace"), SHOWN_BYTES)
 
 
@@ -123,11 +123,11 @@ def _text(raw: Raw) -> str | None:
 
 
 def discovered(result: memoryview) -> Agreed:
-    """What the answer to `server/discover` says.
+    """Read the result of `server/discover`.
 
     Raises:
-        Disagreement: it speaks other versions.
-        msgspec.MsgspecError: it is no such answer.
+        Disagreement: the server speaks other versions.
+        msgspec.MsgspecError: it is no result of this method.
     """
     try:
         seen: _Discovered | _Lenient = msgspec.json.decode(result, type=_Discovered)
@@ -153,11 +153,11 @@ def discovered(result: memoryview) -> Agreed:
 
 
 def initialized(result: memoryview) -> Agreed:
-    """What the answer to `initialize` says.
+    """Read the result of `initialize`.
 
     Raises:
-        Disagreement: it speaks another version.
-        msgspec.MsgspecError: it is no such answer.
+        Disagreement: the server speaks another version.
+        msgspec.MsgspecError: it is no result of this method.
     """
     seen, fields = msgspec.json.decode(result, type=_Initialized), _Fields()
     if seen.version not in ACCEPTED_VERSIONS:
@@ -174,12 +174,12 @@ def initialized(result: memoryview) -> Agreed:
 
 
 def _declared(capabilities: dict[str, Any]) -> dict[str, Any]:
-    """Null members count as absent."""
+    """Return the capabilities without null members."""
     return {name: value for name, value in capabilities.items() if value is not None}
 
 
 class _Fields:
-    """Reads optional fields: null is absent, and one of the wrong type is ignored and remembered."""
+    """Reads optional fields: null is absent; a field of the wrong type is ignored and remembered."""
 
     def __init__(self) -> None:
         self.ignored: list[str] = []

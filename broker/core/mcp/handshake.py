@@ -1,7 +1,7 @@
-"""Opening a conversation with a server: which era is it of, which revision, what can it do?
+"""The handshake with a server: finds out its era, its protocol version and its capabilities.
 
 Sources: 2026-07-28 basic/transports/stdio, *Backward Compatibility* (the probe), and 2025-11-25
-basic/lifecycle, *Initialization*. The automaton only says what to ask; ids and lines are its user's.
+basic/lifecycle, *Initialization*. The automaton returns what to send; its session makes ids and lines.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from broker.core.mcp.jsonrpc import Reply
 from broker.core.mcp.methods import LEGACY_VERSIONS, Era
 
 START_UP_S = 3.0
-"""How long an ordinary interpreter takes to start: so long a server may give no sign of life at all."""
+"""The time that an ordinary interpreter takes to start, without a sign of life."""
 
 PROBE_S = 3.0
-"""How long a server that has shown a sign of life may leave the era probe unanswered. To ask in the older way
-too does no harm to a modern server: it answers the probe first."""
+"""The time that a server has to answer the era probe after its first sign of life. Then `initialize` is sent,
+too; this does no harm to a modern server, which answers the probe first."""
 
 NOISE_S = 0.5
-"""The same once it has written a line that is no message: perhaps that was its answer, perhaps a banner."""
+"""The same after a line that is no message, which may have been its answer."""
 
 HANGS_S = 20.0
-"""How long a server that has read the probe may leave both questions unanswered, as some do for ever. Others
-read their stdin at once and load a model before they answer: those must not be restarted."""
+"""The time that a server has to answer either request after it has read the probe. Some never do. Others read
+their stdin at once and load a model before they answer, and must not be restarted."""
 
 MAX_REPLY_BYTES = 1024 * 1024
-"""What a server says of itself is taken apart and kept, which takes many times the memory of the text."""
+"""The largest result of a handshake: it is decoded and kept, which takes many times its size."""
 
 DISCOVER, INITIALIZE = "server/discover", "initialize"
 
 
 class Ask(Struct, frozen=True):
-    """Send this request, and hand the reply back."""
+    """Send this request, and pass its reply to `reply`."""
 
     method: str
     body: bytes
@@ -60,13 +60,13 @@ class Tell(Struct, frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """It cannot be opened, and why."""
+    """The handshake has failed for this reason."""
 
     reason: str
 
 
 class Restart(Struct, frozen=True):
-    """The probe hung it: another process is to be asked in the older way only."""
+    """The probe hung the process: start another one, and send it `initialize` only."""
 
 
 Step = Ask | Tell | Agreed | Failed | Restart | Tolerated
@@ -75,15 +75,15 @@ Step = Ask | Tell | Agreed | Failed | Restart | Tolerated
 class Handshake:
     """The handshake with one process.
 
-    Only a well-formed modern answer to the probe proves a modern server. Whatever else it answers, it is
-    asked in the older way, and soon if it is silent. After that the first good answer counts.
+    Only a well-formed modern answer to the probe proves a modern server. After any other answer, or a short
+    silence, the handshake sends `initialize` as well, and the first good answer counts.
 
     Args:
-        protocol: what the config says; "auto" asks the server.
-        remembered: what an earlier process of this server turned out to be, which saves the probe.
-        start_s: the time the server has for its whole start (`timeout_start_sec`).
-        client_info: what the broker calls itself.
-        capabilities: what it can do for a server of the older era.
+        protocol: the value in the config; "auto" sends the probe.
+        remembered: the era of an earlier process, which saves the probe.
+        start_s: the time of the whole start (`timeout_start_sec`).
+        client_info: the broker's name and version.
+        capabilities: the broker's capabilities for a server of the older era.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Handshake:
         self.wake_at: float | None = None
 
     def start(self, now: float) -> list[Step]:
-        """The first request."""
+        """Return the first request."""
         if self._first == DISCOVER and self._may_ask_both:
             self.wake_at = now + min(START_UP_S, self._start_s / 2) + self._probe_s
         return [self._ask(self._first, now)]
@@ -126,16 +126,16 @@ class Handshake:
 
     @property
     def probing(self) -> bool:
-        """Whether the era probe was all it understood: a server that exits now is an older one.
+        """Whether a server that exits now is one of the older era.
 
-        Some refuse the probe, as the first message is to be `initialize`, and end then.
+        Some refuse the probe, since the first message must be `initialize`, and exit then.
         """
         asked = self._may_ask_both and DISCOVER in self._asked
         return asked and not self._over and INITIALIZE not in self._refusals
 
     @property
     def probe_refused(self) -> bool:
-        """Whether it was probed first, and refused that: perhaps it takes nothing else after that."""
+        """Whether the server has refused the probe, and may take nothing else after it."""
         return self._may_ask_both and self._first == DISCOVER and DISCOVER in self._refusals
 
     @property
@@ -148,30 +148,30 @@ class Handshake:
 
     @property
     def probed(self) -> bool:
-        """Whether the probe may be why it fails, which `protocol = "legacy"` would have left out."""
+        """Whether the probe may be the cause of a failure, which `protocol = "legacy"` would avoid."""
         refused = is_unknown_method(self._refusals.get(DISCOVER, ""))
         return self._may_ask_both and DISCOVER in self._asked and not refused
 
     @property
     def unanswered(self) -> list[str]:
-        """What it was asked and has not answered."""
+        """The requests without an answer."""
         return [method for method in self._asked if self._waits_for(method)]
 
     def heard(self, now: float) -> None:
-        """The server wrote something, to stdout or stderr: it runs, and the probe's time starts."""
+        """Note that the server wrote to stdout or stderr: it runs, and the time of the probe begins."""
         if self._only_probed and not self._heard:
             self._by(now + self._probe_s)
         elif self._probe_open and self.wake_at is not None and not self._only_probed:
-            self.wake_at = now + self._hangs_s  # it is at work
+            self.wake_at = now + self._hangs_s  # it is working
         self._heard = True
 
     def noise(self, now: float) -> None:
-        """The server wrote a line that is no message, or that answers nothing it was asked."""
+        """Note a line that is no message, or that answers no request."""
         if self._only_probed:
             self._by(now + min(NOISE_S, self._probe_s))
 
     def taken(self, now: float) -> None:
-        """The server has read all that was written to it."""
+        """Note that the server has read everything on its stdin."""
         if not self._taken:
             self._taken = True
             self.heard(now)
@@ -182,7 +182,7 @@ class Handshake:
         self.wake_at = at if self.wake_at is None else min(self.wake_at, at)
 
     def timeout(self, now: float) -> list[Step]:
-        """`wake_at` has come: it is asked in the older way too, or else started without the probe."""
+        """Send `initialize` as well, or restart the server without the probe, at `wake_at`."""
         self.wake_at = None
         if INITIALIZE in self._asked:
             return [Restart()] if self._probe_open else []
@@ -191,7 +191,7 @@ class Handshake:
         return [self._ask(INITIALIZE, now)]
 
     def reply(self, method: str, reply: Reply, now: float) -> list[Step]:
-        """The reply to one of the two requests."""
+        """Take in the reply to one of the two requests."""
         if reply.error is not None:
             return self.refused(method, f"it refused {method}: {reason_of(reply.error)}", now)
         assert reply.result is not None
@@ -212,7 +212,7 @@ class Handshake:
         return self._agree(method, agreed)
 
     def refused(self, method: str, reason: str, now: float) -> list[Step]:
-        """One of the two requests led to nothing; the other one is asked, where that may be."""
+        """Note that one of the two requests failed; send the other one if that is allowed."""
         self._refusals[method] = reason
         self.wake_at = None
         other = INITIALIZE if method == DISCOVER else DISCOVER
@@ -226,7 +226,7 @@ class Handshake:
         return [Failed("; ".join(self._reasons(method, other)))]
 
     def _reasons(self, *methods: str) -> list[str]:
-        """Why each led to nothing; that an older server does not know the probe is no reason."""
+        """Return why each failed, except that an older server does not know the probe."""
         told = [
             self._refusals[method]
             for method in methods

@@ -1,8 +1,8 @@
-"""The messages of JSON-RPC: what they are once they are read, and how they are built by splicing bytes.
+"""The messages of JSON-RPC, the check of a client's params, and the lines that the broker writes.
 
-`lines` reads them. A body is checked once, where it comes in, and then travels as the bytes it came in. What
-is checked: it is one JSON object of valid UTF-8, without raw line ends (a server that reads lines would see
-several messages), not nested too deep, and without a `_meta` of its own.
+Params are checked once, when they come in, and then travel as the same bytes. They are one JSON object of
+valid UTF-8, without raw line ends (a server that reads lines would see several messages), not nested too
+deep, and without a `_meta` of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from broker.core.mcp.pieces import TooDeep, read_members
 from client_shim.wire import Code
 
 MAX_BATCH = 1000
-"""Messages in one batch. Each is a step of its own, and nobody else has a turn in between."""
+"""The most messages in a batch: all are handled in one step."""
 
 Id = int | str
 
@@ -29,7 +29,7 @@ METHOD_NOT_FOUND = -32601
 
 
 class BodyError(Exception):
-    """A body that cannot be passed on; `code` and the message say why."""
+    """Params that cannot be passed on; `code` and the message say why."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -37,10 +37,10 @@ class BodyError(Exception):
 
 
 class Params(Struct, frozen=True, gc=False):
-    """What the broker needs to know of a request's params.
+    """The params of a request, with what the broker needs to know of them.
 
-    `name` is that of a tool or prompt, if there is one; `answers`: it carries on where a server asked back.
-    `is_task`: it is to become a task of 2025-11-25.
+    `name` is that of a tool or prompt. `answers`: they answer an `input_required` of the server. `is_task`:
+    they ask for a task of 2025-11-25.
     """
 
     body: bytes
@@ -51,7 +51,7 @@ class Params(Struct, frozen=True, gc=False):
 
 
 class Reply(Struct, frozen=True):
-    """A response: exactly one of `result` and `error` is there, as bytes. `odd`: what was put up with."""
+    """A response with either `result` or `error`, as bytes. `odd`: the oddities that were tolerated."""
 
     id: Id
     result: memoryview | None
@@ -60,7 +60,7 @@ class Reply(Struct, frozen=True):
 
 
 class ServerRequest(Struct, frozen=True):
-    """A request from the server. Its id is given back as it came."""
+    """A request of a server. The response repeats its id as it came."""
 
     id: Id | float
     method: str
@@ -69,7 +69,7 @@ class ServerRequest(Struct, frozen=True):
 
 
 class ServerNotification(Struct, frozen=True):
-    """A notification from the server."""
+    """A notification of a server."""
 
     method: str
     params: memoryview | None
@@ -77,7 +77,7 @@ class ServerNotification(Struct, frozen=True):
 
 
 class Broken(Struct, frozen=True):
-    """A JSON-RPC message that cannot be used. `id` is the request that it answers, if legible."""
+    """An unusable JSON-RPC message. `id` is that of the request that it answers, if legible."""
 
     id: Id | None
     reason: str
@@ -85,7 +85,7 @@ class Broken(Struct, frozen=True):
 
 
 class Noise(Struct, frozen=True):
-    """A line that is no message at all: a banner, a debug print, a log line in JSON."""
+    """A line that is no message: a banner, a debug print, a log line in JSON."""
 
     odd: tuple[Oddity, ...] = ()
 
@@ -109,10 +109,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def check_params(body: bytes | None) -> Params:
-    """Return the params of a client's request, found fit to be written to a server.
+    """Check the params of a client's request; return them.
 
     Raises:
-        BodyError: they are not; the message says why.
+        BodyError: they cannot be written to a server.
     """
     if body is None:
         return Params(b"{}", None, False)
@@ -129,7 +129,7 @@ def check_params(body: bytes | None) -> Params:
 
 
 def check_long_params(body: bytes) -> Generator[int, None, Params]:
-    """Return the same of params above `LONG_BYTES`, a piece of them at a time."""
+    """Check params above `LONG_BYTES`; yield after each piece."""
     _check_line_ends(body)
     try:
         found = yield from read_members(body.strip(b" \t"), _Params)
@@ -165,10 +165,10 @@ def _taken(body: bytes, seen: _Params) -> Params:
 
 
 def check_meta(meta: Mapping[str, Any] | None) -> None:
-    """Whether a request's `_meta` can be written as JSON.
+    """Check that a request's `_meta` can be written as JSON.
 
     Raises:
-        BodyError: it has binary data or a number that is none, or nests too deep.
+        BodyError: it has binary data or NaN, or nests too deep.
     """
     if meta is None:
         return
@@ -181,12 +181,12 @@ def check_meta(meta: Mapping[str, Any] | None) -> None:
 
 
 def _text(raw: Raw) -> str | None:
-    is_text = bytes(raw).startswith(b'"')  # to decode a number can fail: it may be out of range
+    is_text = bytes(raw).startswith(b'"')  # a number may be out of range
     return _string.decode(raw) if is_text else None
 
 
 def request_line(id: int, method: str, body: bytes = b"{}", meta: Mapping[str, Any] | None = None) -> bytes:
-    """A request as one line. `body` has passed `check_params`; `meta` becomes its only `_meta`."""
+    """Return a request as one line. `body` has passed `check_params`; `meta` becomes its only `_meta`."""
     params = body if not meta else _splice(body, meta)
     return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}\n' % (id, _encode(method), params)
 
@@ -198,19 +198,19 @@ def _splice(body: bytes, meta: Mapping[str, Any]) -> bytes:
 
 
 def notification_line(method: str, params: Mapping[str, Any] | None = None) -> bytes:
-    """A notification as one line."""
+    """Return a notification as one line."""
     if params is None:
         return b'{"jsonrpc":"2.0","method":%b}\n' % _encode(method)
     return b'{"jsonrpc":"2.0","method":%b,"params":%b}\n' % (_encode(method), _encode(params))
 
 
 def result_line(id: Id | float, result: Mapping[str, Any]) -> bytes:
-    """The answer to a server's request, as one line."""
+    """Return the answer to a server's request as one line."""
     return b'{"jsonrpc":"2.0","id":%b,"result":%b}\n' % (_encode(id), _encode(result))
 
 
 def error_line(id: Id | float, code: int, message: str) -> bytes:
-    """The refusal of a server's request, as one line."""
+    """Return the refusal of a server's request as one line."""
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}\n' % (
         _encode(id),
         _encode({"code": code, "message": message}),

@@ -1,8 +1,8 @@
-"""What a server wrote on one line: which kind of message it is, and whose.
+"""Reads the lines of servers: finds the kind and the members of a message.
 
-Strict first: a well-formed message is decoded once, and nothing else is looked at. A line that this refuses
-is looked at again with patience (docs/servers.md has the table). Patience never changes whose answer a line
-is: only JSON-RPC 2.0 in the shape of a response settles a request. All else on stdout is noise.
+A well-formed message is decoded once by the strict reader. The tolerant reader reads what the strict one
+refuses (docs/servers.md has the table). Tolerance never changes which request a line answers: only JSON-RPC
+2.0 in the form of a response ends a request. Any other text on stdout is noise.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from broker.base.text import check_utf8, clip
 from broker.base.tolerances import Oddity
+from broker.core.mcp.ids import echo, same
 from broker.core.mcp.jsonrpc import (
     MAX_BATCH,
     Broken,
@@ -32,7 +33,7 @@ from broker.core.mcp.pieces import LONG_BYTES, outside_of_escapes, read_members
 from broker.core.mcp.recovery import HEAD_BYTES, abridged, finite, is_json_rpc, recover_id
 
 _OBJECT, _QUOTE, _NULL = b'{"n'
-"""With what a value of JSON begins that is an object, a string, or null."""
+"""The first byte of an object, a string, and null."""
 
 _NULL_TEXT = memoryview(b"null")
 _MARK = b"\xef\xbb\xbf"
@@ -46,11 +47,11 @@ _Batch = msgspec.defstruct(
     forbid_unknown_fields=True,
     gc=False,
 )
-"""An array of so many. Of a list msgspec would make all elements before it looks how many there are."""
+"""An array of at most `MAX_BATCH`. For a list, msgspec makes all elements before it counts them."""
 
 
 class _Envelope(Struct, gc=False):
-    """A message as the broker expects it; all that is otherwise goes the patient way."""
+    """A well-formed message, for the strict reader."""
 
     jsonrpc: Literal["2.0"]
     id: int | UnsetType = UNSET
@@ -61,7 +62,7 @@ class _Envelope(Struct, gc=False):
 
 
 class _Loose(Struct, gc=False):
-    """Any JSON object: the members that may be those of a message, whatever they are."""
+    """Any JSON object, for the tolerant reader: the members of a message, of any type."""
 
     jsonrpc: Raw | UnsetType = UNSET
     id: Raw | UnsetType = UNSET
@@ -72,7 +73,7 @@ class _Loose(Struct, gc=False):
 
 
 class _Exact(_Loose, gc=False, forbid_unknown_fields=True):
-    """The same, with nothing else beside them."""
+    """The same, without other members."""
 
 
 _exact = msgspec.json.Decoder(_Exact)
@@ -80,16 +81,15 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _loose = msgspec.json.Decoder(_Loose)
 _batch = msgspec.json.Decoder(_Batch)
 
-_WHOLE = re.compile(r"\s*[+-]?\d{1,19}\s*")
 _COLOURS = rb"(?:\x1b\[[0-9;?]*[A-Za-z]|\s)*"
 _COLOURED = re.compile(_COLOURS + rb"(\{.*\})" + _COLOURS, re.DOTALL)
 
 _EMPTY = frozenset({b"{}", b"[]", b'""', b"false", b"0"})
-"""Members of these values say nothing, where another one says something."""
+"""The values of a `result` or `error` that give way to the other one."""
 
 
 def read(line: bytes) -> Incoming:
-    """What a server wrote on one line. Never raises: what cannot be used is `Broken` or `Noise`."""
+    """Read a line. It never raises: an unusable line is `Broken` or `Noise`."""
     try:
         seen = _envelope.decode(line)
         if not line.isascii():
@@ -97,8 +97,10 @@ def read(line: bytes) -> Incoming:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
         is_other_json = isinstance(fault, msgspec.ValidationError)
         if not is_other_json and line[:1] == b"{" and b"\x1b" not in line[-_COLOUR_BYTES:]:
-            return _unreadable(line, str(fault) or type(fault).__name__, [])  # and so it would be again
-        return _patiently(line)
+            return _unreadable(
+                line, str(fault) or type(fault).__name__, []
+            )  # the tolerant reader would refuse it, too
+        return _tolerantly(line)
     if is_deep(line):
         return Broken(recover_id(line), f"it nests deeper than {MAX_DEPTH}")
     method, id, result, error = seen.method, seen.id, seen.result, seen.error
@@ -113,11 +115,11 @@ def read(line: bytes) -> Incoming:
         params = None if seen.params is UNSET else memoryview(seen.params)
         if params is None or params[0] == _OBJECT:
             return ServerNotification(method, params) if id is UNSET else ServerRequest(id, method, params)
-    return _patiently(line)
+    return _tolerantly(line)
 
 
 def read_long(line: bytes) -> Generator[int, None, Incoming]:
-    """Return the same of a line above `LONG_BYTES`, a piece of it at a time."""
+    """Read a line above `LONG_BYTES`; yield after each piece."""
     text, odd = _object_in(line)
     if not text:
         return Noise()
@@ -146,7 +148,7 @@ _STAND_INS = {ord("{"): b'{"":0}', ord("["): b"[0]"}
 
 
 def _shortened(value: memoryview) -> bytes:
-    """Return a value; of a long string its beginning, and a stand-in for a long object or array."""
+    """Return a value, the beginning of a long string, or a stand-in for a long object or array."""
     if len(value) <= HEAD_BYTES:
         return bytes(value)
     if value[0] == _QUOTE:
@@ -156,9 +158,9 @@ def _shortened(value: memoryview) -> bytes:
 
 
 def read_batch(line: bytes) -> list[Message]:
-    """Return the messages of a batch: 2025-03-26 lets a server write several as an array. None if it is none.
+    """Return the messages of a batch, as 2025-03-26 allows, or none for another line.
 
-    A line above `LONG_BYTES` is no batch: a batch is read in one step.
+    A line above `LONG_BYTES` is no batch, since a batch is read in one step.
     """
     try:
         seen = _batch.decode(line) if len(line) <= LONG_BYTES and line.lstrip().startswith(b"[") else None
@@ -170,7 +172,7 @@ def read_batch(line: bytes) -> list[Message]:
 
 
 def read_behind(line: bytes) -> Incoming:
-    """The response behind text without a line end, such as a prompt; only the handshake looks for one."""
+    """Return the response behind a text without a line end, such as a prompt."""
     at = line.find(b'{"', 1, HEAD_BYTES)
     message = read(line[at:]) if at > 0 else Noise()
     if not isinstance(message, Reply):
@@ -178,11 +180,11 @@ def read_behind(line: bytes) -> Incoming:
     return structs.replace(message, odd=(Oddity.PREFIX, *message.odd))
 
 
-# --- the patient way -------------------------------------------------------------------------------------
+# --- the tolerant reader ------------------------------------------------------------------------------
 
 
-def _patiently(line: bytes) -> Incoming:
-    """Return what a line is that is no message as it should be."""
+def _tolerantly(line: bytes) -> Incoming:
+    """Read a line that is no well-formed message."""
     text, odd = _object_in(line)
     if not text:
         return Noise()
@@ -202,7 +204,7 @@ def _patiently(line: bytes) -> Incoming:
 
 
 def _unreadable(text: bytes, reason: str, odd: list[Oddity]) -> Incoming:
-    """Return what to do about a line that does not parse: its numbers may be NaN, else it is broken."""
+    """Read a line that is no JSON, with null for NaN and Infinity if that makes it valid."""
     if (mended := finite(text)) is not None and is_json_rpc(text):
         seen = read(mended)
         if not isinstance(seen, Reply) or seen.result != _NULL_TEXT:  # NaN alone is no result
@@ -211,15 +213,15 @@ def _unreadable(text: bytes, reason: str, odd: list[Oddity]) -> Incoming:
 
 
 def _broken(text: bytes, reason: str, odd: list[Oddity]) -> Broken | Noise:
-    """Return the end of the request that a line answers, if the line was to be JSON-RPC."""
+    """Return `Broken` with the id of the line, if its legible members name JSON-RPC."""
     if not is_json_rpc(text):
         return Noise()
     id = recover_id(text)
-    return Broken(_same(id) if isinstance(id, str) else id, reason, tuple(odd))
+    return Broken(same(id) if isinstance(id, str) else id, reason, tuple(odd))
 
 
 def _object_in(line: bytes) -> tuple[bytes, list[Oddity]]:
-    """Return a line without a byte order mark and colours, if it looks like a JSON object; else nothing."""
+    """Return a line without byte order mark and colours if it looks like a JSON object, else nothing."""
     odd: list[Oddity] = []
     text = line.lstrip()
     if text.startswith(_MARK):
@@ -250,7 +252,7 @@ def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
     if not _given(seen.id):
         odd += [Oddity.NULL_ID] if seen.id is not UNSET else []
         return ServerNotification(method, taken, tuple(odd))
-    id = _echo(seen.id)
+    id = echo(seen.id)
     if id is None and method.startswith("notifications/"):
         return ServerNotification(method, taken, (*odd, Oddity.NULL_ID))
     return (
@@ -261,12 +263,12 @@ def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
 
 
 def _is_unusable(seen: _Loose) -> bool:
-    """Return whether it is no request, no notification, and no response that can be used."""
+    """Return whether it has neither a method nor a usable `result` or `error`."""
     return not _given(seen.method) and not _given(seen.result) and not _is_object(seen.error)
 
 
 def _says_more(text: bytes) -> bool:
-    """Whether it has members that no message has, as the lines of a logger do."""
+    """Return whether it has members that no message has, as the lines of a logger do."""
     try:
         _exact.decode(text)
     except msgspec.ValidationError:
@@ -275,7 +277,7 @@ def _says_more(text: bytes) -> bool:
 
 
 def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:
-    """Exactly one of `result` and `error` counts. One that says nothing gives way to the other."""
+    """Return the response: either `result` or `error` counts, and an empty one gives way to the other."""
     result, error = seen.result, seen.error
     if _given(result) and _given(error):
         if _is_empty(error) or (_is_object(result) and not _is_object(error)):
@@ -306,7 +308,7 @@ def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:
 
 
 def _given(raw: Raw | UnsetType) -> bool:
-    """Whether a member is there and not null, of JSON that has been decoded."""
+    """Return whether a member is present and not null."""
     return raw is not UNSET and memoryview(raw)[0] != _NULL
 
 
@@ -325,37 +327,14 @@ def _string(raw: Raw | UnsetType) -> str | None:
 
 
 def _shown(raw: Raw | UnsetType) -> str:
-    """A member as it came, clipped."""
+    """Return the beginning of a member, for a reason."""
     return clip(bytes(memoryview(raw)[:_SHOWN_CHARS]).decode(errors="replace")) if raw is not UNSET else ""
 
 
-def _echo(raw: Raw | UnsetType) -> int | str | float | None:
-    """The id of a server's request, to be given back as it came; `None` where it can be no id."""
-    try:
-        id = msgspec.json.decode(memoryview(raw), type=int | str | float) if raw is not UNSET else None
-    except msgspec.MsgspecError:
-        return None
-    return id
-
-
 def _id_of(raw: Raw | UnsetType, odd: list[Oddity]) -> Id | None:
-    """The id of a response: a string or a float of the same value is the same id."""
-    id = _echo(raw)
-    same = _same(id)
-    if same is not None and type(same) is not type(id):
+    """Return the id of a response; a string or a float of the same value is the same id."""
+    id = echo(raw)
+    whole = same(id)
+    if whole is not None and type(whole) is not type(id):
         odd.append(Oddity.STRING_ID if isinstance(id, str) else Oddity.FLOAT_ID)
-    return same
-
-
-def _same(id: int | str | float | None) -> Id | None:
-    """The whole number that an id stands for, a string that is none, or nothing."""
-    if isinstance(id, str):
-        return int(id) if _WHOLE.fullmatch(id) else id
-    if isinstance(id, float):
-        return int(id) if id.is_integer() and abs(id) < 2**63 else None
-    return id
-
-
-def same_id(raw: Raw | None) -> Id | None:
-    """The id or token in a message, by the same rule; `None` where it can be neither."""
-    return None if raw is None else _same(_echo(raw))
+    return whole

@@ -1,6 +1,6 @@
-"""The `_meta` of a request: what its client may say there, and what only the broker says.
+"""The `_meta` of a request: the client's members, and those that only the broker may set.
 
-A server of 2026-07-28 is told with every request who asks and by which revision, an older one at the start.
+A server of 2026-07-28 gets the client's identity and the protocol version with every request.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _MODERN_ONLY = frozenset({CLIENT_INFO, CAPABILITIES, LOG_LEVEL})
 
 
 def own_meta(client_info: dict[str, str]) -> dict[str, Any]:
-    """That of a request of the broker's own to a server of 2026-07-28."""
+    """Return the `_meta` of a request of the broker's own to a server of 2026-07-28."""
     return {PROTOCOL_VERSION: MODERN_VERSION, CLIENT_INFO: client_info, CAPABILITIES: {}}
 
 
 def client_meta(
     given: dict[str, Any] | None, token: int | None, era: Era | None, client_info: dict[str, str]
 ) -> dict[str, Any] | None:
-    """That of a request of a client: its own, less what only the broker may say.
+    """Return the `_meta` of a client's request: its own, with the broker's members in place.
 
     Args:
-        given: what the client says; it stays as it is.
-        token: the broker's for the progress of this call, if there is to be any.
-        era: the server's.
-        client_info: what the broker calls itself, for clients that do not say who they are.
+        given: the `_meta` of the client; it is not changed.
+        token: the broker's progress token of this call, if the client wants progress.
+        era: the era of the server.
+        client_info: the broker's name and version, for clients without an identity.
     """
     modern = era is Era.MODERN
     if not (given or modern) and token is None:

@@ -1,7 +1,7 @@
-"""Which MCP method goes where: one table per protocol era.
+"""The routes of the MCP methods: one table per protocol era.
 
-Sources: the schemas of the revisions 2025-11-25 and 2026-07-28, and the latter's changelog for what
-it removed.
+Sources: the schemas of the revisions 2025-11-25 and 2026-07-28, and the changelog of the latter for removed
+methods.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEGACY_VERSIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 
 
 class Era(str, Enum):
-    """How a server is spoken to: a handshake that opens a session, or metadata on every request."""
+    """The era of a server's protocol: a handshake opens a session, or every request has the metadata."""
 
     LEGACY = "legacy"
     MODERN = "modern"
@@ -33,7 +33,7 @@ class Route(Enum):
 
 
 class Rule(Struct, frozen=True):
-    """Who answers, and, where nobody does, why not and what to do instead."""
+    """The route of a method; for `NOBODY`, why it is refused and what to do instead."""
 
     route: Route
     why: str = ""
@@ -75,7 +75,7 @@ TASK_EXTENSION = "io.modelcontextprotocol/tasks"
 
 
 def in_effect(capabilities: Any) -> Any:
-    """What a client or server can do, less what the broker does not pass on: tasks, in either era."""
+    """Return capabilities without those that the broker does not pass on: tasks, in either era."""
     if not isinstance(capabilities, dict):
         return capabilities
     rest = {name: value for name, value in capabilities.items() if name != "tasks"}
@@ -106,11 +106,11 @@ METHODS: dict[Era, dict[str, Rule]] = {
         "tasks/update": _TASKS,
     },
 }
-"""era → method → rule. What is in neither table needs the server's `allow_methods`."""
+"""era → method → rule. A method in neither table needs the server's `allow_methods`."""
 
 
 def rule_for(method: str, era: Era, allowed: Collection[str]) -> Rule | None:
-    """The rule for `method` on a server of this era; `None` where nobody knows the method."""
+    """Return the rule for `method` on a server of this era; `None` for an unknown method."""
     rule = METHODS[era].get(method)
     if rule is None and method in allowed and not method.startswith("notifications/"):
         return _SERVER

@@ -1,4 +1,4 @@
-"""How deep JSON nests, found by its brackets alone: nothing is parsed, and no value is made of it."""
+"""Finds how deep JSON nests by its brackets, without parsing it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 MAX_DEPTH = 512
-"""How deep arrays and objects may nest. Parsers along the way give up between 200 and 1,000."""
+"""The deepest nesting of arrays and objects. Parsers of clients and servers fail between 200 and 1,000."""
 
 _LONG = 4096
 _BRACKETS_AT_ONCE = 8192
 _STRIDE = 512
-"""In wide JSON at most half of so many steps go up, so that it is enough to count those."""
+"""In wide JSON at most half of a stride goes up, so that counting is enough."""
 
 _PASSES = 4
 
@@ -24,7 +24,7 @@ _PAIRS = (b"[" * 128 + b"]" * 128, b"[" * 16 + b"]" * 16, b"[]", b"{}")
 
 
 def is_deep(text: bytes) -> bool:
-    """Return whether valid JSON nests deeper than `MAX_DEPTH`; look into it only where it could."""
+    """Return whether valid JSON nests deeper than `MAX_DEPTH`."""
     if _openings(text, b"[") + _openings(text, b"{") <= MAX_DEPTH:
         return False
     depth = 0
@@ -42,7 +42,7 @@ def is_deep(text: bytes) -> bool:
 
 
 def _stays_below(steps: bytes, most: int) -> bool:
-    """Return whether these steps certainly rise no higher. Empty pairs go first, one level at a time."""
+    """Return whether these steps certainly rise no higher; remove empty pairs, one level at a time."""
     for gone in range(_PASSES):
         if gone + steps.count(_UP) <= most:
             return True
@@ -56,10 +56,10 @@ def depth_at_end(text: bytes) -> int:
 
 
 class Nesting:
-    """The brackets that are open after the JSON that was fed so far, and whether a string is.
+    """The open brackets, and whether a string is open, at the end of the JSON that was fed so far.
 
-    `lowest` is the least number of open brackets since it was set. What is fed begins and ends outside of an
-    escape.
+    `lowest` is the least number of open brackets since it was set. A part that is fed begins and ends outside
+    of an escape.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Nesting:
         self.lowest = 0
 
     def feed(self, text: bytes) -> None:
-        """Take in the next part. What closes more than is open is no JSON, and is not looked for here."""
+        """Take in the next part. A surplus closing bracket is ignored: the decoder finds it."""
         for brackets, quoted in _brackets(text, self.quoted):
             self.quoted = quoted
             left = _without_pairs(brackets)
@@ -89,7 +89,7 @@ class Nesting:
 
 
 def _without_pairs(brackets: bytes) -> bytes:
-    """The same without most of what is opened and closed in it, so that little is left to be gone through."""
+    """Return the brackets without most of the pairs in them, so that few are left to go through."""
     for _ in range(_PASSES):
         before = len(brackets)
         for pair in _PAIRS:
@@ -100,12 +100,12 @@ def _without_pairs(brackets: bytes) -> bytes:
 
 
 def _brackets(text: bytes, quoted: bool = False) -> Iterator[tuple[bytes, bool]]:
-    """The brackets of JSON outside of its strings, a part at a time, and whether a string is open after it.
+    """Yield the brackets outside of strings, a part at a time, and whether a string is open after the part.
 
-    Without escaped quotes, every second piece between quotes is a string. Two quotes side by side say
-    nothing: a string is empty there, or one ends and another begins.
+    Without escaped quotes, every second piece between quotes is a string. Two adjacent quotes change nothing:
+    a string is empty there, or a string ends and another begins.
     """
-    if b"\\" in text:  # to look for two bytes takes ten times as long as for one
+    if b"\\" in text:  # a search for two bytes takes ten times as long
         text = text.replace(rb"\\", b"").replace(rb"\"", b"")
     plain = text.translate(None, _NOT_STRUCTURE)
     if b'"' in plain:
@@ -118,7 +118,7 @@ def _brackets(text: bytes, quoted: bool = False) -> Iterator[tuple[bytes, bool]]
 
 
 def _openings(text: bytes, bracket: bytes) -> int:
-    """How many there are, as far as that matters. In a long text `find` is far faster than `count`."""
+    """Return how many there are, up to `MAX_DEPTH` + 1. In a long text `find` is far faster than `count`."""
     if len(text) < _LONG:
         return text.count(bracket)
     found, at = 0, text.find(bracket)

@@ -1,25 +1,25 @@
-"""The notifications of servers that the broker takes apart: of progress, and of a resource."""
+"""Reads the notifications of servers that the broker decodes: progress, and an updated resource."""
 
 from __future__ import annotations
 
 import msgspec
 from msgspec import Raw, Struct
 
+from broker.core.mcp.ids import same_id
 from broker.core.mcp.jsonrpc import Id
-from broker.core.mcp.lines import same_id
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Progress(Struct):
-    """The params of a progress notification: whose it is, and the rest of it as it came."""
+    """The params of a progress notification: the token, and the other members as they came."""
 
     token: Id | None
     rest: dict[str, Raw]
 
 
 def read_progress(params: memoryview | None) -> Progress:
-    """Take a progress notification apart; one that cannot be read is nobody's."""
+    """Read a progress notification; an unreadable one has no token."""
     try:
         rest = msgspec.json.decode(params or b"{}", type=dict[str, Raw])
         token = rest.pop("progressToken", None)
@@ -33,7 +33,7 @@ class _Uri(Struct):
 
 
 def read_uri(params: memoryview | None) -> str | None:
-    """The resource that a notification is about, if it can be read."""
+    """Return the resource that a notification names, if it is readable."""
     try:
         return msgspec.json.decode(params or b"{}", type=_Uri).uri
     except msgspec.MsgspecError:
@@ -41,5 +41,5 @@ def read_uri(params: memoryview | None) -> str | None:
 
 
 def progress_body(progress: Progress, token: Id) -> bytes:
-    """The same for the client, under the token that the client knows."""
+    """Return the same params with the client's token."""
     return _encode({"progressToken": token, **progress.rest})

@@ -61,11 +61,11 @@ class _Border(Struct, frozen=True):
 
     @property
     def in_value(self) -> bool:
-        """Whether it is inside of the value of a member."""
+        """Whether it is inside the value of a member."""
         return len(self.open) > 1 or self.cut == _VALUE
 
     def opening(self, name: bytes) -> bytes:
-        """What makes a JSON text of that which follows; `name` is the member that it is in."""
+        """Return the prefix that makes the next piece a JSON text; `name` is the member here."""
         keys = [b'{"%b":' % name, *(b'{"":' if one == _OBJECT else b"[" for one in self.open[1:])]
         if not self.open:
             return b""
@@ -75,7 +75,7 @@ class _Border(Struct, frozen=True):
 
     @property
     def closing(self) -> bytes:
-        """What makes a JSON text of that which is before."""
+        """The suffix that makes the preceding piece a JSON text."""
         return _CLOSED[self.cut] + self.open[::-1].translate(_CLOSERS)
 
 
@@ -84,7 +84,7 @@ _CLOSERS = bytes.maketrans(b"[{", b"]}")
 _KEY, _VALUE = b"key", b"value"
 _OPENED = {b"": b"", _KEY: b'"~', _VALUE: b'"'}
 _CLOSED = {b"": b"", _KEY: b'~":0', _VALUE: b'"'}
-"""What a cut string is opened and closed by. A part of a key is no key with a meaning."""
+"""The ends of the parts of a cut string. With the `~`, a part of a key equals no known key."""
 
 
 def read_members(text: bytes, kind: type[Struct]) -> Generator[int, None, Members]:
@@ -114,7 +114,7 @@ class _Reader:
         self._nesting = Nesting()
         self._border = _Border(0)
         self._within: tuple[str, int] = "", 0
-        """The member that the border is in, if it is looked for, and where its value begins."""
+        """The member around the border, if it is one of `kind`, and the beginning of its value."""
 
     def read_piece(self) -> bool:
         """Read the next piece; return whether it was the last one."""
@@ -150,13 +150,13 @@ class _Reader:
         return _Border(end, bytes(nesting.open), _VALUE if nesting.quoted else b"", not nesting.quoted)
 
     def _read(self, before: _Border, after: _Border, opening: bytes, piece: bytes) -> None:
-        """Take over the members in a piece, and those that begin or end in it."""
+        """Take in the members in a piece, and those that begin or end in it."""
         closing = after.closing
         seen = self._decode(opening, piece, closing)
         if is_deep(opening + piece + closing):
             raise TooDeep(f"it nests deeper than {MAX_DEPTH}")
         if before.in_value and after.in_value and (self._nesting.lowest > 1 or b'"' not in piece):
-            return  # all of it is inside of one value
+            return  # the whole piece is inside one value
         seen_before = self._decode(opening + b" ", piece, closing) if before.in_value else seen
         seen_after = self._decode(opening, piece, b" " + closing) if after.in_value else seen
         within, self._within = self._within, ("", 0)
@@ -176,7 +176,7 @@ class _Reader:
                 self.found[name] = memoryview(raw)
 
     def _decode(self, opening: bytes, piece: bytes, closing: bytes) -> Struct:
-        """Decode a piece. A mistake is where it is in the text."""
+        """Decode a piece. An error names its place in the whole text."""
         try:
             return self._decoder.decode(opening + piece + closing if opening or closing else piece)
         except msgspec.ValidationError:

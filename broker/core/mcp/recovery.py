@@ -16,12 +16,12 @@ from broker.core.mcp.nesting import Nesting, depth_at_end
 from broker.core.mcp.pieces import PIECE_BYTES, STEP, outside_of_escapes
 
 HEAD_BYTES = 65_536
-"""Of a longer line that does not parse only so much is looked at, and its end."""
+"""The part of a longer line that is searched, beside its end."""
 
 _TAIL_BYTES = 4096
 _TOKENS_LOOKED_AT = 4096
 
-# A string without an end takes the rest: else each escaped quote in it would be tried as a start.
+# An unterminated string takes the rest; else each escaped quote in it would be tried as a start.
 _STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
 _TOKENS = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _ID = re.compile(rb'\s*:\s*(-?\d{1,19}(?=\s*[,}])|"[^"\\]{0,200}")')
@@ -48,12 +48,12 @@ def _finite(token: re.Match[bytes]) -> bytes:
 
 
 def is_json_rpc(line: bytes) -> bool:
-    """Whether a line that does not parse has `"jsonrpc": "2.0"` as a member of its own."""
+    """Return whether a line that does not parse has `"jsonrpc": "2.0"` as a top-level member."""
     return _own_member(line, b"jsonrpc", _VERSION) is not None
 
 
 def recover_id(line: bytes) -> Id | None:
-    """The top-level `id` of a line that does not parse, so that the call it answers can end at once."""
+    """Return the top-level `id` of a line that does not parse, so that its call can end at once."""
     value = _own_member(line, b"id", _ID)
     if value is None:
         return None
@@ -61,10 +61,9 @@ def recover_id(line: bytes) -> Id | None:
 
 
 def _own_member(line: bytes, name: bytes, value: re.Pattern[bytes]) -> re.Match[bytes] | None:
-    """A member of the outermost object, where its value is legible.
+    """Return a top-level member with a legible value.
 
-    It is looked for where servers write it: near the beginning, or after the result, at the very end. To go
-    through all of a long line would stop everybody for many seconds.
+    Servers write it near the beginning, or after the result, at the very end; only these parts are searched.
     """
     depth, key = 0, b'"%b"' % name
     for token in islice(_TOKENS.finditer(line, 0, HEAD_BYTES), _TOKENS_LOOKED_AT):

@@ -1,4 +1,4 @@
-"""When to start a failed server again: delays that double, with jitter, and a breaker above them."""
+"""When to start a failed server again: delays that double, with jitter, and a circuit breaker."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections import deque
 from collections.abc import Callable
 
 MAX_DELAY_S = 30.0
-"""Delays double up to this, jitter aside; a `restart_sec` above it is kept."""
+"""The longest delay, without jitter; a longer `restart_sec` is kept."""
 
 RETRY_S = 300.0
-"""A broken server is tried again after this time, because what it needs may have come up meanwhile."""
+"""The time after which a broken server is tried again: its cause may be gone."""
 
 DEMAND_S = 30.0
-"""A call to a broken server has it tried at once, but not within this time of its last failure, nor within
-`start_limit_interval_sec` where that is shorter."""
+"""A call to a broken server starts it at once, but not within this time after its last failure, or within
+`start_limit_interval_sec` if that is shorter."""
 
 SETTLED_S = 60.0
-"""A server that was ready for this long has put its earlier failures behind it."""
+"""The time after which a ready server's earlier failures are forgotten."""
 
 
 class Backoff:
-    """The failures of one server, and what they mean for its next start.
+    """The failures of one server, and the delay of its next start.
 
-    Once open, the breaker stays so until `settled`: each further try is a single one.
+    Once open, the breaker stays open until `settled`: each further try is a single one.
 
     Args:
         first_delay_s: the delay after the first failure (`restart_sec`).
-        burst: so many failures within `interval_s` open the breaker.
-        interval_s: what `burst` counts in.
+        burst: the failures within `interval_s` that open the breaker.
+        interval_s: the interval of `burst`.
         rng: uniform random numbers in [0, 1), for the jitter.
     """
 
@@ -44,11 +44,11 @@ class Backoff:
 
     @property
     def demand_s(self) -> float:
-        """How long a broken server is left alone though it is called."""
+        """The time after a failure in which a call does not start a broken server."""
         return min(DEMAND_S, self._interval_s)
 
     def failed(self, now: float) -> float | None:
-        """Count a failure: seconds until the next start, or `None` where the breaker opens."""
+        """Count a failure; return the seconds until the next start, or `None` if the breaker opens."""
         self._failures.append(now)
         self._row += 1
         burst = len(self._failures) == self._burst and now - self._failures[0] <= self._interval_s

@@ -1,7 +1,6 @@
-"""The catalogue: what a server offers, read once and answered from memory.
+"""The catalogue: the lists of a server and the result of its handshake, answered from memory.
 
-Each list is read page by page when the server opens, and again when it says that it changed; a client gets
-one page, in the server's order.
+A client gets each list as one page, in the server's order.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from broker.core.mcp.methods import Era, in_effect
 
 
 class ListKind(Struct, frozen=True):
-    """How one list method names its result, its items, and the capability it belongs to."""
+    """A list method: the member of its result, the key of its items, its capability and its notification."""
 
     member: str
     key: str
@@ -37,26 +36,25 @@ LISTS = {
 
 
 def lists_for(capabilities: Collection[str]) -> list[str]:
-    """The lists to read of a server with these capabilities: its tools, where it declares none.
+    """Return the lists to read at the start of a server with these capabilities, or else its tools.
 
-    Some have tools all the same. Other lists are asked for when a client wants them: no SDK asks for more by
-    itself, and some servers end at a method that they do not know.
+    Some servers have tools that they do not declare. Other lists are read when a client wants them: no SDK
+    requests more by itself, and some servers exit at an unknown method.
     """
     declared = [method for method, kind in LISTS.items() if kind.capability in capabilities]
     return declared or ["tools/list"]
 
 
 def changed_lists(notification: str) -> list[str]:
-    """The list methods that a `list_changed` notification is about; none if it is another one."""
+    """Return the list methods that a `list_changed` notification names."""
     return [method for method, kind in LISTS.items() if kind.changed == notification]
 
 
 class Listing(Struct, frozen=True):
-    """One list: the names in it, its items as bytes, and how long it is good for.
+    """One list: its names, its items as bytes, and how long it stays fresh.
 
-    `repeatable` are the tools among them that say of themselves that a second call does no harm. `ttl_s` is
-    what the server says, `None` where it says nothing; `fresh_until` counts it from the reading. `partial`:
-    it may go on, but could not be read further.
+    `repeatable` are the tools whose annotations say that a second call does no harm. `ttl_s` is the server's
+    `ttlMs`, or `None`; `fresh_until` counts it from the reading. `partial`: the rest could not be read.
     """
 
     names: frozenset[str]
@@ -69,17 +67,16 @@ class Listing(Struct, frozen=True):
     partial: bool = False
 
     def is_stale(self, now: float, heard_of: bool) -> bool:
-        """Whether it must be read again before it is answered.
+        """Return whether it must be read again before it is answered.
 
-        A `ttlMs` of 0 says that nothing is known about how long it lasts: then it is good for as long as the
-        server is `heard_of` when it changes.
+        With a `ttlMs` of 0 a list is fresh as long as the server tells of changes (`heard_of`).
         """
         if self.ttl_s is None or (self.ttl_s == 0 and heard_of):
             return False
         return now >= self.fresh_until
 
     def body(self, now: float) -> bytes:
-        """The result of the list method. What is left of its time is what a client may keep it for."""
+        """Return the result of the list method, with the time that is left of its `ttlMs`."""
         if self.era is Era.LEGACY:
             return b"{%b}" % self.items
         left_ms = 0 if not self.ttl_s else max(0, int((self.fresh_until - now) * 1000))
@@ -88,7 +85,7 @@ class Listing(Struct, frozen=True):
 
 
 class Catalogue:
-    """All lists of one server, and what it said of itself."""
+    """The lists of one server, and the result of its handshake."""
 
     def __init__(self, agreed: Agreed) -> None:
         self.agreed = agreed
@@ -96,40 +93,40 @@ class Catalogue:
         self._lacking: set[str] = set()
 
     def declares(self, method: str) -> bool:
-        """Whether the server says of itself that it has this list."""
+        """Return whether the server declares this list."""
         return LISTS[method].capability in self.agreed.capabilities
 
     def has(self, method: str) -> bool:
-        """Whether the list has been read."""
+        """Return whether the list has been read."""
         return method in self._listings
 
     def is_lacking(self, method: str) -> bool:
-        """Whether the server turned out not to have this list."""
+        """Return whether the server is known not to have this list."""
         return method in self._lacking
 
     def was_asked(self, method: str) -> bool:
-        """Whether it is known what the server has of this list."""
+        """Return whether the server has been asked for this list."""
         return method in self._listings or method in self._lacking
 
     def lacks(self, method: str) -> None:
-        """The server turned out not to have this list: it is answered as an empty one."""
+        """Note that the server does not have this list: it is answered as an empty one."""
         self._lacking.add(method)
 
     def put(self, method: str, listing: Listing) -> bool:
-        """Set a list; whether it differs from what was there."""
+        """Set a list; return whether it differs from the one before."""
         before = self._listings.get(method)
         self._listings[method] = listing
         self._lacking.discard(method)
         return before is None or before.items != listing.items
 
     def changes_since(self, before: Catalogue | None) -> list[str]:
-        """The notifications of the lists that differ from those of an earlier process, each once."""
+        """Return the notifications of the lists that differ from those of an earlier process, each once."""
         old = before._listings if before else {}
         methods = [method for method in LISTS if _items(self._listings, method) != _items(old, method)]
         return list(dict.fromkeys(LISTS[method].changed for method in methods))
 
     def is_stale(self, method: str, now: float, heard_of: Callable[[str], bool]) -> bool:
-        """Whether a list must be read before it is answered; so must one that could not be read before."""
+        """Return whether a list must be read before it is answered, or could not be read before."""
         if method not in LISTS:
             return False
         listing = self._listings.get(method)
@@ -138,24 +135,24 @@ class Catalogue:
         return listing.is_stale(now, heard_of(LISTS[method].capability))
 
     def may_have_tool(self, name: str | None) -> bool:
-        """Whether a call of this tool makes sense: it is listed, or not all of the list was read."""
+        """Return whether the server may have this tool: it is listed, or not all of the list was read."""
         listing = self._listings.get("tools/list")
         return listing is None or listing.partial or name in listing.names
 
     def may_repeat_tool(self, name: str | None) -> bool:
-        """Whether the list says of this tool that a second call of it does no harm."""
+        """Return whether the list says that a second call of this tool does no harm."""
         listing = self._listings.get("tools/list")
         return listing is not None and name in listing.repeatable
 
     def names(self, method: str) -> frozenset[str]:
-        """The names in one list; none where the server has no such list."""
+        """Return the names in one list; none if the server does not have it."""
         listing = self._listings.get(method)
         return listing.names if listing else frozenset()
 
     def answer(self, method: str, now: float) -> bytes | None:
-        """The result of a list method or of `server/discover`; `None` where the list could not be read.
+        """Return the result of a list method or of `server/discover`; `None` if the list could not be read.
 
-        A list that the server does not have is an empty one, as in the SDKs.
+        A list that the server does not have is empty, as in the SDKs.
         """
         if method == "server/discover":
             return self._discovery()
@@ -179,7 +176,7 @@ class Catalogue:
         return msgspec.json.encode(result)
 
     def _undeclared(self) -> dict[str, Any]:
-        """What it does not declare, and has items of all the same."""
+        """Return the capabilities that it does not declare, though it has items of them."""
         return {LISTS[method].capability: {} for method, one in self._listings.items() if one.names}
 
 

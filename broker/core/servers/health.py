@@ -1,13 +1,12 @@
-"""Whether a process that says nothing is alive. A server that has calls is busy, not dead.
+"""Health checks: finds out whether a silent process is alive. A server with calls is busy, not dead.
 
-A server that was silent for `watchdog_sec` is asked, and once more after as long again. Whatever line it
-writes is a sign of life, an error too. It is hung when it has answered neither, and no call that it had
-before the doubt arose has time left: one that is at work for long, on a call that has the time, is left
-alone. Calls that it was given later are no excuse: the question came to it first. Else a hung server that
-is called all the time would never be found.
+A server that was silent for `watchdog_sec` is sent a check, and a second one after as long again. Any line
+that it writes is a sign of life. It is hung when it has answered neither check, and no call that it had
+before the silence was noticed has time left. Later calls are no excuse, since the check was sent first: else
+a hung server with constant calls would never be found.
 
-Some servers do not know the question and say nothing, or even end at it. So one that was never heard to
-answer it is only hung when a call has run out of time as well; and one that ended at it is not asked again.
+Some servers do not know the check and stay silent, or even exit. So a server that never answered one is only
+hung when a call has run out of time as well, and a server that exited at one is not checked again.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from enum import Enum
 from msgspec import Struct
 
 QUESTIONS = 2
-"""So many questions in a row must stay unanswered."""
+"""The checks in a row that must stay unanswered."""
 
 GRACE_S = 1.0
-"""What a late answer has left in the end: it may be in the pipe, if the broker did not run meanwhile."""
+"""The last delay: an answer may be in the pipe, if the broker itself did not run meanwhile."""
 
 LOOKS = 2
-"""At so many looks in a row a process must be found stopped (SIGSTOP)."""
+"""The looks in a row that must find a process stopped (SIGSTOP)."""
 
 
 class Verdict(Enum):
-    """What is to be done about a server."""
+    """The result of a look at a server."""
 
     WAIT = "wait"
     ASK = "ask"
@@ -40,9 +39,9 @@ class Health:
     """The signs of life of one process that is ready.
 
     Args:
-        patience_s: `watchdog_sec`; 0 asks for nothing and finds nothing.
-        answers: whether the server is known to answer the question.
-        now: when it became ready.
+        patience_s: `watchdog_sec`; 0 disables the checks.
+        answers: whether the server is known to answer checks.
+        now: the time when it became ready.
     """
 
     def __init__(self, patience_s: float, *, answers: bool, now: float) -> None:
@@ -60,27 +59,27 @@ class Health:
         return f"<Health asked={self._asked} wake_at={self.wake_at}>"
 
     def heard(self, now: float) -> None:
-        """It wrote a line."""
+        """Note a line of the server."""
         self._heard_at = now
         self._doubt_at = None
         self._asked = 0
         self._missed = False
 
     def missed(self) -> None:
-        """A call that it had ran out of time. What it was asked before that, it is asked again."""
+        """Note that a call of the server ran out of time; the checks begin again."""
         if not self._missed:
             self._missed, self._asked = True, 0
 
     def silent_s(self, now: float) -> float:
-        """For how long it has written nothing."""
+        """Return how long the server has been silent."""
         return now - self._heard_at
 
     def asked(self, id: int) -> None:
-        """It was asked, by a request of this id."""
+        """Note the id of a check that was sent."""
         self._open.append(id)
 
     def answered(self, id: object) -> bool:
-        """Whether a reply with this id is to such a request."""
+        """Return whether this is the id of an open check, which is answered now."""
         if id not in self._open or type(id) is not int:
             return False
         self._open.remove(id)
@@ -89,14 +88,14 @@ class Health:
 
     @property
     def ended_at_it(self) -> bool:
-        """Whether a process that ends by itself now may have done so because it was asked."""
+        """Whether a process that exits now may have done so because of a check."""
         return self._asked > 0 and not self.answers and not self.hung
 
     def look(self, now: float, busy_until: Callable[[float], float | None]) -> Verdict:
-        """`wake_at` may have come: what is to be done?
+        """Return what to do now.
 
         Args:
-            busy_until: until when a call has time that it was given before a moment; `None` if none has any.
+            busy_until: returns the last deadline of the open calls that were sent before a time, or `None`.
         """
         if self.wake_at is None or now < self.wake_at:
             return Verdict.WAIT
@@ -112,13 +111,13 @@ class Health:
         return self._doubt(now)
 
     def _doubt(self, now: float) -> Verdict:
-        """It is silent and has no excuse."""
+        """Return what to do about a silent server without a running call."""
         self.wake_at = now + self._patience_s
         if self._asked < QUESTIONS:
             self._asked += 1
             return Verdict.ASK
         if not self.answers and not self._missed:
-            return Verdict.WAIT  # it may not know the question
+            return Verdict.WAIT  # it may not know the check
         if self._asked == QUESTIONS:
             self._asked += 1
             self.wake_at = now + GRACE_S
@@ -128,11 +127,11 @@ class Health:
 
 
 class Looks(Struct):
-    """Looks at one process, now and then. A stopped one does not go on by itself, busy or not."""
+    """Counts looks at a process that found it stopped: it does not go on by itself, busy or not."""
 
     stopped: int = 0
 
     def saw(self, *, stopped: bool) -> bool:
-        """It was looked at; whether it is to be replaced."""
+        """Note a look; return whether the process must be replaced."""
         self.stopped = self.stopped + 1 if stopped else 0
         return self.stopped >= LOOKS

@@ -1,7 +1,7 @@
-"""The life of one server as a table: what may happen in each state, and what is done about it.
+"""The life of one server as a table: the events of each state, the next state and the action.
 
-The automaton owns no process and no clock. Its supervisor tells it what happened and at what time,
-carries out the action it names, and wakes it at `wake_at`.
+The automaton has no process and no clock. Its supervisor passes it events with their time, carries out the
+actions, and wakes it at `wake_at`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class State(str, Enum):
 class Event(str, Enum):
     """What can happen to a server."""
 
-    START = "start"  # somebody wants it to run
-    STOP = "stop"  # somebody wants it to end
-    DEMAND = "demand"  # somebody calls it, and has the time to wait for a try
+    START = "start"  # an operator, or the config, wants it to run
+    STOP = "stop"  # an operator, or the config, wants it to end
+    DEMAND = "demand"  # a client calls it, and has the time to wait for a try
     SPAWNED = "spawned"  # its process exists
     OPENED = "opened"  # the handshake is done and its lists are read
     FAILED = "failed"  # it could not be spawned, or the handshake went wrong
-    LEGACY = "legacy"  # it ended at the era probe: it is to be started again without one
+    LEGACY = "legacy"  # it exited at the era probe: it is started again without the probe
     EXITED = "exited"  # its process ended by itself, or closed its output
     GONE = "gone"  # nothing is left of its process tree
     TIMEOUT = "timeout"  # `wake_at` has come
@@ -54,12 +54,12 @@ class Action(str, Enum):
 
 
 class Then(str, Enum):
-    """What follows once a draining server is gone."""
+    """What follows once the process of a draining server is gone."""
 
     STOP = "stop"
-    FAIL = "fail"  # count it, and wait for the next try
-    RESTART = "restart"  # somebody asked for it
-    RESPAWN = "respawn"  # the era probe ended it: start it once more, at no cost
+    FAIL = "fail"  # count the failure, and wait for the next try
+    RESTART = "restart"  # an operator asked for it
+    RESPAWN = "respawn"  # it exited at the era probe: start it again without a delay
 
 
 _S, _E, _A = State, Event, Action
@@ -112,16 +112,16 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
         _E.TIMEOUT: (_S.STARTING, _A.SPAWN),
     },
 }
-"""state → event → the next state and the action. What is not in it cannot happen: `IllegalEvent`."""
+"""state → event → the next state and the action. Any other event raises `IllegalEvent`."""
 
 
 class IllegalEvent(Exception):
-    """An event that the table does not know in this state: a fault of the broker itself."""
+    """An event that the table does not have in this state: a fault of the broker itself."""
 
 
 class Cause(Struct, frozen=True):
-    """Why, for programs and for other languages: `exited` with `status`, `killed` by `signal`, `no-command`
-    for `command`, `not-ready` within `within_s`.
+    """The cause of an end, for programs: `exited` with `status`, `killed` by `signal`, `no-command` for
+    `command`, `not-ready` within `within_s`.
     """
 
     word: str
@@ -129,9 +129,9 @@ class Cause(Struct, frozen=True):
 
 
 class Ending(Struct, frozen=True):
-    """How a server's process ended, or why it was ended, in words; and whether that is a failure.
+    """How a server's process ended, or why it was ended, in words, and whether that is a failure.
 
-    `cause` says it once more, where it is one of the most frequent.
+    `cause` has the same for programs, if it is one of the frequent causes.
     """
 
     reason: str
@@ -140,13 +140,13 @@ class Ending(Struct, frozen=True):
 
 
 class Lifecycle:
-    """One server's automaton. Only its supervisor feeds it; everybody may read it.
+    """The automaton of one server. Only its supervisor passes it events; everybody may read it.
 
     Args:
-        restart: when it is started again after it ended by itself.
-        start_s: seconds that a start may take (`timeout_start_sec`).
-        backoff: when a failed start is followed by the next.
-        runner: the package runner that starts it, which may have to download first; see `runners`.
+        restart: when the server is started again after it exited by itself.
+        start_s: the seconds that a start may take (`timeout_start_sec`).
+        backoff: the delays after failures.
+        runner: the package runner that starts it, which may download first; see `runners`.
     """
 
     def __init__(
@@ -179,9 +179,9 @@ class Lifecycle:
         backoff: Backoff,
         runner: str | None = None,
     ) -> None:
-        """Its table in the config has changed: from now on these hold. Earlier failures are forgotten.
+        """Follow the changed table of the config. Earlier failures are forgotten.
 
-        A start that is under way keeps the time that it began with.
+        A start that is under way keeps its time.
         """
         self._restart = restart
         self._runner = runner
@@ -193,59 +193,59 @@ class Lifecycle:
 
     @property
     def stopping(self) -> bool:
-        """Whether it is on its way to rest, rather than to its next start."""
+        """Whether it is draining, and will not be started again by itself."""
         return self.state is State.DRAINING and self._then is Then.STOP
 
     @property
     def respawning(self) -> bool:
-        """Whether it ended at the era probe, and is to be started once more without one."""
+        """Whether it exited at the era probe, and will be started again without it."""
         return self.state is State.DRAINING and self._then is Then.RESPAWN
 
     @property
     def failing(self) -> bool:
-        """Whether it is on its way out because of a failure."""
+        """Whether it is draining because of a failure."""
         return self.state is State.DRAINING and self._then is Then.FAIL
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody has stopped it: it rests, or soon will, and is not started again by itself."""
+        """Whether an operator has stopped it, or is stopping it."""
         return self.stopping or (self.state is State.STOPPED and not self.given_up)
 
     @property
     def given_up(self) -> bool:
-        """Whether it ended by itself, and `restart` says to leave it at that."""
+        """Whether it exited by itself, and `restart` does not start it again."""
         return self.state is State.STOPPED and self._then is Then.FAIL
 
     @property
     def reason(self) -> str:
-        """Why its process is being ended, in words."""
+        """The reason for which its process is ended, in words."""
         if self._then is Then.FAIL and self._ending:
             return self._ending.reason
         return "it was restarted" if self._then is Then.RESTART else "it was stopped"
 
     @property
     def start(self) -> Start | None:
-        """The start that is under way: its process is there, and not ready yet."""
+        """The start under way: the process runs, and is not ready yet."""
         return self._start if self.state is State.HANDSHAKE else None
 
     def alive(self, now: float, *, spoke: bool = False) -> None:
-        """Its process has shown a sign of life: it wrote something, or its tree does something.
+        """Note a sign of life of the process: it wrote something, or its tree is active.
 
         Args:
-            spoke: it wrote to its stdout, so that whatever was to be downloaded is there.
+            spoke: it wrote to its stdout, so that nothing is left to be downloaded.
         """
         if self._start is not None:
             self._start.alive(now, spoke=spoke)
 
     def demand_at(self) -> float | None:
-        """From when on a call may have it tried; `None` where no call may."""
+        """Return from when on a call may start it; `None` if no call may."""
         return self.since_s + self._backoff.demand_s if self.state is State.BROKEN else None
 
     def on(self, event: Event, now: float, ending: Ending | None = None) -> Action:
-        """Take one event in.
+        """Take in an event; return the action.
 
         Args:
-            ending: with FAILED, LEGACY and EXITED, what happened.
+            ending: how the process ended, for FAILED, LEGACY and EXITED.
 
         Raises:
             IllegalEvent: the table has no such event in this state.
@@ -254,7 +254,7 @@ class Lifecycle:
             raise IllegalEvent(f"{event.value} in state {self.state.value}")
         before = self.state
         if event is Event.TIMEOUT and self.start is not None and self.start.has_more_time(now):
-            self.wake_at = self.start.due  # it lives, and is given more time
+            self.wake_at = self.start.due  # the process is active, and gets more time
             return Action.NONE
         after, action = TABLE[before][event]
         self._decide(before, event, ending, now)
@@ -267,13 +267,13 @@ class Lifecycle:
         return action
 
     def overdue(self, now: float) -> Ending:
-        """What is told of a start that has run out of time."""
+        """Return the ending of a start that has run out of time."""
         assert self._start is not None
         cause = Cause("not-ready", {"within_s": round(max(now, self._start.due) - self._start.began, 1)})
         return Ending(self._start.overdue(now, self._start_s), cause=cause)
 
     def _decide(self, before: State, event: Event, ending: Ending | None, now: float) -> None:
-        """What is to follow, once nothing is left of the process."""
+        """Decide what follows once the process is gone."""
         if event is Event.START or (event is Event.TIMEOUT and before is State.READY):
             self._backoff.settled()
         if event is Event.STOP:

@@ -17,8 +17,8 @@ from broker.base.rate_limit import Pace
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed
+from broker.core.mcp.ids import same_id
 from broker.core.mcp.jsonrpc import Id, Reply, ServerNotification
-from broker.core.mcp.lines import same_id
 from broker.core.mcp.meta import SUBSCRIPTION_ID
 from broker.core.servers.subscription import (
     Asks,

@@ -1,6 +1,6 @@
-"""The lists of one process: read when it is opened, and again when they change or grow stale.
+"""Reads the lists of one process: at its start, and again when they change or grow stale.
 
-Not every list must have been read before the server is ready: one without an answer costs that list only.
+A list without an answer delays the start for a short time only, and costs that list.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from broker.core.servers.reading import Reading
 
 READ_BURST = 4
 READ_EVERY_S = 1.0
-"""A list is read so often in a row, and then once in this time, however often the server says it changed."""
+"""The rate limit of reading one list, however often the server says that it changed."""
 
 TOOLS_HOLD_S = 10.0
 LIST_HOLD_S = 1.0
-"""So long the list of tools, and any other one, may keep a server from being ready. What is read later counts
-as changed then."""
+"""The time for which the list of tools, or another list, may delay a start. A list that comes later counts as
+changed."""
 
 LIST_S = 10.0
-"""A list that the server does not answer at its start is given up after so long, the list of tools aside."""
+"""The time that the server has to answer a list at its start, except for the list of tools."""
 
 MAX_LATE = 64
-"""The ids of requests that were answered or given up last: a further reply to one of them is no surprise."""
+"""The number of ids of ended requests that are kept, to know a late or second reply."""
 
 
 class _Pending(Struct):
-    """A page that the server was asked for."""
+    """A requested page."""
 
     reading: Reading
     deadline: float
@@ -46,7 +46,7 @@ class _Pending(Struct):
 
 
 class Read(Struct, frozen=True):
-    """The reading of a list is over: it is another one than before, the same, or could not be had."""
+    """The end of reading a list, and whether it differs from the one before."""
 
     method: str
     differs: bool
@@ -60,9 +60,9 @@ class Lists:
 
     Args:
         server: the name of the server.
-        agreed: what it said of itself.
+        agreed: the result of the handshake.
         ask: makes a request: its id, and the line to write.
-        max_bytes: the limit on one list.
+        max_bytes: the limit of one list.
         timeout_s: returns the time that the server has to answer a request.
     """
 
@@ -87,10 +87,10 @@ class Lists:
         self._late: deque[int] = deque(maxlen=MAX_LATE)
         self.catalogue = Catalogue(agreed)
         self.opened = False
-        """Whether the server is ready."""
+        """Whether the session is open."""
 
     def begin(self, spared: Collection[str], now: float) -> list[Step]:
-        """The server has said what it is: read what it has, but for what is `spared`."""
+        """Request the lists that the server declares, except for the `spared` ones."""
         methods = lists_for(self.catalogue.agreed.capabilities)
         for method in (one for one in methods if one not in spared):
             is_tools = method == "tools/list" and self.catalogue.declares(method)
@@ -99,20 +99,20 @@ class Lists:
         return [*left, *(self._ask_page(Reading(one, self._max_bytes), b"{}", now) for one in self._holds)]
 
     def unbearable(self, failed: bool) -> Collection[str]:
-        """The lists that it was asked for and did not survive, if it `failed`, or left without an answer.
+        """Return the lists at which the process failed, if it `failed`, or which it left without an answer.
 
-        Its tools are not among them: a server that cannot list these is of no use.
+        The list of tools is never among them: a server without tools is useless.
         """
         fatal = self._since.keys() if failed and not self.opened else set[str]()
         return set() if "tools/list" in fatal else (self._silent | fatal) - {"tools/list"}
 
     def hold_up(self, now: float) -> bool:
-        """Whether a list still keeps the server from being ready."""
+        """Return whether a list still delays the start."""
         return any(self._holds[method] > now for method in self._since)
 
     @property
     def waits(self) -> bool:
-        """Whether a page is waited for."""
+        """Whether a requested page has no answer yet."""
         return bool(self._pending)
 
     @property
@@ -121,16 +121,16 @@ class Lists:
         return self._since.keys()
 
     def is_late(self, id: Id | None) -> bool:
-        """Whether a reply with this id is to a request that was answered or given up."""
+        """Return whether this is the id of a request that is answered or given up."""
         return id in self._late
 
     def reply(self, id: Id, reply: Reply, now: float) -> list[Step] | None:
-        """Take in a reply; `None` if it is not to one of these requests."""
+        """Take in a reply; return `None` if it answers no request for a list."""
         pending = self._take_pending(id)
         return None if pending is None else self._page(pending.reading, reply, now)
 
     def broken(self, id: Id, reason: str, now: float) -> list[Step] | None:
-        """A reply that cannot be used; `None` if it is not to one of these requests."""
+        """Take in an unusable reply; return `None` if it answers no request for a list."""
         pending = self._take_pending(id)
         return None if pending is None else self._unread(pending.reading, reason, now)
 
@@ -141,12 +141,12 @@ class Lists:
         return pending
 
     def changed(self, notification: str, now: float) -> list[Effect] | None:
-        """The server says that lists have changed; `None` if it says something else."""
+        """Read the lists again that a notification names; return `None` for another notification."""
         methods = changed_lists(notification)
         if not methods:
             return None
         if not self.opened:
-            self._again.update(methods)  # what was read of them just now may be old
+            self._again.update(methods)  # the pages read so far may be old
             return []
         known = self.catalogue
         return [
@@ -154,12 +154,12 @@ class Lists:
         ]
 
     def catch_up(self, now: float) -> list[Effect]:
-        """It is open: read again what has changed while it was being opened."""
+        """Read the lists again that changed during the start."""
         methods, self._again = sorted(self._again), set()
         return self._refresh_all(methods, now)
 
     def missed(self, now: float) -> list[Effect]:
-        """What the server said of its lists was not heard for a while."""
+        """Read all lists again whose changes the broker may have missed."""
         told_of = self.catalogue.agreed.tells_of_lists
         return self._refresh_all([name for name in LISTS if LISTS[name].capability in told_of], now)
 
@@ -167,7 +167,7 @@ class Lists:
         return [did for method in methods for did in self.refresh(method, now)]
 
     def refresh(self, method: str, now: float) -> list[Effect]:
-        """Read a list anew; while it is being read, once more after that, and not too often."""
+        """Read a list again: after a reading that is under way, and within the rate limit."""
         if method in self._since:
             self._again.add(method)
             return []
@@ -179,9 +179,9 @@ class Lists:
         return [log(Level.DEBUG, "catalogue.restless", server=self._server, list=method)] if new else []
 
     def reread(self, method: str, now: float) -> tuple[list[Effect], float | None]:
-        """Read a stale list, if that may be now; and until when to wait for it, `None` if it is not read.
+        """Read a stale list if the rate limit allows; return also until when to wait for it, or `None`.
 
-        A list that was never read is waited for as long as the server may take for it, unless it has left it
+        A list that was never read is waited for until its request is overdue, unless the server has left it
         without an answer before.
         """
         may = method in self._since or self._pace(method).at() <= now
@@ -194,7 +194,7 @@ class Lists:
         return did, max(one.deadline for one in self._pending.values() if one.reading.method == method)
 
     def is_reading(self, method: str) -> bool:
-        """Whether the list is being read, so that what is known of it may be old."""
+        """Return whether the list is being read, so that the known one may be old."""
         return method in self._since
 
     def _pace(self, method: str) -> Pace:
@@ -225,13 +225,13 @@ class Lists:
         return did + self._over(method, differs, now)
 
     def _lacks(self, method: str, now: float) -> list[Step]:
-        """The server has no such list."""
+        """Note that the server has no such list."""
         self._again.discard(method)
         self.catalogue.lacks(method)
         return self._over(method, False, now)
 
     def _unread(self, reading: Reading, reason: str, now: float) -> list[Step]:
-        """A list cannot be had. The server is of use without it; an earlier one stays, else what was read."""
+        """End a reading that failed. An earlier list stays; else the pages read so far are the list."""
         method, known = reading.method, self.catalogue
         self._again.discard(method)
         if reading.end_before_empty():
@@ -247,7 +247,7 @@ class Lists:
         return [*reading.odd, odd, *self._over(method, differs, now)]
 
     def _over(self, method: str, differs: bool, now: float) -> list[Step]:
-        """The reading of a list has ended, well or not."""
+        """End a reading; return its event, and the next request if the list changed meanwhile."""
         del self._since[method]
         if not self.opened:
             return []
@@ -265,7 +265,7 @@ class Lists:
         return soonest(times)
 
     def tick(self, now: float) -> list[Step]:
-        """Time has passed: give up on a list, or read it again."""
+        """Do what is due: give up a list, or read it again."""
         did: list[Step] = []
         for id, pending in list(self._pending.items()):
             if pending.deadline <= now:

@@ -1,6 +1,6 @@
-"""Reading one list of a server, page by page.
+"""Reads one list of a server, page by page.
 
-What cannot be used of a list costs that much of it: one item, or what follows.
+An unusable item is left out; an unusable cursor ends the list.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import LISTS, Listing
 
 MAX_PAGES = 1000
-"""A list that goes on for longer ends there: its cursors lead nowhere."""
+"""The most pages of a list: the cursors of a longer one lead nowhere."""
 
 MAX_ITEMS = 16_384
-"""A longer list ends there: each item is looked at, and nobody else has a turn in between."""
+"""The most items of a list: all of a page are read in one step."""
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
-"""A larger page is not read: it is gone through several times, and nobody else has a turn in between."""
+"""The largest page that is read: it is decoded several times, in one step."""
 
 MAX_CURSOR_BYTES = 65_536
-"""A list with a longer cursor ends there: the cursor is decoded, kept and sent back."""
+"""The longest cursor: it is decoded, kept and sent back."""
 
 MAX_TTL_MS = 31_536_000_000
-"""A year. A list that is said to last for longer is taken to last so long: not every number is a time."""
+"""The longest `ttlMs`, a year: not every number is a time."""
 
 
 _NULL = Raw(b"null")
@@ -40,7 +40,7 @@ _HINT_BYTES = 1024
 
 
 class _Page(Struct):
-    """What is read of a page: its hints, and of its members the one that is asked for."""
+    """A page: its hints, and the members with lists, undecoded."""
 
     next_cursor: Raw = msgspec.field(default=_NULL, name="nextCursor")
     ttl_ms: Raw = msgspec.field(default=_NULL, name="ttlMs")
@@ -57,7 +57,7 @@ _SHORT_BYTES = 1024 * 1024
 
 
 class _Item(Struct):
-    """What is read of an item."""
+    """The members of an item that the broker reads."""
 
     name: Raw = _NULL
     uri: Raw = _NULL
@@ -67,9 +67,9 @@ class _Item(Struct):
 
 @cache
 def _many() -> msgspec.json.Decoder[Any]:
-    """Reads an array of `MAX_ITEMS` at most. Of a list msgspec would make all elements before it counts them.
+    """Return a decoder of an array of at most `MAX_ITEMS`; for a list, msgspec makes all elements first.
 
-    To make it takes a tenth of a second, so it is made when a page is that large for the first time.
+    The first call takes a tenth of a second; only a large page needs it.
     """
     fields = [(f"i{number}", Raw | UnsetType, UNSET) for number in range(MAX_ITEMS)]
     return msgspec.json.Decoder(
@@ -83,10 +83,7 @@ class _Annotations(Struct):
 
 
 class Reading:
-    """Reading one list, page by page.
-
-    What cannot be used of it is left out, and `odd` tells of that.
-    """
+    """The reading of one list. `odd` has what was left out of it."""
 
     def __init__(self, method: str, max_bytes: int) -> None:
         self.method = method
@@ -108,17 +105,17 @@ class Reading:
 
     @property
     def begun(self) -> bool:
-        """Whether a page of it has been read."""
+        """Whether a page has been read."""
         return bool(self._ttls)
 
     @property
     def is_empty(self) -> bool:
-        """Whether no item of it was read."""
+        """Whether no item was read."""
         return not self._items
 
     @property
     def odd(self) -> list[Tolerated]:
-        """What was put up with in it."""
+        """The oddities of the list that were tolerated."""
         found = [] if self._end is None else [self._end]
         if not self._has_member:
             found.append(self._tolerated(Oddity.NO_LIST, member=self._kind.member))
@@ -132,10 +129,10 @@ class Reading:
         return Tolerated(oddity, {"list": self.method, **facts})
 
     def page(self, result: memoryview, now: float) -> bytes | None:
-        """Take one page in; the params of the request for the next, or `None` at the end.
+        """Take in a page; return the params of the request for the next one, or `None` at the end.
 
         Raises:
-            ValueError: it is no page of a list.
+            ValueError: it is no page of a list, or a too large one.
         """
         if len(result) > MAX_PAGE_BYTES:
             raise ValueError(f"a page of it has {len(result)} bytes and may have {MAX_PAGE_BYTES}")
@@ -208,7 +205,7 @@ class Reading:
         if cursor in self._cursors:
             self._ends(Oddity.CURSOR_AGAIN, raw)
             return None
-        self._bytes += len(cursor)  # all of them are kept
+        self._bytes += len(cursor)  # all cursors are kept
         if self._bytes > self._max_bytes:
             self._end_at(f"{self._max_bytes} bytes (limits.max_message_bytes)")
         elif len(self._cursors) == MAX_PAGES:
@@ -220,20 +217,20 @@ class Reading:
         return msgspec.json.encode({"cursor": cursor})
 
     def _ends(self, oddity: Oddity, cursor: Raw) -> None:
-        """Its cursor leads nowhere."""
+        """End the list at an unusable cursor."""
         if self._after_empty:
             self.end_before_empty()
         elif memoryview(cursor) != memoryview(b"null"):
             self._end = self._tolerated(oddity, count=len(self._items))
 
     def end_before_empty(self) -> bool:
-        """End it where `nextCursor` was "", which many servers write at the end; whether it was."""
+        """End the list if its last `nextCursor` was "", as servers write there; return whether it was."""
         if self._after_empty:
             self._end = self._tolerated(Oddity.EMPTY_CURSOR)
         return self._after_empty
 
     def listing(self, era: Era, *, partial: bool = False) -> Listing:
-        """The list as far as it was read, in the server's order."""
+        """Return the list as far as it was read, in the server's order."""
         items = b'"%b":[%b]' % (self._kind.member.encode(), b",".join(self._items.values()))
         names, repeatable = frozenset(self._items), frozenset(self._repeatable)
         partial = partial or (self._end is not None and self._end.oddity is not Oddity.EMPTY_CURSOR)
@@ -245,7 +242,7 @@ class Reading:
 
 
 _NAMES = {"resourceTemplates": "templates", "uriTemplate": "template"}
-"""Members of a page or an item → what they are called here, where that is not the same."""
+"""Members of a page or an item → their fields here, where the names differ."""
 
 
 def _of(read: _Page | _Item, name: str) -> Raw:
@@ -254,13 +251,13 @@ def _of(read: _Page | _Item, name: str) -> Raw:
 
 
 def _hint(raw: Raw) -> Any:
-    """What a server says of a list: a word or a number. Anything long is neither, and is not taken apart."""
+    """Return a hint of a page: a word or a number. Anything long is neither, and is not decoded."""
     text = memoryview(raw)
     return msgspec.json.decode(text) if len(text) <= _HINT_BYTES else None
 
 
 def _may_be_repeated(annotations: Raw) -> bool:
-    """Whether a second call of a tool with these annotations does no harm. What cannot be read says no."""
+    """Return whether the annotations of a tool say that a second call does no harm."""
     try:
         hints = msgspec.json.decode(annotations, type=_Annotations)
     except msgspec.MsgspecError:

@@ -1,6 +1,6 @@
-"""The configured servers: which there are, and what becomes of their processes.
+"""Registry of the configured servers: applies the events of the config and of their processes.
 
-What the config and the supervisors say of a server comes in here; what a process writes, in `replies`.
+The lines of a process are handled in `replies`.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from broker.core.servers.session import ServerSession
 
 
 class Registry:
-    """The configured servers, as the config and their supervisors tell of them.
+    """The configured servers.
 
     Args:
-        table: each server by its name; it is changed here and nowhere else.
-        replies: what carries out what their links want done.
+        table: the servers by name; only the registry changes it.
+        replies: applies what the sessions did.
         dispatch: the open calls.
-        endings: what ends many of them at once.
-        backlog: what is left for later steps.
-        notifications: the channels that listen.
-        max_bytes: the largest list that is kept of a server.
-        client_info: what the broker calls itself towards servers.
+        endings: ends many calls at once.
+        backlog: the unfinished jobs.
+        notifications: tells the channels that subscribed.
+        max_bytes: the limit of one list of a server.
+        client_info: the broker's name and version for servers.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Registry:
 
     @property
     def names(self) -> list[str]:
-        """What the configured servers are called."""
+        """The names of the configured servers."""
         return [name for name, server in self._table.items() if not server.withdrawn]
 
     # -- what the config says ---------------------------------------------------------------------
 
     def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
-        """A server is configured that was not."""
+        """Add a server that is newly configured."""
         server = Server(config, lifecycle)
         server.awaited = bool(self._notifications.subscriptions.uris(config.name))
         rows = sorted({**self._table, config.name: server}.items())
@@ -91,13 +91,13 @@ class Registry:
         self._dispatch.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:
-        """It is no longer configured: what waits for it ends now, what it has may go on."""
+        """Take no further calls for a server that is no longer configured; the calls that it has go on."""
         server = self._table[name]
         server.withdrawn = True
         self._endings.refuse_waiting(server, availability.removed(name), now)
 
     def remove(self, name: str, now: float) -> None:
-        """Its process is gone, and so is all that was known of it."""
+        """Remove a server whose process is gone, with all that was known of it."""
         server = self._table[name]
         self._endings.server_died(server, _why(server, "it was stopped"), now)
         self._endings.refuse_waiting(server, availability.removed(name), now)
@@ -114,7 +114,7 @@ class Registry:
     # -- what happens to it -----------------------------------------------------------------------
 
     def spawned(self, name: str, now: float) -> None:
-        """A new process is there: its conversation begins."""
+        """Begin the session with a new process."""
         server = self._table[name]
         server.queue.paused = False
         server.begin()

@@ -1,8 +1,7 @@
-"""What servers say, and what becomes of it.
+"""Handles the lines of servers: replies, notifications, requests, and lines that are no message.
 
-A line that a server wrote is the reply to a call, or to a request of the broker's own; news about a
-call or about the server's lists; a question; or nothing that can be used. Nothing is guessed: what
-names no open call of that very server goes nowhere, and is counted.
+A reply belongs to a call or to a request of the session. Nothing is guessed: a reply that names no open call
+of the same server is dropped and counted.
 """
 
 from __future__ import annotations
@@ -32,19 +31,20 @@ from broker.core.servers.session import Did, ServerSession
 from broker.core.servers.subscription import Missed, NotSubscribed
 
 MAX_TOLD_BYTES = 1024 * 1024
-"""The largest params of a notification. It is taken apart, and may go to many; a result is for one."""
+"""The largest params of a notification: they are decoded, and may go to many clients."""
 
 MAX_ID_CHARS = 256
-"""The longest id of a server's own request that is answered. It is part of the answer."""
+"""The longest id of a server's own request that is answered: the answer repeats it."""
 
 
 class Replies:
     """The lines of the configured servers.
 
     Args:
-        table: each server by its name.
+        table: the servers by name.
         dispatch: the open calls.
-        notifications: the channels that listen.
+        notifications: tells the channels that subscribed.
+        backlog: the unfinished jobs.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Replies:
             self._noise(server, session, message, line, now)
 
     def _noise(self, server: Server, session: ServerSession, noise: Noise, line: bytes, now: float) -> None:
-        """A line for people. In the handshake an answer may stand behind a prompt, on the same line."""
+        """Keep a line for people. In the handshake, an answer may follow a prompt on the same line."""
         behind = lines.read_behind(line) if session.era is None else noise
         if isinstance(behind, Reply) and session.asks(behind.id):
             self._message(server, session, behind, now)
@@ -126,7 +126,7 @@ class Replies:
             self._broken(server, session, message, now)
 
     def _open_call(self, server: Server, id: Id | None) -> Call | None:
-        """The call that this id of the broker's names, if that server has it."""
+        """Return the call with this id, if this server has it."""
         call = self._dispatch.table.by_id(id)
         is_there = call is not None and call.sent and not call.orphaned and call.server == server.name
         return call if is_there else None
@@ -138,21 +138,21 @@ class Replies:
             return
         effects = session.reply(reply.id, reply, now)
         if effects is None and server.health is not None and server.health.answered(reply.id):
-            return  # that it came is all that it says
+            return  # its arrival is all that matters
         if effects is None:
             self._answers_nothing(server, session, reply.id, now)
         else:
             self.apply(server, session, effects, now)
 
     def _answers_nothing(self, server: Server, session: ServerSession, id: Id | None, now: float) -> None:
-        """Nobody waits for this reply, but perhaps for the place in line of its call."""
+        """Drop a reply without an open call; it may free the place of a call that was given up."""
         shown = _shown(id)
         if server.release(id):
             self.discard(server, "late.reply", id=shown)
             self._dispatch.pump(server, now)
         elif session.is_late(id) or id in server.ended:
             self.discard(server, "late.reply", id=shown)
-        elif server.queue.running or session.waits:  # perhaps it is the answer that is waited for
+        elif server.queue.running or session.waits:  # it may be the answer to one of these
             self.discard(server, "unmatched.reply", id=shown)
             self.tolerate(server, Tolerated(Oddity.UNMATCHED, {"id": shown}))
             session.noise(b"a reply with the id " + shown.encode(), now)
@@ -205,7 +205,7 @@ class Replies:
             self.discard(server, "resource.updated")
 
     def _log_message(self, server: Server, told: ServerNotification, now: float) -> None:
-        """It is for the call that asked for it, where it can be only one; else for who reads the logs."""
+        """Send a log message to the only call that asked for log messages; else keep it for the log."""
         call = server.log_routing.only(now) if server.era is Era.MODERN else None
         if call is not None:
             self._dispatch.log_message(call, bytes(told.params or b"{}"))
@@ -222,7 +222,7 @@ class Replies:
             self._dispatch.progress(call, progress_body(seen, call.token), now)
 
     def _asked(self, server: Server, session: ServerSession, asked: ServerRequest) -> None:
-        """Answer it, or refuse it. Servers of 2026-07-28 may not ask, and are written no responses."""
+        """Answer or refuse a request of a server. A server of 2026-07-28 may not send any."""
         if len(str(asked.id)) > MAX_ID_CHARS:
             self.discard(server, "long.id", method=clip(asked.method))
             return
@@ -239,7 +239,7 @@ class Replies:
             self._effects.append(Write(server.name, line))
 
     def _was_asked(self, server: Server, session: ServerSession, asked: ServerRequest) -> None:
-        """Behind one process there are many clients: whom the question is meant for cannot be known."""
+        """Count a request that cannot be answered: many clients share the process, and it names none."""
         server.questions += 1
         server.dropped.add("question")
         self._counters.add("dropped.question")
@@ -247,10 +247,10 @@ class Replies:
         method = clip(asked.method)
         self._effects.log(level, "server.question", server=server.name, method=method)
 
-    # -- what comes of it --------------------------------------------------------------------------
+    # -- what sessions did --------------------------------------------------------------------------
 
     def apply(self, server: Server, session: ServerSession, did: Iterable[Did], now: float) -> None:
-        """Its session has something to be done, or to be told."""
+        """Apply what a session has done."""
         did = list(did)
         for one in did:
             if isinstance(one, Tolerated):
@@ -284,7 +284,7 @@ class Replies:
             self._notifications.list_changed(server.name, LISTS[read.method].changed)
         if server.session is None or not server.session.is_reading(
             read.method
-        ):  # it may have changed meanwhile
+        ):  # the list may have changed meanwhile
             self._dispatch.answer_lists(server, read.method, now)
 
     def _note_odd(self, server: Server, odd: Iterable[Oddity]) -> None:
@@ -292,7 +292,7 @@ class Replies:
             self.tolerate(server, Tolerated(oddity))
 
     def tolerate(self, server: Server, odd: Tolerated) -> None:
-        """Something was put up with: counted, and said, a notable kind once per process as a warning."""
+        """Count and log what was tolerated; a notable kind is a warning, once per process."""
         if server.tolerate(odd):
             level = Level.WARNING if KINDS[odd.oddity].notable else Level.DEBUG
             event = "catalogue.unread" if odd.oddity is Oddity.UNREAD else "server.odd"
@@ -301,19 +301,19 @@ class Replies:
             self._effects.log(level, event, server=server.name, kind=odd.oddity.value, **facts, reason=reason)
 
     def discard(self, server: Server, what: str, **facts: str | int) -> None:
-        """Something of a server's that goes nowhere: counted, and said."""
+        """Count and log something of a server that is dropped."""
         server.dropped.add(what)
         self._counters.add(f"dropped.{what}")
         self._effects.log(Level.DEBUG, f"server.{what}", server=server.name, **facts)
 
 
 def _shown(id: Id | None) -> str:
-    """An id as it came, in JSON."""
+    """Return an id as JSON."""
     return clip(msgspec.json.encode(id).decode(), 40)
 
 
 def no_answer(method: str) -> str:
-    """What a server is told that asks something of a client."""
+    """Return the message for a server that sends a request to a client."""
     if method == "roots/list":
         return "this client has no roots; the operator may set `roots` for this server in broker.toml"
     return (

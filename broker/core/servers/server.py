@@ -1,4 +1,4 @@
-"""What the broker knows of one configured server, process or no process."""
+"""The state of one configured server, with or without a process."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from broker.core.servers.session import ServerSession
 RECENT = 64
 
 DISABLED, MISCONFIGURED = "disabled", "misconfigured"
-"""What is shown as the state of a server that the broker does not run."""
+"""The states that are shown of a server that the broker does not run."""
 
 
 def in_words(faults: Sequence[str]) -> str | None:
-    """The mistakes in a server's table in one line, and what follows once they are corrected."""
+    """Return the mistakes in a server's table in one line, and what to do after they are corrected."""
     return f"{'; '.join(faults)}; then `mcp-broker reload`" if faults else None
 
 
 class Server:
-    """One server: its line of calls, its conversation, its catalogue, its figures.
+    """A server: its queue, session, catalogue and figures.
 
-    The `lifecycle` belongs to the supervisor and is only read here. The catalogue outlives the
-    process it was read from, so that lists are answered while the server is started again.
+    The supervisor owns the `lifecycle`; here it is only read. The catalogue outlives the process that it was
+    read from, so that lists are answered during a restart.
     """
 
     def __init__(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
@@ -47,77 +47,77 @@ class Server:
         self.catalogue: Catalogue | None = None
         self.remembered: Era | None = None
         self.answers_checks: bool | None = None
-        """Whether it is known to answer health checks; False where an earlier process ended at one."""
+        """Whether it answers health checks, if known; False if an earlier process exited at one."""
         self.spared: set[str] = set()
-        """The lists at which an earlier process ended or fell silent: clients may ask for them."""
+        """The lists at which an earlier process exited or fell silent: only clients request them."""
         self.pending_lists = PendingLists()
         self.log_routing = LogRouting()
         self.latency = Latency()
         self.calls = 0
         self.errors = 0
         self.lost = 0
-        """Calls that ended because the server did."""
+        """Calls that ended because the process exited."""
         self.again = 0
-        """Calls that were sent again to its next process, or are to be."""
+        """Calls that were, or will be, sent again to the next process."""
         self.outcomes = Counters()
         self.dropped = Counters()
-        """What it said that went nowhere, by kind."""
+        """Dropped messages and lines, by kind."""
         self.ended: deque[int] = deque(maxlen=RECENT)
-        """The ids of the calls that ended last: what comes for one of them is late, or came twice."""
+        """The ids of the last ended calls: a reply to one of them is late, or a second one."""
         self.tolerated = Counters()
-        """What was put up with, by kind (`tolerances`)."""
+        """Tolerated oddities, by kind (`tolerances`)."""
         self.remarks: dict[tuple[Oddity, str], dict[str, Fact]] = {}
-        """What is notable of that, by kind and list, with its facts."""
+        """The notable ones of them, by kind and list, with their facts."""
         self._said: set[tuple[Oddity, str]] = set()
         self.questions = 0
-        """What it asked of a client and was refused, for it cannot be known of which."""
+        """Requests to a client that were refused, because the process is shared."""
         self.former: Catalogue | None = None
-        """The catalogue of a process of another kind, to tell what the next one has changed."""
+        """The catalogue of a process of another program, to tell clients what the next one changes."""
         self.withdrawn = False
-        """Whether it is no longer configured; what is at it may still end."""
+        """Whether it is no longer configured; its running calls may still end."""
         self.awaited = False
-        """Whether clients had subscribed to its resources before it was configured, and so missed things."""
+        """Whether clients had subscribed to its resources before it was configured."""
         self.outdated = False
-        """Whether its process, or its last one, is not what the config describes any more."""
+        """Whether its present or last process is of another program than the config says."""
 
     @property
     def shown_state(self) -> str:
-        """Its state, or why it has none: it is disabled, or its table has a mistake."""
+        """The state of its lifecycle, or that it is disabled or misconfigured."""
         if self.config.runs:
             return self.lifecycle.state.value
         return MISCONFIGURED if self.config.enabled else DISABLED
 
     @property
     def last_error(self) -> str | None:
-        """Why it is not ready, or was not: of one that does not run, the mistakes in its table."""
+        """The last failure of its process, or the mistakes in its table if it does not run."""
         return self.lifecycle.last_error if self.config.runs else in_words(self.config.faults)
 
     @property
     def opened(self) -> bool:
-        """Whether calls can be written to it now."""
+        """Whether calls can be written to its process now."""
         ending = self.lifecycle.state is State.DRAINING
         return self.session is not None and self.session.opened and not ending
 
     @property
     def probing(self) -> bool:
-        """Whether an exit of its process now means that it is of the older era."""
+        """Whether an exit of its process now shows that it is of the older era."""
         return self.session is not None and self.session.probing
 
     @property
     def hint(self) -> str:
-        """What it was asked and what it wrote, if it is not ready; else empty."""
+        """The requests without an answer, until the session is open; else empty."""
         return self.session.hint if self.session is not None and not self.session.opened else ""
 
     @property
     def era(self) -> Era:
-        """Its era, or the older one while that is not known."""
+        """Its era; the older one while it is unknown."""
         if self.catalogue is not None:
             return self.catalogue.agreed.era
         return self.remembered or Era.LEGACY
 
     @property
     def wake_at(self) -> float | None:
-        """When something of it is due, its lifecycle aside."""
+        """When something of it is due, except for the lifecycle."""
         session = self.session.wake_at if self.session is not None else None
         health = self.health.wake_at if self.health is not None else None
         return soonest(
@@ -125,25 +125,25 @@ class Server:
         )
 
     def leave(self, call: Call) -> None:
-        """A call has ended: wherever it stood, it stands there no longer."""
+        """Remove an ended call from every place."""
         if call.sent:
             self.log_routing.end(call)
         if call.sent or not self.pending_lists.leave(call):
             self.queue.leave(call)
 
     def give_up(self, call: Call, now: float) -> None:
-        """A call is given up while the process may still be at it."""
+        """Reserve the place of a call that is given up while the process may still handle it."""
         until = now + self.config.timeout
         self.queue.reserve(call.id, until)
         self.log_routing.give_up(call, until)
 
     def release(self, id: object) -> bool:
-        """The late reply to such a call has come; whether somebody else may have its place in line now."""
+        """Free the place of a call that was given up; return whether another call may have it."""
         self.log_routing.release(id)
         return self.queue.release(id)
 
     def tolerate(self, odd: Tolerated) -> bool:
-        """Count something that was put up with; whether it is the first of its kind of this process."""
+        """Count a tolerated oddity; return whether it is the first of its kind of this process."""
         key = (odd.oddity, str(odd.facts.get("list", "")))
         self.tolerated.add(odd.oddity.value)
         if KINDS[odd.oddity].notable:
@@ -153,24 +153,26 @@ class Server:
         return first
 
     def reread(self, method: str, odd: Collection[Oddity]) -> None:
-        """A list was read again: what was notable of the last reading is no longer true."""
+        """Forget the remarks on the earlier reading of a list."""
         for oddity, of in list(self.remarks):
             if of == method and oddity not in odd:
                 del self.remarks[oddity, of]
 
     def begin(self) -> None:
-        """A new process is there: what was notable of the last one is no longer true, its era aside."""
+        """Forget the remarks on the last process, except for those on its era."""
         self._said.clear()
         self.remarks = {key: facts for key, facts in self.remarks.items() if key[0] in OF_ERA}
 
     def watch(self, now: float) -> None:
-        """The process is ready: from now on its silence is noticed."""
+        """Begin the health checks of a process that is ready."""
         patience_s = 0.0 if self.answers_checks is False else self.config.watchdog_sec
-        answers = self.answers_checks is True or self.era is Era.MODERN  # the handshake was the question
+        answers = (
+            self.answers_checks is True or self.era is Era.MODERN
+        )  # the handshake was a health check, too
         self.health = Health(patience_s, answers=answers, now=now)
 
     def forget_process(self) -> None:
-        """The process is gone, and with it all that it was at."""
+        """Forget the process that is gone."""
         if self.health is not None and self.health.answers:
             self.answers_checks = True
         elif self.health is not None and self.health.ended_at_it and self.lifecycle.failing:
@@ -181,10 +183,10 @@ class Server:
         self.log_routing.release_all()
 
     def is_stale(self, method: str, now: float) -> bool:
-        """Whether a list should be read again before it is answered, and can be."""
+        """Return whether a list should, and can, be read again before it is answered."""
         if self.catalogue is None or self.session is None or not self.session.opened or self.queue.held:
             return False
-        being_read = self.session.is_reading(method)  # it is said to have changed, or is known to be too old
+        being_read = self.session.is_reading(method)  # it has changed, or is too old
         return being_read or self.catalogue.is_stale(method, now, self.session.hears_of)
 
     def configure(self, config: ServerConfig) -> None:
@@ -193,7 +195,7 @@ class Server:
         self.queue.concurrency = config.concurrency
 
     def forget(self) -> None:
-        """What was learned from its processes is not true of the next one."""
+        """Forget what was learned from processes of another program."""
         self.outdated = False
         self.former, self.catalogue = self.known, None
         self.remembered = None
@@ -202,5 +204,5 @@ class Server:
 
     @property
     def known(self) -> Catalogue | None:
-        """The last catalogue, though it may be too old to be answered from."""
+        """The last catalogue; it may be of another program."""
         return self.catalogue or self.former

@@ -1,7 +1,7 @@
-"""The broker's own conversation with one process of a server: the handshake, then the lists.
+"""The session with one process of a server: the handshake, the lists, and the subscription.
 
-A session lives as long as the process. Its requests have ids of the broker's own, as the calls of
-clients have; the engine hands it the replies that are meant for it.
+A session lives as long as its process. Its requests take their ids from the same sequence as the calls of
+clients; `replies` passes on the replies to them.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from broker.core.servers.subscription import (
 )
 
 MAX_REASON_CHARS = 1000
-"""Of why a server could not be opened: it is kept and shown, and the words in it may be the server's own."""
+"""The longest reason for a failed handshake that is kept: a part of it may be the server's own words."""
 
 
 Did = Effect | Read | Missed | NotSubscribed | Tolerated
-"""What is to be done, and what there is to be told."""
+"""What a session has done: effects for the shell, and events for `replies`."""
 
 
 class ServerSession:
-    """One process's conversation.
+    """The session with one process.
 
     Args:
         config: returns the current config of the server; its process keeps no copy.
-        remembered: the era that an earlier process of it had.
-        new_id: gives ids that nothing else uses.
-        max_bytes: the limit on one list.
-        client_info: what the broker calls itself.
+        remembered: the era of an earlier process.
+        new_id: makes unique ids.
+        max_bytes: the limit of one list.
+        client_info: the broker's name and version.
         uris: the resources that clients have subscribed to.
-        again: whether there was a process of this server before.
-        spared: the lists that it is not asked for at its start.
+        again: whether the server had a process before.
+        spared: the lists that are not requested at the start.
     """
 
     def __init__(
@@ -91,49 +91,49 @@ class ServerSession:
 
     @property
     def catalogue(self) -> Catalogue | None:
-        """What the server offers, once it has said what it is."""
+        """The catalogue, once the handshake is done."""
         return self._lists.catalogue if self._lists else None
 
     @property
     def era(self) -> Era | None:
-        """The era, once it is known."""
+        """The era, once the handshake is done."""
         return self.catalogue.agreed.era if self.catalogue else None
 
     @property
     def probing(self) -> bool:
-        """Whether an exit now means an older server rather than a failure."""
+        """Whether an exit now shows an older server rather than a failure."""
         return self._handshake.probing
 
     @property
     def probe_refused(self) -> bool:
-        """Whether this process was probed first, and refused that."""
+        """Whether the process has refused the era probe."""
         return self._handshake.probe_refused
 
     def greet(self, now: float) -> list[Did]:
-        """The process is there: begin."""
+        """Begin the handshake."""
         return self._take(self._handshake.start(now), now)
 
     def heard(self, now: float) -> None:
-        """The process wrote something, on either of its outputs."""
+        """Note that the process wrote to its stdout or stderr."""
         self._handshake.heard(now)
 
     def taken(self, now: float) -> None:
-        """The process has read all that was written to it."""
+        """Note that the process has read everything on its stdin."""
         self._handshake.taken(now)
 
     def noise(self, line: bytes, now: float) -> None:
-        """The process wrote a line that is no message, or that answers nothing that it was asked."""
+        """Note a line that is no message, or that answers no open request."""
         if self.catalogue is None:
             self._last_line = shown(line.strip()) or self._last_line
             self._wrote_json |= line.lstrip().startswith(b"{")
             self._handshake.noise(now)
 
     def asks(self, id: jsonrpc.Id | None) -> bool:
-        """Whether this id is that of an open question of the handshake."""
+        """Return whether this is the id of an open request of the handshake."""
         return id in self._asked
 
     def unbearable(self, failed: bool) -> Collection[str]:
-        """The lists that the next process of this server had better not be asked for at its start."""
+        """Return the lists that should not be requested at the start of the next process."""
         return self._lists.unbearable(failed) if self._lists is not None else ()
 
     @property
@@ -142,13 +142,13 @@ class ServerSession:
         return self._lists.waits if self._lists else bool(self._asked)
 
     def is_late(self, id: jsonrpc.Id | None) -> bool:
-        """Whether a reply with this id is to one of its own requests, which was answered or given up."""
+        """Return whether this is the id of a request of the session that is answered or given up."""
         return (
             id in self._asked or id in self._answered or (self._lists is not None and self._lists.is_late(id))
         )
 
     def _take_asked(self, id: jsonrpc.Id) -> str | None:
-        """What was asked of the server by this id in the handshake; from now on it is answered."""
+        """Close an open request of the handshake; return its method."""
         method = self._asked.pop(id, None) if type(id) is int else None
         if method is not None and type(id) is int:
             self._answered.append(id)
@@ -156,7 +156,7 @@ class ServerSession:
 
     @property
     def hint(self) -> str:
-        """What it was asked in vain, what it wrote instead, and what may help; while it is not open."""
+        """The requests without an answer, the last other line, and advice, until the session is open."""
         asked, parts = self._handshake.unanswered, []
         if asked:
             parts.append(f"it was sent {' and '.join(asked)}, and has not answered")
@@ -175,11 +175,11 @@ class ServerSession:
         return [f'if it is an older server, `protocol = "legacy"` in [servers.{self._name}] may help']
 
     def reply(self, id: jsonrpc.Id, reply: Reply, now: float) -> list[Did] | None:
-        """Take in a reply; `None` if it is not for one of this session's own requests."""
+        """Take in a reply; return `None` if it answers no request of the session."""
         method = self._take_asked(id)
         if method is not None:
             if self._lists is not None:
-                return []  # the other of two handshake requests was answered first
+                return []  # the server answered the other request of the handshake first
             return self._take(self._handshake.reply(method, reply, now), now)
         read = self._lists.reply(id, reply, now) if self._lists else None
         if read is not None:
@@ -188,13 +188,13 @@ class ServerSession:
         return None if heard is None else self._heard(heard, now)
 
     def broken(self, id: jsonrpc.Id | None, reason: str, now: float) -> list[Did] | None:
-        """A reply that cannot be used; `None` if it is not for one of this session's own requests."""
+        """Take in an unusable reply; return `None` if it answers no request of the session."""
         if id is None:
             return None
         method = self._take_asked(id)
         if method is not None:
             if self._lists is not None:
-                return []  # the other of two handshake requests was answered first
+                return []  # the server answered the other request of the handshake first
             why = f"its reply to {method} cannot be used: {reason}"
             return self._take(self._handshake.refused(method, why, now), now)
         read = self._lists.broken(id, reason, now) if self._lists else None
@@ -204,7 +204,7 @@ class ServerSession:
         return None if heard is None else self._heard(heard, now)
 
     def told(self, told: ServerNotification, now: float) -> list[Did] | None:
-        """The server says something unasked; `None` if it is not about its lists or a subscription."""
+        """Take in a notification; return `None` if it is not about lists or a subscription."""
         heard = self._subscription.told(told, now) if self._subscription else None
         if heard is not None:
             return self._heard(heard, now)
@@ -212,12 +212,12 @@ class ServerSession:
         return None if changed is None else [*changed]
 
     def want(self, uris: Collection[str], now: float) -> list[Did]:
-        """From now on clients have subscribed to these resources."""
+        """Subscribe to these resources, which clients want."""
         self._uris = uris
         return self._heard(self._subscription.want(uris, now), now) if self._subscription else []
 
     def hears_of(self, capability: str) -> bool:
-        """Whether the server tells when the lists of this capability change."""
+        """Return whether the server tells when the lists of this capability change."""
         return self._subscription is not None and self._subscription.hears_of(capability)
 
     def _heard(self, heard: list[SubscriptionEvent], now: float) -> list[Did]:
@@ -231,19 +231,19 @@ class ServerSession:
     # -- its lists --------------------------------------------------------------------------------
 
     def catch_up(self, now: float) -> list[Effect]:
-        """It is open: read again what has changed while it was being opened."""
+        """Read the lists again that changed during the start."""
         return self._lists.catch_up(now) if self._lists else []
 
     def refresh(self, method: str, now: float) -> list[Effect]:
-        """Read a list anew; while it is being read, once more after that, and not too often."""
+        """Read a list again: after a reading that is under way, and within the rate limit."""
         return self._lists.refresh(method, now) if self._lists else []
 
     def reread(self, method: str, now: float) -> tuple[list[Effect], float | None]:
-        """Read a stale list, if that may be now; and until when to wait for it, `None` if it is not read."""
+        """Read a stale list if the rate limit allows; return also until when to wait for it, or `None`."""
         return self._lists.reread(method, now) if self._lists else ([], None)
 
     def is_reading(self, method: str) -> bool:
-        """Whether the list is being read, so that what is known of it may be old."""
+        """Return whether the list is being read, so that the known one may be old."""
         return self._lists is not None and self._lists.is_reading(method)
 
     # -- time -------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class ServerSession:
         return soonest(part.wake_at for part in parts if part is not None)
 
     def tick(self, now: float) -> list[Did]:
-        """Time has passed: fall back from the probe, give up on a list, or read it again."""
+        """Do what is due: fall back from the probe, give up a list, or read one again."""
         did: list[Did] = []
         if self._handshake.wake_at is not None and self._handshake.wake_at <= now:
             did += self._take(self._handshake.timeout(now), now)
@@ -292,18 +292,18 @@ class ServerSession:
         kind = ListenStream if agreed.era is Era.MODERN else LegacySubscription
         self._subscription = kind(self._name, agreed, self.ask, self._timeout_s)
         did = self._heard(self._subscription.start(self._uris, self._was_there, now), now)
-        did += self._lists.begin(self._spared, now)  # after that: what changes meanwhile is heard of
+        did += self._lists.begin(self._spared, now)  # after that, so that no change is missed meanwhile
         return self._ready(did, now)
 
     def _ready(self, did: list[Did], now: float) -> list[Did]:
-        """The server is ready once no list holds it up any more."""
+        """Open the session once no list holds it up any more."""
         if self.opened or self._lists is None or self._lists.hold_up(now):
             return did
         self.opened = self._lists.opened = True
         return [*did, Opened(self._name)]
 
     def ask(self, method: str, body: bytes) -> tuple[int, Write]:
-        """A request of the broker's own, whose reply another one waits for: its id, and the line to write."""
+        """Make a request of the broker's own: return its id, and the line to write."""
         id, meta = self._new_id(), own_meta(self.client_info) if self.era is Era.MODERN else None
         return id, Write(self._name, jsonrpc.request_line(id, method, body, meta))
 
@@ -312,5 +312,5 @@ class ServerSession:
 
 
 def _changed_early(notification: str) -> list[Effect] | None:
-    """What changes before the lists are read is read as it is then."""
+    """Return no effects for a change before the lists are read, `None` for another notification."""
     return [] if changed_lists(notification) else None

@@ -1,33 +1,33 @@
-"""One start of a server: how long it may take, and how much longer while it may be downloading."""
+"""The time of one start of a server, which is longer while a package runner may be downloading."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
 MORE_TIME = 10
-"""A start that installs something first may take so many times `timeout_start_sec`."""
+"""The most that a start with downloads may take, in multiples of `timeout_start_sec`."""
 
 STILL_S = 60.0
-"""Such a start is ended, once `timeout_start_sec` is over, when it has shown no sign of life for so long."""
+"""The time without a sign of life after which such a start is ended, once `timeout_start_sec` is over."""
 
 
 LOOK_S = 5.0
-"""How often the tree of such a start is looked at; more often where `timeout_start_sec` is short."""
+"""The interval of looks at the process tree; it is shorter if `timeout_start_sec` is short."""
 
 _LEAST_BYTES = 1024
 _LEAST_SHARE = 0.02
-"""Bytes, and the share of one core, from which on a tree does something: one that only waits takes less."""
+"""The bytes, and the share of one core, that show that a tree is active."""
 
 
 class Activity(Struct, frozen=True):
-    """What a process tree had done at one moment: its processes, their CPU time, what they read and wrote."""
+    """A snapshot of a process tree: its processes, their CPU time, and the bytes read and written."""
 
     pids: frozenset[int]
     cpu_s: float
     io_bytes: int
 
     def since(self, before: Activity, took_s: float) -> bool:
-        """Whether it has done something in the `took_s` seconds since then."""
+        """Return whether the tree was active in the `took_s` seconds since then."""
         return (
             self.pids != before.pids
             or self.io_bytes - before.io_bytes >= _LEAST_BYTES
@@ -36,14 +36,14 @@ class Activity(Struct, frozen=True):
 
 
 class Start(Struct):
-    """A start under way, by the values that it began with.
+    """A start under way.
 
     Args:
-        began: when its process was there.
+        began: the time when its process was started.
         start_s: `timeout_start_sec` at that time.
-        runner: what may be downloading before the server runs, such as `npx`.
-        sign_at: when it last showed that it lives.
-        spoke: whether it wrote to its stdout since, so that nothing is downloaded any more.
+        runner: the package runner that may download first, such as `npx`.
+        sign_at: the time of the last sign of life.
+        spoke: whether the process wrote to its stdout, so that nothing is left to be downloaded.
     """
 
     began: float
@@ -54,32 +54,32 @@ class Start(Struct):
 
     @property
     def latest(self) -> float:
-        """When it is ended, whatever it shows."""
+        """The end of the start in any case."""
         return self.began + self.start_s * (MORE_TIME if self.runner else 1)
 
     @property
     def due(self) -> float:
-        """When it is ended if it shows no further sign of life. A server that has spoken has its own time."""
+        """The end of the start without a further sign of life."""
         still = self.sign_at + (self.start_s if self.spoke else STILL_S)
         least = self.began + self.start_s
         return min(self.latest, max(least, still)) if self.runner else least
 
     @property
     def is_extended(self) -> bool:
-        """Whether it has been given more than `timeout_start_sec`."""
+        """Whether it has more time than `timeout_start_sec`."""
         return self.due > self.began + self.start_s
 
     def has_more_time(self, now: float) -> bool:
-        """Whether it goes on although a deadline has come: what is being downloaded is not thrown away."""
+        """Return whether it goes on: a download that is active is not thrown away."""
         return self.runner is not None and self.due > now
 
     def alive(self, now: float, *, spoke: bool) -> None:
-        """It has shown a sign of life; `spoke`: on its stdout."""
+        """Note a sign of life; `spoke`: on the stdout."""
         if not self.spoke:
             self.sign_at, self.spoke = now, spoke
 
     def overdue(self, now: float, next_start_s: float) -> str:
-        """Why it is ended, with the value that it had; `next_start_s` is that of the next start."""
+        """Return why it is ended, with its limit; `next_start_s` is the limit of the next start."""
         key = f"timeout_start_sec = {self.start_s:g}"
         mend = "raise it if the server needs longer"
         if next_start_s != self.start_s:

@@ -33,6 +33,7 @@ from pydantic import BaseModel, ValidationError
 from broker.core.mcp import lines
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.handshake import Failed, Handshake
+from broker.core.mcp.ids import same_id
 from broker.core.mcp.jsonrpc import Broken, Reply, ServerNotification, ServerRequest
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import LISTS
@@ -105,7 +106,7 @@ def test_a_line_is_to_us_what_it_is_to_the_sdk(message: dict[str, Any], around: 
         )  # a float is an id here, and is given back as it came
     elif isinstance(seen, Reply):  # more than the SDK takes
         assert message["jsonrpc"] == "2.0"
-        assert lines.same_id(json.dumps(message["id"]).encode()) == seen.id  # type: ignore[arg-type]
+        assert same_id(json.dumps(message["id"]).encode()) == seen.id  # type: ignore[arg-type]
 
 
 capabilities = odd({}, {"tools": {}}, {"tools": {"listChanged": True}, "prompts": None})
