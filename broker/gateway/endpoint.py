@@ -21,13 +21,14 @@ from msgspec import Raw, Struct, UnsetType
 from broker.gateway import eras, headers, jsonrpc, sse
 from broker.gateway.audit import Audit
 from broker.gateway.catalogue import Catalogue
+from broker.gateway.channels import Channels, key_of
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.exchange import ClientLeft, Exchange
 from broker.gateway.guard import Token, check_call
 from broker.gateway.http_sessions import LegacySession, Sessions
 from broker.gateway.jsonrpc import ClientRequest, ClientResponse, Incoming, InvalidMessage
 from broker.gateway.refusals import HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION, Refused
-from broker.gateway.session import Session
+from broker.gateway.session import RECONNECT_S, Session
 from broker.gateway.settings import LimitsConfig
 from broker.gateway.streams import Stream
 
@@ -83,6 +84,7 @@ class Endpoint:
         self._sessions = sessions
         self._catalogue = catalogue
         self._endpoint = endpoint
+        self._channels = Channels(endpoint, RECONNECT_S)
         self._audit = audit
 
     # -- POST ---------------------------------------------------------------------------------------------
@@ -111,8 +113,9 @@ class Endpoint:
 
     async def _request(self, exchange: Exchange, server: str, token: Token, request: ClientRequest) -> None:
         params = _named(request)
-        if request.method == "tools/call":
-            check_call(token, {"name": params.name})
+        if request.method == "tools/call" and not token.may_call_all:
+            check_call(token, params.name)
+            request = msgspec.structs.replace(request, params=jsonrpc.with_one_name(request.params))
         if _is_modern(exchange.headers, request):
             await self._check_modern(exchange, server, request, params)
             await self._modern_request(exchange, server, token, request)
@@ -154,11 +157,21 @@ class Endpoint:
             stream.add(effect.message)
 
         on_call = self._audit.caller(token.name, "http") if self._audit else None
-        name = f"gateway: {token.name}"
-        session = Session(server, deliver, name=name, endpoint=self._endpoint, on_call=on_call)
-        self.modern.add(session)
         if request.method == "subscriptions/listen":
+            name = f"gateway: {token.name}"
+            session = Session(server, deliver, name=name, endpoint=self._endpoint, on_call=on_call)
             self.listening.add(session)
+            await self._converse(exchange, session, request, stream)
+            return
+        async with self._channels.channel(key_of(token.name, request)) as channel:
+            session = Session(server, deliver, on_call=on_call, channel=channel)
+            await self._converse(exchange, session, request, stream)
+
+    async def _converse(
+        self, exchange: Exchange, session: Session, request: ClientRequest, stream: Stream
+    ) -> None:
+        """Have one request answered, unless its client leaves before."""
+        self.modern.add(session)
         try:
             session.received(request)
             await self._answer(exchange, stream)
@@ -220,7 +233,7 @@ class Endpoint:
         opened = session.session.conversation.session
         primer = sse.primer(stream.replay.here) if opened and opened.version >= PRIMED else b""
         await self._answer(exchange, stream, primer)
-        session.used = asyncio.get_running_loop().time()
+        self._sessions.remember(session, stream)
 
     async def get(self, exchange: Exchange, server: str, token: Token) -> None:
         headers.check_accept(exchange.headers, headers.EVENT_STREAM)
@@ -241,7 +254,7 @@ class Endpoint:
             now = asyncio.get_running_loop().time()
             self.streams.discard(stream)
             stream.leave(reader, now)
-            session.used = now
+            self._sessions.remember(session, stream)
 
     async def delete(self, exchange: Exchange, server: str, token: Token) -> None:
         session = self._session(exchange, server, token)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -42,6 +42,11 @@ class Token(NamedTuple):
     def may_use(self, server: str) -> bool:
         """Return whether the holder may use this server."""
         return any(fnmatchcase(server, pattern) for pattern in self.servers)
+
+    @property
+    def may_call_all(self) -> bool:
+        """Whether no tool is closed to the holder."""
+        return "*" in self.tools
 
     def may_call(self, tool: str) -> bool:
         """Return whether the holder may call a tool of this name."""
@@ -153,10 +158,9 @@ def check_use(token: Token, server: str) -> None:
         )
 
 
-def check_call(token: Token, params: Mapping[str, object]) -> None:
-    """Check that the holder of a token may call the tool that the params of a `tools/call` name."""
-    tool = params.get("name")
-    if isinstance(tool, str) and not token.may_call(tool):
+def check_call(token: Token, tool: object) -> None:
+    """Check that the holder of a token may call the tool that a `tools/call` names."""
+    if not isinstance(tool, str) or not token.may_call(tool):
         raise Refused(
             403,
             f"The token {token.name!r} may not call the tool {tool!r}; add it to `tools` of "

@@ -30,6 +30,9 @@ from broker.gateway.streams import Stream
 
 logger = logging.getLogger("mcp-broker")
 
+KEPT, KEPT_BYTES = 1024, 67_108_864
+"""The streams, and their bytes, that are kept for all clients that have left one."""
+
 GET_STREAMS = 4
 """GET streams of one session at once; a further one ends the oldest."""
 
@@ -126,27 +129,40 @@ class LegacySession:
         return bool(self._asked)
 
     @property
+    def is_remembered(self) -> bool:
+        """Whether a client may come back to one of its streams."""
+        return bool(self._by_name)
+
+    @property
     def is_followed(self) -> bool:
         """Whether a client listens: then it does not age."""
         return any(stream.is_read for stream in self._gets)
 
-    @property
-    def kept(self) -> int:
-        """How many streams it remembers."""
-        return len(self._by_name)
+    def forget_unread(self, now: float) -> list[str]:
+        """Forget the streams that no client has come back to, and those that no client can come back to.
 
-    def forget_unread(self, now: float) -> None:
-        """Forget the streams that no client has come back to, and those that no client can come back to."""
+        Return their names.
+        """
+        forgotten = []
         for name, stream in list(self._by_name.items()):
             away = stream.away_s(now)
             if stream.request and not stream.is_finished:
                 continue  # its call is under way
             if away > (self._limits.replay_sec if stream.is_begun else 0.0):
-                del self._by_name[name]
-                if stream in self._gets:
-                    self._gets.remove(stream)
-                    if not self._gets:
-                        self.session.stream_closed()
+                self.forget(stream)
+                forgotten.append(name)
+        return forgotten
+
+    def forget(self, stream: Stream) -> None:
+        """Keep nothing of a stream for a client that comes back."""
+        if stream.replay is not None:
+            stream.replay.clear()
+            if stream.is_finished or not stream.request:
+                self._by_name.pop(stream.replay.stream, None)
+        if stream in self._gets and not stream.is_read:
+            self._gets.remove(stream)
+            if not self._gets:
+                self.session.stream_closed()
 
     def end_listening(self) -> None:
         """End its GET streams: the gateway ends, and the client comes back to the next one."""
@@ -183,6 +199,8 @@ class Sessions:
         self._audit = audit
         self._of: dict[str, OrderedDict[str, LegacySession]] = {}
         """owner → id → session, the one that was silent for longest first."""
+        self._kept: OrderedDict[str, tuple[LegacySession, Stream]] = OrderedDict()
+        """name → a stream that clients have left, the one left first in front, and its session."""
         self._closing: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
 
@@ -237,13 +255,30 @@ class Sessions:
             logger.warning("gateway.not_written", extra={"what": "sessions", "reason": error.strerror})
         await session.aclose()
 
+    def remember(self, session: LegacySession, stream: Stream) -> None:
+        """A client has left a stream, or got its end. It may come back; of all that is kept for such clients,
+        the oldest is forgotten first."""
+        session.used = asyncio.get_running_loop().time()
+        if stream.replay is None or not stream.is_begun:
+            return
+        self._kept[stream.replay.stream] = session, stream
+        self._kept.move_to_end(stream.replay.stream)
+        kept = sum(one.replay.held_bytes for _, one in self._kept.values() if one.replay)
+        while kept > KEPT_BYTES or len(self._kept) > KEPT:
+            _, (owner, oldest) = self._kept.popitem(last=False)
+            assert oldest.replay is not None
+            kept -= oldest.replay.held_bytes
+            owner.forget(oldest)
+            self.counts["replays forgotten"] += 1
+
     def tick(self, now: float) -> None:
         """Put away what is silent, and forget the streams that nobody came back to."""
         for owner, sessions in list(self._of.items()):
             for session in list(sessions.values()):
-                session.forget_unread(now)
+                for name in session.forget_unread(now):
+                    self._kept.pop(name, None)
                 idle = now - session.used > self._limits.session_idle_sec
-                if idle and not (session.is_busy or session.is_followed or session.kept):
+                if idle and not (session.is_busy or session.is_followed or session.is_remembered):
                     self._put_away(sessions, session)
             if not sessions:
                 del self._of[owner]

@@ -206,6 +206,15 @@ def name_of(params: bytes | None) -> str | None:
         return None
 
 
+def with_one_name(params: bytes | None) -> bytes | None:
+    """Return params in which each member stands once, the last one of several, and none of another case than
+    `name` could be taken for it: what was checked is what the server reads."""
+    members = members_of(params or b"")
+    if members is None:
+        return params
+    return join({key: raw for key, raw in members.items() if key == "name" or key.casefold() != "name"})
+
+
 def cancelled_id(params: bytes | None) -> bytes | None:
     """The id of the request that `notifications/cancelled` names; `None` where it is illegible."""
     try:

@@ -57,6 +57,7 @@ class Session:
         opened: a legacy session that was opened earlier.
         reconnect_s: how long a request waits for a broker that is gone.
         on_call: takes each call that ended, for the audit log.
+        channel: one that the session shares and must not listen on, in place of one of its own.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class Session:
         opened: ClientSession | None = None,
         reconnect_s: float = RECONNECT_S,
         on_call: OnCall | None = None,
+        channel: BrokerClient | None = None,
     ) -> None:
         self.conversation = Conversation(server, secrets.token_hex(8), opened)
         self._deliver = deliver
         self._on_call = on_call
-        self._broker = BrokerClient(
+        self._shares = channel is not None
+        self._broker = channel or BrokerClient(
             name, endpoint, reconnect_s=reconnect_s, on_raw_notification=self._notified
         )
         self._calls: dict[int, asyncio.Task[object]] = {}
@@ -113,7 +116,8 @@ class Session:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._broker.aclose()
+        if not self._shares:
+            await self._broker.aclose()
 
     def _run(self, effects: list[Effect]) -> None:
         for effect in effects:

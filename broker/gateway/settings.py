@@ -128,7 +128,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 8_388_608
     replay_bytes: Annotated[
         Bytes, _about("What is kept of a legacy stream for a client that comes back.", _SIZE)
-    ] = 1_048_576
+    ] = 262_144
     replay_sec: Annotated[
         Seconds, _about("Seconds for which the answer to a legacy client that is away is kept.", _SECONDS)
     ] = 60.0

@@ -109,6 +109,12 @@ class Replay:
             self.forgotten += 1
         return made
 
+    def clear(self) -> None:
+        """Forget all events."""
+        self.forgotten += len(self._events)
+        self._events.clear()
+        self.held_bytes = 0
+
     def after(self, number: int) -> list[bytes]:
         """Return the events that a client has not seen whose last one was this."""
         return [made for at, made in self._events if at > number]

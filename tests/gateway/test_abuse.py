@@ -175,6 +175,10 @@ def test_a_token_opens_what_it_is_for(door: RunningGateway) -> None:
     """1Panel#13264: what is configured is enforced."""
     narrow = as_holder(door, "narrow")
     assert narrow.call("echo", a=1) == {"a": 1}
+    body = narrow.body_of("tools/call", {"name": "echo", "arguments": {}}, modern=True)
+    odd = body.replace(b'"name": "echo"', b'"name":"whoami","Name":"whoami","name":"echo"')
+    answer = narrow.send("POST", odd, narrow.standard("tools/call", {"name": "echo"}))
+    assert answer.message["result"]["content"][0]["text"] == "{}"  # no parser may read another name
     assert narrow.ask("tools/call", {"name": "whoami", "arguments": {}}).status == 403
     assert as_holder(door, "narrow", "other").ask("tools/list").status == 403
     assert as_holder(door, "narrow", "nobody").send("POST", b"{}").status == 403

@@ -88,12 +88,12 @@ def test_without_a_known_token_nobody_comes_in(value: str | None) -> None:
 def test_a_token_opens_its_servers_and_tools() -> None:
     rules.check_use(PHONE, "time")
     rules.check_use(PHONE, "notes")
-    rules.check_call(PHONE, {"name": "get_time"})
+    rules.check_call(PHONE, "get_time")
     with pytest.raises(Refused, match=r"\[tokens\.phone\]") as refused:
         rules.check_use(PHONE, "shell")
     assert refused.value.status == 403
     with pytest.raises(Refused, match=r"\[tokens\.phone\]") as refused:
-        rules.check_call(PHONE, {"name": "set_time"})
+        rules.check_call(PHONE, "set_time")
     assert refused.value.status == 403
 
 
