@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,13 +21,14 @@ SERVERS = {
     "modern": script("tests/servers/sdk2_server.py"),
     "asks": script("tests/servers/everything.py"),
 }
+CLIENT = str(ROOT / "tests/gateway/sdk_client.py")
+NODE_HOST = ROOT / "tests/node/host.mjs"
 HOSTS = {
-    "sdk 1.x": (str(MCP1), "legacy"),
-    "sdk 2.x": (sys.executable, "legacy"),
-    "2026": (sys.executable, "auto"),
+    "sdk 1.x": [str(MCP1), CLIENT, "legacy"],
+    "sdk 2.x": [sys.executable, CLIENT, "legacy"],
+    "2026": [sys.executable, CLIENT, "auto"],
+    "typescript": ["node", str(NODE_HOST)],
 }
-
-needs_sdk1 = pytest.mark.skipif(not MCP1.exists(), reason="`make test` installs the 1.x SDK")
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,13 @@ def broker() -> Iterator[RunningBroker]:
 
 def host(broker: RunningBroker, host: str, server: str, *, held: bool) -> dict[str, Any]:
     """What a host sees of a server behind `connect`."""
-    python, mode = HOSTS[host]
+    if host == "typescript" and not has_node():
+        pytest.skip("`make node` installs the TypeScript SDK")
     sockets = str(broker.folder / "no-gateway") if held else str(sockets_of(broker))
     env = {**os.environ, "MCP_BROKER_ENDPOINT": broker.endpoint, "MCP_BROKER_SOCKETS": sockets}
-    client = [python, str(ROOT / "tests/gateway/sdk_client.py"), mode]
     bridge = [sys.executable, "-m", "broker", "connect", server]
     done = subprocess.run(
-        [*client, *bridge],
+        [*HOSTS[host], *bridge],
         cwd=ROOT,
         env={**env, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -54,6 +56,15 @@ def host(broker: RunningBroker, host: str, server: str, *, held: bool) -> dict[s
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+needs_sdk1 = pytest.mark.skipif(not MCP1.exists(), reason="`make test` installs the 1.x SDK")
+
+
+def has_node() -> bool:
+    """Whether the TypeScript SDK can be run here."""
+    sdk = NODE_HOST.parent / "node_modules/@modelcontextprotocol/sdk/package.json"
+    return sdk.exists() and shutil.which("node") is not None
 
 
 @needs_sdk1
