@@ -1,0 +1,134 @@
+"""A conversation on a channel of a real broker: what the shell around it adds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from broker.gateway import jsonrpc
+from broker.gateway.effects import FinishRequest, SendMessage
+from broker.gateway.session import Session
+from tests.e2e.harness import rogue, running, script
+from tests.gateway.bridges import INITIALIZE
+
+
+def line(id: int, method: str, params: Any = None) -> jsonrpc.Incoming:
+    message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params or {}}
+    return jsonrpc.read(json.dumps(message).encode())
+
+
+class Client:
+    """Sends requests into a session, and waits for the answers."""
+
+    def __init__(self, endpoint: str, server: str = "one", **options: Any) -> None:
+        self.heard: asyncio.Queue[Any] = asyncio.Queue()
+        self.finished: list[bytes] = []
+        self.session = Session(server, self._take, endpoint=endpoint, **options)
+        self.session.stream_opened()
+
+    def _take(self, effect: SendMessage | FinishRequest) -> None:
+        if isinstance(effect, FinishRequest):
+            self.finished.append(effect.request)
+        else:
+            self.heard.put_nowait(json.loads(effect.message))
+
+    async def ask(self, id: int, method: str, params: Any = None) -> Any:
+        self.session.received(line(id, method, params))
+        return await asyncio.wait_for(self.heard.get(), 30)
+
+
+def test_a_broker_that_never_comes_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    """It is waited for (20 s; here less), for a host gives up on `initialize` after 30 s."""
+
+    async def main() -> None:
+        client = Client(f"ipc://{tmp_path}/no.sock", reconnect_s=0.5)
+        began = asyncio.get_running_loop().time()
+        error = (await client.ask(0, "initialize", INITIALIZE))["error"]
+        assert asyncio.get_running_loop().time() - began >= 0.3
+        assert error["data"]["code"] == "no-broker"
+        assert "mcp-broker" in error["data"]["hint"]
+        assert client.finished == [b"0"]
+        await client.session.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_never_gets_ready_does_not_hold_up_initialize() -> None:
+    """A host would give up; the lists are told of once the server is there."""
+    with running({"one": {"command": "sleep", "args": ["600"]}}, ready=False) as broker:
+
+        async def main() -> None:
+            client = Client(broker.endpoint)
+            result = (await client.ask(0, "initialize", INITIALIZE))["result"]
+            assert result["capabilities"]["tools"] == {"listChanged": True}
+            await client.session.aclose()
+
+        asyncio.run(main())
+
+
+def test_two_clients_of_one_process_are_asked_each_their_own() -> None:
+    """Law 3: questions lost, or sent to another client, are the worst that a gateway can do."""
+    with running({"one": script("tests/servers/everything.py")}) as broker:
+
+        async def one(name: str) -> str:
+            client = Client(broker.endpoint)
+            await client.ask(0, "initialize", INITIALIZE)
+            call = {"name": "test_input_required_result_elicitation", "arguments": {}}
+            question = await client.ask(1, "tools/call", call)
+            assert question["method"] == "elicitation/create"
+            answer = {"action": "accept", "content": {"name": name}}
+            client.session.received(
+                jsonrpc.read(json.dumps({"jsonrpc": "2.0", "id": question["id"], "result": answer}).encode())
+            )
+            result = await asyncio.wait_for(client.heard.get(), 30)
+            await client.session.aclose()
+            text: str = result["result"]["content"][0]["text"]
+            return text
+
+        async def main() -> None:
+            names = [f"host {number}" for number in range(8)]
+            assert await asyncio.gather(*map(one, names)) == [f"Hello, {name}!" for name in names]
+
+        asyncio.run(main())
+
+
+def test_what_nobody_knows_passes_both_ways() -> None:
+    """Unknown fields are not stripped, and numbers keep their spelling (law 7)."""
+    with running({"one": rogue()}) as broker:
+
+        async def main() -> None:
+            heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+            def take(effect: SendMessage | FinishRequest) -> None:
+                if isinstance(effect, SendMessage):
+                    heard.put_nowait(effect.message)
+
+            session = Session("one", take, endpoint=broker.endpoint)
+            session.received(line(0, "initialize", INITIALIZE))
+            await heard.get()
+            params = b'{"name":"echo","arguments":{"n":1e400}}'
+            said = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % params
+            session.received(jsonrpc.read(said))
+            assert b"1e400" in await asyncio.wait_for(heard.get(), 30)
+            await session.aclose()
+
+        asyncio.run(main())
+
+
+def test_a_session_that_is_closed_leaves_no_task() -> None:
+    """Law 4: its calls are cancelled at the server."""
+    with running({"one": script("tests/servers/sdk2_server.py")}) as broker:
+
+        async def main() -> None:
+            client = Client(broker.endpoint)
+            await client.ask(0, "initialize", INITIALIZE)
+            client.session.received(line(1, "tools/call", {"name": "slow", "arguments": {"delay_s": 600}}))
+            await asyncio.to_thread(broker.wait, lambda seen: seen["servers"][0]["in_flight"] == 1)
+            await client.session.aclose()
+            assert client.session.is_idle
+            assert len(client.finished) == 2
+            await asyncio.to_thread(broker.wait, lambda seen: seen["servers"][0]["in_flight"] == 0)
+
+        asyncio.run(main())
