@@ -25,7 +25,11 @@ _PAIRS = (b"[" * 128 + b"]" * 128, b"[" * 16 + b"]" * 16, b"[]", b"{}")
 
 def is_deep(text: bytes) -> bool:
     """Return whether valid JSON nests deeper than `MAX_DEPTH`."""
-    if _openings(text, b"[") + _openings(text, b"{") <= MAX_DEPTH:
+    if len(text) < _LONG:
+        openings = text.count(b"[") + text.count(b"{")
+    else:
+        openings = _openings(text, b"[") + _openings(text, b"{")
+    if openings <= MAX_DEPTH:
         return False
     depth = 0
     for brackets, _ in _brackets(text):
@@ -119,8 +123,6 @@ def _brackets(text: bytes, quoted: bool = False) -> Iterator[tuple[bytes, bool]]
 
 def _openings(text: bytes, bracket: bytes) -> int:
     """Return how many there are, up to `MAX_DEPTH` + 1. In a long text `find` is far faster than `count`."""
-    if len(text) < _LONG:
-        return text.count(bracket)
     found, at = 0, text.find(bracket)
     while at >= 0 and found <= MAX_DEPTH:
         found, at = found + 1, text.find(bracket, at + 1)

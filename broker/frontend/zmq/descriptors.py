@@ -7,6 +7,7 @@ messages name keys. Only the first message of a connection has both.
 from __future__ import annotations
 
 import math
+import re
 import resource
 import select
 import socket
@@ -20,6 +21,7 @@ REMEMBERED = 4096
 """The number of ended connections that are remembered: messages of theirs may still be read."""
 
 _KEY_BYTES = 5
+_CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)\Z")
 
 
 class Descriptors:
@@ -93,6 +95,12 @@ class Descriptors:
     def _lose(self, key: bytes) -> None:
         self.end(key)
         self.lost.append(key)
+
+
+def peer_at(address: str) -> Peer:
+    """Return the client's process by the address of a peer: libzmq appends what the kernel says to it."""
+    found = _CREDENTIALS.search(address)
+    return Peer(*map(int, found.groups())) if found else Peer()
 
 
 def is_routers_own(key: bytes) -> bool:

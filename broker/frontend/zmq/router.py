@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import struct
 from contextlib import suppress
 from time import perf_counter
@@ -18,13 +17,20 @@ import trio
 import zmq
 
 from broker.config.schema import LimitsConfig
-from broker.core.clients.connections import Body, Peer, Send
-from broker.core.clients.throttle import Refills, Rounds
+from broker.core.clients.connections import Peer, Send
+from broker.core.clients.throttle import Turns
 from broker.frontend.address import not_bound
-from broker.frontend.zmq.descriptors import Descriptors, first_reserved, hung_up, is_routers_own, shut
+from broker.frontend.zmq.descriptors import (
+    Descriptors,
+    first_reserved,
+    hung_up,
+    is_routers_own,
+    peer_at,
+    shut,
+)
+from broker.frontend.zmq.options import configure, descriptor_of, fd_of, has_input
 from broker.hub import Hub
 from broker.service.claims import ClaimError
-from client_shim import wire
 
 MESSAGES_A_TURN = 64
 """After so many messages other tasks get their turn, so that a flooding client stops nobody."""
@@ -32,16 +38,11 @@ MESSAGES_A_TURN = 64
 TURN_S = 0.001
 """After so many seconds too: a refusal takes longer than a body that passes."""
 
-RECEIVE_HWM = 8
-"""The number of messages of one connection that libzmq reads ahead. Of a connection that keeps to its credit
-one of them may be large; of another one all of them, until it is cut off."""
-
 _TOO_MANY_FRAMES = "a message has one frame or two, and this one has more"
 _ZERO_COPY_BYTES = 65_536
 # Plain numbers: pyzmq's constants are enumerations, and each `|` or `&` of them makes a new one.
-_EVENTS, _POLLIN, _RCVMORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.RCVMORE)
+_RCVMORE = int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
-_CREDENTIALS = re.compile(r":(\d+):(\d+):(-?\d+)\Z")
 
 logger = logging.getLogger("mcp-broker")
 
@@ -63,16 +64,15 @@ class Router:
         self._hub, self._clients = hub, hub.engine.clients
         self._context = zmq.Context(io_threads=1)
         self._router = self._context.socket(zmq.ROUTER)
-        _configure(self._router, limits)
+        configure(self._router, limits)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._send_frame = super(zmq.Socket, self._router).send  # without pyzmq's options, which cost a call
         self._descriptors = Descriptors()
         self._telling = False
-        self._rounds = Rounds()
-        self._refills = Refills()
+        self._turns = Turns()
         self._most = 2 * limits.connections  # so that a client beyond the limit is told so
         self._reserved = first_reserved()
-        self._fd = _fd(self._router)
+        self._fd = fd_of(self._router)
         self._parked = False
         self._quiet = False
         """True if the last look found nothing to read, and nothing was sent since."""
@@ -128,23 +128,23 @@ class Router:
         """Take messages, up to the limits of a turn. Return until when the rest can wait (0: not at all)."""
         end, rest = perf_counter() + TURN_S, 0.0
         self._quiet = False
-        if self._rounds.until and self._rounds.begin(trio.current_time()):
-            _has_input(
+        if self._turns.held and self._turns.begin(trio.current_time()):
+            has_input(
                 self._router
             )  # libzmq learns which connections have sent something: a round has all of them
         for taken in range(MESSAGES_A_TURN):
             # Most turns take one message. To look for a second costs a fifth of an empty `recv`.
-            key = None if taken == 1 and not _has_input(self._router) else self._next_key()
+            key = None if taken == 1 and not has_input(self._router) else self._next_key()
             if key is None:
                 self._quiet = True
-                if self._refills.turns:
-                    self._refill(self._refills.quiet())
+                if self._turns.exhausted:
+                    self._refill(self._turns.quiet())
                 break
             self._receive(key)
-            if self._refills.turns:
-                self._refill(self._refills.turn())
-            if self._rounds.until:
-                rest = self._rounds.rest(key, trio.current_time())
+            if self._turns.exhausted:
+                self._refill(self._turns.turn())
+            if self._turns.held:
+                rest = self._turns.rest(key, trio.current_time())
             if rest or perf_counter() > end:
                 break
         self._hub.settle()
@@ -197,7 +197,7 @@ class Router:
     def _receive_first(self, key: bytes) -> None:
         first = self._router.recv(_NOBLOCK, copy=False)
         body, has_more = self._read_body()
-        fd = _descriptor(first)
+        fd = descriptor_of(first)
         peer = self._greet(key, fd, first)
         if not is_routers_own(key):
             self._malformed(key, "a client must not set a routing id, the broker gives it one")
@@ -230,7 +230,7 @@ class Router:
         self._tell_lost()
         if fd is None or not admitted:
             return None
-        peer = _peer(frame)
+        peer = peer_at(str(frame.get("Peer-Address")))
         self._descriptors.greet(key, fd, peer)
         return peer
 
@@ -251,7 +251,7 @@ class Router:
             send_frame(post.header, _NOBLOCK)
         else:
             send_frame(post.header, _SNDMORE)
-            if _size(post.body) < _ZERO_COPY_BYTES:
+            if len(post.body) < _ZERO_COPY_BYTES:
                 send_frame(post.body, _NOBLOCK)
             else:
                 send_frame(post.body, _NOBLOCK, copy=False)
@@ -260,22 +260,21 @@ class Router:
     def settle(self) -> None:
         """Wake the waiting task if a send has taken the edge that it waits for."""
         if self._parked and not self._quiet:
-            self._quiet = not _has_input(self._router)
+            self._quiet = not has_input(self._router)
             if not self._quiet:
                 self._wake()
 
     def credit_exhausted(self, connection: bytes) -> None:
         """Refill this connection when nothing of it is left to be read."""
-        self._refills.wait(connection, len(self._descriptors))
+        self._turns.wait(connection, len(self._descriptors))
 
     def hold(self, connection: bytes, until: float) -> None:
         """Read the next messages of this connection later: at this time."""
-        self._rounds.hold(connection, until)
+        self._turns.hold(connection, until)
 
     def forget(self, connection: bytes) -> None:
         """Forget this connection: its client has been told of the end."""
-        self._rounds.forget(connection)
-        self._refills.forget(connection)
+        self._turns.forget(connection)
         self._descriptors.forget(connection)
 
     def cut(self, connection: bytes) -> None:
@@ -284,8 +283,7 @@ class Router:
         self._drain_monitor()
         fd = self._descriptors.descriptor_of(connection)
         if fd is not None:
-            self._rounds.forget(connection)
-            self._refills.forget(connection)
+            self._turns.forget(connection)
             self._descriptors.end(connection)
             shut(fd)
 
@@ -294,8 +292,8 @@ class Router:
     async def _watch_connections(self) -> None:
         while True:
             self._drain_monitor()
-            if not _has_input(self._monitor):
-                await trio.lowlevel.wait_readable(_fd(self._monitor))
+            if not has_input(self._monitor):
+                await trio.lowlevel.wait_readable(fd_of(self._monitor))
             await trio.lowlevel.checkpoint()
 
     def _drain_monitor(self) -> None:
@@ -326,7 +324,7 @@ class Router:
     def _lose_hung_up(self) -> None:
         """Find held connections whose client is gone: libzmq tells of it only after it has read all they
         sent."""
-        sits = ((self._descriptors.descriptor_of(key), key) for key in tuple(self._rounds.until))
+        sits = ((self._descriptors.descriptor_of(key), key) for key in tuple(self._turns.held))
         held = {fd: key for fd, key in sits if fd is not None}
         for fd in hung_up(held):
             self.cut(held[fd])
@@ -340,52 +338,7 @@ class Router:
         try:
             while self._descriptors.lost:
                 key = self._descriptors.lost.popleft()
-                self._rounds.forget(key)
-                self._refills.forget(key)
+                self._turns.forget(key)
                 self._hub.run(self._clients.lost, key)
         finally:
             self._telling = False
-
-
-def _configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
-    router.ROUTER_MANDATORY = 1
-    router.LINGER = 0
-    router.RCVHWM = RECEIVE_HWM
-    # Credit bounds the bytes of a connection; this bounds what goes to connections without a hello.
-    router.SNDHWM = limits.credit_bytes // wire.MESSAGE_OVERHEAD_BYTES + 8
-    # Above our own limit, so that a message above that one gets an answer.
-    router.MAXMSGSIZE = 2 * limits.max_message_bytes
-    # Heartbeats are the clients': with their TTL in them, libzmq ends the lease of who is silent. Of its
-    # own, libzmq 4.3.5 would send them even to the dead it has stopped reading from, and abort (its #4364).
-    router.HEARTBEAT_IVL = 0
-    router.BACKLOG = 1024
-
-
-def _has_input(socket: zmq.SyncSocket) -> bool:
-    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
-
-
-def _fd(socket: zmq.SyncSocket) -> int:
-    return int(socket.getsockopt(zmq.FD))
-
-
-def _descriptor(frame: zmq.Frame) -> int | None:
-    """Return the descriptor that a frame came in on; `None` if libzmq takes the peer for one of ZMTP 1."""
-    try:
-        return int(frame.get(zmq.SRCFD))
-    except zmq.ZMQError:
-        return None
-
-
-def _peer(frame: zmq.Frame) -> Peer:
-    """Return the process of the client, as the kernel says (SO_PEERCRED, which libzmq appends to an ipc
-    address)."""
-    found = _CREDENTIALS.search(str(frame.get("Peer-Address")))
-    if found is None:
-        return Peer()
-    uid, gid, pid = map(int, found.groups())
-    return Peer(uid, gid, pid)
-
-
-def _size(body: Body) -> int:
-    return 0 if body is None else body.nbytes if isinstance(body, memoryview) else len(body)

@@ -6,7 +6,7 @@ import pytest
 
 from broker.core.clients.connections import CloseReason
 from broker.core.clients.flow_control import MAX_UNGREETED_BYTES
-from broker.core.clients.throttle import AT_ONCE, UNIT_BYTES, Refills
+from broker.core.clients.throttle import AT_ONCE, UNIT_BYTES, Turns
 from client_shim import wire
 from client_shim.protocol.outbox import Outbox
 from tests.core.world import INSTANCE, Client, World
@@ -99,13 +99,13 @@ def test_what_is_refused_counts_by_its_size() -> None:
 
 def test_after_a_round_of_all_connections_nothing_of_one_is_left() -> None:
     """A ROUTER gives each connection its turn: so others cannot keep it from its credit."""
-    refills = Refills()
+    refills = Turns()
     refills.wait(b"a", 3)
     assert [refills.turn() for _ in range(4)] == [[], [], [], [b"a"]]
     refills.wait(b"b", 3)
     refills.wait(b"c", 3)
     refills.forget(b"c")
-    assert (refills.quiet(), refills.turns) == ([b"b"], {})
+    assert (refills.quiet(), refills.exhausted) == ([b"b"], {})
 
 
 # -- the client's side ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.clients.throttle import AT_ONCE, EVERY_S, REMEMBERED, TOGETHER, Rounds, Throttle
+from broker.core.clients.throttle import AT_ONCE, EVERY_S, REMEMBERED, TOGETHER, Throttle, Turns
 from client_shim import wire
 from tests.core.residue import residue
 from tests.core.world import INSTANCE, Client, World
@@ -63,23 +63,23 @@ def test_who_heeds_nothing_waits_a_bounded_time_all_the_same(steps: list[int]) -
 
 def test_what_is_known_of_connections_is_bounded_and_forgotten() -> None:
     """Law 6: also where connections are made up that nobody tells the end of."""
-    throttle, rounds = Throttle(), Rounds()
+    throttle, rounds = Throttle(), Turns()
     for number in range(2 * REMEMBERED):
         throttle.tried(number.to_bytes(5, "big"), 1.0)
         rounds.hold(number.to_bytes(5, "big"), 2.0)
     assert residue(throttle) == {"Throttle._debts": REMEMBERED}
-    assert len(rounds.until) == REMEMBERED
+    assert len(rounds.held) == REMEMBERED
     for number in range(2 * REMEMBERED):
         throttle.forget(number.to_bytes(5, "big"))
         rounds.forget(number.to_bytes(5, "big"))
     assert residue(throttle) == residue(rounds) == {}
-    assert not rounds.until
+    assert not rounds.held
 
 
 # -- who else has sent something ----------------------------------------------------------------------------
 
 
-def served(rounds: Rounds, queues: dict[str, int], now: float = 0.0) -> tuple[str, float]:
+def served(rounds: Turns, queues: dict[str, int], now: float = 0.0) -> tuple[str, float]:
     """Whom a ROUTER serves, one message of each in turn, until all can rest; and until when."""
     order, turn = "", list(queues)
     for _ in range(1000):
@@ -113,7 +113,7 @@ def test_they_rest_when_all_have_had_their_turn_and_nobody_else_has(
     queues: dict[str, int], held: dict[str, float], order: str, until: float
 ) -> None:
     """Nobody's message is left behind those that can wait: `n` is always served to its last one."""
-    rounds = Rounds()
+    rounds = Turns()
     for name, theirs in held.items():
         rounds.hold(name.encode(), theirs)
     assert served(rounds, dict(queues)) == (order, until)
@@ -121,14 +121,14 @@ def test_they_rest_when_all_have_had_their_turn_and_nobody_else_has(
 
 def test_who_has_waited_is_served_like_anyone() -> None:
     """A hold ends by itself."""
-    rounds = Rounds()
+    rounds = Turns()
     rounds.hold(b"a", 2.0)
     rounds.hold(b"b", 3.0)
     assert served(rounds, {"a": 5}, now=2.0) == ("aaaaa", 0.0)
     assert rounds.begin(2.0)
-    assert list(rounds.until) == [b"b"]
+    assert list(rounds.held) == [b"b"]
     assert not rounds.begin(3.0)
-    assert not rounds.until
+    assert not rounds.held
 
 
 # -- what leads to nothing ----------------------------------------------------------------------------------

@@ -1,0 +1,48 @@
+"""The options of the ROUTER socket, and what libzmq says of sockets and frames."""
+
+from __future__ import annotations
+
+import zmq
+
+from broker.config.schema import LimitsConfig
+from client_shim import wire
+
+RECEIVE_HWM = 8
+"""The number of messages of one connection that libzmq reads ahead. Of a connection that keeps to its credit
+one of them may be large; of another one all of them, until it is cut off."""
+
+# Plain numbers: pyzmq's constants are enumerations, and each `&` of them makes a new one.
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+
+
+def configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
+    """Set the options of the ROUTER."""
+    router.ROUTER_MANDATORY = 1
+    router.LINGER = 0
+    router.RCVHWM = RECEIVE_HWM
+    # Credit bounds the bytes of a connection; this bounds what goes to connections without a hello.
+    router.SNDHWM = limits.credit_bytes // wire.MESSAGE_OVERHEAD_BYTES + 8
+    # Above our own limit, so that a message above that one gets an answer.
+    router.MAXMSGSIZE = 2 * limits.max_message_bytes
+    # Heartbeats are the clients': with their TTL in them, libzmq ends the lease of who is silent. Of its
+    # own, libzmq 4.3.5 would send them even to the dead it has stopped reading from, and abort (its #4364).
+    router.HEARTBEAT_IVL = 0
+    router.BACKLOG = 1024
+
+
+def has_input(socket: zmq.SyncSocket) -> bool:
+    """Return whether a message can be read."""
+    return bool(int(socket.getsockopt(_EVENTS)) & _POLLIN)
+
+
+def fd_of(socket: zmq.SyncSocket) -> int:
+    """Return the descriptor that tells of changes (ZMQ_FD)."""
+    return int(socket.getsockopt(zmq.FD))
+
+
+def descriptor_of(frame: zmq.Frame) -> int | None:
+    """Return the descriptor that a frame came in on; `None` if libzmq takes the peer for one of ZMTP 1."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return None
