@@ -9,9 +9,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from broker.command.importing.jsonc import Token, tokens
+from broker.command.importing.jsonc import integer, plain
 
-_OPENING, _CLOSING = ("{", "["), ("}", "]")
+_DECODER = json.JSONDecoder(parse_int=integer)
+_GAP = re.compile(r"[ \t\r\n,:]*")
 
 
 def entries(text: str, section: Sequence[str]) -> dict[str, slice]:
@@ -21,61 +22,53 @@ def entries(text: str, section: Sequence[str]) -> dict[str, slice]:
         text: valid JSON with comments.
         section: the keys that lead to the section.
     """
-    parts = [token for token in tokens(text) if token.kind not in ("comment", "space")]
-    at = 0
-    for key in section:
-        found = [first for name, first, _ in _members(parts, at) if name == key]
-        if len(found) != 1:
-            return {}
-        at = found[0]
-    places: dict[str, slice] = {}
-    names = [name for name, _, _ in _members(parts, at)]
-    for name, first, last in _members(parts, at):
-        if names.count(name) == 1:
-            places[name] = slice(parts[first].at, parts[last].at + len(parts[last].text))
-    return places
-
-
-def _members(parts: Sequence[Token], at: int) -> Iterator[tuple[str, int, int]]:
-    """Yield each key of the object at this token, with the first and the last token of its value."""
-    if parts[at].text != "{":
-        return
-    at += 1
-    while parts[at].text != "}":
-        if parts[at].text == ",":
-            at += 1
-            continue
-        name, first = json.loads(parts[at].text), at + 2  # after the colon
-        last = _last(parts, first)
-        yield name, first, last
-        at = last + 1
-
-
-def _last(parts: Sequence[Token], first: int) -> int:
-    """Return the last token of the value that begins with this token."""
-    depth, at = 0, first
-    while True:
-        depth += (parts[at].text in _OPENING) - (parts[at].text in _CLOSING)
-        if depth == 0:
-            return at
-        at += 1
+    json_text = plain(text)
+    at = _section(json_text, section)
+    members = [] if at is None else list(_members(json_text, at))
+    names = [name for name, _ in members]
+    return {name: place for name, place in members if names.count(name) == 1}
 
 
 def inserted(text: str, section: Sequence[str], name: str, value: str) -> str | None:
     """Return the text with a new first entry in a section; `None` if there is no such section."""
-    parts = [token for token in tokens(text) if token.kind not in ("comment", "space")]
-    at = 0
-    for key in section:
-        found = [first for one, first, _ in _members(parts, at) if one == key]
+    json_text = plain(text)
+    at = _section(json_text, section)
+    if at is None or json_text[at] != "{":
+        return None
+    begin = at + 1
+    first = _after_gap(json_text, begin)
+    gap = text[begin:first] if text[begin:first].isspace() else " "
+    comma = "," if json_text[first] != "}" else ""
+    return f"{text[:begin]}{gap}{json.dumps(name, ensure_ascii=False)}: {value}{comma}{text[begin:]}"
+
+
+def _section(text: str, keys: Sequence[str]) -> int | None:
+    """Return where a section begins; `None` if it is missing, or stands there twice."""
+    at = _after_gap(text, 0)
+    for key in keys:
+        found = [place.start for name, place in _members(text, at) if name == key]
         if len(found) != 1:
             return None
         at = found[0]
-    if parts[at].text != "{":
-        return None
-    begin, rest = parts[at].at + 1, parts[at + 1]
-    gap = text[begin : rest.at] if text[begin : rest.at].isspace() else " "
-    comma = "," if rest.text != "}" else ""
-    return f"{text[:begin]}{gap}{json.dumps(name, ensure_ascii=False)}: {value}{comma}{text[begin:]}"
+    return at
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, slice]]:
+    """Yield each key of the object at this position, with the place of its value."""
+    if text[at] != "{":
+        return
+    at = _after_gap(text, at + 1)
+    while text[at] != "}":
+        name, at = _DECODER.raw_decode(text, at)
+        first = _after_gap(text, at)
+        _, last = _DECODER.raw_decode(text, first)
+        yield name, slice(first, last)
+        at = _after_gap(text, last)
+
+
+def _after_gap(text: str, at: int) -> int:
+    found = _GAP.match(text, at)
+    return found.end() if found else at
 
 
 def rendered(text: str, place: slice, value: Mapping[str, object]) -> str:

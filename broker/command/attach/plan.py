@@ -27,6 +27,9 @@ CONNECT = "connect"
 _PER_HOST = ("timeout", "timeout_start_sec", "enabled")
 """The keys in which the definitions of two hosts may differ: they stay in each host's entry."""
 
+_UNSAID = ("import_private", "import_program", "import_left_out", "import_timeout", "import_time")
+"""The remarks of an import that do not concern a host that keeps its keys, and a broker of the same user."""
+
 
 class Left(NamedTuple):
     """An entry that stays as it is: its name, and the word of `texts` that says why, with its facts."""
@@ -178,16 +181,18 @@ def _take(
     """Put a server's table into the plan; return why it cannot be, if so."""
     name = valid_name(one.name)
     conversion = Conversion(name, one._replace(off=False), Source(path, []).folder, machine, variables)
-    if not conversion.convert() or any(remark.level == "fault" for remark in conversion.remarks):
-        fault = next(remark for remark in conversion.remarks if remark.level == "fault")
-        return Left(one.name, "attach_fault", {"remark": fault})
+    conversion.convert()
+    stops = [remark for remark in conversion.remarks if remark.level == "fault"]
+    stops += [one for one in conversion.remarks if one.word == "import_not_found" and not is_named]
+    if stops:
+        return Left(one.name, "attach_fault", {"remark": stops[0]})
     conversion.table.pop("enabled", None)
     needed = ", ".join(dict.fromkeys(variables_of(conversion.table)))
     if needed and not is_named and name not in existing:
         return Left(one.name, "attach_needs", {"variables": needed})
     if name not in existing:
         plan.tables[name] = conversion.table
-        plan.remarks.extend(remark for remark in conversion.remarks if remark.level != "note")
+        plan.remarks.extend(remark for remark in conversion.remarks if remark.word not in _UNSAID)
         return None
     there = existing[name]
     if is_named:

@@ -46,7 +46,7 @@ class NotJson(Exception):
         self.facts = facts
 
 
-class Token(NamedTuple):
+class _Token(NamedTuple):
     """A part of a text: a string, a comment, white space, a word (number, literal), or a mark."""
 
     kind: str
@@ -69,7 +69,7 @@ def loads(text: str, collect: Collect = dict) -> object:
         return _strict(text, collect)  # fast path: a file of several megabytes without comments
     except (json.JSONDecodeError, _NoNumber):
         pass
-    pieces = list(tokens(text))
+    pieces = list(_tokens(text))
     plain = _blanked(text, pieces)
     try:
         return _strict(plain, collect)
@@ -80,30 +80,39 @@ def loads(text: str, collect: Collect = dict) -> object:
         raise NotJson(found.at, "json_number", found=found.text[:9]) from None
 
 
+def plain(text: str) -> str:
+    """Return a valid text with spaces in place of comments and trailing commas: all positions stay."""
+    try:
+        _strict(text, dict)
+    except (json.JSONDecodeError, _NoNumber):
+        return _blanked(text, list(_tokens(text)))
+    return text
+
+
 class _NoNumber(Exception):
     """NaN or Infinity, which Python's parser accepts although JSON lacks them."""
 
 
 def _strict(text: str, collect: Collect) -> object:
-    return json.loads(text, object_pairs_hook=collect, parse_constant=_refuse, parse_int=_integer)
+    return json.loads(text, object_pairs_hook=collect, parse_constant=_refuse, parse_int=integer)
 
 
 def _refuse(name: str) -> NoReturn:
     raise _NoNumber(name)
 
 
-def _integer(digits: str) -> int | float:
+def integer(digits: str) -> int | float:
     """Return an integer. Longer ones than Python accepts become floats."""
     return int(digits) if len(digits) < 400 else float(digits)
 
 
-def tokens(text: str) -> Iterator[Token]:
+def _tokens(text: str) -> Iterator[_Token]:
     """Yield the parts of a text, which joined are the text again."""
     for found in _PIECE.finditer(text):
-        yield Token(str(found.lastgroup), found[0], found.start())
+        yield _Token(str(found.lastgroup), found[0], found.start())
 
 
-def _blanked(text: str, pieces: list[Token]) -> str:
+def _blanked(text: str, pieces: list[_Token]) -> str:
     """Return the text with spaces in place of comments and trailing commas."""
     chars = list(text)
     before, comma = "", None
@@ -119,7 +128,7 @@ def _blanked(text: str, pieces: list[Token]) -> str:
     return "".join(chars)
 
 
-def _told(text: str, pieces: list[Token], error: json.JSONDecodeError) -> NotJson:
+def _told(text: str, pieces: list[_Token], error: json.JSONDecodeError) -> NotJson:
     """Return the position of the fault and the text that says what to write."""
     at, rest = error.pos, text[error.pos :]
     if error.msg.startswith("Invalid \\"):
@@ -168,9 +177,9 @@ def _run(text: str, at: int) -> str:
     return (before[0] if before else "") + (behind[0] if behind else "")
 
 
-def _unclosed(pieces: list[Token], at: int) -> NotJson:
+def _unclosed(pieces: list[_Token], at: int) -> NotJson:
     """Explain a text that ends too early."""
-    still: list[Token] = []
+    still: list[_Token] = []
     for piece in pieces:
         if piece.kind == "mark" and piece.text in "{[":
             still.append(piece)

@@ -77,6 +77,7 @@ BOUND: dict[str, tuple[dict[str, Any], str]] = {
         {"command": "npx", "env": {"K": "${env:GH}"}},
         "set GH where the broker",
     ),
+    "a program that is not here": ({"command": "no-such-command"}, "cannot start here: there is no command"),
     "one for Windows": ({"command": "cmd", "args": ["/c", "npx", "x"]}, "shell of Windows"),
 }
 SHARED: dict[str, dict[str, Any]] = {
