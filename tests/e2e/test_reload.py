@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from client_shim import BrokerClient, wire
-from client_shim.errors import ServerDied, ServerDisabled, UnknownServer
+from client_shim.errors import ServerDied, ServerDisabled, ServerDown, UnknownServer
 from tests.e2e.harness import RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command
 
@@ -126,6 +126,32 @@ def test_a_start_meanwhile_cuts_no_call_that_the_reload_waits_for() -> None:
         pid = broker.pids()["s"]
         asyncio.run(main())
         assert not is_alive(pid)
+
+
+def test_a_stop_meanwhile_is_kept_and_cuts_no_call_either() -> None:
+    """Who stops a server that a reload is about to replace finds it stopped, after the calls that it had."""
+    with running({"s": rogue()}, limits={"drain_sec": 30.0}) as broker:
+
+        async def main() -> None:
+            async with BrokerClient("page", broker.endpoint) as client:
+                first = asyncio.create_task(client.call_tool("s", "sleep", {"seconds": 3}))
+                await in_flight(broker, "s")
+                broker.write({"s": rogue("--era", "modern")})
+                done, waiting = asyncio.create_task(asyncio.to_thread(reload, broker)), []
+                while not (await asyncio.to_thread(broker.server, "s"))["queued"]:
+                    waiting.append(asyncio.create_task(client.call_tool("s", "echo", {"n": 2})))
+                    await asyncio.sleep(0.02)
+                moved = await client.request(wire.MANAGEMENT, "stop", {"server": "s"})
+                assert (moved["state"], moved["cut"]) == ("stopped", 0)
+                assert (await first).content[0].text == "slept"
+                ends = await asyncio.gather(*waiting, return_exceptions=True)
+                assert isinstance(ends[-1], ServerDown)
+                (said,) = (await done)["servers"]
+                assert (said["what"], said["cut"]) == ("changed", 0)
+
+        asyncio.run(main())
+        assert broker.pids() == {}
+        assert broker.log().count("server.handshake server=s") == 1
 
 
 def test_calls_of_a_removed_server_end_clearly() -> None:
