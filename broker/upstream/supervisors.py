@@ -143,9 +143,9 @@ class _Controlled:
         supervisor = self.supervisor
         if self.control.goal in (Goal.REST, Goal.LEAVE):
             supervisor.stop()
-        elif self._hub.engine.clients.closing:  # who waits is better served by the process that there is
-            self._hub.run(self._hub.engine.registry.resume, supervisor.name)
-        elif supervisor.process in (None, self._drained) and not self._rests():
+        elif self._hub.engine.clients.closing or supervisor.process not in (None, self._drained):
+            self._hub.run(self._hub.engine.registry.resume, supervisor.name)  # the process goes on
+        elif not self._rests():
             supervisor.restart()
         await supervisor.ended()
         self.control.on(Wish.ENDED)

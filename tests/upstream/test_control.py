@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from broker.hub import Hub
@@ -238,6 +240,31 @@ def test_wishes_that_cross_at_the_end_leave_one_process_at_most(
     assert (runs, acted.cut, acted.died_at) == (WHILE_IT_ENDS[first, second], 0, [CALL_S])
 
 
+@pytest.mark.parametrize("wish", [R, P])
+def test_a_process_that_comes_just_after_the_wish_is_given_calls(
+    monkeypatch: pytest.MonkeyPatch, wish: Wish
+) -> None:
+    """It follows the wish already: it is neither ended nor left without calls for ever."""
+    monkeypatch.setattr(module, "Supervisor", Acted)
+    monkeypatch.setattr(Acted, "made", [], raising=False)
+    world = ready()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            running = Supervisors(Hub(world.engine, trio.current_time), cast(Any, None), nursery)
+            running.add("time")
+            await trio.testing.wait_all_tasks_blocked()
+            (acted,) = Acted.made
+            acted.process = None  # it waits for its turn to start
+            running.begin(wish, "time")
+            acted._spawn()
+            await trio.testing.wait_all_tasks_blocked()
+            assert (acted.spawned, acted.died_at, acted.queue.paused) == (2, [], False)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
 @pytest.mark.parametrize("first", [S, X, R, P, M])
 def test_the_end_of_the_broker_waits_for_no_other_wish(monkeypatch: pytest.MonkeyPatch, first: Wish) -> None:
     """The calls have had their time before; nothing is started any more."""
@@ -252,3 +279,51 @@ def test_a_reload_lets_rest_what_was_stopped(
     """An edited table starts nothing that the operator has stopped; `start` and `restart` do."""
     found, acted = cross(monkeypatch, X, wish, after_s=CALL_S + 2 * END_S)
     assert (found, acted.spawned) == (runs, spawned)
+
+
+class SlowToStart(Acted):
+    """Its process is there a while after the start, as one that waits for its turn."""
+
+    def start(self) -> None:
+        self._again, self.at_rest = True, False
+        if not self.spawned:
+            self._spawn()
+        elif self.process is None:
+            self._nursery.start_soon(self._spawn_later)
+
+    async def _spawn_later(self) -> None:
+        await trio.sleep(0.25)
+        if self.process is None and self._again:
+            self._spawn()
+
+
+TOLD = st.lists(st.tuples(st.sampled_from([S, X, R, P, Wish.RETRY]), st.sampled_from([0.0, 0.25, 0.5, 3.0])))
+
+
+@settings(max_examples=200, deadline=None)
+@given(TOLD)
+def test_however_wishes_cross_a_start_serves_calls_again(told: list[tuple[Wish, float]]) -> None:
+    """Law 1, and no server is left without calls: whatever was wanted before, in whatever order."""
+    world = ready()
+
+    async def main() -> None:
+        hub = Hub(world.engine, trio.current_time)
+        async with trio.open_nursery() as nursery:
+            running = Supervisors(hub, cast(Any, None), nursery)
+            running.add("time")
+            acted = Acted.made[-1]
+            for wish, pause_s in told:
+                acted.queue.running = int(acted.process is not None)
+                nursery.start_soon(running.carry_out, wish, "time")
+                await trio.sleep(pause_s)
+            await trio.sleep(DRAIN_S + 3 * END_S)
+            running.begin(Wish.START, "time")
+            await trio.sleep(DRAIN_S + 3 * END_S)
+            assert acted.process is not None
+            assert not acted.queue.paused
+            nursery.cancel_scope.cancel()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Supervisor", SlowToStart)
+        patch.setattr(Acted, "made", [], raising=False)
+        trio.run(main, clock=MockClock(autojump_threshold=0))
