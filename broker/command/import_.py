@@ -13,15 +13,13 @@ import click
 from broker.base.secrets import redact
 from broker.command.common import BAD, USAGE, fail
 from broker.command.output import echo
+from broker.command.unit import DEFAULT_PATH
 
 if TYPE_CHECKING:
     from broker.command.importing.conversion import Remark
     from broker.command.importing.plan import Imported, ImportPlan, Prefer, Source
     from broker.command.importing.shapes import Table
     from broker.config.schema import ServerConfig
-
-UNIT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-"""The default PATH of a systemd unit: systemd.exec(5), $PATH."""
 
 _COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
 
@@ -106,7 +104,7 @@ class LocalMachine:
 
     def __init__(self, path: str | None) -> None:
         self.path = path or os.environ.get("PATH", os.defpath)
-        self.service_path = path or UNIT_PATH
+        self.service_path = path or DEFAULT_PATH
         self.home = os.path.expanduser("~")
 
     def exists(self, path: str) -> bool:

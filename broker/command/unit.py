@@ -21,6 +21,7 @@ FOLDERS = tuple(map(Path, ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
 """The folders in which systemd looks for `systemd/system`, by precedence."""
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The default PATH of a systemd unit: systemd.exec(5), $PATH."""
 _SPECIFIERS = {"E": "/etc", "S": "/var/lib", "t": "/run", "C": "/var/cache", "h": "/root", "%": "%"}
 
 

@@ -77,15 +77,20 @@ def attach(
     from broker.command.attach.broker_config import find, reloaded, save, with_servers
     from broker.command.attach.ledger import ledger
     from broker.command.attach.show import show_config, show_plan
-    from broker.command.attach.texts import say
+    from broker.command.attach.texts import AttachError, say
 
     with usage_errors():
+        if http and not http.startswith(("http://", "https://")):
+            raise AttachError("attach_not_a_url", url=http)
         chosen = _chosen(hosts, config, yes=yes or dry_run)
         broker = find(broker_config, endpoint)
         existing = dict(broker.servers)
         tables: dict[str, Table] = {}
         attachments: list[Attachment] = []
         for host, path in chosen:
+            if http and host.http is None and not hosts:
+                echo(say("attach_no_http", host=host.title), err=True)
+                continue
             attachments.append(_planned(host, path, existing, named, http, endpoint))
             new = attachments[-1].plan.tables
             existing.update(new)

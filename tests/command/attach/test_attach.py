@@ -188,12 +188,23 @@ def test_without_a_name_it_asks_once(home: Home, monkeypatch: pytest.MonkeyPatch
     assert list(home.servers()) == ["a", "b"]
 
 
+def test_hosts_that_take_no_address_are_passed_over(home: Home) -> None:
+    """Where no host is named, the others are attached."""
+    home.write(".config/Claude/claude_desktop_config.json", cursor(a={"command": "uvx"}))
+    path = home.write(".cursor/mcp.json", cursor(b={"command": "uvx"}))
+    done = home.attach("--yes", "--http")
+    assert "Claude Desktop takes no address" in done.stderr
+    assert "http://127.0.0.1:8420/mcp/b" in path.read_text()
+    assert list(home.servers()) == ["b"]
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (("emacs",), "there is no host emacs; known hosts: claude-code"),
         (("zed",), "Zed: no file at"),
         (("--config", "x.json"), "name its host"),
+        (("--http", "cursor"), "cursor is not an address; write the hosts first"),
         ((), "no host with servers was found here"),
         (("cursor", "--config", "broken.json"), "broken.json:2: not JSON"),
         (("codex", "--config", "broken.json"), "not TOML"),
