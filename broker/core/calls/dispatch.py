@@ -70,7 +70,7 @@ class Dispatch:
         then."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
-        available = availability.when(server, now + timeout_s, now)
+        available = When.NOW if server.opened else availability.when(server, now + timeout_s, now)
         if available is When.TOO_LATE:
             return availability.not_ready(server.name, server.lifecycle, now)
         channel_key = (connection.key, request.channel)

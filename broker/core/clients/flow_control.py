@@ -23,15 +23,11 @@ class FlowControl:
         self.size = 0
         """The size of the message that is being handled."""
 
-    def takes(
-        self, connection: Connection | None, header: bytes, body: bytes | None, *, is_behind: bool = False
-    ) -> bool:
+    def takes(self, connection: Connection | None, header: bytes, body: bytes | None) -> bool:
         """Count a message. Return whether it is within the credit, or within the limit before a hello."""
         self.size = size = len(header) + (0 if body is None else len(body)) + wire.MESSAGE_OVERHEAD_BYTES
         if connection is None:
             return size <= MAX_UNGREETED_BYTES
-        if is_behind:
-            return self._connections.keep_behind(connection, size)
         if not connection.exhausted and connection.taken_bytes + size < self._connections.step_bytes:
             connection.taken_bytes += size  # the usual case, for each message of every client
             return True
@@ -43,6 +39,10 @@ class FlowControl:
         elif connection.exhausted:
             self._effects.append(CreditExhausted(connection.key))
         return True
+
+    def keeps_behind(self, connection: Connection, header: bytes, body: bytes | None) -> bool:
+        """Count a message that waits behind a long request. Return whether it is within the credit."""
+        return self._connections.keep_behind(connection, wire.cost(header, body))
 
     def caught_up(self, connection: Connection) -> None:
         """Give the credit for messages that came behind a long request and are taken in now."""

@@ -73,11 +73,13 @@ class Clients:
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
         """Handle a message of the connection `key`. `peer` is the client's process, as the kernel says."""
         connection = self._connections.get(key)
-        behind = self._behind.get(key) if self._behind else None
-        if not self._flow.takes(connection, header, body, is_behind=behind is not None):
+        if connection is not None and key in self._behind:
+            if self._flow.keeps_behind(connection, header, body):
+                self._behind[key].append((header, body, now))
+            else:
+                self._exceeded(key, connection, now)
+        elif not self._flow.takes(connection, header, body):
             self._exceeded(key, connection, now)
-        elif behind is not None:
-            behind.append((header, body, now))
         elif (check := self._take(key, peer, connection, header, body, now)) is not None:
             assert connection is not None
             self._behind[key] = deque()

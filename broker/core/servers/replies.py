@@ -20,7 +20,7 @@ from broker.core.calls.table import Call
 from broker.core.clients.notifications import UPDATED, Notifications
 from broker.core.effects import Effects, EndProcess, Level, LogOutput, Opened, Write
 from broker.core.mcp import jsonrpc, lines
-from broker.core.mcp.jsonrpc import Id, Incoming, Message, Noise, Reply, ServerNotification, ServerRequest
+from broker.core.mcp.jsonrpc import Id, Message, Noise, Reply, ServerNotification, ServerRequest
 from broker.core.mcp.methods import Era
 from broker.core.mcp.notifications import progress_body, read_progress, read_uri
 from broker.core.mcp.pieces import LONG_BYTES
@@ -75,32 +75,36 @@ class Replies:
             session.heard(now)
         if server.health is not None:
             server.health.heard(now)
-        if len(line) <= LONG_BYTES:
-            self._line(server, session, lines.read(line), line, now)
-            return
-        if (name, "line") in self._backlog:
-            self._backlog.finish(name)
-        self._backlog.begin((name, "line"), self._long_line(server, session, line, now))
+        if len(line) > LONG_BYTES:
+            if (name, "line") in self._backlog:
+                self._backlog.finish(name)
+            self._backlog.begin((name, "line"), self._long_line(server, session, line, now))
+        elif isinstance(message := lines.read(line), Noise):
+            self._no_message(server, session, message, line, now)
+        else:
+            self._message(server, session, message, now)
 
     def _long_line(self, server: Server, session: ServerSession, line: bytes, now: float) -> HeavyJob:
         message = yield from lines.read_long(line)
-        self._line(server, session, message, line, now)
+        if isinstance(message, Noise):
+            self._no_message(server, session, message, line, now)
+        else:
+            self._message(server, session, message, now)
 
     def process_gone(self, name: str) -> None:
         """Forget the line of a process that was not read to its end."""
         if self._backlog.drop((name, "line")):
             self._counters.add("dropped.late.line")
 
-    def _line(
-        self, server: Server, session: ServerSession, message: Incoming, line: bytes, now: float
+    def _no_message(
+        self, server: Server, session: ServerSession, noise: Noise, line: bytes, now: float
     ) -> None:
-        if not isinstance(message, Noise):
+        """Handle a batch, which only the older era has, or a line for people."""
+        batch = lines.read_batch(line) if session.era is not Era.MODERN else []
+        for message in batch:
             self._message(server, session, message, now)
-        elif (batch := lines.read_batch(line)) and session.era is not Era.MODERN:
-            for message in batch:
-                self._message(server, session, message, now)
-        else:
-            self._noise(server, session, message, line, now)
+        if not batch:
+            self._noise(server, session, noise, line, now)
 
     def _noise(self, server: Server, session: ServerSession, noise: Noise, line: bytes, now: float) -> None:
         """Keep a line for people. In the handshake, an answer may follow a prompt on the same line."""
