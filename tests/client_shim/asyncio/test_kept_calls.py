@@ -176,7 +176,10 @@ def test_a_kept_call_whose_next_broker_speaks_another_version_is_told_so(on_loop
     on_loop(main())
 
 
-def test_a_call_that_only_reads_is_made_again_at_the_next_broker_once(on_loop: Run, endpoint: str) -> None:
+@pytest.mark.parametrize(("server", "method"), [("$broker", "ping"), ("s", "tools/list")])
+def test_a_call_that_only_reads_is_made_again_at_the_next_broker_once(
+    on_loop: Run, endpoint: str, server: str, method: str
+) -> None:
     """A `listen` that is lost with its broker must not leave a client deaf; one that kills brokers ends."""
 
     async def main() -> None:
@@ -188,12 +191,12 @@ def test_a_call_that_only_reads_is_made_again_at_the_next_broker_once(on_loop: R
                     await while_greeting(peer, client.connect())
                     calls = [
                         asyncio.ensure_future(client.listen(["s"])),
-                        asyncio.ensure_future(client.ping()),
+                        asyncio.ensure_future(client.request(server, method)),
                     ]
                 else:
                     await peer.greet()
                 heard = {one.message.method: one for one in [await peer.heard() for _ in calls]}
-                assert set(heard) == {"listen", "ping"} if instance < 2 else {"listen"}
+                assert set(heard) == {"listen", method} if instance < 2 else {"listen"}
                 if instance == 1:
                     peer.result(heard["listen"])
                     assert await calls.pop(0) == {}
