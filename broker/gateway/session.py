@@ -26,15 +26,12 @@ from broker.gateway.effects import (
 )
 from broker.gateway.jsonrpc import Incoming
 from client_shim import BrokerClient
-from client_shim.errors import BrokerError, BrokerRefused, BrokerSilent, NoBroker, ServerError
+from client_shim.errors import BrokerError, ServerError
 
 logger = logging.getLogger("mcp-broker")
 
 RECONNECT_S = 20.0
 """How long a request waits for a broker that is gone: hosts give up on `initialize` after 30 s."""
-
-FIRST_TRY_S, LAST_TRY_S = 0.1, 1.0
-"""The delays between two looks for a broker that is not there: from the first to the longest."""
 
 Run = Callable[[], Coroutine[Any, Any, Outcome]]
 OnCall = Callable[[Conversation, MakeCall, "Outcome | None", float], None]
@@ -82,7 +79,6 @@ class Session:
         self._calls: dict[int, asyncio.Task[object]] = {}
         self._listening = asyncio.Lock()
         """Held while `listen` is under way: the last one that was asked for must come last."""
-        self._reconnect_s = reconnect_s
 
     @property
     def is_idle(self) -> bool:
@@ -166,7 +162,6 @@ class Session:
         def logged(params: bytes) -> None:
             self._run(self.conversation.logged(call.call, params))
 
-        await self._connect()
         result = await self._broker.request_raw(
             self.conversation.server,
             call.method,
@@ -181,24 +176,10 @@ class Session:
 
     async def _listen(self, wanted: ListenTo) -> Outcome:
         async with self._listening:
-            await self._connect()
             server = self.conversation.server
             resources = {server: wanted.uris} if wanted.uris else {}
             refused = await self._broker.listen([server] if wanted.lists else [], resources)
         return ServerResult(b"{}") if server not in refused else fault_of(refused[server])
-
-    async def _connect(self) -> None:
-        """Wait for a broker: the shim waits only for one that was there before."""
-        loop = asyncio.get_running_loop()
-        until, delay_s = loop.time() + self._reconnect_s, FIRST_TRY_S
-        while not self._broker.connected:
-            try:
-                await self._broker.connect()
-            except (NoBroker, BrokerSilent, BrokerRefused):
-                if loop.time() + delay_s > until:
-                    raise
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, LAST_TRY_S)
 
     def _notified(self, server: str, method: str, params: bytes) -> None:
         if server == self.conversation.server:
