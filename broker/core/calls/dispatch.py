@@ -14,7 +14,6 @@ from broker.base.text import clip
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
 from broker.core.calls import retry
-from broker.core.calls.queue import ChannelKey
 from broker.core.calls.table import Call, CallTable
 from broker.core.clients.connections import Body, Connection, Connections, Slot
 from broker.core.effects import Demand, Effects, Level, Write
@@ -74,9 +73,9 @@ class Dispatch:
         if available is When.TOO_LATE:
             return availability.not_ready(server.name, server.lifecycle, now)
         channel_key = (connection.key, request.channel)
-        full = self._full(channel_key, params)
-        if full is not None:
-            return full
+        limit = self.table.exceeded(self.limits, channel_key, len(params.body))
+        if limit is not None:
+            return refusals.busy(limit, getattr(self.limits, limit))
         if available is When.ON_DEMAND:
             self._effects.append(Demand(server.name))
         token = request.meta.get("progressToken") if request.meta else None
@@ -135,18 +134,6 @@ class Dispatch:
             if call in server.pending_lists:
                 self._list(call, listing, now)
                 yield
-
-    def _full(self, channel_key: ChannelKey, params: Params) -> Refusal | None:
-        limits, table = self.limits, self.table
-        if table.count_of_channel(channel_key) >= limits.calls_per_channel:
-            return refusals.busy("calls_per_channel", limits.calls_per_channel)
-        if table.count_of_connection(channel_key[0]) >= limits.calls_per_connection:
-            return refusals.busy("calls_per_connection", limits.calls_per_connection)
-        if len(table) >= limits.calls:
-            return refusals.busy("calls", limits.calls)
-        if table.body_bytes + len(params.body) > limits.queue_bytes:
-            return refusals.busy("queue_bytes", limits.queue_bytes)
-        return None
 
     def pump(self, server: Server, now: float) -> None:
         """Give the server its next calls. What is too much for one step follows in the next."""

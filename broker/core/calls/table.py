@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from broker.config.schema import LimitsConfig
 from broker.core.calls.retry import NoRetry
 
 MAX_EXTENDED_S = 86_400.0
@@ -146,13 +147,15 @@ class CallTable:
         """Return the open calls of a server, sent or waiting."""
         return [call for call in self._calls.values() if call.server == server]
 
-    def count_of_connection(self, connection: bytes) -> int:
-        """Return how many calls a connection has open."""
-        return len(self._by_client.get(connection, ()))
-
-    def count_of_channel(self, channel_key: tuple[bytes, int]) -> int:
-        """Return how many calls a channel has open."""
-        return self._per_channel.get(channel_key, 0)
+    def exceeded(self, limits: LimitsConfig, channel_key: tuple[bytes, int], size: int) -> str | None:
+        """Return the name of the limit that a further call with params of this size would exceed."""
+        if self._per_channel.get(channel_key, 0) >= limits.calls_per_channel:
+            return "calls_per_channel"
+        if len(self._by_client.get(channel_key[0], ())) >= limits.calls_per_connection:
+            return "calls_per_connection"
+        if len(self._calls) >= limits.calls:
+            return "calls"
+        return "queue_bytes" if self.body_bytes + size > limits.queue_bytes else None
 
     def extend(self, call: Call, now: float) -> None:
         """Begin the time of a call anew, up to a limit, because progress was made."""

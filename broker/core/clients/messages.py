@@ -17,7 +17,7 @@ from broker.core.clients.notifications import Notifications
 from broker.core.clients.requests import Requests
 from broker.core.effects import Closed, Effects, Level, Manage
 from broker.core.mcp import jsonrpc
-from broker.core.mcp.jsonrpc import BodyError, Params
+from broker.core.mcp.jsonrpc import BodyError
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.refusals import Refusal
 from broker.core.servers.registry import Registry
@@ -227,6 +227,8 @@ class Clients:
             return None
         if request.instance != self._instance:
             return refusals.wrong_instance(request.instance, self._instance)
+        if self.closing:
+            return refusals.shutting_down()
         if body is not None and len(body) > self.limits.max_message_bytes:
             return refusals.too_large(len(body), self.limits.max_message_bytes)
         if body is not None and len(body) > LONG_BYTES:
@@ -237,13 +239,6 @@ class Clients:
                 jsonrpc.check_meta(request.meta)
         except BodyError as error:
             return refusals.invalid_body(error.code, str(error))
-        return self._admit(connection, request, params, now)
-
-    def _admit(
-        self, connection: Connection, request: wire.Request, params: Params, now: float
-    ) -> Refusal | None:
-        if self.closing:
-            return refusals.shutting_down()
         return self.requests.admit(connection, request, params, now)
 
     def _check_long(self, connection: Connection, request: wire.Request, body: bytes, now: float) -> HeavyJob:
@@ -253,7 +248,10 @@ class Clients:
             params = yield from jsonrpc.check_long_params(body)
             if request.meta is not None:
                 jsonrpc.check_meta(request.meta)
-            refusal = self._admit(connection, request, params, now)
+            if self.closing:
+                refusal: Refusal | None = refusals.shutting_down()
+            else:
+                refusal = self.requests.admit(connection, request, params, now)
         except BodyError as error:
             refusal = refusals.invalid_body(error.code, str(error))
         if refusal is not None:

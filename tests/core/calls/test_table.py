@@ -6,6 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from broker.config.schema import LimitsConfig
 from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import MAX_EXTENDED_S, Call, CallTable
 
@@ -110,8 +111,20 @@ def test_the_calls_of_a_client_and_of_its_channel() -> None:
     assert table.of_client(b"a") == [one, two]
     assert table.of_client(b"a", 2) == [two]
     assert table.of_client(b"x") == []
-    assert table.count_of_connection(b"a") == 2
-    assert (table.count_of_channel((b"a", 1)), table.count_of_channel((b"a", 9))) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("calls_per_channel", 1), ("calls_per_connection", 2), ("calls", 3), ("queue_bytes", 6)],
+)
+def test_the_limit_that_a_further_call_would_exceed(limit: str, value: int) -> None:
+    """Law 6: of a channel, a connection, the broker, and of all params; one above it nothing is exceeded."""
+    table = CallTable()
+    add(table, 1, channel=1)
+    add(table, 2, channel=2)
+    add(table, 1, connection=b"b")
+    assert table.exceeded(LimitsConfig(**{limit: value}), (b"a", 1), 1) == limit
+    assert table.exceeded(LimitsConfig(**{limit: value + 1}), (b"a", 1), 1) is None
 
 
 def test_expired_gives_calls_in_the_order_of_their_deadlines() -> None:
@@ -242,11 +255,10 @@ class AnyTable(RuleBasedStateMachine):
         for connection in (b"a", b"b"):
             mine = [call for call in calls if call.connection == connection]
             assert sorted(table.of_client(connection), key=lambda call: call.id) == mine
-            assert table.count_of_connection(connection) == len(mine)
             for channel in (1, 2):
-                assert table.count_of_channel((connection, channel)) == len(
-                    table.of_client(connection, channel)
-                )
+                held = len([call for call in mine if call.channel == channel])
+                full = table.exceeded(LimitsConfig(calls_per_channel=held), (connection, channel), 0)
+                assert full == "calls_per_channel"
         for server in ("s", "t"):
             assert table.of_server(server) == [call for call in calls if call.server == server]
 
