@@ -45,38 +45,38 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: Annotated[
         tuple[str, ...],
         _about(
-            "Where it speaks HTTP: loopback ports, or Unix sockets as `unix:/PATH`, which need no token.",
+            "The addresses of its HTTP: loopback ports, or Unix sockets (`unix:/PATH`), which need no token.",
             'write a list of addresses, such as ["127.0.0.1:8420", "unix:/run/mcp-broker-gateway/http.sock"]',
         ),
     ] = (f"127.0.0.1:{PORT}",)
     behind_tls: Annotated[
         tuple[str, ...],
         _about(
-            "The addresses of `listen` that are no loopback ones, a second time: a proxy that speaks TLS "
-            "stands in front of them.",
+            "The addresses of `listen` that other machines can reach, repeated: a proxy with TLS stands in "
+            "front of them.",
             "write the same addresses as in `listen`, or leave it out",
         ),
     ] = ()
     sockets: Annotated[
         str | None,
         _about(
-            "The folder of the Unix sockets that `mcp-broker connect` uses, one for each server; an empty "
-            "text for none. Without it: `gateway` beside the broker's socket.",
+            "The folder of the Unix sockets for `mcp-broker connect`, one for each server; an empty text for "
+            "none. By default the service's own folder, else `gateway` beside the broker's socket.",
             'write an absolute path, such as sockets = "/run/mcp-broker/gateway", or ""',
         ),
     ] = None
     endpoint: Annotated[
         str | None,
         _about(
-            "Where the broker listens. Without it, it is found as by every client.",
+            "The address of the broker. By default it is found as every client finds it.",
             'write an endpoint, such as endpoint = "ipc:///run/mcp-broker/broker.sock"',
         ),
     ] = None
     state_dir: Annotated[
         str | None,
         _about(
-            "The folder of its token, of the key of its sessions, and of the sessions that are over. Without "
-            "it: $STATE_DIRECTORY of systemd, else `mcp-broker/gateway` in $XDG_STATE_HOME.",
+            "The folder of its token, the key of its sessions, and the list of ended sessions. By default "
+            "$STATE_DIRECTORY of systemd, else `mcp-broker/gateway` in $XDG_STATE_HOME.",
             'write an absolute path, such as state_dir = "/var/lib/mcp-broker-gateway"',
         ),
     ] = None
@@ -86,12 +86,12 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = True
     hosts: Annotated[
         tuple[str, ...],
-        _about("Names, beside those of loopback, by which clients may call it (the Host header).", _WORDS),
+        _about("Further names by which clients may call it (the Host header).", _WORDS),
     ] = ()
     origins: Annotated[
         tuple[str, ...],
         _about(
-            "Web pages, beside those of loopback, that may call it (the Origin header).",
+            "Further web pages that may call it (the Origin header); pages of this machine may.",
             'write a list of origins, such as ["https://inspector.example.org"]',
         ),
     ] = ()
@@ -102,35 +102,36 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     body_bytes: Annotated[Bytes, _about("The largest body of a request.", _SIZE)] = 33_554_432
     header_bytes: Annotated[Bytes, _about("What the headers of a request may take together.", _SIZE)] = 32_768
-    body_sec: Annotated[
-        Seconds, _about("Seconds within which headers and body of a request have to be there.", _SECONDS)
-    ] = 30.0
+    body_sec: Annotated[Seconds, _about("Seconds that headers and body of a request may take.", _SECONDS)] = (
+        30.0
+    )
     connections: Annotated[Count, _about("Connections at once.", _WHOLE)] = 4096
     sessions: Annotated[
         Count,
         _about(
-            "Legacy sessions of one token that are held in memory; beyond it, the one that was silent for "
-            "longest is put away, and is there again with its next request.",
+            "Legacy sessions of one token in memory. Above it, the longest silent one leaves the memory; its "
+            "next request restores it.",
             _WHOLE,
         ),
     ] = 1024
     session_idle_sec: Annotated[
-        Seconds, _about("Seconds after which a silent session is put away.", _SECONDS)
+        Seconds, _about("Seconds after which a silent session leaves the memory.", _SECONDS)
     ] = 600.0
     session_sec: Annotated[
-        Seconds, _about("Seconds after which a session that does nothing is over.", _SECONDS)
+        Seconds, _about("Seconds after which a session that is not in memory expires.", _SECONDS)
     ] = 2_592_000.0
-    streams: Annotated[Count, _about("Requests and streams of one token that are open at once.", _WHOLE)] = (
-        1024
-    )
+    streams: Annotated[
+        Count, _about("Requests and streams of one token that may be open at once.", _WHOLE)
+    ] = 1024
     stream_bytes: Annotated[
-        Bytes, _about("What may wait for a client that reads slowly; beyond it its stream is cut.", _SIZE)
+        Bytes,
+        _about("Bytes that may wait for a client that reads slowly. Above it the stream is cut.", _SIZE),
     ] = 8_388_608
     replay_bytes: Annotated[
-        Bytes, _about("What is kept of a legacy stream for a client that comes back.", _SIZE)
+        Bytes, _about("Bytes of a legacy stream that are kept for a client that reconnects.", _SIZE)
     ] = 262_144
     replay_sec: Annotated[
-        Seconds, _about("Seconds for which the answer to a legacy client that is away is kept.", _SECONDS)
+        Seconds, _about("Seconds for which the answer to a disconnected legacy client is kept.", _SECONDS)
     ] = 60.0
     drain_sec: Annotated[
         Seconds, _about("Seconds that calls in flight have to end when the gateway is stopped.", _SECONDS)

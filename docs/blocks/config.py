@@ -38,7 +38,7 @@ _RELOAD_HEAD = {
     "zh": ("键", "有变化时，重新加载会做什么"),
 }
 
-_HEAD = {"en": ("key", "value", "default", "meaning"), "zh": ("键", "取值", "默认值", "含义")}
+HEAD = {"en": ("key", "value", "default", "meaning"), "zh": ("键", "取值", "默认值", "含义")}
 
 _WORDS = {
     "required": ("required", "必填"),
@@ -88,10 +88,10 @@ def keys(section: str) -> Block:
 
     def rows(language: Language) -> Iterator[list[str]]:
         for key in keys_of(section):
-            default = _default(fields[key], language)
-            yield [code(key), _values(shape, key, language), default, _meaning(section, key, language)]
+            default = default_shown(fields[key], language)
+            yield [code(key), values_of(shape, key, language), default, _meaning(section, key, language)]
 
-    return lambda language: table(_HEAD[language], rows(language))
+    return lambda language: table(HEAD[language], rows(language))
 
 
 def description(section: str, key: str) -> str:
@@ -115,7 +115,8 @@ def _type(shape: type[Struct], key: str) -> inspect.Type:
     return inspect.type_info(get_type_hints(shape, include_extras=True)[key])
 
 
-def _values(shape: type[Struct], key: str, language: Language) -> str:
+def values_of(shape: type[Struct], key: str, language: Language) -> str:
+    """Return what may be written for a key."""
     kind = _type(shape, key)
     if isinstance(kind, inspect.Metadata):
         kind = kind.type
@@ -148,7 +149,8 @@ def _bounds(kind: inspect.Type, language: Language) -> str:
             return _say(language, "string")
 
 
-def _default(field: msgspec.structs.FieldInfo, language: Language) -> str:
+def default_shown(field: msgspec.structs.FieldInfo, language: Language) -> str:
+    """Return the default of a key as a page shows it."""
     default = default_of(field)
     if default is msgspec.NODEFAULT:
         return _say(language, "required")

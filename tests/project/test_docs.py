@@ -26,9 +26,10 @@ from broker.config.loading import load
 from broker.config.schema import NO_KEYS, Config
 from broker.core.calls.retry import NoRetry
 from broker.core.servers.lifecycle import State
+from broker.gateway.settings import parse
 from client_shim import wire
 from docs import generate
-from docs.blocks import config, events, house, messages, protocol, service
+from docs.blocks import config, events, gateway, house, messages, protocol, service
 from docs.blocks.markdown import TEXTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +120,8 @@ def test_the_texts_are_those_of_the_code() -> None:
     """docs/texts.toml: nothing is missing, and nothing is left of what the code no longer has."""
     keys = {section: set(config.keys_of(section)) for section in config.SHAPES}
     assert {section: set(texts) for section, texts in TEXTS["config"].items()} == keys
+    settings = {section: set(gateway.keys_of(section)) for section in gateway.SHAPES}
+    assert {section: set(texts) for section, texts in TEXTS["gateway"].items()} == settings
     assert set(TEXTS["codes"]) == {code.value for code in wire.Code}
     assert set(TEXTS["unavailable"]) == {kind.default_code for kind in messages.unavailable_kinds()}
     raised = {text["raised"] for text in TEXTS["codes"].values() if "raised" in text}
@@ -319,8 +322,9 @@ def test_the_config_of_the_repository_teaches_every_key(section: str) -> None:
 @every_page_with("toml")
 def test_every_config_that_is_shown_is_taken(page: Path) -> None:
     """An example that the broker would refuse."""
+    take = parse if page.name.startswith("gateway") else configuration
     for text in fences(page, "toml"):
-        configuration(text)
+        take(text)
 
 
 @every_page_with("yaml")
