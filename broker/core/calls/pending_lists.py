@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.core.calls.table import Call
 
-PATIENCE_S = 2.0
+LONGEST_WAIT_S = 2.0
 """The longest wait for a list, in seconds. After it every call gets the old list."""
 
 

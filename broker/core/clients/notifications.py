@@ -87,7 +87,7 @@ class Notifications:
         self.unwanted: Callable[[str], object] = lambda server: None
         """Called when a server has told of a resource that nobody has subscribed to."""
 
-    def listen(self, lane: ChannelKey, body: bytes) -> Refusal | Accepted:
+    def listen(self, channel_key: ChannelKey, body: bytes) -> Refusal | Accepted:
         """Replace what a channel listens to.
 
         A server that is not configured, or that does not tell of resources, does not affect the others: the
@@ -98,10 +98,10 @@ class Notifications:
             wants = read_subscription(body)
         except (ValueError, msgspec.MsgspecError) as error:
             return refusals.not_listening(str(error))
-        limit = self.subscriptions.exceeded(lane, wants)
+        limit = self.subscriptions.exceeded(channel_key, wants)
         if limit is not None:
             return refusals.too_many_listen(limit.name, limit.value)
-        changed = self.subscriptions.want(lane, wants)
+        changed = self.subscriptions.want(channel_key, wants)
         followed = self._servers.keys() if wants.servers is None else wants.servers & self._servers.keys()
         return Accepted(changed, sorted(followed), self._refused(wants))
 
@@ -115,15 +115,15 @@ class Notifications:
                 refused[name] = refusals.tells_of_no_resources(name)
         return refused
 
-    def tell_refused(self, lane: ChannelKey, accepted: Accepted) -> None:
+    def tell_refused(self, channel_key: ChannelKey, accepted: Accepted) -> None:
         """Tell a channel which of its subscriptions are not served for now."""
-        wants = self.subscriptions.of(lane)
+        wants = self.subscriptions.of(channel_key)
         for name, why in accepted.refused.items():
             said = self._reason(why.message)
             if wants.servers is not None and name in wants.servers and name not in accepted.servers:
-                self._tell(lane, name, _News(UNHEARD), said)
+                self._tell(channel_key, name, _News(UNHEARD), said)
             for uri in sorted(wants.resources.get(name, ())):
-                self._tell(lane, name, _News(UNHEARD, uri), said)
+                self._tell(channel_key, name, _News(UNHEARD, uri), said)
 
     def removed(self, server: str, reason: str) -> None:
         """Tell the channels that have named a server that it is no longer configured."""
@@ -167,23 +167,23 @@ class Notifications:
         while waiting:
             news = next(iter(waiting))
             said, is_heard = waiting.pop(news), False
-            for lane in self._lanes(server, news):
-                if lane is not None:
+            for channel_key in self._listening(server, news):
+                if channel_key is not None:
                     is_heard = True
-                    self._tell(lane, server, news, said)
+                    self._tell(channel_key, server, news, said)
                 yield
             if not is_heard and type(said) is bytes and news.uri:
                 self.unwanted(server)
         del self._news[server]
 
-    def _lanes(self, server: str, news: _News) -> Iterator[ChannelKey | None]:
+    def _listening(self, server: str, news: _News) -> Iterator[ChannelKey | None]:
         table = self.subscriptions
         if news.uri:
             return table.subscribers(server, news.uri)
         return table.listeners(server, by_name=news.method == UNHEARD)
 
-    def _tell(self, lane: ChannelKey, server: str, news: _News, said: bytes | str | None) -> None:
-        key, channel = lane
+    def _tell(self, channel_key: ChannelKey, server: str, news: _News, said: bytes | str | None) -> None:
+        key, channel = channel_key
         connection = self._connections.get(key)
         if connection is not None:
             message = wire.Notification(channel, 0, server, news.method)

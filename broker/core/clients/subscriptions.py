@@ -112,17 +112,17 @@ class Subscriptions:
         servers = len(self._subscribers)
         return f"<Subscriptions channels={self._channels} uris={self._uris} servers={servers}>"
 
-    def of(self, lane: ChannelKey) -> Subscription:
+    def of(self, channel_key: ChannelKey) -> Subscription:
         """Return what a channel has subscribed to."""
-        return self._rows.get(lane[0], {}).get(lane[1]) or Subscription()
+        return self._rows.get(channel_key[0], {}).get(channel_key[1]) or Subscription()
 
     def channels(self, connection: bytes) -> list[int]:
         """Return the channels of a connection that listen."""
         return list(self._rows.get(connection, ()))
 
-    def exceeded(self, lane: ChannelKey, wants: Subscription) -> Limit | None:
+    def exceeded(self, channel_key: ChannelKey, wants: Subscription) -> Limit | None:
         """Return the limit that this subscription would exceed."""
-        before, mine = self.of(lane), self._rows.get(lane[0], {})
+        before, mine = self.of(channel_key), self._rows.get(channel_key[0], {})
         new = bool(wants) and not before
         if new and len(mine) >= MAX_CHANNELS_OF_ONE:
             return Limit("listening channels of a connection", MAX_CHANNELS_OF_ONE)
@@ -145,18 +145,18 @@ class Subscriptions:
         """The number of subscribed resources."""
         return self._uris
 
-    def want(self, lane: ChannelKey, wants: Subscription) -> set[str]:
+    def want(self, channel_key: ChannelKey, wants: Subscription) -> set[str]:
         """Replace the subscription of a channel. Return the servers whose subscribed resources have
         changed."""
-        changed = self._forget(lane)
+        changed = self._forget(channel_key)
         if wants:
-            self._rows.setdefault(lane[0], {})[lane[1]] = wants
+            self._rows.setdefault(channel_key[0], {})[channel_key[1]] = wants
             self._channels += 1
             self._uris += wants.uris
             self._uris_bytes += wants.uris_bytes
         for server, uris in wants.resources.items():
             for uri in uris:
-                self._join(server, uri, lane)
+                self._join(server, uri, channel_key)
         return changed | set(wants.resources)
 
     def drop(self, connection: bytes, channel: int | None = None) -> set[str]:
@@ -167,31 +167,31 @@ class Subscriptions:
             changed |= self._forget((connection, number))
         return changed
 
-    def _forget(self, lane: ChannelKey) -> set[str]:
-        mine = self._rows.get(lane[0], {})
-        wants = mine.pop(lane[1], None)
+    def _forget(self, channel_key: ChannelKey) -> set[str]:
+        mine = self._rows.get(channel_key[0], {})
+        wants = mine.pop(channel_key[1], None)
         if wants is None:
             return set()
         if not mine:
-            del self._rows[lane[0]]
+            del self._rows[channel_key[0]]
         self._channels -= 1
         self._uris -= wants.uris
         self._uris_bytes -= wants.uris_bytes
         for server, uris in wants.resources.items():
             for uri in uris:
-                self._leave(server, uri, lane)
+                self._leave(server, uri, channel_key)
         return set(wants.resources)
 
-    def _join(self, server: str, uri: str, lane: ChannelKey) -> None:
+    def _join(self, server: str, uri: str, channel_key: ChannelKey) -> None:
         table = self._subscribers.setdefault(server, {})
         if uri not in table:
             lengths = self._lengths.setdefault(server, {})
             lengths[len(uri)] = lengths.get(len(uri), 0) + 1
-        table.setdefault(uri, {})[lane] = None
+        table.setdefault(uri, {})[channel_key] = None
 
-    def _leave(self, server: str, uri: str, lane: ChannelKey) -> None:
+    def _leave(self, server: str, uri: str, channel_key: ChannelKey) -> None:
         table, lengths = self._subscribers[server], self._lengths[server]
-        del table[uri][lane]
+        del table[uri][channel_key]
         if not table[uri]:
             del table[uri]
             lengths[len(uri)] -= 1
@@ -224,10 +224,10 @@ class Subscriptions:
         of."""
         heard: set[ChannelKey] = set()
         for length in list(self._lengths.get(server, ())):
-            for lane in list(self._of(server, uri[:length])) if _is_whole(uri, length) else ():
-                if lane not in heard and lane in self._of(server, uri[:length]):
-                    heard.add(lane)
-                    yield lane
+            for channel_key in list(self._of(server, uri[:length])) if _is_whole(uri, length) else ():
+                if channel_key not in heard and channel_key in self._of(server, uri[:length]):
+                    heard.add(channel_key)
+                    yield channel_key
             yield None
 
     def _of(self, server: str, uri: str) -> Mapping[ChannelKey, None]:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from broker.base.rate_limit import Pace, soonest
 from broker.base.text import clip
 from broker.base.tolerances import Oddity, Tolerated
-from broker.core.calls.pending_lists import PATIENCE_S
+from broker.core.calls.pending_lists import LONGEST_WAIT_S
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, shown
 from broker.core.mcp.jsonrpc import Id, Reply
@@ -190,7 +190,7 @@ class Lists:
         if since is None:
             return did, None
         if self.catalogue.has(method) or method in self._silent:
-            return did, since + PATIENCE_S
+            return did, since + LONGEST_WAIT_S
         return did, max(one.deadline for one in self._pending.values() if one.reading.method == method)
 
     def is_reading(self, method: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.core.calls.pending_lists import PATIENCE_S
+from broker.core.calls.pending_lists import LONGEST_WAIT_S
 from broker.core.mcp.methods import Era
 from broker.core.servers.lists import READ_BURST
 from client_shim import wire
@@ -122,7 +122,7 @@ def test_a_reading_that_fails_gives_the_old_list(how: str) -> None:
     elif how == "death":
         world.exit()
     elif how == "silence":
-        world.wait(PATIENCE_S)
+        world.wait(LONGEST_WAIT_S)
         assert "catalogue.stale" in [note.event for note in world.notes]
     elif how == "cancel":
         client.say(wire.Cancel(1, id, None))
@@ -154,7 +154,7 @@ def test_a_server_that_hangs_holds_up_one_page_and_not_every_one() -> None:
     world.wait(1.0)
     world.scripts["time"].mute = {"tools/list"}
     first = ask(client)
-    world.wait(PATIENCE_S)
+    world.wait(LONGEST_WAIT_S)
     assert client.result(first)
     assert client.result(ask(client))
     assert reads(world) == 1
@@ -253,9 +253,9 @@ def test_nobody_waits_for_longer_because_others_came() -> None:
     process.script.mute = {"tools/list"}
     process.tell("tools/list_changed")
     first = ask(client)
-    world.wait(PATIENCE_S / 2)
+    world.wait(LONGEST_WAIT_S / 2)
     process.tell("tools/list_changed")
     process.reply(last(process), {"tools": [{"name": "new"}]})
     second = ask(client)
-    world.wait(PATIENCE_S / 2)
+    world.wait(LONGEST_WAIT_S / 2)
     assert client.result(first)["tools"] == client.result(second)["tools"] == [{"name": "new"}]
