@@ -124,6 +124,23 @@ def test_bodies_pass_unchanged(rogues: RunningBroker, server: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("server", "other"), [("old", "new"), ("new", "old")])
+def test_long_bodies_of_many_values_pass_unchanged(rogues: RunningBroker, server: str, other: str) -> None:
+    """Laws 2, 5 and 7: they are read in pieces, and what the client sends behind them is answered, too."""
+    rows = [{"n": n, "名": ['a"b\\', [[], {}], None, "x" * (n % 90)]} for n in range(50_000)]
+
+    async def main() -> None:
+        async with BrokerClient("long", rogues.endpoint) as broker:
+            long = [broker.call_tool(server, "echo", {"rows": rows, "n": n}) for n in range(2)]
+            short = [broker.call_tool(other, "echo", {"text": str(n)}) for n in range(20)]
+            results = await asyncio.gather(*long, *short)
+            answers = [json.loads(result.content[0].text) for result in results]
+            assert answers[:2] == [{"rows": rows, "n": n} for n in range(2)]
+            assert answers[2:] == [{"text": str(n)} for n in range(20)]
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("server", ["old", "new"])
 def test_what_reaches_the_server_is_what_was_sent(rogues: RunningBroker, server: str) -> None:
     """Law 7: the params are spliced, and the broker's `_meta` is the only one."""
