@@ -14,8 +14,9 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
-from broker.base.text import check_utf8, clip
+from broker.base.text import check_utf8
 from broker.base.tolerances import Oddity
+from broker.core.mcp.agreement import shown
 from broker.core.mcp.ids import echo, same
 from broker.core.mcp.jsonrpc import (
     MAX_BATCH,
@@ -37,7 +38,6 @@ _OBJECT, _QUOTE, _NULL = b'{"n'
 
 _NULL_TEXT = memoryview(b"null")
 _MARK = b"\xef\xbb\xbf"
-_SHOWN_CHARS = 200
 _COLOUR_BYTES = 16
 
 _Batch = msgspec.defstruct(
@@ -291,11 +291,11 @@ def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:
     elif error is not UNSET:  # both are null, or the only one is
         odd.append(Oddity.NULL_MEMBER)
         result, error = UNSET, UNSET
-    if not _given(seen.id):
+    if seen.id is UNSET or not _given(seen.id):
         return Broken(None, "it is a response without an id", tuple(odd))
     id = _id_of(seen.id, odd)
     if id is None:
-        return Broken(None, f"it is a response with the id {_shown(seen.id)}", tuple(odd))
+        return Broken(None, f"it is a response with the id {shown(seen.id)}", tuple(odd))
     if result is not UNSET and error is not UNSET:
         return Broken(id, "it has both a result and an error", tuple(odd))
     if result is not UNSET:
@@ -303,7 +303,7 @@ def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:
     if error is UNSET:
         return Broken(id, "it has neither a result nor an error", tuple(odd))
     if not _is_object(error):
-        return Broken(id, f"its error is no error object: {_shown(error)}", tuple(odd))
+        return Broken(id, f"its error is no error object: {shown(error)}", tuple(odd))
     return Reply(id, None, memoryview(error), tuple(odd))
 
 
@@ -324,11 +324,6 @@ def _string(raw: Raw | UnsetType) -> str | None:
     if raw is UNSET or memoryview(raw)[0] != _QUOTE:
         return None
     return msgspec.json.decode(raw, type=str)
-
-
-def _shown(raw: Raw | UnsetType) -> str:
-    """Return the beginning of a member, for a reason."""
-    return clip(bytes(memoryview(raw)[:_SHOWN_CHARS]).decode(errors="replace")) if raw is not UNSET else ""
 
 
 def _id_of(raw: Raw | UnsetType, odd: list[Oddity]) -> Id | None:

@@ -18,7 +18,7 @@ from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.ids import same_id
-from broker.core.mcp.jsonrpc import Id, Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, Id, Reply, ServerNotification
 from broker.core.mcp.meta import SUBSCRIPTION_ID
 from broker.core.servers.subscription import (
     Asks,
@@ -107,14 +107,14 @@ class ListenStream(ServerSubscription):
         params = {"requestId": stream.id, "reason": "it is no longer needed"}
         return Write(self._server, jsonrpc.notification_line("notifications/cancelled", params))
 
-    def reply(self, id: Id, reply: Reply | None, now: float) -> list[SubscriptionEvent] | None:
+    def reply(self, id: Id, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
         if self._next is not None and id == self._next.id:
             return self._refuse(self._next, reply, now)
         if self._open is not None and id == self._open.id:
             return self._ended(now)
         return None
 
-    def _refuse(self, stream: _Listen, reply: Reply | None, now: float) -> list[SubscriptionEvent]:
+    def _refuse(self, stream: _Listen, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent]:
         self._refused, self._next = stream.filter == self._wanted, None
         reason = refused_because(reply)
         heard: list[SubscriptionEvent] = [

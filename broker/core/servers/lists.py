@@ -17,7 +17,7 @@ from broker.base.tolerances import Oddity, Tolerated
 from broker.core.calls.pending_lists import LONGEST_WAIT_S
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, shown
-from broker.core.mcp.jsonrpc import Id, Reply
+from broker.core.mcp.jsonrpc import Broken, Id, Reply
 from broker.core.servers.catalogue import LISTS, Catalogue, changed_lists, lists_for
 from broker.core.servers.reading import Reading
 
@@ -124,15 +124,14 @@ class Lists:
         """Return whether this is the id of a request that is answered or given up."""
         return id in self._late
 
-    def reply(self, id: Id, reply: Reply, now: float) -> list[Step] | None:
+    def reply(self, id: Id, reply: Reply | Broken, now: float) -> list[Step] | None:
         """Take in a reply; return `None` if it answers no request for a list."""
         pending = self._take_pending(id)
-        return None if pending is None else self._page(pending.reading, reply, now)
-
-    def broken(self, id: Id, reason: str, now: float) -> list[Step] | None:
-        """Take in an unusable reply; return `None` if it answers no request for a list."""
-        pending = self._take_pending(id)
-        return None if pending is None else self._unread(pending.reading, reason, now)
+        if pending is None:
+            return None
+        if isinstance(reply, Broken):
+            return self._unread(pending.reading, reply.reason, now)
+        return self._page(pending.reading, reply, now)
 
     def _take_pending(self, id: Id) -> _Pending | None:
         pending = self._pending.pop(id, None) if type(id) is int else None

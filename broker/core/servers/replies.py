@@ -140,7 +140,7 @@ class Replies:
         if call is not None:
             self._dispatch.reply(call, reply, now)
             return
-        effects = session.reply(reply.id, reply, now)
+        effects = session.reply(reply, now)
         if effects is None and server.health is not None and server.health.answered(reply.id):
             return  # its arrival is all that matters
         if effects is None:
@@ -172,7 +172,7 @@ class Replies:
             self._dispatch.fail(call, refusals.invalid_reply(call, broken.reason), now)
             self._dispatch.pump(server, now)
             return
-        effects = session.broken(broken.id, broken.reason, now)
+        effects = session.reply(broken, now)
         if effects is not None:
             self.apply(server, session, effects, now)
         elif server.health is None or not server.health.answered(broken.id):

@@ -17,7 +17,7 @@ from broker.core.effects import Effect, EndProcess, Opened, Respawn, Write
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed, shown
 from broker.core.mcp.handshake import Ask, Handshake, Restart, Step, Tell
-from broker.core.mcp.jsonrpc import Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, Reply, ServerNotification
 from broker.core.mcp.meta import own_meta
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Catalogue, changed_lists
@@ -174,33 +174,19 @@ class ServerSession:
             return []
         return [f'if it is an older server, `protocol = "legacy"` in [servers.{self._name}] may help']
 
-    def reply(self, id: jsonrpc.Id, reply: Reply, now: float) -> list[Did] | None:
+    def reply(self, reply: Reply | Broken, now: float) -> list[Did] | None:
         """Take in a reply; return `None` if it answers no request of the session."""
-        method = self._take_asked(id)
+        if reply.id is None:
+            return None
+        method = self._take_asked(reply.id)
         if method is not None:
             if self._lists is not None:
                 return []  # the server answered the other request of the handshake first
             return self._take(self._handshake.reply(method, reply, now), now)
-        read = self._lists.reply(id, reply, now) if self._lists else None
+        read = self._lists.reply(reply.id, reply, now) if self._lists else None
         if read is not None:
             return self._ready([*read], now)
-        heard = self._subscription.reply(id, reply, now) if self._subscription else None
-        return None if heard is None else self._heard(heard, now)
-
-    def broken(self, id: jsonrpc.Id | None, reason: str, now: float) -> list[Did] | None:
-        """Take in an unusable reply; return `None` if it answers no request of the session."""
-        if id is None:
-            return None
-        method = self._take_asked(id)
-        if method is not None:
-            if self._lists is not None:
-                return []  # the server answered the other request of the handshake first
-            why = f"its reply to {method} cannot be used: {reason}"
-            return self._take(self._handshake.refused(method, why, now), now)
-        read = self._lists.broken(id, reason, now) if self._lists else None
-        if read is not None:
-            return self._ready([*read], now)
-        heard = self._subscription.reply(id, None, now) if self._subscription else None
+        heard = self._subscription.reply(reply.id, reply, now) if self._subscription else None
         return None if heard is None else self._heard(heard, now)
 
     def told(self, told: ServerNotification, now: float) -> list[Did] | None:

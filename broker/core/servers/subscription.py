@@ -15,7 +15,7 @@ from msgspec import Struct
 from broker.base.text import clip
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, reason_of
-from broker.core.mcp.jsonrpc import Id, Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, Id, Reply, ServerNotification
 
 MAX_ASKING = 8
 """The `resources/subscribe` and `unsubscribe` that may be under way to a server at once."""
@@ -74,8 +74,8 @@ class ServerSubscription:
         """Subscribe to these resources and to no other ones."""
         raise NotImplementedError
 
-    def reply(self, id: Id, reply: Reply | None, now: float) -> list[SubscriptionEvent] | None:
-        """Take in a reply (`None` for an unreadable one); return `None` for one to a request of others."""
+    def reply(self, id: Id, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
+        """Take in a reply, `None` if its time is up; return `None` if it answers no request of this one."""
         raise NotImplementedError
 
     def told(self, told: ServerNotification, now: float) -> list[SubscriptionEvent] | None:
@@ -132,13 +132,13 @@ class LegacySubscription(ServerSubscription):
                 did.append(line)
         return did
 
-    def reply(self, id: Id, reply: Reply | None, now: float) -> list[SubscriptionEvent] | None:
+    def reply(self, id: Id, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
         change = self._asked.pop(id, None) if type(id) is int else None
         return None if change is None else self._settled(change, reply, now)
 
-    def _settled(self, change: _Change, reply: Reply | None, now: float) -> list[SubscriptionEvent]:
+    def _settled(self, change: _Change, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent]:
         did: list[SubscriptionEvent] = []
-        if reply is None or reply.result is None:
+        if not isinstance(reply, Reply) or reply.result is None:
             reason = refused_because(reply)
             facts = {"server": self._server, "uri": clip(change.uri), "reason": reason}
             did.append(log(Level.WARNING, "resource.not_subscribed", **facts))
@@ -165,6 +165,8 @@ class LegacySubscription(ServerSubscription):
         return did
 
 
-def refused_because(reply: Reply | None) -> str:
+def refused_because(reply: Reply | Broken | None) -> str:
     """Return the reason of a refusal, for people."""
-    return "it gave no answer that can be read in time" if reply is None else reason_of(reply.error)
+    if not isinstance(reply, Reply):
+        return "it gave no answer that can be read in time"
+    return reason_of(reply.error)

@@ -13,7 +13,7 @@ from msgspec import structs
 from broker.base.tolerances import Tolerated
 from broker.config.schema import ServerConfig
 from broker.core.effects import Effect, EndProcess, Log, Opened, Write
-from broker.core.mcp.jsonrpc import Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, Reply, ServerNotification
 from broker.core.mcp.methods import MODERN_VERSION, Era
 from broker.core.servers.lists import LIST_HOLD_S, LIST_S, READ_BURST, READ_EVERY_S, TOOLS_HOLD_S, Read
 from broker.core.servers.session import MAX_REASON_CHARS, Did, ServerSession
@@ -84,13 +84,13 @@ class Talk:
     def answer(self, method: str, result: object, now: float = 0.0) -> list[str]:
         """Answer the last request of a method."""
         id = self.last(method)["id"]
-        return self.did(self.session.reply(id, Reply(id, memoryview(json.dumps(result).encode()), None), now))
+        return self.did(self.session.reply(Reply(id, memoryview(json.dumps(result).encode()), None), now))
 
     def refuse(self, method: str, code: int = -32601, message: str = "no") -> list[str]:
         """Answer it with an error."""
         id = self.last(method)["id"]
         error = memoryview(json.dumps({"code": code, "message": message}).encode())
-        return self.did(self.session.reply(id, Reply(id, None, error), 0.0))
+        return self.did(self.session.reply(Reply(id, None, error), 0.0))
 
     def agree(self) -> list[str]:
         """Come through the handshake."""
@@ -207,7 +207,7 @@ def test_a_list_without_an_answer_costs_that_list() -> None:
     assert talk.did(talk.session.tick(LIST_S)) == ["list-unread"]
     assert [*dues, talk.session.wake_at] == [LIST_HOLD_S, LIST_S, None]
     late = Reply(talk.last("resources/templates/list")["id"], memoryview(b"{}"), None)
-    assert talk.session.reply(late.id, late, LIST_S) is None
+    assert talk.session.reply(late, LIST_S) is None
     assert talk.session.is_late(late.id)
 
 
@@ -241,7 +241,7 @@ def test_a_further_page_that_cannot_be_had_leaves_what_was_read(how: str) -> Non
     if how == "error":
         did = talk.refuse("tools/list", -32602)
     elif how == "broken":
-        did = talk.did(talk.session.broken(talk.last("tools/list")["id"], "NaN", 0.0))
+        did = talk.did(talk.session.reply(Broken(talk.last("tools/list")["id"], "NaN"), 0.0))
     else:
         did = talk.did(talk.session.tick(TOOLS_HOLD_S)) + talk.did(talk.session.tick(30.0))
     assert "list-partial" in did
@@ -270,7 +270,7 @@ def test_a_list_that_cannot_be_had_does_not_keep_the_server_from_opening(how: st
     elif how == "garbage":
         did = talk.answer("prompts/list", {"prompts": 5})
     else:
-        did = talk.did(talk.session.broken(talk.last("prompts/list")["id"], "NaN", 0.0))
+        did = talk.did(talk.session.reply(Broken(talk.last("prompts/list")["id"], "NaN"), 0.0))
     assert did == ["list-unread", "Opened"]
     (odd,) = talk.odd
     assert odd.facts["list"] == "prompts/list"
@@ -326,11 +326,11 @@ def test_broken_replies_make_it_unfit_at_once() -> None:
     """Section 5: else the start would wait for its deadline."""
     talk = Talk()
     talk.greet()
-    assert talk.did(talk.session.broken(talk.asked[0]["id"], "NaN", 0.0)) == [
+    assert talk.did(talk.session.reply(Broken(talk.asked[0]["id"], "NaN"), 0.0)) == [
         "probe-answered-oddly",
         "initialize",
     ]
-    assert talk.did(talk.session.broken(talk.asked[1]["id"], "NaN", 0.0)) == ["EndProcess"]
+    assert talk.did(talk.session.reply(Broken(talk.asked[1]["id"], "NaN"), 0.0)) == ["EndProcess"]
     unfit = talk.effects[-1]
     assert isinstance(unfit, EndProcess)
     assert "its reply to initialize cannot be used: NaN" in unfit.reason
@@ -374,7 +374,7 @@ def test_the_reply_to_the_probe_that_comes_after_initialize_is_of_no_account(lat
     if late == "no":
         did = talk.refuse("server/discover")
     elif late == "broken":
-        did = talk.did(talk.session.broken(talk.last("server/discover")["id"], "NaN", 0.0))
+        did = talk.did(talk.session.reply(Broken(talk.last("server/discover")["id"], "NaN"), 0.0))
     else:
         found = {"supportedVersions": [MODERN_VERSION], "capabilities": {}} if late == "yes" else 5
         did = talk.answer("server/discover", found)
@@ -406,15 +406,15 @@ def test_the_reply_to_initialize_that_comes_after_the_probe_is_of_no_account() -
     assert talk.session.era is Era.MODERN
 
 
-def test_a_reply_to_nothing_is_not_the_links() -> None:
+def test_a_reply_to_no_request_is_not_taken() -> None:
     """Law 8: an id that it did not give is somebody else's, or nobody's."""
     talk = Talk(tools={}).open()
     reply = Reply(999, memoryview(b"{}"), None)
-    assert talk.session.reply(999, reply, 0.0) is None
-    assert talk.session.reply("1", reply, 0.0) is None
-    assert talk.session.reply(talk.asked[0]["id"], reply, 0.0) is None
-    assert talk.session.broken(999, "x", 0.0) is None
-    assert talk.session.broken(None, "x", 0.0) is None
+    assert talk.session.reply(Reply(999, reply.result, None), 0.0) is None
+    assert talk.session.reply(Reply("1", reply.result, None), 0.0) is None
+    assert talk.session.reply(Reply(talk.asked[0]["id"], reply.result, None), 0.0) is None
+    assert talk.session.reply(Broken(999, "x"), 0.0) is None
+    assert talk.session.reply(Broken(None, "x"), 0.0) is None
 
 
 # --- lists that change -------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def test_a_refresh_without_an_answer_is_given_up() -> None:
     assert talk.did(talk.session.tick(130.0)) == ["list-unread"]
     assert [*dues, talk.session.wake_at] == [None, 130.0, None]
     late = Reply(talk.asked[-1]["id"], memoryview(b'{"tools":[]}'), None)
-    assert talk.session.reply(late.id, late, 131.0) is None
+    assert talk.session.reply(late, 131.0) is None
     assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 131.0)) == ["tools/list"]
 
 
