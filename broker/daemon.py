@@ -32,8 +32,8 @@ import trio
 from broker import __version__
 from broker.config.schema import BrokerConfig, Config
 from broker.core.engine import Engine
-from broker.frontend.address import Address, address_of, claim, set_permissions
-from broker.frontend.socket_file import SocketFile
+from broker.frontend.address import ListenAddress, address_of, claim, set_permissions
+from broker.frontend.socket_file import ListenSocketFile
 from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.management.commands import manage
@@ -120,7 +120,7 @@ def _delegation() -> Delegation | None:
 async def serve(
     config: Config,
     path: Path,
-    address: Address,
+    address: ListenAddress,
     launcher: Launcher,
     manager: ServiceManager,
     meaning: Signals,
@@ -168,10 +168,10 @@ async def serve(
 
 
 @contextmanager
-def _listening(address: Address, hub: Hub) -> Iterator[tuple[Router, Callable[[], None]]]:
+def _listening(address: ListenAddress, hub: Hub) -> Iterator[tuple[Router, Callable[[], None]]]:
     """Listen at the address. Yield the endpoint, and a function that makes a missing socket file anew."""
     config = hub.engine.config
-    file = SocketFile(address) if address.is_file else None
+    file = ListenSocketFile(address) if address.is_file else None
     transport = Router(address.endpoint, config.limits, hub, file.make() if file else address.listener)
 
     def listen_again() -> None:

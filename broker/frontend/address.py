@@ -25,7 +25,7 @@ MAX_PATH_BYTES = 107
 """The longest path of a socket: 108 bytes with the final NUL (unix(7))."""
 
 
-class Address(NamedTuple):
+class ListenAddress(NamedTuple):
     """The address to listen at, and the listening descriptor if systemd has made it."""
 
     endpoint: str
@@ -46,7 +46,7 @@ def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> ClaimError:
 
 def address_of(
     told: str | None, config: BrokerConfig, environ: Mapping[str, str], sockets: Mapping[str, int]
-) -> Address:
+) -> ListenAddress:
     """Return the address to listen at: the command line's, else the config's, else the variable's.
 
     Args:
@@ -65,7 +65,7 @@ def address_of(
     elif named is None and (variable := environ.get(_VARIABLE)):
         check_endpoint(named := variable, f"${_VARIABLE}")
     if not sockets:
-        return Address(named or f"ipc://{folder_of(environ)}/broker.sock")
+        return ListenAddress(named or f"ipc://{folder_of(environ)}/broker.sock")
     made = next(iter(sockets))
     if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, made):
         raise ClaimError(
@@ -73,11 +73,11 @@ def address_of(
             f"{named or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in [broker] the "
             f"same path, or stop the .socket unit"
         )
-    return Address(made, sockets[made])
+    return ListenAddress(made, sockets[made])
 
 
 @contextmanager
-def claim(address: Address) -> Iterator[None]:
+def claim(address: ListenAddress) -> Iterator[None]:
     """Hold the address, so that no second broker takes it over: libzmq would do so without an error.
 
     Raises:
@@ -185,7 +185,7 @@ def owner_only_umask() -> Iterator[None]:
         os.umask(before)
 
 
-def set_permissions(address: Address, config: BrokerConfig) -> None:
+def set_permissions(address: ListenAddress, config: BrokerConfig) -> None:
     """Set group and mode of the socket by the config. A socket from systemd keeps those of its unit.
 
     Raises:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from broker.frontend.address import ANOTHER, Address, folder_for, not_bound, owner_only_umask
+from broker.frontend.address import ANOTHER, ListenAddress, folder_for, not_bound, owner_only_umask
 from broker.service.claims import ClaimError
 from client_shim.permissions import ROOT, identity, user
 from client_shim.trusted import Folder, Untrusted, open_folder
@@ -25,7 +25,7 @@ _BACKLOG = 1024
 logger = logging.getLogger("mcp-broker")
 
 
-class SocketFile:
+class ListenSocketFile:
     """The socket file at a claimed address.
 
     libzmq could make it too, but at the end it would remove whatever is at its path.
@@ -35,7 +35,7 @@ class SocketFile:
         another: the last advice if it cannot be used.
     """
 
-    def __init__(self, address: Address, another: str = ANOTHER) -> None:
+    def __init__(self, address: ListenAddress, another: str = ANOTHER) -> None:
         self._address = address
         self._another = another
         self._path = Path(address.endpoint.removeprefix("ipc://"))

@@ -21,7 +21,7 @@ from broker.core.servers.server import Server
 from broker.management import summary
 from broker.management.context import Context
 from broker.management.shared import Shared
-from broker.upstream.control import Wish
+from broker.upstream.control import Intent
 from client_shim.wire import Code
 
 logger = logging.getLogger("mcp-broker")
@@ -30,7 +30,7 @@ Answer = dict[str, Any]
 Params = dict[str, Any]
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """A command cannot be carried out; `refusal` says why."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -42,15 +42,15 @@ def _server(context: Context, params: Params) -> Server:
     """Return the server that a command is about.
 
     Raises:
-        Refused: there is no such server, or it does not run.
+        CommandRefused: there is no such server, or it does not run.
     """
     name, engine = normal(str(params.get("server"))), context.hub.engine
     names = engine.registry.names
     if name not in names:
-        raise Refused(refusals.unknown_server(name, names))
+        raise CommandRefused(refusals.unknown_server(name, names))
     server = engine.servers[name]
     if (refusal := never(server)) is not None:  # though its process may not have ended yet
-        raise Refused(refusal)
+        raise CommandRefused(refusal)
     return server
 
 
@@ -89,21 +89,21 @@ async def reload(context: Context, params: Params) -> Answer:
     """Reload the config file. Return what changed, or `problems` if the file has mistakes."""
     outcome = await context.reloader.reload("command")
     if isinstance(outcome, Refusal):
-        raise Refused(outcome)
+        raise CommandRefused(outcome)
     return {"config": context.config_path, **msgspec.to_builtins(outcome)}
 
 
 async def stop(context: Context, params: Params) -> Answer:
     """Stop a server. Its calls have time to end first; those that wait are refused."""
-    return await _carry_out(context, params, Wish.STOP)
+    return await _carry_out(context, params, Intent.STOP)
 
 
 async def restart(context: Context, params: Params) -> Answer:
     """Restart a server. The new process serves the calls that wait."""
-    return await _carry_out(context, params, Wish.RESTART)
+    return await _carry_out(context, params, Intent.RESTART)
 
 
-async def _carry_out(context: Context, params: Params, wish: Wish) -> Answer:
+async def _carry_out(context: Context, params: Params, wish: Intent) -> Answer:
     """Carry out the operator's wish. Return what happened to the calls that the server had."""
     server = _server(context, params)
     had, lost, again = server.queue.running, server.lost, server.again
@@ -115,7 +115,7 @@ async def start(context: Context, params: Params) -> Answer:
     """Start a server that is stopped, broken or waiting, or take back a stop that has not happened yet."""
     server = _server(context, params)
     already = server.lifecycle.state is State.READY and not server.queue.paused
-    context.supervisors.begin(Wish.START, server.name)
+    context.supervisors.begin(Intent.START, server.name)
     return {**_moved(server), "already": already}
 
 
@@ -168,7 +168,7 @@ async def manage(context: Context, request: Manage) -> None:
         params = msgspec.json.decode(request.body, type=dict[str, Any])
         answer = await command(context, params)
         outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, context.hub.engine.mask))
-    except Refused as refused:
+    except CommandRefused as refused:
         outcome = refused.refusal
     except Exception:  # a command that fails must not end the broker
         logger.exception("command.failed", extra={"command": request.method})

@@ -16,8 +16,8 @@ import h11
 import trio
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import Address, folder_for, set_permissions
-from broker.frontend.socket_file import SocketFile
+from broker.frontend.address import ListenAddress, folder_for, set_permissions
+from broker.frontend.socket_file import ListenSocketFile
 from broker.management.context import Context
 from broker.management.metrics import render
 from broker.service.claims import ClaimError
@@ -60,7 +60,7 @@ class MetricsServer:
         self._address = address
         self._open: dict[trio.SocketStream, trio.CancelScope] = {}
         self._answering = trio.CapacityLimiter(MAX_ANSWERS)
-        self._file: SocketFile | None = None
+        self._file: ListenSocketFile | None = None
         self._socket = self._bound(config)
 
     def close(self) -> None:
@@ -85,8 +85,8 @@ class MetricsServer:
         """Return a Unix socket with the group and mode of the broker's own socket."""
         folder_for(path, _ANOTHER).close()  # before the connection attempt
         _refuse_taken(path)
-        address = Address(f"ipc://{path}")
-        file = SocketFile(address, _ANOTHER)
+        address = ListenAddress(f"ipc://{path}")
+        file = ListenSocketFile(address, _ANOTHER)
         listening = socket.socket(fileno=file.make())
         try:
             set_permissions(address, config)

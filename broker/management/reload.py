@@ -23,7 +23,7 @@ from broker.hub import Hub
 from broker.service.claims import ClaimError
 from broker.service.config_file import read
 from broker.service.systemd import ServiceManager
-from broker.upstream.control import Wish
+from broker.upstream.control import Intent
 from broker.upstream.starts import lifecycle_of
 from broker.upstream.supervisors import Supervisors
 
@@ -191,7 +191,7 @@ class Reloader:
         elif change is Change.RETUNE:
             self._retune(server.name)
             if server.name in self._supervisors:
-                self._supervisors.begin(Wish.RETRY, server.name)
+                self._supervisors.begin(Intent.RETRY, server.name)
             what = change.value if step.keys else "unchanged"
         else:
             if change is Change.ENABLE:
@@ -206,7 +206,7 @@ class Reloader:
         lost = server.lost
         if step.change is Change.REPLACE:  # a process that is started from now on follows the new table
             self._retune(name, renewed=True)
-            await self._supervisors.carry_out(Wish.REPLACE, name)
+            await self._supervisors.carry_out(Intent.REPLACE, name)
             what = "changed" if server.lifecycle.state is State.STOPPED else what
         elif step.change is Change.REMOVE:
             self._hub.run(self._registry.withdraw, name)

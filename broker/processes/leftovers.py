@@ -17,7 +17,7 @@ from broker.config.names import file_name
 from broker.processes import containers
 from broker.processes.cgroup import Delegation, is_removed
 from broker.processes.containers import Removal, UnknownEngine
-from broker.processes.records import Record, Records, boot
+from broker.processes.records import ProcessRecord, Records, boot
 from broker.processes.trees import Mark, TreeKiller
 
 _ROUNDS = 100
@@ -28,7 +28,7 @@ logger = logging.getLogger("mcp-broker")
 
 
 def end_leftovers(
-    records: Records, delegation: Delegation | None, removal_of: Callable[[Record], Removal]
+    records: Records, delegation: Delegation | None, removal_of: Callable[[ProcessRecord], Removal]
 ) -> None:
     """End every process and container of earlier brokers with this state directory, and log each.
 
@@ -43,7 +43,7 @@ def end_leftovers(
     written = [_believed(record, delegation) for record in records.earlier()]
     own = {record.cookie: record for record in written if record.boot == here}
     for server, cookie, cgroup in delegation.left(records.owner) if delegation else ():
-        found = Record(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
+        found = ProcessRecord(server=server, cookie=cookie, boot=here, cgroup=str(cgroup.path))
         own.setdefault(cookie, found)
     left = _kill_all(records.owner, list(own.values()))
     _remove_cgroups([record for record in own.values() if record.cookie not in left])
@@ -53,7 +53,7 @@ def end_leftovers(
             records.forget(record)
 
 
-def _believed(record: Record, delegation: Delegation | None) -> Record:
+def _believed(record: ProcessRecord, delegation: Delegation | None) -> ProcessRecord:
     """Return the record without a cgroup that does not belong to the broker."""
     if record.cgroup is None:
         return record
@@ -61,7 +61,7 @@ def _believed(record: Record, delegation: Delegation | None) -> Record:
     return record if own and str(own.path) == record.cgroup else structs.replace(record, cgroup=None)
 
 
-def _remove_cgroups(records: list[Record]) -> None:
+def _remove_cgroups(records: list[ProcessRecord]) -> None:
     """Remove the cgroups. A process may leave its cgroup a moment later than it leaves /proc."""
     for _ in range(_REMOVE_ROUNDS):
         if all(is_removed(record.own_cgroup) for record in records):
@@ -70,7 +70,7 @@ def _remove_cgroups(records: list[Record]) -> None:
 
 
 def _end_containers(
-    records: Records, written: list[Record], removal_of: Callable[[Record], Removal]
+    records: Records, written: list[ProcessRecord], removal_of: Callable[[ProcessRecord], Removal]
 ) -> set[str]:
     """Remove the containers of all records at once. Return the cookies of those that may be left.
 
@@ -79,7 +79,7 @@ def _end_containers(
     noted = [record for record in written if record.container is not None]
     for path in records.cidfiles() - {records.cidfile(record) for record in noted}:
         _tell_container_left(path.stem.rpartition(".")[0], str(path), "its record is missing")
-    left, known = set[str](), list[tuple[Record, Removal]]()
+    left, known = set[str](), list[tuple[ProcessRecord, Removal]]()
     for record in noted:
         try:
             known.append((record, removal_of(record)))
@@ -108,7 +108,7 @@ def _tell_container_left(server: str, cidfile: str, why: str) -> None:
     logger.error("broker.leftover_container", extra=facts)
 
 
-def _kill_all(owner: str, records: list[Record]) -> set[str]:
+def _kill_all(owner: str, records: list[ProcessRecord]) -> set[str]:
     """Kill until nothing is left. Return the cookies of the trees that are left nevertheless."""
     names = {record.cookie: record.server for record in records}
     told = set[int]()

@@ -34,7 +34,7 @@ from broker.processes.environment import environment
 from broker.processes.exit_status import ExitStatus
 from broker.processes.kill import in_thread, kill_tree, remove_container, signal_group
 from broker.processes.program import MENDS, SpawnError, program_of
-from broker.processes.records import Record, Records, boot
+from broker.processes.records import ProcessRecord, Records, boot
 from broker.processes.trees import COOKIE, Mark, ProcessStat, io_bytes, number_of, stat_of, trees_of
 
 _F_SETPIPE_SZ = 1031
@@ -125,7 +125,7 @@ class Launcher(NamedTuple):
             self.records.forget(record)
 
     async def _end_owed(
-        self, record: Record, container: Container | None, config: ServerConfig
+        self, record: ProcessRecord, container: Container | None, config: ServerConfig
     ) -> str | None:
         """Have a container removed. Return why it may be left, or `None`."""
         environ = environment(config, self.environ)
@@ -136,7 +136,7 @@ class Launcher(NamedTuple):
             return str(error) if left else None
         return await remove_container(removal)
 
-    def removal_of(self, record: Record, config: ServerConfig | None) -> Removal:
+    def removal_of(self, record: ProcessRecord, config: ServerConfig | None) -> Removal:
         """Return how the container in an earlier broker's record is removed.
 
         Raises:
@@ -149,9 +149,9 @@ class Launcher(NamedTuple):
             record.container, config, folder=self.folder, environ=self.environ, cidfile=own
         )
 
-    def _begun(self, config: ServerConfig) -> Record:
+    def _begun(self, config: ServerConfig) -> ProcessRecord:
         """Return the record of a process that is about to be started, and make its cgroup."""
-        record = Record(server=config.name, cookie=self.records.new_cookie(), boot=boot())
+        record = ProcessRecord(server=config.name, cookie=self.records.new_cookie(), boot=boot())
         if self.delegation is not None:
             try:
                 cgroup = self.delegation.make(file_name(config.name), record.cookie)
@@ -189,7 +189,7 @@ class Process:
         self,
         child: subprocess.Popen[bytes],
         records: Records,
-        record: Record,
+        record: ProcessRecord,
         stdin: int,
         stdout: int,
         stderr: int,

@@ -40,7 +40,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 logger = logging.getLogger("mcp-broker")
 
 
-class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ProcessRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One running server.
 
     The numbers are valid in the boot and pid namespace `boot`. `pid` and `started` are those of the leader
@@ -93,8 +93,8 @@ class Records:
         self.folder = Path(files.path)
         self.owner = owner
         self._files = files
-        self._kept: dict[str, Record] = {}
-        self._owed: dict[str, tuple[Record, Container | None]] = {}
+        self._kept: dict[str, ProcessRecord] = {}
+        self._owed: dict[str, tuple[ProcessRecord, Container | None]] = {}
 
     def close(self) -> None:
         """Close the descriptor of the directory."""
@@ -104,7 +104,7 @@ class Records:
         """Return a cookie for a process that is about to be started."""
         return f"{self.owner}.{secrets.token_hex(8)}"
 
-    def keep(self, record: Record) -> None:
+    def keep(self, record: ProcessRecord) -> None:
         """Write a record, or a newer one of the same process, atomically.
 
         If it cannot be written, because the disk is full say, the server is started nevertheless: the next
@@ -143,7 +143,7 @@ class Records:
         for record in list(self._kept.values()):
             self.keep(record)
 
-    def cidfile(self, record: Record) -> Path:
+    def cidfile(self, record: ProcessRecord) -> Path:
         """Return the file to which the id of its container is written."""
         return self.folder / (_name(record) + _CIDFILE)
 
@@ -151,7 +151,7 @@ class Records:
         """Return the existing ones. Each has a record, unless that could not be written or read."""
         return {self.folder / name for name in self._files.names() if name.endswith(_CIDFILE)}
 
-    def owe(self, record: Record, container: Container | None) -> None:
+    def owe(self, record: ProcessRecord, container: Container | None) -> None:
         """Remember that its processes are gone, but perhaps not its container.
 
         Args:
@@ -159,11 +159,11 @@ class Records:
         """
         self._owed[record.cookie] = (record, container)
 
-    def owed_by(self, server: str) -> list[tuple[Record, Container | None]]:
+    def owed_by(self, server: str) -> list[tuple[ProcessRecord, Container | None]]:
         """Return the containers of a server that may be left: it must not be started beside them."""
         return [owed for owed in self._owed.values() if owed[0].server == server]
 
-    def forget(self, record: Record) -> None:
+    def forget(self, record: ProcessRecord) -> None:
         """Remove the record of a process tree that is gone, and its cgroup."""
         self._kept.pop(record.cookie, None)
         self._owed.pop(record.cookie, None)
@@ -172,7 +172,7 @@ class Records:
         with suppress(OSError):
             self._files.remove(_name(record) + _SUFFIX)
 
-    def earlier(self) -> list[Record]:
+    def earlier(self) -> list[ProcessRecord]:
         """Return the records of earlier brokers.
 
         A file that cannot be read is logged and removed. A file that another user could have written, or
@@ -192,20 +192,20 @@ class Records:
                     self._files.remove(name)
         return [record for record in found if record is not None]
 
-    def _record(self, name: str) -> Record | None:
+    def _record(self, name: str) -> ProcessRecord | None:
         """Return the record in a file; `None` for a half-written one, which is removed."""
         content = self._files.read(name, _MOST_BYTES)
         if name.endswith(_HALF_WRITTEN):
             self._files.remove(name)
             return None
-        record = msgspec.json.decode(content, type=Record)
+        record = msgspec.json.decode(content, type=ProcessRecord)
         if not _COOKIE.fullmatch(record.cookie) or _name(record) + _SUFFIX != name:
             path = self._files.where(name)
             raise Untrusted(path, f"{path} is not what a broker writes under this name", "remove it")
         return record
 
 
-def _name(record: Record) -> str:
+def _name(record: ProcessRecord) -> str:
     """Return the name of its files without the suffix."""
     return f"{file_name(record.server)}.{record.cookie.rpartition('.')[2]}"
 

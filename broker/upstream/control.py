@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Wish(str, Enum):
+class Intent(str, Enum):
     """What somebody wants of a server's process, or what has happened to it on the way there."""
 
     START = "start"  # the operator: run it
@@ -59,9 +59,9 @@ class Step(str, Enum):
     STOP = "stop"  # start no other after the process that is being ended
 
 
-_W, _P, _S = Wish, Phase, Step
+_W, _P, _S = Intent, Phase, Step
 
-TABLE: dict[Phase, dict[Wish, tuple[Phase, Step]]] = {
+TABLE: dict[Phase, dict[Intent, tuple[Phase, Step]]] = {
     _P.SETTLED: {
         _W.START: (_P.SETTLED, _S.START),
         _W.STOP: (_P.DRAINING, _S.DRAIN),
@@ -105,11 +105,11 @@ TABLE: dict[Phase, dict[Wish, tuple[Phase, Step]]] = {
 """phase → wish → the next phase and the step. A server that has left takes no wish."""
 
 _GOALS = {
-    Wish.START: Goal.RUN,
-    Wish.STOP: Goal.REST,
-    Wish.RESTART: Goal.RUN,
-    Wish.REMOVE: Goal.LEAVE,
-    Wish.SHUTDOWN: Goal.LEAVE,
+    Intent.START: Goal.RUN,
+    Intent.STOP: Goal.REST,
+    Intent.RESTART: Goal.RUN,
+    Intent.REMOVE: Goal.LEAVE,
+    Intent.SHUTDOWN: Goal.LEAVE,
 }
 """What the newest wish wants in the end. A replacement keeps the goal of a wish that is under way."""
 
@@ -129,7 +129,7 @@ class Control:
         """Whether no wish is under way."""
         return self.phase in (Phase.SETTLED, Phase.LEFT)
 
-    def on(self, wish: Wish) -> Step:
+    def on(self, wish: Intent) -> Step:
         """Take a wish in, and return the step to take."""
         if self.phase is Phase.LEFT or (self.goal is Goal.LEAVE and wish in _OF_OPERATOR):
             return Step.NOTHING
@@ -143,4 +143,4 @@ class Control:
         return step
 
 
-_OF_OPERATOR = frozenset({Wish.START, Wish.STOP, Wish.RESTART})
+_OF_OPERATOR = frozenset({Intent.START, Intent.STOP, Intent.RESTART})

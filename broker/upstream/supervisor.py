@@ -19,7 +19,7 @@ from broker.processes.process import Launcher, Process
 from broker.processes.program import SpawnError
 from broker.upstream.containment import HUB, came_through
 from broker.upstream.starts import Slot, retune
-from broker.upstream.stdio.attachment import Attachment
+from broker.upstream.stdio.attachment import ProcessAttachment
 from broker.upstream.stdio.pipe import Pipe
 from broker.upstream.stdio.stderr import StderrLog
 
@@ -312,7 +312,7 @@ class Supervisor:
 
     async def _attend(self, process: Process) -> list[int]:
         """Serve until the process must end, and end it. Return the pids that cannot be killed."""
-        attachment = Attachment(
+        attachment = ProcessAttachment(
             self.name, process, self.lifecycle, self.log, self._hub, self._feed, self._max_message_bytes
         )
         async with trio.open_nursery() as nursery:
@@ -329,7 +329,7 @@ class Supervisor:
             nursery.cancel_scope.cancel()
         return left
 
-    async def _release_start(self, attachment: Attachment) -> None:
+    async def _release_start(self, attachment: ProcessAttachment) -> None:
         """Give the slot back once the process reads its stdin: then it has started."""
         with trio.move_on_after(START_HOLD_S):
             await attachment.read.wait()

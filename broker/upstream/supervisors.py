@@ -9,7 +9,7 @@ import trio
 from broker.config.schema import LimitsConfig
 from broker.hub import Hub
 from broker.processes.process import Launcher
-from broker.upstream.control import Control, Goal, Step, Wish
+from broker.upstream.control import Control, Goal, Intent, Step
 from broker.upstream.supervisor import Supervisor
 
 
@@ -56,12 +56,12 @@ class Supervisors(Mapping[str, Supervisor]):
         supervisor.start()  # before a client is heard that may have waited for it
         self._nursery.start_soon(controlled.run)
 
-    def begin(self, wish: Wish, name: str) -> None:
+    def begin(self, wish: Intent, name: str) -> None:
         """Tell a wish, and do not wait."""
         controlled = self._controlled[name]
         controlled.take(controlled.control.on(wish), self._nursery)
 
-    async def carry_out(self, wish: Wish, name: str) -> None:
+    async def carry_out(self, wish: Intent, name: str) -> None:
         """Tell a wish, and come back once no wish is under way for this server."""
         controlled = self._controlled[name]
         self.begin(wish, name)
@@ -69,7 +69,7 @@ class Supervisors(Mapping[str, Supervisor]):
 
     async def remove(self, name: str) -> None:
         """End a server, and wait until nothing is left of it."""
-        await self.carry_out(Wish.REMOVE, name)
+        await self.carry_out(Intent.REMOVE, name)
         await self._controlled[name].leave()
         del self._controlled[name], self._hub.upstreams[name]
 
@@ -77,7 +77,7 @@ class Supervisors(Mapping[str, Supervisor]):
         """End all servers, and wait until nothing is left of them: the broker ends."""
         async with trio.open_nursery() as nursery:
             for name in self:
-                nursery.start_soon(self.carry_out, Wish.SHUTDOWN, name)
+                nursery.start_soon(self.carry_out, Intent.SHUTDOWN, name)
 
 
 class _Controlled:
@@ -135,7 +135,7 @@ class _Controlled:
             with scope:
                 await self._hub.drain_server(self.supervisor.name, self._hub.engine.config.limits.drain_sec)
         if not scope.cancel_called:
-            self.control.on(Wish.DRAINED)
+            self.control.on(Intent.DRAINED)
             await self._end()
 
     async def _end(self) -> None:
@@ -148,7 +148,7 @@ class _Controlled:
         elif not self._rests():
             supervisor.restart()
         await supervisor.ended()
-        self.control.on(Wish.ENDED)
+        self.control.on(Intent.ENDED)
         self._tell()
 
     def _rests(self) -> bool:

@@ -22,14 +22,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import Address, claim, set_permissions
-from broker.frontend.socket_file import SocketFile
+from broker.frontend.address import ListenAddress, claim, set_permissions
+from broker.frontend.socket_file import ListenSocketFile
 from broker.management.metrics_http import MetricsServer
 from broker.processes import containers
 from broker.processes.container_options import Container, ContainerNote
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher
-from broker.processes.records import Record, hold_records
+from broker.processes.records import ProcessRecord, hold_records
 from broker.service.claims import ClaimError
 from client_shim.errors import BrokerError, NoBroker
 from client_shim.transport.endpoint import probe
@@ -39,7 +39,7 @@ IS_ROOT = os.getuid() == 0
 MARK = "00000000000000aa.00000000000000bb"
 NAME = "s.00000000000000bb"
 RECORD = msgspec.json.encode(
-    Record(
+    ProcessRecord(
         server="s",
         cookie=MARK,
         boot="another",
@@ -58,9 +58,9 @@ class Refused(Exception):
 
 def listen(base: Path) -> None:
     """A broker's start at a socket, and its end."""
-    address = Address(f"ipc://{base}/b.sock")
+    address = ListenAddress(f"ipc://{base}/b.sock")
     with claim(address):
-        file = SocketFile(address)
+        file = ListenSocketFile(address)
         fd = file.make()
         try:
             set_permissions(address, BrokerConfig(socket_mode="0660"))
@@ -75,7 +75,7 @@ def keep_state(base: Path) -> None:
     with hold_records(base / "state") as records:
         launcher = Launcher(base, {"PATH": str(base)}, records, None, 1024)
         end_leftovers(records, None, lambda record: launcher.removal_of(record, None))
-        record = Record(server="t", cookie=records.new_cookie(), boot="")
+        record = ProcessRecord(server="t", cookie=records.new_cookie(), boot="")
         records.keep(record)
         records.mend()
         records.forget(record)

@@ -23,7 +23,7 @@ from broker.config.schema import BrokerConfig
 from broker.processes.cgroup import Delegation
 from broker.processes.containers import Removal, UnknownEngine
 from broker.processes.leftovers import end_leftovers
-from broker.processes.records import Record, Records, boot, hold_records, state_dir_of
+from broker.processes.records import ProcessRecord, Records, boot, hold_records, state_dir_of
 from broker.processes.trees import COOKIE as MARK_NAME
 from broker.processes.trees import number_of, stat_of, trees_of
 from broker.service.claims import ClaimError
@@ -45,7 +45,7 @@ def records(tmp_path: Path) -> Iterator[Records]:
         yield records
 
 
-def nowhere(record: Record) -> Removal:
+def nowhere(record: ProcessRecord) -> Removal:
     """No engine is known that could remove a container."""
     raise UnknownEngine("no engine is known")
 
@@ -53,7 +53,7 @@ def nowhere(record: Record) -> Removal:
 @contextmanager
 def sleeper(
     environ: Mapping[str, str] | None = None, script: str = "exec sleep 300"
-) -> Iterator[tuple[subprocess.Popen[bytes], Record]]:
+) -> Iterator[tuple[subprocess.Popen[bytes], ProcessRecord]]:
     """A process in a session of its own, as a server is, and the record that a broker would keep of it."""
     process = subprocess.Popen(
         ["sh", "-c", f"exec 3<&0; {script}"],
@@ -69,7 +69,10 @@ def sleeper(
         assert seen is not None
         leader = {"pid": process.pid, "started": seen.started}
         pipes = (os.fstat(process.stdin.fileno()).st_ino,)
-        yield process, structs.replace(Record(server="s", cookie=MARK, boot=boot(), pipes=pipes), **leader)
+        yield (
+            process,
+            structs.replace(ProcessRecord(server="s", cookie=MARK, boot=boot(), pipes=pipes), **leader),
+        )
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -125,7 +128,7 @@ def test_what_left_the_session_is_found_by_its_pipe(records: Records) -> None:
         assert stat_of(child) is None
 
 
-LIES: dict[str, Callable[[Record], Record]] = {
+LIES: dict[str, Callable[[ProcessRecord], ProcessRecord]] = {
     "its number is another's by now": lambda record: structs.replace(record, started=record.started - 1),
     "its numbers are of another boot": lambda record: structs.replace(record, boot="another"),
     "its leader shows no cookie": lambda record: record,
@@ -151,7 +154,7 @@ def test_a_cgroup_is_ended_only_where_the_broker_makes_its_own(
 ) -> None:
     """Else a record could have any cgroup of the machine killed, or any empty folder removed."""
     delegation, elsewhere = Delegation(tmp_path / "cg"), tmp_path / "elsewhere"
-    record = Record(server=server, cookie=MARK, boot=boot())
+    record = ProcessRecord(server=server, cookie=MARK, boot=boot())
     own = delegation.of(file_name(server), MARK).path
     for folder in (own, elsewhere):
         folder.mkdir(parents=True)
@@ -212,7 +215,7 @@ def test_a_record_that_no_broker_writes_is_told_and_left(
 ) -> None:
     """A server's name is a part of what is removed, and a short cookie is that of every server."""
     path = records.folder / name
-    record = Record(server=server, cookie=MARK if cookie is None else cookie, boot=boot())
+    record = ProcessRecord(server=server, cookie=MARK if cookie is None else cookie, boot=boot())
     path.write_bytes(msgspec.json.encode(record))
     with sleeper({MARK_NAME: MARK}) as (process, _):
         end_leftovers(records, None, nowhere)
@@ -224,7 +227,7 @@ def test_a_record_that_no_broker_writes_is_told_and_left(
 
 def test_a_container_without_a_record_is_told(records: Records, caplog: pytest.LogCaptureFixture) -> None:
     """Law 9: the disk was full when its record was to be written. Nobody knows its engine; the file stays."""
-    records.cidfile(Record(server="s", cookie=MARK, boot=boot())).write_text("0123456789ab")
+    records.cidfile(ProcessRecord(server="s", cookie=MARK, boot=boot())).write_text("0123456789ab")
     end_leftovers(records, None, nowhere)
     (line,) = caplog.records
     assert line.getMessage() == "broker.leftover_container"
@@ -293,7 +296,7 @@ def test_a_full_disk_stops_no_server(records: Records, caplog: pytest.LogCapture
     (records.folder / "away").mkdir()
     away = Records(open_folder(records.folder / "away"), records.owner)
     away.folder.rmdir()
-    away.keep(Record(server="s", cookie=MARK, boot=boot()))
+    away.keep(ProcessRecord(server="s", cookie=MARK, boot=boot()))
     assert [line.getMessage() for line in caplog.records] == ["state.not_written"]
 
 
@@ -337,7 +340,7 @@ def test_memory_and_cpu_are_of_the_whole_tree(records: Records) -> None:
         env={MARK_NAME: cookie},
     )
     assert process.stdin
-    record = Record(server="s", cookie=cookie, boot=boot())
+    record = ProcessRecord(server="s", cookie=cookie, boot=boot())
     while (tree := trees_of([record.mark])[cookie]).cpu_s < 0.2 or len(tree.processes) != 2:
         assert process.poll() is None
     assert tree.rss_bytes > 8_000_000

@@ -18,7 +18,7 @@ from broker.processes.containers import Removal, UnknownEngine, containerised, r
 from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher
 from broker.processes.program import SpawnError
-from broker.processes.records import Record, Records, boot, hold_records
+from broker.processes.records import ProcessRecord, Records, boot, hold_records
 
 
 @pytest.fixture
@@ -140,10 +140,10 @@ def test_a_container_of_an_unknown_engine_is_told_and_its_server_waits(
 ) -> None:
     """Laws 1 and 9: until the config names that engine again, or somebody has removed it by hand."""
     launcher = Launcher(bin.parent, {"PATH": str(bin)}, records, None, 1024)
-    record = Record(server="s", cookie=records.new_cookie(), boot=boot())
+    record = ProcessRecord(server="s", cookie=records.new_cookie(), boot=boot())
     cidfile = records.cidfile(record)
     note = ContainerNote(engine="docker", where="elsewhere", cidfile=str(cidfile))
-    records.keep(Record(server="s", cookie=record.cookie, boot=boot(), container=note))
+    records.keep(ProcessRecord(server="s", cookie=record.cookie, boot=boot(), container=note))
     cidfile.write_text("0123456789ab")
     with caplog.at_level(logging.ERROR, "mcp-broker"):
         end_leftovers(records, None, lambda one: launcher.removal_of(one, server()))

@@ -14,12 +14,12 @@ from trio.testing import MockClock
 
 from broker.hub import Hub
 from broker.upstream import supervisors as module
-from broker.upstream.control import TABLE, Control, Goal, Phase, Step, Wish
+from broker.upstream.control import TABLE, Control, Goal, Intent, Phase, Step
 from broker.upstream.supervisors import Supervisors
 from tests.core.world import ready
 
-WISHES = tuple(wish for wish in Wish if wish not in (Wish.DRAINED, Wish.ENDED))
-FINAL = (Wish.REMOVE, Wish.SHUTDOWN)
+WISHES = tuple(wish for wish in Intent if wish not in (Intent.DRAINED, Intent.ENDED))
+FINAL = (Intent.REMOVE, Intent.SHUTDOWN)
 LENGTH = 4
 """Of a walk: longer ones meet no phase that these do not."""
 
@@ -27,7 +27,7 @@ LENGTH = 4
 class Told(NamedTuple):
     """A wish, its step, the phases around it, and the goal after it."""
 
-    wish: Wish
+    wish: Intent
     step: Step
     before: Phase
     after: Phase
@@ -36,7 +36,7 @@ class Told(NamedTuple):
 
 def walks(length: int) -> Iterator[list[Told]]:
     """Every sequence of so many wishes and events."""
-    for wishes in product(Wish, repeat=length):
+    for wishes in product(Intent, repeat=length):
         control, walk = Control(), []
         for wish in wishes:
             before = control.phase
@@ -68,7 +68,7 @@ def test_a_process_that_a_reload_replaces_ends_whatever_the_operator_wants() -> 
     for walk in walks(LENGTH):
         committed = False
         for told in walk:
-            committed = (committed or told.wish is Wish.REPLACE) and told.wish is not Wish.ENDED
+            committed = (committed or told.wish is Intent.REPLACE) and told.wish is not Intent.ENDED
             assert not committed or told.after not in (Phase.SETTLED, Phase.DRAINING), walk
 
 
@@ -84,7 +84,7 @@ def test_a_process_is_ended_once() -> None:
 
 def test_the_newest_word_of_the_operator_counts() -> None:
     """Whatever a reload does meanwhile, unless it removes the server."""
-    goals = {Wish.START: Goal.RUN, Wish.STOP: Goal.REST, Wish.RESTART: Goal.RUN}
+    goals = {Intent.START: Goal.RUN, Intent.STOP: Goal.REST, Intent.RESTART: Goal.RUN}
     for walk in walks(LENGTH):
         for told in walk:
             if told.wish in goals and told.goal is not Goal.LEAVE:
@@ -154,7 +154,9 @@ class Acted:
         gone.set()
 
 
-def cross(monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish, after_s: float) -> tuple[str, Acted]:
+def cross(
+    monkeypatch: pytest.MonkeyPatch, first: Intent, second: Intent, after_s: float
+) -> tuple[str, Acted]:
     """Tell two wishes while a call runs. Return what runs in the end, and the supervisor."""
     monkeypatch.setattr(module, "Supervisor", Acted)
     monkeypatch.setattr(Acted, "made", [], raising=False)
@@ -187,7 +189,7 @@ def cross(monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish, after_s: f
     return trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-S, R, X, P, M = Wish.START, Wish.RESTART, Wish.STOP, Wish.REPLACE, Wish.REMOVE
+S, R, X, P, M = Intent.START, Intent.RESTART, Intent.STOP, Intent.REPLACE, Intent.REMOVE
 
 WHILE_IT_DRAINS = {
     (X, S): "the same",
@@ -220,7 +222,7 @@ WHILE_IT_ENDS = {**WHILE_IT_DRAINS, (X, S): "another", (R, S): "another"}
 @pytest.mark.parametrize(("first", "second"), WHILE_IT_DRAINS)
 @pytest.mark.parametrize("after_s", [0.0, 1.0])
 def test_wishes_that_cross_in_a_drain_cut_no_call(
-    monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish, after_s: float
+    monkeypatch: pytest.MonkeyPatch, first: Intent, second: Intent, after_s: float
 ) -> None:
     """Laws 1 and 2: a call that ends within `drain_sec` has its answer, whatever is wanted meanwhile."""
     expected = WHILE_IT_DRAINS[first, second]
@@ -233,7 +235,7 @@ def test_wishes_that_cross_in_a_drain_cut_no_call(
 
 @pytest.mark.parametrize(("first", "second"), WHILE_IT_ENDS)
 def test_wishes_that_cross_at_the_end_leave_one_process_at_most(
-    monkeypatch: pytest.MonkeyPatch, first: Wish, second: Wish
+    monkeypatch: pytest.MonkeyPatch, first: Intent, second: Intent
 ) -> None:
     """Law 1: the next process waits until nothing is left of the last one."""
     runs, acted = cross(monkeypatch, first, second, after_s=CALL_S + END_S / 2)
@@ -242,7 +244,7 @@ def test_wishes_that_cross_at_the_end_leave_one_process_at_most(
 
 @pytest.mark.parametrize("wish", [R, P])
 def test_a_process_that_comes_just_after_the_wish_is_given_calls(
-    monkeypatch: pytest.MonkeyPatch, wish: Wish
+    monkeypatch: pytest.MonkeyPatch, wish: Intent
 ) -> None:
     """It follows the wish already: it is neither ended nor left without calls for ever."""
     monkeypatch.setattr(module, "Supervisor", Acted)
@@ -266,15 +268,17 @@ def test_a_process_that_comes_just_after_the_wish_is_given_calls(
 
 
 @pytest.mark.parametrize("first", [S, X, R, P, M])
-def test_the_end_of_the_broker_waits_for_no_other_wish(monkeypatch: pytest.MonkeyPatch, first: Wish) -> None:
+def test_the_end_of_the_broker_waits_for_no_other_wish(
+    monkeypatch: pytest.MonkeyPatch, first: Intent
+) -> None:
     """The calls have had their time before; nothing is started any more."""
-    runs, acted = cross(monkeypatch, first, Wish.SHUTDOWN, after_s=1.0)
+    runs, acted = cross(monkeypatch, first, Intent.SHUTDOWN, after_s=1.0)
     assert (runs, acted.spawned, acted.died_at) == ("none", 1, [1.0])
 
 
 @pytest.mark.parametrize(("wish", "runs", "spawned"), [(R, "another", 2), (P, "none", 1), (S, "another", 2)])
 def test_a_reload_lets_rest_what_was_stopped(
-    monkeypatch: pytest.MonkeyPatch, wish: Wish, runs: str, spawned: int
+    monkeypatch: pytest.MonkeyPatch, wish: Intent, runs: str, spawned: int
 ) -> None:
     """An edited table starts nothing that the operator has stopped; `start` and `restart` do."""
     found, acted = cross(monkeypatch, X, wish, after_s=CALL_S + 2 * END_S)
@@ -297,12 +301,14 @@ class SlowToStart(Acted):
             self._spawn()
 
 
-TOLD = st.lists(st.tuples(st.sampled_from([S, X, R, P, Wish.RETRY]), st.sampled_from([0.0, 0.25, 0.5, 3.0])))
+TOLD = st.lists(
+    st.tuples(st.sampled_from([S, X, R, P, Intent.RETRY]), st.sampled_from([0.0, 0.25, 0.5, 3.0]))
+)
 
 
 @settings(max_examples=200, deadline=None)
 @given(TOLD)
-def test_however_wishes_cross_a_start_serves_calls_again(told: list[tuple[Wish, float]]) -> None:
+def test_however_wishes_cross_a_start_serves_calls_again(told: list[tuple[Intent, float]]) -> None:
     """Law 1, and no server is left without calls: whatever was wanted before, in whatever order."""
     world = ready()
 
@@ -317,7 +323,7 @@ def test_however_wishes_cross_a_start_serves_calls_again(told: list[tuple[Wish, 
                 nursery.start_soon(running.carry_out, wish, "time")
                 await trio.sleep(pause_s)
             await trio.sleep(DRAIN_S + 3 * END_S)
-            running.begin(Wish.START, "time")
+            running.begin(Intent.START, "time")
             await trio.sleep(DRAIN_S + 3 * END_S)
             assert acted.process is not None
             assert not acted.queue.paused

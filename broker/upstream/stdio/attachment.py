@@ -36,7 +36,7 @@ _OVERFULL = (
 )
 
 
-class Attachment:
+class ProcessAttachment:
     """The tasks around one process.
 
     Args:
