@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 from collections import Counter
@@ -126,8 +127,9 @@ class HttpDoor:
     async def _healthz(self, exchange: Exchange) -> None:
         names = await self._catalogue.names()
         well = names is not None and not self.is_ending
-        word = b"ok" if well else b"ending" if self.is_ending else b"no broker answers"
-        await exchange.answer(200 if well else 503, b'{"status":"%s"}' % word)
+        word = "ok" if well else "ending" if self.is_ending else "no broker answers"
+        body = json.dumps({"status": word, **self.figures()}).encode()
+        await exchange.answer(200 if well else 503, body)
 
     async def _page_data(self, exchange: Exchange, token: Token) -> None:
         try:
@@ -180,11 +182,14 @@ class HttpDoor:
 
     # -- life ---------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """Every 15 s: comments on silent streams, and the end of what is too old."""
+    def comment(self) -> None:
+        """Send a comment on every stream that was silent since the last time: proxies cut what is silent."""
         for stream in list(self._mcp.streams):
             stream.tick()
-        self._sessions.tick(asyncio.get_running_loop().time())
+
+    def sweep(self) -> None:
+        """Put away the sessions and streams that are over."""
+        self._sessions.sweep(asyncio.get_running_loop().time())
 
     async def sample(self) -> None:
         """Take samples for the plot of the status page, until it is cancelled."""

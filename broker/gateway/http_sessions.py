@@ -271,7 +271,7 @@ class Sessions:
             owner.forget(oldest)
             self.counts["replays forgotten"] += 1
 
-    def tick(self, now: float) -> None:
+    def sweep(self, now: float) -> None:
         """Put away what is silent, and forget the streams that nobody came back to."""
         for owner, sessions in list(self._of.items()):
             for session in list(sessions.values()):

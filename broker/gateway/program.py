@@ -25,7 +25,7 @@ import uvloop
 from broker.gateway.audit import Audit
 from broker.gateway.http import HttpDoor
 from broker.gateway.listener import Listener, bound
-from broker.gateway.settings import Address, AuditConfig, Settings, address_of
+from broker.gateway.settings import Address, AuditConfig, LimitsConfig, Settings, address_of
 from broker.gateway.sockets import Sockets
 from broker.gateway.sse import COMMENT_S
 from broker.gateway.state import State, state_dir_of
@@ -74,7 +74,10 @@ class Gateway:
         door = HttpDoor(self._settings, self._state, self._audit)
         listener = Listener(door, limits)
         sockets = Sockets(self._folder, endpoint, self._audit) if self._folder is not None else None
-        keeping = [loop.create_task(_ticking(door, listener, manager)), loop.create_task(door.sample())]
+        keeping = [
+            loop.create_task(_ticking(door, listener, manager, limits)),
+            loop.create_task(door.sample()),
+        ]
         if sockets is not None:
             keeping.append(loop.create_task(sockets.run()))
         for address, plug in self._plugs.items():
@@ -101,13 +104,20 @@ class Gateway:
             logger.info("gateway.ended", extra={"pid": os.getpid()})
 
 
-async def _ticking(door: HttpDoor, listener: Listener, manager: ServiceManager) -> None:
+async def _ticking(door: HttpDoor, listener: Listener, manager: ServiceManager, limits: LimitsConfig) -> None:
+    """Put away what is over, and every 15 s send comments, cut who takes nothing, and feed the watchdog."""
+    loop = asyncio.get_running_loop()
+    sweep_s, comment_at = min(COMMENT_S, limits.session_idle_sec, limits.replay_sec), loop.time() + COMMENT_S
     while True:
-        await asyncio.sleep(COMMENT_S)
+        await asyncio.sleep(sweep_s)
+        door.sweep()
+        if loop.time() < comment_at:
+            continue
+        comment_at = loop.time() + COMMENT_S
+        door.comment()
         if manager.watchdog_s is not None:
             manager.alive()
-        door.tick()
-        if cut := listener.cut_stalled(asyncio.get_running_loop().time()):
+        if cut := listener.cut_stalled(loop.time()):
             logger.warning("gateway.clients_cut", extra={"clients": cut, "reason": "they take nothing"})
 
 

@@ -92,6 +92,11 @@ class RunningGateway:
         """The token that it has made."""
         return (self.folder / "state" / "token").read_text(encoding="utf-8").strip()
 
+    def figures(self) -> dict[str, int]:
+        """What is open in it."""
+        found: dict[str, int] = json.loads(Http(self.port, "/healthz", {}).send("GET").body)
+        return found
+
     @property
     def memory(self) -> int:
         """Its resident memory, in bytes."""

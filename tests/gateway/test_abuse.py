@@ -23,7 +23,8 @@ LIMITS = {
     "sessions": 20,
     "streams": 20,
     "stream_bytes": 65_536,
-    "session_idle_sec": 5.0,
+    "session_idle_sec": 2.0,
+    "replay_sec": 1.0,
 }
 TOKENS: dict[str, Table] = {
     "tokens.flood": {"sha256": digest_of("flood").hex(), "rate": 20.0},
@@ -131,7 +132,8 @@ def test_abandoned_sessions_leave_nothing(door: RunningGateway, client: Http, br
         session.listen().close()
     assert first.ask("tools/list").status == 200
     settled(broker)
-    wait_until(lambda: channels(broker) <= 60 - 60 // 2, lambda: broker.status()["clients"])
+    wait_until(lambda: door.figures()["sessions"] == 0, door.figures)
+    wait_until(lambda: channels(broker) <= 1, lambda: broker.status()["clients"])
 
 
 def test_streams_of_a_token_are_bounded(door: RunningGateway, client: Http) -> None:

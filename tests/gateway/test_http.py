@@ -344,7 +344,9 @@ def test_a_401_leads_to_no_dance(door: RunningGateway) -> None:
 
 def test_healthz_needs_no_token(door: RunningGateway) -> None:
     answer = Http(door.port, "/healthz", {}).send("GET")
-    assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
+    assert answer.status == 200
+    assert json.loads(answer.body)["status"] == "ok"
+    assert json.loads(answer.body)["sessions"] >= 0
 
 
 def test_a_page_of_this_machine_may_call(door: RunningGateway) -> None:

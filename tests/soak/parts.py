@@ -16,6 +16,7 @@ from tests.soak import (
     queues,
     reloads,
     restarts,
+    sessions,
     strangers,
     vanish,
 )
@@ -45,6 +46,7 @@ PARTS = {
     "vanishing": Part(hostile.vanishing, 500, 100, "clients"),
     "churn": Part(churn.run, 10_000, 200, "cycles"),
     "bridges": Part(bridges.run, 1000, 12, "bridges"),
+    "sessions": Part(sessions.run, 1000, 16, "sessions"),
     "vanish": Part(vanish.run, 200, 10, "kills"),
     "fuzz-core": Part(games.core, 10_000, 150, "games"),
     "fuzz-shim": Part(games.shim, 50_000, 2_000, "games"),
