@@ -15,14 +15,10 @@ import tomli
 ROOT = Path(__file__).parents[2]
 
 READ = """
-README.md CHANGELOG.md Makefile Dockerfile broker.toml pyproject.toml
-docs examples systemd benchmarks
-broker/__init__.py broker/__main__.py broker/daemon.py broker/hub.py
-broker/base broker/command broker/config broker/frontend broker/gateway broker/management broker/processes
-broker/service broker/upstream broker/core/__init__.py broker/core/effects.py broker/core/engine.py
-broker/core/refusals.py broker/core/calls broker/core/clients client_shim tests
+README.md CHANGELOG.md Makefile Dockerfile broker.toml compose.yaml pyproject.toml .ci
+benchmarks broker client_shim docs examples systemd tests
 """
-"""The files and folders that are read; a code room joins when it is clean."""
+"""The files and folders that are read."""
 
 KINDS = {".py", ".md", ".toml", ".service", ".socket", ".yaml", ".yml", ""}
 
