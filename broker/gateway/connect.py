@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from broker.gateway.relay import HostGone, Relay, places_of, say
+from broker.gateway.relay import HostGone, Relay, TooLong, places_of, say
 
 
 def own_pipes() -> tuple[int, int]:
@@ -33,7 +33,10 @@ def connect(server: str, endpoint: str | None = None) -> int:
 
             return hold(relay, server, endpoint, stdin, stdout)
     except (HostGone, BrokenPipeError):
-        pass
+        return 0
+    except TooLong as error:
+        say(str(error))
+        return 1
     return 0
 
 

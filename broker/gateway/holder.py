@@ -6,12 +6,13 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 
 from broker.gateway import jsonrpc
 from broker.gateway.effects import FinishRequest, SendMessage
-from broker.gateway.relay import PAUSE_BYTES, WRITE_BYTES, HostGone, Relay, read_of
+from broker.gateway.relay import PAUSE_BYTES, WRITE_BYTES, HostGone, Relay, TooLong, read_of
 from broker.gateway.session import Session
-from broker.gateway.sockets import MAX_WAITING_BYTES, TOO_LONG
+from broker.gateway.sockets import MAX_WAITING_BYTES
 
 LAST_S = 0.1
 """How long the cancellation of what is open may take once the host is gone."""
@@ -28,9 +29,14 @@ class Holder:
         self._stdin, self._stdout = stdin, stdout
         self._session = Session(server, self._deliver, name="connect", endpoint=endpoint)
         self._gone = asyncio.Event()
+        self._failure: TooLong | None = None
 
     async def run(self) -> None:
-        """Serve the host until it is gone."""
+        """Serve the host until it is gone.
+
+        Raises:
+            TooLong: it sent a message that is not passed on.
+        """
         loop = asyncio.get_running_loop()
         self._session.stream_opened()
         for line in [*self._state.replay(self._unsent), *self._unsent]:
@@ -43,10 +49,10 @@ class Holder:
         for fd in (self._stdin, self._stdout):
             loop.remove_reader(fd)
             loop.remove_writer(fd)
-        try:
+        with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._session.aclose(), LAST_S)
-        except asyncio.TimeoutError:
-            return
+        if self._failure is not None:
+            raise self._failure
 
     def _start_reading(self) -> None:
         """A file, which cannot be waited for, counts as the end of the host."""
@@ -57,14 +63,16 @@ class Holder:
             act()
         except (HostGone, OSError):
             self._gone.set()
+        except TooLong as error:
+            self._failure = error
+            self._gone.set()
 
     def _read(self) -> None:
         for line in self._lines.feed(read_of(self._stdin)):
             if line is None:
-                self._session.received(TOO_LONG)
-            else:
-                self._state.from_host(line)
-                self._session.received(jsonrpc.read(line))
+                raise TooLong
+            self._state.from_host(line)
+            self._session.received(jsonrpc.read(line))
 
     def _deliver(self, effect: SendMessage | FinishRequest) -> None:
         if isinstance(effect, SendMessage):

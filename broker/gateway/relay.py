@@ -10,7 +10,7 @@ from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, poll
 from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, socket
 from time import monotonic
 
-from broker.gateway.lines import LineSplitter
+from broker.gateway.lines import MAX_LINE_BYTES, LineSplitter
 from broker.gateway.relay_state import RelayState
 from client_shim.trusted import Untrusted, open_folder
 
@@ -42,6 +42,13 @@ READABLE = POLLIN | POLLHUP | POLLERR | POLLNVAL
 
 class HostGone(Exception):
     """The host has closed a pipe, or ended."""
+
+
+class TooLong(Exception):
+    """A message is longer than any that is passed on. Its answer would be missing, so the bridge ends."""
+
+    def __init__(self) -> None:
+        super().__init__(f"a message is longer than {MAX_LINE_BYTES} bytes, so the connection ends")
 
 
 class Place:
@@ -181,12 +188,11 @@ class Relay:
         if not events & POLLIN:  # it has hung up, and nothing is left to be read
             raise HostGone
         for line in self.host_lines.feed(read_of(self._stdin)):
-            if line is not None:
-                self.state.from_host(line)
-                self.to_gateway.append(line)
-                self._waiting += len(line)
-            else:
-                say("a message of the host is too long, and was dropped")
+            if line is None:
+                raise TooLong
+            self.state.from_host(line)
+            self.to_gateway.append(line)
+            self._waiting += len(line)
 
     def _write_host(self, events: int) -> None:
         if events & (POLLERR | POLLNVAL) or not self.to_host:
@@ -211,7 +217,9 @@ class Relay:
 
     def _read_gateway(self, data: bytes) -> None:
         for line in self._gateway_lines.feed(data):
-            for passed in self.state.from_gateway(line or b""):
+            if line is None:
+                raise TooLong
+            for passed in self.state.from_gateway(line):
                 self.to_host += passed + b"\n"
 
     def _write_gateway(self, gateway: socket) -> None:

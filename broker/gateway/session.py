@@ -76,6 +76,7 @@ class Session:
         self._broker = channel or BrokerClient(
             name, endpoint, reconnect_s=reconnect_s, on_raw_notification=self._notified
         )
+        self._reconnect_s = reconnect_s
         self._calls: dict[int, asyncio.Task[object]] = {}
         self._listening = asyncio.Lock()
         """Held while `listen` is under way: the last one that was asked for must come last."""
@@ -162,6 +163,8 @@ class Session:
         def logged(params: bytes) -> None:
             self._run(self.conversation.logged(call.call, params))
 
+        if call.timeout_s is not None and not self._broker.connected:
+            await self._broker.ping(timeout=self._reconnect_s)  # that time is the server's, not the broker's
         result = await self._broker.request_raw(
             self.conversation.server,
             call.method,

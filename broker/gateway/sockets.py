@@ -84,6 +84,9 @@ class LinesProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for line in self._lines.feed(data):
             self._session.received(TOO_LONG if line is None else jsonrpc.read(line))
+            if line is None:
+                self.end("a message was too long")
+                return
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from tests.e2e.harness import ROOT, RunningBroker, rogue, running, script, wait_until
+from broker.gateway.lines import MAX_LINE_BYTES
+from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running, script, wait_until
 from tests.gateway.bridges import (
     INITIALIZE,
     MODERN_META,
@@ -213,6 +215,32 @@ def test_a_large_result_passes_whole(gateway: RunningGateway, broker: RunningBro
         bridge.initialize()
         text = "x" * 3_000_000
         assert len(bridge.call("echo", {"text": text})["result"]["content"][0]["text"]) > len(text)
+
+
+@BOTH
+def test_a_message_without_end_ends_the_bridge(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    """Law 6. Nobody could say whose answer is missing, so the host is to see that its server is gone."""
+    with Bridge(broker, "modern", held=held) as bridge:
+        bridge.initialize()
+        with suppress(BrokenPipeError):
+            for _ in range(MAX_LINE_BYTES // 1_000_000 + 20):
+                bridge._stdin.write(b"x" * 1_000_000)
+            bridge._stdin.write(b"\n")
+            bridge._stdin.flush()
+        assert bridge.process.wait(PATIENCE_S) == 1
+
+
+@BOTH
+def test_what_the_broker_does_not_take_is_refused_under_its_id(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    """`max_message_bytes` of the broker is 32 MiB."""
+    with Bridge(broker, "modern", held=held) as bridge:
+        bridge.initialize()
+        error = bridge.call("echo", {"text": "x" * 34_000_000})["error"]
+        assert (error["code"], error["data"]["code"]) == (-32602, "too-large")
 
 
 # --- restarts --------------------------------------------------------------------------------------------
