@@ -291,6 +291,10 @@ class Legacy(Http):
         message = {"jsonrpc": "2.0", "method": method, **({} if params is None else {"params": params})}
         return self.send("POST", json.dumps(message).encode())
 
+    def respond(self, number: Any, result: Message) -> Answer:
+        """Answer a request of the server."""
+        return self.send("POST", json.dumps({"jsonrpc": "2.0", "id": number, "result": result}).encode())
+
     def ask(self, method: str, params: Message | None = None, **headers: str | None) -> Answer:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.send("POST", self.body_of(method, params), given)

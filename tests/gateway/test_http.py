@@ -364,3 +364,33 @@ def test_the_legacy_server_serves_both_eras(door: RunningGateway) -> None:
     assert answer.message["result"]["resultType"] == "complete"
     session = client.initialized(LEGACY)
     assert text_of(session.ask("tools/call", {"name": "echo", "arguments": {"a": 1}})) == {"a": 1}
+
+
+# ---------------------------------------------------------------- questions
+
+
+def test_a_question_goes_to_the_client_that_called_and_nobody_else_answers_it(client: Http) -> None:
+    """Law 3; litellm#23761, mcp-context-forge#1985: questions that were lost or went to the wrong client."""
+    ask = {"name": "ask", "arguments": {"method": "elicitation/create"}}
+    mine, other = client.initialized(elicitation={}), client.initialized(elicitation={})
+    streams = [session.stream("tools/call", ask) for session in (mine, other)]
+    questions = [stream.next() for stream in streams]
+    assert [one and one["method"] for one in questions] == ["elicitation/create"] * 2
+    ids = [one["id"] for one in questions if one]
+    assert len(set(ids)) == 2
+    other.respond(ids[0], {"action": "accept", "content": {"name": "not asked"}})  # finds no such question
+    for session, number, name in ((mine, ids[0], "Ann"), (other, ids[1], "Bob")):
+        session.respond(number, {"action": "accept", "content": {"name": name}})
+    answers = [stream.next() for stream in streams]
+    assert ["Ann" in json.dumps(answers[0]), "Bob" in json.dumps(answers[1])] == [True, True]
+    assert "not asked" not in json.dumps(answers)
+
+
+def test_a_session_is_opened_while_its_server_still_starts() -> None:
+    """astrid#1115: hosts give up on `initialize` after 30 s."""
+    with running({"rogue": rogue("--start-delay", "20")}, ready=False) as broker, gateway(broker) as door:
+        broker.wait(lambda status: True)
+        began = time.monotonic()
+        session = door.http().initialized()
+        assert time.monotonic() - began < 15
+        assert session.result["serverInfo"]["name"] == "rogue"
