@@ -79,7 +79,7 @@ class Hold(Struct, frozen=True, gc=False):
 
 
 class CreditExhausted(Struct, frozen=True, gc=False):
-    """This connection has used up its credit: call `clients.refill` when nothing of it is left to be read."""
+    """This connection has used up its credit: call `flow.refill` when nothing of it is left to be read."""
 
     connection: bytes
 

@@ -104,7 +104,7 @@ class Engine:
         """
         self.clients.closing = True
         for server in self.servers.values():
-            self.endings.refuse_unbegun(server, refusals.shutting_down(), now)
+            self.endings.refuse(server, refusals.shutting_down(), now, begun=False)
 
     @property
     def under_way(self) -> int:

@@ -265,7 +265,7 @@ class World:
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
             elif isinstance(effect, CreditExhausted) and self.refills:
-                self.run(self.engine.clients.refill, effect.connection)
+                self.run(self.engine.clients.flow.refill, effect.connection)
             else:
                 self._record(effect)
 

@@ -181,7 +181,7 @@ class Dispatch:
         if call.method in LISTS or call.method == "server/discover":
             self._list(call, server.catalogue.answer(call.method, now), now)
         elif call.method == "ping":
-            self._answer(call, b"{}", now)
+            self._end(call, wire.Result(call.channel, call.client_id), b"{}", now)
         elif call.method == "tools/call" and not server.catalogue.may_have_tool(call.name):
             names = server.catalogue.names("tools/list")
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
@@ -234,10 +234,7 @@ class Dispatch:
         if listing is None:
             self.fail(call, refusals.no_list(call.server, call.method), now)
         else:
-            self._answer(call, listing, now)
-
-    def _answer(self, call: Call, body: bytes, now: float) -> None:
-        self._end(call, wire.Result(call.channel, call.client_id), body, now)
+            self._end(call, wire.Result(call.channel, call.client_id), listing, now)
 
     def fail(self, call: Call, refusal: Refusal, now: float) -> None:
         """End a call with a refusal by the broker."""

@@ -121,31 +121,18 @@ class Endings:
         if again:
             self.server_rests(server, now)
 
-    def refuse_waiting(self, server: Server, refusal: Refusal, now: float) -> None:
-        """End the waiting calls of a server that takes no further calls."""
+    def refuse(self, server: Server, refusal: Refusal, now: float, *, begun: bool = True) -> None:
+        """End the calls that wait for a server; without `begun`, only those that no process ever had."""
         calls = [call for call in self._dispatch.table.of_server(server.name) if not call.sent]
 
         def job() -> Job:
             for call in self._still_open(calls):
-                if not call.sent:
-                    self._dispatch.fail(
-                        call, refusals.died(call, NoRetry.STOPPED) if call.begun else refusal, now
-                    )
+                if not call.sent and (begun or not call.begun):
+                    why = refusals.died(call, NoRetry.STOPPED) if call.begun else refusal
+                    self._dispatch.fail(call, why, now)
                     yield
 
-        self._backlog.begin(("refuse", server.name), job())
-
-    def refuse_unbegun(self, server: Server, refusal: Refusal, now: float) -> None:
-        """End the calls that no process of the server was ever given."""
-        calls = [call for call in self._dispatch.table.of_server(server.name) if not call.begun]
-
-        def job() -> Job:
-            for call in self._still_open(calls):
-                if not call.begun:
-                    self._dispatch.fail(call, refusal, now)
-                    yield
-
-        self._backlog.begin(("unbegun", server.name), job())
+        self._backlog.begin(("refuse", server.name, begun), job())
 
     def server_rests(self, server: Server, now: float) -> None:
         """End the calls that cannot wait until the server is started again."""

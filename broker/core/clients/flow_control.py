@@ -52,7 +52,7 @@ class FlowControl:
         elif connection.exhausted:
             self._effects.append(CreditExhausted(connection.key))
 
-    def refill(self, key: bytes) -> None:
+    def refill(self, key: bytes, _: float) -> None:
         """Give new credit to a connection that had used up its credit and has no message left to be read."""
         connection = self._connections.get(key)
         post = self._connections.refill(connection) if connection is not None else None

@@ -67,18 +67,18 @@ class Clients:
         self._backlog = backlog
         self._behind: dict[bytes, deque[tuple[bytes, bytes | None, float]]] = {}
         """The messages of a connection that came behind a long request, and when they came."""
-        self._flow = FlowControl(connections, counters, effects)
-        self.requests = Requests(table, registry, connections, dispatch, notifications, self._flow, effects)
+        self.flow = FlowControl(connections, counters, effects)
+        self.requests = Requests(table, registry, connections, dispatch, notifications, self.flow, effects)
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
         """Handle a message of the connection `key`. `peer` is the client's process, as the kernel says."""
         connection = self._connections.get(key)
         if connection is not None and key in self._behind:
-            if self._flow.keeps_behind(connection, header, body):
+            if self.flow.keeps_behind(connection, header, body):
                 self._behind[key].append((header, body, now))
             else:
                 self._exceeded(key, connection, now)
-        elif not self._flow.takes(connection, header, body):
+        elif not self.flow.takes(connection, header, body):
             self._exceeded(key, connection, now)
         elif (check := self._take(key, peer, connection, header, body, now)) is not None:
             assert connection is not None
@@ -92,11 +92,11 @@ class Clients:
         yield from check
         while behind and self._connections.get(key) is connection:
             header, body, now = behind.popleft()
-            self._flow.size = wire.cost(header, body)
+            self.flow.size = wire.cost(header, body)
             yield from self._take(key, connection.peer, connection, header, body, now) or ()
             yield 1
         if self._behind.pop(key, None) is not None:
-            self._flow.caught_up(connection)
+            self.flow.caught_up(connection)
 
     def _take(
         self,
@@ -125,34 +125,28 @@ class Clients:
             self._from_client(connection, message, now)
         return None
 
-    def refill(self, key: bytes, _: float) -> None:
-        """Give new credit to a connection that had used up its credit and has no message left to be read."""
-        self._flow.refill(key)
-
     def _exceeded(self, key: bytes, connection: Connection | None, now: float) -> None:
         """Refuse a message that is larger than its connection may send now."""
         if connection is not None:
             self._close(connection, CloseReason.OVERDRAWN, now, "the client sent more than its credit")
             return
-        size = self._flow.size
+        size = self.flow.size
         text = f"the client sent {size} bytes before its hello, and may send {MAX_UNGREETED_BYTES}"
         self._refuse_frame(key, Code.TOO_LARGE, text, 0, 0, now)
-        self._flow.forget(key)
+        self.flow.forget(key)
         self._counters.add(f"closed.{CloseReason.UNGREETED.value}")
         self._effects.append(Closed(key, CloseReason.UNGREETED))
 
     def malformed(self, key: bytes, why: str, now: float) -> None:
         """Refuse a message that is not one of the protocol, whatever its header says."""
-        self._flow.size = 0
+        self.flow.size = 0
         self._refuse_frame(key, Code.MALFORMED, why, 0, 0, now)
 
     def _from_stranger(self, key: bytes, peer: Peer, message: wire.Message, now: float) -> None:
         if isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self._flow.came_to_nothing(
-                "late.frame", key, now
-            )  # its connection was closed: it needs no answer
+            self.flow.came_to_nothing("late.frame", key, now)  # its connection was closed: it needs no answer
         else:  # when the broker ends it is no mistake: the message crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
             self._refuse_frame(
@@ -188,7 +182,7 @@ class Clients:
             if call is not None:
                 self._dispatch.cancel(call, now)
             else:
-                self._flow.came_to_nothing("late.cancel", connection.key, now)
+                self.flow.came_to_nothing("late.cancel", connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
             self._part(connection, message.channel, now)
         elif isinstance(message, wire.Goodbye):
@@ -201,7 +195,7 @@ class Clients:
         if 0 <= credit.read_bytes <= connection.unread_bytes:
             self._effects += self._connections.credit(connection, credit.read_bytes)
             if credit.read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
-                self._flow.came_to_nothing("empty.credit", connection.key, now)
+                self.flow.came_to_nothing("empty.credit", connection.key, now)
             return
         text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
         self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
@@ -212,7 +206,7 @@ class Clients:
         if connection.partings < connection.calls:
             connection.partings += 1
         else:
-            self._flow.came_to_nothing("empty.goodbye", connection.key, now)
+            self.flow.came_to_nothing("empty.goodbye", connection.key, now)
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
@@ -243,7 +237,7 @@ class Clients:
 
     def _check_long(self, connection: Connection, request: wire.Request, body: bytes, now: float) -> HeavyJob:
         """Check the params of a long request in pieces, then admit it."""
-        size = self._flow.size
+        size = self.flow.size
         try:
             params = yield from jsonrpc.check_long_params(body)
             if request.meta is not None:
@@ -255,7 +249,7 @@ class Clients:
         except BodyError as error:
             refusal = refusals.invalid_body(error.code, str(error))
         if refusal is not None:
-            self._flow.size = size
+            self.flow.size = size
             self._refuse(connection.key, request.channel, request.id, refusal, now)
 
     def managed(self, request: Manage, outcome: bytes | Refusal, now: float) -> None:
@@ -272,7 +266,7 @@ class Clients:
 
     def lost(self, key: bytes, now: float) -> None:
         """Close a connection that the transport has lost."""
-        self._flow.forget(key)
+        self.flow.forget(key)
         connection = self._connections.get(key)
         if connection is not None:
             self._close(connection, CloseReason.LOST, now)
@@ -282,7 +276,7 @@ class Clients:
         self._connections.close(connection.key)
         self._behind.pop(connection.key, None)
         self._backlog.drop((connection.key, "requests"))
-        self._flow.forget(connection.key)
+        self.flow.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")
         if farewell:  # beyond its credit, as messages that wait for credit are gone with the connection
@@ -332,7 +326,7 @@ class Clients:
             self._post(connection, fault(channel, id, refusal, self._effects.mask))
         else:
             self._effects.append(Send(key, wire.encode(fault(channel, id, refusal, self._effects.mask))))
-        self._flow.cost(key, now)
+        self.flow.cost(key, now)
 
     def _refuse_frame(
         self, key: bytes, code: Code, text: str, channel: int, id: int, now: float, *, is_late: bool = False

@@ -87,20 +87,20 @@ class Registry:
         if server.outdated and server.session is None:
             server.forget()
         if (refusal := availability.never(server)) is not None:
-            self._endings.refuse_waiting(server, refusal, now)
+            self._endings.refuse(server, refusal, now)
         self._dispatch.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:
         """Take no further calls for a server that is no longer configured; the calls that it has go on."""
         server = self._table[name]
         server.withdrawn = True
-        self._endings.refuse_waiting(server, availability.removed(name), now)
+        self._endings.refuse(server, availability.removed(name), now)
 
     def remove(self, name: str, now: float) -> None:
         """Remove a server whose process is gone, with all that was known of it."""
         server = self._table[name]
         self._endings.server_died(server, _why(server, "it was stopped"), now)
-        self._endings.refuse_waiting(server, availability.removed(name), now)
+        self._endings.refuse(server, availability.removed(name), now)
         self._backlog.finish(name)
         del self._table[name]
         if server.known is not None:

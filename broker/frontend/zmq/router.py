@@ -158,7 +158,7 @@ class Router:
 
     def _refill(self, keys: list[bytes]) -> None:
         for key in keys:
-            self._hub.step(self._clients.refill, key)
+            self._hub.step(self._clients.flow.refill, key)
 
     async def _park(self) -> None:
         self._parked = True

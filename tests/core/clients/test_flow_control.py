@@ -50,7 +50,7 @@ def test_who_has_used_up_its_credit_is_given_more_once_nothing_of_it_is_left() -
     client.request("time", "tools/call", body=LARGE)
     assert (credit(client), world.engine.connections.get(client.key).exhausted) == (0, True)  # type: ignore[union-attr]
     client.say(wire.Credit(0, 0, 0))  # what is small may overtake requests
-    world.run(world.engine.clients.refill, client.key)
+    world.run(world.engine.clients.flow.refill, client.key)
     assert credit(client) > len(LARGE)
     client.request("time", "tools/call", body=LARGE)
     assert client.key not in world.closed
@@ -65,7 +65,7 @@ def test_who_sends_more_than_its_credit_is_closed_and_told_so() -> None:
     assert isinstance(client.inbox[-1][0], wire.Goodbye)
     assert world.engine.counters["closed.overdrawn"] == 1
     assert len(world.processes["time"].calls) == 1
-    world.run(world.engine.clients.refill, client.key)  # of one that is gone: nothing
+    world.run(world.engine.clients.flow.refill, client.key)  # of one that is gone: nothing
     world.wait(100.0)
     world.assert_empty()
 
