@@ -46,7 +46,7 @@ def test_a_broker_that_never_comes_is_an_error_with_a_hint(
 ) -> None:
     """It is waited for (20 s; here less), for a host gives up on `initialize` after 30 s.
 
-    The short time that a server has which still starts is none of the broker's.
+    The short time for a server that still starts does not apply to the broker.
     """
     monkeypatch.setattr("broker.gateway.conversation.DISCOVER_S", 0.01)
 
