@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class Pace:
+class RateLimit:
     """Allows a burst, and one more after each interval.
 
     Args:

@@ -55,7 +55,7 @@ class Oddity(str, Enum):
     SPARED = "list-left-out"
 
 
-class Kind(Struct, frozen=True):
+class OddityKind(Struct, frozen=True):
     """The texts of a kind, with places for facts, and whether it is notable."""
 
     english: str
@@ -65,125 +65,127 @@ class Kind(Struct, frozen=True):
 
 _O = Oddity
 
-KINDS: dict[Oddity, Kind] = {
-    _O.BYTE_ORDER_MARK: Kind(
+KINDS: dict[Oddity, OddityKind] = {
+    _O.BYTE_ORDER_MARK: OddityKind(
         "a byte-order mark before a line of its stdout",
         "stdout 的行首有字节顺序标记（BOM）",
     ),
-    _O.ANSI: Kind("ANSI colours around a message", "消息前后带有 ANSI 颜色序列"),
-    _O.PREFIX: Kind(
+    _O.ANSI: OddityKind("ANSI colours around a message", "消息前后带有 ANSI 颜色序列"),
+    _O.PREFIX: OddityKind(
         "text without a line end before its first answer: a prompt, or an escape sequence",
         "第一个应答之前有没有换行的文字：提示符或转义序列",
     ),
-    _O.NOT_JSON_RPC: Kind(
+    _O.NOT_JSON_RPC: OddityKind(
         'JSON on its stdout that is no JSON-RPC 2.0 (no `"jsonrpc": "2.0"`): kept as log lines',
         'stdout 上有不是 JSON-RPC 2.0 的 JSON（没有 `"jsonrpc": "2.0"`）：按日志行保留',
     ),
-    _O.NO_MESSAGE: Kind(
+    _O.NO_MESSAGE: OddityKind(
         "JSON on its stdout that names JSON-RPC 2.0 and is no message of it: kept as log lines",
         "stdout 上有写着 JSON-RPC 2.0 却不是其消息的 JSON：按日志行保留",
     ),
-    _O.NOT_FINITE: Kind(
+    _O.NOT_FINITE: OddityKind(
         "messages have NaN or Infinity, which JSON does not have: passed on as null",
         "消息中有 JSON 没有的 NaN 或 Infinity：按 null 转交",
         notable=True,
     ),
-    _O.BROKEN: Kind("an answer that cannot be used: {reason}", "有无法使用的应答：{reason}", notable=True),
-    _O.STRING_ID: Kind("answers carry ids as strings", "应答中的 id 是字符串", notable=True),
-    _O.FLOAT_ID: Kind("answers carry ids as floats", "应答中的 id 是浮点数", notable=True),
-    _O.NULL_ID: Kind("notifications carry an `id` of null", "通知带有值为 null 的 `id`"),
-    _O.NULL_MEMBER: Kind("members that are null beside others", "消息中有值为 null 的成员"),
-    _O.EMPTY_MEMBER: Kind(
+    _O.BROKEN: OddityKind(
+        "an answer that cannot be used: {reason}", "有无法使用的应答：{reason}", notable=True
+    ),
+    _O.STRING_ID: OddityKind("answers carry ids as strings", "应答中的 id 是字符串", notable=True),
+    _O.FLOAT_ID: OddityKind("answers carry ids as floats", "应答中的 id 是浮点数", notable=True),
+    _O.NULL_ID: OddityKind("notifications carry an `id` of null", "通知带有值为 null 的 `id`"),
+    _O.NULL_MEMBER: OddityKind("members that are null beside others", "消息中有值为 null 的成员"),
+    _O.EMPTY_MEMBER: OddityKind(
         "an `error` that is no error object beside a result, or an empty `result` beside an error",
         "result 旁边有不成其为错误的 `error`，或 error 旁边有空的 `result`",
     ),
-    _O.PARAMS: Kind("params that are no object: taken as absent", "params 不是对象：按没有处理"),
-    _O.UNMATCHED: Kind(
+    _O.PARAMS: OddityKind("params that are no object: taken as absent", "params 不是对象：按没有处理"),
+    _O.UNMATCHED: OddityKind(
         "an answer came with the id {id}, which no open request has: a request may wait until its time is up",
         "收到 id 为 {id} 的应答，但没有未完成的请求用这个 id：可能有请求会一直等到超时",
         notable=True,
     ),
-    _O.PROBE_ODD: Kind(
+    _O.PROBE_ODD: OddityKind(
         "answered server/discover oddly, and was taken for an older server: {reason}",
         "对 server/discover 的应答不合规范，按旧版服务器处理：{reason}",
     ),
-    _O.PROBE_UNANSWERED: Kind(
+    _O.PROBE_UNANSWERED: OddityKind(
         'leaves server/discover unanswered, which delays its start; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
         '不应答 server/discover，启动因此变慢；在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
         notable=True,
     ),
-    _O.PROBE_EXIT: Kind(
+    _O.PROBE_EXIT: OddityKind(
         'ended at server/discover and was started again without it; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
         "收到 server/discover 就退出，已不带它重新启动；"
         '在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
         notable=True,
     ),
-    _O.PROBE_HANG: Kind(
+    _O.PROBE_HANG: OddityKind(
         'answered nothing after server/discover and was started again without it; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
         "收到 server/discover 之后不再应答，已不带它重新启动；"
         '在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
         notable=True,
     ),
-    _O.FIELD: Kind(
+    _O.FIELD: OddityKind(
         "its answer to {method} has fields of the wrong type, which were ignored: {fields}",
         "对 {method} 的应答中有类型不对的字段，已忽略：{fields}",
     ),
-    _O.OLD_VERSION: Kind("speaks the old protocol version {version}", "使用旧的协议版本 {version}"),
-    _O.FORGOTTEN: Kind("is of another era than its last process was", "与它上一个进程的协议时代不同"),
-    _O.EMPTY_CURSOR: Kind(
+    _O.OLD_VERSION: OddityKind("speaks the old protocol version {version}", "使用旧的协议版本 {version}"),
+    _O.FORGOTTEN: OddityKind("is of another era than its last process was", "与它上一个进程的协议时代不同"),
+    _O.EMPTY_CURSOR: OddityKind(
         '{list}: `nextCursor` is "" and leads nowhere: taken for the end',
         '{list}：`nextCursor` 为 ""，且没有后续内容：按列表结束处理',
         notable=True,
     ),
-    _O.BAD_CURSOR: Kind(
+    _O.BAD_CURSOR: OddityKind(
         "{list}: `nextCursor` is no string: the list ends there, with {count} items",
         "{list}：`nextCursor` 不是字符串：列表到此为止，共 {count} 项",
         notable=True,
     ),
-    _O.CURSOR_AGAIN: Kind(
+    _O.CURSOR_AGAIN: OddityKind(
         "{list}: the same `nextCursor` came again: the list ends there, with {count} items",
         "{list}：同一个 `nextCursor` 再次出现：列表到此为止，共 {count} 项",
         notable=True,
     ),
-    _O.PAGE_AGAIN: Kind(
+    _O.PAGE_AGAIN: OddityKind(
         "{list}: a further page brought nothing new: the list ends there, with {count} items",
         "{list}：后一页没有新的项：列表到此为止，共 {count} 项",
         notable=True,
     ),
-    _O.TOO_LONG: Kind(
+    _O.TOO_LONG: OddityKind(
         "{list}: it goes on beyond {most}: the list ends there, with {count} items",
         "{list}：超过上限（{most}）：列表到此为止，共 {count} 项",
         notable=True,
     ),
-    _O.NO_LIST: Kind(
+    _O.NO_LIST: OddityKind(
         "{list}: the answer has no `{member}`, or null: taken for an empty list",
         "{list}：应答中没有 `{member}`，或为 null：按空列表处理",
     ),
-    _O.BAD_ITEM: Kind(
+    _O.BAD_ITEM: OddityKind(
         "{list}: left out {count} item{count:s} that cannot be used: {reason}",
         "{list}：略去 {count} 个无法使用的项：{reason}",
         notable=True,
     ),
-    _O.SAME_NAME: Kind(
+    _O.SAME_NAME: OddityKind(
         "{list}: left out {count} item{count:s} of a name that was there before",
         "{list}：略去 {count} 个重名的项",
         notable=True,
     ),
-    _O.PARTIAL: Kind(
+    _O.PARTIAL: OddityKind(
         "{list}: only the first {count} items were read: {reason}",
         "{list}：只读到前 {count} 项：{reason}",
         notable=True,
     ),
-    _O.UNREAD: Kind("{list}: could not be read: {reason}", "{list}：无法读取：{reason}", notable=True),
-    _O.SPARED: Kind(
+    _O.UNREAD: OddityKind("{list}: could not be read: {reason}", "{list}：无法读取：{reason}", notable=True),
+    _O.SPARED: OddityKind(
         "{list}: an earlier process ended or fell silent at it: it is asked for when a client wants it",
         "{list}：此前的进程在被问到它时退出或不再应答：只在客户端需要时才询问",
         notable=True,
     ),
-    _O.UNDECLARED: Kind(
+    _O.UNDECLARED: OddityKind(
         "{list}: has a list that its capabilities do not declare",
         "{list}：有这个列表，但 capabilities 中没有声明",
     ),
@@ -202,7 +204,7 @@ class Tolerated(Struct, frozen=True):
     facts: dict[str, Fact] = {}
 
 
-class _Number(int):
+class _Counted(int):
     """A number that formats as a plural s with `:s`: `{count} item{count:s}`."""
 
     def __format__(self, form: str) -> str:
@@ -211,5 +213,5 @@ class _Number(int):
 
 def told(oddity: Oddity, facts: dict[str, Fact]) -> str:
     """Return the English text of a kind, with its facts filled in."""
-    filled = {name: _Number(fact) if type(fact) is int else fact for name, fact in facts.items()}
+    filled = {name: _Counted(fact) if type(fact) is int else fact for name, fact in facts.items()}
     return KINDS[oddity].english.format(**filled)

@@ -13,7 +13,7 @@ from broker.command.words import WORDS, fill, say
 from client_shim.text import on_one_line, shown
 
 if TYPE_CHECKING:
-    from broker.base.tolerances import Kind
+    from broker.base.tolerances import OddityKind
 
 
 _COLOURS = {
@@ -144,7 +144,7 @@ def _lines(server: dict[str, Any]) -> Iterator[Line]:
     return (Line(line, "dim", indent=4) for line in server.get("last_lines", []))
 
 
-def _kind(name: str) -> Kind | None:
+def _kind(name: str) -> OddityKind | None:
     """Return the texts of a tolerance; `None` if only a newer broker knows it. The import loads msgspec."""
     from broker.base.tolerances import KINDS, Oddity
 

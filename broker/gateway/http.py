@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from broker.base.rate_limit import Pace
+from broker.base.rate_limit import RateLimit
 from broker.gateway.audit import Audit
 from broker.gateway.catalogue import Catalogue
 from broker.gateway.endpoint import Endpoint
@@ -56,7 +56,7 @@ class HttpDoor:
         self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint, audit)
         self._watch = BrokerClient("status page", door.endpoint, timeout=ASK_S)
         self._page = StatusPage(self._watch.status, History())
-        self._rates: dict[str, Pace] = {}
+        self._rates: dict[str, RateLimit] = {}
         self._open: Counter[str] = Counter()
         """Exchanges under way, by the name of their token."""
         self.is_ending = False
@@ -160,7 +160,7 @@ class HttpDoor:
         now = asyncio.get_running_loop().time()
         rate = self._rates.get(token.name)
         if rate is None:
-            rate = self._rates[token.name] = Pace(max(1, math.ceil(token.rate)), 1 / token.rate)
+            rate = self._rates[token.name] = RateLimit(max(1, math.ceil(token.rate)), 1 / token.rate)
         if not rate.take(now):
             raise too_often(token, rate.at() - now)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.base.rate_limit import Pace
+from broker.base.rate_limit import RateLimit
 from tests.core.spans import spans
 
 
 def test_a_burst_and_then_one_at_a_time() -> None:
     """Issue 5: a server that says all the time that something changed makes no hot loop."""
-    pace = Pace(3, 2.0)
+    pace = RateLimit(3, 2.0)
     assert [pace.take(10.0) for _ in range(4)] == [True, True, True, False]
     assert pace.at() == 12.0
     assert (pace.take(11.9), pace.take(12.0), pace.take(12.0)) == (False, True, False)
@@ -20,7 +20,7 @@ def test_a_burst_and_then_one_at_a_time() -> None:
 @given(st.lists(spans(0.0, 5.0), min_size=1, max_size=60), st.integers(1, 5))
 def test_never_more_in_any_time(steps: list[float], burst: int) -> None:
     """Law 6: in any span of time, the burst and one for each interval."""
-    pace, times = Pace(burst, 2.0), []
+    pace, times = RateLimit(burst, 2.0), []
     now = 0.0
     for step in steps:
         now += step

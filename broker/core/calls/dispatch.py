@@ -18,7 +18,7 @@ from broker.core.calls.table import Call, CallTable
 from broker.core.clients.connections import Body, Connection, Connections, Slot
 from broker.core.effects import Demand, Effects, Level, Write
 from broker.core.mcp import jsonrpc
-from broker.core.mcp.jsonrpc import Params, Reply
+from broker.core.mcp.jsonrpc import Params, ServerReply
 from broker.core.mcp.meta import LOG_LEVEL, client_meta
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers import availability
@@ -194,7 +194,7 @@ class Dispatch:
                 server.log_routing.begin(call)
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
 
-    def reply(self, call: Call, reply: Reply, now: float) -> None:
+    def reply(self, call: Call, reply: ServerReply, now: float) -> None:
         """End a call with the reply of the server, whose bytes pass as they are."""
         server = self._servers[call.server]
         server.latency.add(now - call.since)

@@ -59,7 +59,7 @@ class Agreed(Struct, frozen=True):
 _NULL = Raw(b"null")
 
 
-class _Discovered(Struct):
+class _DiscoverResult(Struct):
     """The answer that proves a modern server. The optional fields may have any type."""
 
     supported_versions: list[str] = msgspec.field(name="supportedVersions")
@@ -77,7 +77,7 @@ class _Lenient(Struct):
     meta: Raw = msgspec.field(default=_NULL, name="_meta")
 
 
-class _Initialized(Struct):
+class _InitializeResult(Struct):
     version: str = msgspec.field(name="protocolVersion")
     capabilities: Raw = _NULL
     server_info: Raw = msgspec.field(default=_NULL, name="serverInfo")
@@ -130,20 +130,20 @@ def discovered(result: memoryview) -> Agreed:
         msgspec.MsgspecError: it is no result of this method.
     """
     try:
-        seen: _Discovered | _Lenient = msgspec.json.decode(result, type=_Discovered)
+        seen: _DiscoverResult | _Lenient = msgspec.json.decode(result, type=_DiscoverResult)
     except msgspec.MsgspecError:
         seen = msgspec.json.decode(result, type=_Lenient)
     if MODERN_VERSION not in seen.supported_versions:
         theirs = clip(", ".join(map(str, seen.supported_versions))) or "none that it names"
         ours = ", ".join((MODERN_VERSION, *LEGACY_VERSIONS))
         raise Disagreement(f"it speaks the protocol versions {theirs}; the broker speaks {ours}")
-    fields, well_formed = _Fields(), isinstance(seen, _Discovered)
+    fields, well_formed = _Fields(), isinstance(seen, _DiscoverResult)
     info = fields.mapping(seen, "meta").get(INFO)
     return Agreed(
         Era.MODERN,
         MODERN_VERSION,
         _declared(
-            seen.capabilities if isinstance(seen, _Discovered) else fields.mapping(seen, "capabilities")
+            seen.capabilities if isinstance(seen, _DiscoverResult) else fields.mapping(seen, "capabilities")
         ),
         info if isinstance(info, dict) else {},
         fields.text(seen, "instructions"),
@@ -159,7 +159,7 @@ def initialized(result: memoryview) -> Agreed:
         Disagreement: the server speaks another version.
         msgspec.MsgspecError: it is no result of this method.
     """
-    seen, fields = msgspec.json.decode(result, type=_Initialized), _Fields()
+    seen, fields = msgspec.json.decode(result, type=_InitializeResult), _Fields()
     if seen.version not in ACCEPTED_VERSIONS:
         theirs, ours = clip(seen.version), ", ".join(LEGACY_VERSIONS)
         raise Disagreement(f"it answered initialize with protocol version {theirs}; the broker speaks {ours}")

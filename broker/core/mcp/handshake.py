@@ -22,7 +22,7 @@ from broker.core.mcp.agreement import (
     reason_of,
     shown,
 )
-from broker.core.mcp.jsonrpc import Broken, Reply
+from broker.core.mcp.jsonrpc import Broken, ServerReply
 from broker.core.mcp.methods import LEGACY_VERSIONS, Era
 
 START_UP_S = 3.0
@@ -190,7 +190,7 @@ class Handshake:
             self.wake_at = now + self._hangs_s
         return [self._ask(INITIALIZE, now)]
 
-    def reply(self, method: str, reply: Reply | Broken, now: float) -> list[Step]:
+    def reply(self, method: str, reply: ServerReply | Broken, now: float) -> list[Step]:
         """Take in the reply to one of the two requests."""
         if isinstance(reply, Broken):
             return self.refused(method, f"its reply to {method} cannot be used: {reply.reason}", now)

@@ -50,7 +50,7 @@ class Params(Struct, frozen=True, gc=False):
     is_task: bool = False
 
 
-class Reply(Struct, frozen=True):
+class ServerReply(Struct, frozen=True):
     """A response with either `result` or `error`, as bytes. `odd`: the oddities that were tolerated."""
 
     id: Id
@@ -90,11 +90,11 @@ class Noise(Struct, frozen=True):
     odd: tuple[Oddity, ...] = ()
 
 
-Message = Reply | ServerRequest | ServerNotification | Broken
+Message = ServerReply | ServerRequest | ServerNotification | Broken
 Incoming = Message | Noise
 
 
-class _Params(Struct, gc=False):
+class _KnownParams(Struct, gc=False):
     name: Raw | UnsetType = UNSET
     cursor: Raw | UnsetType = UNSET
     meta: Raw | UnsetType = field(default=UNSET, name="_meta")
@@ -103,7 +103,7 @@ class _Params(Struct, gc=False):
     task: Raw | UnsetType = UNSET
 
 
-_params = msgspec.json.Decoder(_Params)
+_params = msgspec.json.Decoder(_KnownParams)
 _string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
 
@@ -132,10 +132,10 @@ def check_long_params(body: bytes) -> Generator[int, None, Params]:
     """Check params above `LONG_BYTES`; yield after each piece."""
     _check_line_ends(body)
     try:
-        found = yield from read_members(body.strip(b" \t"), _Params)
+        found = yield from read_members(body.strip(b" \t"), _KnownParams)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unfit(error) from None
-    return _taken(body, _Params(**{name: Raw(value) for name, value in found.items()}))
+    return _taken(body, _KnownParams(**{name: Raw(value) for name, value in found.items()}))
 
 
 def _check_line_ends(body: bytes) -> None:
@@ -153,7 +153,7 @@ def _unfit(error: Exception) -> BodyError:
     return BodyError(Code.INVALID_BODY, f"the params are not one JSON object: {error}")
 
 
-def _taken(body: bytes, seen: _Params) -> Params:
+def _taken(body: bytes, seen: _KnownParams) -> Params:
     if seen.meta is not UNSET:
         raise BodyError(
             Code.META_IN_BODY, "the params have a `_meta`; it travels in the header of the request"

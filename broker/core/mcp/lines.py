@@ -25,8 +25,8 @@ from broker.core.mcp.jsonrpc import (
     Incoming,
     Message,
     Noise,
-    Reply,
     ServerNotification,
+    ServerReply,
     ServerRequest,
 )
 from broker.core.mcp.nesting import MAX_DEPTH, is_deep
@@ -50,7 +50,7 @@ _Batch = msgspec.defstruct(
 """An array of at most `MAX_BATCH`. For a list, msgspec makes all elements before it counts them."""
 
 
-class _Envelope(Struct, gc=False):
+class _StrictMessage(Struct, gc=False):
     """A well-formed message, for the strict reader."""
 
     jsonrpc: Literal["2.0"]
@@ -61,7 +61,7 @@ class _Envelope(Struct, gc=False):
     error: Raw | UnsetType = UNSET
 
 
-class _Loose(Struct, gc=False):
+class _LooseMessage(Struct, gc=False):
     """Any JSON object, for the tolerant reader: the members of a message, of any type."""
 
     jsonrpc: Raw | UnsetType = UNSET
@@ -72,13 +72,13 @@ class _Loose(Struct, gc=False):
     error: Raw | UnsetType = UNSET
 
 
-class _Exact(_Loose, gc=False, forbid_unknown_fields=True):
+class _ExactMessage(_LooseMessage, gc=False, forbid_unknown_fields=True):
     """The same, without other members."""
 
 
-_exact = msgspec.json.Decoder(_Exact)
-_envelope = msgspec.json.Decoder(_Envelope)
-_loose = msgspec.json.Decoder(_Loose)
+_exact = msgspec.json.Decoder(_ExactMessage)
+_envelope = msgspec.json.Decoder(_StrictMessage)
+_loose = msgspec.json.Decoder(_LooseMessage)
 _batch = msgspec.json.Decoder(_Batch)
 
 _COLOURS = rb"(?:\x1b\[[0-9;?]*[A-Za-z]|\s)*"
@@ -106,11 +106,11 @@ def read(line: bytes) -> Incoming:
     method, id, result, error = seen.method, seen.id, seen.result, seen.error
     if method is UNSET:
         if id is not UNSET and error is UNSET and result is not UNSET:
-            return Reply(id, memoryview(result), None)
+            return ServerReply(id, memoryview(result), None)
         if id is not UNSET and result is UNSET and error is not UNSET:
             refused = memoryview(error)
             if refused[0] == _OBJECT:
-                return Reply(id, None, refused)
+                return ServerReply(id, None, refused)
     elif result is UNSET and error is UNSET:
         params = None if seen.params is UNSET else memoryview(seen.params)
         if params is None or params[0] == _OBJECT:
@@ -124,16 +124,16 @@ def read_long(line: bytes) -> Generator[int, None, Incoming]:
     if not text:
         return Noise()
     try:
-        found = yield from read_members(text, _Loose)
+        found = yield from read_members(text, _LooseMessage)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         if b"NaN" in text or b"Infinity" in text:
             reason += "; JSON has no numbers NaN and Infinity"
         return _broken((yield from abridged(text)), reason, odd)
     short = [b'"%b":%b' % (name.encode(), _shortened(value)) for name, value in found.items()]
-    if _is_unusable(_Loose(**{name: Raw(value) for name, value in found.items()})):
+    if _is_unusable(_LooseMessage(**{name: Raw(value) for name, value in found.items()})):
         try:
-            yield from read_members(text, _Exact)
+            yield from read_members(text, _ExactMessage)
         except msgspec.ValidationError:
             short.append(b'"more":0')
     message = read(b"{%b}" % b",".join(short))
@@ -175,7 +175,7 @@ def read_behind(line: bytes) -> Incoming:
     """Return the response behind a text without a line end, such as a prompt."""
     at = line.find(b'{"', 1, HEAD_BYTES)
     message = read(line[at:]) if at > 0 else Noise()
-    if not isinstance(message, Reply):
+    if not isinstance(message, ServerReply):
         return Noise()
     return structs.replace(message, odd=(Oddity.PREFIX, *message.odd))
 
@@ -207,7 +207,7 @@ def _unreadable(text: bytes, reason: str, odd: list[Oddity]) -> Incoming:
     """Read a line that is no JSON, with null for NaN and Infinity if that makes it valid."""
     if (mended := finite(text)) is not None and is_json_rpc(text):
         seen = read(mended)
-        if not isinstance(seen, Reply) or seen.result != _NULL_TEXT:  # NaN alone is no result
+        if not isinstance(seen, ServerReply) or seen.result != _NULL_TEXT:  # NaN alone is no result
             return structs.replace(seen, odd=(*odd, Oddity.NOT_FINITE, *seen.odd))
     return _broken(text, reason, odd)
 
@@ -236,7 +236,7 @@ def _object_in(line: bytes) -> tuple[bytes, list[Oddity]]:
     return text if text.lstrip().startswith(b"{") else b"", odd
 
 
-def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
+def _classify(seen: _LooseMessage, text: bytes, odd: list[Oddity]) -> Incoming:
     method, params = _string(seen.method), seen.params
     if _given(seen.method) and method is None:
         return Broken(_id_of(seen.id, odd), "its method is no string", tuple(odd))
@@ -262,7 +262,7 @@ def _classify(seen: _Loose, text: bytes, odd: list[Oddity]) -> Incoming:
     )
 
 
-def _is_unusable(seen: _Loose) -> bool:
+def _is_unusable(seen: _LooseMessage) -> bool:
     """Return whether it has neither a method nor a usable `result` or `error`."""
     return not _given(seen.method) and not _given(seen.result) and not _is_object(seen.error)
 
@@ -276,7 +276,7 @@ def _says_more(text: bytes) -> bool:
     return False
 
 
-def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:
+def _response(seen: _LooseMessage, odd: list[Oddity]) -> Incoming:
     """Return the response: either `result` or `error` counts, and an empty one gives way to the other."""
     result, error = seen.result, seen.error
     if _given(result) and _given(error):
@@ -299,12 +299,12 @@ def _response(seen: _Loose, odd: list[Oddity]) -> Incoming:
     if result is not UNSET and error is not UNSET:
         return Broken(id, "it has both a result and an error", tuple(odd))
     if result is not UNSET:
-        return Reply(id, memoryview(result), None, tuple(odd))
+        return ServerReply(id, memoryview(result), None, tuple(odd))
     if error is UNSET:
         return Broken(id, "it has neither a result nor an error", tuple(odd))
     if not _is_object(error):
         return Broken(id, f"its error is no error object: {shown(error)}", tuple(odd))
-    return Reply(id, None, memoryview(error), tuple(odd))
+    return ServerReply(id, None, memoryview(error), tuple(odd))
 
 
 def _given(raw: Raw | UnsetType) -> bool:

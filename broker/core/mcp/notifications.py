@@ -28,14 +28,14 @@ def read_progress(params: memoryview | None) -> Progress:
         return Progress(None, {})
 
 
-class _Uri(Struct):
+class _UpdatedParams(Struct):
     uri: str
 
 
 def read_uri(params: memoryview | None) -> str | None:
     """Return the resource that a notification names, if it is readable."""
     try:
-        return msgspec.json.decode(params or b"{}", type=_Uri).uri
+        return msgspec.json.decode(params or b"{}", type=_UpdatedParams).uri
     except msgspec.MsgspecError:
         return None
 

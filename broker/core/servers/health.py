@@ -27,7 +27,7 @@ LOOKS = 2
 """The looks in a row that must find a process stopped (SIGSTOP)."""
 
 
-class Verdict(Enum):
+class HealthVerdict(Enum):
     """The result of a look at a server."""
 
     WAIT = "wait"
@@ -91,39 +91,39 @@ class Health:
         """Whether a process that exits now may have done so because of a check."""
         return self._asked > 0 and not self.answers and not self.hung
 
-    def look(self, now: float, busy_until: Callable[[float], float | None]) -> Verdict:
+    def look(self, now: float, busy_until: Callable[[float], float | None]) -> HealthVerdict:
         """Return what to do now.
 
         Args:
             busy_until: returns the last deadline of the open calls that were sent before a time, or `None`.
         """
         if self.wake_at is None or now < self.wake_at:
-            return Verdict.WAIT
+            return HealthVerdict.WAIT
         self.wake_at = self._heard_at + self._patience_s
         if now < self.wake_at:
-            return Verdict.WAIT
+            return HealthVerdict.WAIT
         if self._doubt_at is None:
             self._doubt_at = now
         until = busy_until(self._doubt_at)
         if until is not None:
             self.wake_at = min(until, now + self._patience_s)
-            return Verdict.WAIT
+            return HealthVerdict.WAIT
         return self._doubt(now)
 
-    def _doubt(self, now: float) -> Verdict:
+    def _doubt(self, now: float) -> HealthVerdict:
         """Return what to do about a silent server without a running call."""
         self.wake_at = now + self._patience_s
         if self._asked < QUESTIONS:
             self._asked += 1
-            return Verdict.ASK
+            return HealthVerdict.ASK
         if not self.answers and not self._missed:
-            return Verdict.WAIT  # it may not know the check
+            return HealthVerdict.WAIT  # it may not know the check
         if self._asked == QUESTIONS:
             self._asked += 1
             self.wake_at = now + GRACE_S
-            return Verdict.WAIT
+            return HealthVerdict.WAIT
         self.wake_at, self.hung = None, True
-        return Verdict.HUNG
+        return HealthVerdict.HUNG
 
 
 class Looks(Struct):

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from broker.base.rate_limit import Pace
+from broker.base.rate_limit import RateLimit
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.ids import same_id
-from broker.core.mcp.jsonrpc import Broken, Id, Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, Id, ServerNotification, ServerReply
 from broker.core.mcp.meta import SUBSCRIPTION_ID
 from broker.core.servers.subscription import (
     Asks,
@@ -34,7 +34,7 @@ LISTEN_EVERY_S = 1.0
 """A server is sent so many `subscriptions/listen` in a row, and then one in this time."""
 
 
-class _Listen(Struct, frozen=True):
+class _ListenRequest(Struct, frozen=True):
     """A `subscriptions/listen`: its filter, and when its acknowledgement is overdue."""
 
     id: int
@@ -52,7 +52,7 @@ class _Acknowledged(Struct):
     meta: dict[str, Raw] = msgspec.field(default_factory=dict, name="_meta")
 
 
-class _Cancelled(Struct):
+class _CancelledParams(Struct):
     request_id: Raw = msgspec.field(name="requestId")
 
 
@@ -63,13 +63,13 @@ class ListenStream(ServerSubscription):
         super().__init__(server, agreed, ask, timeout_s)
         self._uris: frozenset[str] = frozenset()
         self._wanted = self._filter()
-        self._open: _Listen | None = None
-        self._next: _Listen | None = None
+        self._open: _ListenRequest | None = None
+        self._next: _ListenRequest | None = None
         self._honoured: dict[str, bool | frozenset[str] | None] = {}
         self._refused = False
         """Whether the server has refused the filter that is wanted now."""
         self._deaf = False
-        self._pace = Pace(LISTEN_BURST, LISTEN_EVERY_S)
+        self._rate = RateLimit(LISTEN_BURST, LISTEN_EVERY_S)
 
     def hears_of(self, capability: str) -> bool:
         return self._open is not None and self._honoured.get(f"{capability}ListChanged") is True
@@ -97,24 +97,26 @@ class ListenStream(ServerSubscription):
             ended, self._open = self._open, None
             self._honoured = {}
             return [self._take_back(ended)]
-        if not self._is_due or not self._pace.take(now):
+        if not self._is_due or not self._rate.take(now):
             return []
         id, line = self._ask("subscriptions/listen", msgspec.json.encode({"notifications": wanted}))
-        self._next = _Listen(id, wanted, now + self._timeout_s())
+        self._next = _ListenRequest(id, wanted, now + self._timeout_s())
         return [line]
 
-    def _take_back(self, stream: _Listen) -> Effect:
+    def _take_back(self, stream: _ListenRequest) -> Effect:
         params = {"requestId": stream.id, "reason": "it is no longer needed"}
         return Write(self._server, jsonrpc.notification_line("notifications/cancelled", params))
 
-    def reply(self, id: Id, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
+    def reply(self, id: Id, reply: ServerReply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
         if self._next is not None and id == self._next.id:
             return self._refuse(self._next, reply, now)
         if self._open is not None and id == self._open.id:
             return self._ended(now)
         return None
 
-    def _refuse(self, stream: _Listen, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent]:
+    def _refuse(
+        self, stream: _ListenRequest, reply: ServerReply | Broken | None, now: float
+    ) -> list[SubscriptionEvent]:
         self._refused, self._next = stream.filter == self._wanted, None
         reason = refused_because(reply)
         heard: list[SubscriptionEvent] = [
@@ -124,18 +126,18 @@ class ListenStream(ServerSubscription):
             heard += self._keep(self._open)
         return [*heard, *self._not_subscribed(self._open, reason), *self._go_on(now)]
 
-    def _keep(self, stream: _Listen) -> list[SubscriptionEvent]:
+    def _keep(self, stream: _ListenRequest) -> list[SubscriptionEvent]:
         """Keep a request that cannot be replaced, without the resources that nobody wants any more."""
         if stream.uris and not self._uris:
             self._open, self._honoured, self._deaf = None, {}, True
             return [self._take_back(stream)]
         uris = sorted(stream.uris & self._uris)
         left = {**stream.filter, "resourceSubscriptions": uris} if uris else stream.filter
-        self._open = _Listen(stream.id, left, stream.deadline)
+        self._open = _ListenRequest(stream.id, left, stream.deadline)
         self._honoured = {name: _asked_for(said, self._uris) for name, said in self._honoured.items()}
         return []
 
-    def _not_subscribed(self, stream: _Listen | None, reason: str) -> list[SubscriptionEvent]:
+    def _not_subscribed(self, stream: _ListenRequest | None, reason: str) -> list[SubscriptionEvent]:
         """Return the wanted resources that the server does not tell of while this request is the open one."""
         told_of = self._honoured.get("resourceSubscriptions") if stream is not None else None
         lacking = self._uris - told_of if isinstance(told_of, frozenset) else self._uris
@@ -174,7 +176,7 @@ class ListenStream(ServerSubscription):
             self._deaf, self._missed = False, set()
         return effects + self._go_on(now)
 
-    def _check(self, stream: _Listen) -> list[SubscriptionEvent]:
+    def _check(self, stream: _ListenRequest) -> list[SubscriptionEvent]:
         """Compare what the server acknowledges with the filter: it may be less."""
         lacking = sorted(set(stream.filter) - set(self._honoured))
         lacking_uris = (
@@ -190,7 +192,7 @@ class ListenStream(ServerSubscription):
     def _cancelled(self, told: ServerNotification, now: float) -> list[SubscriptionEvent] | None:
         """Take in `notifications/cancelled`: servers send it when they end a subscription."""
         try:
-            id = same_id(msgspec.json.decode(told.params or b"{}", type=_Cancelled).request_id)
+            id = same_id(msgspec.json.decode(told.params or b"{}", type=_CancelledParams).request_id)
         except msgspec.MsgspecError:
             return None
         return None if id is None else self.reply(id, None, now)
@@ -199,7 +201,7 @@ class ListenStream(ServerSubscription):
     def wake_at(self) -> float | None:
         if self._next is not None:
             return self._next.deadline
-        return self._pace.at() if self._is_due else None
+        return self._rate.at() if self._is_due else None
 
     def tick(self, now: float) -> list[SubscriptionEvent]:
         if self._next is not None and self._next.deadline <= now:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection
 import msgspec
 from msgspec import Struct
 
-from broker.base.rate_limit import Pace, soonest
+from broker.base.rate_limit import RateLimit, soonest
 from broker.base.text import clip
 from broker.base.tolerances import Oddity, Tolerated
 from broker.core.calls.pending_lists import LONGEST_WAIT_S
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, shown
-from broker.core.mcp.jsonrpc import Broken, Id, Reply
+from broker.core.mcp.jsonrpc import Broken, Id, ServerReply
 from broker.core.servers.catalogue import LISTS, Catalogue, changed_lists, lists_for
 from broker.core.servers.reading import Reading
 
@@ -79,7 +79,7 @@ class Lists:
         self._ask = ask
         self._max_bytes = max_bytes
         self._pending: dict[int, _Pending] = {}
-        self._paces: dict[str, Pace] = {}
+        self._rates: dict[str, RateLimit] = {}
         self._since: dict[str, float] = {}
         self._again: set[str] = set()
         self._holds: dict[str, float] = {}
@@ -124,7 +124,7 @@ class Lists:
         """Return whether this is the id of a request that is answered or given up."""
         return id in self._late
 
-    def reply(self, id: Id, reply: Reply | Broken, now: float) -> list[Step] | None:
+    def reply(self, id: Id, reply: ServerReply | Broken, now: float) -> list[Step] | None:
         """Take in a reply; return `None` if it answers no request for a list."""
         pending = self._take_pending(id)
         if pending is None:
@@ -170,7 +170,7 @@ class Lists:
         if method in self._since:
             self._again.add(method)
             return []
-        if self._pace(method).take(now):
+        if self._rate(method).take(now):
             self._again.discard(method)
             return [self._ask_page(Reading(method, self._max_bytes), b"{}", now)]
         new = method not in self._again
@@ -183,7 +183,7 @@ class Lists:
         A list that was never read is waited for until its request is overdue, unless the server has left it
         without an answer before.
         """
-        may = method in self._since or self._pace(method).at() <= now
+        may = method in self._since or self._rate(method).at() <= now
         did = self.refresh(method, now) if may and method not in self._since else []
         since = self._since.get(method)
         if since is None:
@@ -196,10 +196,10 @@ class Lists:
         """Return whether the list is being read, so that the known one may be old."""
         return method in self._since
 
-    def _pace(self, method: str) -> Pace:
-        return self._paces.setdefault(method, Pace(READ_BURST, READ_EVERY_S))
+    def _rate(self, method: str) -> RateLimit:
+        return self._rates.setdefault(method, RateLimit(READ_BURST, READ_EVERY_S))
 
-    def _page(self, reading: Reading, reply: Reply, now: float) -> list[Step]:
+    def _page(self, reading: Reading, reply: ServerReply, now: float) -> list[Step]:
         if reply.result is None:
             return self._unread(reading, reason_of(reply.error), now)
         try:
@@ -258,7 +258,7 @@ class Lists:
         """When `tick` is due."""
         times: list[float | None] = [pending.deadline for pending in self._pending.values()]
         if self.opened:
-            times += [self._pace(method).at() for method in self._again - self._since.keys()]
+            times += [self._rate(method).at() for method in self._again - self._since.keys()]
         else:
             times += [self._holds[method] for method in self._since]
         return soonest(times)
@@ -273,7 +273,7 @@ class Lists:
                 self._silent.add(pending.reading.method)
                 did += self._unread(pending.reading, f"no answer within {pending.patience_s:g} s", now)
         if self.opened:
-            due = [method for method in self._again - self._since.keys() if self._pace(method).at() <= now]
+            due = [method for method in self._again - self._since.keys() if self._rate(method).at() <= now]
             did += self._refresh_all(sorted(due), now)
         return did
 

@@ -17,11 +17,11 @@ from broker.core.clients.notifications import Notifications
 from broker.core.effects import Effects, EndProcess, Level
 from broker.core.mcp.methods import Era
 from broker.core.servers import availability
-from broker.core.servers.health import Health, Verdict
+from broker.core.servers.health import Health, HealthVerdict
 from broker.core.servers.lifecycle import Lifecycle
 from broker.core.servers.replies import Replies
 from broker.core.servers.server import Server
-from broker.core.servers.session import ServerSession
+from broker.core.servers.session import McpSession
 
 
 class Registry:
@@ -118,7 +118,7 @@ class Registry:
         server = self._table[name]
         server.queue.paused = False
         server.begin()
-        server.session = ServerSession(
+        server.session = McpSession(
             lambda: server.config,
             server.remembered,
             self._dispatch.table.new_id,
@@ -170,7 +170,7 @@ class Registry:
         if server.outdated:
             server.forget()
 
-    def _not_opened(self, server: Server, session: ServerSession) -> None:
+    def _not_opened(self, server: Server, session: McpSession) -> None:
         """It ended before it was open, perhaps because of the probe: then the next one is asked without it.
 
         A verdict that failed is dropped.
@@ -211,17 +211,17 @@ class Registry:
             if server.health is not None and server.session is not None:
                 self._look_after(server, server.session, server.health, now)
 
-    def _look_after(self, server: Server, session: ServerSession, health: Health, now: float) -> None:
+    def _look_after(self, server: Server, session: McpSession, health: Health, now: float) -> None:
         """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
         verdict = health.look(now, lambda before: self._dispatch.busy_until(server, before, now))
-        if verdict is Verdict.ASK:
+        if verdict is HealthVerdict.ASK:
             id, line = session.ask("server/discover" if session.era is Era.MODERN else "ping", b"{}")
             health.asked(id)
             self._effects.append(line)
             self._effects.log(
                 Level.DEBUG, "server.asked", server=server.name, silent_s=round(health.silent_s(now), 3)
             )
-        elif verdict is Verdict.HUNG:
+        elif verdict is HealthVerdict.HUNG:
             reason = f"it answered neither calls nor health checks for {health.silent_s(now):.0f} s"
             self._effects.append(EndProcess(server.name, reason))
 

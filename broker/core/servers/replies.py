@@ -20,14 +20,14 @@ from broker.core.calls.table import Call
 from broker.core.clients.notifications import UPDATED, Notifications
 from broker.core.effects import Effects, EndProcess, Level, LogOutput, Opened, Write
 from broker.core.mcp import jsonrpc, lines
-from broker.core.mcp.jsonrpc import Id, Message, Noise, Reply, ServerNotification, ServerRequest
+from broker.core.mcp.jsonrpc import Id, Message, Noise, ServerNotification, ServerReply, ServerRequest
 from broker.core.mcp.methods import Era
 from broker.core.mcp.notifications import progress_body, read_progress, read_uri
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.lists import Read
 from broker.core.servers.server import Server
-from broker.core.servers.session import Did, ServerSession
+from broker.core.servers.session import Did, McpSession
 from broker.core.servers.subscription import Missed, NotSubscribed
 
 MAX_TOLD_BYTES = 1024 * 1024
@@ -84,7 +84,7 @@ class Replies:
         else:
             self._message(server, session, message, now)
 
-    def _long_line(self, server: Server, session: ServerSession, line: bytes, now: float) -> HeavyJob:
+    def _long_line(self, server: Server, session: McpSession, line: bytes, now: float) -> HeavyJob:
         message = yield from lines.read_long(line)
         if isinstance(message, Noise):
             self._no_message(server, session, message, line, now)
@@ -96,9 +96,7 @@ class Replies:
         if self._backlog.drop((name, "line")):
             self._counters.add("dropped.late.line")
 
-    def _no_message(
-        self, server: Server, session: ServerSession, noise: Noise, line: bytes, now: float
-    ) -> None:
+    def _no_message(self, server: Server, session: McpSession, noise: Noise, line: bytes, now: float) -> None:
         """Handle a batch, which only the older era has, or a line for people."""
         batch = lines.read_batch(line) if session.era is not Era.MODERN else []
         for message in batch:
@@ -106,10 +104,10 @@ class Replies:
         if not batch:
             self._noise(server, session, noise, line, now)
 
-    def _noise(self, server: Server, session: ServerSession, noise: Noise, line: bytes, now: float) -> None:
+    def _noise(self, server: Server, session: McpSession, noise: Noise, line: bytes, now: float) -> None:
         """Keep a line for people. In the handshake, an answer may follow a prompt on the same line."""
         behind = lines.read_behind(line) if session.era is None else noise
-        if isinstance(behind, Reply) and session.asks(behind.id):
+        if isinstance(behind, ServerReply) and session.asks(behind.id):
             self._message(server, session, behind, now)
             return
         self._note_odd(server, noise.odd)
@@ -117,10 +115,10 @@ class Replies:
         self._effects.append(LogOutput(server.name, line))
         session.noise(line, now)
 
-    def _message(self, server: Server, session: ServerSession, message: Message, now: float) -> None:
+    def _message(self, server: Server, session: McpSession, message: Message, now: float) -> None:
         if message.odd:
             self._note_odd(server, message.odd)
-        if isinstance(message, Reply):
+        if isinstance(message, ServerReply):
             self._replied(server, session, message, now)
         elif isinstance(message, ServerNotification):
             self._told(server, session, message, now)
@@ -135,7 +133,7 @@ class Replies:
         is_there = call is not None and call.sent and not call.orphaned and call.server == server.name
         return call if is_there else None
 
-    def _replied(self, server: Server, session: ServerSession, reply: Reply, now: float) -> None:
+    def _replied(self, server: Server, session: McpSession, reply: ServerReply, now: float) -> None:
         call = self._open_call(server, reply.id)
         if call is not None:
             self._dispatch.reply(call, reply, now)
@@ -148,7 +146,7 @@ class Replies:
         else:
             self.apply(server, session, effects, now)
 
-    def _answers_nothing(self, server: Server, session: ServerSession, id: Id | None, now: float) -> None:
+    def _answers_nothing(self, server: Server, session: McpSession, id: Id | None, now: float) -> None:
         """Drop a reply without an open call; it may free the place of a call that was given up."""
         shown = _shown(id)
         if server.release(id):
@@ -163,7 +161,7 @@ class Replies:
         else:
             self.discard(server, "late.reply", id=shown)
 
-    def _broken(self, server: Server, session: ServerSession, broken: jsonrpc.Broken, now: float) -> None:
+    def _broken(self, server: Server, session: McpSession, broken: jsonrpc.Broken, now: float) -> None:
         call = self._open_call(server, broken.id)
         if broken.id is not None:
             self.tolerate(server, Tolerated(Oddity.BROKEN, {"reason": clip(broken.reason)}))
@@ -179,7 +177,7 @@ class Replies:
             self.discard(server, "broken.line", reason=clip(broken.reason))
             self._answers_nothing(server, session, broken.id, now)
 
-    def _told(self, server: Server, session: ServerSession, told: ServerNotification, now: float) -> None:
+    def _told(self, server: Server, session: McpSession, told: ServerNotification, now: float) -> None:
         if told.params is not None and len(told.params) > MAX_TOLD_BYTES:
             self.discard(server, "large.notification", method=clip(told.method), bytes=len(told.params))
             return
@@ -225,7 +223,7 @@ class Replies:
         else:
             self._dispatch.progress(call, progress_body(seen, call.token), now)
 
-    def _asked(self, server: Server, session: ServerSession, asked: ServerRequest) -> None:
+    def _asked(self, server: Server, session: McpSession, asked: ServerRequest) -> None:
         """Answer or refuse a request of a server. A server of 2026-07-28 may not send any."""
         if len(str(asked.id)) > MAX_ID_CHARS:
             self.discard(server, "long.id", method=clip(asked.method))
@@ -242,7 +240,7 @@ class Replies:
             line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method))
             self._effects.append(Write(server.name, line))
 
-    def _was_asked(self, server: Server, session: ServerSession, asked: ServerRequest) -> None:
+    def _was_asked(self, server: Server, session: McpSession, asked: ServerRequest) -> None:
         """Count a request that cannot be answered: many clients share the process, and it names none."""
         server.questions += 1
         server.dropped.add("question")
@@ -253,7 +251,7 @@ class Replies:
 
     # -- what sessions did --------------------------------------------------------------------------
 
-    def apply(self, server: Server, session: ServerSession, did: Iterable[Did], now: float) -> None:
+    def apply(self, server: Server, session: McpSession, did: Iterable[Did], now: float) -> None:
         """Apply what a session has done."""
         did = list(did)
         for one in did:
@@ -273,7 +271,7 @@ class Replies:
             elif isinstance(one, EndProcess):
                 server.remembered = None
 
-    def _opened(self, server: Server, session: ServerSession, now: float) -> None:
+    def _opened(self, server: Server, session: McpSession, now: float) -> None:
         assert session.catalogue is not None
         before, server.catalogue = server.known, session.catalogue
         server.remembered = session.era

@@ -17,7 +17,7 @@ from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.health import Health
 from broker.core.servers.lifecycle import Lifecycle, State
-from broker.core.servers.session import ServerSession
+from broker.core.servers.session import McpSession
 
 RECENT = 64
 
@@ -42,7 +42,7 @@ class Server:
         self.config = config
         self.lifecycle = lifecycle
         self.queue = FairQueue(config.concurrency)
-        self.session: ServerSession | None = None
+        self.session: McpSession | None = None
         self.health: Health | None = None
         self.catalogue: Catalogue | None = None
         self.remembered: Era | None = None

@@ -17,7 +17,7 @@ from broker.core.effects import Effect, EndProcess, Opened, Respawn, Write
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.agreement import Agreed, shown
 from broker.core.mcp.handshake import Ask, Handshake, Restart, Step, Tell
-from broker.core.mcp.jsonrpc import Broken, Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, ServerNotification, ServerReply
 from broker.core.mcp.meta import own_meta
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Catalogue, changed_lists
@@ -39,7 +39,7 @@ Did = Effect | Read | Missed | NotSubscribed | Tolerated
 """What a session has done: effects for the shell, and events for `replies`."""
 
 
-class ServerSession:
+class McpSession:
     """The session with one process.
 
     Args:
@@ -174,7 +174,7 @@ class ServerSession:
             return []
         return [f'if it is an older server, `protocol = "legacy"` in [servers.{self._name}] may help']
 
-    def reply(self, reply: Reply | Broken, now: float) -> list[Did] | None:
+    def reply(self, reply: ServerReply | Broken, now: float) -> list[Did] | None:
         """Take in a reply; return `None` if it answers no request of the session."""
         if reply.id is None:
             return None

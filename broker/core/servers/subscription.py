@@ -15,7 +15,7 @@ from msgspec import Struct
 from broker.base.text import clip
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, reason_of
-from broker.core.mcp.jsonrpc import Broken, Id, Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, Id, ServerNotification, ServerReply
 
 MAX_ASKING = 8
 """The `resources/subscribe` and `unsubscribe` that may be under way to a server at once."""
@@ -74,7 +74,7 @@ class ServerSubscription:
         """Subscribe to these resources and to no other ones."""
         raise NotImplementedError
 
-    def reply(self, id: Id, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
+    def reply(self, id: Id, reply: ServerReply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
         """Take in a reply, `None` if its time is up; return `None` if it answers no request of this one."""
         raise NotImplementedError
 
@@ -132,13 +132,15 @@ class LegacySubscription(ServerSubscription):
                 did.append(line)
         return did
 
-    def reply(self, id: Id, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
+    def reply(self, id: Id, reply: ServerReply | Broken | None, now: float) -> list[SubscriptionEvent] | None:
         change = self._asked.pop(id, None) if type(id) is int else None
         return None if change is None else self._settled(change, reply, now)
 
-    def _settled(self, change: _Change, reply: Reply | Broken | None, now: float) -> list[SubscriptionEvent]:
+    def _settled(
+        self, change: _Change, reply: ServerReply | Broken | None, now: float
+    ) -> list[SubscriptionEvent]:
         did: list[SubscriptionEvent] = []
-        if not isinstance(reply, Reply) or reply.result is None:
+        if not isinstance(reply, ServerReply) or reply.result is None:
             reason = refused_because(reply)
             facts = {"server": self._server, "uri": clip(change.uri), "reason": reason}
             did.append(log(Level.WARNING, "resource.not_subscribed", **facts))
@@ -165,8 +167,8 @@ class LegacySubscription(ServerSubscription):
         return did
 
 
-def refused_because(reply: Reply | Broken | None) -> str:
+def refused_because(reply: ServerReply | Broken | None) -> str:
     """Return the reason of a refusal, for people."""
-    if not isinstance(reply, Reply):
+    if not isinstance(reply, ServerReply):
         return "it gave no answer that can be read in time"
     return reason_of(reply.error)

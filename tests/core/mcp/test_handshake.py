@@ -24,7 +24,7 @@ from broker.core.mcp.handshake import (
     Step,
     Tell,
 )
-from broker.core.mcp.jsonrpc import Reply
+from broker.core.mcp.jsonrpc import ServerReply
 from broker.core.mcp.methods import LEGACY_VERSIONS, MODERN_VERSION, Era
 from tests.core.spans import spans
 
@@ -42,15 +42,15 @@ def handshake(protocol: Protocol = "auto", remembered: Era | None = None) -> Han
     return Handshake(protocol, remembered, START_S, CLIENT)
 
 
-def result(value: object) -> Reply:
+def result(value: object) -> ServerReply:
     """A good reply."""
-    return Reply(1, memoryview(json.dumps(value).encode()), None)
+    return ServerReply(1, memoryview(json.dumps(value).encode()), None)
 
 
-def error(code: object, message: object = "no", **data: object) -> Reply:
+def error(code: object, message: object = "no", **data: object) -> ServerReply:
     """A bad reply."""
     body = {"code": code, "message": message, **({"data": data} if data else {})}
-    return Reply(1, None, memoryview(json.dumps(body).encode()))
+    return ServerReply(1, None, memoryview(json.dumps(body).encode()))
 
 
 def words(steps: list[Step]) -> list[str]:
@@ -118,7 +118,7 @@ def test_initialize_offers_the_newest_revision_and_nothing_that_the_broker_canno
 
 # --- replies -----------------------------------------------------------------------------------------
 
-Scenario = tuple[Protocol, list[tuple[str, Reply]], list[list[str]]]
+Scenario = tuple[Protocol, list[tuple[str, ServerReply]], list[list[str]]]
 
 SCENARIOS: dict[str, Scenario] = {
     "a modern server": ("auto", [(DISCOVER, result(DISCOVERED))], [MODERN]),
@@ -210,7 +210,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 @pytest.mark.parametrize(("protocol", "replies", "steps"), SCENARIOS.values(), ids=SCENARIOS.keys())
-def test_scenario(protocol: Protocol, replies: list[tuple[str, Reply]], steps: list[list[str]]) -> None:
+def test_scenario(protocol: Protocol, replies: list[tuple[str, ServerReply]], steps: list[list[str]]) -> None:
     """Section 5 and the specification's *Backward Compatibility*, one row each."""
     begun = handshake(protocol)
     begun.start(0.0)
@@ -464,7 +464,7 @@ def test_the_probe_leaves_time_for_initialize(start_s: float, heard: float) -> N
     assert begun.wake_at <= 0.75 * start_s
 
 
-LATE: dict[str, tuple[list[tuple[str, Reply]], list[list[str]]]] = {
+LATE: dict[str, tuple[list[tuple[str, ServerReply]], list[list[str]]]] = {
     "a late yes to the probe counts if it comes first": ([(DISCOVER, result(DISCOVERED))], [MODERN]),
     "a late no to the probe changes nothing": (
         [(DISCOVER, error(-32601)), (INITIALIZE, result(INITIALIZED))],
@@ -486,7 +486,9 @@ LATE: dict[str, tuple[list[tuple[str, Reply]], list[list[str]]]] = {
 
 
 @pytest.mark.parametrize(("replies", "steps"), LATE.values(), ids=LATE.keys())
-def test_late_replies_after_the_fallback(replies: list[tuple[str, Reply]], steps: list[list[str]]) -> None:
+def test_late_replies_after_the_fallback(
+    replies: list[tuple[str, ServerReply]], steps: list[list[str]]
+) -> None:
     """Section 5: after a fallback the first good reply counts."""
     begun = handshake()
     begun.start(0.0)
@@ -514,5 +516,5 @@ def test_no_reply_raises(method: str, value: object, good: bool, fallen_back: bo
     if fallen_back:
         begun.timeout(50.0)
     body = memoryview(json.dumps(value).encode())
-    for step in begun.reply(method, Reply(1, body, None) if good else Reply(1, None, body), 1.0):
+    for step in begun.reply(method, ServerReply(1, body, None) if good else ServerReply(1, None, body), 1.0):
         assert not isinstance(step, Failed) or step.reason

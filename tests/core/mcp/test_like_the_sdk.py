@@ -34,7 +34,7 @@ from broker.core.mcp import lines
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.handshake import Failed, Handshake
 from broker.core.mcp.ids import same_id
-from broker.core.mcp.jsonrpc import Broken, Reply, ServerNotification, ServerRequest
+from broker.core.mcp.jsonrpc import Broken, ServerNotification, ServerReply, ServerRequest
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.reading import Reading
@@ -90,7 +90,7 @@ def test_a_line_is_to_us_what_it_is_to_the_sdk(message: dict[str, Any], around: 
             assert ("both" in seen.reason and says_two) or "method" in seen.reason
             assert says_two or message.get("method") is not None
             return
-        assert isinstance(seen, Reply)
+        assert isinstance(seen, ServerReply)
         assert seen.id == same
         if isinstance(known, JSONRPCResponse) and seen.result is None:  # an empty result, and an error
             assert known.result == {}
@@ -104,7 +104,7 @@ def test_a_line_is_to_us_what_it_is_to_the_sdk(message: dict[str, Any], around: 
         assert isinstance(
             seen, ServerNotification | ServerRequest | Broken
         )  # a float is an id here, and is given back as it came
-    elif isinstance(seen, Reply):  # more than the SDK takes
+    elif isinstance(seen, ServerReply):  # more than the SDK takes
         assert message["jsonrpc"] == "2.0"
         assert same_id(json.dumps(message["id"]).encode()) == seen.id  # type: ignore[arg-type]
 
@@ -131,7 +131,7 @@ def test_a_session_that_opens_with_the_sdk_opens_here(answer: dict[str, Any]) ->
         opens = False
     begun = Handshake("legacy", None, 60.0, {})
     begun.start(0.0)
-    last = begun.reply("initialize", Reply(1, memoryview(json.dumps(answer).encode()), None), 1.0)[-1]
+    last = begun.reply("initialize", ServerReply(1, memoryview(json.dumps(answer).encode()), None), 1.0)[-1]
     assert isinstance(last, Agreed) or (not opens and isinstance(last, Failed) and last.reason)
 
 
@@ -155,7 +155,9 @@ def test_a_modern_server_of_the_sdk_is_one_here(answer: dict[str, Any]) -> None:
         is_modern = False
     begun = Handshake("auto", None, 60.0, {})
     begun.start(0.0)
-    last = begun.reply("server/discover", Reply(1, memoryview(json.dumps(answer).encode()), None), 1.0)[-1]
+    last = begun.reply("server/discover", ServerReply(1, memoryview(json.dumps(answer).encode()), None), 1.0)[
+        -1
+    ]
     if is_modern:
         assert isinstance(last, Agreed)
         assert last.era is Era.MODERN

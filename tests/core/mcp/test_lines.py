@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broker.base.tolerances import Oddity
 from broker.core.mcp import lines
-from broker.core.mcp.jsonrpc import Broken, Noise, Reply, ServerNotification, ServerRequest
+from broker.core.mcp.jsonrpc import Broken, Noise, ServerNotification, ServerReply, ServerRequest
 from broker.core.mcp.nesting import MAX_DEPTH
 from tests.core.json_text import deep, values
 
@@ -22,7 +22,7 @@ from tests.core.json_text import deep, values
 def kind_of(line: bytes) -> object:
     """What was read, with its bytes."""
     seen = lines.read(line)
-    if isinstance(seen, Reply):
+    if isinstance(seen, ServerReply):
         result = None if seen.result is None else bytes(seen.result)
         return ("reply", seen.id, result, None if seen.error is None else bytes(seen.error))
     if isinstance(seen, ServerRequest):
@@ -169,7 +169,7 @@ def test_an_answer_behind_a_prompt(before: bytes) -> None:
     line = before + V + b'"id":1,"result":{"a": 1.0}}'
     assert isinstance(lines.read(line), Noise)
     seen = lines.read_behind(line)
-    assert isinstance(seen, Reply)
+    assert isinstance(seen, ServerReply)
     assert (seen.id, seen.odd) == (1, (Oddity.PREFIX,))
     for other in (
         b'> {"id":1,"result":{}}',
@@ -199,7 +199,7 @@ def test_numbers_that_json_does_not_have_are_null(result: dict[str, object], asc
 
     line = json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}, ensure_ascii=ascii)
     seen = lines.read(line.encode(errors="replace"))
-    assert isinstance(seen, Reply)
+    assert isinstance(seen, ServerReply)
     assert seen.result is not None
     assert json.loads(bytes(seen.result)) == plain(json.loads(json.dumps(result)))
 
@@ -208,7 +208,7 @@ def test_a_result_is_the_bytes_it_came_in() -> None:
     """Law 7: spaces, escapes, doubled keys and numbers beyond a double included."""
     result = rb'{ "a" :1.50e1, "a":"\u00e9", "b" : 1e999,"c":[ ] }'
     reply = lines.read(b'{"jsonrpc":"2.0", "result" : ' + result + b' ,"id":1}')
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, ServerReply)
     assert reply.result is not None
     assert bytes(reply.result) == result
 
@@ -219,7 +219,7 @@ def test_any_result_is_the_bytes_it_came_in(value: object) -> None:
     result = json.dumps(value, ensure_ascii=False).encode()
     beside = b"" if value is None else b',"error":null'
     reply = lines.read(b'{"jsonrpc":"2.0","id":1,"result": ' + result + b"\t" + beside + b"}")
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, ServerReply)
     assert reply.result is not None
     assert bytes(reply.result) == result
 
@@ -227,9 +227,9 @@ def test_any_result_is_the_bytes_it_came_in(value: object) -> None:
 @given(st.binary(max_size=80))
 def test_no_bytes_of_a_server_raise(line: bytes) -> None:
     """Law 5: whatever a server writes, reading it goes well."""
-    assert isinstance(lines.read(line), (Reply, ServerRequest, ServerNotification, Broken, Noise))
+    assert isinstance(lines.read(line), (ServerReply, ServerRequest, ServerNotification, Broken, Noise))
     assert isinstance(
-        lines.read(b'{"id":1,' + line), (Reply, ServerRequest, ServerNotification, Broken, Noise)
+        lines.read(b'{"id":1,' + line), (ServerReply, ServerRequest, ServerNotification, Broken, Noise)
     )
 
 

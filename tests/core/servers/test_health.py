@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.mcp.methods import Era
-from broker.core.servers.health import GRACE_S, LOOKS, QUESTIONS, Health, Looks, Verdict
+from broker.core.servers.health import GRACE_S, LOOKS, QUESTIONS, Health, HealthVerdict, Looks
 from broker.core.servers.lifecycle import State
 from client_shim.wire import Code
 from tests.core.fake_server import Process
@@ -359,9 +359,9 @@ def test_whoever_speaks_within_the_watch_is_never_doubted(
             asked.clear()
         elif what == "late look" or (health.wake_at is not None and health.wake_at <= now):
             verdict = health.look(now, lambda _: None)
-            if verdict is Verdict.ASK:
+            if verdict is HealthVerdict.ASK:
                 asked.append(now)
-            elif verdict is Verdict.HUNG:
+            elif verdict is HealthVerdict.HUNG:
                 assert len(asked) == QUESTIONS
                 assert asked[1] - asked[0] >= patience_s
                 assert now - asked[1] >= patience_s

@@ -13,10 +13,10 @@ from msgspec import structs
 from broker.base.tolerances import Tolerated
 from broker.config.schema import ServerConfig
 from broker.core.effects import Effect, EndProcess, Log, Opened, Write
-from broker.core.mcp.jsonrpc import Broken, Reply, ServerNotification
+from broker.core.mcp.jsonrpc import Broken, ServerNotification, ServerReply
 from broker.core.mcp.methods import MODERN_VERSION, Era
 from broker.core.servers.lists import LIST_HOLD_S, LIST_S, READ_BURST, READ_EVERY_S, TOOLS_HOLD_S, Read
-from broker.core.servers.session import MAX_REASON_CHARS, Did, ServerSession
+from broker.core.servers.session import MAX_REASON_CHARS, Did, McpSession
 from broker.core.servers.subscription import Missed, NotSubscribed
 
 CLIENT = {"name": "mcp-broker", "version": "0.1.0"}
@@ -43,7 +43,7 @@ class Talk:
         self.era = era
         self.capabilities = capabilities
         self.config = config
-        self.session = ServerSession(
+        self.session = McpSession(
             lambda: self.config, remembered, count(1).__next__, 10_000, CLIENT, spared=spared
         )
         self.asked: list[dict[str, Any]] = []
@@ -84,13 +84,15 @@ class Talk:
     def answer(self, method: str, result: object, now: float = 0.0) -> list[str]:
         """Answer the last request of a method."""
         id = self.last(method)["id"]
-        return self.did(self.session.reply(Reply(id, memoryview(json.dumps(result).encode()), None), now))
+        return self.did(
+            self.session.reply(ServerReply(id, memoryview(json.dumps(result).encode()), None), now)
+        )
 
     def refuse(self, method: str, code: int = -32601, message: str = "no") -> list[str]:
         """Answer it with an error."""
         id = self.last(method)["id"]
         error = memoryview(json.dumps({"code": code, "message": message}).encode())
-        return self.did(self.session.reply(Reply(id, None, error), 0.0))
+        return self.did(self.session.reply(ServerReply(id, None, error), 0.0))
 
     def agree(self) -> list[str]:
         """Come through the handshake."""
@@ -206,7 +208,7 @@ def test_a_list_without_an_answer_costs_that_list() -> None:
     dues.append(talk.session.wake_at)
     assert talk.did(talk.session.tick(LIST_S)) == ["list-unread"]
     assert [*dues, talk.session.wake_at] == [LIST_HOLD_S, LIST_S, None]
-    late = Reply(talk.last("resources/templates/list")["id"], memoryview(b"{}"), None)
+    late = ServerReply(talk.last("resources/templates/list")["id"], memoryview(b"{}"), None)
     assert talk.session.reply(late, LIST_S) is None
     assert talk.session.is_late(late.id)
 
@@ -409,10 +411,10 @@ def test_the_reply_to_initialize_that_comes_after_the_probe_is_of_no_account() -
 def test_a_reply_to_no_request_is_not_taken() -> None:
     """Law 8: an id that it did not give is somebody else's, or nobody's."""
     talk = Talk(tools={}).open()
-    reply = Reply(999, memoryview(b"{}"), None)
-    assert talk.session.reply(Reply(999, reply.result, None), 0.0) is None
-    assert talk.session.reply(Reply("1", reply.result, None), 0.0) is None
-    assert talk.session.reply(Reply(talk.asked[0]["id"], reply.result, None), 0.0) is None
+    reply = ServerReply(999, memoryview(b"{}"), None)
+    assert talk.session.reply(ServerReply(999, reply.result, None), 0.0) is None
+    assert talk.session.reply(ServerReply("1", reply.result, None), 0.0) is None
+    assert talk.session.reply(ServerReply(talk.asked[0]["id"], reply.result, None), 0.0) is None
     assert talk.session.reply(Broken(999, "x"), 0.0) is None
     assert talk.session.reply(Broken(None, "x"), 0.0) is None
 
@@ -485,7 +487,7 @@ def test_a_refresh_without_an_answer_is_given_up() -> None:
     assert talk.session.tick(129.0) == []
     assert talk.did(talk.session.tick(130.0)) == ["list-unread"]
     assert [*dues, talk.session.wake_at] == [None, 130.0, None]
-    late = Reply(talk.asked[-1]["id"], memoryview(b'{"tools":[]}'), None)
+    late = ServerReply(talk.asked[-1]["id"], memoryview(b'{"tools":[]}'), None)
     assert talk.session.reply(late, 131.0) is None
     assert talk.did(talk.session.told(ServerNotification(CHANGED, None), 131.0)) == ["tools/list"]
 
