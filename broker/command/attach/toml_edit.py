@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import tomli
 
+from broker.config.names import toml_key
+
 _TOKEN = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#[^\n]*'
     r"|[\[\]{}]|\n|[^\"'#\[\]{}\n]+|.",
@@ -106,5 +108,5 @@ def rendered(text: str, place: slice, value: Mapping[str, object]) -> str:
             table = inline_table()
             table.update(content)
             content = table
-        lines.append(f"{item({key: 0}).as_string().partition(' =')[0]} = {item(content).as_string()}")
+        lines.append(f"{toml_key(key)} = {item(content).as_string()}")
     return line_end.join(lines)

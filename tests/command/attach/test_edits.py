@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomli
 import tomlkit
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.command.attach import json_edit, toml_edit
@@ -18,6 +18,9 @@ from broker.command.attach.ledger import Record
 from broker.command.attach.plan import entries_of, parsed, with_values
 from broker.command.attach.restore import restored
 from broker.command.importing import jsonc
+
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is not a failure."""
 
 CURSOR, CODEX = BY_NAME["cursor"], BY_NAME["codex"]
 COMMAND = ["/usr/bin/mcp-broker", "connect", "x"]
@@ -55,6 +58,7 @@ def json_files(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return jsonc_of(value, draw), servers
 
 
+@patiently
 @given(json_files())
 def test_json_entries_are_where_they_are_found(file: tuple[str, dict[str, Any]]) -> None:
     """Each place holds the value of its entry."""
@@ -63,6 +67,7 @@ def test_json_entries_are_where_they_are_found(file: tuple[str, dict[str, Any]])
     assert {name: jsonc.loads(text[place]) for name, place in places.items()} == servers
 
 
+@patiently
 @given(json_files(), st.data())
 def test_json_attached_and_restored_is_the_same_text(
     file: tuple[str, dict[str, Any]], data: st.DataObject
@@ -103,6 +108,7 @@ def toml_files(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return "".join(parts), servers
 
 
+@patiently
 @given(toml_files(), st.data())
 def test_toml_attached_and_restored_is_the_same_text(
     file: tuple[str, dict[str, Any]], data: st.DataObject
