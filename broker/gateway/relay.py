@@ -20,6 +20,9 @@ SYSTEM_SOCKET = "/run/mcp-broker/broker.sock"
 SYSTEM_SOCKETS = "/run/mcp-broker-gateway/servers"
 """Where the gateway of the system has its sockets, beside those next to the broker's."""
 
+PLAIN_CHARS = 64
+"""The longest name of a server that is the name of its socket as it is."""
+
 READ_BYTES = 65_536
 PAUSE_BYTES = 1_048_576
 """What may wait for one side before the other is no longer read."""
@@ -97,8 +100,9 @@ def places_of(environ: Mapping[str, str], endpoint: str | None) -> list[Place]:
 
 
 def file_of(server: str) -> str:
-    """Return the name of a server's socket."""
-    if server.isascii() and server.replace("-", "").replace("_", "").replace(".", "").isalnum():
+    """Return the name of a server's socket. The general way costs memory, and is rarely needed."""
+    is_plain = server.isascii() and server.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    if is_plain and server[0].isalnum() and len(server) <= PLAIN_CHARS:
         return f"{server}.sock"
     from broker.config.names import file_name, normal
 
