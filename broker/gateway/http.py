@@ -31,6 +31,9 @@ from client_shim.errors import BrokerError
 
 logger = logging.getLogger("mcp-broker")
 
+LOGGED_AT_ONCE = 20
+"""Refusals that are logged at once; beyond them one a second is."""
+
 PREFIX = "/mcp/"
 
 ASK_S = 5.0
@@ -59,6 +62,9 @@ class HttpDoor:
         self._rates: dict[str, RateLimit] = {}
         self._open: Counter[str] = Counter()
         """Exchanges under way, by the name of their token."""
+        self._refusals = Pace(LOGGED_AT_ONCE, 1.0)
+        self._unlogged = 0
+        """Refusals since the last one that was logged."""
         self.is_ending = False
         self.counts: Counter[str] = Counter()
 
@@ -70,21 +76,27 @@ class HttpDoor:
         try:
             await self._serve(exchange)
         except Refused as refused:
-            self.counts[f"refused {refused.status}"] += 1
-            logger.info(
-                "gateway.refused",
-                extra={
-                    "status": refused.status,
-                    "path": exchange.path[:100],
-                    "reason": refused.message[:200],
-                },
-            )
+            self._log_refusal(exchange, refused)
             await exchange.refuse(refused)
         except ClientLeft:
             self.counts["left"] += 1
             exchange.connection.cut()
+        except Exception:  # a mistake here must not leave the client without an answer
+            logger.exception("gateway.request_failed", extra={"path": exchange.path[:100]})
+            await exchange.refuse(Refused(500, "The gateway made a mistake; its log has the traceback"))
         finally:
             exchange.close()
+
+    def _log_refusal(self, exchange: Exchange, refused: Refused) -> None:
+        """Log a refusal, and count those that are too many for the log."""
+        self.counts[f"refused {refused.status}"] += 1
+        if not self._refusals.take(asyncio.get_running_loop().time()):
+            self._unlogged += 1
+            return
+        path, reason = exchange.path[:100], refused.message[:200]
+        extra = {"status": refused.status, "path": path, "reason": reason, "unlogged": self._unlogged}
+        logger.info("gateway.refused", extra=extra)
+        self._unlogged = 0
 
     # -- routes -------------------------------------------------------------------------------------------
 

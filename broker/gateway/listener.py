@@ -28,6 +28,7 @@ from broker.gateway.settings import Address, LimitsConfig
 from broker.service.claims import ClaimError
 
 logger = logging.getLogger("mcp-broker")
+logging.getLogger("uvicorn.error").disabled = True  # what it would say, the door says in the log's own form
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -246,6 +247,7 @@ class Listener:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # who calls is told by the token, and not by a header
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         self._config.load()
