@@ -62,7 +62,7 @@ class HttpDoor:
         self._rates: dict[str, RateLimit] = {}
         self._open: Counter[str] = Counter()
         """Exchanges under way, by the name of their token."""
-        self._refusals = Pace(LOGGED_AT_ONCE, 1.0)
+        self._refusals = RateLimit(LOGGED_AT_ONCE, 1.0)
         self._unlogged = 0
         """Refusals since the last one that was logged."""
         self.is_ending = False
