@@ -111,7 +111,7 @@ class BlockingClient:
             raise reasons.draining()
 
     def _may_wait(self, error: Unavailable, expires: float) -> bool:
-        if not self._backoff.was_reached or not self._reconnect_s or isinstance(error, reasons.HOPELESS):
+        if not self._backoff.was_reached or not self._reconnect_s or reasons.is_hopeless(error, True):
             return False
         return monotonic() + HASTE_S < self._backoff.wait_until(-NEVER, self._reconnect_s, expires)
 

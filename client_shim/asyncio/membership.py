@@ -206,7 +206,9 @@ class Membership:
             if until <= now():
                 raise connection.why_not()
             error = await connection.wait(channel, until, request)
-            if error and (isinstance(error, reasons.HOPELESS) or (only_try and not backoff.was_reached)):
+            if error and (
+                reasons.is_hopeless(error, backoff.was_reached) or (only_try and not backoff.was_reached)
+            ):
                 raise error
             if connection.closed_by is not None and self._joined is joined:
                 raise _closed(f"this client was closed ({connection.closed_by})")

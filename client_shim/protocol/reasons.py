@@ -10,8 +10,7 @@ import msgpack
 from client_shim import errors, wire
 from client_shim.text import shown
 
-HOPELESS = (errors.WrongWireVersion, errors.InvalidEndpoint)
-"""Errors of an attempt to connect that further attempts cannot mend."""
+_HOPELESS = (errors.WrongWireVersion, errors.InvalidEndpoint)
 
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
 _ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
@@ -21,6 +20,15 @@ _REPORT = "client and broker disagree about the protocol: use the same release o
 
 
 # --- before anything is sent ---------------------------------------------------------------------------
+
+
+def is_hopeless(error: errors.Unavailable, was_reached: bool) -> bool:
+    """Return whether further attempts to connect cannot mend this error.
+
+    A socket that this user may not open stays closed to it: a process keeps its groups. But where a broker
+    was reached before, the next one may not have set the permissions of its socket yet.
+    """
+    return isinstance(error, _HOPELESS) or (isinstance(error, errors.NotAllowed) and not was_reached)
 
 
 def check_size(subject: str, body: bytes | None, limit: int | None) -> None:
