@@ -74,9 +74,12 @@ def socket_door(broker: RunningBroker, *servers: str) -> Iterator[RunningGateway
 class Bridge:
     """A host's end of `mcp-broker connect SERVER`."""
 
-    def __init__(self, broker: RunningBroker, server: str, *, held: bool = False) -> None:
+    def __init__(
+        self, broker: RunningBroker, server: str, *, held: bool = False, sockets: Path | None = None
+    ) -> None:
         env = {**os.environ, "PYTHONPATH": str(ROOT), "MCP_BROKER_ENDPOINT": broker.endpoint}
-        env["MCP_BROKER_SOCKETS"] = str(broker.folder / "no-gateway" if held else sockets_of(broker))
+        folder = broker.folder / "no-gateway" if held else sockets or sockets_of(broker)
+        env["MCP_BROKER_SOCKETS"] = str(folder)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "broker", "connect", server],
             cwd=ROOT,

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -280,6 +281,42 @@ def test_a_host_whose_gateway_does_not_come_back_is_served_all_the_same(broker: 
             assert bridge.call("add", {"a": 1, "b": 2})["result"]["structuredContent"] == {"result": 3}
     finally:
         gateway.stop()
+
+
+def test_a_bridge_without_its_gateway_waits_and_does_nothing(broker: RunningBroker) -> None:
+    """It looks for the gateway once a second; a host that says nothing needs no conversation."""
+    gateway = gateway_of(broker)
+    try:
+        wait_for_sockets(broker, "modern")
+        with Bridge(broker, "modern") as bridge:
+            bridge.initialize()
+            gateway.stop(signal.SIGKILL)
+            time.sleep(1.0)  # the first tries come sooner
+            before = cpu_s(bridge.process.pid)
+            time.sleep(1.0)
+            assert cpu_s(bridge.process.pid) - before <= 0.02
+            assert bridge.close() < LOAD * ENDS_WITHIN_S
+    finally:
+        gateway.stop()
+
+
+def test_a_gateway_that_drops_connections_is_tried_ever_more_slowly(
+    broker: RunningBroker, tmp_path: Path
+) -> None:
+    """And a host that waits is served all the same: by the bridge itself."""
+    with socket.socket(socket.AF_UNIX) as plug:
+        plug.bind(str(tmp_path / "modern.sock"))
+        plug.listen()
+        plug.settimeout(PATIENCE_S)
+        with Bridge(broker, "modern", sockets=tmp_path) as bridge:
+            id = bridge.start("initialize", INITIALIZE)
+            began, taken = time.monotonic(), 0
+            while time.monotonic() - began < 1.0:
+                plug.accept()[0].close()
+                taken += 1
+            assert taken < 20
+            plug.close()
+            assert "result" in bridge.answer(id)
 
 
 @BOTH
