@@ -57,7 +57,7 @@ class Plan(NamedTuple):
     remarks: list[Remark]
 
 
-class Document(NamedTuple):
+class HostDocument(NamedTuple):
     """A host's file: its text, its value, and where each entry stands."""
 
     text: str
@@ -66,7 +66,7 @@ class Document(NamedTuple):
     places: dict[str, slice]
 
 
-def parsed(host: Host, text: str, path: PurePath) -> Document:
+def parsed(host: Host, text: str, path: PurePath) -> HostDocument:
     """Parse a host's file.
 
     Raises:
@@ -85,7 +85,7 @@ def parsed(host: Host, text: str, path: PurePath) -> Document:
         raise AttachError("attach_not_json", path=path, line=1)
     section = next((keys for keys in host.sections if _at(value, keys)), host.sections[0])
     edit = toml_edit if host.format == "toml" else json_edit
-    return Document(text, value, section, edit.entries(text, section) if _at(value, section) else {})
+    return HostDocument(text, value, section, edit.entries(text, section) if _at(value, section) else {})
 
 
 def _at(value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -94,14 +94,14 @@ def _at(value: Any, keys: tuple[str, ...]) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def entries_of(document: Document) -> dict[str, Any]:
+def entries_of(document: HostDocument) -> dict[str, Any]:
     """Return the entries of the host's section, by name."""
     return _at(document.value, document.section)
 
 
 def attached(
     host: Host,
-    document: Document,
+    document: HostDocument,
     path: PurePath,
     machine: Machine,
     *,
@@ -142,7 +142,7 @@ def attached(
     return plan._replace(text=with_values(host, document, new))
 
 
-def _left(one: Found, document: Document, *, is_named: bool) -> Left | None:
+def _left(one: Found, document: HostDocument, *, is_named: bool) -> Left | None:
     """Return why an entry stays as it is, by the entry itself."""
     if not isinstance(one.entry, dict) or not is_server(one.entry):
         return Left(one.name, "attach_no_server", {})
@@ -203,7 +203,7 @@ def _take(
     return Left(one.name, "attach_differs", {"keys": ", ".join(keys)}) if keys else None
 
 
-def with_values(host: Host, document: Document, values: Mapping[str, Table | str]) -> str:
+def with_values(host: Host, document: HostDocument, values: Mapping[str, Table | str]) -> str:
     """Return the text with other values of these entries: as values, or as the texts that they were.
 
     Raises:
@@ -219,7 +219,7 @@ def with_values(host: Host, document: Document, values: Mapping[str, Table | str
     return text
 
 
-def _check(host: Host, document: Document, text: str, values: Mapping[str, Table | str]) -> None:
+def _check(host: Host, document: HostDocument, text: str, values: Mapping[str, Table | str]) -> None:
     """Make sure that the new text differs from the old one in these entries only."""
     new = parsed(host, text, PurePath(host.name))
     there, was = entries_of(new), entries_of(document)

@@ -11,7 +11,7 @@ import tomli
 from broker.command.attach import json_edit, toml_edit
 from broker.command.attach.hosts import ADDRESS_KEYS, PROCESS_KEYS, Host
 from broker.command.attach.ledger import Record
-from broker.command.attach.plan import Document, entries_of, parsed, with_values
+from broker.command.attach.plan import HostDocument, entries_of, parsed, with_values
 from broker.command.importing import jsonc
 from broker.command.importing.shapes import Table
 
@@ -42,7 +42,7 @@ class Restored(NamedTuple):
 
 
 def restored(
-    host: Host, document: Document, records: Mapping[str, Record], *, force: bool = False
+    host: Host, document: HostDocument, records: Mapping[str, Record], *, force: bool = False
 ) -> Restored:
     """Return what restoring these entries changes.
 

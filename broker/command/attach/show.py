@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from broker.base.secrets import Mask, secrets_among
 from broker.command.attach.files import HostFile
 from broker.command.attach.hosts import Host
-from broker.command.attach.plan import Document, Plan, parsed
+from broker.command.attach.plan import HostDocument, Plan, parsed
 from broker.command.attach.restore import value_of
 from broker.command.attach.texts import say
 from broker.command.importing import texts
@@ -24,7 +24,7 @@ class Attachment(NamedTuple):
 
     host: Host
     file: HostFile
-    document: Document
+    document: HostDocument
     plan: Plan
 
 
