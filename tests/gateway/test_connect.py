@@ -303,7 +303,7 @@ def test_a_bridge_without_its_gateway_waits_and_does_nothing(broker: RunningBrok
 def test_a_gateway_that_drops_connections_is_tried_ever_more_slowly(
     broker: RunningBroker, tmp_path: Path
 ) -> None:
-    """And a host that waits is served all the same: by the bridge itself."""
+    """And a host that waits is served nevertheless: by the bridge itself."""
     with socket.socket(socket.AF_UNIX) as plug:
         plug.bind(str(tmp_path / "modern.sock"))
         plug.listen()
