@@ -12,7 +12,7 @@ from client_shim import wire
 from client_shim.wire import Code
 from tests.core.world import Client, World, ready
 
-LONG = "x" * (4 * PIECE_BYTES)
+LONG = "x" * (2 * LONG_BYTES)
 SOON_S = 0.001
 
 

@@ -84,6 +84,9 @@ _KEYS = _numbered(b"{", b'"%07d":1', b"}")
 _NAMES = _numbered(b"[", b'"%07d"', b"]")
 _ONES = _filled(b"[", b"1,", b"1]")
 _NESTS = _filled(b"[", b"[[],[]],", b"1]")
+_DEEP = _filled(b"[", b"[" * 256 + b"]" * 256 + b",", b"1]")
+_SAWS = _filled(b"[" * 200, b"[[[[[[],1],2],3],4],", b"1" + b"]" * 200)
+_ESCAPES = _filled(b'{"a":"', rb"\ud83e\uddfa\"", b'"}')
 _TEXT = _filled(b'{"content":[{"type":"text","text":"', b"x", b'"}]}')
 _CHINESE = _filled(b'{"content":[{"type":"text","text":"', "你".encode(), b'"}]}')
 
@@ -111,6 +114,9 @@ SHAPES: dict[str, Shape] = {
     "result of many keys": Shape(_reply(_KEYS), "call"),
     "result of many numbers": Shape(_reply(_ONES), "call"),
     "result of many lists": Shape(_reply(_NESTS), "call"),
+    "result of many deep lists": Shape(_reply(_DEEP), "call"),
+    "result of many lists in deep ones": Shape(_reply(_SAWS), "call"),
+    "result of one text in escapes": Shape(_reply(_ESCAPES), "call"),
     "reply with many other members": Shape(
         _numbered(b'{"jsonrpc":"2.0","id":%(id)d,"result":{},', b'"%07d":1', b"}"), "call"
     ),
@@ -178,6 +184,9 @@ SHAPES: dict[str, Shape] = {
     ),
     "call with many lists": Shape(
         lambda size: b'{"name":"echo","arguments":{"a":%b}}' % _NESTS(size - 40), from_client=True
+    ),
+    "call with many deep lists": Shape(
+        lambda size: b'{"name":"echo","arguments":{"a":%b}}' % _DEEP(size - 40), from_client=True
     ),
     "params of many keys": Shape(_KEYS, from_client=True),
     "params that are broken at the end": Shape(_filled(b'{"a":"', b"x", b'"'), from_client=True),
