@@ -125,8 +125,12 @@ class LinesProtocol(asyncio.Protocol):
             self._transport.abort()
 
     async def release(self) -> None:
-        """Cancel what is open for a client that is gone."""
+        """Cancel what is open for a client that is gone, and tell what came from it and was of no use."""
         await self._session.aclose()
+        conversation = self._session.conversation
+        if conversation.dropped:
+            dropped = ", ".join(f"{count} {what}" for what, count in sorted(conversation.dropped.items()))
+            logger.info("gateway.client_closed", extra={"server": conversation.server, "dropped": dropped})
 
 
 class ServerSocket(NamedTuple):

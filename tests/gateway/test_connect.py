@@ -360,6 +360,19 @@ def test_the_socket_of_a_server_speaks_lines(gateway: RunningGateway, broker: Ru
             assert [json.loads(lines.readline())["id"] for _ in range(2)] == [1, 2]
 
 
+def test_what_a_client_says_without_use_is_counted_and_logged(
+    gateway: RunningGateway, broker: RunningBroker
+) -> None:
+    """Law 9."""
+    with Bridge(broker, "modern") as bridge:
+        bridge.initialize()
+        bridge.say({"id": "no-question", "result": {}})
+        bridge.say({"method": "notifications/cancelled", "params": {"requestId": 99}})
+        bridge.ask("ping")
+        bridge.close()
+    wait_until(lambda: "1 late cancellation, 1 stray answer" in gateway.log(), gateway.log)
+
+
 def test_the_sockets_are_open_to_whom_the_broker_s_is() -> None:
     """Who may use the broker may use them, and nobody else."""
     with (
