@@ -25,8 +25,9 @@ from broker.gateway.channels import Channels, key_of
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.exchange import ClientLeft, Exchange
 from broker.gateway.guard import Token, check_call
-from broker.gateway.http_sessions import LegacySession, Sessions
 from broker.gateway.jsonrpc import ClientRequest, ClientResponse, Incoming, InvalidMessage
+from broker.gateway.legacy_session import LegacySession
+from broker.gateway.legacy_sessions import LegacySessions
 from broker.gateway.refusals import HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION, Refused
 from broker.gateway.session import RECONNECT_S, Session
 from broker.gateway.settings import LimitsConfig
@@ -69,7 +70,7 @@ class Endpoint:
     def __init__(
         self,
         limits: LimitsConfig,
-        sessions: Sessions,
+        sessions: LegacySessions,
         catalogue: Catalogue,
         endpoint: str | None,
         audit: Audit | None = None,

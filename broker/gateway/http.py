@@ -19,7 +19,7 @@ from broker.gateway.catalogue import Catalogue
 from broker.gateway.endpoint import Endpoint
 from broker.gateway.exchange import ClientLeft, Exchange
 from broker.gateway.guard import LOCAL, Guard, Token, check_use, digest_of, too_often
-from broker.gateway.http_sessions import Sessions
+from broker.gateway.legacy_sessions import LegacySessions
 from broker.gateway.listener import Receive, Scope, Send
 from broker.gateway.page.history import EVERY_S, History
 from broker.gateway.page.view import DATA, PAGE, Reply, StatusPage
@@ -54,7 +54,7 @@ class HttpDoor:
         own = Token("own", digest_of(state.token))
         self._limits = settings.limits
         self._guard = Guard([own, *settings.tokens], door.hosts, door.origins)
-        self._sessions = Sessions(state, settings.limits, door.endpoint, audit)
+        self._sessions = LegacySessions(state, settings.limits, door.endpoint, audit)
         self._catalogue = Catalogue(door.endpoint)
         self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint, audit)
         self._watch = BrokerClient("status page", door.endpoint, timeout=ASK_S)

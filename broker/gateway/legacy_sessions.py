@@ -1,145 +1,211 @@
-"""Sessions of legacy clients: ids that carry the session, and the short list of those that are over.
+"""Legacy sessions over HTTP: which are in memory, their streams, and how they come back.
 
-A session id is a signed token. It carries what `initialize` agreed on, so that it outlives a restart of the
-gateway and costs nothing while its client is silent. It is bound to one server and to one token's name: with
-another token, or at another server, it is unknown.
-
-Source: 2025-11-25, Transports, "Session Management".
+What `initialize` agreed on is in the session id itself (`session_ids`). So a silent session is put away
+without a loss, and one of before a restart is taken up again with its next request.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
-import struct
-import zlib
-from collections.abc import Iterable
-from typing import NamedTuple
+import asyncio
+import logging
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
 
-_HEAD = struct.Struct(">16sQ")  # the session's own number, and when it was issued
-_MAC_BYTES = 16
-_STATE_BYTES = 65_536
-KEY_BYTES = 32
+import msgspec
 
-ID_BYTES = 6144
-"""A longer id would not fit into the headers that common proxies let through (8 KiB together)."""
+from broker.gateway.audit import Audit
+from broker.gateway.conversation import ClientSession
+from broker.gateway.guard import Token
+from broker.gateway.headers import session_unknown
+from broker.gateway.legacy_session import LegacySession
+from broker.gateway.refusals import Refused
+from broker.gateway.session import Session
+from broker.gateway.session_ids import Seal, SealedSession
+from broker.gateway.settings import LimitsConfig
+from broker.gateway.state import State
+from broker.gateway.streams import Stream
 
+logger = logging.getLogger("mcp-broker")
 
-class SealedSession(NamedTuple):
-    """What a session id says.
-
-    Attributes:
-        number: unlike that of every other session.
-        issued_s: when it was issued, in seconds since 1970.
-        state: what the conversation needs to go on.
-    """
-
-    number: bytes
-    issued_s: int
-    state: bytes
+KEPT, KEPT_BYTES = 1024, 67_108_864
+"""The streams, and their bytes, that are kept for all clients that have left one."""
 
 
-class Seal:
-    """Makes and reads session ids.
+class LegacySessions:
+    """The legacy sessions of all clients.
 
     Args:
-        key: a secret of 32 bytes; whoever has it can make ids.
+        state: has the key, and the sessions that are over.
+        limits: how many, and for how long.
+        endpoint: where the broker listens; `None`: where the shim finds it.
+        audit: the audit log, where there is one.
     """
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) != KEY_BYTES:
-            raise ValueError(f"the key of the sessions has {len(key)} bytes instead of {KEY_BYTES}")
-        self._key = key
-
-    def id_of(self, session: SealedSession, server: str, owner: str) -> str:
-        """Return the id of a session.
-
-        Raises:
-            ValueError: the state is too large for a header.
-        """
-        body = _HEAD.pack(session.number, session.issued_s) + zlib.compress(session.state, 9)
-        made = base64.urlsafe_b64encode(self._mac(body, server, owner) + body).rstrip(b"=").decode()
-        if len(made) > ID_BYTES:
-            raise ValueError(f"the session's state makes an id of {len(made)} bytes; at most {ID_BYTES} fit")
-        return made
-
-    def read(self, session_id: str, server: str, owner: str) -> SealedSession | None:
-        """Return the session; `None` where this gateway did not issue the id for this server and owner."""
-        if len(session_id) > ID_BYTES:
-            return None
-        try:
-            text = session_id.encode("ascii")
-            token = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        except (UnicodeEncodeError, binascii.Error, ValueError):
-            return None
-        mac, body = token[:_MAC_BYTES], token[_MAC_BYTES:]
-        if len(body) < _HEAD.size or not hmac.compare_digest(mac, self._mac(body, server, owner)):
-            return None
-        number, issued_s = _HEAD.unpack_from(body)
-        state = zlib.decompressobj().decompress(body[_HEAD.size :], _STATE_BYTES)
-        return SealedSession(number, issued_s, state)
-
-    def _mac(self, body: bytes, server: str, owner: str) -> bytes:
-        bound = b"".join(
-            len(part).to_bytes(4, "big") + part for part in (server.encode(), owner.encode(), body)
-        )
-        return hmac.new(self._key, bound, hashlib.sha256).digest()[:_MAC_BYTES]
-
-
-class Revocations:
-    """The sessions that were ended by DELETE. Bounded: the oldest is forgotten first.
-
-    An entry is a line `NUMBER ISSUED` in hexadecimal and decimal digits; a session that has expired anyway
-    needs none.
-
-    Args:
-        limit: how many are kept.
-        lifetime_s: how long after its issue a session is accepted at all.
-    """
-
-    def __init__(self, limit: int, lifetime_s: float) -> None:
-        self._limit = limit
-        self._lifetime_s = lifetime_s
-        self._issued: dict[bytes, int] = {}
-        self.forgotten = 0
+    def __init__(
+        self, state: State, limits: LimitsConfig, endpoint: str | None, audit: Audit | None = None
+    ) -> None:
+        self._state = state
+        self._seal = Seal(state.key)
+        self._limits = limits
+        self._endpoint = endpoint
+        self._audit = audit
+        self._of: dict[str, OrderedDict[str, LegacySession]] = {}
+        """owner → id → session, the one that was silent for longest first."""
+        self._kept: OrderedDict[str, tuple[LegacySession, Stream]] = OrderedDict()
+        """name → a stream that clients have left, the one left first in front, and its session."""
+        self._closing: set[asyncio.Task[None]] = set()
+        self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._issued)
+        return sum(map(len, self._of.values()))
 
-    def load(self, lines: Iterable[str], now_s: float) -> None:
-        """Take what a file of an earlier run holds; a line that is damaged is skipped."""
-        for line in lines:
-            number, _, issued = line.strip().partition(" ")
+    def __iter__(self) -> Iterator[LegacySession]:
+        for sessions in list(self._of.values()):
+            yield from list(sessions.values())
+
+    def begin(self, owner: Token, server: str, now: float, today_s: float) -> LegacySession:
+        """Return a session for a client that sends `initialize`. `keep` takes it in once that is answered."""
+        sealed = SealedSession(secrets.token_bytes(16), int(today_s), b"")
+        return self._made(owner, server, sealed, None, now)
+
+    def keep(self, owner: Token, session: LegacySession) -> None:
+        """Give a session its id and take it in, unless `initialize` was refused.
+
+        Raises:
+            Refused: the client says more of itself than fits into a header.
+        """
+        opened = session.session.conversation.session
+        if opened is None:
+            return
+        session.id = self._id_of(session, opened, owner)
+        self._of.setdefault(owner.name, OrderedDict())[session.id] = session
+        self.counts["opened"] += 1
+
+    def find(self, owner: Token, server: str, session_id: str, now: float, today_s: float) -> LegacySession:
+        """Return the session of this id.
+
+        Raises:
+            Refused: there is no such session, for this owner and this server.
+        """
+        mine = self._of.setdefault(owner.name, OrderedDict())
+        session = mine.get(session_id)
+        if session is None:
+            session = mine[session_id] = self._restored(owner, server, session_id, now, today_s)
+        elif session.server != server:
+            raise session_unknown()
+        session.used = now
+        mine.move_to_end(session_id)
+        return session
+
+    async def end(self, owner: Token, session: LegacySession, today_s: float) -> None:
+        """End a session by the will of its client."""
+        self._of[owner.name].pop(session.id, None)
+        self.counts["deleted"] += 1
+        try:
+            self._state.revoke(session.sealed, today_s)
+        except OSError as error:
+            logger.warning("gateway.not_written", extra={"what": "sessions", "reason": error.strerror})
+        await session.aclose()
+
+    def remember(self, session: LegacySession, stream: Stream) -> None:
+        """A client has left a stream, or got its end. It may come back; of all that is kept for such clients,
+        the oldest is forgotten first."""
+        session.used = asyncio.get_running_loop().time()
+        if stream.replay is None or not stream.is_begun:
+            return
+        self._kept[stream.replay.stream] = session, stream
+        self._kept.move_to_end(stream.replay.stream)
+        kept = sum(one.replay.held_bytes for _, one in self._kept.values() if one.replay)
+        while kept > KEPT_BYTES or len(self._kept) > KEPT:
+            _, (owner, oldest) = self._kept.popitem(last=False)
+            assert oldest.replay is not None
+            kept -= oldest.replay.held_bytes
+            owner.forget(oldest)
+            self.counts["replays forgotten"] += 1
+
+    def sweep(self, now: float) -> None:
+        """Put away what is silent, and forget the streams that nobody came back to."""
+        for owner, sessions in list(self._of.items()):
+            for session in list(sessions.values()):
+                for name in session.forget_unread(now):
+                    self._kept.pop(name, None)
+                idle = now - session.used > self._limits.session_idle_sec
+                if idle and not (session.is_busy or session.is_followed or session.is_remembered):
+                    self._put_away(sessions, session)
+            if not sessions:
+                del self._of[owner]
+
+    async def aclose(self) -> None:
+        """End all sessions; their ids stay good."""
+        everything = list(self)
+        self._of.clear()
+        await asyncio.gather(*(session.aclose() for session in everything), *self._closing)
+
+    def _made(
+        self, owner: Token, server: str, sealed: SealedSession, opened: ClientSession | None, now: float
+    ) -> LegacySession:
+        self._make_room(owner)
+        session = LegacySession(server, sealed, self._limits, now)
+        session.session = Session(
+            server,
+            session.deliver,
+            name=f"gateway: {owner.name}",
+            endpoint=self._endpoint,
+            opened=opened,
+            on_call=self._audit.caller(owner.name, "http") if self._audit else None,
+        )
+        return session
+
+    def _restored(
+        self, owner: Token, server: str, session_id: str, now: float, today_s: float
+    ) -> LegacySession:
+        sealed = self._seal.read(session_id, server, owner.name)
+        if sealed is None or self._state.revocations.is_over(sealed, today_s):
+            raise session_unknown()
+        try:
+            opened = msgspec.json.decode(sealed.state, type=ClientSession)
+        except msgspec.MsgspecError:  # of another version of the gateway
+            raise session_unknown() from None
+        session = self._made(owner, server, sealed, opened, now)
+        session.id = session_id
+        self.counts["restored"] += 1
+        return session
+
+    def _id_of(self, session: LegacySession, opened: ClientSession, owner: Token) -> str:
+        """The id, with as much of what the client says of itself as fits."""
+        for said in (opened, _shortened(opened)):
+            sealed = session.sealed._replace(state=msgspec.json.encode(said))
             try:
-                self._issued[bytes.fromhex(number)] = int(issued)
+                return self._seal.id_of(sealed, session.server, owner.name)
             except ValueError:
                 continue
-        self._trim(now_s)
+        raise Refused(400, "The capabilities of the client do not fit into a session id; declare fewer")
 
-    def add(self, session: SealedSession, now_s: float) -> str:
-        """Revoke a session. Return the line to append to the file."""
-        self._issued[session.number] = session.issued_s
-        self._trim(now_s)
-        return _line(session.number, session.issued_s)
-
-    def is_over(self, session: SealedSession, now_s: float) -> bool:
-        """Return whether a session was revoked. One that is too old is over, too."""
-        return session.number in self._issued or now_s - session.issued_s > self._lifetime_s
-
-    def lines(self) -> list[str]:
-        """Return the whole list, as a file holds it."""
-        return [_line(number, issued) for number, issued in self._issued.items()]
-
-    def _trim(self, now_s: float) -> None:
-        if len(self._issued) <= self._limit:
+    def _make_room(self, owner: Token) -> None:
+        mine = self._of.get(owner.name)
+        if mine is None or len(mine) < self._limits.sessions:
             return
-        alive = {n: issued for n, issued in self._issued.items() if now_s - issued <= self._lifetime_s}
-        excess = max(0, len(alive) - self._limit)
-        self.forgotten += excess
-        self._issued = dict(list(alive.items())[excess:])
+        idle = [session for session in mine.values() if not session.is_busy]
+        silent = next((session for session in idle if not session.is_followed), next(iter(idle), None))
+        if silent is None:
+            raise Refused(
+                503,
+                f"All {self._limits.sessions} sessions of the token {owner.name!r} are busy; try again "
+                "later, or raise `sessions` in gateway.toml",
+                headers={"retry-after": "5"},
+            )
+        self._put_away(mine, silent)
+
+    def _put_away(self, sessions: OrderedDict[str, LegacySession], session: LegacySession) -> None:
+        del sessions[session.id]
+        self.counts["put away"] += 1
+        task = asyncio.get_running_loop().create_task(session.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
-def _line(number: bytes, issued_s: int) -> str:
-    return f"{number.hex()} {issued_s}\n"
+def _shortened(opened: ClientSession) -> ClientSession:
+    """A session without what a client says of itself beyond name and version, such as icons."""
+    info = {key: value for key, value in opened.client_info.items() if key in ("name", "version")}
+    return msgspec.structs.replace(opened, client_info=info)

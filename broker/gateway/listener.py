@@ -23,8 +23,9 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from broker.gateway.addresses import Address
 from broker.gateway.refusals import JSON, Refused
-from broker.gateway.settings import Address, LimitsConfig
+from broker.gateway.settings import LimitsConfig
 from broker.service.claims import ClaimError
 
 logger = logging.getLogger("mcp-broker")

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import uvloop
 
+from broker.gateway.addresses import Address, address_of
 from broker.gateway.audit import Audit
 from broker.gateway.http import HttpDoor
 from broker.gateway.listener import Listener, bound
-from broker.gateway.settings import Address, AuditConfig, LimitsConfig, Settings, address_of
+from broker.gateway.settings import AuditConfig, LimitsConfig, Settings
 from broker.gateway.sockets import Sockets
 from broker.gateway.sse import COMMENT_S
 from broker.gateway.state import State, state_dir_of

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from broker.gateway.legacy_sessions import KEY_BYTES, Revocations, SealedSession
+from broker.gateway.session_ids import KEY_BYTES, Revocations, SealedSession
 from broker.service.claims import ClaimError
 from client_shim.trusted import Folder, Untrusted, open_folder
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from broker.config.loading import ConfigError
+from broker.gateway.addresses import Address, address_of
 from broker.gateway.guard import digest_of
-from broker.gateway.settings import Address, Settings, address_of, parse
+from broker.gateway.settings import Settings, parse
 
 DIGEST = digest_of("x").hex()
 

@@ -49,7 +49,7 @@ GATEWAY_CORE = " ".join(
         "jsonrpc",
         "headers",
         "guard",
-        "legacy_sessions",
+        "session_ids",
         "refusals",
         "sse",
     )

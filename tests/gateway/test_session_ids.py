@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.gateway.legacy_sessions import Revocations, Seal, SealedSession
+from broker.gateway.session_ids import Revocations, Seal, SealedSession
 from broker.gateway.state import KEY, OVER, TOKEN, State
 from broker.service.claims import ClaimError
 
