@@ -16,10 +16,8 @@ from broker.base.text import clip
 from broker.gateway import eras, faults, jsonrpc, questions, subscriptions
 from broker.gateway.effects import (
     BrokerFault,
-    CancelCall,
     Effect,
     FinishRequest,
-    ListenTo,
     MakeCall,
     Outcome,
     RequestId,
@@ -30,7 +28,7 @@ from broker.gateway.effects import (
 from broker.gateway.eras import Objection
 from broker.gateway.jsonrpc import ClientNotification, ClientRequest, ClientResponse, Incoming, InvalidMessage
 from broker.gateway.questions import CANCELLED, OpenQuestions, Round, Unanswerable
-from broker.gateway.requests import OpenRequest, OpenRequests, Replied
+from broker.gateway.requests import OpenRequest, OpenRequests, refusal
 from broker.gateway.subscriptions import Interests
 
 MAX_OPEN = 1024
@@ -40,7 +38,6 @@ DISCOVER_S = 5.0
 """How long opening a session waits for a server that still starts: hosts give up after 30 s."""
 
 _MESSAGE, _PROGRESS = "notifications/message", "notifications/progress"
-_LISTENS = ("resources/subscribe", "subscriptions/listen")
 
 
 class ClientSession(Struct, frozen=True):
@@ -76,9 +73,10 @@ class Conversation:
         """The legacy session; `None` until `initialize` came. Set before the answer to it is sent."""
         self.dropped: Counter[str] = Counter()
         """What came and was of no use, by its kind."""
-        self._requests = OpenRequests()
         self._questions = OpenQuestions(nonce)
         self._interests = Interests()
+        self._interests.has_session = session is not None
+        self._requests = OpenRequests(self._questions, self._interests)
         self._log_level = eras.DEFAULT_LOG_LEVEL
 
     @property
@@ -105,7 +103,7 @@ class Conversation:
                 self.dropped["invalid"] += 1
                 if id == jsonrpc.NO_ID or id in self._requests:
                     return [SendMessage(jsonrpc.error_message(jsonrpc.NO_ID, code, why), None, code)]
-                return [_refusal(id, code, why), FinishRequest(id)]
+                return [refusal(id, code, why), FinishRequest(id)]
 
     def is_open(self, request: RequestId) -> bool:
         """Return whether a request of this id has not been finished."""
@@ -114,7 +112,7 @@ class Conversation:
     def cancelled(self, request: RequestId, reason: str | None = None) -> list[Effect]:
         """The client no longer wants the answer to a request: its stream was cut. Unknown ids do nothing."""
         entry = self._requests.get(request)
-        return [] if entry is None else [*self._let_go(entry, reason), *self._finish(entry)]
+        return [] if entry is None else [*self._requests.let_go(entry, reason), *self._requests.finish(entry)]
 
     def stream_opened(self) -> list[Effect]:
         """There is a stream for messages that belong to no request: the pipe, or the first GET stream.
@@ -122,12 +120,12 @@ class Conversation:
         Until then the server's notifications are not listened to for a legacy client.
         """
         self._interests.has_stream = True
-        return self._listen()
+        return self._requests.listen()
 
     def stream_closed(self) -> list[Effect]:
         """The last stream for messages of no request is gone."""
         self._interests.has_stream = False
-        return self._listen()
+        return self._requests.listen()
 
     def _requested(self, request: ClientRequest) -> list[Effect]:
         if request.id in self._requests:
@@ -136,14 +134,14 @@ class Conversation:
             return [SendMessage(message, None, jsonrpc.INVALID_REQUEST)]
         entry = OpenRequest(request, is_modern=eras.PROTOCOL_VERSION in request.meta)
         if len(self._requests) >= MAX_OPEN:
-            return self._refuse(entry, f"more than {MAX_OPEN} requests are open; wait for answers")
+            return self._requests.refuse(entry, f"more than {MAX_OPEN} requests are open; wait for answers")
         self._requests.add(entry)
         try:
             return self._modern(entry) if entry.is_modern else self._legacy(entry)
         except Objection as objection:
-            return self._refuse(entry, str(objection), objection.code, objection.data)
+            return self._requests.refuse(entry, str(objection), objection.code, objection.data)
         except ValueError as error:
-            return self._refuse(entry, clip(str(error), 300), jsonrpc.INVALID_PARAMS)
+            return self._requests.refuse(entry, clip(str(error), 300), jsonrpc.INVALID_PARAMS)
 
     def _modern(self, entry: OpenRequest) -> list[Effect]:
         request = entry.request
@@ -162,7 +160,7 @@ class Conversation:
         if method == "initialize":
             return self._initialize(entry)
         if method == "ping":
-            return self._answer(entry, b"{}")
+            return self._requests.answer(entry, b"{}")
         if self.session is None:
             why = f"there was no `initialize`, and `_meta` has no `{eras.PROTOCOL_VERSION}`"
             raise Objection(jsonrpc.INVALID_PARAMS, why)
@@ -192,6 +190,7 @@ class Conversation:
             raise ValueError(f"the params of `initialize` cannot be read: {error}") from None
         version = eras.agreed_version(seen.version)
         self.session = ClientSession(version, seen.capabilities, seen.client_info)
+        self._interests.has_session = True
         return self._discover(entry)
 
     def _discover(self, entry: OpenRequest) -> list[Effect]:
@@ -205,15 +204,15 @@ class Conversation:
         if isinstance(outcome, ServerResult):
             found = eras.discovery_of(outcome.body)
         elif isinstance(outcome, ServerRefusal) or outcome.code not in faults.STILL_STARTING:
-            return self._fail(entry, outcome)
+            return self._requests.fail(entry, outcome)
         if entry.is_modern or self.session is None:
-            return self._answer(entry, eras.discover_result(self.server, found))
+            return self._requests.answer(entry, eras.discover_result(self.server, found))
         answer = eras.initialize_result(self.server, self.session.version, found)
-        return [*self._answer(entry, answer), *self._listen()]
+        return [*self._requests.answer(entry, answer), *self._requests.listen()]
 
     def _set_level(self, entry: OpenRequest) -> list[Effect]:
         self._log_level = eras.level_of(entry.request.params)
-        return self._answer(entry, b"{}")
+        return self._requests.answer(entry, b"{}")
 
     # --- calls -------------------------------------------------------------------------------------------
 
@@ -237,13 +236,13 @@ class Conversation:
 
     def _passed(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         if not isinstance(outcome, ServerResult):
-            return self._fail(entry, outcome)
+            return self._requests.fail(entry, outcome)
         method = entry.request.method
         if entry.is_modern:
-            return self._answer(entry, eras.modern_result(method, outcome.body))
+            return self._requests.answer(entry, eras.modern_result(method, outcome.body))
         if method in eras.MAY_ASK and eras.is_input_required(outcome.body):
             return self._ask(entry, outcome.body)
-        return self._answer(entry, outcome.body)
+        return self._requests.answer(entry, outcome.body)
 
     def progressed(self, call: int, params: bytes) -> list[Effect]:
         """The server told of progress of a call; `params` are those of `notifications/progress`."""
@@ -269,7 +268,7 @@ class Conversation:
         try:
             entry.round = questions.read_round(result, capabilities, entry.rounds)
         except Unanswerable as why:
-            return self._refuse(entry, str(why), why.code, why.data)
+            return self._requests.refuse(entry, str(why), why.code, why.data)
         entry.rounds += 1
         if not entry.round.questions:
             return self._retry(entry, entry.round)
@@ -283,7 +282,7 @@ class Conversation:
             return []
         if response.result is None:
             why = _reason(response.error or b"{}")
-            return self._refuse(entry, f"the client did not answer what the server asked: {why}")
+            return self._requests.refuse(entry, f"the client did not answer what the server asked: {why}")
         entry.round.answers[asked[1]] = response.result
         return self._retry(entry, entry.round) if entry.round.is_answered else []
 
@@ -296,46 +295,34 @@ class Conversation:
     def _subscribe_legacy(self, entry: OpenRequest, uri: str) -> list[Effect]:
         if entry.request.method == "resources/unsubscribe":
             self._interests.uris -= {uri}
-            return [*self._answer(entry, b"{}"), *self._listen()]
+            return [*self._requests.answer(entry, b"{}"), *self._requests.listen()]
         if len(self._interests.uris) >= subscriptions.MAX_URIS:
             why = f"more than {subscriptions.MAX_URIS} resources are subscribed to; unsubscribe from some"
-            return self._refuse(entry, why)
+            return self._requests.refuse(entry, why)
         self._interests.uris |= {uri}
-        return self._listen_for(entry, self._subscribed_legacy)
+        return self._requests.listen_for(entry, self._subscribed_legacy)
 
     def _subscribed_legacy(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         if isinstance(outcome, ServerResult):
-            return self._answer(entry, b"{}")
+            return self._requests.answer(entry, b"{}")
         self._interests.uris -= {subscriptions.uri_of(entry.request.params)}
-        return [*self._fail(entry, outcome), *self._listen()]
+        return [*self._requests.fail(entry, outcome), *self._requests.listen()]
 
     def _subscribe_modern(self, entry: OpenRequest) -> list[Effect]:
         self._interests.add(entry.id, subscriptions.filter_of(entry.request.params))
-        return self._listen_for(entry, self._subscribed_modern)
+        return self._requests.listen_for(entry, self._subscribed_modern)
 
     def _subscribed_modern(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         """Acknowledge a subscription, without its resources where the server does not tell of those."""
         tells = isinstance(outcome, ServerResult)
         if not tells and not (isinstance(outcome, BrokerFault) and outcome.code == "method-refused"):
-            return self._fail(entry, outcome)
-        return [SendMessage(self._interests.acknowledge(entry.id, tells), entry.id), *self._listen()]
-
-    def _listen(self) -> list[Effect]:
-        """Hear what is wanted now, where that is not what is heard already."""
-        news = self._interests.news(self.session is not None)
-        return [] if news is None else [ListenTo(self._requests.next_call(), *news)]
-
-    def _listen_for(self, entry: OpenRequest, replied: Replied) -> list[Effect]:
-        """The same for a request that waits for it: each is told whether the server tells of resources."""
-        has_session = self.session is not None
-        self._interests.news(has_session)
-        call = self._requests.start_call(entry, replied)
-        return [ListenTo(call, *self._interests.wanted(has_session))]
+            return self._requests.fail(entry, outcome)
+        return [SendMessage(self._interests.acknowledge(entry.id, tells), entry.id), *self._requests.listen()]
 
     def notified(self, method: str, params: bytes) -> list[Effect]:
         """The server said something that belongs to no call."""
         try:
-            return self._interests.notified(method, params, self.session is not None)
+            return self._interests.notified(method, params)
         except ValueError:
             self.dropped["unreadable notification"] += 1
             return []
@@ -351,9 +338,9 @@ class Conversation:
         for entry in self._requests.all():
             if entry.id not in self._interests:
                 why = f"{reason}; whether the request was carried out is unknown"
-                effects += [*self._let_go(entry, reason), *self._refuse(entry, why)]
+                effects += [*self._requests.let_go(entry, reason), *self._requests.refuse(entry, why)]
             elif not keeps_subscriptions:
-                effects += self._answer(entry, subscriptions.end_of(entry.id))
+                effects += self._requests.answer(entry, subscriptions.end_of(entry.id))
         return [*effects, *self.closed()]
 
     def closed(self) -> list[Effect]:
@@ -361,56 +348,7 @@ class Conversation:
 
         What was listened to ends with the channel that the shell releases.
         """
-        effects: list[Effect] = []
-        for entry in self._requests.all():
-            if entry.call is not None:
-                effects.append(CancelCall(entry.call, "the client is gone"))
-            effects.append(FinishRequest(entry.id))
-        for table in (self._requests, self._questions, self._interests):
-            table.clear()
-        return effects
-
-    def _let_go(self, entry: OpenRequest, reason: str | None) -> list[Effect]:
-        """Cancel what is under way for a request, at the server and at the client."""
-        effects = self._questions.withdraw(entry.id)
-        if entry.call is not None:
-            if entry.request.method not in _LISTENS:  # what is listened to is set, not taken back
-                effects.append(CancelCall(entry.call, reason))
-            self._requests.end_call(entry)
-        return effects
-
-    def _fail(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
-        """End a request with the error that its call ended in."""
-        if isinstance(outcome, ServerRefusal):
-            error = eras.modern_error(outcome.body) if entry.is_modern else outcome.body
-            id = entry.id
-            sent = SendMessage(jsonrpc.error_of(id, error), id, eras.error_code(error))
-            return [sent, *self._finish(entry)]
-        fault = outcome if isinstance(outcome, BrokerFault) else BrokerFault("internal", "an odd result")
-        return self._refuse(entry, faults.message_of(fault), faults.code_of(fault), faults.data_of(fault))
-
-    def _refuse(
-        self, entry: OpenRequest, message: str, code: int = jsonrpc.INTERNAL_ERROR, data: Any = None
-    ) -> list[Effect]:
-        """End a request with an error of the gateway's own."""
-        return [
-            *self._questions.withdraw(entry.id),
-            _refusal(entry.id, code, message, data),
-            *self._finish(entry),
-        ]
-
-    def _answer(self, entry: OpenRequest, result: bytes) -> list[Effect]:
-        return [SendMessage(jsonrpc.result_message(entry.id, result), entry.id), *self._finish(entry)]
-
-    def _finish(self, entry: OpenRequest) -> list[Effect]:
-        """Forget a request. Once a subscription is over, its resources are no longer listened to."""
-        self._requests.remove(entry)
-        was_subscription = self._interests.remove(entry.id)
-        return [FinishRequest(entry.id), *(self._listen() if was_subscription else [])]
-
-
-def _refusal(id: RequestId, code: int, message: str, data: Any = None) -> SendMessage:
-    return SendMessage(jsonrpc.error_message(id, code, message, data), id, code)
+        return self._requests.close()
 
 
 def _reason(error: bytes) -> str:

@@ -1,14 +1,29 @@
-"""The requests of a client that have no answer yet, and the calls that are made on their behalf."""
+"""The requests of a client that have no answer yet, the calls on their behalf, and how both end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
-from broker.gateway.effects import Effect, Outcome, RequestId
+from broker.gateway import eras, faults, jsonrpc
+from broker.gateway.effects import (
+    BrokerFault,
+    CancelCall,
+    Effect,
+    FinishRequest,
+    ListenTo,
+    Outcome,
+    RequestId,
+    SendMessage,
+    ServerRefusal,
+)
 from broker.gateway.jsonrpc import ClientRequest
-from broker.gateway.questions import Round
+from broker.gateway.questions import OpenQuestions, Round
+from broker.gateway.subscriptions import Interests
+
+_LISTENS = ("resources/subscribe", "subscriptions/listen")
 
 Replied = Callable[["OpenRequest", Outcome], list[Effect]]
 """Takes the outcome of the call of a request."""
@@ -34,9 +49,16 @@ class OpenRequest(Struct):
 
 
 class OpenRequests:
-    """The table of them, by id and by the number of the call."""
+    """The table of them, by id and by the number of the call, and the ways in which they end.
 
-    def __init__(self) -> None:
+    Args:
+        questions: what the client is asked on their behalf: withdrawn when they end.
+        interests: what they subscribed to: no longer listened to once they end.
+    """
+
+    def __init__(self, questions: OpenQuestions, interests: Interests) -> None:
+        self._questions = questions
+        self._interests = interests
         self._by_id: dict[RequestId, OpenRequest] = {}
         self._by_call: dict[int, OpenRequest] = {}
         self._last_call = 0
@@ -64,12 +86,6 @@ class OpenRequests:
         """Take a request in."""
         self._by_id[entry.id] = entry
 
-    def remove(self, entry: OpenRequest) -> None:
-        """Forget a request, and its call."""
-        self.end_call(entry)
-        if self._by_id.get(entry.id) is entry:
-            del self._by_id[entry.id]
-
     def next_call(self) -> int:
         """Return the number of a new call. No number is used twice."""
         self._last_call += 1
@@ -92,7 +108,76 @@ class OpenRequests:
         replied, entry.call, entry.replied = entry.replied, None, None
         return replied
 
-    def clear(self) -> None:
-        """Forget all."""
+    # --- what is listened to -------------------------------------------------------------------------------
+
+    def listen(self) -> list[Effect]:
+        """Hear what is wanted now, where that is not what is heard already."""
+        news = self._interests.news()
+        return [] if news is None else [ListenTo(self.next_call(), *news)]
+
+    def listen_for(self, entry: OpenRequest, replied: Replied) -> list[Effect]:
+        """The same for a request that waits for it: each is told whether the server tells of resources."""
+        self._interests.news()
+        call = self.start_call(entry, replied)
+        return [ListenTo(call, *self._interests.wanted())]
+
+    # --- how requests end ----------------------------------------------------------------------------------
+
+    def answer(self, entry: OpenRequest, result: bytes) -> list[Effect]:
+        """End a request with a result."""
+        return [SendMessage(jsonrpc.result_message(entry.id, result), entry.id), *self.finish(entry)]
+
+    def refuse(
+        self, entry: OpenRequest, message: str, code: int = jsonrpc.INTERNAL_ERROR, data: Any = None
+    ) -> list[Effect]:
+        """End a request with an error of the gateway's own."""
+        return [
+            *self._questions.withdraw(entry.id),
+            refusal(entry.id, code, message, data),
+            *self.finish(entry),
+        ]
+
+    def fail(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
+        """End a request with the error that its call ended in."""
+        if isinstance(outcome, ServerRefusal):
+            error = eras.modern_error(outcome.body) if entry.is_modern else outcome.body
+            id = entry.id
+            sent = SendMessage(jsonrpc.error_of(id, error), id, eras.error_code(error))
+            return [sent, *self.finish(entry)]
+        fault = outcome if isinstance(outcome, BrokerFault) else BrokerFault("internal", "an odd result")
+        return self.refuse(entry, faults.message_of(fault), faults.code_of(fault), faults.data_of(fault))
+
+    def let_go(self, entry: OpenRequest, reason: str | None) -> list[Effect]:
+        """Cancel what is under way for a request, at the server and at the client."""
+        effects = self._questions.withdraw(entry.id)
+        if entry.call is not None:
+            if entry.request.method not in _LISTENS:  # what is listened to is set, not taken back
+                effects.append(CancelCall(entry.call, reason))
+            self.end_call(entry)
+        return effects
+
+    def finish(self, entry: OpenRequest) -> list[Effect]:
+        """Forget a request. Once a subscription is over, its resources are no longer listened to."""
+        self.end_call(entry)
+        if self._by_id.get(entry.id) is entry:
+            del self._by_id[entry.id]
+        was_subscription = self._interests.remove(entry.id)
+        return [FinishRequest(entry.id), *(self.listen() if was_subscription else [])]
+
+    def close(self) -> list[Effect]:
+        """Cancel what is under way for all of them, and forget everything."""
+        effects: list[Effect] = []
+        for entry in self.all():
+            if entry.call is not None:
+                effects.append(CancelCall(entry.call, "the client is gone"))
+            effects.append(FinishRequest(entry.id))
         self._by_id.clear()
         self._by_call.clear()
+        self._questions.clear()
+        self._interests.clear()
+        return effects
+
+
+def refusal(id: RequestId, code: int, message: str, data: Any = None) -> SendMessage:
+    """Return the message that refuses a request."""
+    return SendMessage(jsonrpc.error_message(id, code, message, data), id, code)

@@ -133,6 +133,8 @@ class Interests:
     def __init__(self) -> None:
         self.uris: frozenset[str] = frozenset()
         """The resources that the legacy client subscribed to."""
+        self.has_session = False
+        """Whether a legacy session is open."""
         self.has_stream = False
         """Whether there is a stream for messages that belong to no request."""
         self._filters: dict[RequestId, Filter] = {}
@@ -164,21 +166,21 @@ class Interests:
         self._acknowledged.discard(id)
         return self._filters.pop(id, None) is not None
 
-    def wanted(self, has_session: bool) -> tuple[bool, frozenset[str]]:
+    def wanted(self) -> tuple[bool, frozenset[str]]:
         """Return whether lists are of interest, and which resources are."""
         filters = self._filters.values()
-        lists = (has_session and self.has_stream) or any(one.has_lists for one in filters)
+        lists = (self.has_session and self.has_stream) or any(one.has_lists for one in filters)
         return lists, self.uris.union(*(one.uris for one in filters))
 
-    def news(self, has_session: bool) -> tuple[bool, frozenset[str]] | None:
+    def news(self) -> tuple[bool, frozenset[str]] | None:
         """Return the same if it is not what the broker was last asked to tell of; that is remembered."""
-        wanted = self.wanted(has_session)
+        wanted = self.wanted()
         if wanted == self._heard:
             return None
         self._heard = wanted
         return wanted
 
-    def notified(self, method: str, params: bytes, has_session: bool) -> list[Effect]:
+    def notified(self, method: str, params: bytes) -> list[Effect]:
         """Return the messages for a notification of the server.
 
         Raises:
@@ -187,7 +189,7 @@ class Interests:
         uri = uri_of(params) if method == UPDATED else None
         everything = Filter(tools=True, prompts=True, resources=True, uris=tuple(self.uris))
         messages: list[Effect] = []
-        if has_session and self.has_stream and everything.wants(method, uri):
+        if self.has_session and self.has_stream and everything.wants(method, uri):
             messages.append(SendMessage(jsonrpc.notification_message(method, params)))
         for id in self._acknowledged:
             if self._filters[id].wants(method, uri):

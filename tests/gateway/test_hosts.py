@@ -78,7 +78,9 @@ def test_a_host_of_either_era_uses_a_server_of_either_era(
     found = host(broker, name, server, held=held)
     assert found["version"] == ("2026-07-28" if name == "2026" else "2025-11-25")
     assert found["server"] == {"legacy": "sdk1", "modern": "sdk2"}[server]
-    assert (found["sum"], found["progress"], found["is_error"]) == ("5", [1, 2, 3], True)
+    assert (found["sum"], found["is_error"]) == ("5", True)
+    # The TypeScript SDK drops progress that arrives together with the answer.
+    assert found["progress"] in ([[1, 2], [1, 2, 3]] if name == "typescript" else [[1, 2, 3]])
     assert (found["note"], found["prompt"]) == ("hello", "Hello, Bo!")
     assert "no-such-tool" in found["unknown"]
 
