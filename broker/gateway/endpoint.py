@@ -31,7 +31,8 @@ from broker.gateway.legacy_sessions import LegacySessions
 from broker.gateway.refusals import HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION, Refused
 from broker.gateway.session import RECONNECT_S, Session
 from broker.gateway.settings import LimitsConfig
-from broker.gateway.streams import Stream
+from broker.gateway.streams import Edit, Stream
+from broker.gateway.tool_lists import only_visible
 
 SOON_S = 1.0
 """How long a request is waited for before its answer becomes an event stream, which no proxy times out."""
@@ -124,7 +125,7 @@ class Endpoint:
             await self._initialize(exchange, server, token, request)
         else:
             session = self._session(exchange, server, token)
-            await self._send(exchange, session, session.ask(request))
+            await self._send(exchange, session, session.ask(request, _edit(token, request)))
 
     async def _check_modern(
         self, exchange: Exchange, server: str, request: ClientRequest, params: _Named
@@ -147,7 +148,7 @@ class Endpoint:
     async def _modern_request(
         self, exchange: Exchange, server: str, token: Token, request: ClientRequest
     ) -> None:
-        stream = Stream(request.id, self._limits.stream_bytes)
+        stream = Stream(request.id, self._limits.stream_bytes, edit=_edit(token, request))
 
         def deliver(effect: SendMessage | FinishRequest) -> None:
             if isinstance(effect, FinishRequest):
@@ -261,6 +262,13 @@ class Endpoint:
         session = self._session(exchange, server, token)
         await self._sessions.end(token, session, time.time())
         await exchange.answer(204)
+
+
+def _edit(token: Token, request: ClientRequest) -> Edit | None:
+    """What takes those tools out of a list that the holder of a token may not call."""
+    if token.may_call_all or request.method != "tools/list":
+        return None
+    return lambda message: only_visible(message, token.may_call)
 
 
 def _is_modern(given: headers.Headers, message: Incoming) -> bool:

@@ -12,7 +12,7 @@ from broker.gateway.session import Session
 from broker.gateway.session_ids import SealedSession
 from broker.gateway.settings import LimitsConfig
 from broker.gateway.sse import Place, Replay
-from broker.gateway.streams import Stream
+from broker.gateway.streams import Edit, Stream
 
 GET_STREAMS = 4
 """GET streams of one session at once; a further one ends the oldest."""
@@ -42,8 +42,8 @@ class LegacySession:
 
     # -- what the client sends ----------------------------------------------------------------------------
 
-    def ask(self, request: ClientRequest) -> Stream:
-        """Take a request in. Return the stream of its answer.
+    def ask(self, request: ClientRequest, edit: Edit | None = None) -> Stream:
+        """Take a request in. Return the stream of its answer, whose messages `edit` changes.
 
         Raises:
             Refused: a request of this id is under way.
@@ -51,7 +51,7 @@ class LegacySession:
         if self.session.conversation.is_open(request.id) or request.id in self._asked:
             message = "A request of this id is under way in this session; use an id for one request only"
             raise Refused(400, message, code=INVALID_REQUEST)
-        stream = self._asked[request.id] = self._stream(request.id)
+        stream = self._asked[request.id] = self._stream(request.id, edit)
         self.session.received(request)
         return stream
 
@@ -69,9 +69,9 @@ class LegacySession:
             self.session.stream_opened()
         return stream
 
-    def _stream(self, request: RequestId) -> Stream:
+    def _stream(self, request: RequestId, edit: Edit | None = None) -> Stream:
         replay = Replay(secrets.token_hex(8), request, self._limits.replay_bytes)
-        stream = Stream(request, self._limits.stream_bytes, replay)
+        stream = Stream(request, self._limits.stream_bytes, replay, edit)
         self._by_name[replay.stream] = stream
         return stream
 

@@ -167,7 +167,7 @@ class TokenConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         _about("The SHA-256 of the token.", "write 64 hexadecimal digits: printf %s TOKEN | sha256sum"),
     ]
     servers: Annotated[tuple[str, ...], _about("The servers it may use, as patterns.", _WORDS)] = ("*",)
-    tools: Annotated[tuple[str, ...], _about("The tools it may call, as patterns.", _WORDS)] = ("*",)
+    tools: Annotated[tuple[str, ...], _about("The tools it may see and call, as patterns.", _WORDS)] = ("*",)
     rate: Annotated[
         float,
         Meta(ge=0, le=1_000_000),

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from broker.gateway import sse
 
+Edit = Callable[[bytes], bytes]
+
 
 class Stream:
     """The messages of one request, or of a GET.
@@ -20,6 +22,7 @@ class Stream:
         request: the id of the request that it answers, as JSON; empty for a GET stream.
         limit_bytes: what may wait for the client.
         replay: keeps events for a legacy client that comes back.
+        edit: changes each message before it is sent.
 
     Attributes:
         status: the HTTP status that a stream of one message gets.
@@ -27,7 +30,14 @@ class Stream:
         is_cut: whether the client read too slowly.
     """
 
-    def __init__(self, request: bytes, limit_bytes: int, replay: sse.Replay | None = None) -> None:
+    def __init__(
+        self,
+        request: bytes,
+        limit_bytes: int,
+        replay: sse.Replay | None = None,
+        edit: Edit | None = None,
+    ) -> None:
+        self._edit = edit
         self.request = request
         self.replay = replay
         self.status = 200
@@ -49,6 +59,8 @@ class Stream:
 
     def add(self, message: bytes) -> None:
         """Add a message. One that finds the client away is kept for it, or dropped if it cannot come back."""
+        if self._edit is not None:
+            message = self._edit(message)
         if self.is_cut or self._left_s is not None:
             self._keep(message)
             return

@@ -182,6 +182,8 @@ def test_a_token_opens_what_it_is_for(door: RunningGateway) -> None:
     answer = narrow.send("POST", odd, narrow.standard("tools/call", {"name": "echo"}))
     assert answer.message["result"]["content"][0]["text"] == "{}"  # no parser may read another name
     assert narrow.ask("tools/call", {"name": "whoami", "arguments": {}}).status == 403
+    for answer in (narrow.ask("tools/list"), narrow.initialized().ask("tools/list")):
+        assert [tool["name"] for tool in answer.message["result"]["tools"]] == ["echo"]  # in no list either
     assert as_holder(door, "narrow", "other").ask("tools/list").status == 403
     assert as_holder(door, "narrow", "nobody").send("POST", b"{}").status == 403
 

@@ -52,6 +52,7 @@ GATEWAY_CORE = " ".join(
         "session_ids",
         "refusals",
         "sse",
+        "tool_lists",
     )
 )
 COMMAND_LINE = (
