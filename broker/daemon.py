@@ -32,7 +32,8 @@ import trio
 from broker import __version__
 from broker.config.schema import BrokerConfig, Config
 from broker.core.engine import Engine
-from broker.frontend.address import ListenAddress, address_of, claim, set_permissions
+from broker.frontend.address import ListenAddress, address_of, claim
+from broker.frontend.permissions import set_permissions
 from broker.frontend.socket_file import ListenSocketFile
 from broker.frontend.zmq.router import Router
 from broker.hub import Hub

@@ -28,13 +28,13 @@ from broker.command.common import (
     tools_of,
     tools_of_all,
 )
-from broker.command.control import reload, restart, start, stop
 from broker.command.doctor.command import doctor
 from broker.command.gateway import gateway
 from broker.command.import_ import import_
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
 from broker.command.serve import check, serve
+from broker.command.start_stop import reload, restart, start, stop
 from broker.command.status import status_parts, tools_parts
 from broker.command.words import say
 from client_shim.blocking import BlockingClient

@@ -16,8 +16,8 @@ from broker.base.rate_limit import soonest
 from broker.base.secrets import Secrets
 from broker.config.schema import Config
 from broker.core import refusals
+from broker.core.calls.bulk_endings import BulkEndings
 from broker.core.calls.dispatch import Dispatch
-from broker.core.calls.endings import Endings
 from broker.core.clients.connections import Connections
 from broker.core.clients.messages import Clients
 from broker.core.clients.notifications import Notifications
@@ -64,7 +64,9 @@ class Engine:
         self.dispatch = Dispatch(
             limits, self.servers, self.connections, self.counters, self.effects, self.backlog
         )
-        self.endings = Endings(self.dispatch, self.servers, self.backlog, self.counters, self.effects)
+        self.bulk_endings = BulkEndings(
+            self.dispatch, self.servers, self.backlog, self.counters, self.effects
+        )
         self.notifications = Notifications(
             self.servers, self.connections, self.counters, self.effects, self.backlog
         )
@@ -75,7 +77,7 @@ class Engine:
             self.servers,
             self.replies,
             self.dispatch,
-            self.endings,
+            self.bulk_endings,
             self.backlog,
             self.notifications,
             self.effects,
@@ -86,7 +88,7 @@ class Engine:
             limits,
             self.servers,
             self.registry,
-            self.endings,
+            self.bulk_endings,
             self.connections,
             self.dispatch,
             self.notifications,
@@ -104,7 +106,7 @@ class Engine:
         """
         self.clients.closing = True
         for server in self.servers.values():
-            self.endings.refuse(server, refusals.shutting_down(), now, begun=False)
+            self.bulk_endings.refuse(server, refusals.shutting_down(), now, begun=False)
 
     @property
     def under_way(self) -> int:
@@ -136,7 +138,7 @@ class Engine:
     def tick(self, now: float) -> None:
         """Do what is due at this time."""
         self.backlog.go_on()
-        self.endings.expire(now)
+        self.bulk_endings.expire(now)
         self.registry.tick(now)
 
     def finish(self, now: float) -> list[Effect]:

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from broker.frontend.address import ANOTHER, ListenAddress, folder_for, not_bound, owner_only_umask
+from broker.frontend.address import ANOTHER, ListenAddress, folder_for, not_bound
+from broker.frontend.permissions import owner_only_umask
 from broker.service.claims import ClaimError
 from client_shim.permissions import ROOT, identity, user
 from client_shim.trusted import Folder, Untrusted, open_folder

@@ -16,7 +16,8 @@ import h11
 import trio
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import ListenAddress, folder_for, set_permissions
+from broker.frontend.address import ListenAddress, folder_for
+from broker.frontend.permissions import set_permissions
 from broker.frontend.socket_file import ListenSocketFile
 from broker.management.context import Context
 from broker.management.metrics import render

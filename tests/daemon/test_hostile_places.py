@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.config.schema import BrokerConfig
-from broker.frontend.address import ListenAddress, claim, set_permissions
+from broker.frontend.address import ListenAddress, claim
+from broker.frontend.permissions import set_permissions
 from broker.frontend.socket_file import ListenSocketFile
 from broker.management.metrics_http import MetricsServer
 from broker.processes import containers

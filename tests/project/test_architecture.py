@@ -56,7 +56,7 @@ GATEWAY_CORE = " ".join(
     )
 )
 COMMAND_LINE = (
-    "broker.command.cli broker.command.control broker.command.common broker.__main__ broker.command.entry"
+    "broker.command.cli broker.command.start_stop broker.command.common broker.__main__ broker.command.entry"
 )
 SHIM_CORE = " ".join(
     f"client_shim.{x}"

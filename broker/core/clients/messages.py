@@ -9,8 +9,8 @@ from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
+from broker.core.calls.bulk_endings import BulkEndings
 from broker.core.calls.dispatch import Dispatch, fault
-from broker.core.calls.endings import Endings
 from broker.core.clients.connections import Body, CloseReason, Connection, Connections, Peer, Send
 from broker.core.clients.flow_control import MAX_UNGREETED_BYTES, FlowControl
 from broker.core.clients.notifications import Notifications
@@ -42,7 +42,7 @@ class Clients:
         limits: LimitsConfig,
         table: dict[str, Server],
         registry: Registry,
-        endings: Endings,
+        bulk_endings: BulkEndings,
         connections: Connections,
         dispatch: Dispatch,
         notifications: Notifications,
@@ -56,7 +56,7 @@ class Clients:
         self.limits = limits
         self.closing = False
         self._registry = registry
-        self._endings = endings
+        self._bulk_endings = bulk_endings
         self._connections = connections
         self._dispatch = dispatch
         self._notifications = notifications
@@ -289,7 +289,7 @@ class Clients:
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
         """End the calls and subscriptions of a channel, or of a whole connection."""
-        self._endings.release(key, channel, now)
+        self._bulk_endings.release(key, channel, now)
         self._registry.want(self._notifications.subscriptions.drop(key, channel), now)
 
     def goodbye(self, reason: str, now: float) -> None:

@@ -11,8 +11,8 @@ from broker.base.backlog import Backlog
 from broker.base.rate_limit import soonest
 from broker.base.tolerances import Oddity, Tolerated
 from broker.config.schema import ServerConfig
+from broker.core.calls.bulk_endings import BulkEndings
 from broker.core.calls.dispatch import Dispatch
-from broker.core.calls.endings import Endings
 from broker.core.clients.notifications import Notifications
 from broker.core.effects import Effects, EndProcess, Level
 from broker.core.mcp.methods import Era
@@ -31,7 +31,7 @@ class Registry:
         table: the servers by name; only the registry changes it.
         replies: applies what the sessions did.
         dispatch: the open calls.
-        endings: ends many calls at once.
+        bulk_endings: ends many calls at once.
         backlog: the unfinished jobs.
         notifications: tells the channels that subscribed.
         max_bytes: the limit of one list of a server.
@@ -43,7 +43,7 @@ class Registry:
         table: dict[str, Server],
         replies: Replies,
         dispatch: Dispatch,
-        endings: Endings,
+        bulk_endings: BulkEndings,
         backlog: Backlog,
         notifications: Notifications,
         effects: Effects,
@@ -54,7 +54,7 @@ class Registry:
         self._table = table
         self._replies = replies
         self._dispatch = dispatch
-        self._endings = endings
+        self._bulk_endings = bulk_endings
         self._backlog = backlog
         self._notifications = notifications
         self._effects = effects
@@ -87,20 +87,20 @@ class Registry:
         if server.outdated and server.session is None:
             server.forget()
         if (refusal := availability.never(server)) is not None:
-            self._endings.refuse(server, refusal, now)
+            self._bulk_endings.refuse(server, refusal, now)
         self._dispatch.pump(server, now)
 
     def withdraw(self, name: str, now: float) -> None:
         """Take no further calls for a server that is no longer configured; the calls that it has go on."""
         server = self._table[name]
         server.withdrawn = True
-        self._endings.refuse(server, availability.removed(name), now)
+        self._bulk_endings.refuse(server, availability.removed(name), now)
 
     def remove(self, name: str, now: float) -> None:
         """Remove a server whose process is gone, with all that was known of it."""
         server = self._table[name]
-        self._endings.server_died(server, _why(server, "it was stopped"), now)
-        self._endings.refuse(server, availability.removed(name), now)
+        self._bulk_endings.server_died(server, _why(server, "it was stopped"), now)
+        self._bulk_endings.refuse(server, availability.removed(name), now)
         self._backlog.finish(name)
         del self._table[name]
         if server.known is not None:
@@ -165,7 +165,7 @@ class Registry:
             self._not_opened(server, server.session)
         self._replies.process_gone(name)
         server.forget_process()
-        self._endings.server_died(server, _why(server, reason), now)
+        self._bulk_endings.server_died(server, _why(server, reason), now)
         self._dispatch.answer_lists(server, None, now)
         if server.outdated:
             server.forget()
@@ -190,7 +190,7 @@ class Registry:
 
     def rests(self, name: str, now: float) -> None:
         """It has no process, and its lifecycle says when it will have one again."""
-        self._endings.server_rests(self._table[name], now)
+        self._bulk_endings.server_rests(self._table[name], now)
 
     def wake_at(self) -> float | None:
         """When `tick` is due for one of them."""

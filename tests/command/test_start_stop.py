@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.command import control
+from broker.command import start_stop
 
 
 class Broker:
@@ -28,9 +28,9 @@ def test_a_long_wait_is_told_once_with_what_is_waited_for(
 ) -> None:
     """A server that downloads may take ten times its `timeout_start_sec`: not without a word."""
     clock = [0.0]
-    monkeypatch.setattr("broker.command.control.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("broker.command.start_stop.time.monotonic", lambda: clock[0])
     monkeypatch.setattr(
-        "broker.command.control.time.sleep", lambda _: clock.__setitem__(0, clock[0] + after_s)
+        "broker.command.start_stop.time.sleep", lambda _: clock.__setitem__(0, clock[0] + after_s)
     )
     broker = Broker(
         {"a": "handshake", "b": "ready"},
@@ -38,9 +38,9 @@ def test_a_long_wait_is_told_once_with_what_is_waited_for(
         {"a": "handshake", "b": "ready"},
         {"a": "ready", "b": "ready"},
     )
-    states = control._settled(broker, ["a", "b"])  # type: ignore[arg-type]
+    states = start_stop._settled(broker, ["a", "b"])  # type: ignore[arg-type]
     assert {name: about["state"] for name, about in states.items()} == {"a": "ready", "b": "ready"}
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.count("mcp-broker status") == (after_s > control.QUIET_S)
-    assert ("waiting for a;" in told.err) == (after_s > control.QUIET_S)
+    assert told.err.count("mcp-broker status") == (after_s > start_stop.QUIET_S)
+    assert ("waiting for a;" in told.err) == (after_s > start_stop.QUIET_S)

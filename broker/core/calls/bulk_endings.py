@@ -21,7 +21,7 @@ from broker.core.servers import availability
 from broker.core.servers.server import Server
 
 
-class Endings:
+class BulkEndings:
     """Ends many calls at once, in pieces.
 
     Args:
