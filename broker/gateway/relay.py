@@ -127,6 +127,8 @@ class Relay:
         self._server = server
         self._places = places
         self._stdin, self._stdout = stdin, stdout
+        self._stdout_poll = poll()
+        self._stdout_poll.register(stdout, POLLOUT)
         self._socket: socket | None = None
         self._gateway_lines = LineSplitter()
         self._sent = self._waiting = 0
@@ -197,13 +199,23 @@ class Relay:
             self.state.from_host(line)
             self.to_gateway.append(line)
             self._waiting += len(line)
+        if self._socket is not None:  # it most likely takes it now: one turn less
+            self._serve(self._socket, POLLOUT)
 
     def _write_host(self, events: int) -> None:
         if events & (POLLERR | POLLNVAL) or not self.to_host:
             raise HostGone
-        with memoryview(self.to_host) as view:
-            size = os.write(self._stdout, view[:WRITE_BYTES])
+        try:
+            with memoryview(self.to_host) as view:
+                size = os.write(self._stdout, view[:WRITE_BYTES])
+        except OSError:
+            raise HostGone from None
         del self.to_host[:size]
+
+    def _write_host_now(self) -> None:
+        """Write what the host takes without a wait."""
+        while self.to_host and (ready := self._stdout_poll.poll(0)):
+            self._write_host(ready[0][1])
 
     def _serve(self, gateway: socket, events: int) -> None:
         try:
@@ -225,6 +237,7 @@ class Relay:
                 raise TooLong
             for passed in self.state.from_gateway(line):
                 self.to_host += passed + b"\n"
+        self._write_host_now()
 
     def _write_gateway(self, gateway: socket) -> None:
         while self.to_gateway:
