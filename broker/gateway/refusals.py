@@ -45,11 +45,13 @@ class Refused(Exception):
         self.request_id: bytes | None = None
 
     def body(self) -> bytes:
-        """Return the JSON-RPC error response; without an `id` where the request's is not known."""
+        """Return the JSON-RPC error response.
+
+        Where the request's id is not known it is `null` (JSON-RPC 2.0, section 5): SDKs show the message then
+        and for a response without an `id` they do not.
+        """
         error: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.data is not None:
             error["data"] = self.data
-        response: dict[str, Any] = {"jsonrpc": "2.0", "error": error}
-        if self.request_id is not None:
-            response["id"] = msgspec.Raw(self.request_id)
-        return msgspec.json.encode(response)
+        request_id = msgspec.Raw(self.request_id or b"null")
+        return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": error})

@@ -98,3 +98,24 @@ def test_the_inspector_finds_a_server(door: RunningGateway) -> None:
     assert {tool["name"] for tool in listed["tools"]} >= {"add", "echo"}
     call = ["--method", "tools/call", "--tool-name", "add", "--tool-arg", "a=2", "b=3"]
     assert json.loads(output_of(*cli, *call))["content"][0]["text"] == "5"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_client_with_another_token_is_told_at_once(door: RunningGateway, way: str) -> None:
+    """A 401 begins no OAuth dance: no client looks for an authorization server, or hangs."""
+    command, further, _ = WAYS[way]
+    if not Path(command[0]).exists():
+        pytest.skip(f"{command[0]} is not installed")
+    url = f"http://127.0.0.1:{door.port}/mcp"
+    before = door.log().count("/.well-known/")
+    done = subprocess.run(
+        [*command, url, "another", *further],
+        cwd=NODE_FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "401" in done.stderr or "token is not known" in done.stderr, done.stderr
+    assert door.log().count("/.well-known/") == before
