@@ -92,14 +92,12 @@ class Audit:
         took_s: float,
     ) -> None:
         params, result = call.params or b"", b"" if outcome is None else _body(outcome)
-        opened = conversation.session
-        client = (call.meta or {}).get(eras.CLIENT_INFO) or (opened.client_info if opened else {})
         self._log.write(
             Entry(
                 time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 who=who,
                 door=door,
-                client=" ".join(str(client[key])[:64] for key in ("name", "version") if key in client),
+                client=_client(conversation, call),
                 server=conversation.server,
                 method=call.method,
                 target=_target(params),
@@ -111,6 +109,17 @@ class Audit:
                 result=result.decode(errors="replace") if self._bodies else None,
             )
         )
+
+
+def _client(conversation: Conversation, call: MakeCall) -> str:
+    """Return what the client calls itself; nothing where it says that in another form than MCP has."""
+    opened = conversation.session
+    said = (call.meta or {}).get(eras.CLIENT_INFO) or (opened.client_info if opened else None)
+    return (
+        " ".join(str(said[key])[:64] for key in ("name", "version") if key in said)
+        if isinstance(said, dict)
+        else ""
+    )
 
 
 class _Params(Struct, gc=False):
@@ -154,6 +163,13 @@ def _word(outcome: Outcome | None) -> str:
     return "tool-error" if _read(outcome.body, _Result).is_error is True else "ok"
 
 
+def _visible(line: str) -> str:
+    """Return JSON whose characters all show: a terminal obeys some of the others, as JSON allows them."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
+
+
 class AuditLog:
     """Writes entries to `path`; renames it to `path.1`, `path.2`, … when it has grown to `max_bytes`.
 
@@ -180,7 +196,7 @@ class AuditLog:
             if body in facts:
                 facts[body] = facts[body][:MAX_BODY_CHARS]
         lost = self.lost
-        line = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        line = _visible(json.dumps(facts, ensure_ascii=False, separators=(",", ":")))
         self._handler.handle(logging.LogRecord("audit", logging.INFO, "", 0, "%s", (line,), None))
         self._losing = self.lost > lost
 

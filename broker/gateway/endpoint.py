@@ -298,7 +298,7 @@ def _decoded(raw: Raw | UnsetType) -> object:
 
 def _lost(place: sse.Place) -> Stream:
     """A stream that tells a client that the answer it waits for will not come."""
-    message = "the answer was lost when the gateway restarted, or is too long ago; the call may have happened"
+    message = "the answer was lost in a restart, is too old, or was too large; the call may have happened"
     stream = Stream(place.request, 65_536)
     stream.add(jsonrpc.error_message(place.request, jsonrpc.INTERNAL_ERROR, message))
     stream.finish()

@@ -33,6 +33,7 @@ class LegacySession:
         self.id = ""
         self.used = now
         self.session: Session
+        self.is_over = False
         self.dropped: Counter[str] = Counter()
         """Messages that no stream took, by the reason."""
         self._limits = limits
@@ -76,11 +77,9 @@ class LegacySession:
         return stream
 
     def resume(self, place: Place) -> Stream | None:
-        """Return the stream that a client comes back to; `None` where it is not known any more."""
+        """Return the stream that a client comes back to; `None` where its rest is not known any more."""
         stream = self._by_name.get(place.stream)
-        if stream is not None:
-            stream.come_back(place.number)
-        return stream
+        return stream if stream is not None and stream.come_back(place.number) else None
 
     # -- what the conversation says -----------------------------------------------------------------------
 
@@ -152,6 +151,7 @@ class LegacySession:
 
     async def aclose(self) -> None:
         """End it: its calls are cancelled, and its streams end."""
+        self.is_over = True
         for stream in [*self._asked.values(), *self._gets]:
             stream.finish()
         self._asked.clear()

@@ -106,13 +106,19 @@ class LegacySessions:
             self._state.revoke(session.sealed, today_s)
         except OSError as error:
             logger.warning("gateway.not_written", extra={"what": "sessions", "reason": error.strerror})
+        self._forget(session)
         await session.aclose()
+
+    def _forget(self, session: LegacySession) -> None:
+        """Nobody comes back to the streams of a session that is over."""
+        for name in [name for name, (owner, _) in self._kept.items() if owner is session]:
+            del self._kept[name]
 
     def remember(self, session: LegacySession, stream: Stream) -> None:
         """A client has left a stream, or got its end. It may come back; of all that is kept for such clients,
         the oldest is forgotten first."""
         session.used = asyncio.get_running_loop().time()
-        if stream.replay is None or not stream.is_begun:
+        if stream.replay is None or not stream.is_begun or session.is_over:
             return
         self._kept[stream.replay.stream] = session, stream
         self._kept.move_to_end(stream.replay.stream)
@@ -199,6 +205,7 @@ class LegacySessions:
 
     def _put_away(self, sessions: OrderedDict[str, LegacySession], session: LegacySession) -> None:
         del sessions[session.id]
+        self._forget(session)
         self.counts["put away"] += 1
         task = asyncio.get_running_loop().create_task(session.aclose())
         self._closing.add(task)

@@ -60,7 +60,7 @@ class Seal:
             ValueError: the state is too large for a header.
         """
         body = _HEAD.pack(session.number, session.issued_s) + zlib.compress(session.state, 9)
-        made = base64.urlsafe_b64encode(self._mac(body, server, owner) + body).rstrip(b"=").decode()
+        made = _text(self._mac(body, server, owner) + body)
         if len(made) > ID_BYTES:
             raise ValueError(f"the session's state makes an id of {len(made)} bytes; at most {ID_BYTES} fit")
         return made
@@ -74,6 +74,8 @@ class Seal:
             token = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error, ValueError):
             return None
+        if _text(token) != session_id:  # another spelling would be another session that DELETE does not end
+            return None
         mac, body = token[:_MAC_BYTES], token[_MAC_BYTES:]
         if len(body) < _HEAD.size or not hmac.compare_digest(mac, self._mac(body, server, owner)):
             return None
@@ -86,6 +88,10 @@ class Seal:
             len(part).to_bytes(4, "big") + part for part in (server.encode(), owner.encode(), body)
         )
         return hmac.new(self._key, bound, hashlib.sha256).digest()[:_MAC_BYTES]
+
+
+def _text(token: bytes) -> str:
+    return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
 
 class Revocations:

@@ -115,6 +115,10 @@ class Replay:
         self._events.clear()
         self.held_bytes = 0
 
+    def lacks_end(self, number: int) -> bool:
+        """Return whether a client whose last event was this would not get the last event."""
+        return number < self._last and not self._events
+
     def after(self, number: int) -> list[bytes]:
         """Return the events that a client has not seen whose last one was this."""
         return [made for at, made in self._events if at > number]

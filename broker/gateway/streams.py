@@ -133,11 +133,15 @@ class Stream:
             self._on_cut = None
             self._put_away()
 
-    def come_back(self, number: int) -> None:
-        """Send again what a client has not seen that has the events up to this number."""
+    def come_back(self, number: int) -> bool:
+        """Send again what a client has not seen that has the events up to this number.
+
+        Return whether that is possible: an answer that was too large to keep cannot be sent again.
+        """
         assert self.replay is not None
         self._put_away()
         self._again = self.replay.after(number)
+        return not (self.is_finished and self.replay.lacks_end(number))
 
     @property
     def is_read(self) -> bool:

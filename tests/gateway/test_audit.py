@@ -11,7 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.gateway.audit import MAX_BODY_CHARS, AuditLog, Entry
+from broker.gateway import eras
+from broker.gateway.audit import MAX_BODY_CHARS, Audit, AuditLog, Entry
+from broker.gateway.conversation import Conversation
+from broker.gateway.effects import MakeCall, ServerResult
+from broker.gateway.settings import AuditConfig
 
 CALL = Entry(
     time="2026-11-30T08:00:00Z",
@@ -49,7 +53,20 @@ def test_whatever_a_client_calls_itself_is_one_line_of_json(
     assert lines[1:] == [b""]
     told = json.loads(lines[0])
     assert (told["client"], told["target"]) == (client, target)
+    assert lines[0].decode().isprintable()  # no terminal obeys it
     assert len(told["result"]) <= MAX_BODY_CHARS
+
+
+@pytest.mark.parametrize("info", ["name version", 5, ["name"], {"name": ["x"]}, {}, None, [], ""])
+def test_a_client_that_calls_itself_something_odd_is_logged(tmp_path: Path, info: object) -> None:
+    """A call is in the log, whatever its client says of itself."""
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(str(path), AuditConfig())
+    made = MakeCall(1, "tools/call", b'{"name":"echo"}', {eras.CLIENT_INFO: info})
+    audit.caller("uid:1000", "socket")(Conversation("time", "nonce"), made, ServerResult(b"{}"), 0.1)
+    audit.close()
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["target"] == "echo"
 
 
 def test_the_files_stay_below_their_bound(tmp_path: Path) -> None:

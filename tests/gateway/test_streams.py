@@ -134,3 +134,18 @@ def test_whatever_happens_wakes_the_writer(what: str) -> None:
         await asyncio.wait_for(found.something(), 5)
 
     asyncio.run(wakes())
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_an_answer_that_was_too_large_to_keep_is_not_taken_for_sent(is_sent: bool) -> None:
+    """Law 2: a client that comes back for it is told so, and does not wait for it."""
+    found = stream(keeps=50, limit=1000)
+    reader = found.attach(lambda: None)
+    found.take()
+    found.add(b"x" * 200)
+    found.finish()
+    if is_sent:
+        found.take()
+    found.leave(reader, 0)
+    assert not found.come_back(0)
+    assert found.come_back(1)  # the client has it
