@@ -12,6 +12,7 @@ import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from broker.gateway.refusals import HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION, Refused
@@ -94,20 +95,23 @@ def check_accept(headers: Headers, *needed: str) -> None:
     given = headers.all("accept")
     if given is None:
         return
-    ranges = set(_accepted(given))
+    ranges = _accepted(given)
     missing = [kind for kind in needed if not ranges & {kind, kind.partition("/")[0] + "/*", "*/*"}]
     if missing:
         message = f"Accept does not list {' and '.join(missing)}; send Accept: {', '.join(needed)}"
         raise Refused(406, message, code=INVALID_REQUEST)
 
 
-def _accepted(accept: str) -> Iterator[str]:
+@lru_cache(maxsize=16)  # a client sends the same one with every request
+def _accepted(accept: str) -> frozenset[str]:
     """The media ranges of an Accept header, without those of weight 0."""
+    ranges = set()
     for part in accept.split(","):
         kind, *parameters = (word.strip().lower() for word in part.split(";"))
         weights = [word.partition("=")[2] for word in parameters if word.startswith("q=")]
         if not any(re.fullmatch(r"0(\.0*)?", weight) for weight in weights):
-            yield kind
+            ranges.add(kind)
+    return frozenset(ranges)
 
 
 # -- versions -----------------------------------------------------------------------------------------------

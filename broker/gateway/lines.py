@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 MAX_LINE_BYTES = 134_217_728
-"""The longest message. It is above what the broker takes by default (32 MiB), which is refused with its id; of
-a longer line nobody can tell whose answer would be missing, so that the connection ends."""
+"""The longest message. It is above what the broker takes by default (32 MiB), which is refused with its id;
+of a longer line nobody can tell whose answer would be missing, so that the connection ends."""
 
 
 class LineSplitter:

@@ -109,10 +109,10 @@ class Session:
     async def aclose(self) -> None:
         """The client is gone: cancel its calls, and release the channel."""
         self._run(self.conversation.closed())
-        tasks = list(self._calls.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks := list(self._calls.values()):
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if not self._shares:
             await self._broker.aclose()
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import stat
 import struct
 from collections.abc import Callable
 from contextlib import suppress
@@ -149,9 +148,7 @@ class Sockets:
         audit: the audit log, where there is one.
     """
 
-    def __init__(
-        self, folder: Path, endpoint: str | None = None, audit: Audit | None = None
-    ) -> None:
+    def __init__(self, folder: Path, endpoint: str | None = None, audit: Audit | None = None) -> None:
         self._audit = audit
         self._folder = SocketFolder(folder, endpoint)
         self._endpoint = endpoint
