@@ -29,6 +29,8 @@ class Exchange:
         self.headers = Headers(scope["headers"])
         self.needs_token: bool = scope["state"]["needs_token"]
         self.is_begun = False
+        self.has_turn = False
+        """Whether it has waited for a turn of its client."""
         self.extra: list[tuple[bytes, bytes]] = []
         """Headers of the response that do not depend on what it says."""
         self.connection: Connection = scope["state"]["connection"]

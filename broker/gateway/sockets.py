@@ -11,8 +11,9 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -43,6 +44,9 @@ PAUSE_BYTES = 1_048_576
 MAX_WAITING_BYTES = 134_217_728
 """What may wait for a client that does not read; beyond it the client is cut off."""
 
+LINES_A_TURN = 4
+"""The lines of a client that are taken in one turn of the event loop: then the others have theirs (law 5)."""
+
 TOO_LONG = jsonrpc.InvalidMessage(jsonrpc.NO_ID, jsonrpc.INVALID_REQUEST, "the message is too long")
 
 
@@ -67,6 +71,11 @@ class LinesProtocol(asyncio.Protocol):
         self._session: Session
         self._closed = closed
         self._lines = LineSplitter()
+        self._unread: Iterator[bytes | None] = iter(())
+        self._is_busy = False
+        """Whether there may be lines that arrived and were not taken."""
+        self._next: asyncio.Handle | None = None
+        """Takes the next of them."""
         self._transport: asyncio.Transport | None = None
         self._is_slow = False
 
@@ -81,11 +90,28 @@ class LinesProtocol(asyncio.Protocol):
         self._session.stream_opened()
 
     def data_received(self, data: bytes) -> None:
-        for line in self._lines.feed(data):
+        self._unread = (
+            chain(self._unread, self._lines.feed(data)) if self._is_busy else self._lines.feed(data)
+        )
+        if not self._is_busy:
+            self._take()
+
+    def _take(self) -> None:
+        """Take some lines in, and the next ones in the next turn; nothing is read meanwhile."""
+        was_busy, self._is_busy, self._next, taken = self._is_busy, False, None, 0
+        for line in islice(self._unread, LINES_A_TURN):
+            if self._transport is None or self._transport.is_closing():
+                return
             self._session.received(TOO_LONG if line is None else jsonrpc.read(line))
             if line is None:
                 self.end("a message was too long")
                 return
+            taken += 1
+        self._is_busy = taken == LINES_A_TURN
+        if self._is_busy and not was_busy and self._transport is not None:
+            self._transport.pause_reading()
+        if self._is_busy or was_busy:
+            self._go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -99,8 +125,16 @@ class LinesProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_slow = False
-        if self._transport is not None and not self._transport.is_closing():
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next lines, or read more where there are none, unless the client does not read."""
+        if self._is_slow or self._transport is None or self._transport.is_closing():
+            return
+        if not self._is_busy:
             self._transport.resume_reading()
+        elif self._next is None:
+            self._next = asyncio.get_running_loop().call_soon(self._take)
 
     def _deliver(self, effect: SendMessage | FinishRequest) -> None:
         transport = self._transport
