@@ -1,11 +1,13 @@
 """The channels of clients of 2026-07-28, whose requests are conversations of their own.
 
 The broker is fair by channel. So all requests that one client has under way share one: a client that makes
-many at once waits for itself, and not the others for it.
+many at once waits for itself, and not the others for it. A channel stays for a moment after its last request:
+to open and to close one takes both programs longer than to reuse it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +17,12 @@ from client_shim import BrokerClient
 
 Key = tuple[str, str]
 """The name of a token, and what a client says that it is called."""
+
+KEPT_S = 5.0
+"""How long a channel stays that no request uses."""
+
+MOST_KEPT = 256
+"""Above so many channels, one that no request uses is released at once."""
 
 _MAX_NAME = 100
 
@@ -26,8 +34,17 @@ def key_of(token: str, request: ClientRequest) -> Key:
     return token, name[:_MAX_NAME] if isinstance(name, str) else ""
 
 
+class _Shared:
+    """A channel, the number of requests that use it, and the alarm that releases it when none does."""
+
+    def __init__(self, broker: BrokerClient) -> None:
+        self.broker = broker
+        self.users = 0
+        self.alarm: asyncio.TimerHandle | None = None
+
+
 class Channels:
-    """The channels that are in use.
+    """The channels that are in use, or were a moment ago.
 
     Args:
         endpoint: where the broker listens; `None`: where the shim finds it.
@@ -37,20 +54,46 @@ class Channels:
     def __init__(self, endpoint: str | None, reconnect_s: float) -> None:
         self._endpoint = endpoint
         self._reconnect_s = reconnect_s
-        self._channels: dict[Key, tuple[BrokerClient, list[None]]] = {}
+        self._channels: dict[Key, _Shared] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._channels)
 
     @asynccontextmanager
     async def channel(self, key: Key) -> AsyncIterator[BrokerClient]:
-        """Give the channel of a client for the length of a request; the last one releases it."""
-        if key not in self._channels:
+        """Give the channel of a client for the length of a request."""
+        shared = self._channels.get(key)
+        if shared is None:
             broker = BrokerClient(f"gateway: {key[0]}", self._endpoint, reconnect_s=self._reconnect_s)
-            self._channels[key] = broker, []
-        broker, users = self._channels[key]
-        users.append(None)
+            shared = self._channels[key] = _Shared(broker)
+        if shared.alarm is not None:
+            shared.alarm.cancel()
+            shared.alarm = None
+        shared.users += 1
         try:
-            yield broker
+            yield shared.broker
         finally:
-            users.pop()
-            if not users:
-                del self._channels[key]
-                await broker.aclose()
+            shared.users -= 1
+            if not shared.users:
+                self._unused(key, shared)
+
+    def _unused(self, key: Key, shared: _Shared) -> None:
+        """Keep a channel for the next request of its client, unless there are many."""
+        if len(self._channels) > MOST_KEPT:
+            self._release(key)
+        else:
+            shared.alarm = asyncio.get_running_loop().call_later(KEPT_S, self._release, key)
+
+    def _release(self, key: Key) -> None:
+        task = asyncio.get_running_loop().create_task(self._channels.pop(key).broker.aclose())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        """Release the channels that no request uses."""
+        for key, shared in list(self._channels.items()):
+            if shared.alarm is not None:
+                shared.alarm.cancel()
+                self._release(key)
+        await asyncio.gather(*self._closing)

@@ -89,6 +89,10 @@ class Endpoint:
         self._channels = Channels(endpoint, RECONNECT_S)
         self._audit = audit
 
+    async def aclose(self) -> None:
+        """Release the channels of the clients of 2026-07-28."""
+        await self._channels.aclose()
+
     # -- POST ---------------------------------------------------------------------------------------------
 
     async def post(self, exchange: Exchange, server: str, token: Token) -> None:

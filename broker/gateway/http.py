@@ -26,7 +26,6 @@ from broker.gateway.page.view import DATA, PAGE, Reply, StatusPage
 from broker.gateway.refusals import Refused
 from broker.gateway.settings import Settings
 from broker.gateway.state import State
-from broker.gateway.turns import Turns
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError
 
@@ -63,7 +62,6 @@ class HttpDoor:
         self._rates: dict[str, RateLimit] = {}
         self._open: Counter[str] = Counter()
         """Exchanges under way, by the name of their token."""
-        self._turns = Turns()
         self._refusals = RateLimit(LOGGED_AT_ONCE, 1.0)
         self._unlogged = 0
         """Refusals since the last one that was logged."""
@@ -79,8 +77,6 @@ class HttpDoor:
             await self._serve(exchange)
         except Refused as refused:
             self._log_refusal(exchange, refused)
-            if not exchange.has_turn:
-                await self._turns.take("")
             await exchange.refuse(refused)
         except ClientLeft:
             self.counts["left"] += 1
@@ -123,8 +119,6 @@ class HttpDoor:
                 404, "There is no authorization server; send the header `Authorization: Bearer TOKEN`"
             )
         token = self._guard.identify(exchange.headers) if exchange.needs_token else LOCAL
-        exchange.has_turn = True
-        await self._turns.take(token.name)
         self._check_rate(token)
         if exchange.path in DATA and exchange.method == "GET":
             await self._page_data(exchange, token)
@@ -241,6 +235,7 @@ class HttpDoor:
     async def aclose(self) -> None:
         """Release everything."""
         await self._sessions.aclose()
+        await self._mcp.aclose()
         await self._catalogue.aclose()
         await self._watch.aclose()
 
