@@ -40,7 +40,7 @@ check: $(VENV) ## Check style, format, types, the import rules and the wording
 conformance: $(VENV) node ## Run the official conformance suite through gateway and broker (a minute)
 	$(BIN)/python -m pytest --quiet tests/gateway/test_conformance.py
 
-bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (12 minutes)
+bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (10 minutes)
 	@.venv/$(PIP) --editable '.[bench]'
 	@for peer in $(PEERS); do $(MAKE) --silent --no-print-directory benchmarks/.venv-$$peer/$(STAMP) || true; done
 	@$(MAKE) --silent --no-print-directory benchmarks/node_modules/.installed || true

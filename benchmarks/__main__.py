@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from benchmarks import calls, footprint, machine, neighbours, pages, steps
+from benchmarks import bridges, calls, footprint, machine, neighbours, pages, steps
 from benchmarks.figures import figures
 from benchmarks.plan import FULL, QUICK, SMOKE, Plan
 from benchmarks.processes import HERE, PAGE_SERVERS, SERVERS, running_broker
@@ -31,8 +31,11 @@ PLANS = {"full": FULL, "quick": QUICK, "smoke": SMOKE}
 @click.option("--quick", "plan", flag_value="quick", help="A minute or two, for development.")
 @click.option("--smoke", "plan", flag_value="smoke", help="A few seconds, to see that it works.")
 @click.option("--again", is_flag=True, help="Measure nothing: write the report of the last run anew.")
+@click.option(
+    "--publish", is_flag=True, help="Write the report of a quick run where that of a full one lies."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=OUT, help="Where raw results go.")
-def main(plan: str | None, again: bool, out: Path) -> None:
+def main(plan: str | None, again: bool, publish: bool, out: Path) -> None:
     """Measure the broker beside its alternatives."""
     name = plan or "full"
     raw = out / f"{name}.json"
@@ -42,7 +45,7 @@ def main(plan: str | None, again: bool, out: Path) -> None:
         results = measure(name)
         out.mkdir(exist_ok=True)
         raw.write_bytes(msgspec.json.encode(results))
-    folder = HERE if name == "full" else out
+    folder = HERE if name == "full" or publish else out
     (folder / "REPORT.md").write_text(report(results), encoding="utf-8")
     (folder / "figures.json").write_bytes(figures(Summary(results)))
     if name != "smoke":
@@ -86,6 +89,8 @@ async def _measure(plan: Plan, folder: Path, results: Results) -> None:
             await footprint.measure_channels(broker, plan, results)
         with _step("pages"):
             await pages.measure_pages(broker, plan, folder, results)
+        with _step("bridges"):
+            await bridges.measure(broker, "time", plan, folder, results)
         with _step("start-up"):
             footprint.measure_start_up(broker, plan, folder, results)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks import gateways
+from benchmarks import doors, gateways
 from benchmarks.machine import cpu_s
-from benchmarks.plan import LARGE, Plan
+from benchmarks.plan import Plan
 from benchmarks.processes import SERVERS, Broker
 from benchmarks.results import OnServer, Results
 from benchmarks.ways import CLIENTS, Caller, Way, open_floor, open_pipe, open_sdk, open_shim
@@ -40,8 +40,6 @@ async def measure(server: str, broker: Broker, plan: Plan, folder: Path, results
                 if way.many:
                     await _rates(way, max(CLIENTS, plan.burst_calls // share), seen)
                 sizes = {size: max(1, count // share) for size, count in plan.bodies.items()}
-                if gateway:
-                    del sizes[LARGE]  # the SDK's HTTP client takes no event above 1 MiB
                 await _bodies(way, sizes, seen)
         if server == "bare":
             await _cpu(next(way for way in ways if way.name == "mcp-broker"), broker.pid, plan, results)
@@ -60,6 +58,9 @@ async def _ways(
                 ways += open_floor(stack, folder, loop, command)
         ways.append(await open_sdk(stack, command, folder / "sdk.log"))
         ways.append(await open_shim(stack, broker, server))
+        gateway = await doors.open_gateway(stack, broker, [server], folder)
+        ways += await doors.open_http(stack, gateway, server)
+        ways.append(doors.open_connect(stack, gateway, server))
         if plan.peers:
             ways += await gateways.open_all(stack, server, folder, results)
         yield ways

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from benchmarks.steps import STEPS
@@ -24,7 +26,7 @@ def figures(run: Summary) -> bytes:
             "what": target.text,
             "limit": target.wanted,
             "reached": target.show(measured),
-            "met": target.met(measured),
+            "met": None if math.isnan(measured) else target.met(measured),
         }
         for target, measured in ((target, target.measure(run)) for target in TARGETS)
     ]

@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from benchmarks.http_client import Http
+from benchmarks.http_ways import OldSse, Streamable
 from benchmarks.processes import HERE, SERVERS, Command, started
 from benchmarks.results import Results
-from benchmarks.ways import CLIENTS, Sdk, Way
+from benchmarks.ways import CLIENTS, Way
 
 _START_S = 40.0
-_ANSWER_S = 30.0
 
 
 class Peer(NamedTuple):
@@ -32,8 +33,8 @@ class Peer(NamedTuple):
     package: str
     program: str
     arguments: Callable[[Command, int, Path], Command]
-    url: str
-    sse: bool = False
+    path: str = "/mcp"
+    dialect: type[Streamable] = Streamable
 
 
 def _config(server: Command, folder: Path) -> Path:
@@ -49,7 +50,6 @@ PEERS = (
         ".venv-mcp-proxy/lib/python3*/site-packages/mcp_proxy-*.dist-info/METADATA",
         ".venv-mcp-proxy/bin/mcp-proxy",
         lambda server, port, _: ["--port", str(port), "--", *server],
-        "/mcp",
     ),
     Peer(
         "FastMCP proxy",
@@ -59,15 +59,13 @@ PEERS = (
             *("run", str(_config(server, folder)), "--transport", "http", "--port", str(port)),
             *("--no-banner", "--log-level", "ERROR"),
         ],
-        "/mcp",
     ),
     Peer(
         "mcp-hub",
         "node_modules/mcp-hub/package.json",
         "node_modules/.bin/mcp-hub",
         lambda server, port, folder: ["--port", str(port), "--config", str(_config(server, folder))],
-        "/mcp",
-        sse=True,
+        dialect=OldSse,
     ),
     Peer(
         "supergateway",
@@ -77,7 +75,6 @@ PEERS = (
             *("--stdio", shlex.join(server), "--outputTransport", "streamableHttp", "--stateful"),
             *("--port", str(port), "--logLevel", "none"),
         ],
-        "/mcp",
     ),
 )
 
@@ -103,14 +100,21 @@ async def _open(stack: AsyncExitStack, peer: Peer, server: Command, folder: Path
     program = HERE / peer.program
     if not program.exists():
         raise FileNotFoundError("it is not installed")
-    port = _free_port()
+    port = free_port()
     log = folder / f"{peer.name.replace(' ', '-')}.log"
     command = [str(program), *peer.arguments(server, port, folder)]
     process = stack.enter_context(started(command, log=log, env=_environ(folder)))
-    await _until_it_listens(port, process.poll, log)
-    url = f"http://127.0.0.1:{port}{peer.url}"
-    callers = [await _session(stack, url, sse=peer.sse) for _ in range(CLIENTS)]
-    return Way(peer.name, list(callers), many=True)
+    await until_it_listens(port, process.poll, log)
+    sessions = [await _session(stack, peer, port) for _ in range(CLIENTS)]
+    return Way(peer.name, list(sessions), many=True)
+
+
+async def _session(stack: AsyncExitStack, peer: Peer, port: int) -> Streamable:
+    http = Http(port)
+    stack.callback(http.close)
+    session = peer.dialect(http, peer.path, {})
+    await session.open()
+    return session
 
 
 def _environ(folder: Path) -> dict[str, str]:
@@ -123,41 +127,16 @@ def _environ(folder: Path) -> dict[str, str]:
     return {**os.environ, "XDG_DATA_HOME": home, "XDG_STATE_HOME": home, "XDG_CONFIG_HOME": home}
 
 
-async def _session(stack: AsyncExitStack, url: str, *, sse: bool) -> Sdk:
-    """Open a session of the SDK with the gateway; return it with the gateway's names of the two tools."""
-    from mcp import Client
-    from mcp.client.sse import sse_client
-
-    transport: Any = sse_client(url) if sse else url
-    # None of them speaks the newer era well enough yet: two answer its probe, and then know no tool.
-    client: Any = Client(transport, mode="legacy", read_timeout_seconds=_ANSWER_S)
-    entered = await stack.enter_async_context(client)
-    names = await _names(entered)
-    return Sdk(entered, names.__getitem__)
-
-
-async def _names(client: Any) -> dict[str, str]:
-    """Return the gateway's names of the two tools. Some gateways connect before they know any."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _START_S
-    while True:
-        known = [tool.name for tool in (await client.list_tools()).tools]
-        names = {tool: name for name in known for tool in ("echo", "blob") if name.endswith(tool)}
-        if len(names) == 2:
-            return names
-        if loop.time() > deadline:
-            raise RuntimeError(f"the tools that it offers are {known}")
-        await asyncio.sleep(0.2)
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-async def _until_it_listens(port: int, poll: Callable[[], int | None], log: Path) -> None:
+async def until_it_listens(port: int, poll: Callable[[], int | None], log: Path) -> None:
+    """Wait until a started gateway takes connections."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _START_S
     while loop.time() < deadline and poll() is None:

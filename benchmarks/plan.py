@@ -17,6 +17,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         connections: how many connections the broker's memory is looked at with.
         channels: how many channels of one connection, the same.
         cycles: open, call, drop.
+        bridges: processes of `mcp-broker connect` at once.
         starts: of the broker and of the command.
         steps: calls that are looked at step by step.
         peers: whether public gateways are measured too.
@@ -32,6 +33,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     connections: tuple[int, ...]
     channels: int
     cycles: int
+    bridges: int
     starts: int
     steps: int
     peers: bool = True
@@ -50,6 +52,7 @@ FULL = Plan(
     connections=(1, 100, 1000),
     channels=1000,
     cycles=10_000,
+    bridges=259,
     starts=9,
     steps=2000,
 )
@@ -64,6 +67,7 @@ QUICK = Plan(
     connections=(1, 100, 1000),
     channels=1000,
     cycles=2000,
+    bridges=259,
     starts=5,
     steps=500,
 )
@@ -78,6 +82,7 @@ SMOKE = Plan(
     connections=(1, 100, 101),
     channels=3,
     cycles=10,
+    bridges=3,
     starts=1,
     steps=3,
     peers=False,

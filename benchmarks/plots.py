@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from benchmarks.summary import BROKER, Summary
+from benchmarks.summary import OURS, Summary
 
 mpl.use("svg")
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "mcp-broker", "font.size": 9})
@@ -31,7 +31,7 @@ def draw(run: Summary, folder: Path) -> None:
 def _bars(values: dict[str, float], label: str, path: Path, *, log: bool = False) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(values) + 1))
     ways = list(values)
-    colours = [_OURS if way == BROKER else _OTHERS for way in ways]
+    colours = [_OURS if way in OURS else _OTHERS for way in ways]
     bars = axes.barh(ways, list(values.values()), color=colours, log=log)
     axes.bar_label(bars, fmt="{:.0f}", padding=3)
     axes.invert_yaxis()

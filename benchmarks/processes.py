@@ -66,6 +66,18 @@ def started(
         process.wait()
 
 
+@contextmanager
+def piped(command: Command) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that is spoken to by its pipes; kill it with the `with`."""
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd=ROOT
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 class Broker(NamedTuple):
     """A running broker whose servers are ready."""
 

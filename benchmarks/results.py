@@ -28,6 +28,14 @@ class Memory(Struct):
     with_channels: int = 0
 
 
+class Bridges(Struct):
+    """Processes of `mcp-broker connect`: seconds until each one's first byte, and bytes of PSS."""
+
+    first_bytes: list[float] = field(default_factory=list)
+    alone: int = 0
+    together: list[int] = field(default_factory=list)
+
+
 class StartUp(Struct):
     """Seconds, a figure for each try: the broker's imports alone, until it serves, and a whole `status`."""
 
@@ -52,6 +60,7 @@ class Results(Struct):
     beside_cycles: list[float] = field(default_factory=list)
     neighbour: dict[str, Rounds] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+    bridges: Bridges = field(default_factory=Bridges)
     start_up: StartUp = field(default_factory=StartUp)
     steps: dict[str, float] = field(default_factory=dict)
     peers: dict[str, str] = field(default_factory=dict)

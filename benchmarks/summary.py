@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 
 from benchmarks.plan import LARGE
@@ -11,6 +12,9 @@ from benchmarks.timing import median_of_rounds, quantile
 FLOOR, FLOOR_ON_LOOP = "floor", "floor, caller on asyncio"
 FLOOR_ON_TRIO, FLOOR_ON_BOTH = "floor on trio", "floor on both loops"
 PIPE, SDK, BROKER = "raw pipe", "SDK over stdio", "mcp-broker"
+HTTP_MODERN, HTTP_LEGACY = "gateway, HTTP of 2026-07-28", "gateway, HTTP with sessions"
+CONNECT = "gateway, connect"
+OURS = (BROKER, HTTP_MODERN, HTTP_LEGACY, CONNECT)
 
 
 class Summary:
@@ -67,6 +71,22 @@ class Summary:
         """Return the memory of each channel."""
         memory = self.results.memory
         return (memory.with_channels - memory.before_channels) / memory.channels
+
+    def to_best_peer(self, way: str) -> float:
+        """Return the p50 of a way over that of the fastest other gateway; NaN without one."""
+        peers = [self.latency(peer, 0.5) for peer in self.results.peers if peer in self.bare.latency]
+        return self.latency(way, 0.5) / min(peers) if peers else math.nan
+
+    def rate_to_best_peer(self, way: str) -> float:
+        """Return the calls per second of a way over those of the best other gateway; NaN without one."""
+        peers = [self.rate(peer, 64) for peer in self.results.peers if peer in self.bare.rates]
+        return self.rate(way, 64) / max(peers) if peers else math.nan
+
+    def spread(self, way: str, to: str) -> tuple[float, float]:
+        """Return the lowest and highest of the rounds' ratios of the p50 of two ways."""
+        rounds = zip(self.bare.latency[way], self.bare.latency[to], strict=True)
+        ratios = [quantile(mine, 0.5) / quantile(theirs, 0.5) for mine, theirs in rounds]
+        return min(ratios), max(ratios)
 
     @property
     def start_ratio(self) -> float:

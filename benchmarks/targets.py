@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks import neighbours
-from benchmarks.summary import BROKER, FLOOR, SDK, Summary
+from benchmarks.summary import BROKER, CONNECT, FLOOR, HTTP_LEGACY, HTTP_MODERN, SDK, Summary
 from benchmarks.timing import quantile
 
 
@@ -28,6 +30,12 @@ class Target(NamedTuple):
         """Return whether this figure keeps the limit."""
         return measured >= self.limit if self.least else measured <= self.limit
 
+    def verdict(self, measured: float) -> str:
+        """Return whether the limit is kept, in words."""
+        if math.isnan(measured):
+            return "not measured"
+        return "met" if self.met(measured) else "**missed**"
+
     @property
     def wanted(self) -> str:
         """Return the limit as text."""
@@ -35,11 +43,19 @@ class Target(NamedTuple):
 
     def show(self, figure: float) -> str:
         """Return a figure with its unit."""
-        return self.shown.format(figure)
+        return "-" if math.isnan(figure) else self.shown.format(figure)
 
 
 def _ratio(share: float, to: str) -> Callable[[Summary], float]:
     return lambda run: run.latency(BROKER, share) / run.latency(to, share)
+
+
+def _to_peer(way: str, run: Summary) -> float:
+    return run.to_best_peer(way)
+
+
+def _rate_to_peer(way: str, run: Summary) -> float:
+    return run.rate_to_best_peer(way)
 
 
 def _old_over_new(run: Summary) -> float:
@@ -49,6 +65,15 @@ def _old_over_new(run: Summary) -> float:
 _LATENCY = (
     "The wake-ups of two event loops in Python, and our own code, which runs once per wake-up and so finds "
     "the processor's caches cold: see the parts of a call below."
+)
+_GATEWAY = (
+    "Two hops more, by ZeroMQ to the broker and back; and in the gateway a parser, the checks of headers, "
+    "token and session, the conversation and the shim, all in one thread of Python. The other gateways have "
+    "the pipes of their server in the same process."
+)
+_BRIDGE = (
+    "Two processes more than the shim has, the relay and the gateway, and so eight more wake-ups for a call "
+    "and its answer."
 )
 _IMPORTS = "Imports: `python -X importtime -m broker status` lists them."
 _STARTED = "What comes after the imports: reading the config, the state directory, binding the socket."
@@ -121,6 +146,47 @@ TARGETS = (
         lambda run: run.beside(neighbours.OTHER, 0.99) / run.beside(neighbours.DIRECT_OTHER, 0.99),
         "A flood of 64 calls in flight keeps three processes busy with the broker, and two without it. The "
         "call beside it waits for the broker, which takes messages of both clients in turns.",
+    ),
+    *(
+        Target(f"{way}: p50 over the best other gateway", 0.8, partial(_to_peer, way), _GATEWAY)
+        for way in (HTTP_MODERN, HTTP_LEGACY)
+    ),
+    *(
+        Target(
+            f"{way}: calls per second with 64 in flight over the best other gateway",
+            4,
+            partial(_rate_to_peer, way),
+            _GATEWAY,
+            least=True,
+        )
+        for way in (HTTP_MODERN, HTTP_LEGACY)
+    ),
+    Target(
+        f"{CONNECT}: p50 over the shim",
+        1.5,
+        lambda run: run.latency(CONNECT, 0.5) / run.latency(BROKER, 0.5),
+        _BRIDGE,
+    ),
+    Target(
+        "memory of a `mcp-broker connect` (PSS)",
+        8,
+        lambda run: run.results.bridges.alone / 1024**2,
+        "The interpreter itself; the relay loads a few modules of the standard library.",
+        "{:.1f} MiB",
+    ),
+    Target(
+        "start of a `mcp-broker connect` until its first byte",
+        60,
+        lambda run: statistics.median(run.results.bridges.first_bytes) * 1e3,
+        "The start of Python, and a call to the gateway and the broker.",
+        "{:.0f} ms",
+    ),
+    Target(
+        "memory of 259 `mcp-broker connect` together",
+        2048,
+        lambda run: statistics.mean(run.results.bridges.together) * 259 / 1024**2,
+        "The interpreter of each.",
+        "{:.0f} MiB",
     ),
     Target("start until it serves, over its imports", 1.4, lambda run: run.start_ratio, _STARTED),
     Target(

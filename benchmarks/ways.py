@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import zmq
 
-from benchmarks.processes import Broker, Command, script, started
+from benchmarks.processes import Broker, Command, piped, script, started
 from client_shim import BrokerClient
 
 CLIENTS = 8
@@ -42,13 +42,15 @@ class Way(NamedTuple):
     many: bool
 
 
-def _line(id: int, tool: str, arguments: dict[str, Any]) -> bytes:
+def request_line(id: int, tool: str, arguments: dict[str, Any]) -> bytes:
+    """Return a call of a tool as a line."""
     params = {"name": tool, "arguments": arguments}
     message = {"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params}
     return json.dumps(message).encode() + b"\n"
 
 
-def _text(line: bytes, id: int) -> str:
+def text_of(line: bytes, id: int) -> str:
+    """Return the text of the answer to the call of this id."""
     message = json.loads(str(line, "utf-8"))  # as the shim decodes: `loads` of bytes takes twice as long
     if message["id"] != id:
         raise RuntimeError(f"the answer to call {message['id']} came where that to {id} was due")
@@ -68,11 +70,11 @@ class Pipe:
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
         """Make one call at a time."""
         id = next(self._ids)
-        os.write(self._stdin, _line(id, tool, arguments))
+        os.write(self._stdin, request_line(id, tool, arguments))
         chunks = [os.read(self._stdout, _READ_BYTES)]
         while not chunks[-1].endswith(b"\n"):
             chunks.append(os.read(self._stdout, _READ_BYTES))
-        return _text(b"".join(chunks), id)
+        return text_of(b"".join(chunks), id)
 
 
 class Floor:
@@ -87,8 +89,8 @@ class Floor:
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
         """Make one call at a time."""
         id = next(self._ids)
-        self._socket.send(_line(id, tool, arguments))
-        return _text(self._socket.recv(), id)
+        self._socket.send(request_line(id, tool, arguments))
+        return text_of(self._socket.recv(), id)
 
     def close(self) -> None:
         """Close the socket."""
@@ -110,10 +112,10 @@ class FloorOnLoop:
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
         """Make one call at a time."""
         id = next(self._ids)
-        self._socket.send(_line(id, tool, arguments))
+        self._socket.send(request_line(id, tool, arguments))
         self._waiter = asyncio.get_running_loop().create_future()
         self._look()
-        return _text(await self._waiter, id)
+        return text_of(await self._waiter, id)
 
     def _look(self) -> None:
         """Asked each time it is woken: until then the descriptor stays readable, and the loop would spin."""
@@ -157,15 +159,13 @@ class Shim:
 
 def open_pipe(stack: AsyncExitStack, command: Command) -> Way:
     """(a)"""
-    process = stack.enter_context(
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-    )
-    stack.callback(process.kill)
-    _initialize_by_hand(process)
+    process = stack.enter_context(piped(command))
+    initialize_by_hand(process)
     return Way("raw pipe", [Pipe(process)], many=False)
 
 
-def _initialize_by_hand(process: subprocess.Popen[bytes]) -> None:
+def initialize_by_hand(process: subprocess.Popen[bytes]) -> None:
+    """Open a session of MCP on the pipes of a process."""
     assert process.stdin is not None
     assert process.stdout is not None
     params = {

@@ -22,9 +22,10 @@ def _said(text: str, language: Language) -> str:
 def targets(language: Language) -> str:
     """Return each target with the figure that was reached."""
     head = {"en": ("what", "target", "reached", ""), "zh": ("指标", "目标", "实测", "")}
-    met = {"en": ("**missed**", "met"), "zh": ("**未达到**", "达到")}
+    words = {"en": ("not measured", "**missed**", "met"), "zh": ("未测", "**未达到**", "达到")}
+    verdicts = dict(zip((None, False, True), words[language], strict=True))
     rows = (
-        (_said(row["what"], language), row["limit"], row["reached"], met[language][row["met"]])
+        (_said(row["what"], language), row["limit"], row["reached"], verdicts[row["met"]])
         for row in _read()["targets"]
     )
     return table(head[language], rows)

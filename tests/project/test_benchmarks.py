@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,12 @@ import msgspec
 import pytest
 
 from benchmarks.figures import PARTS
+from benchmarks.http_client import Events
 from benchmarks.plan import FULL, QUICK, SMOKE
 from benchmarks.report import report
 from benchmarks.results import Results
 from benchmarks.steps import STEPS
-from benchmarks.summary import Summary
+from benchmarks.summary import OURS, Summary
 from benchmarks.targets import TARGETS, Target
 from benchmarks.timing import median_of_rounds, quantile
 from docs.blocks.markdown import TEXTS
@@ -30,7 +32,7 @@ def test_a_run_measures_everything(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     page = (tmp_path / "REPORT.md").read_text(encoding="utf-8")
     assert [target.text for target in TARGETS if f"| {target.text} |" not in page] == []
-    for way in ("raw pipe", "floor", "floor on both loops", "SDK over stdio", "mcp-broker"):
+    for way in ("raw pipe", "floor", "floor on both loops", "SDK over stdio", *OURS):
         assert f"| {way} |" in page
     assert page.count("![") == 3
     assert [what for what, _ in STEPS.values() if f"| {what} |" not in page] == []
@@ -42,7 +44,8 @@ def missed_is_explained(folder: Path) -> None:
     results = msgspec.json.decode((folder / "smoke.json").read_bytes(), type=Results)
     page, run = report(results), Summary(results)
     for target in TARGETS:
-        assert (f"- **{target.text}**: {target.cost}" in page) is not target.met(target.measure(run))
+        is_missed = target.verdict(target.measure(run)) == "**missed**"
+        assert (f"- **{target.text}**: {target.cost}" in page) is is_missed
 
 
 def test_the_steps_of_a_call() -> None:
@@ -87,6 +90,23 @@ def test_a_short_run_measures_what_the_long_one_does() -> None:
 def test_a_target_is_not_bent(target: Target, measured: float, met: bool) -> None:
     """What is missed is reported."""
     assert target.met(measured) is met
+
+
+def test_a_target_beside_gateways_that_are_not_there_is_neither_met_nor_missed() -> None:
+    """The report of a machine on which no other gateway can be installed claims nothing of them."""
+    beside = Target("", 4, lambda _: 0, "", least=True)
+    assert beside.verdict(math.nan) == "not measured"
+    assert beside.show(math.nan) == "-"
+    assert [beside.verdict(figure) for figure in (4.0, 3.9)] == ["met", "**missed**"]
+
+
+def test_events_come_whole_however_they_are_cut() -> None:
+    """The client of all gateways reads what each writes: both line ends, comments, several at once."""
+    body = b': hello\n\nevent: message\r\ndata: {"id":1}\r\n\r\ndata: a\ndata: b\nid: 7\n\n'
+    for size in range(1, len(body)):
+        events = Events()
+        pieces = [body[start : start + size] for start in range(0, len(body), size)]
+        assert [event for piece in pieces for event in events.feed(piece)] == [b'{"id":1}', b"a\nb"]
 
 
 def test_what_is_said_of_samples() -> None:
