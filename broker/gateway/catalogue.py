@@ -28,7 +28,7 @@ class _Tools(Struct):
     tools: list[_Tool] = []
 
 
-class Catalogue:
+class ServerNames:
     """Asks the broker, and remembers the answers until they change.
 
     Args:

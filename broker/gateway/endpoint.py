@@ -20,7 +20,7 @@ from msgspec import Raw, Struct, UnsetType
 
 from broker.gateway import eras, headers, jsonrpc, sse
 from broker.gateway.audit import Audit
-from broker.gateway.catalogue import Catalogue
+from broker.gateway.catalogue import ServerNames
 from broker.gateway.channels import Channels, key_of
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.exchange import ClientLeft, Exchange
@@ -30,7 +30,7 @@ from broker.gateway.legacy_session import LegacySession
 from broker.gateway.legacy_sessions import LegacySessions
 from broker.gateway.refusals import HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION, Refused
 from broker.gateway.session import RECONNECT_S, Session
-from broker.gateway.settings import LimitsConfig
+from broker.gateway.settings import GatewayLimits
 from broker.gateway.streams import Edit, Stream
 from broker.gateway.tool_lists import only_visible
 
@@ -70,9 +70,9 @@ class Endpoint:
 
     def __init__(
         self,
-        limits: LimitsConfig,
+        limits: GatewayLimits,
         sessions: LegacySessions,
-        catalogue: Catalogue,
+        catalogue: ServerNames,
         endpoint: str | None,
         audit: Audit | None = None,
     ) -> None:
@@ -300,7 +300,7 @@ def _decoded(raw: Raw | UnsetType) -> object:
         return None
 
 
-def _lost(place: sse.Place) -> Stream:
+def _lost(place: sse.EventPosition) -> Stream:
     """A stream that tells a client that the answer it waits for will not come."""
     message = "the answer was lost in a restart, is too old, or was too large; the call may have happened"
     stream = Stream(place.request, 65_536)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from broker.gateway.headers import Headers
-from broker.gateway.listener import Connection, Receive, Scope, Send
+from broker.gateway.listener import HttpConnection, Receive, Scope, Send
 from broker.gateway.refusals import JSON, Refused
 from broker.gateway.sse import HEADERS
 from broker.gateway.streams import Stream
@@ -33,7 +33,7 @@ class Exchange:
         """Whether it has waited for a turn of its client."""
         self.extra: list[tuple[bytes, bytes]] = []
         """Headers of the response that do not depend on what it says."""
-        self.connection: Connection = scope["state"]["connection"]
+        self.connection: HttpConnection = scope["state"]["connection"]
         self._receive = receive
         self._send = send
         self._is_read = False

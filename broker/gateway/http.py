@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 from broker.base.rate_limit import RateLimit
 from broker.gateway.audit import Audit
-from broker.gateway.catalogue import Catalogue
+from broker.gateway.catalogue import ServerNames
 from broker.gateway.endpoint import Endpoint
 from broker.gateway.exchange import ClientLeft, Exchange
 from broker.gateway.guard import LOCAL, Guard, Token, check_use, digest_of, too_often
@@ -25,7 +25,7 @@ from broker.gateway.page.history import EVERY_S, History
 from broker.gateway.page.view import DATA, PAGE, Reply, StatusPage
 from broker.gateway.refusals import Refused
 from broker.gateway.settings import Settings
-from broker.gateway.state import State
+from broker.gateway.state import StateFolder
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError
 
@@ -49,13 +49,13 @@ class HttpDoor:
         audit: the audit log, where there is one.
     """
 
-    def __init__(self, settings: Settings, state: State, audit: Audit | None = None) -> None:
+    def __init__(self, settings: Settings, state: StateFolder, audit: Audit | None = None) -> None:
         door = settings.gateway
         own = Token("own", digest_of(state.token))
         self._limits = settings.limits
         self._guard = Guard([own, *settings.tokens], door.hosts, door.origins)
         self._sessions = LegacySessions(state, settings.limits, door.endpoint, audit)
-        self._catalogue = Catalogue(door.endpoint)
+        self._catalogue = ServerNames(door.endpoint)
         self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint, audit)
         self._watch = BrokerClient("status page", door.endpoint, timeout=ASK_S)
         self._page = StatusPage(self._watch.status, History())

@@ -10,8 +10,8 @@ from broker.gateway.jsonrpc import INVALID_REQUEST, ClientRequest, Incoming
 from broker.gateway.refusals import Refused
 from broker.gateway.session import Session
 from broker.gateway.session_ids import SealedSession
-from broker.gateway.settings import LimitsConfig
-from broker.gateway.sse import Place, Replay
+from broker.gateway.settings import GatewayLimits
+from broker.gateway.sse import EventPosition, Replay
 from broker.gateway.streams import Edit, Stream
 
 GET_STREAMS = 4
@@ -27,7 +27,7 @@ class LegacySession:
         session: runs its conversation; its `deliver` is set to this object's.
     """
 
-    def __init__(self, server: str, sealed: SealedSession, limits: LimitsConfig, now: float) -> None:
+    def __init__(self, server: str, sealed: SealedSession, limits: GatewayLimits, now: float) -> None:
         self.server = server
         self.sealed = sealed
         self.id = ""
@@ -76,7 +76,7 @@ class LegacySession:
         self._by_name[replay.stream] = stream
         return stream
 
-    def resume(self, place: Place) -> Stream | None:
+    def resume(self, place: EventPosition) -> Stream | None:
         """Return the stream that a client comes back to; `None` where its rest is not known any more."""
         stream = self._by_name.get(place.stream)
         return stream if stream is not None and stream.come_back(place.number) else None

@@ -22,8 +22,8 @@ from broker.gateway.legacy_session import LegacySession
 from broker.gateway.refusals import Refused
 from broker.gateway.session import Session
 from broker.gateway.session_ids import Seal, SealedSession
-from broker.gateway.settings import LimitsConfig
-from broker.gateway.state import State
+from broker.gateway.settings import GatewayLimits
+from broker.gateway.state import StateFolder
 from broker.gateway.streams import Stream
 
 logger = logging.getLogger("mcp-broker")
@@ -43,7 +43,7 @@ class LegacySessions:
     """
 
     def __init__(
-        self, state: State, limits: LimitsConfig, endpoint: str | None, audit: Audit | None = None
+        self, state: StateFolder, limits: GatewayLimits, endpoint: str | None, audit: Audit | None = None
     ) -> None:
         self._state = state
         self._seal = Seal(state.key)

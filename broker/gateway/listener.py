@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 
 from broker.gateway.addresses import Address
 from broker.gateway.refusals import JSON, Refused
-from broker.gateway.settings import LimitsConfig
+from broker.gateway.settings import GatewayLimits
 from broker.service.claims import ClaimError
 
 logger = logging.getLogger("mcp-broker")
@@ -66,14 +66,14 @@ class _State(ServerState):
         pass
 
 
-class Connection(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """One connection of a client, with bounds.
 
     Attributes:
         on_lost: called once when the connection is lost while an exchange is under way.
     """
 
-    def __init__(self, *args: Any, limits: LimitsConfig, **named: Any) -> None:
+    def __init__(self, *args: Any, limits: GatewayLimits, **named: Any) -> None:
         super().__init__(*args, **named)
         self.on_lost: Callable[[], None] | None = None
         self.is_late = False
@@ -237,13 +237,13 @@ class Listener:
         limits: the bounds of a connection.
     """
 
-    def __init__(self, app: App, limits: LimitsConfig) -> None:
+    def __init__(self, app: App, limits: GatewayLimits) -> None:
         self._limits = limits
         self._state = _State()
         self._servers: list[asyncio.Server] = []
         self._config = Config(
             app,
-            http=Connection,
+            http=HttpConnection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -260,8 +260,8 @@ class Listener:
             state: what the scope's state of each exchange begins with.
         """
 
-        def make() -> Connection:
-            return Connection(self._config, self._state, dict(state), limits=self._limits)
+        def make() -> HttpConnection:
+            return HttpConnection(self._config, self._state, dict(state), limits=self._limits)
 
         self._servers.append(
             await asyncio.get_running_loop().create_server(make, sock=plug, backlog=_BACKLOG)
@@ -274,7 +274,7 @@ class Listener:
 
     def cut_stalled(self, now: float) -> int:
         """Cut the clients that take nothing. Return how many were cut."""
-        connections = [one for one in self._state.connections if isinstance(one, Connection)]
+        connections = [one for one in self._state.connections if isinstance(one, HttpConnection)]
         return sum(one.cut_if_stalled(now) for one in connections)
 
     def stop_listening(self) -> None:

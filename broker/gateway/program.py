@@ -27,10 +27,10 @@ from broker.gateway.addresses import Address, address_of
 from broker.gateway.audit import Audit
 from broker.gateway.http import HttpDoor
 from broker.gateway.listener import Listener, bound
-from broker.gateway.settings import AuditConfig, LimitsConfig, Settings
+from broker.gateway.settings import AuditConfig, GatewayLimits, Settings
 from broker.gateway.sockets import Sockets
 from broker.gateway.sse import COMMENT_S
-from broker.gateway.state import State, state_dir_of
+from broker.gateway.state import StateFolder, state_dir_of
 from broker.service.claims import ClaimError
 from broker.service.systemd import ServiceManager
 from client_shim.transport.endpoint import default_endpoint
@@ -60,7 +60,7 @@ class Gateway:
     def __init__(
         self,
         settings: Settings,
-        state: State,
+        state: StateFolder,
         plugs: Mapping[Address, socket.socket],
         folder: Path | None,
         audit: Audit | None = None,
@@ -110,7 +110,9 @@ class Gateway:
             logger.info("gateway.ended", extra={"pid": os.getpid()})
 
 
-async def _ticking(door: HttpDoor, listener: Listener, manager: ServiceManager, limits: LimitsConfig) -> None:
+async def _ticking(
+    door: HttpDoor, listener: Listener, manager: ServiceManager, limits: GatewayLimits
+) -> None:
     """Put away what is over, and every 15 s send comments, cut who takes nothing, and feed the watchdog."""
     loop = asyncio.get_running_loop()
     sweep_s, comment_at = min(COMMENT_S, limits.session_idle_sec, limits.replay_sec), loop.time() + COMMENT_S
@@ -136,7 +138,7 @@ def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager)
     _allow_many_descriptors()
     door = settings.gateway
     path = state_dir_of(door.state_dir, environ)
-    state = State.open(path, settings.limits.session_sec, time.time())
+    state = StateFolder.open(path, settings.limits.session_sec, time.time())
     with contextlib.closing(state), contextlib.ExitStack() as held:
         plugs = {address: held.enter_context(plug) for address, plug in _plugs(door.listen, manager)}
         _tell_token(state, plugs, sys.stderr.isatty())
@@ -214,7 +216,7 @@ def _sockets_folder(named: str | None, endpoint: str | None, environ: Mapping[st
     return Path(found.removeprefix("ipc://")).parent / "gateway" if found.startswith("ipc://") else None
 
 
-def _tell_token(state: State, addresses: Iterable[Address], to_person: bool) -> None:
+def _tell_token(state: StateFolder, addresses: Iterable[Address], to_person: bool) -> None:
     """Say where the token is; at the first start, and only to a terminal, say what it is."""
     port = next((address for address in addresses if not address.path), None)
     if port is None or not state.is_new_token:

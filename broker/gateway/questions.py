@@ -40,7 +40,7 @@ class Unanswerable(Exception):
         self.data = data
 
 
-class Question(Struct, frozen=True):
+class InputQuestion(Struct, frozen=True):
     """One request of the server; `name` is what the server calls it."""
 
     name: str
@@ -51,7 +51,7 @@ class Question(Struct, frozen=True):
 class Round(Struct):
     """The requests of one result, the answers so far by name, and the state to give back."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[InputQuestion, ...]
     state: bytes | None
     answers: dict[str, bytes] = {}
 
@@ -110,7 +110,7 @@ def read_round(result: bytes, capabilities: dict[str, Any], rounds: int) -> Roun
         )
     for one in asked.values():
         _check(one, capabilities)
-    questions = (Question(name, one.method, _params(one)) for name, one in asked.items())
+    questions = (InputQuestion(name, one.method, _params(one)) for name, one in asked.items())
     return Round(tuple(questions), state)
 
 
@@ -166,7 +166,7 @@ class OpenQuestions:
         """Return the requests of a round, on the stream of the request that they are about."""
         return [self._ask(request, question) for question in round.questions]
 
-    def _ask(self, request: RequestId, question: Question) -> Effect:
+    def _ask(self, request: RequestId, question: InputQuestion) -> Effect:
         self._last += 1
         id = jsonrpc.encode(f"{self._nonce}-{self._last}")
         self._open[id] = (request, question.name)
@@ -191,7 +191,7 @@ class OpenQuestions:
         self._open.clear()
 
 
-def legacy_params(question: Question, id: bytes) -> bytes:
+def legacy_params(question: InputQuestion, id: bytes) -> bytes:
     """Return the params for a legacy client: an elicitation by url must have an id of its own there."""
     if question.method != "elicitation/create" or _mode(question.params) != "url":
         return question.params

@@ -54,7 +54,7 @@ class TooLong(Exception):
         super().__init__(f"a message is longer than {MAX_LINE_BYTES} bytes, so the connection ends")
 
 
-class Place:
+class SocketDir:
     """A folder where a gateway may have its sockets, and whether somebody named it."""
 
     def __init__(self, path: str, *, is_named: bool = False) -> None:
@@ -77,26 +77,31 @@ class Place:
         open_folder(self.path).close()
 
 
-def places_of(environ: Mapping[str, str], endpoint: str | None) -> list[Place]:
+def places_of(environ: Mapping[str, str], endpoint: str | None) -> list[SocketDir]:
     """Return the folders where a gateway may have its sockets, the likeliest first.
 
     It is the folder that `$MCP_BROKER_SOCKETS` names, else `gateway` beside the broker's socket, which is
     found as every client finds it (docs/protocol.md).
     """
     if named := environ.get(SOCKETS):
-        return [Place(named, is_named=True)]
+        return [SocketDir(named, is_named=True)]
     told = endpoint or environ.get(ENDPOINT)
     if told in (None, "", f"ipc://{SYSTEM_SOCKET}") and os.path.lexists(SYSTEM_SOCKET):
-        return [Place(os.path.join(os.path.dirname(SYSTEM_SOCKET), "gateway")), Place(SYSTEM_SOCKETS)]
+        return [
+            SocketDir(os.path.join(os.path.dirname(SYSTEM_SOCKET), "gateway")),
+            SocketDir(SYSTEM_SOCKETS),
+        ]
     if told:
         path = told.removeprefix("ipc://")
-        return [] if path == told else [Place(os.path.join(os.path.dirname(path), "gateway"), is_named=True)]
+        return (
+            [] if path == told else [SocketDir(os.path.join(os.path.dirname(path), "gateway"), is_named=True)]
+        )
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime):
-        return [Place(os.path.join(runtime, "mcp-broker", "gateway"))]
+        return [SocketDir(os.path.join(runtime, "mcp-broker", "gateway"))]
     from client_shim.transport.endpoint import private_folder  # rarely needed
 
-    return [Place(os.path.join(private_folder(), "gateway"))]
+    return [SocketDir(os.path.join(private_folder(), "gateway"))]
 
 
 def file_of(server: str) -> str:
@@ -118,7 +123,7 @@ class Relay:
         stdin, stdout: descriptors of the host's pipes.
     """
 
-    def __init__(self, server: str, places: list[Place], stdin: int, stdout: int) -> None:
+    def __init__(self, server: str, places: list[SocketDir], stdin: int, stdout: int) -> None:
         self.state = RelayState(f"connect-{os.urandom(8).hex()}")
         self.host_lines = LineSplitter()
         self.to_gateway: deque[bytes] = deque()

@@ -97,7 +97,7 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
 
 
-class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GatewayLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[limits]` table: what bounds the gateway, whatever its clients do."""
 
     body_bytes: Annotated[Bytes, _about("The largest body of a request.", _SIZE)] = 33_554_432
@@ -179,7 +179,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What one `gateway.toml` says."""
 
     gateway: DoorConfig = DoorConfig()
-    limits: LimitsConfig = LimitsConfig()
+    limits: GatewayLimits = GatewayLimits()
     audit: AuditConfig = AuditConfig()
     tokens: tuple[Token, ...] = ()
 
@@ -249,7 +249,7 @@ def _settings(tables: Mapping[str, Any], problems: list[Problem]) -> Settings | 
     known = ["gateway", "limits", "audit", "tokens"]
     problems += [unknown_key(key, key, known) for key in tables.keys() - set(known)]
     door = section(DoorConfig, "gateway", tables.get("gateway", {}), problems, problems)
-    limits = section(LimitsConfig, "limits", tables.get("limits", {}), problems, problems)
+    limits = section(GatewayLimits, "limits", tables.get("limits", {}), problems, problems)
     audit = section(AuditConfig, "audit", tables.get("audit", {}), problems, problems)
     tokens = list(_tokens(tables.get("tokens", {}), problems))
     if door is not None:

@@ -44,7 +44,7 @@ def primer(event_id: str) -> bytes:
     return f"id: {event_id}\ndata: \n\n".encode()
 
 
-class Place(NamedTuple):
+class EventPosition(NamedTuple):
     """A place in a stream, as an event id names it.
 
     Attributes:
@@ -62,7 +62,7 @@ class Place(NamedTuple):
         return f"{self.stream}.{base64.urlsafe_b64encode(kept).rstrip(b'=').decode()}.{self.number}"
 
 
-def place_of(event_id: str) -> Place | None:
+def place_of(event_id: str) -> EventPosition | None:
     """Return the place that a `Last-Event-ID` names; `None` where the gateway did not make it."""
     match = _ID.fullmatch(event_id)
     if match is None:
@@ -71,7 +71,7 @@ def place_of(event_id: str) -> Place | None:
         request = base64.urlsafe_b64decode(match[2] + "=" * (-len(match[2]) % 4))
     except binascii.Error:
         return None
-    return Place(match[1], request, int(match[3]))
+    return EventPosition(match[1], request, int(match[3]))
 
 
 class Replay:
@@ -95,7 +95,7 @@ class Replay:
     @property
     def here(self) -> str:
         """The id of the last event."""
-        return str(Place(self.stream, self.request, self._last))
+        return str(EventPosition(self.stream, self.request, self._last))
 
     def add(self, message: bytes) -> bytes:
         """Return the event that carries this message, and keep it."""

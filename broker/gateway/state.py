@@ -32,7 +32,7 @@ def state_dir_of(named: str | None, environ: Mapping[str, str]) -> Path:
     return Path(home, "mcp-broker", "gateway")
 
 
-class State:
+class StateFolder:
     """The open state directory.
 
     Args:
@@ -53,7 +53,7 @@ class State:
         self._appended = _WRITTEN_ANEW_AT
 
     @classmethod
-    def open(cls, path: Path, session_s: float, now_s: float) -> State:
+    def open(cls, path: Path, session_s: float, now_s: float) -> StateFolder:
         """Open the state directory, and make what is missing in it.
 
         Raises:

@@ -8,13 +8,13 @@ import msgspec
 from msgspec import Struct
 
 from broker.config.schema import metas
-from broker.gateway.settings import AuditConfig, DoorConfig, LimitsConfig, TokenConfig
+from broker.gateway.settings import AuditConfig, DoorConfig, GatewayLimits, TokenConfig
 from docs.blocks import config
 from docs.blocks.markdown import TEXTS, Block, Language, code, table
 
 SHAPES: dict[str, type[Struct]] = {
     "gateway": DoorConfig,
-    "limits": LimitsConfig,
+    "limits": GatewayLimits,
     "audit": AuditConfig,
     "tokens": TokenConfig,
 }

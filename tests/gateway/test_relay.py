@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from broker.config.names import file_name, normal
 from broker.gateway import relay
-from broker.gateway.relay import Place, file_of, places_of
+from broker.gateway.relay import SocketDir, file_of, places_of
 from client_shim.trusted import Untrusted
 
 
@@ -62,8 +62,8 @@ def test_a_folder_that_others_can_write_to_is_refused_unless_it_was_named(tmp_pa
     """Whoever listens there would be told every call, and answer as he likes."""
     folder = tmp_path / "gateway"
     folder.mkdir()
-    Place(str(folder)).check()
+    SocketDir(str(folder)).check()
     os.chmod(folder, 0o777)
     with pytest.raises(Untrusted):
-        Place(str(folder)).check()
-    Place(str(folder), is_named=True).check()
+        SocketDir(str(folder)).check()
+    SocketDir(str(folder), is_named=True).check()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.gateway.session_ids import Revocations, Seal, SealedSession
-from broker.gateway.state import KEY, OVER, TOKEN, State
+from broker.gateway.state import KEY, OVER, TOKEN, StateFolder
 from broker.service.claims import ClaimError
 
 SEAL = Seal(b"k" * 32)
@@ -109,10 +109,10 @@ def _one() -> Revocations:
 
 def test_the_state_directory_is_made_once_and_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a" / "gateway"
-    with_new = State.open(path, DAY, 1000)
+    with_new = StateFolder.open(path, DAY, 1000)
     with_new.revoke(session(), 1000)
     with_new.close()
-    again = State.open(path, DAY, 1000)
+    again = StateFolder.open(path, DAY, 1000)
     assert (with_new.is_new_token, again.is_new_token) == (True, False)
     assert (again.token, again.key) == (with_new.token, with_new.key)
     assert again.revocations.is_over(session(), 1000)
@@ -126,7 +126,7 @@ def test_the_state_directory_is_made_once_and_read_again(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", [TOKEN, KEY])
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, name: str) -> None:
-    State.open(tmp_path / "gateway", DAY, 1000).close()
+    StateFolder.open(tmp_path / "gateway", DAY, 1000).close()
     (tmp_path / "gateway" / name).chmod(0o644)
     with pytest.raises(ClaimError, match="others may read"):
-        State.open(tmp_path / "gateway", DAY, 1000)
+        StateFolder.open(tmp_path / "gateway", DAY, 1000)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.gateway.sse import Place, Replay, event, place_of, primer
+from broker.gateway.sse import EventPosition, Replay, event, place_of, primer
 
 STREAM = "0123456789abcdef"
 
@@ -43,7 +43,7 @@ def test_a_primer_has_an_id_and_no_data() -> None:
 
 @given(st.binary(max_size=100), st.integers(0, 10**14))
 def test_an_event_id_names_its_stream_and_request(request: bytes, number: int) -> None:
-    place = Place(STREAM, request, number)
+    place = EventPosition(STREAM, request, number)
     read = place_of(str(place))
     assert read is not None
     assert (read.stream, read.number) == (STREAM, number)
@@ -62,7 +62,7 @@ def test_a_client_that_comes_back_gets_what_it_missed() -> None:
     sent = [replay.add(b'{"n":%d}' % number) for number in range(5)]
     assert replay.after(2) == sent[2:]
     assert replay.after(5) == []
-    assert place_of(replay.here) == Place(STREAM, b"1", 5)
+    assert place_of(replay.here) == EventPosition(STREAM, b"1", 5)
 
 
 @given(

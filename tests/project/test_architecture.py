@@ -710,3 +710,17 @@ def test_what_commands_print_goes_one_way(path: Path) -> None:
     assert used <= {_OUT.get(path.name, "")}, (
         f"{path}: print by broker.command.output, draw by broker.command.tables"
     )
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+
+def test_no_two_classes_share_a_name() -> None:
+    """One word for one thing: a reader who meets a class knows which one it is."""
+    places: dict[str, list[str]] = {}
+    for package in ("broker", "client_shim"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
