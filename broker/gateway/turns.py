@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Turns:
+class LoopTurns:
     """Lets each holder begin one exchange in a turn of the event loop; the rest waits, in order.
 
     Without it, the exchanges of many connections that are ready at once would all be served before the next
