@@ -33,6 +33,10 @@ PROGRESS_EXTENDS = 2
 """Request flag: each progress notification starts the deadline anew."""
 
 
+TAKES_QUESTIONS = 4
+"""Request flag: the caller answers questions of the server, of the kinds that its `_meta` declares."""
+
+
 class Kind(IntEnum):
     """The second element of every header."""
 
@@ -145,7 +149,7 @@ class Notification(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """The client no longer wants the answer to request `id`."""
+    """The sender no longer wants the answer: to request `id`, or, from the broker, to question `id`."""
 
     channel: int
     id: int

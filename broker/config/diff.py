@@ -33,6 +33,7 @@ _NOTHING: dict[str, frozenset[str]] = {
     "servers": frozenset(
         (
             *("timeout", "stateful", "serialized", "max_in_flight", "allow_methods", "doctor"),
+            "answer_timeout",
             *("restart", "restart_sec", "start_limit_burst", "start_limit_interval_sec"),
             *("timeout_start_sec", "timeout_stop_sec"),
         )

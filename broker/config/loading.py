@@ -148,8 +148,22 @@ def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], fou
         given["doctor"] = section(DoctorConfig, doctor, table["doctor"], found.problems, found.faults)
     rest = {key: value for key, value in table.items() if key != "doctor"}
     values = _values(ServerConfig, path, rest, found.problems, found.faults, given)
+    if values.get("asks_within_calls"):
+        _check_asking(path, values, found.faults)
     faults = tuple(map(str, sorted(found.faults[before:], key=lambda problem: problem.path)))
     return ServerConfig(**{"command": "", **values, "env": filled, "faults": _some(faults)})
+
+
+def _check_asking(path: str, values: dict[str, Any], faults: list[Problem]) -> None:
+    """Check the keys that `asks_within_calls` needs, and set the protocol that it implies."""
+    if not values.get("serialized"):
+        message = "the questions of a server with several calls at once cannot be told apart"
+        faults.append(Problem(f"{path}.asks_within_calls", message, "write serialized = true beside it"))
+    if values.get("protocol") == "2026-07-28":
+        message = "a server of 2026-07-28 asks in its results, which needs no key"
+        faults.append(Problem(f"{path}.asks_within_calls", message, "remove it, or the key protocol"))
+    else:
+        values["protocol"] = "legacy"
 
 
 def _some(faults: tuple[str, ...]) -> tuple[str, ...]:

@@ -116,6 +116,22 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         tuple[str, ...],
         _about("MCP methods outside the specification that clients may call on it.", _WORDS),
     ] = ()
+    asks_within_calls: Annotated[
+        bool,
+        _about(
+            "Whether it asks its client (elicitation, sampling) only while it works on a call. Then its "
+            'questions reach the client of that call. Needs `serialized = true`; sets `protocol = "legacy"`.',
+            _SWITCH,
+        ),
+    ] = False
+    answer_timeout: Annotated[
+        Seconds,
+        _about(
+            "Seconds that a client has to answer a question of the server. The time of the call stands "
+            "still meanwhile.",
+            _SECONDS,
+        ),
+    ] = 300.0
     roots: Annotated[
         tuple[Root, ...],
         _about(

@@ -133,11 +133,13 @@ class Engine:
         """Return when `tick` is due next, or `None` if nothing is due."""
         if self.backlog:
             return -math.inf
-        return soonest((self.dispatch.table.next_deadline(), self.registry.wake_at()))
+        deadline, question = self.dispatch.table.next_deadline(), self.dispatch.questions.wake_at
+        return soonest((deadline, question, self.registry.wake_at()))
 
     def tick(self, now: float) -> None:
         """Do what is due at this time."""
         self.backlog.go_on()
+        self.dispatch.questions.tick(now)
         self.bulk_endings.expire(now)
         self.registry.tick(now)
 

@@ -87,6 +87,8 @@ def test_the_defaults() -> None:
         "serialized": False,
         "max_in_flight": 32,
         "allow_methods": [],
+        "asks_within_calls": False,
+        "answer_timeout": 300.0,
         "roots": [],
         "restart": "always",
         "restart_sec": 1.0,
@@ -136,6 +138,8 @@ def test_every_key_can_be_set() -> None:
         "serialized": True,
         "max_in_flight": 2,
         "allow_methods": ["x/y"],
+        "asks_within_calls": False,
+        "answer_timeout": 10,
         "roots": ["notes", "file:///srv"],
         "restart": "on-failure",
         "restart_sec": 0.5,
@@ -163,6 +167,24 @@ def test_every_key_can_be_set() -> None:
 def test_the_call_of_the_doctor_is_a_table_of_its_own(doctor: object, path: str) -> None:
     """Law 10: its mistakes have their own paths."""
     assert problem(doctor=doctor).path == path
+
+
+def test_a_server_that_asks_within_calls_is_of_the_older_era() -> None:
+    """A server of 2026-07-28 asks in its results, so the key fixes the era; no probe is needed."""
+    asking = server(asks_within_calls=True, serialized=True)
+    assert (asking.protocol, asking.answer_timeout) == ("legacy", 300.0)
+
+
+def test_a_server_that_asks_within_calls_takes_one_call_at_a_time() -> None:
+    """Law 8: with several calls at once, nothing says which of them a question belongs to."""
+    found = problem(asks_within_calls=True)
+    assert (found.path, found.mend) == ("servers.a.asks_within_calls", "write serialized = true beside it")
+
+
+def test_a_modern_server_does_not_ask_within_calls() -> None:
+    """2026-07-28: its questions are in the result, for which the broker needs no word of the operator."""
+    found = problem(asks_within_calls=True, serialized=True, protocol="2026-07-28")
+    assert found.path == "servers.a.asks_within_calls"
 
 
 def test_a_serialized_server_has_one_call_at_a_time() -> None:

@@ -21,6 +21,7 @@ KEPT = {
     "Registry._client_info": "the broker's name",
     "Engine.counters": "figures, by a fixed set of words",
     "Server.outcomes": "figures, by a fixed set of words",
+    "Server.asked": "figures, by a fixed set of words",
     "Server.dropped": "figures, by a fixed set of words",
     "Latency._buckets": "figures, of a fixed number",
     "Catalogue._listings": "what the server offers",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from broker.core.effects import Manage
+from broker.core.mcp.meta import CAPABILITIES
 from broker.core.mcp.methods import Era
 from broker.core.servers.lifecycle import Event, State
 from client_shim import wire
@@ -26,11 +27,20 @@ SERVERS: dict[str, Json] = {
     "legacy": {"max_in_flight": 2, "start_limit_burst": 100},
     "modern": {"serialized": True},
     "stateful": {"stateful": True},
+    "asking": {
+        "serialized": True,
+        "asks_within_calls": True,
+        "answer_timeout": 10.0,
+        "start_limit_burst": 100,
+    },
 }
 TOOLS = ["echo", "read"]
 """The second one is annotated as read-only."""
 
 UPSETS = ["crash", "crash slowly", "hang", "stop", "restart", "start", "start in silence", "full", "free"]
+
+ANSWERS: Json = {CAPABILITIES: {"elicitation": {}}}
+"""The `_meta` of a client that answers questions."""
 
 IDS = st.integers(1, 9)
 CHANNELS = st.integers(1, 3)
@@ -42,11 +52,13 @@ requests = st.tuples(
         channel=CHANNELS,
         id=IDS,
         instance=st.just(INSTANCE),
-        service=st.sampled_from([*SERVERS, *SERVERS, *SERVERS, wire.MANAGEMENT, "none"]),
+        service=st.sampled_from([*SERVERS, *SERVERS, *SERVERS, "asking", "asking", wire.MANAGEMENT, "none"]),
         method=st.sampled_from(["tools/call"] * 8 + ["tools/list", "prompts/list", "ping", "x/y"]),
         timeout_ms=st.sampled_from([None, 0, 1500, 20_000]),
-        flags=st.sampled_from([0, wire.WANTS_PROGRESS, wire.WANTS_PROGRESS | wire.PROGRESS_EXTENDS]),
-        meta=st.sampled_from([None, {"progressToken": "t"}, {"progressToken": 1}]),
+        flags=st.sampled_from(
+            [0, wire.WANTS_PROGRESS, wire.WANTS_PROGRESS | wire.PROGRESS_EXTENDS, *[wire.TAKES_QUESTIONS] * 3]
+        ),
+        meta=st.sampled_from([None, {"progressToken": "t"}, {"progressToken": 1}, *[ANSWERS] * 3]),
     ),
     st.sampled_from([*TOOLS * 4, "other"]),
 )
@@ -67,6 +79,7 @@ class Asked:
     released: bool = False
     tool: str = "echo"
     service: str = ""
+    takes: bool = False
 
 
 @dataclass
@@ -78,6 +91,8 @@ class Page:
     open: dict[int, Asked] = field(default_factory=dict)
     unread_bytes: int = 0
     duplicates: int = 0
+    questions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The open questions: the id of the request, and the secret that the question names."""
 
 
 class AnyInterleaving(RuleBasedStateMachine):
@@ -97,6 +112,9 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.connections = 0
         self.given: dict[str, list[Json]] = {name: [] for name in SERVERS}
         self.managing: list[Manage] = []
+        self.asked: list[tuple[Process, str]] = []
+        """The questions that processes have asked: each has an id of its own."""
+        self.ever_asked: list[int] = []
         for name in SERVERS:
             self.world.start(name)
         self.connect()
@@ -148,6 +166,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             token=(message.meta or {}).get("progressToken", message.id),
             tool=tool,
             service=message.service,
+            takes=bool(message.flags & wire.TAKES_QUESTIONS) and message.meta == ANSWERS,
         )
         params = {"name": tool, "arguments": {"secret": self.secrets}}
         page.client.say(message, json.dumps(params).encode())
@@ -185,6 +204,26 @@ class AnyInterleaving(RuleBasedStateMachine):
                 asked.released = True
             elif asked.channel == channel:
                 del page.open[id]
+
+    @precondition(lambda self: self.living() and self.ever_asked)
+    @rule(data=st.data(), channel=CHANNELS, ok=st.booleans(), luck=st.integers(0, 3))
+    def answers(self, data: st.DataObject, channel: int, ok: bool, luck: int) -> None:
+        self.answer_a_question(data, channel, ok=ok, luck=luck)
+
+    def answer_a_question(self, data: st.DataObject, channel: int, *, ok: bool, luck: int) -> None:
+        """A client answers its own open question, or one that it was never asked or that is over."""
+        asked = [page for page in self.living() if page.questions]
+        page = data.draw(st.sampled_from(asked if asked and luck else self.living()))
+        if page.questions and luck:
+            id = data.draw(st.sampled_from(sorted(page.questions)))
+            request_id, secret = page.questions.pop(id)
+            channel = page.open[request_id].channel
+        else:
+            id, secret = data.draw(st.sampled_from(self.ever_asked)), -1
+            if id in page.questions and page.open[page.questions[id][0]].channel == channel:
+                return
+        body = {"for": secret} if ok else {"code": -1, "message": "no", "data": {"for": secret}}
+        page.client.say(wire.Answer(channel, id, ok), json.dumps(body).encode())
 
     @rule(data=st.data())
     def manage(self, data: st.DataObject) -> None:
@@ -241,6 +280,36 @@ class AnyInterleaving(RuleBasedStateMachine):
             process, request = picked
             for _ in range(times):
                 process.progress(request["id"], request["params"]["arguments"]["secret"])
+
+    @precondition(lambda self: "asking" in self.world.processes)
+    @rule(data=st.data(), times=st.integers(1, 2), luck=st.integers(0, 3), then=st.integers(0, 5))
+    def question(self, data: st.DataObject, times: int, luck: int, then: int) -> None:
+        """A server that keeps its word asks: about a call that it has not answered, cancelled or not."""
+        process, server = self.world.processes["asking"], self.world.engine.servers["asking"]
+        calls = self.world.engine.dispatch.table
+        at_it = [
+            request
+            for request in process.calls
+            if request["id"] not in process.answered
+            and (calls.by_id(request["id"]) or request["id"] in server.queue._reserved)
+        ]
+        if not at_it:
+            return
+        still_open = [request for request in at_it if calls.by_id(request["id"])] or at_it
+        secret = data.draw(st.sampled_from(still_open if luck else at_it))["params"]["arguments"]["secret"]
+        for page in self.pages:  # a question may make a call last longer, each by `answer_timeout`
+            for asked in page.open.values():
+                asked.deadline += 10.0 * times if asked.secret == secret and asked.takes else 0.0
+        for _ in range(times):
+            id = f"q{len(self.asked)}"
+            self.asked.append((process, id))
+            params = {"message": str(secret)}
+            process.say({"id": id, "method": "elicitation/create", "params": params})
+            self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+        if then == 0 and self.world.processes.get("asking") is process:
+            process.tell("cancelled", requestId=id)
+        elif then > 2 and self.living() and self.ever_asked:
+            self.answer_a_question(data, 1, ok=then == 3, luck=1)
 
     @precondition(lambda self: self.running())
     @rule(
@@ -299,6 +368,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             if page.client.key in self.world.closed:
                 page.alive = False
                 page.open.clear()
+                page.questions.clear()
         for name, process in self.world.processes.items():
             known = {request["id"] for request in self.given[name]}
             self.given[name] += [request for request in process.calls if request["id"] not in known]
@@ -315,6 +385,13 @@ class AnyInterleaving(RuleBasedStateMachine):
             assert message.code == Code.DUPLICATE_ID
             page.duplicates -= 1
             return
+        if isinstance(message, wire.Question):
+            self.hear_question(page, message, json.loads(body or b""))
+            return
+        if isinstance(message, wire.Cancel):
+            assert message.id in self.ever_asked
+            page.questions.pop(message.id, None)  # it may have been answered just now
+            return
         asked = page.open.get(message.id)
         assert asked is not None, f"{message} is about nothing that is open"
         assert message.channel == asked.channel
@@ -322,6 +399,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             self.hear_progress(asked, json.loads(body or b""))
             return
         del page.open[message.id]
+        assert message.id not in {request_id for request_id, _ in page.questions.values()}
         if isinstance(message, wire.Result):
             self.hear_result(asked, json.loads(body or b""))
         elif isinstance(message, wire.Error):
@@ -336,7 +414,19 @@ class AnyInterleaving(RuleBasedStateMachine):
         """Why a call may not have been sent again."""
         if asked.service == "stateful":
             return {"stateful"}
-        return {"twice", "stopped", "late"} if asked.tool == "read" else {"tool"}
+        if asked.tool != "read":
+            return {"tool"}
+        return {"twice", "stopped", "late", *(["answer"] if asked.takes else [])}
+
+    def hear_question(self, page: Page, question: wire.Question, params: Json) -> None:
+        """It is about an open call of this very client, which answers questions, and it comes once."""
+        asked = page.open[question.request_id]
+        assert (question.channel, question.service) == (asked.channel, asked.service == "asking" and "asking")
+        assert asked.takes
+        assert params == {"message": str(asked.secret)}
+        assert question.id not in self.ever_asked
+        self.ever_asked.append(question.id)
+        page.questions[question.id] = (question.request_id, asked.secret)
 
     def hear_progress(self, asked: Asked, params: Json) -> None:
         assert params == {"progressToken": asked.token, "progress": asked.secret}
@@ -366,6 +456,15 @@ class AnyInterleaving(RuleBasedStateMachine):
                         or self.world.now <= asked.deadline + MARGIN_S
                         or asked.deadline == self.world.now
                     )
+
+    @invariant()
+    def every_question_has_at_most_one_answer_and_that_of_the_client_of_its_call(self) -> None:
+        for process, id in self.asked:
+            answers = [line for line in process.lines if line.get("id") == id and "method" not in line]
+            assert len(answers) <= 1
+            for answer in answers:
+                said = answer.get("result") or answer["error"].get("data") or {}
+                assert said.get("for") != -1
 
     @invariant()
     def a_call_is_sent_again_once_and_only_where_that_does_no_harm(self) -> None:

@@ -40,7 +40,7 @@ def test_every_table_is_found() -> None:
         *(
             "Connections._by_key",
             "Requests.managing",
-            "LogRouting._open",
+            "Attribution._open",
             "FairQueue._lanes",
             "FairQueue._new",
         ),

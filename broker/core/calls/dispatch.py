@@ -13,13 +13,15 @@ from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
-from broker.core.calls import retry
+from broker.core.calls import questions, retry
+from broker.core.calls.questions import Questions
 from broker.core.calls.table import Call, CallTable
 from broker.core.clients.connections import Body, Connection, Connections, Slot
 from broker.core.effects import Demand, Effects, Level, Write
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.jsonrpc import Params, ServerReply
 from broker.core.mcp.meta import LOG_LEVEL, client_meta
+from broker.core.mcp.methods import Era
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers import availability
 from broker.core.servers.availability import When
@@ -55,6 +57,7 @@ class Dispatch:
         self._effects = effects
         self._backlog = backlog
         self.table = CallTable()
+        self.questions = Questions(servers, self.table, connections, counters, effects)
 
     def accept(
         self,
@@ -98,6 +101,8 @@ class Dispatch:
             deadline=now + timeout_s,
             since=now,
             answers=params.answers,
+            wants_log=LOG_LEVEL in (request.meta or ()),
+            takes=questions.answered_methods(request),
         )
         self.table.add(call)
         if list_by is not None:
@@ -189,9 +194,10 @@ class Dispatch:
         else:
             server.calls += not call.deaths
             token = call.id if call.wants_progress else None
-            meta = client_meta(meta, token, server.catalogue.agreed.era, server.session.client_info)
-            if meta and LOG_LEVEL in meta:
-                server.log_routing.begin(call)
+            era = server.catalogue.agreed.era
+            meta = client_meta(meta, token, era, server.session.client_info)
+            if server.asks_within_calls if era is Era.LEGACY else call.wants_log:
+                server.attribution.begin(call)
             self._effects.append(Write(call.server, jsonrpc.request_line(call.id, call.method, body, meta)))
 
     def reply(self, call: Call, reply: ServerReply, now: float) -> None:
@@ -248,6 +254,7 @@ class Dispatch:
         server.leave(call)
         if call.sent:
             server.ended.append(call.id)
+            self.questions.call_ends(call, now, is_told=ending is not None)
         self.table.end(call)
         connection = self._connections.get(call.connection)
         if ending is not None and connection is not None:

@@ -7,6 +7,7 @@ token towards the server, so ids that clients choose never meet.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,9 @@ class Call(Struct, eq=False):
     `no_retry` is set when the call is sent: the reason why it must not be sent a second time. `deaths` counts
     the deaths of the server during the call; `death` describes the last one. `orphaned`: the process is gone,
     and the call has not been ended or sent again yet.
+
+    `wants_log`: the client asked for log messages. `takes`: the methods of the questions that the client
+    answers. Until `paused_until` its time stands still, because a question is open.
     """
 
     id: int
@@ -56,6 +60,9 @@ class Call(Struct, eq=False):
     deaths: int = 0
     death: str = ""
     orphaned: bool = False
+    wants_log: bool = False
+    takes: frozenset[str] = frozenset()
+    paused_until: float = -math.inf
 
     @property
     def given_s(self) -> float:
@@ -159,7 +166,19 @@ class CallTable:
 
     def extend(self, call: Call, now: float) -> None:
         """Begin the time of a call anew, up to a limit, because progress was made."""
-        call.deadline = max(call.deadline, min(now + call.timeout_s, call.since + MAX_EXTENDED_S))
+        start = max(now, call.paused_until)
+        call.deadline = max(call.deadline, min(start + call.timeout_s, call.since + MAX_EXTENDED_S))
+        self._watch(call)
+
+    def pause(self, call: Call, until: float, now: float) -> None:
+        """Let the time of a call stand still until then; `until` in the past lets it go on.
+
+        The deadline moves at once by the length of the pause, and back if the pause ends early.
+        """
+        before = max(call.paused_until, now)
+        longest = max(0.0, call.since + MAX_EXTENDED_S - call.deadline)
+        call.paused_until = min(max(until, now), before + longest)
+        call.deadline += call.paused_until - before
         self._watch(call)
 
     def _watch(self, call: Call) -> None:

@@ -122,7 +122,7 @@ class Clients:
                 return outcome
             self._refuse(key, message.channel, message.id, outcome, now)
         else:
-            self._from_client(connection, message, now)
+            self._from_client(connection, message, body, now)
         return None
 
     def _exceeded(self, key: bytes, connection: Connection | None, now: float) -> None:
@@ -174,7 +174,9 @@ class Clients:
             self._post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
             self._effects.log(Level.DEBUG, "client.connected", client=shown, pid=peer.pid, uid=peer.uid)
 
-    def _from_client(self, connection: Connection, message: wire.Message, now: float) -> None:
+    def _from_client(
+        self, connection: Connection, message: wire.Message, body: bytes | None, now: float
+    ) -> None:
         if isinstance(message, wire.Credit):
             self._credit(connection, message, now)
         elif isinstance(message, wire.Cancel):
@@ -183,6 +185,10 @@ class Clients:
                 self._dispatch.cancel(call, now)
             else:
                 self.flow.came_to_nothing("late.cancel", connection.key, now)
+        elif isinstance(message, wire.Answer):
+            unfit = self._dispatch.questions.answer(connection.key, message, body or b"", now)
+            if unfit is not None:
+                self.flow.came_to_nothing(unfit, connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
             self._part(connection, message.channel, now)
         elif isinstance(message, wire.Goodbye):

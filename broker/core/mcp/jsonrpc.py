@@ -26,6 +26,7 @@ MAX_BATCH = 1000
 Id = int | str
 
 METHOD_NOT_FOUND = -32601
+INTERNAL_ERROR = -32603
 
 
 class BodyError(Exception):
@@ -103,6 +104,18 @@ class _KnownParams(Struct, gc=False):
     task: Raw | UnsetType = UNSET
 
 
+class _Elicitation(Struct, gc=False):
+    mode: str = "form"
+
+
+class _Error(Struct, gc=False):
+    code: int
+    message: str
+
+
+_object = msgspec.json.Decoder(dict[str, Raw])
+_error = msgspec.json.Decoder(_Error)
+_elicitation = msgspec.json.Decoder(_Elicitation)
 _params = msgspec.json.Decoder(_KnownParams)
 _string = msgspec.json.Decoder(str)
 _encode = msgspec.json.Encoder().encode
@@ -126,6 +139,36 @@ def check_params(body: bytes | None) -> Params:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unfit(error) from None
     return _taken(body, seen)
+
+
+def check_answer(body: bytes, ok: bool, max_bytes: int) -> bytes:
+    """Check a client's answer to a question of a server; return it as it may be written.
+
+    Args:
+        ok: whether it is a result. Otherwise it is an error with a code and a message.
+
+    Raises:
+        BodyError: it cannot be written to a server, or is larger than `max_bytes`.
+    """
+    if len(body) > max_bytes:
+        raise BodyError(Code.TOO_LARGE, f"the answer is {len(body)} bytes and may be {max_bytes}")
+    _check_line_ends(body)
+    try:
+        check_utf8(body)
+        (_object if ok else _error).decode(body)
+        if is_deep(body):
+            raise TooDeep
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unfit(error) from None
+    return body.strip(b" \t")
+
+
+def elicitation_mode(params: memoryview) -> str | None:
+    """Return the mode of an elicitation: `form` if it names none; `None` if that cannot be read."""
+    try:
+        return _elicitation.decode(params).mode
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def check_long_params(body: bytes) -> Generator[int, None, Params]:
@@ -215,3 +258,8 @@ def error_line(id: Id | float, code: int, message: str) -> bytes:
         _encode(id),
         _encode({"code": code, "message": message}),
     )
+
+
+def answer_line(id: Id | float, ok: bool, body: bytes) -> bytes:
+    """Return a client's answer to a server's request as one line. `body` has passed `check_answer`."""
+    return b'{"jsonrpc":"2.0","id":%b,"%b":%b}\n' % (_encode(id), b"result" if ok else b"error", body)

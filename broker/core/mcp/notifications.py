@@ -1,4 +1,4 @@
-"""Reads the notifications of servers that the broker decodes: progress, and an updated resource."""
+"""Reads the notifications of servers that the broker decodes: progress, a changed resource, a cancel."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ def read_uri(params: memoryview | None) -> str | None:
     """Return the resource that a notification names, if it is readable."""
     try:
         return msgspec.json.decode(params or b"{}", type=_UpdatedParams).uri
+    except msgspec.MsgspecError:
+        return None
+
+
+class _CancelledParams(Struct, rename="camel"):
+    request_id: int | str | float
+
+
+def read_request_id(params: memoryview | None) -> int | str | float | None:
+    """Return the id of the request that a server cancels, if it is readable."""
+    try:
+        return msgspec.json.decode(params or b"{}", type=_CancelledParams).request_id
     except msgspec.MsgspecError:
         return None
 

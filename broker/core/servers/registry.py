@@ -165,6 +165,7 @@ class Registry:
             self._not_opened(server, server.session)
         self._replies.process_gone(name)
         server.forget_process()
+        self._dispatch.questions.process_gone(server, now)
         self._bulk_endings.server_died(server, _why(server, reason), now)
         self._dispatch.answer_lists(server, None, now)
         if server.outdated:
@@ -204,7 +205,7 @@ class Registry:
             for method in server.pending_lists.overdue(now):
                 self._effects.log(Level.WARNING, "catalogue.stale", server=server.name, list=method)
                 self._dispatch.answer_lists(server, method, now)
-            server.log_routing.tick(now)
+            server.attribution.tick(now)
             if server.queue.tick(now):
                 self._replies.discard(server, "never.replied")
                 self._dispatch.pump(server, now)

@@ -16,13 +16,14 @@ from broker.base.text import clip
 from broker.base.tolerances import KINDS, Oddity, Tolerated, told
 from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
+from broker.core.calls.questions import Unanswered
 from broker.core.calls.table import Call
 from broker.core.clients.notifications import UPDATED, Notifications
 from broker.core.effects import Effects, EndProcess, Level, LogOutput, Opened, Write
 from broker.core.mcp import jsonrpc, lines
 from broker.core.mcp.jsonrpc import Id, Message, Noise, ServerNotification, ServerReply, ServerRequest
 from broker.core.mcp.methods import Era
-from broker.core.mcp.notifications import progress_body, read_progress, read_uri
+from broker.core.mcp.notifications import progress_body, read_progress, read_request_id, read_uri
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.lists import Read
@@ -123,7 +124,7 @@ class Replies:
         elif isinstance(message, ServerNotification):
             self._told(server, session, message, now)
         elif isinstance(message, ServerRequest):
-            self._asked(server, session, message)
+            self._asked(server, session, message, now)
         else:
             self._broken(server, session, message, now)
 
@@ -187,6 +188,10 @@ class Replies:
             self._log_message(server, told, now)
         elif told.method == UPDATED:
             self._updated(server, told)
+        elif told.method == "notifications/cancelled" and self._dispatch.questions.taken_back(
+            server, read_request_id(told.params), now
+        ):
+            return
         else:
             did = session.told(told, now)
             if did is None:
@@ -207,9 +212,9 @@ class Replies:
             self.discard(server, "resource.updated")
 
     def _log_message(self, server: Server, told: ServerNotification, now: float) -> None:
-        """Send a log message to the only call that asked for log messages; else keep it for the log."""
-        call = server.log_routing.only(now) if server.era is Era.MODERN else None
-        if call is not None:
+        """Send a log message to the call that it is about, if that asked for it; else keep it for the log."""
+        call = server.call_under_way(now)
+        if call is not None and call.wants_log:
             self._dispatch.log_message(call, bytes(told.params or b"{}"))
             return
         self.discard(server, "message")
@@ -223,8 +228,8 @@ class Replies:
         else:
             self._dispatch.progress(call, progress_body(seen, call.token), now)
 
-    def _asked(self, server: Server, session: McpSession, asked: ServerRequest) -> None:
-        """Answer or refuse a request of a server. A server of 2026-07-28 may not send any."""
+    def _asked(self, server: Server, session: McpSession, asked: ServerRequest, now: float) -> None:
+        """Answer, pass on or refuse a request of a server. A server of 2026-07-28 may not send any."""
         if len(str(asked.id)) > MAX_ID_CHARS:
             self.discard(server, "long.id", method=clip(asked.method))
             return
@@ -235,19 +240,26 @@ class Replies:
         elif asked.method == "roots/list" and server.config.roots:
             roots = [{"uri": uri} for uri in server.config.roots]
             self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {"roots": roots})))
-        else:
-            self._was_asked(server, session, asked)
-            line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method))
+        elif (why := self._dispatch.questions.ask(server, asked, now)) is not None:
+            self._was_asked(server, session, asked, why)
+            line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method, why))
             self._effects.append(Write(server.name, line))
 
-    def _was_asked(self, server: Server, session: McpSession, asked: ServerRequest) -> None:
+    def _was_asked(
+        self,
+        server: Server,
+        session: McpSession,
+        asked: ServerRequest,
+        why: Unanswered = Unanswered.NOT_DECLARED,
+    ) -> None:
         """Count a request that cannot be answered: many clients share the process, and it names none."""
         server.questions += 1
+        server.asked.add(f"refused.{why.value}")
         server.dropped.add("question")
         self._counters.add("dropped.question")
         level, session.was_refused = Level.DEBUG if session.was_refused else Level.WARNING, True
         method = clip(asked.method)
-        self._effects.log(level, "server.question", server=server.name, method=method)
+        self._effects.log(level, "server.question", server=server.name, method=method, reason=why.value)
 
     # -- what sessions did --------------------------------------------------------------------------
 
@@ -314,12 +326,8 @@ def _shown(id: Id | None) -> str:
     return clip(msgspec.json.encode(id).decode(), 40)
 
 
-def no_answer(method: str) -> str:
+def no_answer(method: str, why: Unanswered) -> str:
     """Return the message for a server that sends a request to a client."""
     if method == "roots/list":
         return "this client has no roots; the operator may set `roots` for this server in broker.toml"
-    return (
-        "this client is mcp-broker: many clients share this process, so for which of them the question is "
-        "cannot be known. Ask in the result of a call (`input_required` of MCP 2026-07-28), or take what you "
-        "need as an argument of the tool"
-    )
+    return why.words

@@ -9,7 +9,7 @@ from broker.base.metrics import Counters, Latency
 from broker.base.rate_limit import soonest
 from broker.base.tolerances import KINDS, OF_ERA, Fact, Oddity, Tolerated
 from broker.config.schema import ServerConfig
-from broker.core.calls.log_routing import LogRouting
+from broker.core.calls.attribution import Attribution
 from broker.core.calls.pending_lists import PendingLists
 from broker.core.calls.queue import FairQueue
 from broker.core.calls.table import Call
@@ -51,7 +51,7 @@ class Server:
         self.spared: set[str] = set()
         """The lists at which an earlier process exited or fell silent: only clients request them."""
         self.pending_lists = PendingLists()
-        self.log_routing = LogRouting()
+        self.attribution = Attribution()
         self.latency = Latency()
         self.calls = 0
         self.errors = 0
@@ -71,6 +71,8 @@ class Server:
         self._said: set[tuple[Oddity, str]] = set()
         self.questions = 0
         """Requests to a client that were refused, because the process is shared."""
+        self.asked = Counters()
+        """Questions by what happened to them: asked, answered, withdrawn, expired, unusable, refused."""
         self.former: Catalogue | None = None
         """The catalogue of a process of another program, to tell clients what the next one changes."""
         self.withdrawn = False
@@ -99,6 +101,19 @@ class Server:
         return self.session is not None and self.session.opened and not ending
 
     @property
+    def asks_within_calls(self) -> bool:
+        """Whether its process was told that clients answer its questions, and still may ask."""
+        return self.session is not None and self.session.may_ask and self.config.asks_within_calls
+
+    def call_under_way(self, now: float) -> Call | None:
+        """Return the call that a message which names no call is about, if it can be about no other one."""
+        if self.era is Era.LEGACY and (
+            self.session is None or not self.asks_within_calls or self.session.has_request
+        ):
+            return None
+        return self.attribution.only(now)
+
+    @property
     def probing(self) -> bool:
         """Whether an exit of its process now shows that it is of the older era."""
         return self.session is not None and self.session.probing
@@ -121,13 +136,13 @@ class Server:
         session = self.session.wake_at if self.session is not None else None
         health = self.health.wake_at if self.health is not None else None
         return soonest(
-            (session, health, self.queue.wake_at, self.pending_lists.wake_at, self.log_routing.wake_at)
+            (session, health, self.queue.wake_at, self.pending_lists.wake_at, self.attribution.wake_at)
         )
 
     def leave(self, call: Call) -> None:
         """Remove an ended call from every place."""
         if call.sent:
-            self.log_routing.end(call)
+            self.attribution.end(call)
         if call.sent or not self.pending_lists.leave(call):
             self.queue.leave(call)
 
@@ -135,11 +150,11 @@ class Server:
         """Reserve the place of a call that is given up while the process may still handle it."""
         until = now + self.config.timeout
         self.queue.reserve(call.id, until)
-        self.log_routing.give_up(call, until)
+        self.attribution.give_up(call, until)
 
     def release(self, id: object) -> bool:
         """Free the place of a call that was given up; return whether another call may have it."""
-        self.log_routing.release(id)
+        self.attribution.release(id)
         return self.queue.release(id)
 
     def tolerate(self, odd: Tolerated) -> bool:
@@ -180,7 +195,7 @@ class Server:
         self.session = self.health = None
         self.queue.held = False
         self.queue.release_all()
-        self.log_routing.release_all()
+        self.attribution.release_all()
 
     def is_stale(self, method: str, now: float) -> bool:
         """Return whether a list should, and can, be read again before it is answered."""

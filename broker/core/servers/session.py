@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
+from typing import Any
 
 from broker.base.rate_limit import soonest
 from broker.base.text import clip
@@ -30,6 +31,9 @@ from broker.core.servers.subscription import (
     ServerSubscription,
     SubscriptionEvent,
 )
+
+OFFERED: dict[str, dict[str, Any]] = {"elicitation": {"form": {}}, "sampling": {}}
+"""The capabilities that the broker declares to a server that asks within calls."""
 
 MAX_REASON_CHARS = 1000
 """The longest reason for a failed handshake that is kept: a part of it may be the server's own words."""
@@ -74,8 +78,12 @@ class McpSession:
             remembered,
             config().timeout_start_sec,
             client_info,
-            {"roots": {}} if config().roots else {},
+            {**({"roots": {}} if config().roots else {}), **(OFFERED if config().asks_within_calls else {})},
         )
+        self.may_ask = config().asks_within_calls
+        """Whether the process was told that clients answer questions."""
+        self.proved_wrong = False
+        """Whether it asked a question while it had no call."""
         self._asked: dict[int, str] = {}
         self._answered: deque[int] = deque(maxlen=MAX_LATE)
         self._uris, self._was_there, self._spared = uris, again, spared
@@ -140,6 +148,12 @@ class McpSession:
     def waits(self) -> bool:
         """Whether a request of the broker's own is open."""
         return self._lists.waits if self._lists else bool(self._asked)
+
+    @property
+    def has_request(self) -> bool:
+        """Whether the process has a request of the broker's own, health checks excepted."""
+        changing = self._subscription is not None and self._subscription.waits
+        return self.waits or changing or not self.opened
 
     def is_late(self, id: jsonrpc.Id | None) -> bool:
         """Return whether this is the id of a request of the session that is answered or given up."""

@@ -57,6 +57,11 @@ class ServerSubscription:
         self._timeout_s = timeout_s
         self._missed: set[str] = set()
 
+    @property
+    def waits(self) -> bool:
+        """Whether a request of it that will be answered is open."""
+        return False
+
     def hears_of(self, capability: str) -> bool:
         """Return whether the server tells when the lists of this capability change."""
         return capability in self._agreed.tells_of_lists
@@ -109,6 +114,11 @@ class LegacySubscription(ServerSubscription):
         self._has: set[str] = set()
         self._asked: dict[int, _Change] = {}
         self._todo: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a subscription is being changed."""
+        return bool(self._asked)
 
     def want(self, uris: Collection[str], now: float) -> list[SubscriptionEvent]:
         if self._agreed.tells_of_resources:

@@ -1,4 +1,7 @@
-"""Routes log messages: servers of 2026-07-28 send one for a request, and do not name the request."""
+"""Attributes messages that name no call: log messages, and questions of legacy servers.
+
+A message is attributed to a call only if it can be about no other one.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,25 @@ _OTHERS = 0
 """The id that stands for all further cancelled calls; no call has it."""
 
 
-class LogRouting:
-    """The calls of one server that asked for its log messages.
+class Attribution:
+    """The calls of one server that a message may be about: every call of a server that asks within calls;
+    of a server of 2026-07-28 the calls that asked for log messages.
 
-    A cancelled call counts for a while longer: the server may still work on it, and a log message about it
-    must not go to the call that is left.
+    A cancelled call counts for a while longer: the server may still work on it, and a message about it must
+    not go to the call that is left.
     """
 
     def __init__(self) -> None:
         self._open: dict[int, Call] = {}
         self._given_up: dict[int, float] = {}
+        self.unsure = False
+        """Whether a cancelled call of this process was forgotten without a late reply."""
 
     def __len__(self) -> int:
         return len(self._open) + len(self._given_up)
 
     def begin(self, call: Call) -> None:
-        """Add a call that asked for log messages and is at the server."""
+        """Add a call that is at the server."""
         self._open[call.id] = call
 
     def end(self, call: Call) -> bool:
@@ -47,6 +53,17 @@ class LogRouting:
         """Forget all calls: the process is gone."""
         self._open.clear()
         self._given_up.clear()
+        self.unsure = False
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the server may still work on a cancelled call."""
+        return bool(self._given_up)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the server works on no call, cancelled or not."""
+        return not self._open and not self._given_up and not self.unsure
 
     def only(self, now: float) -> Call | None:
         """Return the call that a message is for, if it can be for only one."""
@@ -63,4 +80,6 @@ class LogRouting:
     def tick(self, now: float) -> None:
         """Forget the cancelled calls whose time is over."""
         if self._given_up:
-            self._given_up = {id: until for id, until in self._given_up.items() if until > now}
+            kept = {id: until for id, until in self._given_up.items() if until > now}
+            self.unsure |= len(kept) < len(self._given_up)
+            self._given_up = kept

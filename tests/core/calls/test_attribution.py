@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from broker.core.calls.attribution import MAX_GIVEN_UP, Attribution
 from broker.core.calls.dispatch import MAX_LOG_WAITING
-from broker.core.calls.log_routing import MAX_GIVEN_UP, LogRouting
 from broker.core.mcp.meta import LOG_LEVEL
 from broker.core.mcp.methods import Era
 from client_shim import wire
@@ -139,7 +139,7 @@ def test_while_a_client_does_not_read_the_newest_wait_in_order() -> None:
 
 def test_those_that_were_given_up_are_remembered_within_a_limit() -> None:
     """Law 6: beyond it they count together, until the last of their times is over."""
-    takers = LogRouting()
+    takers = Attribution()
     for id in range(1, MAX_GIVEN_UP + 50):
         takers.begin(call(id))
         takers.give_up(call(id), 10.0 + id)
