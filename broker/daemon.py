@@ -230,8 +230,8 @@ async def _log_further(signals: AsyncIterator[int]) -> None:
 def _longest_end(config: Config) -> float:
     """Return the time limit for the end of the broker, in seconds."""
     patience_s = max((server.timeout_stop_sec for server in config.servers.values()), default=0.0)
-    engine_s = containers.END_S if any(map(containers.is_container, config.servers.values())) else 0.0
-    return config.limits.drain_sec + 2 * patience_s + engine_s + _LAST_STEPS_S
+    container_s = containers.END_S if any(map(containers.is_container, config.servers.values())) else 0.0
+    return config.limits.drain_sec + 2 * patience_s + container_s + _LAST_STEPS_S
 
 
 async def _end(hub: Hub, supervisors: Supervisors) -> None:

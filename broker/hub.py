@@ -55,7 +55,7 @@ class Transport(Protocol):
         """Note that no further message follows for now."""
 
     def credit_exhausted(self, connection: bytes) -> None:
-        """Call `flow.refill` when nothing of this connection is left to be read."""
+        """Have `FlowControl.refill` called when nothing of this connection is left to be read."""
 
     def hold(self, connection: bytes, until: float) -> None:
         """Read the next messages of this connection later: at this time of the hub's clock."""
