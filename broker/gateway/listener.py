@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import socket
 import stat
 import time
@@ -107,6 +108,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._in_head:
             self._await_request()
             self._head_bytes += len(data)
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > self._limits.header_bytes:  # and no end of it yet
             self._refuse_head()
@@ -214,6 +216,21 @@ class HttpConnection(HttpToolsProtocol):
         )
         self.transport.write(head + b"connection: close\r\n\r\n" + body)
         self.end_soon()
+
+
+_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:)")
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Return the beginning of a request whose offer of another protocol the parser does not see.
+
+    A server may ignore the offer (RFC 9110, 7.8). The parser takes it for accepted and leaves the
+    body of such a request unread. HTTP clients of Java offer HTTP/2 with every request.
+    """
+    if _UPGRADE.search(data) is None:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"ignored", head) + end + rest
 
 
 def _find_dead_peers(transport: asyncio.Transport) -> None:

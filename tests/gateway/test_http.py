@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -394,3 +395,28 @@ def test_a_session_is_opened_while_its_server_still_starts() -> None:
         session = door.http().initialized()
         assert time.monotonic() - began < 15
         assert session.result["serverInfo"]["name"] == "rogue"
+
+
+@pytest.mark.parametrize("name", ["Upgrade", "upgrade", "UPGRADE"])
+def test_an_offer_of_another_protocol_is_ignored(client: Http, name: str) -> None:
+    """RFC 9110, 7.8. HTTP clients of Java offer HTTP/2 with every request on a connection without TLS."""
+    body = client.body_of("tools/list", {"_meta": {"Upgrade": "\r\n\r\nupgrade: h2c"}}, modern=True)
+    head = "POST /mcp/rogue HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    head += f"{name}: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\ncontent-type: application/json\r\n"
+    head += "".join(
+        f"{key}: {value}\r\n"
+        for key, value in {**client.headers, **client.standard("tools/list", None)}.items()
+    )
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    with (
+        socket.create_connection(("127.0.0.1", client.port), timeout=30) as plug,
+        plug.makefile("rb") as answers,
+    ):
+        for _ in range(2):  # the connection stays in use
+            plug.sendall(request)
+            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
+            length = 0
+            while (line := answers.readline().lower()) != b"\r\n":
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            assert b'"tools"' in answers.read(length)
