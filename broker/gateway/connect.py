@@ -13,19 +13,30 @@ from broker.gateway.relay import HostGone, Relay, TooLong, places_of, say
 
 
 def own_pipes() -> tuple[int, int]:
-    """Return descriptors of the host's pipes that nothing else writes to: what prints, prints to stderr."""
+    """Return descriptors of the host's pipes that nothing else writes to: what prints, prints to stderr.
+
+    Raises:
+        OSError: a pipe is closed.
+    """
+    for fd in (0, 1):  # a copy of the one would take the number of the other
+        os.fstat(fd)
+    nowhere = os.open(os.devnull, os.O_RDWR)  # stands for stderr where that is closed
     stdin, stdout = os.dup(0), os.dup(1)
     os.dup2(2, 1)
-    nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
-    os.close(nowhere)
+    if nowhere > 2:
+        os.close(nowhere)
     return stdin, stdout
 
 
 def connect(server: str, endpoint: str | None = None) -> int:
     """Relay between stdio and the gateway, or hold the conversation here; return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    stdin, stdout = own_pipes()
+    try:
+        stdin, stdout = own_pipes()
+    except OSError:
+        say("stdin or stdout is closed, so there is no host to serve")
+        return 1
     relay = Relay(server, places_of(os.environ, endpoint), stdin, stdout)
     try:
         if relay.run():

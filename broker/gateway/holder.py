@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from selectors import PollSelector
 
 from broker.gateway import jsonrpc
 from broker.gateway.effects import FinishRequest, SendMessage
@@ -55,7 +56,6 @@ class Holder:
             raise self._failure
 
     def _start_reading(self) -> None:
-        """A file, which cannot be waited for, counts as the end of the host."""
         asyncio.get_running_loop().add_reader(self._stdin, self._guarded, self._read)
 
     def _guarded(self, act: Callable[[], None]) -> None:
@@ -106,5 +106,9 @@ def hold(relay: Relay, server: str, endpoint: str | None, stdin: int, stdout: in
     async def serve() -> None:
         await Holder(relay, server, endpoint, stdin, stdout).run()
 
-    asyncio.run(serve())
+    loop = asyncio.SelectorEventLoop(PollSelector())  # epoll(7) takes no files, such as a log of stdout
+    try:
+        loop.run_until_complete(serve())
+    finally:
+        loop.close()
     return 0

@@ -225,7 +225,7 @@ def _without_upgrade(data: bytes) -> bytes:
     """Return the beginning of a request whose offer of another protocol the parser does not see.
 
     A server may ignore the offer (RFC 9110, 7.8). The parser takes it for accepted and leaves the
-    body of such a request unread. HTTP clients of Java offer HTTP/2 with every request.
+    body of the request unread. HTTP clients of Java offer HTTP/2 with every request.
     """
     if _UPGRADE.search(data) is None:
         return data

@@ -16,6 +16,9 @@ _SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 _HEAD_BYTES = 1200
 """The longest id, and what stands before it."""
 
+_MOST_DIGITS = 640
+"""So many digits of an integer Python reads under every setting (sys.int_info)."""
+
 MAX_REMEMBERED = 4096
 """Requests, subscriptions and questions that are remembered, each. Beyond it the oldest is forgotten."""
 
@@ -178,10 +181,15 @@ def _remember(table: dict[str, Json] | dict[str, None], key: str, value: object)
 def _object(line: bytes) -> Json:
     """A message as plain data; of what is not an object, nothing: the gateway refuses it."""
     try:
-        message = json.loads(line)
+        message = json.loads(line, parse_int=_integer)
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
+
+
+def _integer(digits: str) -> int | str:
+    """An integer; as text if Python refuses to read it, for its message has an id that must be known."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
 
 
 def _params(message: Json) -> Json:

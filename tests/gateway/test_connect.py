@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -450,3 +451,33 @@ def test_bad_arguments_are_a_usage_error() -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=30, stdin=subprocess.DEVNULL)
         assert (done.returncode, done.stdout) == (2, b"")
         assert b"usage" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_without_a_pipe_there_is_no_host(tmp_path: Path, closed: str) -> None:
+    """It ends at once, and says why."""
+    command = f"exec {shlex.quote(sys.executable)} -m broker connect one {closed}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MCP_BROKER_SOCKETS": str(tmp_path)}
+    ended = subprocess.run(["sh", "-c", command], cwd=ROOT, env=env, capture_output=True, timeout=PATIENCE_S)
+    assert ended.returncode == 1
+    assert b"closed" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+@BOTH
+def test_stdout_may_be_a_file(
+    gateway: RunningGateway, broker: RunningBroker, held: bool, tmp_path: Path
+) -> None:
+    """A host may keep what it hears, as `tee` and redirections do."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MCP_BROKER_ENDPOINT": broker.endpoint}
+    env["MCP_BROKER_SOCKETS"] = str(tmp_path if held else sockets_of(broker))
+    path = tmp_path / "out"
+    with path.open("wb") as out:
+        command = [sys.executable, "-m", "broker", "connect", "rogue"]
+        bridge = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=out)
+        assert bridge.stdin is not None
+        bridge.stdin.write(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+        bridge.stdin.flush()
+        wait_until(lambda: path.read_bytes() == b'{"jsonrpc":"2.0","id":1,"result":{}}\n')
+        bridge.stdin.close()
+        assert bridge.wait(PATIENCE_S) == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from broker.gateway.relay_state import MAX_REMEMBERED, RelayState
 
 INITIALIZE = {"id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25", "x": [1, None]}}
@@ -52,6 +54,16 @@ def test_requests_without_an_answer_end_when_the_gateway_is_gone() -> None:
     assert "unknown" in told[0]["error"]["message"]
     assert told[0]["error"]["data"]["outcome"] == "unknown"
     assert state.lost("once more", []) == []
+
+
+@pytest.mark.parametrize(
+    "value", [b"9" * 5000, b"-" + b"1" * 641, b"1e999", b"[" * 500 + b"]" * 500, b'"\\ud800"']
+)
+def test_whatever_a_request_holds_it_is_known_to_wait(value: bytes) -> None:
+    """Law 2: what the gateway takes is answered here when the gateway is gone."""
+    state = RelayState("n")
+    state.from_host(b'{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"a":%b}}' % value)
+    assert [one["id"] for one in read(state.lost("gone", []))] == [7]
 
 
 def test_what_the_gateway_cannot_have_read_is_sent_later_and_only_then() -> None:
