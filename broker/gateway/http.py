@@ -26,6 +26,7 @@ from broker.gateway.page.view import DATA, PAGE, Reply, StatusPage
 from broker.gateway.refusals import Refused
 from broker.gateway.settings import Settings
 from broker.gateway.state import StateFolder
+from broker.gateway.turns import LoopTurns
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError
 
@@ -62,6 +63,7 @@ class HttpDoor:
         self._rates: dict[str, RateLimit] = {}
         self._open: Counter[str] = Counter()
         """Exchanges under way, by the name of their token."""
+        self._turns = LoopTurns()
         self._refusals = RateLimit(LOGGED_AT_ONCE, 1.0)
         self._unlogged = 0
         """Refusals since the last one that was logged."""
@@ -77,6 +79,8 @@ class HttpDoor:
             await self._serve(exchange)
         except Refused as refused:
             self._log_refusal(exchange, refused)
+            if not exchange.has_turn:
+                await self._turns.take("")
             await exchange.refuse(refused)
         except ClientLeft:
             self.counts["left"] += 1
@@ -119,6 +123,8 @@ class HttpDoor:
                 404, "There is no authorization server; send the header `Authorization: Bearer TOKEN`"
             )
         token = self._guard.identify(exchange.headers) if exchange.needs_token else LOCAL
+        exchange.has_turn = True
+        await self._turns.take(token.name)
         self._check_rate(token)
         if exchange.path in DATA and exchange.method == "GET":
             await self._page_data(exchange, token)

@@ -1,0 +1,100 @@
+"""The event loop of the gateway is shared: who does much at once waits for itself, not the others (law 5)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from broker.gateway.jsonrpc import Incoming
+from broker.gateway.session import Session
+from broker.gateway.sockets import LINES_A_TURN, LinesProtocol
+from broker.gateway.turns import LoopTurns
+
+
+async def _begin(turns: LoopTurns, holder: str, begun: list[str]) -> None:
+    await turns.take(holder)
+    begun.append(holder)
+
+
+@pytest.mark.parametrize("many", [1, 10, 200])
+def test_a_holder_who_begins_much_waits_for_itself(many: int) -> None:
+    async def play() -> list[str]:
+        turns, begun = LoopTurns(), list[str]()
+        flood = [asyncio.create_task(_begin(turns, "flood", begun)) for _ in range(many)]
+        await asyncio.sleep(0)
+        await asyncio.gather(*flood, *(asyncio.create_task(_begin(turns, "good", begun)) for _ in range(3)))
+        return begun
+
+    begun = asyncio.run(play())
+    assert len(begun) == many + 3
+    assert "good" in begun[:3]
+    assert [at for at, one in enumerate(begun) if one == "good"][-1] <= 8
+
+
+def test_an_exchange_that_is_cancelled_takes_no_turn() -> None:
+    async def play() -> list[str]:
+        turns, begun = LoopTurns(), list[str]()
+        tasks = [asyncio.create_task(_begin(turns, "flood", begun)) for _ in range(5)]
+        await asyncio.sleep(0)
+        for task in tasks[1:4]:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=30)
+        return begun
+
+    assert asyncio.run(play()) == ["flood", "flood"]
+
+
+class _Session:
+    def __init__(self) -> None:
+        self.got: list[Incoming] = []
+
+    def received(self, message: Incoming) -> None:
+        self.got.append(message)
+
+
+class _Transport:
+    is_paused = False
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+
+@pytest.mark.parametrize("pauses", [False, True])
+@pytest.mark.parametrize("lines", [1, 3, 4, 5, 100])
+def test_the_lines_of_a_client_are_taken_some_in_a_turn(lines: int, pauses: bool) -> None:
+    """All of them, in order; a client that does not read waits with the rest."""
+
+    async def play() -> list[int]:
+        session, transport, sizes = _Session(), _Transport(), list[int]()
+        client = LinesProtocol(lambda who, deliver: cast(Session, session), lambda _: None)
+        client._transport = cast(asyncio.Transport, transport)
+        client._session = cast(Session, session)
+        client.data_received(
+            b"".join(b'{"jsonrpc":"2.0","id":%d,"method":"ping"}\n' % n for n in range(lines)) + b'{"jsonrpc"'
+        )
+        sizes.append(len(session.got))
+        if pauses:
+            client.pause_writing()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert len(session.got) <= 2 * LINES_A_TURN  # one turn was on its way
+            sizes.append(len(session.got))
+            client.resume_writing()
+            client.resume_writing()
+        while transport.is_paused:
+            await asyncio.sleep(0)
+            sizes.append(len(session.got))
+        client.data_received(b':"2.0","id":"last","method":"ping"}\n')
+        assert [one.id for one in session.got] == [b"%d" % n for n in range(lines)] + [b'"last"']  # type: ignore[union-attr]
+        return sizes
+
+    sizes = asyncio.run(play())
+    assert max(after - before for before, after in zip([0, *sizes], sizes, strict=False)) <= LINES_A_TURN
