@@ -79,7 +79,7 @@ _WORDS = {
 }
 
 
-class Question(Struct, eq=False):
+class OpenQuestion(Struct, eq=False):
     """An open question: `id` is the broker's, `server_id` the server's. It is withdrawn at `until`."""
 
     id: int
@@ -123,7 +123,7 @@ class Questions:
         self._connections = connections
         self._counters = counters
         self._effects = effects
-        self._open: dict[int, Question] = {}
+        self._open: dict[int, OpenQuestion] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -136,7 +136,7 @@ class Questions:
         if isinstance(call, Unanswered):
             return call
         until = now + server.config.answer_timeout
-        question = Question(self._table.new_id(), asked.id, asked.method, call, until)
+        question = OpenQuestion(self._table.new_id(), asked.id, asked.method, call, until)
         self._open[question.id] = question
         self._pause(call, now)
         self._count(server, "asked")
@@ -240,7 +240,9 @@ class Questions:
             self._count(self._servers[question.call.server], "expired")
             self._withdraw(question, why, why, now)
 
-    def _withdraw(self, question: Question, to_server: str | None, to_client: str | None, now: float) -> None:
+    def _withdraw(
+        self, question: OpenQuestion, to_server: str | None, to_client: str | None, now: float
+    ) -> None:
         """Close a question without an answer; tell the server and the client why, where there is a reason."""
         self._close(question, now)
         self._count(self._servers[question.call.server], "withdrawn")
@@ -249,7 +251,7 @@ class Questions:
         if to_client is not None:
             self._post(question.call, wire.Cancel(question.call.channel, question.id, to_client))
 
-    def _close(self, question: Question, now: float) -> None:
+    def _close(self, question: OpenQuestion, now: float) -> None:
         del self._open[question.id]
         self._pause(question.call, now)
 
@@ -257,16 +259,16 @@ class Questions:
         """Let the time of a call stand still as long as it has an open question."""
         self._table.pause(call, max((one.until for one in self._of(call)), default=now), now)
 
-    def _refuse(self, question: Question, why: str) -> None:
+    def _refuse(self, question: OpenQuestion, why: str) -> None:
         server = self._servers[question.call.server]
         if server.opened:
             line = jsonrpc.error_line(question.server_id, jsonrpc.INTERNAL_ERROR, why)
             self._effects.append(Write(server.name, line))
 
-    def _of(self, call: Call) -> list[Question]:
+    def _of(self, call: Call) -> list[OpenQuestion]:
         return [one for one in self._open.values() if one.call is call] if self._open else []
 
-    def _of_server(self, name: str) -> Iterable[Question]:
+    def _of_server(self, name: str) -> Iterable[OpenQuestion]:
         return [one for one in self._open.values() if one.call.server == name]
 
     def _count(self, server: Server, what: str) -> None:
