@@ -171,10 +171,11 @@ def own_command() -> str:
 def _attach(one: Attachment, kept: Ledger, *, is_own_file: bool) -> None:
     """Write one host's file, or let the host's own command do it."""
     from broker.command.attach import claude_code
-    from broker.command.attach.files import replace
+    from broker.command.attach.files import check_unchanged, replace
     from broker.command.attach.texts import say
 
     host, file, _, plan = one
+    check_unchanged(file)  # another `attach` may have been first, and its records are to stay
     kept.put(file.real, host.name, plan.records)
     program = claude_code.command() if is_own_file and host.name == "claude-code" else None
     if program is None:

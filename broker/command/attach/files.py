@@ -71,17 +71,35 @@ def replace(file: HostFile, text: str) -> Path:
     """
     new = f".{file.real.name}.mcp-broker-{os.getpid()}"
     with _folder_of(file.path, file.real) as folder:
-        now = folder.stat(file.real.name)
-        if now is None or _state(now) != _state(file.about):
-            raise AttachError("attach_changed_meanwhile", path=file.path)
+        _check_unchanged(folder, file)
         try:
             kept = _create(folder, _free_name(folder, file.real.name), file.mark + file.text, 0o600)
             _create(folder, new, file.mark + text, file.about.st_mode & 0o7777, file.about)
+            _check_unchanged(folder, file)  # the host may have written it while these came to the disk
             os.rename(new, file.real.name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+        except AttachError:
+            folder.remove(new)
+            raise
         except OSError as error:
             folder.remove(new)
             raise AttachError("attach_unwritable", path=file.path, problem=error.strerror or error) from None
     return file.real.with_name(kept)
+
+
+def check_unchanged(file: HostFile) -> None:
+    """Check that nobody has changed a host's file after it was read.
+
+    Raises:
+        AttachError: somebody has.
+    """
+    with _folder_of(file.path, file.real) as folder:
+        _check_unchanged(folder, file)
+
+
+def _check_unchanged(folder: Folder, file: HostFile) -> None:
+    now = folder.stat(file.real.name)
+    if now is None or _state(now) != _state(file.about):
+        raise AttachError("attach_changed_meanwhile", path=file.path)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from broker.command.attach import files
-from broker.command.attach.texts import WORDS
+from broker.command.attach.texts import WORDS, AttachError
 from tests.command.attach.home import COMMAND, Home, programs
 from tests.e2e.harness import rogue, running
 
@@ -264,6 +264,26 @@ def test_a_link_of_another_user_is_refused(home: Home, tmp_path: Path) -> None:
     os.lchown(link, 65534, 65534)
     done = home.run("attach", "cursor", "--config", str(link))
     assert (done.exit_code, "another user can change" in done.stderr) == (2, True), done.output
+
+
+def test_a_file_that_changes_while_its_backup_is_written_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running host may write its file at any time; the last look comes right before the change."""
+    path = tmp_path / "mcp.json"
+    path.write_text("{}")
+    read = files.read(path)
+    create = files._create
+
+    def created(*args: Any) -> str:
+        path.write_text('{"newer": 1}')
+        return create(*args)
+
+    monkeypatch.setattr(files, "_create", created)
+    with pytest.raises(AttachError):
+        files.replace(read, '{"ours": 1}')
+    assert path.read_text() == '{"newer": 1}'
+    assert not [one.name for one in tmp_path.iterdir() if "mcp-broker" in one.name]
 
 
 def test_a_file_that_changes_meanwhile_is_not_overwritten(
