@@ -45,6 +45,7 @@ BLOCKS: dict[str, Block] = {
     "config-limits": config.keys("limits"),
     "config-servers": config.keys("servers"),
     "config-doctor": config.keys("doctor"),
+    "config-filters": config.keys("filters"),
     "gateway-door": gateway.keys("gateway"),
     "gateway-limits": gateway.keys("limits"),
     "gateway-audit": gateway.keys("audit"),

@@ -53,6 +53,8 @@ class Oddity(str, Enum):
     UNREAD = "list-unread"
     UNDECLARED = "list-undeclared"
     SPARED = "list-left-out"
+    # The config
+    PATTERN = "pattern-unmatched"
 
 
 class OddityKind(Struct, frozen=True):
@@ -183,6 +185,11 @@ KINDS: dict[Oddity, OddityKind] = {
     _O.SPARED: OddityKind(
         "{list}: an earlier process ended or fell silent at it: it is asked for when a client wants it",
         "{list}：此前的进程在被问到它时退出或不再应答：只在客户端需要时才询问",
+        notable=True,
+    ),
+    _O.PATTERN: OddityKind(
+        "{list}: patterns in broker.toml that match nothing the server lists: {patterns}",
+        "{list}：broker.toml 中有与服务器列出的任何项都不匹配的模式：{patterns}",
         notable=True,
     ),
     _O.UNDECLARED: OddityKind(

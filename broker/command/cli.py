@@ -83,17 +83,18 @@ def tools(server: str | None, endpoint: str | None, as_json: bool) -> None:
     with client(endpoint, RECONNECT_S) as broker:
         if server is not None:
             found = {server: tools_of(broker, server)}
-        else:
-            known = broker.request(MANAGEMENT, "servers")["servers"]
+        known = broker.request(MANAGEMENT, "servers")["servers"]
+        if server is None:
             names = [one["name"] for one in known if one["protocol"] is not None]
             found = tools_of_all(broker, names, failed)
+    hidden = {one["name"]: one.get("hidden", {}).get("tools", 0) for one in known}
     if as_json:
         echo_json(found)
     else:
         if not found and not failed:
             echo(say("no_lists"), err=True)
         for name, listed in found.items():
-            show(tools_parts(name, listed))
+            show(tools_parts(name, listed, hidden.get(name, 0)))
     for name, error in failed.items():
         echo(redact(say("last_error", server=name, error=error)), err=True)
     if not all(isinstance(error, MethodRefused) for error in failed.values()):  # refused: it offers no tools

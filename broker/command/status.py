@@ -185,8 +185,16 @@ def _servers(servers: list[dict[str, Any]]) -> Grid:
     return Grid(columns, rows)
 
 
-def tools_parts(server: str, listed: list[Any]) -> list[Part]:
-    """Return the output of `tools` for one server: signatures and descriptions, malformed items included."""
+def tools_parts(server: str, listed: list[Any], hidden: int = 0) -> list[Part]:
+    """Return the output of `tools` for one server: signatures and descriptions, malformed items included.
+
+    `hidden` is the number of tools that its table hides.
+    """
+    below = [Line(say("tools_hidden", server=server, count=hidden), "dim")] if hidden else []
+    return [*_tools_parts(server, listed), *below]
+
+
+def _tools_parts(server: str, listed: list[Any]) -> list[Part]:
     if not listed:
         return [Line(say("no_tools", server=server))]
     rows = [

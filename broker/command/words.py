@@ -143,6 +143,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path}: every user can read it, and these look like secrets: {names}; chmod o-r, or write ${{NAME}}",
         "{path}：所有用户可读，而以下各项疑似密钥：{names}；请执行 chmod o-r，或改写为 ${{NAME}}",
     ),
+    "tools_hidden": (
+        "{server}: {count} hidden by [servers.{server}.tools] in broker.toml",
+        "{server}：broker.toml 的 [servers.{server}.tools] 隐藏了 {count} 个",
+    ),
     "no_tools": ("{server}: no tools", "{server}：没有工具"),
     "not_json": (
         'the arguments are not a JSON object: {problem}; write them as \'{{"name": "value"}}\'',

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from broker.config.schema import Config, ServerConfig
+from broker.config.schema import TABLES, Config, ServerConfig
 
 
 class Requires(str, Enum):
@@ -32,7 +32,7 @@ _NOTHING: dict[str, frozenset[str]] = {
     ),
     "servers": frozenset(
         (
-            *("timeout", "stateful", "serialized", "max_in_flight", "allow_methods", "doctor"),
+            *("timeout", "stateful", "serialized", "max_in_flight", "allow_methods", *TABLES),
             "answer_timeout",
             *("restart", "restart_sec", "start_limit_burst", "start_limit_interval_sec"),
             *("timeout_start_sec", "timeout_stop_sec"),

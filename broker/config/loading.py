@@ -14,10 +14,12 @@ from msgspec import Struct
 from broker.base.secrets import PLACEHOLDER
 from broker.config.names import MEND, normal, toml_key, why_not
 from broker.config.schema import (
+    TABLES,
     BrokerConfig,
     Config,
     DoctorConfig,
     Endpoint,
+    FilterConfig,
     LimitsConfig,
     ServerConfig,
     mend_of,
@@ -143,10 +145,10 @@ def _server(name: str, table: Mapping[str, Any], environ: Mapping[str, str], fou
     filled = dict(_fill(env, f"{path}.env", environ, found.faults)) if isinstance(env, Mapping) else {}
     given: dict[str, Any] = {"name": name, "variables": _variables(env) if filled else ()}
     given |= {"faults": (), "kept": False}
-    if "doctor" in table:
-        doctor = f"{path}.doctor"
-        given["doctor"] = section(DoctorConfig, doctor, table["doctor"], found.problems, found.faults)
-    rest = {key: value for key, value in table.items() if key != "doctor"}
+    for key in (one for one in TABLES if one in table):
+        shape = DoctorConfig if key == "doctor" else FilterConfig
+        given[key] = section(shape, f"{path}.{key}", table[key], found.problems, found.faults)
+    rest = {key: value for key, value in table.items() if key not in TABLES}
     values = _values(ServerConfig, path, rest, found.problems, found.faults, given)
     if values.get("asks_within_calls"):
         _check_asking(path, values, found.faults)

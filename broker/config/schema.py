@@ -10,12 +10,16 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
 
-NO_KEYS = frozenset(("servers", field) for field in ("name", "doctor", "variables", "faults", "kept"))
+TABLES = ("doctor", "tools", "prompts", "resources")
+"""The tables in a server's table."""
+
+NO_KEYS = frozenset(("servers", field) for field in (*TABLES, "name", "variables", "faults", "kept"))
 """Fields of the structs that are no keys: names, nested tables, and what follows from other fields."""
 
 _SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
 _WHOLE = "write a whole number from 1 to 1000000000"
 _WORDS = 'write a list of strings, such as ["one", "two"]'
+_PATTERNS = 'write a list of at most 128 patterns, such as ["get_*", "list_*"]'
 _SIZE = "write a number of bytes from 65536 up"
 _SWITCH = "write true or false, without quotes"
 
@@ -30,6 +34,9 @@ Endpoint = Annotated[str, Meta(pattern=rf"^ipc:///{_PATH}\Z|^tcp://{_LOOPBACK}\Z
 ScrapeAddress = Annotated[str, Meta(pattern=rf"^{_LOOPBACK}\Z|^unix:/{_PATH}\Z")]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # the kernel takes no NUL
 Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+\Z")]
+Patterns = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\0]*\Z")], ...], Meta(max_length=128)
+]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")]
 
 
@@ -51,6 +58,19 @@ class DoctorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         dict[str, Any],
         _about("Its arguments.", 'write a table, such as arguments = { city = "fukuoka" }'),
     ] = {}
+
+
+class FilterConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `[servers.NAME.tools]`, `.prompts` or `.resources` table: what clients may see and use."""
+
+    only: Annotated[
+        Patterns | None,
+        _about(
+            "Patterns of what clients may see and use; the rest is hidden. An empty list hides everything.",
+            _PATTERNS,
+        ),
+    ] = None
+    hide: Annotated[Patterns, _about("Patterns of what is hidden, even if `only` has it.", _PATTERNS)] = ()
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -177,6 +197,9 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 30.0
 
     doctor: DoctorConfig | None = None
+    tools: FilterConfig | None = None
+    prompts: FilterConfig | None = None
+    resources: FilterConfig | None = None
     variables: tuple[str, ...] = ()
     """Names of the variables that `env` was filled from. Their values are likely secrets."""
 

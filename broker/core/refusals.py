@@ -85,6 +85,28 @@ def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
     )
 
 
+def unknown_item(server: str, kind: str, name: str) -> Refusal:
+    """Clients see no prompt or resource of that name."""
+    return Refusal(
+        Code.INVALID_PARAMS,
+        f"server {server!r} has no {kind} {clip(name)!r}",
+        f"{kind}s/list of the server has what there is",
+        Blame.CALLER,
+        {"server": server, kind: clip(name)},
+    )
+
+
+def unclear(server: str, method: str) -> Refusal:
+    """The params do not say clearly what they are about, and not everything of this server may be used."""
+    return Refusal(
+        Code.INVALID_PARAMS,
+        f"the params of {method} for server {server!r} do not name one thing clearly",
+        "write its `name` (of a resource its `uri`, of a completion its `ref`) once, in small letters",
+        Blame.CALLER,
+        {"server": server, "method": method},
+    )
+
+
 def no_list(server: str, method: str) -> Refusal:
     """The list could not be read."""
     return Refusal(

@@ -14,6 +14,7 @@ from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import Server
 from broker.core.servers.start import Start
+from broker.core.servers.visibility import SECTIONS
 from broker.management.context import Context
 from broker.management.reload import Reloader
 from broker.processes.trees import Tree, rss_bytes
@@ -60,8 +61,15 @@ def _brief(server: Server) -> Answer:
         "era": agreed.era.value if agreed else None,
         "protocol": agreed.version if agreed else None,
         "tools": len(server.catalogue.names("tools/list")) if server.catalogue else 0,
+        "hidden": _hidden(server),
         "last_error": server.last_error,
     }
+
+
+def _hidden(server: Server) -> dict[str, int]:
+    """Return how many tools, prompts and resources its table hides."""
+    known = server.catalogue
+    return {section: count for section in SECTIONS if known and (count := known.hidden(section))}
 
 
 def _reloads(reloader: Reloader, now: float) -> Answer:
@@ -102,6 +110,7 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "era": brief["era"],
         "protocol": brief["protocol"],
         "tools": brief["tools"],
+        "hidden": brief["hidden"],
         "in_flight": server.queue.running,
         "queued": server.queue.waiting,
         "calls": server.calls,

@@ -12,8 +12,10 @@ from msgspec import Struct, inspect
 from broker.config.diff import Requires, requires
 from broker.config.schema import (
     NO_KEYS,
+    TABLES,
     BrokerConfig,
     DoctorConfig,
+    FilterConfig,
     LimitsConfig,
     ServerConfig,
     mend_of,
@@ -27,8 +29,9 @@ SHAPES: dict[str, type[Struct]] = {
     "limits": LimitsConfig,
     "servers": ServerConfig,
     "doctor": DoctorConfig,
+    "filters": FilterConfig,
 }
-"""section → struct; `doctor` is the table in a server's table."""
+"""section → struct; `doctor` and `filters` are tables in a server's table."""
 
 _WITH_MEND = {"endpoint", "socket_mode", "metrics"}
 """Keys whose type and bounds do not describe their form."""
@@ -184,7 +187,7 @@ def reloads(language: Language) -> str:
 
 def _paths(*sections: str, taking: Requires) -> Iterator[str]:
     for section in sections:
-        for key in [*keys_of(section), *(["doctor"] if section == "servers" else [])]:
+        for key in [*keys_of(section), *(TABLES if section == "servers" else [])]:
             if key != "enabled" and requires(section, key) is taking:
                 yield code(key)
 

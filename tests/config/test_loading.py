@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from broker.config.loading import MAX_PROBLEMS, ConfigError, Problem, load
 from broker.config.schema import (
     NO_KEYS,
+    TABLES,
     BrokerConfig,
     Config,
     DoctorConfig,
+    FilterConfig,
     LimitsConfig,
     ServerConfig,
     mend_of,
@@ -23,7 +25,7 @@ from broker.config.schema import (
 
 FIELDS = [
     pytest.param(shape, field.name, id=f"{shape.__name__}.{field.name}")
-    for shape in (ServerConfig, DoctorConfig, BrokerConfig, LimitsConfig)
+    for shape in (ServerConfig, DoctorConfig, FilterConfig, BrokerConfig, LimitsConfig)
     for field in msgspec.structs.fields(shape)
     if shape is not ServerConfig or ("servers", field.name) not in NO_KEYS
 ]
@@ -74,6 +76,7 @@ def test_a_command_is_enough() -> None:
 def test_the_defaults() -> None:
     """Section 3: what the documentation promises, so that no default moves unseen."""
     assert plain(server()) == {
+        **dict.fromkeys(TABLES),
         "name": "a",
         "command": "x",
         "args": [],
@@ -149,6 +152,9 @@ def test_every_key_can_be_set() -> None:
         "timeout_stop_sec": 3,
         "watchdog_sec": 0,
         "doctor": {"tool": "list", "arguments": {"city": "福岡"}},
+        "tools": {"only": ["get_*"], "hide": ["get_secret"]},
+        "prompts": {"only": [], "hide": []},
+        "resources": {"only": ["file:///*"], "hide": ["*/x"]},
     }
     assert plain(server(**keys)) == {"name": "a", **keys, **NOTHING}  # it is not run
     assert server(**keys | {"enabled": True}).env == {"A": "b"}
@@ -478,6 +484,10 @@ def test_an_empty_variable_is_there() -> None:
         ({"doctor": {"tool": 5}}, "servers.a.doctor.tool"),
         ({"doctor": {}}, "servers.a.doctor.tool"),
         ({"doctor": "x"}, "servers.a.doctor"),
+        ({"tools": {"hide": "get_*"}}, "servers.a.tools.hide"),
+        ({"prompts": {"only": [""]}}, "servers.a.prompts.only"),
+        ({"resources": {"hide": ["x"] * 129}}, "servers.a.resources.hide"),
+        ({"tools": ["get_*"]}, "servers.a.tools"),
     ],
 )
 def test_a_mistake_in_the_values_of_a_server_leaves_it_out(keys: dict[str, object], path: str) -> None:

@@ -145,7 +145,7 @@ class AnyNews(AnyInterleaving):
         """The tools of a server that who asks would get."""
         server = self.world.engine.servers.get(name)
         known = None if server is None else server.known
-        return None if known is None else known.names("tools/list")
+        return None if known is None else frozenset(known.names("tools/list"))
 
     def hear(self, page: Page, message: wire.Message, body: bytes | None) -> None:
         if not isinstance(message, wire.Notification) or (message.id and message.method != MESSAGE):

@@ -103,6 +103,7 @@ class Dispatch:
             answers=params.answers,
             wants_log=LOG_LEVEL in (request.meta or ()),
             takes=questions.answered_methods(request),
+            unclear=params.unclear,
         )
         self.table.add(call)
         if list_by is not None:
@@ -187,6 +188,10 @@ class Dispatch:
             self._list(call, server.catalogue.answer(call.method, now), now)
         elif call.method == "ping":
             self._end(call, wire.Result(call.channel, call.client_id), b"{}", now)
+        elif server.visible is not None and (
+            hidden := server.visible.refusal(call, body, server.catalogue.names("tools/list"))
+        ):
+            self.fail(call, hidden, now)
         elif call.method == "tools/call" and not server.catalogue.may_have_tool(call.name):
             names = server.catalogue.names("tools/list")
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)

@@ -25,7 +25,7 @@ class Call(Struct, eq=False):
 
     `id` is the broker's, `client_id` the client's. `name` is the tool or prompt, `token` the client's
     progress token. `client_pid` is the pid of the client, as the kernel says. `answers`: the request
-    continues a call in which the server asked back.
+    continues a call in which the server asked back. `unclear`: long params have a key twice.
 
     `no_retry` is set when the call is sent: the reason why it must not be sent a second time. `deaths` counts
     the deaths of the server during the call; `death` describes the last one. `orphaned`: the process is gone,
@@ -63,6 +63,7 @@ class Call(Struct, eq=False):
     wants_log: bool = False
     takes: frozenset[str] = frozenset()
     paused_until: float = -math.inf
+    unclear: bool = False
 
     @property
     def given_s(self) -> float:

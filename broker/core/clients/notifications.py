@@ -25,6 +25,8 @@ UPDATED = "notifications/resources/updated"
 
 _REASON_CHARS = 400
 
+NOT_THERE = "the server has no such resource"
+
 UNHEARD = "$broker/not_subscribed"
 """The broker's own notification that a subscription is not served; MCP has none for it."""
 
@@ -124,6 +126,10 @@ class Notifications:
                 self._tell(channel_key, name, _News(UNHEARD), said)
             for uri in sorted(wants.resources.get(name, ())):
                 self._tell(channel_key, name, _News(UNHEARD, uri), said)
+        for name in sorted(wants.resources.keys() - accepted.refused.keys()):
+            if (visible := self._servers[name].visible) is not None:
+                for uri in sorted(uri for uri in wants.resources[name] if not visible.allows_uri(uri)):
+                    self._tell(channel_key, name, _News(UNHEARD, uri), NOT_THERE)
 
     def removed(self, server: str, reason: str) -> None:
         """Tell the channels that have named a server that it is no longer configured."""

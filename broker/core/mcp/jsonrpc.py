@@ -12,10 +12,11 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field, structs
 
 from broker.base.text import check_utf8
 from broker.base.tolerances import Oddity
+from broker.core.mcp.members import MAX_MEMBERS, has_once
 from broker.core.mcp.nesting import MAX_DEPTH, is_deep
 from broker.core.mcp.pieces import TooDeep, read_members
 from client_shim.wire import Code
@@ -41,7 +42,7 @@ class Params(Struct, frozen=True, gc=False):
     """The params of a request, with what the broker needs to know of them.
 
     `name` is that of a tool or prompt. `answers`: they answer an `input_required` of the server. `is_task`:
-    they ask for a task of 2025-11-25.
+    they ask for a task of 2025-11-25. `unclear`: they are long, and do not have `name` exactly once.
     """
 
     body: bytes
@@ -49,6 +50,7 @@ class Params(Struct, frozen=True, gc=False):
     has_cursor: bool
     answers: bool = False
     is_task: bool = False
+    unclear: bool = False
 
 
 class ServerReply(Struct, frozen=True):
@@ -174,11 +176,14 @@ def elicitation_mode(params: memoryview) -> str | None:
 def check_long_params(body: bytes) -> Generator[int, None, Params]:
     """Check params above `LONG_BYTES`; yield after each piece."""
     _check_line_ends(body)
+    keys: list[str] = []
     try:
-        found = yield from read_members(body.strip(b" \t"), _KnownParams)
+        found = yield from read_members(body.strip(b" \t"), _KnownParams, keys)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _unfit(error) from None
-    return _taken(body, _KnownParams(**{name: Raw(value) for name, value in found.items()}))
+    params = _taken(body, _KnownParams(**{name: Raw(value) for name, value in found.items()}))
+    unclear = len(keys) > MAX_MEMBERS or not has_once(keys, "name")
+    return structs.replace(params, unclear=unclear)
 
 
 def _check_line_ends(body: bytes) -> None:

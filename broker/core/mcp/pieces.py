@@ -19,6 +19,7 @@ from msgspec import UNSET, Struct, structs
 
 from broker.base.backlog import PIECES
 from broker.base.text import check_utf8
+from broker.core.mcp.members import keys_of
 from broker.core.mcp.nesting import MAX_DEPTH, Nesting, is_deep
 
 LONG_BYTES = 1024 * 1024
@@ -87,26 +88,30 @@ _CLOSED = {b"": b"", _KEY: b'~":0', _VALUE: b'"'}
 """The ends of the parts of a cut string. With the `~`, a part of a key equals no known key."""
 
 
-def read_members(text: bytes, kind: type[Struct]) -> Generator[int, None, Members]:
+def read_members(
+    text: bytes, kind: type[Struct], keys: list[str] | None = None
+) -> Generator[int, None, Members]:
     """Return the members of a JSON object; yield after each piece.
 
     Args:
         kind: what to look for: a struct whose members are all `Raw`, or not there.
+        keys: receives the keys of the object, each as often as it comes; of very many, the first of a piece.
 
     Raises:
         msgspec.DecodeError: it is not one JSON object, or `TooDeep`.
         UnicodeDecodeError: it is not UTF-8.
         RecursionError: it nests much too deep.
     """
-    reader = _Reader(text, kind)
+    reader = _Reader(text, kind, keys)
     while not reader.read_piece():
         yield STEP
     return reader.found
 
 
 class _Reader:
-    def __init__(self, text: bytes, kind: type[Struct]) -> None:
+    def __init__(self, text: bytes, kind: type[Struct], keys: list[str] | None) -> None:
         self.found: Members = {}
+        self._keys = keys
         self._text = text
         self._view = memoryview(text)
         self._decoder = msgspec.json.Decoder(kind)
@@ -157,6 +162,8 @@ class _Reader:
             raise TooDeep(f"it nests deeper than {MAX_DEPTH}")
         if before.in_value and after.in_value and (self._nesting.lowest > 1 or b'"' not in piece):
             return  # the whole piece is inside one value
+        if self._keys is not None:
+            self._keys += keys_of(opening + piece + closing)[before.in_value :]
         seen_before = self._decode(opening + b" ", piece, closing) if before.in_value else seen
         seen_after = self._decode(opening, piece, b" " + closing) if after.in_value else seen
         within, self._within = self._within, ("", 0)

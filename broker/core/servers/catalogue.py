@@ -6,14 +6,15 @@ A client gets each list as one page, in the server's order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.methods import Era, in_effect
+from broker.core.servers.visibility import Visibility
 
 
 class ListKind(Struct, frozen=True):
@@ -51,20 +52,30 @@ def changed_lists(notification: str) -> list[str]:
 
 
 class Listing(Struct, frozen=True):
-    """One list: its names, its items as bytes, and how long it stays fresh.
+    """One list: its items as bytes, by their keys in the server's order, and how long it stays fresh.
 
     `repeatable` are the tools whose annotations say that a second call does no harm. `ttl_s` is the server's
     `ttlMs`, or `None`; `fresh_until` counts it from the reading. `partial`: the rest could not be read.
     """
 
-    names: frozenset[str]
-    items: bytes
+    member: str
+    items: dict[str, bytes]
     era: Era = Era.LEGACY
     scope: Literal["public", "private"] = "private"
     ttl_s: float | None = None
     fresh_until: float = math.inf
     repeatable: frozenset[str] = frozenset()
     partial: bool = False
+
+    def only(self, sees: Callable[[str], bool] | None) -> Listing:
+        """Return the list with the items that clients see."""
+        if sees is None:
+            return self
+        return structs.replace(self, items={key: item for key, item in self.items.items() if sees(key)})
+
+    def differs(self, other: Listing | None) -> bool:
+        """Return whether the other one has other items, or the same in another order."""
+        return other is None or list(self.items.values()) != list(other.items.values())
 
     def is_stale(self, now: float, heard_of: bool) -> bool:
         """Return whether it must be read again before it is answered.
@@ -77,19 +88,29 @@ class Listing(Struct, frozen=True):
 
     def body(self, now: float) -> bytes:
         """Return the result of the list method, with the time that is left of its `ttlMs`."""
+        items = b'"%b":[%b]' % (self.member.encode(), b",".join(self.items.values()))
         if self.era is Era.LEGACY:
-            return b"{%b}" % self.items
+            return b"{%b}" % items
         left_ms = 0 if not self.ttl_s else max(0, int((self.fresh_until - now) * 1000))
         hints = b'{"resultType":"complete","ttlMs":%d,"cacheScope":"%b",%b}'
-        return hints % (left_ms, self.scope.encode(), self.items)
+        return hints % (left_ms, self.scope.encode(), items)
 
 
 class Catalogue:
-    """The lists of one server, and the result of its handshake."""
+    """The lists of one server, and the result of its handshake.
 
-    def __init__(self, agreed: Agreed) -> None:
+    Args:
+        agreed: the result of the handshake.
+        visible: what clients see of the lists; `None` for everything.
+    """
+
+    def __init__(self, agreed: Agreed, visible: Visibility | None = None) -> None:
         self.agreed = agreed
+        self._visible = visible
+        self._whole: dict[str, Listing] = {}
+        """The lists as they were read."""
         self._listings: dict[str, Listing] = {}
+        """The lists as clients see them."""
         self._lacking: set[str] = set()
 
     def declares(self, method: str) -> bool:
@@ -113,17 +134,41 @@ class Catalogue:
         self._lacking.add(method)
 
     def put(self, method: str, listing: Listing) -> bool:
-        """Set a list; return whether it differs from the one before."""
+        """Set a list; return whether clients see another one than before."""
         before = self._listings.get(method)
-        self._listings[method] = listing
+        self._whole[method] = listing
+        self._listings[method] = self._seen(method)
         self._lacking.discard(method)
-        return before is None or before.items != listing.items
+        return self._listings[method].differs(before)
+
+    def show(self, visible: Visibility | None) -> list[str]:
+        """Show this part of the lists from now on; return the notifications of those that differ by it."""
+        before, self._visible = self._listings, visible
+        self._listings = {method: self._seen(method) for method in self._whole}
+        return _changes(self._listings, before)
+
+    def _seen(self, method: str) -> Listing:
+        return self._whole[method].only(self._visible.sees(method) if self._visible is not None else None)
+
+    def hidden(self, section: str) -> int:
+        """Return how many items of the lists of a section clients do not see."""
+        methods = [method for method in self._whole if LISTS[method].capability == section]
+        return sum(len(self._whole[method].items) - len(self._listings[method].items) for method in methods)
+
+    def unmatched(self, section: str) -> list[str]:
+        """Return the patterns that match nothing, if all lists of the section were read to their end."""
+        methods = [method for method, kind in LISTS.items() if kind.capability == section]
+        whole = [self._whole.get(method) for method in methods]
+        if self._visible is None or not all(map(self.was_asked, methods)):
+            return []
+        if any(one is not None and one.partial for one in whole):
+            return []
+        keys = [key for one in whole if one is not None for key in one.items]
+        return self._visible.unmatched(section, keys)
 
     def changes_since(self, before: Catalogue | None) -> list[str]:
         """Return the notifications of the lists that differ from those of an earlier process, each once."""
-        old = before._listings if before else {}
-        methods = [method for method in LISTS if _items(self._listings, method) != _items(old, method)]
-        return list(dict.fromkeys(LISTS[method].changed for method in methods))
+        return _changes(self._listings, before._listings if before else {})
 
     def is_stale(self, method: str, now: float, heard_of: Callable[[str], bool]) -> bool:
         """Return whether a list must be read before it is answered, or could not be read before."""
@@ -137,17 +182,17 @@ class Catalogue:
     def may_have_tool(self, name: str | None) -> bool:
         """Return whether the server may have this tool: it is listed, or not all of the list was read."""
         listing = self._listings.get("tools/list")
-        return listing is None or listing.partial or name in listing.names
+        return listing is None or listing.partial or name in listing.items
 
     def may_repeat_tool(self, name: str | None) -> bool:
         """Return whether the list says that a second call of this tool does no harm."""
         listing = self._listings.get("tools/list")
         return listing is not None and name in listing.repeatable
 
-    def names(self, method: str) -> frozenset[str]:
+    def names(self, method: str) -> Set[str]:
         """Return the names in one list; none if the server does not have it."""
         listing = self._listings.get(method)
-        return listing.names if listing else frozenset()
+        return listing.items.keys() if listing else frozenset()
 
     def answer(self, method: str, now: float) -> bytes | None:
         """Return the result of a list method or of `server/discover`; `None` if the list could not be read.
@@ -158,7 +203,7 @@ class Catalogue:
             return self._discovery()
         listing = self._listings.get(method)
         if listing is None and method in self._lacking:
-            listing = Listing(frozenset(), b'"%b":[]' % LISTS[method].member.encode(), self.agreed.era)
+            listing = Listing(LISTS[method].member, {}, self.agreed.era)
         return listing.body(now) if listing else None
 
     def _discovery(self) -> bytes:
@@ -177,9 +222,14 @@ class Catalogue:
 
     def _undeclared(self) -> dict[str, Any]:
         """Return the capabilities that it does not declare, though it has items of them."""
-        return {LISTS[method].capability: {} for method, one in self._listings.items() if one.names}
+        return {LISTS[method].capability: {} for method, one in self._listings.items() if one.items}
 
 
-def _items(listings: Mapping[str, Listing], method: str) -> bytes | None:
-    listing = listings.get(method)
-    return listing.items if listing else None
+def _changes(new: Mapping[str, Listing], old: Mapping[str, Listing]) -> list[str]:
+    """Return the notifications of the lists that differ, each once."""
+    methods = [method for method in LISTS if _differ(new.get(method), old.get(method))]
+    return list(dict.fromkeys(LISTS[method].changed for method in methods))
+
+
+def _differ(one: Listing | None, other: Listing | None) -> bool:
+    return one is not other and (one is None or one.differs(other))

@@ -20,6 +20,7 @@ from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, show
 from broker.core.mcp.jsonrpc import Broken, Id, ServerReply
 from broker.core.servers.catalogue import LISTS, Catalogue, changed_lists, lists_for
 from broker.core.servers.reading import Reading
+from broker.core.servers.visibility import Visibility
 
 READ_BURST = 4
 READ_EVERY_S = 1.0
@@ -64,6 +65,7 @@ class Lists:
         ask: makes a request: its id, and the line to write.
         max_bytes: the limit of one list.
         timeout_s: returns the time that the server has to answer a request.
+        visible: what clients see of the lists.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Lists:
         ask: Callable[[str, bytes], tuple[int, Write]],
         max_bytes: int,
         timeout_s: Callable[[], float],
+        visible: Visibility | None = None,
     ) -> None:
         self._server = server
         self._timeout_s = timeout_s
@@ -85,7 +88,7 @@ class Lists:
         self._holds: dict[str, float] = {}
         self._silent: set[str] = set()
         self._late: deque[int] = deque(maxlen=MAX_LATE)
-        self.catalogue = Catalogue(agreed)
+        self.catalogue = Catalogue(agreed, visible)
         self.opened = False
         """Whether the session is open."""
 
@@ -241,7 +244,7 @@ class Lists:
             odd = Tolerated(Oddity.UNREAD, {"list": method, "reason": clip(reason)})
             return [odd, *self._over(method, False, now)]
         listing = reading.listing(known.agreed.era, partial=True)
-        odd = Tolerated(Oddity.PARTIAL, {"list": method, "count": len(listing.names), "reason": clip(reason)})
+        odd = Tolerated(Oddity.PARTIAL, {"list": method, "count": len(listing.items), "reason": clip(reason)})
         differs = known.put(method, listing)
         return [*reading.odd, odd, *self._over(method, differs, now)]
 
@@ -259,8 +262,8 @@ class Lists:
         times: list[float | None] = [pending.deadline for pending in self._pending.values()]
         if self.opened:
             times += [self._rate(method).at() for method in self._again - self._since.keys()]
-        else:
-            times += [self._holds[method] for method in self._since]
+        elif self._since:  # a shorter hold that is over opens nothing while a longer one lasts
+            times.append(max(self._holds[method] for method in self._since))
         return soonest(times)
 
     def tick(self, now: float) -> list[Step]:

@@ -231,14 +231,13 @@ class Reading:
 
     def listing(self, era: Era, *, partial: bool = False) -> Listing:
         """Return the list as far as it was read, in the server's order."""
-        items = b'"%b":[%b]' % (self._kind.member.encode(), b",".join(self._items.values()))
-        names, repeatable = frozenset(self._items), frozenset(self._repeatable)
+        member, repeatable = self._kind.member, frozenset(self._repeatable)
         partial = partial or (self._end is not None and self._end.oddity is not Oddity.EMPTY_CURSOR)
         if era is Era.LEGACY:
-            return Listing(names, items, repeatable=repeatable, partial=partial)
+            return Listing(member, self._items, repeatable=repeatable, partial=partial)
         known = [ttl_s for ttl_s in self._ttls if ttl_s is not None]
         ttl_s = min(ttl_s or 0.0 for ttl_s in self._ttls) if known else None
-        return Listing(names, items, era, self._scope, ttl_s, self._fresh_until, repeatable, partial)
+        return Listing(member, self._items, era, self._scope, ttl_s, self._fresh_until, repeatable, partial)
 
 
 _NAMES = {"resourceTemplates": "templates", "uriTemplate": "template"}

@@ -13,7 +13,7 @@ from broker.base.tolerances import Oddity, Tolerated
 from broker.config.schema import ServerConfig
 from broker.core.calls.bulk_endings import BulkEndings
 from broker.core.calls.dispatch import Dispatch
-from broker.core.clients.notifications import Notifications
+from broker.core.clients.notifications import NOT_THERE, Notifications
 from broker.core.effects import Effects, EndProcess, Level
 from broker.core.mcp.methods import Era
 from broker.core.servers import availability
@@ -71,7 +71,7 @@ class Registry:
     def add(self, config: ServerConfig, lifecycle: Lifecycle) -> None:
         """Add a server that is newly configured."""
         server = Server(config, lifecycle)
-        server.awaited = bool(self._notifications.subscriptions.uris(config.name))
+        server.awaited = bool(self._uris(server))
         rows = sorted({**self._table, config.name: server}.items())
         self._table.clear()
         self._table.update(rows)
@@ -86,9 +86,29 @@ class Registry:
         server = self._table[name]
         if server.outdated and server.session is None:
             server.forget()
+        self._show(server, now)
         if (refusal := availability.never(server)) is not None:
             self._bulk_endings.refuse(server, refusal, now)
         self._dispatch.pump(server, now)
+
+    def _show(self, server: Server, now: float) -> None:
+        """Follow the filters of its table: lists, calls and subscriptions, from now on."""
+        subscribed = self._notifications.subscriptions.uris(server.name)
+        before = set(self._uris(server))
+        for notification in server.show():
+            self._notifications.list_changed(server.name, notification)
+        allowed = set(self._uris(server))
+        if allowed != before:
+            self._notifications.unheard(server.name, sorted(before - allowed), NOT_THERE)
+            self._notifications.missed(server.name, sorted((allowed - before) & subscribed))
+            self.want([server.name], now)
+        self._replies.note_patterns(server)
+
+    def _uris(self, server: Server) -> Collection[str]:
+        """Return the resources that clients have subscribed to, of those that they may see."""
+        uris = self._notifications.subscriptions.uris(server.name)
+        visible = server.visible
+        return uris if visible is None else [uri for uri in uris if visible.allows_uri(uri)]
 
     def withdraw(self, name: str, now: float) -> None:
         """Take no further calls for a server that is no longer configured; the calls that it has go on."""
@@ -124,9 +144,10 @@ class Registry:
             self._dispatch.table.new_id,
             self._max_bytes,
             self._client_info,
-            uris=self._notifications.subscriptions.uris(name),
+            uris=self._uris(server),
             again=server.known is not None or server.awaited,
             spared=server.spared,
+            visible=lambda: server.visible,
         )
         self._replies.apply(server, server.session, server.session.greet(now), now)
 
@@ -135,7 +156,7 @@ class Registry:
         for name in sorted(names):
             server = self._table.get(name)  # it may have been removed since they subscribed
             if server is not None and server.session is not None:
-                did = server.session.want(self._notifications.subscriptions.uris(name), now)
+                did = server.session.want(self._uris(server), now)
                 self._replies.apply(server, server.session, did, now)
 
     def heard(self, name: str, now: float) -> None:

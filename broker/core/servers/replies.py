@@ -13,7 +13,7 @@ import msgspec
 from broker.base.backlog import Backlog, HeavyJob
 from broker.base.metrics import Counters
 from broker.base.text import clip
-from broker.base.tolerances import KINDS, Oddity, Tolerated, told
+from broker.base.tolerances import KINDS, Fact, Oddity, Tolerated, told
 from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.questions import Unanswered
@@ -30,9 +30,13 @@ from broker.core.servers.lists import Read
 from broker.core.servers.server import Server
 from broker.core.servers.session import Did, McpSession
 from broker.core.servers.subscription import Missed, NotSubscribed
+from broker.core.servers.visibility import SECTIONS
 
 MAX_TOLD_BYTES = 1024 * 1024
 """The largest params of a notification: they are decoded, and may go to many clients."""
+
+MAX_PATTERNS_CHARS = 400
+"""The longest text about the patterns of a server that match nothing."""
 
 MAX_ID_CHARS = 256
 """The longest id of a server's own request that is answered: the answer repeats it."""
@@ -201,8 +205,11 @@ class Replies:
 
     def _updated(self, server: Server, told: ServerNotification) -> None:
         uri = read_uri(told.params)
-        if uri is None or not self._notifications.resource_updated(
-            server.name, uri, bytes(told.params or b"")
+        hidden = uri is not None and server.visible is not None and not server.visible.allows_uri(uri)
+        if (
+            uri is None
+            or hidden
+            or not self._notifications.resource_updated(server.name, uri, bytes(told.params or b""))
         ):
             self.discard(server, "resource.updated")
 
@@ -272,6 +279,7 @@ class Replies:
             elif isinstance(one, Read):
                 server.reread(one.method, {odd.oddity for odd in did if isinstance(odd, Tolerated)})
                 self._was_read(server, one, now)
+                self.note_patterns(server)
             elif isinstance(one, Missed):
                 self._notifications.missed(server.name, one.uris)
             elif isinstance(one, NotSubscribed):
@@ -288,6 +296,7 @@ class Replies:
         before, server.catalogue = server.known, session.catalogue
         server.remembered = session.era
         server.watch(now)
+        self.note_patterns(server)
         for notification in session.catalogue.changes_since(before):
             self._notifications.list_changed(server.name, notification)
         self._effects += session.catch_up(now)
@@ -313,6 +322,16 @@ class Replies:
             reason = told(odd.oddity, {"server": server.name, **odd.facts})
             facts = {"list": odd.facts["list"]} if "list" in odd.facts else {}
             self._effects.log(level, event, server=server.name, kind=odd.oddity.value, **facts, reason=reason)
+
+    def note_patterns(self, server: Server) -> None:
+        """Remark on the patterns of `only` and `hide` that match nothing: a typing error shows or hides."""
+        for section in SECTIONS:
+            unmatched = ", ".join(server.catalogue.unmatched(section) if server.catalogue else ())
+            facts: dict[str, Fact] = {"list": section, "patterns": clip(unmatched, MAX_PATTERNS_CHARS)}
+            if not unmatched:
+                server.remarks.pop((Oddity.PATTERN, section), None)
+            elif server.remarks.get((Oddity.PATTERN, section)) != facts:
+                self.tolerate(server, Tolerated(Oddity.PATTERN, facts))
 
     def discard(self, server: Server, what: str, **facts: str | int) -> None:
         """Count and log something of a server that is dropped."""

@@ -18,6 +18,7 @@ from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.health import Health
 from broker.core.servers.lifecycle import Lifecycle, State
 from broker.core.servers.session import McpSession
+from broker.core.servers.visibility import visibility_of
 
 RECENT = 64
 
@@ -41,6 +42,8 @@ class Server:
         self.name = config.name
         self.config = config
         self.lifecycle = lifecycle
+        self.visible = visibility_of(config)
+        """What clients see of its tools, prompts and resources; `None` for everything."""
         self.queue = FairQueue(config.concurrency)
         self.session: McpSession | None = None
         self.health: Health | None = None
@@ -208,6 +211,19 @@ class Server:
         """Use this table of the current config."""
         self.config = config
         self.queue.concurrency = config.concurrency
+
+    def show(self) -> list[str]:
+        """Follow the filters of its table. Return the notifications of the lists that differ by it."""
+        visible = visibility_of(self.config)
+        if visible == self.visible:
+            return []
+        self.visible = visible
+        in_session = self.session.catalogue if self.session is not None else None
+        changed: list[str] = []
+        for catalogue in {id(one): one for one in (self.former, in_session, self.catalogue) if one}.values():
+            its = catalogue.show(self.visible)
+            changed = its if catalogue is self.known else changed
+        return changed
 
     def forget(self) -> None:
         """Forget what was learned from processes of another program."""

@@ -31,6 +31,7 @@ from broker.core.servers.subscription import (
     ServerSubscription,
     SubscriptionEvent,
 )
+from broker.core.servers.visibility import Visibility
 
 OFFERED: dict[str, dict[str, Any]] = {"elicitation": {"form": {}}, "sampling": {}}
 """The capabilities that the broker declares to a server that asks within calls."""
@@ -55,6 +56,7 @@ class McpSession:
         uris: the resources that clients have subscribed to.
         again: whether the server had a process before.
         spared: the lists that are not requested at the start.
+        visible: returns what clients see of the server.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class McpSession:
         uris: Collection[str] = (),
         again: bool = False,
         spared: Collection[str] = (),
+        visible: Callable[[], Visibility | None] = lambda: None,
     ) -> None:
+        self._visible = visible
         self._name = config().name
         self._timeout_s = lambda: config().timeout
         self._new_id = new_id
@@ -288,7 +292,7 @@ class McpSession:
         return did
 
     def _agreed(self, agreed: Agreed, now: float) -> list[Did]:
-        self._lists = Lists(self._name, agreed, self.ask, self._max_bytes, self._timeout_s)
+        self._lists = Lists(self._name, agreed, self.ask, self._max_bytes, self._timeout_s, self._visible())
         kind = ListenStream if agreed.era is Era.MODERN else LegacySubscription
         self._subscription = kind(self._name, agreed, self.ask, self._timeout_s)
         did = self._heard(self._subscription.start(self._uris, self._was_there, now), now)

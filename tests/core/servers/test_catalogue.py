@@ -140,7 +140,7 @@ def test_a_list_of_very_many_items_is_cut() -> None:
     tools = reading(max_bytes=10**9)
     tools.page(page(*map(str, range(MAX_ITEMS)), cursor="a"), 0.0)
     assert tools.page(page("one more", cursor="b"), 0.0) is None
-    assert (odd(tools), len(tools.listing(Era.LEGACY).names)) == (["list-too-long"], MAX_ITEMS)
+    assert (odd(tools), len(tools.listing(Era.LEGACY).items)) == (["list-too-long"], MAX_ITEMS)
     with pytest.raises(ValueError, match=f"{MAX_ITEMS}"):
         reading(max_bytes=10**9).page(page(*map(str, range(MAX_ITEMS + 1))), 0.0)
 
@@ -161,7 +161,7 @@ def test_a_list_above_the_limit_is_cut() -> None:
     assert tools.page(page("y" * 200), 0.0) is None
     (cut,) = tools.odd
     assert cut.facts["most"] == "1000 bytes (limits.max_message_bytes)"
-    assert len(tools.listing(Era.LEGACY).names) == 9
+    assert len(tools.listing(Era.LEGACY).items) == 9
 
 
 def test_items_that_repeat_count_against_the_limit() -> None:
@@ -328,9 +328,9 @@ def agreed(**fields: object) -> Agreed:
 def test_a_catalogue_knows_whether_a_list_is_another_one() -> None:
     """Section 2: only a change is a change."""
     catalogue = Catalogue(agreed())
-    assert catalogue.put("tools/list", Listing(frozenset("a"), b'"tools":[1]'))
-    assert not catalogue.put("tools/list", Listing(frozenset("a"), b'"tools":[1]'))
-    assert catalogue.put("tools/list", Listing(frozenset("b"), b'"tools":[2]'))
+    assert catalogue.put("tools/list", Listing("tools", {"a": b"1"}))
+    assert not catalogue.put("tools/list", Listing("tools", {"a": b"1"}))
+    assert catalogue.put("tools/list", Listing("tools", {"b": b"2"}))
     assert catalogue.names("tools/list") == {"b"}
     assert catalogue.answer("tools/list", 0.0) == b'{"tools":[2]}'
 
@@ -349,8 +349,8 @@ def test_a_list_that_the_server_lacks_is_an_empty_one() -> None:
 def test_the_discovery_names_what_is_there_though_nothing_declares_it() -> None:
     """Hosts ask for the tools of a server only where its capabilities name them."""
     catalogue = Catalogue(agreed(capabilities={}))
-    catalogue.put("tools/list", Listing(frozenset("a"), b'"tools":[1]'))
-    catalogue.put("prompts/list", Listing(frozenset(), b'"prompts":[]'))
+    catalogue.put("tools/list", Listing("tools", {"a": b"1"}))
+    catalogue.put("prompts/list", Listing("prompts", {}))
     assert json.loads(catalogue.answer("server/discover", 0.0) or b"")["capabilities"] == {"tools": {}}
 
 
@@ -358,9 +358,9 @@ def test_a_call_of_a_tool_beyond_what_was_read_is_passed_on() -> None:
     """Law 8: only a list that was read to its end says that there is no such tool."""
     catalogue = Catalogue(agreed())
     assert catalogue.may_have_tool("a")
-    catalogue.put("tools/list", Listing(frozenset("b"), b'"tools":[1]'))
+    catalogue.put("tools/list", Listing("tools", {"b": b"1"}))
     assert not catalogue.may_have_tool("a")
-    catalogue.put("tools/list", Listing(frozenset("b"), b'"tools":[1]', partial=True))
+    catalogue.put("tools/list", Listing("tools", {"b": b"1"}, partial=True))
     assert catalogue.may_have_tool("a")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from itertools import count
 from typing import Any
 
@@ -116,7 +116,7 @@ class Talk:
         """Answer tools/list."""
         return self.answer("tools/list", {"tools": [{"name": name} for name in names], **more}, now)
 
-    def names(self) -> frozenset[str]:
+    def names(self) -> Set[str]:
         """The tools in the catalogue."""
         assert self.session.catalogue is not None
         return self.session.catalogue.names("tools/list")

@@ -1,0 +1,410 @@
+"""What clients may see and use of a server: `only` and `hide` of its table, in lists and in calls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from broker.config.loading import load
+from broker.core.servers.visibility import Visibility, visibility_of
+from client_shim.wire import Code
+from tests.core.fake_server import Json, Process, Script
+from tests.core.reloading import Reloads
+from tests.core.world import Client, World
+
+UPDATED = "notifications/resources/updated"
+LISTS = {
+    "tools/list": ["get_time", "delete_all", "echo"],
+    "prompts/list": ["hello", "secret"],
+    "resources/list": ["file:///pub/a", "file:///secret"],
+    "resources/templates/list": ["db://{table}/rows", "file:///pub/{name}"],
+}
+TABLE: Json = {
+    "tools": {"hide": ["delete_*"]},
+    "prompts": {"only": ["hello"]},
+    "resources": {"hide": ["file:///secret*", "db://{table}/rows"]},
+}
+
+
+def visible(section: str, **patterns: object) -> Visibility:
+    """What clients see of a server whose table has these patterns."""
+    config = load({"servers": {"a": {"command": "x", section: patterns}}}, {}).servers["a"]
+    found = visibility_of(config)
+    assert found is not None
+    return found
+
+
+def world(table: Json | None = None, *, begin: bool = True, **script: Any) -> World:
+    """A world with a server that has all kinds of lists."""
+    made = World({"time": TABLE if table is None else table})
+    offers: Json = {"tools": {"listChanged": True}, "prompts": {}, "resources": {"subscribe": True}}
+    made.scripts["time"] = Script(lists=dict(LISTS), capabilities=offers, **script)
+    if begin:
+        made.start()
+    return made
+
+
+def listed(client: Client, method: str) -> list[str]:
+    """The names in a list as a client gets it."""
+    (items,) = (
+        value for key, value in client.result(client.request("time", method)).items() if key in MEMBERS
+    )
+    return [item.get("name") or item.get("uri") or item["uriTemplate"] for item in items]
+
+
+MEMBERS = ("tools", "prompts", "resources", "resourceTemplates")
+
+# --- patterns ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "seen"),
+    [
+        ({"hide": ["delete_*"]}, "delete_all", False),
+        ({"hide": ["delete_*"]}, "Delete_all", True),
+        ({"hide": ["delete_*"]}, "undelete_all", True),
+        ({"hide": ["a[12]", "b?"]}, "a2", False),
+        ({"hide": ["a[12]", "b?"]}, "b", True),
+        ({"only": ["get_*"]}, "get_time", True),
+        ({"only": ["get_*"]}, "set_time", False),
+        ({"only": ["get_*"], "hide": ["get_secret"]}, "get_secret", False),
+        ({"only": []}, "anything", False),
+        ({"hide": ["a"]}, "a\n", True),
+        ({"hide": ["a"]}, "a\0", False),
+        ({"hide": ["a"]}, "b" * 4097, False),
+    ],
+)
+def test_a_pattern_is_a_shell_pattern(patterns: Json, name: str, seen: bool) -> None:
+    """Case counts, `hide` wins, and a name that cannot be compared is hidden."""
+    sees = visible("tools", **patterns).sees("tools/list")
+    assert sees is not None
+    assert sees(name) is seen
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///secret",
+        "FILE:///secret",
+        "file:///%73ecret",
+        "file:///%2573ecret",
+        "file:////secret",
+        "file:///secret/",
+        "file:///secret#part",
+        "file:///secret?query",
+        "file:///pub/../secret",
+        "file:///pub/%2e%2e/secret",
+        "file:///pub/..%2fsecret",
+        "file:///pub\\..\\secret",
+        "file:///./secret",
+        "file:///secret\0",
+        "db://users/rows",
+        "DB://users/rows",
+        "db://users%2Frows",
+        "db://a/b/rows",
+    ],
+)
+def test_another_spelling_of_a_hidden_uri_is_hidden(uri: str) -> None:
+    assert not visible("resources", hide=["file:///secret", "db://{table}/rows"]).allows_uri(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "seen"),
+    [
+        ("db://users/rows", True),
+        ("db://users/x/rows", False),
+        ("db://users?x/rows", False),
+        ("file:///pub/my%20doc", True),
+        ("file:///pub/../secret", False),
+        ("file:///secret", False),
+    ],
+)
+def test_a_variable_of_a_template_stands_for_its_value(uri: str, seen: bool) -> None:
+    """`only` is narrow: a value has no slash."""
+    assert visible("resources", only=["db://{table}/rows", "file:///pub/*"]).allows_uri(uri) is seen
+
+
+def test_a_server_without_patterns_has_no_filter() -> None:
+    """So that its calls cost nothing more."""
+    table = {"command": "x", "tools": {}, "prompts": {"hide": []}}
+    assert visibility_of(load({"servers": {"a": table}}, {}).servers["a"]) is None
+
+
+# --- lists -------------------------------------------------------------------------------------------
+
+
+def test_what_is_hidden_is_in_no_list() -> None:
+    client = world().client()
+    assert listed(client, "tools/list") == ["get_time", "echo"]
+    assert listed(client, "prompts/list") == ["hello"]
+    assert listed(client, "resources/list") == ["file:///pub/a"]
+    assert listed(client, "resources/templates/list") == ["file:///pub/{name}"]
+
+
+def test_a_change_of_what_is_hidden_tells_nobody() -> None:
+    """The list is read again, and is the same to clients."""
+    seen = world()
+    client = seen.client()
+    client.listen(["time"])
+    process = seen.processes["time"]
+    for names, told in ((["get_time", "delete_more", "echo"], 0), (["get_time"], 1)):
+        process.script.lists["tools/list"] = names
+        process.say({"method": "notifications/tools/list_changed"})
+        seen.wait(2.0)
+        assert [news[2] for news in client.news()] == ["tools/list_changed"] * told
+
+
+def test_an_undeclared_and_a_partial_list_are_filtered_too() -> None:
+    made = world(begin=False)
+    made.scripts["time"].capabilities = {}
+    made.start()
+    client = made.client()
+    assert listed(client, "prompts/list") == ["hello"]
+    assert listed(client, "tools/list") == ["get_time", "echo"]
+
+
+# --- calls -------------------------------------------------------------------------------------------
+
+HIDDEN: list[tuple[str, Json]] = [
+    ("tools/call", {"name": "delete_all", "arguments": {}}),
+    ("prompts/get", {"name": "secret"}),
+    ("resources/read", {"uri": "file:///secret"}),
+    ("resources/read", {"uri": "db://users/rows"}),
+    ("completion/complete", {"ref": {"type": "ref/prompt", "name": "secret"}, "argument": {}}),
+    ("completion/complete", {"ref": {"type": "ref/resource", "uri": "db://{table}/rows"}, "argument": {}}),
+]
+SEEN: list[tuple[str, Json]] = [
+    ("tools/call", {"name": "echo", "arguments": {"name": "delete_all", "uri": "file:///secret"}}),
+    ("prompts/get", {"name": "hello"}),
+    ("resources/read", {"uri": "file:///pub/b"}),
+    ("completion/complete", {"ref": {"type": "ref/prompt", "name": "hello"}, "argument": {}}),
+    ("completion/complete", {"ref": {"type": "ref/resource", "uri": "file:///pub/{name}"}, "argument": {}}),
+]
+
+
+@pytest.mark.parametrize("state", ["ready", "starting", "unread"])
+@pytest.mark.parametrize(("method", "params"), HIDDEN)
+def test_what_is_hidden_is_in_no_call(method: str, params: Json, state: str) -> None:
+    """Also while the server starts, and where its lists could not be read."""
+    mute = set(LISTS) if state == "unread" else {"initialize"} if state == "starting" else set()
+    made = world(mute=mute)
+    client = made.client()
+    id = client.request("time", method, params, timeout_ms=60_000)
+    if state == "starting":
+        made.processes["time"].script.mute.clear()
+        process = made.processes["time"]
+        process.reply(process.got("initialize")[0], {"protocolVersion": "2025-11-25", "capabilities": {}})
+    made.wait(20.0)
+    code = Code.UNKNOWN_TOOL if method == "tools/call" else Code.INVALID_PARAMS
+    assert client.fault(id).code == code
+    assert made.processes["time"].got(method) == []
+
+
+@pytest.mark.parametrize(("method", "params"), SEEN)
+def test_what_is_seen_is_passed_on(method: str, params: Json) -> None:
+    made = world()
+    client = made.client()
+    id = client.request("time", method, params)
+    (got,) = made.processes["time"].got(method)
+    made.processes["time"].reply(got, {"fine": True})
+    assert client.result(id) == {"fine": True}
+    assert got["params"] == params
+
+
+def test_a_refusal_names_only_what_is_seen() -> None:
+    """It is the one for a tool that is not there."""
+    made = world()
+    client = made.client()
+    hidden, missing = (
+        client.fault(client.call(tool="delete_all")),
+        client.fault(client.call(tool="delete_alt")),
+    )
+    assert hidden.message.replace("delete_all", "delete_alt") == missing.message
+    assert "get_time" in hidden.message
+
+
+keys = st.sampled_from(["name", "Name", "NAME", "n\\u0061me", "\\u006eame", "name\\u0000", "uri", "x"])
+values = st.sampled_from(
+    ['"echo"', '"delete_all"', '"del\\u0065te_all"', "7", "null", '{"name":"delete_all"}']
+)
+
+
+def read_by_anybody(body: bytes) -> set[object]:
+    """Every tool that a parser may find: the first or the last, with or without case, up to a NUL."""
+    pairs: list[tuple[str, object]] = json.loads(body, object_pairs_hook=lambda found: found)
+    return {
+        tuple(map(tuple, value)) if isinstance(value, list) else value
+        for key, value in pairs
+        if key.partition("\0")[0].lower() == "name"
+    }
+
+
+@given(st.lists(st.tuples(keys, values), max_size=4), st.sampled_from([0, 1_100_000]))
+@example([("name", '"echo"'), ("name", '"delete_all"')], 0)
+@example([("name", '"delete_all"'), ("name", '"echo"')], 0)
+@example([("name", '"echo"'), ("Name", '"delete_all"')], 0)
+@example([("name", '"echo"'), ("n\\u0061me", '"delete_all"')], 1_100_000)
+@example([("name", '"echo"'), ("x", '{"name":"delete_all"}')], 1_100_000)
+def test_no_spelling_of_params_is_a_way_around(members: list[tuple[str, str]], padding: int) -> None:
+    """Keys that come twice, in another case, in escapes; in long params, too, which are read in pieces."""
+    written = [f'"{key}":{value}' for key, value in members]
+    if padding:
+        written.insert(1, f'"arguments":"{"." * padding}"')
+    body = f"{{{','.join(written)}}}".encode()
+    made = world()
+    client = made.client()
+    id = client.request("time", "tools/call", body=body)
+    made.wait(0.0)
+    passed = made.processes["time"].calls
+    if passed:
+        assert read_by_anybody(body) == {"echo"}
+    else:
+        client.fault(id)
+        clear = [value for key, value in members if key in ("name", "n\\u0061me", "\\u006eame")]
+        others = [key for key, _ in members if key in ("Name", "NAME", "name\\u0000")]
+        assert others or clear != ['"echo"']
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"uri":"file:///pub/a","uri":"file:///secret"}',
+        b'{"uri":"file:///pub/a","URI":"file:///secret"}',
+        b'{"ref":{"type":"ref/prompt","name":"hello","name":"secret"}}',
+        b'{"ref":{"type":"ref/prompt","name":"hello"},"Ref":{"type":"ref/prompt","name":"secret"}}',
+        b'{"ref":7}',
+        b"{}",
+        b"{" + b",".join(b'"%d":0' % number for number in range(100)) + b',"uri":"file:///pub/a"}',
+    ],
+)
+def test_other_params_are_as_clear(body: bytes) -> None:
+    """Law 8: where two parsers may find different things, nothing is passed on."""
+    made = world()
+    client = made.client()
+    method = "completion/complete" if b"ref" in body else "resources/read"
+    fault = client.fault(client.request("time", method, body=body))
+    assert (fault.code, made.processes["time"].got(method)) == (Code.INVALID_PARAMS, [])
+
+
+def test_a_server_without_filters_gets_the_same_params_as_ever() -> None:
+    made = world({})
+    made.client().request("time", "tools/call", body=b'{"name":"a","name":"echo"}')
+    assert len(made.processes["time"].calls) == 1
+
+
+# --- subscriptions -----------------------------------------------------------------------------------
+
+
+def updated(process: Process, uri: str) -> None:
+    """The server says that a resource has changed."""
+    process.say({"method": UPDATED, "params": {"uri": uri}})
+
+
+def subscribed(process: Process) -> list[str]:
+    """What the server was asked to tell of."""
+    return [line["params"]["uri"] for line in process.got("resources/subscribe")]
+
+
+def test_nobody_hears_of_a_hidden_resource() -> None:
+    made = world()
+    client = made.client()
+    client.listen([], time=["file:///pub/a", "file:///secret", "file:///"])
+    process = made.processes["time"]
+    assert sorted(subscribed(process)) == ["file:///", "file:///pub/a"]
+    ((_, _, method, params),) = client.told()
+    assert (method, params["uri"]) == ("$broker/not_subscribed", "file:///secret")
+    for uri in ("file:///secret", "file:///secret/part", "file:///pub/a"):
+        updated(process, uri)
+    assert [params["uri"] for _, _, _, params in client.told()] == ["file:///pub/a"]
+
+
+# --- reloads -----------------------------------------------------------------------------------------
+
+
+def test_a_reload_hides_and_shows_without_a_new_process() -> None:
+    """Lists, calls and subscriptions follow at once; listeners are told; a call in flight ends as ever."""
+    made = world({})
+    reloads, client = Reloads(made), made.client()
+    client.listen(["time"], time=["file:///secret"])
+    flying = client.call(tool="delete_all")
+    process = made.processes["time"]
+    client.told()
+    reloads.reload({"time": TABLE})
+    made.wait(0.0)
+    assert {method for _, _, method, _ in client.told()} == {
+        "notifications/tools/list_changed",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+        "$broker/not_subscribed",
+    }
+    assert listed(client, "tools/list") == ["get_time", "echo"]
+    assert client.fault(client.call(tool="delete_all")).code == Code.UNKNOWN_TOOL
+    assert [line["params"]["uri"] for line in process.got("resources/unsubscribe")] == ["file:///secret"]
+    process.reply(process.calls[0], {"fine": True})
+    assert client.result(flying) == {"fine": True}
+    reloads.reload({"time": {}})
+    made.wait(0.0)
+    told = client.news()
+    assert {news[2] for news in told} == {
+        "tools/list_changed",
+        "prompts/list_changed",
+        "resources/list_changed",
+        "resources/updated",
+    }
+    assert listed(client, "tools/list") == LISTS["tools/list"]
+    client.call(tool="delete_all")
+    assert len(process.calls) == 2
+    assert made.processes["time"] is process
+
+
+def test_a_call_that_waits_follows_the_reload() -> None:
+    """It is looked at when it would be sent."""
+    made = world({"serialized": True})
+    client = made.client()
+    client.call(tool="echo")
+    waiting = client.call(tool="delete_all")
+    process = made.processes["time"]
+    Reloads(made).reload({"time": {"serialized": True, **TABLE}})
+    process.reply(process.calls[0], {})
+    assert client.fault(waiting).code == Code.UNKNOWN_TOOL
+
+
+def test_a_server_that_is_down_shows_what_the_reload_says() -> None:
+    """Lists are answered from memory then, and what was hidden is known."""
+    made = world()
+    client, reloads = made.client(), Reloads(made)
+    made.stop()
+    reloads.reload({"time": {"tools": {"hide": ["echo"]}}})
+    assert listed(client, "tools/list") == ["get_time", "delete_all"]
+
+
+# --- what an operator is told ------------------------------------------------------------------------
+
+
+def remarks(made: World) -> dict[str, object]:
+    """The patterns that match nothing, by table."""
+    found = made.engine.servers["time"].remarks
+    return {
+        section: facts["patterns"]
+        for (oddity, section), facts in found.items()
+        if oddity == "pattern-unmatched"
+    }
+
+
+def test_a_pattern_that_matches_nothing_is_remarked_on() -> None:
+    """A typing error hides or shows silently else. A reload that corrects it takes the remark away."""
+    made = world({"tools": {"only": ["get_*", "ecko"], "hide": ["delte_*"]}, "resources": {"hide": ["db:*"]}})
+    assert remarks(made) == {"tools": 'only "ecko", hide "delte_*"'}
+    Reloads(made).reload({"time": TABLE})
+    assert remarks(made) == {}
+
+
+def test_what_is_hidden_is_counted() -> None:
+    known = world().engine.servers["time"].catalogue
+    assert known is not None
+    assert [known.hidden(section) for section in ("tools", "prompts", "resources")] == [1, 1, 2]
+    assert len(known.names("tools/list")) == 2
