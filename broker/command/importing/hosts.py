@@ -216,7 +216,11 @@ def switched(found: list[Found], value: object) -> list[Found]:
     """Return the servers, with those marked that `mcp` of Gemini CLI disables by name."""
     about = _at(value, "mcp")
     excluded, allowed = about.get("excluded"), about.get("allowed")
-    off = set(excluded) if isinstance(excluded, list) else set[object]()
+    off = _names(excluded) if isinstance(excluded, list) else set[str]()
     if isinstance(allowed, list):
-        off |= {one.name for one in found} - set(allowed)
+        off |= {one.name for one in found} - _names(allowed)
     return [one._replace(off=True) if one.name in off else one for one in found]
+
+
+def _names(given: list[object]) -> set[str]:
+    return {name for name in given if isinstance(name, str)}
