@@ -170,7 +170,7 @@ class Relay:
         while True:
             self._turn()
             if self._socket is None and monotonic() >= self._next_try and not self._reconnect():
-                waits = self._waiting > 0 or self.host_lines.rest
+                waits = self._waiting > 0 or self.host_lines.rest or self.state.is_opening
                 if waits and monotonic() - self._lost_at > TAKE_OVER_S:
                     return True
 

@@ -98,6 +98,11 @@ class RelayState:
 
     # --- the gateway is gone, and is there again ----------------------------------------------------------
 
+    @property
+    def is_opening(self) -> bool:
+        """Whether the host waits for the answer to its `initialize`, which a lost gateway may have read."""
+        return self._initialize is not None and _text(self._initialize.get("id")) in self._open
+
     def lost(self, reason: str, unsent: list[bytes]) -> list[bytes]:
         """The connection is gone; return what the host is told.
 

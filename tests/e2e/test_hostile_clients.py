@@ -300,16 +300,24 @@ FROM_A_BROKER: list[tuple[wire.Message, bytes | None]] = [
     (wire.Fault(1, 1, "", "", {}), None),
     (wire.Notification(1, 0, "s", "notifications/progress"), b"{}"),
     (wire.Question(1, 1, 1, "s", "ping"), b"{}"),
-    (wire.Answer(1, 1, True), b"{}"),
 ]
 
 
 @pytest.mark.parametrize(("message", "body"), FROM_A_BROKER, ids=lambda it: type(it).__name__)
 def test_only_a_client_s_kinds_are_taken(peers: Peers, message: wire.Message, body: bytes | None) -> None:
-    """What only a broker may say, and the answer to no question, is refused, before hello for that."""
+    """What only a broker may say is refused, before hello for that."""
     peer = peers.connect()
     refused(peer.ask(message, body), Code.HELLO_FIRST)
     refused(peer.hello().ask(message, body), Code.METHOD_REFUSED)
+
+
+def test_an_answer_to_no_question_is_late(peers: Peers, broker: RunningBroker) -> None:
+    """It is counted, and nothing comes back (law 9)."""
+    late = broker.counter("late.answer")
+    peer = peers.connect().hello()
+    peer.send(wire.encode(wire.Answer(1, 1, True)), b"{}")
+    peer.ping()
+    assert broker.counter("late.answer") == late + 1
 
 
 def test_hello_comes_first_and_once(peers: Peers) -> None:

@@ -165,3 +165,15 @@ def test_odd_messages_do_no_harm() -> None:
         state.from_gateway(odd)
     state.from_gateway(b'{"jsonrpc":"2.0","id":')
     assert all(json.loads(one) for one in state.lost("gone", []))
+
+
+def test_an_initialize_that_was_lost_with_its_gateway_still_waits() -> None:
+    """The bridge then answers it itself, if the gateway stays away."""
+    state = RelayState("n")
+    state.from_host(line(INITIALIZE))
+    assert state.is_opening
+    assert state.lost("gone", []) == []
+    assert state.is_opening
+    assert read(state.replay([]))[0]["method"] == "initialize"
+    state.from_gateway(line({"id": 0, "result": TOLD}))
+    assert not state.is_opening
