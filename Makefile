@@ -47,10 +47,10 @@ bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (10 m
 	$(BIN)/python -m benchmarks $(BENCH)
 	@$(BIN)/python docs/generate.py
 
-soak: $(VENV) node ## Try the laws for a long time: docs/soak.md (20 minutes; PARTS="restarts kills" for some)
+soak: $(VENV) node ## Try the laws for a long time: docs/soak.md (25 minutes; PARTS="restarts kills" for some)
 	$(BIN)/python -m tests.soak $(PARTS)
 
-fuzz: $(VENV) ## Attack the pure parts with malformed messages, by seed (6 minutes; FUZZ_SEED=1 for others)
+fuzz: $(VENV) ## Attack the pure parts with malformed messages, by seed (7 minutes; FUZZ_SEED=1 for others)
 	$(BIN)/python -m tests.soak fuzz-core fuzz-shim fuzz-heavy
 
 install: ## Install the service of this machine, or upgrade it (as root; see docs/service.md)

@@ -35,6 +35,7 @@ def figures(run: Summary) -> bytes:
         for name, (what, where) in STEPS.items()
     ]
     parts = [{"what": PARTS[name], "us": round(took * 1e6)} for name, took in run.parts().items()]
-    about = {"date": run.results.date, "plan": run.results.plan, **run.results.machine}
+    load = round(run.results.load_before, 2)
+    about = {"date": run.results.date, "plan": run.results.plan, "load_before": load, **run.results.machine}
     document = {"about": about, "targets": targets, "parts": parts, "steps": steps}
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"

@@ -93,6 +93,7 @@ BLOCKS: dict[str, Block] = {
     "hardening": service.hardening,
     "hardening-left-out": service.not_used,
     "numbers-lifecycle": numbers("lifecycle"),
+    "run": performance.run,
     "targets": performance.targets,
     "parts": performance.parts,
     "steps": performance.steps,

@@ -19,6 +19,17 @@ def _said(text: str, language: Language) -> str:
     return text if language == "en" else TEXTS["performance"][text]
 
 
+def run(language: Language) -> str:
+    """Return which run the figures are of, and how busy the machine was before it."""
+    about = _read()["about"]
+    load = about.get("load_before")
+    if language == "zh":
+        words = [f"`{about['plan']}` 方案", about["date"], f"提交 `{about['commit']}`", about["processor"]]
+        return "，".join(words + ([f"开始前负载 {load:g}"] if load is not None else [])) + "。"
+    words = [f"Plan `{about['plan']}`", about["date"], f"commit `{about['commit']}`", about["processor"]]
+    return ", ".join(words + ([f"load before it {load:g}"] if load is not None else [])) + "."
+
+
 def targets(language: Language) -> str:
     """Return each target with the figure that was reached."""
     head = {"en": ("what", "target", "reached", ""), "zh": ("指标", "目标", "实测", "")}

@@ -88,11 +88,11 @@ def lines(language: Language) -> str:
 
 
 def _times(count: int, unit: str, language: Language) -> str:
-    said = _UNITS.get(unit, {}).get(language, unit)
+    said = UNITS.get(unit, {}).get(language, unit)
     return f"{count:,} {said.rstrip('s') if count == 1 else said}"
 
 
-_UNITS = {
+UNITS = {
     "rounds": {"zh": "轮"},
     "restarts": {"zh": "次重启"},
     "reloads": {"zh": "次重新加载"},
@@ -103,8 +103,11 @@ _UNITS = {
     "clients": {"zh": "个客户端，10 轮", "en": "clients, 10 rounds"},
     "cycles": {"zh": "个循环"},
     "games": {"zh": "局"},
+    "bridges": {"zh": "个桥接进程"},
+    "sessions": {"zh": "个会话"},
     "bytes": {"zh": "字节"},
 }
+"""unit of a part → how it is written, where that is not the unit itself"""
 
 
 def holds(line: dict[str, Any]) -> bool:

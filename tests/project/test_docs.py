@@ -40,13 +40,13 @@ PATIENCE_S = 60.0
 """How long the servers may take to be ready; they need two seconds on an idle machine."""
 
 SHOWING = [*PAGES, *sorted(ROOT.glob("examples/*/README.md"))]
-"""The pages whose commands are run."""
+"""The pages, and those of the examples: commands and programs of all of them are run, links are followed."""
 
 REGISTRY = tomli.loads((ROOT / "tests" / "project" / "commands.toml").read_text(encoding="utf-8"))
 """What is run elsewhere, by which test, and what cannot be run, and why."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-every_page_of_commands = pytest.mark.parametrize("page", SHOWING, ids=lambda page: page.name)
+every_shown_page = pytest.mark.parametrize("page", SHOWING, ids=lambda page: page.name)
 every_chinese_page = pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
 every_section = pytest.mark.parametrize("section", config.SHAPES)
 
@@ -76,7 +76,7 @@ def every_page_with(language: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", found, ids=lambda page: page.name)
 
 
-_ENGLISH = [page for page in PAGES if page not in CHINESE and fences(page, "python")]
+_ENGLISH = [page for page in SHOWING if page not in CHINESE and fences(page, "python")]
 every_english_page_with_python = pytest.mark.parametrize("page", _ENGLISH, ids=lambda page: page.name)
 
 
@@ -172,7 +172,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@every_page
+@every_shown_page
 def test_every_fence_is_looked_at(page: Path) -> None:
     """A block of a language that no test here reads would be believed without a look."""
     known = {"console", "python", "toml", "json", "yaml", "text", "abnf", "mermaid"}
@@ -181,7 +181,7 @@ def test_every_fence_is_looked_at(page: Path) -> None:
     )
 
 
-@every_page
+@every_shown_page
 def test_every_relative_link_resolves(page: Path) -> None:
     """A link to a file or a heading that is not there."""
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", prose(page)):
@@ -236,7 +236,7 @@ def test_both_languages_show_the_same(page: Path) -> None:
     assert [*map(tomli.loads, fences(page, "toml"))] == [*map(tomli.loads, fences(english, "toml"))]
 
 
-@every_page
+@every_shown_page
 def test_every_file_that_is_named_exists(page: Path) -> None:
     """A file that was moved or renamed."""
     for path in re.findall(r"`((?:broker|client_shim|tests|docs|examples)/[\w/.-]+)`", read(page)):
@@ -356,7 +356,8 @@ class Place(NamedTuple):
     def environ(self, language: str) -> Mapping[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MCP_BROKER_")}
         ours = {"MCP_BROKER_ENDPOINT": self.endpoint, "MCP_BROKER_LANG": language, "COLUMNS": "100"}
-        return {**kept, **ours, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+        return {**kept, **ours, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
 
 
 def adapted(text: str) -> str:
@@ -393,7 +394,7 @@ def wait_until_ready(place: Place) -> None:
         time.sleep(0.1)
 
 
-@every_page_of_commands
+@every_shown_page
 def test_every_command_that_is_shown_is_run_or_has_a_reason(page: Path) -> None:
     """Every documented command is run by a test, or named with the reason why it cannot be."""
     unknown = [shown.command for shown in commands(page) if not is_ours(shown.command)]
@@ -407,7 +408,7 @@ def is_ours(command: str) -> bool:
     return command.split()[0] in ("mcp-broker", ".venv/bin/mcp-broker")
 
 
-@every_page_of_commands
+@every_shown_page
 def test_every_command_does_what_is_shown(page: Path, place: Place) -> None:
     """Each ends with status 0 and prints the words that are shown, but for figures, times and paths."""
     for shown in commands(page):
@@ -426,6 +427,16 @@ def test_every_command_that_the_prose_names_parses(page: Path) -> None:
         assert name in cli.commands, text
         known = {option for one in cli.commands[name].params for option in one.opts}
         assert {word.partition("=")[0] for word in arguments if word.startswith("-")} <= known, text
+
+
+TARGETS = set(re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE))
+"""The targets of the Makefile"""
+
+
+@every_shown_page
+def test_every_target_that_the_prose_names_exists(page: Path) -> None:
+    """`make soak PARTS=kills` in a sentence or a table: the Makefile has the target."""
+    assert set(re.findall(r"`make ([a-z][\w-]*)", prose(page))) <= TARGETS
 
 
 _WEEKDAYS = {f'"{day}day"' for day in ("Mon", "Tues", "Wednes", "Thurs", "Fri", "Satur", "Sun")}

@@ -59,6 +59,7 @@ def test_the_soak_that_is_shown_is_whole_and_at_the_stated_counts() -> None:
         name: part.stated for name, part in PARTS.items()
     }
     assert list(TEXTS["soak"]["part"]) == list(PARTS)
+    assert [name for name, part in shown.items() if "zh" not in soak.UNITS[part["unit"]]] == []
     assert {line["what"] for part in shown.values() for line in part["line"]} == set(TEXTS["soak"]["line"])
 
 
