@@ -24,6 +24,7 @@ from broker.gateway.conversation import Conversation
 from broker.gateway.effects import BrokerFault, MakeCall, Outcome, ServerRefusal
 from broker.gateway.session import OnCall
 from broker.gateway.settings import AuditConfig
+from client_shim.trusted import open_folder
 
 MAX_BODY_CHARS = 4096
 """The part of an argument or result that a line holds, where the operator asked for bodies."""
@@ -67,7 +68,8 @@ class Audit:
     """The audit log as the doors use it: `caller` gives what a session tells its calls to.
 
     Raises:
-        OSError: the file of the log cannot be opened, or is a symbolic link.
+        OSError: the file of the log cannot be opened.
+        Untrusted: another user could change it or its folder, or it is not a regular file.
     """
 
     def __init__(self, path: str, config: AuditConfig) -> None:
@@ -181,7 +183,8 @@ class AuditLog:
         keep: how many rotated files stay.
 
     Raises:
-        OSError: `path` cannot be opened, or is a symbolic link.
+        OSError: `path` cannot be opened.
+        Untrusted: another user could change it or its folder, or it is not a regular file.
     """
 
     def __init__(self, path: str, *, max_bytes: int, keep: int) -> None:
@@ -211,7 +214,7 @@ class AuditLog:
 
 
 class _File(RotatingFileHandler):
-    """The standard library's rotation, with a file that only its owner reads and no link in its place."""
+    """The standard library's rotation, of a file that its owner alone can read, change and replace."""
 
     def __init__(
         self, path: str, max_bytes: int, keep: int, missed: Callable[[BaseException | None], None]
@@ -220,8 +223,9 @@ class _File(RotatingFileHandler):
         super().__init__(path, maxBytes=max_bytes, backupCount=keep, encoding="utf-8")
 
     def _open(self) -> io.TextIOWrapper:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        raw = io.FileIO(os.open(self.baseFilename, flags, 0o600), "a")
+        with open_folder(os.path.dirname(self.baseFilename)) as folder:
+            fd = folder.open(os.path.basename(self.baseFilename), os.O_WRONLY | os.O_APPEND, make=True)
+        raw = io.FileIO(fd, "a")
         # Unbuffered: what a full disk did not take is lost and counted, and does not wait in memory.
         return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 

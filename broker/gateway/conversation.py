@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 
 from broker.base.text import clip
 from broker.gateway import eras, faults, jsonrpc, questions, subscriptions
+from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.effects import (
     BrokerFault,
     Effect,
@@ -40,14 +41,6 @@ DISCOVER_S = 5.0
 _MESSAGE, _PROGRESS = "notifications/message", "notifications/progress"
 
 
-class ClientSession(Struct, frozen=True):
-    """What a legacy client agreed on at `initialize`. A door may keep it and open the conversation again."""
-
-    version: str
-    capabilities: dict[str, Any]
-    client_info: dict[str, Any]
-
-
 class _Initialize(Struct):
     version: Any = msgspec.field(default=None, name="protocolVersion")
     capabilities: dict[str, Any] = {}
@@ -65,24 +58,36 @@ class Conversation:
         nonce: makes the ids of the requests to this client unlike those of any other conversation, so that a
             stray answer to another conversation's question finds none here. It must not be guessable.
         session: a legacy session that was opened earlier, such as before the gateway was restarted.
+        preferences: what its client has set.
     """
 
-    def __init__(self, server: str, nonce: str, session: ClientSession | None = None) -> None:
+    def __init__(
+        self,
+        server: str,
+        nonce: str,
+        session: ClientSession | None = None,
+        preferences: Preferences = NO_PREFERENCES,
+    ) -> None:
         self.server = server
         self.session = session
         """The legacy session; `None` until `initialize` came. Set before the answer to it is sent."""
         self.dropped: Counter[str] = Counter()
         """What came and was of no use, by its kind."""
         self._questions = OpenQuestions(nonce)
-        self._interests = Interests()
+        self._interests = Interests(preferences.uris)
         self._interests.has_session = session is not None
         self._requests = OpenRequests(self._questions, self._interests)
-        self._log_level = eras.DEFAULT_LOG_LEVEL
+        self._log_level = preferences.level
 
     @property
     def holds(self) -> int:
         """How many requests, calls, questions and subscriptions it holds."""
         return len(self._requests) + self._requests.calls + len(self._questions) + len(self._interests)
+
+    @property
+    def preferences(self) -> Preferences:
+        """What the legacy client has set."""
+        return Preferences(self._log_level, self._interests.uris)
 
     # --- what the client says ----------------------------------------------------------------------------
 
@@ -120,7 +125,7 @@ class Conversation:
         Until then the server's notifications are not listened to for a legacy client.
         """
         self._interests.has_stream = True
-        return self._requests.listen()
+        return [*self._requests.listen(), *self._interests.missed()]
 
     def stream_closed(self) -> list[Effect]:
         """The last stream for messages of no request is gone."""

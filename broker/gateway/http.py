@@ -105,13 +105,13 @@ class HttpDoor:
     # -- routes -------------------------------------------------------------------------------------------
 
     async def _serve(self, exchange: Exchange) -> None:
-        if exchange.path == "/healthz":
-            await self._healthz(exchange)
-            return
         self._guard.check_host(exchange.headers)
         origin = self._guard.check_origin(exchange.headers)
         if origin is not None:
             exchange.extra += _cors(origin)
+        if exchange.path == "/healthz":
+            await self._healthz(exchange)
+            return
         if exchange.method == "OPTIONS":  # a browser asks before it sends the token
             await exchange.answer(204)
             return
@@ -235,8 +235,10 @@ class HttpDoor:
 
     def end_calls(self, reason: str) -> None:
         """Answer the requests that are still under way."""
-        for session in [*self._mcp.modern, *(one.session for one in self._sessions)]:
+        for session in list(self._mcp.modern):
             session.ended(reason)
+        for legacy in self._sessions:
+            legacy.ended(reason)
 
     async def aclose(self) -> None:
         """Release everything."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Callable
 
+from broker.gateway.client_session import NO_PREFERENCES
 from broker.gateway.effects import FinishRequest, RequestId, SendMessage
 from broker.gateway.jsonrpc import INVALID_REQUEST, ClientRequest, Incoming
 from broker.gateway.refusals import Refused
@@ -23,17 +25,31 @@ class LegacySession:
 
     Args:
         server: the server of its URL.
-        number: its own number, unlike that of every other session.
+        sealed: what its id says.
+        prefers: is called when the client has changed its preferences.
+
+    Attributes:
         session: runs its conversation; its `deliver` is set to this object's.
+        preferences: the ones that `prefers` was told, or that it was restored with.
     """
 
-    def __init__(self, server: str, sealed: SealedSession, limits: GatewayLimits, now: float) -> None:
+    def __init__(
+        self,
+        server: str,
+        sealed: SealedSession,
+        limits: GatewayLimits,
+        now: float,
+        prefers: Callable[[LegacySession], None],
+    ) -> None:
         self.server = server
         self.sealed = sealed
         self.id = ""
         self.used = now
         self.session: Session
+        self.preferences = NO_PREFERENCES
+        self._prefers = prefers
         self.is_over = False
+        """Whether it takes nothing in any more."""
         self.dropped: Counter[str] = Counter()
         """Messages that no stream took, by the reason."""
         self._limits = limits
@@ -100,6 +116,15 @@ class LegacySession:
             case FinishRequest(request=request):
                 if (stream := self._asked.pop(request, None)) is not None:
                     stream.finish()
+                    self._note_preferences()
+
+    def _note_preferences(self) -> None:
+        """Tell of preferences that the request that has ended changed. Those of a session that is over are
+        released, and not changed."""
+        now = self.session.conversation.preferences
+        if not self.is_over and now != self.preferences:
+            self.preferences = now
+            self._prefers(self)
 
     # -- its end ------------------------------------------------------------------------------------------
 
@@ -148,6 +173,11 @@ class LegacySession:
         """End its GET streams: the gateway ends, and the client comes back to the next one."""
         for stream in self._gets:
             stream.finish()
+
+    def ended(self, reason: str) -> None:
+        """Answer what is open: the gateway ends. `aclose` comes after it."""
+        self.is_over = True
+        self.session.ended(reason)
 
     async def aclose(self) -> None:
         """End it: its calls are cancelled, and its streams end."""

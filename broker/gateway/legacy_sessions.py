@@ -1,7 +1,8 @@
 """Legacy sessions over HTTP: which are in memory, their streams, and how they come back.
 
-What `initialize` agreed on is in the session id itself (`session_ids`). So a silent session is put away
-without a loss, and one of before a restart is taken up again with its next request.
+What `initialize` agreed on is in the session id itself (`session_ids`), and what the client sets later in the
+state directory (`session_preferences`). So a silent session is put away without a loss, and one of before a
+restart is taken up again with its next request.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
 from broker.gateway.audit import Audit
-from broker.gateway.conversation import ClientSession
+from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.guard import Token
 from broker.gateway.headers import session_unknown
 from broker.gateway.legacy_session import LegacySession
@@ -67,7 +70,7 @@ class LegacySessions:
     def begin(self, owner: Token, server: str, now: float, today_s: float) -> LegacySession:
         """Return a session for a client that sends `initialize`. `keep` takes it in once that is answered."""
         sealed = SealedSession(secrets.token_bytes(16), int(today_s), b"")
-        return self._made(owner, server, sealed, None, now)
+        return self._made(owner, server, sealed, None, NO_PREFERENCES, now)
 
     def keep(self, owner: Token, session: LegacySession) -> None:
         """Give a session its id and take it in, unless `initialize` was refused.
@@ -102,12 +105,17 @@ class LegacySessions:
         """End a session by the will of its client."""
         self._of[owner.name].pop(session.id, None)
         self.counts["deleted"] += 1
-        try:
+        with _told():
             self._state.revoke(session.sealed, today_s)
-        except OSError as error:
-            logger.warning("gateway.not_written", extra={"what": "sessions", "reason": error.strerror})
         self._forget(session)
         await session.aclose()
+
+    def _prefer(self, session: LegacySession) -> None:
+        """Keep what the client of a session has set, for when the session is restored."""
+        said = session.preferences
+        kept = b"" if said == NO_PREFERENCES else msgspec.json.encode(said, order="deterministic")
+        with _told():
+            self._state.prefer(session.sealed, kept, time.time())
 
     def _forget(self, session: LegacySession) -> None:
         """Nobody comes back to the streams of a session that is over."""
@@ -149,16 +157,24 @@ class LegacySessions:
         await asyncio.gather(*(session.aclose() for session in everything), *self._closing)
 
     def _made(
-        self, owner: Token, server: str, sealed: SealedSession, opened: ClientSession | None, now: float
+        self,
+        owner: Token,
+        server: str,
+        sealed: SealedSession,
+        opened: ClientSession | None,
+        preferences: Preferences,
+        now: float,
     ) -> LegacySession:
         self._make_room(owner)
-        session = LegacySession(server, sealed, self._limits, now)
+        session = LegacySession(server, sealed, self._limits, now, self._prefer)
+        session.preferences = preferences
         session.session = Session(
             server,
             session.deliver,
             name=f"gateway: {owner.name}",
             endpoint=self._endpoint,
             opened=opened,
+            preferences=preferences,
             on_call=self._audit.caller(owner.name, "http") if self._audit else None,
         )
         return session
@@ -171,9 +187,11 @@ class LegacySessions:
             raise session_unknown()
         try:
             opened = msgspec.json.decode(sealed.state, type=ClientSession)
+            kept = self._state.preferences.get(sealed)
+            preferences = NO_PREFERENCES if kept is None else msgspec.json.decode(kept, type=Preferences)
         except msgspec.MsgspecError:  # of another version of the gateway
             raise session_unknown() from None
-        session = self._made(owner, server, sealed, opened, now)
+        session = self._made(owner, server, sealed, opened, preferences, now)
         session.id = session_id
         self.counts["restored"] += 1
         return session
@@ -210,6 +228,15 @@ class LegacySessions:
         task = asyncio.get_running_loop().create_task(session.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Log that the state directory could not be written to."""
+    try:
+        yield
+    except OSError as error:
+        logger.warning("gateway.not_written", extra={"what": "sessions", "reason": error.strerror})
 
 
 def _shortened(opened: ClientSession) -> ClientSession:

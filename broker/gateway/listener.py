@@ -1,4 +1,4 @@
-"""The HTTP of the gateway: uvicorn's protocol with the bounds that it lacks, and the listening sockets.
+"""The HTTP of the gateway: uvicorn's protocol with the bounds that it lacks.
 
 uvicorn parses and frames; it sets no bound to the headers of a request, to the time they take, or to how long
 a client may not read. Here are those bounds. An exchange is handed to the door (`http`) as ASGI has it, with
@@ -8,12 +8,9 @@ the connection itself in the scope's state, by which the door cuts it or hears t
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import os
 import re
 import socket
-import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
@@ -24,10 +21,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from broker.gateway.addresses import Address
 from broker.gateway.refusals import JSON, Refused
 from broker.gateway.settings import GatewayLimits
-from broker.service.claims import ClaimError
 
 logger = logging.getLogger("mcp-broker")
 logging.getLogger("uvicorn.error").disabled = True  # what it would say, the door says in the log's own form
@@ -318,50 +313,3 @@ class Listener:
             task.cancel()
         if self._state.tasks:
             await asyncio.wait(set(self._state.tasks), timeout=1.0)
-
-
-def bound(address: Address) -> socket.socket:
-    """Return a socket that is bound to an address of `listen`; a Unix socket is its user's and group's alone.
-
-    Raises:
-        ClaimError: it cannot be had; the message says why.
-    """
-    try:
-        return _bound_path(address.path) if address.path else _bound_port(address)
-    except OSError as error:
-        mend = "stop the program that listens there, or change `listen` in gateway.toml"
-        if error.errno != errno.EADDRINUSE:
-            mend = "change `listen` in gateway.toml"
-        raise ClaimError(f"cannot listen at {address}: {error.strerror}; {mend}") from None
-
-
-def _bound_port(address: Address) -> socket.socket:
-    host = "127.0.0.1" if address.host == "localhost" else address.host
-    plug = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        plug.bind((host, address.port))
-    except BaseException:
-        plug.close()
-        raise
-    return plug
-
-
-def _bound_path(path: str) -> socket.socket:
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode):
-            raise OSError(errno.EEXIST, "there is something else at this path")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(ConnectionRefusedError):
-            probe.connect(path)
-            raise OSError(errno.EADDRINUSE, "another program listens at this path")
-        os.unlink(path)
-    plug = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o117)
-    try:
-        plug.bind(path)
-    except BaseException:
-        plug.close()
-        raise
-    finally:
-        os.umask(old)
-    return plug

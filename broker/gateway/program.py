@@ -18,15 +18,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import uvloop
 
-from broker.gateway.addresses import Address, address_of
+from broker.gateway.addresses import Address
 from broker.gateway.audit import Audit
 from broker.gateway.http import HttpDoor
-from broker.gateway.listener import Listener, bound
+from broker.gateway.listener import Listener
+from broker.gateway.listening import sockets_at
 from broker.gateway.settings import AuditConfig, GatewayLimits, Settings
 from broker.gateway.sockets import Sockets
 from broker.gateway.sse import COMMENT_S
@@ -34,6 +35,7 @@ from broker.gateway.state import StateFolder, state_dir_of
 from broker.service.claims import ClaimError
 from broker.service.systemd import ServiceManager
 from client_shim.transport.endpoint import default_endpoint
+from client_shim.trusted import Untrusted
 
 logger = logging.getLogger("mcp-broker")
 
@@ -41,6 +43,8 @@ ENDING = "the gateway is being stopped; call again, the next one answers"
 
 _COLLECT_AFTER = 10_000
 """New objects after which the collector runs. At Python's 700 it took a sixth of the time."""
+
+_ANOTHER = "change `path` in [audit] of gateway.toml, such as to a file in its state directory"
 
 _LAST_S = 2.0
 """How long clients may take to read the last words."""
@@ -140,7 +144,7 @@ def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager)
     path = state_dir_of(door.state_dir, environ)
     state = StateFolder.open(path, settings.limits.session_sec, time.time())
     with contextlib.closing(state), contextlib.ExitStack() as held:
-        plugs = {address: held.enter_context(plug) for address, plug in _plugs(door.listen, manager)}
+        plugs = {address: held.enter_context(plug) for address, plug in sockets_at(door.listen, manager)}
         _tell_token(state, plugs, sys.stderr.isatty())
         folder = _sockets_folder(door.sockets, door.endpoint, environ)
         gateway = Gateway(settings, state, plugs, folder, _audit(settings.audit, held))
@@ -160,10 +164,12 @@ def _audit(config: AuditConfig, held: contextlib.ExitStack) -> Audit | None:
         return None
     try:
         return held.enter_context(contextlib.closing(Audit(config.path, config)))
+    except Untrusted as error:
+        raise ClaimError(f"the audit log {config.path} cannot be used: {error}; or {_ANOTHER}") from error
     except OSError as error:
         raise ClaimError(
-            f"the audit log {config.path} cannot be written: {error.strerror}; give its folder to the "
-            "user of the gateway, or change `path` in [audit] of gateway.toml"
+            f"the audit log {config.path} cannot be written: {error.strerror}; make its folder for the user "
+            f"of the gateway, or {_ANOTHER}"
         ) from error
 
 
@@ -171,38 +177,6 @@ def _allow_many_descriptors() -> None:
     """Each client takes a descriptor; the usual limit of 1024 is meant for programs that use select(2)."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _plugs(listen: Iterable[str], manager: ServiceManager) -> Iterator[tuple[Address, socket.socket]]:
-    """The sockets to serve at: those that systemd hands over, and the others of `listen`."""
-    given = {}
-    for fd in manager.sockets.values():
-        plug = socket.socket(fileno=fd)
-        address = _address_at(plug)
-        if address is None or (not address.is_loopback and str(address) not in listen):
-            raise ClaimError(
-                f"systemd hands over a socket at {plug.getsockname()!r}; name the address in `listen` of "
-                "gateway.toml, or change ListenStream= of mcp-broker-gateway.socket"
-            )
-        given[address] = plug
-    yield from given.items()
-    for text in listen:
-        address = address_of(text)
-        if address is not None and address not in given and _named(address) not in given:
-            plug = bound(address)
-            port = address.port if address.path else plug.getsockname()[1]  # 0 asks for any free one
-            yield address._replace(port=port), plug
-
-
-def _named(address: Address) -> Address:
-    return address._replace(host="127.0.0.1") if address.host == "localhost" else address
-
-
-def _address_at(plug: socket.socket) -> Address | None:
-    name = plug.getsockname()
-    if plug.family == socket.AF_UNIX:
-        return Address(name, "", 0) if isinstance(name, str) and name.startswith("/") else None
-    return Address("", name[0], name[1])
 
 
 def _sockets_folder(named: str | None, endpoint: str | None, environ: Mapping[str, str]) -> Path | None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from broker.gateway.conversation import ClientSession, Conversation
+from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
+from broker.gateway.conversation import Conversation
 from broker.gateway.effects import (
     BrokerFault,
     CancelCall,
@@ -52,6 +53,7 @@ class Session:
         name: what the broker's `status` calls the client.
         endpoint: where the broker listens; `None`: where the shim finds it.
         opened: a legacy session that was opened earlier.
+        preferences: what its client has set.
         reconnect_s: how long a request waits for a broker that is gone.
         on_call: takes each call that ended, for the audit log.
         channel: one that the session shares and must not listen on, in place of one of its own.
@@ -65,11 +67,12 @@ class Session:
         name: str = "gateway",
         endpoint: str | None = None,
         opened: ClientSession | None = None,
+        preferences: Preferences = NO_PREFERENCES,
         reconnect_s: float = RECONNECT_S,
         on_call: OnCall | None = None,
         channel: BrokerClient | None = None,
     ) -> None:
-        self.conversation = Conversation(server, secrets.token_hex(8), opened)
+        self.conversation = Conversation(server, secrets.token_hex(8), opened, preferences)
         self._deliver = deliver
         self._on_call = on_call
         self._shares = channel is not None

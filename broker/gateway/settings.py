@@ -145,7 +145,7 @@ class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str | None,
         _about(
             "The file of the audit log. Off by default.",
-            'write an absolute path, such as path = "/var/log/mcp-broker-gateway/audit.jsonl"',
+            'write an absolute path, such as path = "/var/lib/mcp-broker-gateway/audit.jsonl"',
         ),
     ] = None
     max_bytes: Annotated[

@@ -49,16 +49,31 @@ class SocketFolder:
         self._endpoint = endpoint or default_endpoint()
         self._lock: int | None = None
 
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._path
+
+    def claim(self) -> None:
+        """Hold the folder, from the first call until `release`.
+
+        Raises:
+            Untrusted: another user could change what is in it.
+            OSError: it cannot be made, or another gateway holds it.
+        """
+        if self._lock is None:
+            with open_folder(self._path, make=1) as folder:
+                self._lock = _locked(folder)
+
     def make(self, server: str) -> SocketFile:
-        """Make the socket of a server, where no other user can put another.
+        """Make the socket of a server in the claimed folder, where no other user can put another.
 
         Raises:
             Untrusted: another user could change what is there, or something else stands there.
-            OSError: it cannot be made, or another gateway holds the folder.
+            OSError: it cannot be made.
         """
         name = f"{file_name(server)}.sock"
         with open_folder(self._path, make=1) as folder:
-            self._claim(folder)
             _remove_old(folder, name)
             plug = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             try:
@@ -88,18 +103,6 @@ class SocketFolder:
             os.close(self._lock)
             self._lock = None
 
-    def _claim(self, folder: Folder) -> None:
-        if self._lock is not None:
-            return
-        lock = folder.open(LOCK, os.O_RDWR, make=True)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            hint = "stop it, or name another folder by `sockets` in gateway.toml"
-            raise OSError(f"another gateway holds the folder {folder.path}; {hint}") from None
-        self._lock = lock
-
     def _share(self, folder: Folder, fd: int, about: os.stat_result) -> None:
         """Open a socket, and its folder, to whom the broker's socket is open; without that file to nobody."""
         if not self._endpoint.startswith("ipc://"):
@@ -115,6 +118,18 @@ class SocketFolder:
         opened = sum(enter for writes, enter in ((0o020, 0o010), (0o002, 0o001)) if broker.st_mode & writes)
         if folder.about.st_uid == os.geteuid() and opened & ~folder.about.st_mode:
             os.chmod(f"/proc/self/fd/{folder.fd}", stat.S_IMODE(folder.about.st_mode) | 0o010 | opened)
+
+
+def _locked(folder: Folder) -> int:
+    """Return the descriptor of its locked lock file."""
+    lock = folder.open(LOCK, os.O_RDWR, make=True)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        hint = "stop it, or name another folder by `sockets` in gateway.toml"
+        raise OSError(f"another gateway holds the folder {folder.path}; {hint}") from None
+    return lock
 
 
 def _remove_old(folder: Folder, name: str) -> None:

@@ -216,6 +216,11 @@ class Sockets:
         """Make the sockets of new servers, and remove those of servers that are gone."""
         for name in [name for name in self._sockets if name not in servers]:
             self._remove(name, f"the server {name!r} is no longer configured")
+        try:
+            self._folder.claim()
+        except (OSError, Untrusted) as error:
+            self._tell("gateway.no_sockets", str(error), folder=str(self._folder.path))
+            return
         for name in servers:
             if name not in self._sockets or not self._sockets[name].made.is_there:
                 await self._make(name)
@@ -239,7 +244,7 @@ class Sockets:
         try:
             made = self._folder.make(name)
         except (OSError, Untrusted) as error:
-            self._tell(name, str(error))
+            self._tell("gateway.no_socket", str(error), server=name)
             return
         if (before := self._sockets.pop(name, None)) is not None:
             before.listener.close()
@@ -255,11 +260,11 @@ class Sockets:
         for client in [client for client, server in self._clients.items() if server == name]:
             client.end(reason)
 
-    def _tell(self, name: str, reason: str) -> None:
-        """Once, until it is another problem."""
-        if self._problem != reason:
-            self._problem = reason
-            logger.error("gateway.no_socket", extra={"server": name, "reason": reason})
+    def _tell(self, event: str, reason: str, **about: object) -> None:
+        """Log a problem: once, until there is another one."""
+        before, self._problem = self._problem, reason
+        if before != reason:
+            logger.error(event, extra={**about, "reason": reason})
 
     def _welcome(self, name: str) -> LinesProtocol:
         def session(who: str, deliver: Deliver) -> Session:
@@ -268,7 +273,7 @@ class Sockets:
 
         is_full = len(self._clients) >= MAX_CLIENTS
         if is_full:
-            self._tell(name, f"there are {MAX_CLIENTS} clients, and one more was turned away")
+            self._tell("gateway.sockets_full", f"{MAX_CLIENTS} clients are connected", server=name)
         client = LinesProtocol(session, self._gone, is_welcome=not is_full)
         self._clients[client] = name
         return client

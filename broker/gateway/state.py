@@ -1,4 +1,5 @@
-"""The gateway's state directory: its own token, the key of its sessions, and the sessions that are over.
+"""The gateway's state directory: its own token, the key of its sessions, the sessions that are over, and what
+clients have set in the others.
 
 All files are of mode 0600, in a folder that no other user can change.
 """
@@ -12,14 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from broker.gateway.session_ids import KEY_BYTES, Revocations, SealedSession
+from broker.gateway.session_preferences import MOST_BYTES, KeptPreferences
 from broker.service.claims import ClaimError
 from client_shim.trusted import Folder, Untrusted, open_folder
 
-TOKEN, KEY, OVER = "token", "session.key", "sessions.over"
+TOKEN, KEY, OVER, PREFERENCES = "token", "session.key", "sessions.over", "sessions.preferences"
 _MOST_TOKEN_BYTES = 4096
 _MOST_LIST_BYTES = 16 * 1024 * 1024
 _REVOKED = 16_384
-_WRITTEN_ANEW_AT = 2 * _REVOKED
+_LINE_BYTES = 64
 
 
 def state_dir_of(named: str | None, environ: Mapping[str, str]) -> Path:
@@ -47,10 +49,11 @@ class StateFolder:
         self.token = self._secret(TOKEN, lambda: secrets.token_urlsafe(32).encode() + b"\n").decode().strip()
         self.key = self._secret(KEY, lambda: secrets.token_bytes(KEY_BYTES))
         self.revocations = Revocations(_REVOKED, session_s)
-        with suppress(FileNotFoundError):
-            lines = folder.read(OVER, _MOST_LIST_BYTES).decode("ascii", "replace").splitlines()
-            self.revocations.load(lines, now_s)
-        self._appended = _WRITTEN_ANEW_AT
+        self.preferences = KeptPreferences()
+        self._over = _Journal(folder, OVER, 2 * _REVOKED * _LINE_BYTES)
+        self._preferred = _Journal(folder, PREFERENCES, 2 * MOST_BYTES)
+        self.revocations.load(self._over.read(), now_s)
+        self.preferences.load(self._preferred.read())
 
     @classmethod
     def open(cls, path: Path, session_s: float, now_s: float) -> StateFolder:
@@ -61,7 +64,7 @@ class StateFolder:
         """
         mend = "name another by `state_dir` in gateway.toml"
         try:
-            folder = open_folder(path, make=2)
+            folder = open_folder(path, make=len(path.parts))
             try:
                 return cls(folder, session_s, now_s)
             except BaseException:
@@ -89,17 +92,21 @@ class StateFolder:
         Raises:
             OSError: it cannot be written down; it is over until the next restart.
         """
-        line = self.revocations.add(session, now_s)
-        self._appended += 1
-        if self._appended >= _WRITTEN_ANEW_AT:
-            self._folder.write(OVER, "".join(self.revocations.lines()).encode())
-            self._appended = len(self.revocations)
-            return
-        fd = self._folder.open(OVER, os.O_WRONLY | os.O_APPEND, make=True)
-        try:
-            os.write(fd, line.encode())
-        finally:
-            os.close(fd)
+        self._over.append(self.revocations.add(session, now_s), self.revocations.lines)
+        if self.preferences.get(session) is not None:
+            self.prefer(session, b"", now_s)
+
+    def prefer(self, session: SealedSession, said: bytes, now_s: float) -> None:
+        """Keep the preferences of a session. Where there is no room, the session is over once it leaves the
+        memory: its client starts anew, and does not go on without them.
+
+        Raises:
+            OSError: they cannot be written down; they are kept until the next restart.
+        """
+        line, without_room = self.preferences.put(session, said)
+        self._preferred.append(line, self.preferences.lines)
+        for one in without_room:
+            self.revoke(one, now_s)
 
     def _secret(self, name: str, made: Callable[[], bytes]) -> bytes:
         with suppress(FileNotFoundError):
@@ -116,3 +123,38 @@ class StateFolder:
         if about is not None and about.st_mode & 0o077:
             path = self._folder.where(name)
             raise Untrusted(path, f"others may read {path} (mode {about.st_mode & 0o777:04o})", f"rm {path}")
+
+
+class _Journal:
+    """A file to which lines are appended, and which is written anew at its first change and when it is long.
+
+    Args:
+        most_bytes: the size at which it is written anew.
+    """
+
+    def __init__(self, folder: Folder, name: str, most_bytes: int) -> None:
+        self._folder = folder
+        self._name = name
+        self._most_bytes = most_bytes
+        self._bytes = most_bytes
+
+    def read(self) -> list[str]:
+        """Return its lines."""
+        with suppress(FileNotFoundError):
+            return self._folder.read(self._name, _MOST_LIST_BYTES).decode("utf-8", "replace").split("\n")
+        return []
+
+    def append(self, line: str, lines: Callable[[], list[str]]) -> None:
+        """Append a line; `lines` returns all that count, with this one."""
+        data = line.encode()
+        if self._bytes + len(data) > self._most_bytes:
+            content = "".join(lines()).encode()
+            self._folder.write(self._name, content)
+            self._bytes = len(content)
+            return
+        fd = self._folder.open(self._name, os.O_WRONLY | os.O_APPEND, make=True)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+        self._bytes += len(data)

@@ -128,11 +128,17 @@ def end_of(subscription: bytes) -> bytes:
 
 
 class Interests:
-    """What the client wants to hear: a legacy one by its session, a modern one by its subscriptions."""
+    """What the client wants to hear: a legacy one by its session, a modern one by its subscriptions.
 
-    def __init__(self) -> None:
-        self.uris: frozenset[str] = frozenset()
+    Args:
+        uris: the resources that a legacy client subscribed to earlier.
+    """
+
+    def __init__(self, uris: frozenset[str] = frozenset()) -> None:
+        self.uris = uris
         """The resources that the legacy client subscribed to."""
+        self._unheard = uris
+        """Those of them that may have changed while nobody listened for the client."""
         self.has_session = False
         """Whether a legacy session is open."""
         self.has_stream = False
@@ -195,6 +201,12 @@ class Interests:
             if self._filters[id].wants(method, uri):
                 messages.append(SendMessage(jsonrpc.notification_message(method, tagged(params, id)), id))
         return messages
+
+    def missed(self) -> list[Effect]:
+        """Return, once, an update of each resource that may have changed while nobody listened."""
+        missed, self._unheard = sorted(self._unheard & self.uris), frozenset()
+        said = [jsonrpc.notification_message(UPDATED, encode({"uri": uri})) for uri in missed]
+        return [SendMessage(message) for message in said]
 
     def clear(self) -> None:
         """Forget all."""

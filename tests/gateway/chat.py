@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from broker.gateway import jsonrpc
-from broker.gateway.conversation import ClientSession, Conversation
+from broker.gateway.client_session import ClientSession
+from broker.gateway.conversation import Conversation
 from broker.gateway.effects import (
     BrokerFault,
     CancelCall,

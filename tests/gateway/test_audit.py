@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from broker.gateway.audit import MAX_BODY_CHARS, Audit, AuditLog, Entry
 from broker.gateway.conversation import Conversation
 from broker.gateway.effects import MakeCall, ServerResult
 from broker.gateway.settings import AuditConfig
+from client_shim.trusted import Untrusted
 
 CALL = Entry(
     time="2026-11-30T08:00:00Z",
@@ -79,21 +81,47 @@ def test_the_files_stay_below_their_bound(tmp_path: Path) -> None:
     assert all(size <= 4096 for size in sizes.values())
 
 
-def test_only_the_owner_reads_it_and_a_link_is_refused(tmp_path: Path) -> None:
+def test_only_the_owner_reads_it(tmp_path: Path) -> None:
     log = AuditLog(str(tmp_path / "audit.jsonl"), max_bytes=4096, keep=1)
     log.write(CALL)
     log.close()
     assert (tmp_path / "audit.jsonl").stat().st_mode & 0o777 == 0o600
-    victim = tmp_path / "victim"
-    victim.write_text("as it was")
-    os.symlink(victim, tmp_path / "linked")
-    with pytest.raises(OSError, match="symbolic"):
-        AuditLog(str(tmp_path / "linked"), max_bytes=4096, keep=1)
-    assert victim.read_text() == "as it was"
 
 
-def test_a_full_disk_loses_lines_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    log = AuditLog("/dev/full", max_bytes=0, keep=0)
+def _linked(path: Path) -> None:
+    (path.parent / "victim").write_text("as it was")
+    path.symlink_to(path.parent / "victim")
+
+
+def _in_an_open_folder(path: Path) -> None:
+    path.parent.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (os.mkfifo, "a FIFO.*regular file"),  # opening it would wait for a reader
+        (_linked, "a symbolic link.*regular file"),
+        (Path.mkdir, "a folder.*regular file"),
+        (_in_an_open_folder, "may write to the folder.*chmod"),
+    ],
+)
+def test_what_another_user_could_change_is_refused(
+    tmp_path: Path, made: Callable[[Path], object], said: str
+) -> None:
+    """Law 10: the refusal says what to do. Nothing is written."""
+    made(tmp_path / "audit.jsonl")
+    with pytest.raises(Untrusted, match=said):
+        AuditLog(str(tmp_path / "audit.jsonl"), max_bytes=4096, keep=1)
+    assert [path.read_text() for path in tmp_path.glob("victim")] in ([], ["as it was"])
+
+
+def test_a_full_disk_loses_lines_and_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AuditLog(str(tmp_path / "audit.jsonl"), max_bytes=1 << 20, keep=1)
+    file = log._handler.stream
+    assert file is not None
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), file.fileno())
     with caplog.at_level(logging.ERROR, "mcp-broker"):
         for _ in range(3):
             log.write(CALL)

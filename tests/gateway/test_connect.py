@@ -392,6 +392,9 @@ def test_a_second_gateway_does_not_take_over_the_sockets(broker: RunningBroker) 
         second = gateway_of(broker, "second")
         try:
             wait_until(lambda: "another gateway holds the folder" in second.log())
+            (said,) = [line for line in second.log().splitlines() if "another gateway holds" in line]
+            assert "gateway.no_sockets" in said  # of no server more than of another
+            assert str(sockets_of(broker)) in said
             assert bridge.ask("ping")["result"] == {}
         finally:
             assert second.stop() == 0

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from broker.gateway import eras
-from broker.gateway.conversation import DISCOVER_S, MAX_OPEN, ClientSession
+from broker.gateway.client_session import ClientSession
+from broker.gateway.conversation import DISCOVER_S, MAX_OPEN
 from broker.gateway.effects import SendMessage
 from broker.gateway.questions import MAX_ROUNDS
 from tests.gateway.chat import DISCOVERED, MODERN, Chat, call, cancels, finished, listens, sent

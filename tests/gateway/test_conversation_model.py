@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.gateway.conversation import ClientSession
+from broker.gateway.client_session import ClientSession
 from broker.gateway.effects import (
     BrokerFault,
     CancelCall,

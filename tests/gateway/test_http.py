@@ -138,7 +138,7 @@ def test_numbers_that_python_cannot_hold_pass(client: Http) -> None:
 # ---------------------------------------------------------------- legacy
 
 
-@pytest.mark.parametrize("version", ["2025-11-25", "2025-06-18", "2025-03-26"])
+@pytest.mark.parametrize("version", ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"])
 def test_a_session_begins_with_initialize(client: Http, version: str) -> None:
     """2025-11-25, "Session Management", rule 1."""
     session = client.initialized(version)
@@ -179,6 +179,32 @@ def test_sessions_outlive_a_restart_and_those_that_are_over_stay_so(broker: Runn
             door.start()
             assert text_of(kept.ask("tools/call", {"name": "echo", "arguments": {"a": 1}})) == {"a": 1}
             assert ended.ask("tools/list").status == 404
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, None])
+def test_log_level_and_subscriptions_outlive_a_restart_and_a_pause(
+    broker: RunningBroker, number: signal.Signals | None
+) -> None:
+    """A client sets them once, and is not told that its session left the memory of a gateway."""
+    uri, quiet = "rogue://one", {"name": "log", "arguments": {"level": "info"}}
+    with gateway(broker, limits={"session_idle_sec": 0.2, "replay_sec": 0.2}) as door:
+        client = door.http()
+        session = client.initialized()
+        assert "result" in session.ask("logging/setLevel", {"level": "error"}).message
+        assert "result" in session.ask("resources/subscribe", {"uri": uri}).message
+        if number is None:
+            wait_until(lambda: door.figures()["sessions"] == 0, door.figures)
+        else:
+            door.stop(number)
+            door.start()
+        assert text_of(session.ask("tools/call", quiet)) == 0
+        stream = session.listen()
+        missed = stream.next()  # it cannot be known whether it has changed meanwhile
+        wait_until(lambda: uri in json.dumps(client.call("subscribed")))
+        client.call("touch", uri=uri)
+        for told in (missed, stream.next()):
+            assert told is not None
+            assert (told["method"], told["params"]["uri"]) == ("notifications/resources/updated", uri)
 
 
 def test_a_get_stream_tells_of_changes(client: Http, broker: RunningBroker) -> None:
@@ -348,6 +374,15 @@ def test_healthz_needs_no_token(door: RunningGateway) -> None:
     assert answer.status == 200
     assert json.loads(answer.body)["status"] == "ok"
     assert json.loads(answer.body)["sessions"] >= 0
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/", "/mcp/rogue", "/.well-known/oauth-protected-resource"])
+@pytest.mark.parametrize("headers", [{"host": "evil.example.org"}, {"origin": "https://evil.example.org"}])
+def test_host_and_origin_are_checked_on_every_path(
+    door: RunningGateway, path: str, headers: dict[str, str | None]
+) -> None:
+    """2026-07-28, "Security & Endpoint": on all incoming connections, so also where no token is needed."""
+    assert Http(door.port, path, {}).send("GET", None, headers).status == 403
 
 
 def test_a_page_of_this_machine_may_call(door: RunningGateway) -> None:

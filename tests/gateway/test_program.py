@@ -70,6 +70,17 @@ def test_a_state_directory_that_others_can_change_is_refused(tmp_path: Path) -> 
     assert "state directory" in done.stderr
 
 
+def test_an_audit_log_that_is_no_file_stops_the_start_with_what_to_do(tmp_path: Path) -> None:
+    """A FIFO must not hold the start up."""
+    os.mkfifo(tmp_path / "audit")
+    settings = tmp_path / "gateway.toml"
+    settings.write_text(f"[gateway]\nlisten = ['127.0.0.1:0']\n[audit]\npath = '{tmp_path}/audit'\n")
+    done = started("--config", str(settings), XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "has to be a regular file" in done.stderr
+    assert "[audit] of gateway.toml" in done.stderr
+
+
 # ---------------------------------------------------------------- the token
 
 

@@ -124,6 +124,13 @@ def test_the_state_directory_is_made_once_and_read_again(tmp_path: Path) -> None
     again.close()
 
 
+def test_the_state_directory_is_made_on_a_fresh_account(tmp_path: Path) -> None:
+    """XDG Base Directory: a missing destination is created, with mode 0700; `~/.local` is often missing."""
+    path = tmp_path / ".local" / "state" / "mcp-broker" / "gateway"
+    StateFolder.open(path, DAY, 1000).close()
+    assert {folder.stat().st_mode & 0o777 for folder in (path, *path.parents[:3])} == {0o700}
+
+
 @pytest.mark.parametrize("name", [TOKEN, KEY])
 def test_a_secret_that_others_can_read_is_refused(tmp_path: Path, name: str) -> None:
     StateFolder.open(tmp_path / "gateway", DAY, 1000).close()
