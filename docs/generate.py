@@ -117,8 +117,8 @@ BLOCKS: dict[str, Block] = {
 
 
 def pages() -> list[Path]:
-    """Return every page of the documentation."""
-    return sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+    """Return every page of the documentation, and those of the examples."""
+    return sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/*/*.md")])
 
 
 def language_of(page: Path) -> Language:

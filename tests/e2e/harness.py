@@ -44,7 +44,7 @@ LED_SCREEN: dict[str, dict[str, Any]] = {
     "time": {"command": sys.executable, "args": ["-m", "mcp_server_time", "--local-timezone", "Asia/Tokyo"]},
     "weather-server": script("examples/led_screen/weather.py"),
 }
-"""The five servers of the repository's broker.toml."""
+"""The servers of the repository's broker.toml, without the one that asks (`washing-machine`)."""
 
 
 def toml(tables: Mapping[str, Table]) -> str:

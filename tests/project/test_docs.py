@@ -39,14 +39,10 @@ BROKER = [sys.executable, "-m", "broker"]
 PATIENCE_S = 60.0
 """How long the servers may take to be ready; they need two seconds on an idle machine."""
 
-SHOWING = [*PAGES, *sorted(ROOT.glob("examples/*/README.md"))]
-"""The pages, and those of the examples: commands and programs of all of them are run, links are followed."""
-
 REGISTRY = tomli.loads((ROOT / "tests" / "project" / "commands.toml").read_text(encoding="utf-8"))
 """What is run elsewhere, by which test, and what cannot be run, and why."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-every_shown_page = pytest.mark.parametrize("page", SHOWING, ids=lambda page: page.name)
 every_chinese_page = pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
 every_section = pytest.mark.parametrize("section", config.SHAPES)
 
@@ -76,7 +72,7 @@ def every_page_with(language: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", found, ids=lambda page: page.name)
 
 
-_ENGLISH = [page for page in SHOWING if page not in CHINESE and fences(page, "python")]
+_ENGLISH = [page for page in PAGES if page not in CHINESE and fences(page, "python")]
 every_english_page_with_python = pytest.mark.parametrize("page", _ENGLISH, ids=lambda page: page.name)
 
 
@@ -172,7 +168,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@every_shown_page
+@every_page
 def test_every_fence_is_looked_at(page: Path) -> None:
     """A block of a language that no test here reads would be believed without a look."""
     known = {"console", "python", "toml", "json", "yaml", "text", "abnf", "mermaid"}
@@ -181,7 +177,7 @@ def test_every_fence_is_looked_at(page: Path) -> None:
     )
 
 
-@every_shown_page
+@every_page
 def test_every_relative_link_resolves(page: Path) -> None:
     """A link to a file or a heading that is not there."""
     for target in re.findall(r"\]\((?!https?://)([^)]+)\)", prose(page)):
@@ -236,7 +232,7 @@ def test_both_languages_show_the_same(page: Path) -> None:
     assert [*map(tomli.loads, fences(page, "toml"))] == [*map(tomli.loads, fences(english, "toml"))]
 
 
-@every_shown_page
+@every_page
 def test_every_file_that_is_named_exists(page: Path) -> None:
     """A file that was moved or renamed."""
     for path in re.findall(r"`((?:broker|client_shim|tests|docs|examples)/[\w/.-]+)`", read(page)):
@@ -295,10 +291,16 @@ def configuration(text: str) -> Config:
 
 
 def test_the_config_of_the_repository_is_that_of_the_led_screen() -> None:
-    """`make run` runs five servers at the endpoint that clients find by themselves."""
+    """`make run` runs six servers at the endpoint that clients find by themselves."""
     loaded = configuration(read(ROOT / "broker.toml"))
-    led_screen = {"laundry-assistant", "advertisement-server", "time", "weather-server", "fukuoka-transit"}
-    assert set(loaded.servers) == led_screen
+    assert set(loaded.servers) == {
+        "laundry-assistant",
+        "advertisement-server",
+        "time",
+        "weather-server",
+        "fukuoka-transit",
+        "washing-machine",
+    }
     assert loaded.broker.endpoint is None
 
 
@@ -394,7 +396,7 @@ def wait_until_ready(place: Place) -> None:
         time.sleep(0.1)
 
 
-@every_shown_page
+@every_page
 def test_every_command_that_is_shown_is_run_or_has_a_reason(page: Path) -> None:
     """Every documented command is run by a test, or named with the reason why it cannot be."""
     unknown = [shown.command for shown in commands(page) if not is_ours(shown.command)]
@@ -408,7 +410,7 @@ def is_ours(command: str) -> bool:
     return command.split()[0] in ("mcp-broker", ".venv/bin/mcp-broker")
 
 
-@every_shown_page
+@every_page
 def test_every_command_does_what_is_shown(page: Path, place: Place) -> None:
     """Each ends with status 0 and prints the words that are shown, but for figures, times and paths."""
     for shown in commands(page):
@@ -433,7 +435,7 @@ TARGETS = set(re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE))
 """The targets of the Makefile"""
 
 
-@every_shown_page
+@every_page
 def test_every_target_that_the_prose_names_exists(page: Path) -> None:
     """`make soak PARTS=kills` in a sentence or a table: the Makefile has the target."""
     assert set(re.findall(r"`make ([a-z][\w-]*)", prose(page))) <= TARGETS
@@ -481,7 +483,7 @@ def test_the_status_that_is_shown_has_the_keys_that_it_has(place: Place) -> None
 @pytest.mark.parametrize("command", listed())
 def test_what_is_listed_is_shown(command: str) -> None:
     """A command that no page shows any more needs no line in tests/project/commands.toml."""
-    assert command in [shown.command for page in SHOWING for shown in commands(page)]
+    assert command in [shown.command for page in PAGES for shown in commands(page)]
 
 
 @pytest.mark.parametrize("command", REGISTRY["run_by"])

@@ -1,6 +1,7 @@
-"""The four servers of examples/led_screen, each a real process on stdio, driven by the SDK's own client.
+"""The servers of examples/led_screen, each a real process on stdio, driven by the SDK's own client.
 
-Every test runs in both protocol eras, since the broker speaks whichever a server answers to. The servers run
+Every test of the four that only answer runs in both protocol eras, since the broker speaks whichever a server
+answers to; the one that asks runs on both lines of the SDK. The servers run
 far from their folder and under the plain C locale, as a systemd unit would have it.
 """
 
@@ -19,9 +20,20 @@ from typing import Any
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from mcp import Client, MCPError, StdioServerParameters
-from mcp.types import INVALID_PARAMS, CallToolResult, TextContent, TextResourceContents, Tool
+from mcp.types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    ElicitRequestFormParams,
+    ElicitRequestParams,
+    ElicitResult,
+    ErrorData,
+    TextContent,
+    TextResourceContents,
+    Tool,
+)
 
-FOLDER = Path(__file__).resolve().parents[2] / "examples" / "led_screen"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "examples" / "led_screen"
 SERVERS = {
     "laundry": "laundry-assistant",
     "advertisement": "advertisement-server",
@@ -125,7 +137,7 @@ def server(request: pytest.FixtureRequest, era: str) -> Live:
     return live
 
 
-# --- what all four have in common ---------------------------------------------------------------------
+# --- what the four have in common ---------------------------------------------------------------------
 
 
 def test_each_speaks_both_eras_under_its_own_name(server: Live, era: str) -> None:
@@ -393,3 +405,93 @@ def test_an_unknown_station_or_line_is_answered_with_the_known_ones(transit: Liv
     wrong = transit.error("next_departures", station="天神", line="nanakuma")
     assert "'nanakuma' at tenjin. It has kuko." in wrong
     assert "one station, tenjin" in transit.error("route", origin="天神", destination="K08")
+
+
+# --- washing-machine ----------------------------------------------------------------------------------
+
+PYTHONS = {"2.x": Path(sys.executable), "1.x": ROOT / ".venv-mcp1" / "bin" / "python"}
+"""The lines of the SDK, and a Python that has each."""
+
+Answer = ElicitResult | ErrorData
+
+
+@dataclass
+class Person:
+    """Who is asked: notes the questions, and gives this answer."""
+
+    answer: Answer
+    asked: list[ElicitRequestFormParams] = field(default_factory=list)
+
+    async def __call__(self, context: object, params: ElicitRequestParams) -> Answer:
+        assert isinstance(params, ElicitRequestFormParams)
+        self.asked.append(params)
+        return self.answer
+
+
+@pytest.fixture(params=PYTHONS)
+def wash(request: pytest.FixtureRequest, portal: BlockingPortal) -> Callable[..., CallToolResult]:
+    """Starts a washer in front of a person, on one line of the SDK."""
+    python = PYTHONS[request.param]
+    if not python.exists():
+        pytest.skip("`make test` installs the 1.x SDK into .venv-mcp1")
+
+    def wash(person: Person | None, machine_id: str = "W1") -> CallToolResult:
+        process = StdioServerParameters(
+            command=str(python), args=[str(FOLDER / "washing.py")], env=PLAIN_LOCALE
+        )
+        client = Client(process, mode="legacy", read_timeout_seconds=30, elicitation_callback=person)
+        with portal.wrap_async_context_manager(client):
+            result: CallToolResult = portal.call(client.call_tool, "start_wash", {"machine_id": machine_id})
+        return result
+
+    return wash
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"action": "accept", "content": {"programme": "quick"}}, "started: quick, 20 minutes, 200 yen."),
+        ({"action": "accept", "content": {}}, "started: standard, 35 minutes, 300 yen."),
+        ({"action": "decline"}, "not started: the person declined."),
+        ({"action": "cancel"}, "not started: the person closed the question without an answer."),
+    ],
+    ids=["accept", "default", "decline", "cancel"],
+)
+def test_the_washer_does_what_the_person_says(
+    wash: Callable[..., CallToolResult], answer: Json, said: str
+) -> None:
+    """Each way to answer a form; without a word of which programme, it is the default of the form."""
+    person = Person(ElicitResult(**answer))
+    result = wash(person)
+    assert not result.is_error
+    assert text_of(result) == f"W1 was {said}"
+    assert len(person.asked) == 1
+
+
+def test_the_question_is_a_form_that_any_client_can_show(wash: Callable[..., CallToolResult]) -> None:
+    """2025-11-25: a flat schema with choices, title and default; the prices are those of the washer."""
+    person = Person(ElicitResult(action="decline"))
+    wash(person, "W4")
+    (question,) = person.asked
+    programme = question.requested_schema["properties"]["programme"]
+    cycles = stored("laundry.json")["cycles"]
+    washes = {key: each for key, each in cycles.items() if each["kind"] == "washer"}
+    assert programme["enum"] == [*washes]
+    assert (programme["title"], programme["default"]) == ("Programme", "standard")
+    assert "Which programme shall W4 run?" in question.message
+    for each in washes.values():
+        assert f"{each['name']['zh']} / {each['name']['ja']}" in question.message
+        assert f"{each['minutes']} min, {each['price_yen']['L']} yen" in question.message
+
+
+def test_nothing_is_started_without_an_answer_that_can_be_used(wash: Callable[..., CallToolResult]) -> None:
+    """A client may send what is in no form, refuse the question, or name no washer: the result says so."""
+    boil = wash(Person(ElicitResult(action="accept", content={"programme": "boil"})))
+    refused = wash(Person(ErrorData(code=-32601, message="this client shows no forms")))
+    dryer = wash(None, "D1")
+    assert boil.is_error
+    assert "W1 was not started: there is no programme 'boil'." in text_of(boil)
+    assert refused.is_error
+    assert "nobody could be asked: this client shows no forms" in text_of(refused)
+    assert dryer.is_error
+    assert "No washer 'D1'. There are W1, W2, W3, W4." in text_of(dryer)

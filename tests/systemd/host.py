@@ -125,7 +125,7 @@ def configure(servers: dict[str, dict[str, Any]]) -> None:
 
 
 def install_rogue() -> None:
-    """A small config with servers that behave as they are told, in the place of the five."""
+    """A small config with servers that behave as they are told, in the place of the default one."""
     sh(f"mkdir -p /opt/rogue/tests && cp -rp {ROOT}/tests/servers /opt/rogue/tests")
     sh("chmod -R a+rX /opt/rogue")
     configure({"fine": ROGUE, "other": ROGUE})

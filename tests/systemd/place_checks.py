@@ -56,19 +56,19 @@ def install_says_what_a_backend_has_to_do() -> None:
 
 
 def it_has_started_and_says_how_its_servers_are() -> None:
-    """Ready once clients are served; `STATUS=` follows the servers until all five are ready."""
+    """Ready once clients are served; `STATUS=` follows the servers until all six are ready."""
     assert show("ActiveState") == "active"
-    assert re.fullmatch(r"[0-5] of 5 servers ready.*", show("StatusText"))
+    assert re.fullmatch(r"[0-6] of 6 servers ready.*", show("StatusText"))
     assert "servers ready" in sh("systemctl status --no-pager mcp-broker")
     assert show("ActiveState", "mcp-broker.socket") == "active"
     until_ready()
-    assert show("StatusText") == "5 of 5 servers ready"
+    assert show("StatusText") == "6 of 6 servers ready"
 
 
-def five_servers_run_as_the_services_own_user() -> None:
-    """The installed service, as its own user, runs all five servers of the default config."""
+def six_servers_run_as_the_services_own_user() -> None:
+    """The installed service, as its own user, runs all six servers of the default config."""
     pids = server_pids()
-    assert len(pids) == 5, pids
+    assert len(pids) == 6, pids
     assert {sh(f"ps -o user= -p {pid}").strip() for pid in (main_pid(), *pids.values())} == {"mcp-broker"}
     answer = json.loads(call("time", "get_current_time", {"timezone": "Asia/Tokyo"}))
     assert answer["timezone"] == "Asia/Tokyo"
@@ -89,7 +89,7 @@ def check_looks_as_the_service_does() -> None:
     """As the service sees it: a command that only root can run, a secret that everybody can read."""
     said = sh("mcp-broker check --service")
     assert "user mcp-broker, PATH /var/lib/mcp-broker/.local/bin:" in said, said
-    assert "/etc/mcp-broker/broker.toml: fine, 5 servers" in said, said
+    assert "/etc/mcp-broker/broker.toml: fine, 6 servers" in said, said
     whole, tool = CONFIG.read_text(encoding="utf-8"), Path("/root/.local/bin/only-roots")
     tool.parent.mkdir(parents=True, exist_ok=True)
     tool.write_text("#!/bin/sh\n", encoding="utf-8")
@@ -156,7 +156,7 @@ def a_second_broker_cannot_take_the_socket() -> None:
 
 def systemd_does_not_take_the_socket_of_a_broker_either() -> None:
     """Nor does systemd, which would take over the path without a word, take it from a broker by hand."""
-    install_rogue()  # from here on: the five have shown what they can, and take seconds to start
+    install_rogue()  # from here on: the six have shown what they can, and take seconds to start
     sh("systemctl stop mcp-broker.socket && rm -f /run/mcp-broker/broker.sock")
     user = "setpriv --reuid=mcp-broker --regid=mcp-broker --init-groups env HOME=/var/lib/mcp-broker"
     serve = f"{user} {PREFIX}/bin/mcp-broker serve --config {CONFIG}"
@@ -280,7 +280,7 @@ def the_journal_has_a_priority_for_each_line() -> None:
 CHECKS = (
     install_says_what_a_backend_has_to_do,
     it_has_started_and_says_how_its_servers_are,
-    five_servers_run_as_the_services_own_user,
+    six_servers_run_as_the_services_own_user,
     the_files_are_what_they_should_be,
     check_looks_as_the_service_does,
     verify_finds_nothing,
