@@ -219,7 +219,9 @@ class Sockets:
         try:
             self._folder.claim()
         except (OSError, Untrusted) as error:
-            self._tell("gateway.no_sockets", str(error), folder=str(self._folder.path))
+            if self._is_new(str(error)):
+                folder = str(self._folder.path)
+                logger.error("gateway.no_sockets", extra={"folder": folder, "reason": str(error)})  # noqa: TRY400 - it is no fault
             return
         for name in servers:
             if name not in self._sockets or not self._sockets[name].made.is_there:
@@ -244,7 +246,8 @@ class Sockets:
         try:
             made = self._folder.make(name)
         except (OSError, Untrusted) as error:
-            self._tell("gateway.no_socket", str(error), server=name)
+            if self._is_new(str(error)):
+                logger.error("gateway.no_socket", extra={"server": name, "reason": str(error)})  # noqa: TRY400 - it is no fault
             return
         if (before := self._sockets.pop(name, None)) is not None:
             before.listener.close()
@@ -260,11 +263,10 @@ class Sockets:
         for client in [client for client, server in self._clients.items() if server == name]:
             client.end(reason)
 
-    def _tell(self, event: str, reason: str, **about: object) -> None:
-        """Log a problem: once, until there is another one."""
-        before, self._problem = self._problem, reason
-        if before != reason:
-            logger.error(event, extra={**about, "reason": reason})
+    def _is_new(self, problem: str) -> bool:
+        """Return whether a problem is another than the last one: each is logged once."""
+        before, self._problem = self._problem, problem
+        return before != problem
 
     def _welcome(self, name: str) -> LinesProtocol:
         def session(who: str, deliver: Deliver) -> Session:
@@ -273,7 +275,9 @@ class Sockets:
 
         is_full = len(self._clients) >= MAX_CLIENTS
         if is_full:
-            self._tell("gateway.sockets_full", f"{MAX_CLIENTS} clients are connected", server=name)
+            reason = f"{MAX_CLIENTS} clients are connected"
+            if self._is_new(reason):
+                logger.error("gateway.sockets_full", extra={"server": name, "reason": reason})
         client = LinesProtocol(session, self._gone, is_welcome=not is_full)
         self._clients[client] = name
         return client
