@@ -99,10 +99,15 @@ def vitals(broker: RunningBroker, folder: Path, *, like: Vitals | None = None) -
 
 
 class Halfway:
-    """Passes progress on, and weighs the broker when half of the count is done."""
+    """Passes progress on, and weighs the broker when half of the count is done.
 
-    def __init__(self, broker: RunningBroker, count: int, progress: Progress) -> None:
+    Args:
+        rest_s: for how long nothing is asked of the broker then.
+    """
+
+    def __init__(self, broker: RunningBroker, count: int, progress: Progress, *, rest_s: float = 0.0) -> None:
         self._pid = broker.pid
+        self._rest_s = rest_s
         self._half = count // 2
         self._progress = progress
         self.memory_mib = 0.0
@@ -110,13 +115,22 @@ class Halfway:
     def __call__(self, done: int) -> None:
         """So much is done."""
         if done >= self._half and not self.memory_mib:
-            self.memory_mib = _memory_mib(self._pid)
+            self.memory_mib = least_mib(self._pid, self._rest_s)
         self._progress(done)
 
     def since(self, after: Vitals) -> Line:
         """How much the second half added."""
         grown = round(after.memory_mib - self.memory_mib, 1)
         return Line("memory-second-half", grown, FLAT_MIB, "MiB")
+
+
+def least_mib(pid: int, rest_s: float) -> float:
+    """The least memory within so long: the broker returns what was freed every two seconds."""
+    end, least = time.monotonic() + rest_s, _memory_mib(pid)
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        least = min(least, _memory_mib(pid))
+    return least
 
 
 def _memory_mib(pid: int) -> float:
