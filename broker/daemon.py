@@ -41,6 +41,7 @@ from broker.management.commands import manage
 from broker.management.context import Context
 from broker.management.reload import Reloader, log_faults
 from broker.processes import containers
+from broker.processes.catalogue_files import CatalogueFiles
 from broker.processes.cgroup import Delegation, delegation
 from broker.processes.environment import hide_from_servers
 from broker.processes.leftovers import end_leftovers
@@ -51,6 +52,7 @@ from broker.service.logging import mask_by
 from broker.service.memory import Memory
 from broker.service.signals import HANDLED, Signals
 from broker.service.systemd import ServiceManager, status_line
+from broker.upstream.catalogue_keeper import CatalogueKeeper
 from broker.upstream.starts import lifecycle_of
 from broker.upstream.supervisors import Supervisors
 
@@ -132,6 +134,8 @@ async def serve(
     engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
     hub = Hub(engine, trio.lowlevel.current_clock().current_time)
     mask_by(engine.mask)
+    keeper = CatalogueKeeper(hub, _catalogue_files(launcher, config))
+    keeper.restore()
     with (
         trio.open_signal_receiver(*HANDLED) as signals,
         _listening(address, hub) as (transport, look_after_socket),
@@ -155,6 +159,7 @@ async def serve(
                 if server.runs:
                     supervisors.add(server.name)
             log_faults(config)
+            nursery.start_soon(keeper.run)
             nursery.start_soon(_look_after, Memory().look, launcher.records.mend, look_after_socket)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
             logger.info("broker.listening", extra={"endpoint": address.endpoint, "pid": os.getpid()})
@@ -166,6 +171,12 @@ async def serve(
             await _end(hub, supervisors)
             nursery.cancel_scope.cancel()
     logger.info("broker.ended", extra={"pid": os.getpid()})
+
+
+def _catalogue_files(launcher: Launcher, config: Config) -> CatalogueFiles:
+    """Return the files of the kept catalogues, in the state directory."""
+    state_dir, max_bytes = launcher.records.folder, config.limits.max_message_bytes
+    return CatalogueFiles(state_dir, launcher.folder, launcher.environ, max_bytes)
 
 
 @contextmanager

@@ -49,6 +49,9 @@ a log in which each `test` is masked is useless."""
 
 _WORD = re.compile(r"[A-Za-z]+")
 
+_PIECE_CHARS = 65_536
+"""The characters that are searched without a turn of another thread."""
+
 
 def is_secret(name: str, value: str) -> bool:
     """Return whether the value of a variable or an option looks like a secret, by its name or by itself."""
@@ -177,6 +180,13 @@ class Mask:
     def __call__(self, text: str) -> str:
         """Return the text with the secrets masked."""
         return redact(self._pattern.sub(STARS, text) if self._pattern else text)
+
+    def finds(self, text: str) -> bool:
+        """Return whether one of the values stands in the text. Other threads have turns meanwhile."""
+        if self._pattern is None:
+            return False
+        pieces = range(0, len(text), _PIECE_CHARS)
+        return any(self._pattern.search(text, at, at + _PIECE_CHARS + self.reach) for at in pieces)
 
 
 def can_be_told(form: str) -> bool:

@@ -247,8 +247,8 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Text | None,
         _about(
             "The folder that records the running processes, so that the next broker ends what a killed "
-            "one left; for one broker at a time. Default: `processes` in $STATE_DIRECTORY of systemd, "
-            "else a folder beside the socket.",
+            "one left, and that keeps the lists of the servers; for one broker at a time. Default: "
+            "`processes` in $STATE_DIRECTORY of systemd, else a folder beside the socket.",
             'write a folder as a string, such as state_dir = "/var/lib/mcp-broker"',
         ),
     ] = None

@@ -102,6 +102,8 @@ class Requests:
         if list_by is not None:
             return self._dispatch.accept(server, connection, request, params, now, list_by)
         body = server.catalogue.answer(request.method, now)
+        if body is None and not server.opened:  # the next process may have it
+            return self._dispatch.accept(server, connection, request, params, now)
         if body is None:
             return refusals.no_list(server.name, request.method)
         self._answer(connection, request, body)

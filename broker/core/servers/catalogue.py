@@ -16,6 +16,9 @@ from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.methods import Era, in_effect
 from broker.core.servers.visibility import Visibility
 
+TOLD_TTL_MS, LEAST_TTL_MS = 10_000, 1000
+"""The least `ttlMs` that clients get: of a list whose changes the server tells of, and of another list."""
+
 
 class ListKind(Struct, frozen=True):
     """A list method: the member of its result, the key of its items, its capability and its notification."""
@@ -77,6 +80,12 @@ class Listing(Struct, frozen=True):
         """Return whether the other one has other items, or the same in another order."""
         return other is None or list(self.items.values()) != list(other.items.values())
 
+    def is_kept_otherwise(self, other: Listing | None) -> bool:
+        """Return whether another one must be written down anew: its items or its hints differ."""
+        if other is None or self.differs(other):
+            return True
+        return (self.ttl_s, self.scope, self.partial) != (other.ttl_s, other.scope, other.partial)
+
     def is_stale(self, now: float, heard_of: bool) -> bool:
         """Return whether it must be read again before it is answered.
 
@@ -86,12 +95,13 @@ class Listing(Struct, frozen=True):
             return False
         return now >= self.fresh_until
 
-    def body(self, now: float) -> bytes:
-        """Return the result of the list method, with the time that is left of its `ttlMs`."""
+    def body(self, now: float, least_ms: int = 0) -> bytes:
+        """Return the result of the list method, with the time that is left of its `ttlMs`, or `least_ms`."""
         items = b'"%b":[%b]' % (self.member.encode(), b",".join(self.items.values()))
         if self.era is Era.LEGACY:
             return b"{%b}" % items
-        left_ms = 0 if not self.ttl_s else max(0, int((self.fresh_until - now) * 1000))
+        left_ms = 0 if not self.ttl_s else int((self.fresh_until - now) * 1000)
+        left_ms = max(left_ms, least_ms)
         hints = b'{"resultType":"complete","ttlMs":%d,"cacheScope":"%b",%b}'
         return hints % (left_ms, self.scope.encode(), items)
 
@@ -112,6 +122,13 @@ class Catalogue:
         self._listings: dict[str, Listing] = {}
         """The lists as clients see them."""
         self._lacking: set[str] = set()
+        self.revision = 0
+        """Changes with the lists as they were read."""
+
+    @property
+    def whole(self) -> Mapping[str, Listing]:
+        """The lists as they were read, with what clients do not see."""
+        return self._whole
 
     def declares(self, method: str) -> bool:
         """Return whether the server declares this list."""
@@ -131,11 +148,13 @@ class Catalogue:
 
     def lacks(self, method: str) -> None:
         """Note that the server does not have this list: it is answered as an empty one."""
+        self.revision += method not in self._lacking
         self._lacking.add(method)
 
     def put(self, method: str, listing: Listing) -> bool:
         """Set a list; return whether clients see another one than before."""
-        before = self._listings.get(method)
+        before, whole_before = self._listings.get(method), self._whole.get(method)
+        self.revision += listing.is_kept_otherwise(whole_before)
         self._whole[method] = listing
         self._listings[method] = self._seen(method)
         self._lacking.discard(method)
@@ -204,7 +223,16 @@ class Catalogue:
         listing = self._listings.get(method)
         if listing is None and method in self._lacking:
             listing = Listing(LISTS[method].member, {}, self.agreed.era)
-        return listing.body(now) if listing else None
+        return listing.body(now, self._least_ms(method, listing)) if listing else None
+
+    def _least_ms(self, method: str, listing: Listing) -> int:
+        """Return the least `ttlMs` of a list: with 0 a client keeps no list at all.
+
+        It is 0 where the server says so, and tells of no changes.
+        """
+        if LISTS[method].capability in self.agreed.tells_of_lists:
+            return TOLD_TTL_MS
+        return 0 if listing.ttl_s == 0 else LEAST_TTL_MS
 
     def _discovery(self) -> bytes:
         agreed = self.agreed

@@ -18,6 +18,7 @@ from broker.core.effects import Effects, EndProcess, Level
 from broker.core.mcp.methods import Era
 from broker.core.servers import availability
 from broker.core.servers.health import Health, HealthVerdict
+from broker.core.servers.kept import KeptCatalogue
 from broker.core.servers.lifecycle import Lifecycle
 from broker.core.servers.replies import Replies
 from broker.core.servers.server import Server
@@ -75,6 +76,12 @@ class Registry:
         rows = sorted({**self._table, config.name: server}.items())
         self._table.clear()
         self._table.update(rows)
+
+    def restore(self, name: str, kept: KeptCatalogue) -> None:
+        """Answer the lists of a server from what an earlier broker kept, until its process is ready."""
+        server = self._table[name]
+        server.catalogue = kept.catalogue(server.visible)
+        server.remembered = kept.era
 
     def renew(self, name: str, now: float) -> None:
         """Follow the changed table of a server, whose next process will be another program."""
