@@ -152,6 +152,23 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             _SECONDS,
         ),
     ] = 300.0
+    stops_on_cancel: Annotated[
+        bool,
+        _about(
+            "Whether it stops work on a cancelled call when it reads the cancellation. Then the call is over "
+            "when it answers a ping that was sent behind the cancellation.",
+            _SWITCH,
+        ),
+    ] = False
+    cancel_grace_sec: Annotated[
+        float,
+        Meta(ge=0, le=31_536_000),
+        _about(
+            "Seconds from its answer to that ping until a server with one call at a time gets the next call, "
+            "if it neither answers the cancelled one nor has `stops_on_cancel`.",
+            "write a number of seconds, such as 5, or 0",
+        ),
+    ] = 5.0
     roots: Annotated[
         tuple[Root, ...],
         _about(

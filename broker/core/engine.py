@@ -23,6 +23,7 @@ from broker.core.clients.messages import Clients
 from broker.core.clients.notifications import Notifications
 from broker.core.effects import Effect, Effects, Level
 from broker.core.servers.lifecycle import Lifecycle
+from broker.core.servers.oddities import Oddities
 from broker.core.servers.registry import Registry
 from broker.core.servers.replies import Replies
 from broker.core.servers.server import Server
@@ -70,8 +71,15 @@ class Engine:
         self.notifications = Notifications(
             self.servers, self.connections, self.counters, self.effects, self.backlog
         )
+        oddities = Oddities(self.counters, self.effects)
         self.replies = Replies(
-            self.servers, self.dispatch, self.notifications, self.counters, self.effects, self.backlog
+            self.servers,
+            self.dispatch,
+            self.notifications,
+            oddities,
+            self.counters,
+            self.effects,
+            self.backlog,
         )
         self.registry = Registry(
             self.servers,
@@ -80,6 +88,7 @@ class Engine:
             self.bulk_endings,
             self.backlog,
             self.notifications,
+            oddities,
             self.effects,
             max_bytes=limits.max_message_bytes,
             client_info={"name": "mcp-broker", "version": version},

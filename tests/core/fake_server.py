@@ -104,6 +104,7 @@ class Process:
         self.at: dict[int, float] = {}
         self.answered: set[int] = set()
         """The ids of what it was asked, and has answered by and by."""
+        self.answered_at_once: set[int] = set()
         self._world = world
 
     def take(self, line: bytes) -> None:
@@ -116,6 +117,7 @@ class Process:
             self.at[message["id"]] = self._world.now
         answer = self.script.answer(message) if "method" in message else None
         if answer is not None:
+            self.answered_at_once |= {answer["id"]} if "id" in answer else set()
             self._world.lines.append((self, json.dumps(answer).encode()))
 
     def got(self, method: str) -> list[Json]:

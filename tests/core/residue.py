@@ -23,6 +23,8 @@ KEPT = {
     "Server.outcomes": "figures, by a fixed set of words",
     "Server.asked": "figures, by a fixed set of words",
     "Server.dropped": "figures, by a fixed set of words",
+    "Attribution._given_up": "the ids of cancelled calls of a process, of a bounded number",
+    "CancelPings._open": "the ids of pings that a process has not answered, of a bounded number",
     "Latency._buckets": "figures, of a fixed number",
     "Catalogue._listings": "what the server offers",
     "Catalogue._whole": "what the server offers",

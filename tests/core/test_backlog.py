@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.base.backlog import PIECES, Backlog
+from broker.base.backlog import PIECES, Backlog, JobKey, JobKind
 from broker.core.mcp.methods import Era
 from client_shim import wire
 from client_shim.wire import Code
@@ -34,7 +35,7 @@ def countdown(done: list[str], name: str, pieces: int) -> Iterator[None]:
 def test_a_short_job_is_done_at_once() -> None:
     """Nobody waits for another step where one will do."""
     backlog, done = Backlog(), list[str]()
-    backlog.begin(("a",), countdown(done, "a", PIECES - 1))
+    backlog.begin(JobKey("pump"), countdown(done, "a", PIECES - 1))
     assert (len(done), len(backlog)) == (PIECES - 1, 0)
 
 
@@ -43,7 +44,7 @@ def test_no_step_is_long_and_every_job_comes_to_its_end(lengths: list[int]) -> N
     """However many there are, and however long they are."""
     backlog, done = Backlog(), list[str]()
     for number, length in enumerate(lengths):
-        backlog.leave((number,), countdown(done, str(number), length))
+        backlog.leave(JobKey("release", detail=number), countdown(done, str(number), length))
     while backlog:
         before = len(done)
         backlog.go_on()
@@ -54,8 +55,8 @@ def test_no_step_is_long_and_every_job_comes_to_its_end(lengths: list[int]) -> N
 def test_two_jobs_share_a_step() -> None:
     """A long one does not keep a short one waiting."""
     backlog, done = Backlog(), list[str]()
-    backlog.leave(("long",), countdown(done, "long", 100 * PIECES))
-    backlog.leave(("short",), countdown(done, "short", 10))
+    backlog.leave(JobKey("expire"), countdown(done, "long", 100 * PIECES))
+    backlog.leave(JobKey("pump"), countdown(done, "short", 10))
     backlog.go_on()
     assert done.count("short") == 10
 
@@ -63,11 +64,23 @@ def test_two_jobs_share_a_step() -> None:
 def test_one_job_with_the_same_key_does_for_both() -> None:
     """So there are never more of them than there are keys."""
     backlog, done = Backlog(), list[str]()
-    backlog.leave(("a", "s"), countdown(done, "first", 1))
-    backlog.leave(("a", "s"), countdown(done, "second", 1))
+    backlog.leave(JobKey("pump", "s"), countdown(done, "first", 1))
+    backlog.leave(JobKey("pump", "s"), countdown(done, "second", 1))
     assert (len(backlog), backlog.is_busy("s"), backlog.is_busy("t")) == (1, True, False)
     backlog.finish("s")
     assert (done, len(backlog)) == (["first"], 0)
+
+
+@pytest.mark.parametrize("kind", get_args(JobKind))
+def test_a_server_may_have_the_name_of_a_kind_of_job(kind: JobKind) -> None:
+    """Law 5: a job about another server, or about a connection, does not hold up the server of that name."""
+    backlog, done = Backlog(), list[str]()
+    backlog.leave(JobKey(kind, "other", kind.encode(), "detail"), countdown(done, "other", 1))
+    assert not backlog.is_busy(kind)
+    backlog.leave(JobKey("line", kind), countdown(done, "its own", 1))
+    assert backlog.is_busy(kind)
+    backlog.finish(kind)
+    assert (done, backlog.is_busy(kind), len(backlog)) == (["its own"], False, 1)
 
 
 # -- calls that end together ------------------------------------------------------------------------------

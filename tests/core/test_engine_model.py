@@ -23,16 +23,21 @@ from client_shim.wire import Code
 from tests.core.fake_server import Json, Process
 from tests.core.world import ENDINGS, INSTANCE, Client, World
 
+ASKS: Json = {
+    "serialized": True,
+    "asks_within_calls": True,
+    "answer_timeout": 10.0,
+    "start_limit_burst": 100,
+}
+ASKING = ["asking", "stopping"]
+"""The servers that ask within calls. The second asks nothing for a call whose cancellation it has read."""
+
 SERVERS: dict[str, Json] = {
     "legacy": {"max_in_flight": 2, "start_limit_burst": 100},
     "modern": {"serialized": True},
     "stateful": {"stateful": True},
-    "asking": {
-        "serialized": True,
-        "asks_within_calls": True,
-        "answer_timeout": 10.0,
-        "start_limit_burst": 100,
-    },
+    "asking": {**ASKS, "timeout": 5.0},
+    "stopping": {**ASKS, "stops_on_cancel": True},
 }
 TOOLS = ["echo", "read"]
 """The second one is annotated as read-only."""
@@ -52,7 +57,7 @@ requests = st.tuples(
         channel=CHANNELS,
         id=IDS,
         instance=st.just(INSTANCE),
-        service=st.sampled_from([*SERVERS, *SERVERS, *SERVERS, "asking", "asking", wire.MANAGEMENT, "none"]),
+        service=st.sampled_from([*SERVERS, *SERVERS, *ASKING * 2, wire.MANAGEMENT, "none"]),
         method=st.sampled_from(["tools/call"] * 8 + ["tools/list", "prompts/list", "ping", "x/y"]),
         timeout_ms=st.sampled_from([None, 0, 1500, 20_000]),
         flags=st.sampled_from(
@@ -83,6 +88,17 @@ class Asked:
 
 
 @dataclass
+class Question:
+    """A question as the client that was asked knows it: `request_id` is the request that it belongs to."""
+
+    id: int
+    request_id: int
+    channel: int
+    process: Process
+    server_id: str
+
+
+@dataclass
 class Page:
     """A client with what it has asked and not heard the end of."""
 
@@ -91,8 +107,9 @@ class Page:
     open: dict[int, Asked] = field(default_factory=dict)
     unread_bytes: int = 0
     duplicates: int = 0
-    questions: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """The open questions: the id of the request, and the secret that the question names."""
+    questions: dict[int, Question] = field(default_factory=dict)
+    """The open questions by the id that the broker gave them."""
+    answered: set[int] = field(default_factory=set)
 
 
 class AnyInterleaving(RuleBasedStateMachine):
@@ -112,9 +129,14 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.connections = 0
         self.given: dict[str, list[Json]] = {name: [] for name in SERVERS}
         self.managing: list[Manage] = []
-        self.asked: list[tuple[Process, str]] = []
+        self.asked: dict[str, Process] = {}
         """The questions that processes have asked: each has an id of its own."""
-        self.ever_asked: list[int] = []
+        self.taken_back: set[str] = set()
+        self.ever_asked: dict[int, str] = {}
+        """The ids of the broker for the questions that reached a client."""
+        self.said: dict[str, int] = {}
+        """The question → the only answer that may reach its server: each answer has a number of its own."""
+        self.answers_given = 0
         for name in SERVERS:
             self.world.start(name)
         self.connect()
@@ -198,6 +220,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     def release(self, page: Page, channel: int) -> None:
         under_way = self.waits(page)
+        page.questions = {id: one for id, one in page.questions.items() if one.channel != channel}
         page.client.say(wire.Goodbye(channel, 0, "closed"))
         for id, asked in list(page.open.items()):
             if asked.channel == channel and (under_way or asked.method == "management"):
@@ -214,15 +237,20 @@ class AnyInterleaving(RuleBasedStateMachine):
         """A client answers its own open question, or one that it was never asked or that is over."""
         asked = [page for page in self.living() if page.questions]
         page = data.draw(st.sampled_from(asked if asked and luck else self.living()))
+        open = {question.id: question for one in asked for question in one.questions.values()}
+        self.answers_given += 1
         if page.questions and luck:
             id = data.draw(st.sampled_from(sorted(page.questions)))
-            request_id, secret = page.questions.pop(id)
-            channel = page.open[request_id].channel
+            question = page.questions.pop(id)
+            page.answered.add(id)  # its withdrawal may be on its way
+            channel = question.channel
+            self.said[question.server_id] = self.answers_given
         else:
-            id, secret = data.draw(st.sampled_from(self.ever_asked)), -1
-            if id in page.questions and page.open[page.questions[id][0]].channel == channel:
+            id = data.draw(st.sampled_from(sorted(open) or sorted(self.ever_asked)))
+            if id in page.questions and page.questions[id].channel == channel:
                 return
-        body = {"for": secret} if ok else {"code": -1, "message": "no", "data": {"for": secret}}
+        number = {"number": self.answers_given}
+        body = number if ok else {"code": -1, "message": "no", "data": number}
         page.client.say(wire.Answer(channel, id, ok), json.dumps(body).encode())
 
     @rule(data=st.data())
@@ -281,35 +309,44 @@ class AnyInterleaving(RuleBasedStateMachine):
             for _ in range(times):
                 process.progress(request["id"], request["params"]["arguments"]["secret"])
 
-    @precondition(lambda self: "asking" in self.world.processes)
-    @rule(data=st.data(), times=st.integers(1, 2), luck=st.integers(0, 3), then=st.integers(0, 5))
+    def at_work(self, name: str) -> list[Json]:
+        """The calls that a process may still work on: those that it has not answered, cancelled or not."""
+        process = self.world.processes.get(name)
+        if process is None:
+            return []
+        unanswered = [request for request in process.calls if request["id"] not in process.answered]
+        return [one for one in unanswered if name == "asking" or not self.has_read_cancel(process, one["id"])]
+
+    @staticmethod
+    def has_read_cancel(process: Process, id: int) -> bool:
+        """Whether a process has answered something that was sent behind the cancellation of a call."""
+        cancelled = [line.get("params", {}).get("requestId") == id for line in process.lines]
+        behind = process.lines[cancelled.index(True) :] if True in cancelled else []
+        return any(line.get("id") in process.answered_at_once for line in behind)
+
+    @precondition(lambda self: any(map(self.at_work, ASKING)))
+    @rule(data=st.data(), times=st.integers(1, 2), luck=st.integers(0, 3), then=st.integers(0, 7))
     def question(self, data: st.DataObject, times: int, luck: int, then: int) -> None:
-        """A server that keeps its word asks: about a call that it has not answered, cancelled or not."""
-        process, server = self.world.processes["asking"], self.world.engine.servers["asking"]
+        """A server that keeps its word asks: about a call that it works on."""
+        name = data.draw(st.sampled_from([name for name in ASKING if self.at_work(name)]))
+        process, at_work = self.world.processes[name], self.at_work(name)
         calls = self.world.engine.dispatch.table
-        at_it = [
-            request
-            for request in process.calls
-            if request["id"] not in process.answered
-            and (calls.by_id(request["id"]) or request["id"] in server.queue._reserved)
-        ]
-        if not at_it:
-            return
-        still_open = [request for request in at_it if calls.by_id(request["id"])] or at_it
-        secret = data.draw(st.sampled_from(still_open if luck else at_it))["params"]["arguments"]["secret"]
+        left = [request for request in at_work if (calls.by_id(request["id"]) is None) is (luck == 0)]
+        secret = data.draw(st.sampled_from(left or at_work))["params"]["arguments"]["secret"]
         for page in self.pages:  # a question may make a call last longer, each by `answer_timeout`
             for asked in page.open.values():
                 asked.deadline += 10.0 * times if asked.secret == secret and asked.takes else 0.0
         for _ in range(times):
             id = f"q{len(self.asked)}"
-            self.asked.append((process, id))
-            params = {"message": str(secret)}
+            self.asked[id] = process
+            params = {"message": str(secret), "id": id}
             process.say({"id": id, "method": "elicitation/create", "params": params})
             self.everybody_hears_what_is_for_him_and_hears_its_end_once()
-        if then == 0 and self.world.processes.get("asking") is process:
+        if then == 0 and self.world.processes.get(name) is process:
+            self.taken_back.add(id)
             process.tell("cancelled", requestId=id)
         elif then > 2 and self.living() and self.ever_asked:
-            self.answer_a_question(data, 1, ok=then == 3, luck=1)
+            self.answer_a_question(data, 1, ok=then == 3, luck=then % 2)
 
     @precondition(lambda self: self.running())
     @rule(
@@ -389,8 +426,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             self.hear_question(page, message, json.loads(body or b""))
             return
         if isinstance(message, wire.Cancel):
-            assert message.id in self.ever_asked
-            page.questions.pop(message.id, None)  # it may have been answered just now
+            assert page.questions.pop(message.id, None) or message.id in page.answered
             return
         asked = page.open.get(message.id)
         assert asked is not None, f"{message} is about nothing that is open"
@@ -399,7 +435,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             self.hear_progress(asked, json.loads(body or b""))
             return
         del page.open[message.id]
-        assert message.id not in {request_id for request_id, _ in page.questions.values()}
+        assert message.id not in {question.request_id for question in page.questions.values()}
         if isinstance(message, wire.Result):
             self.hear_result(asked, json.loads(body or b""))
         elif isinstance(message, wire.Error):
@@ -421,12 +457,25 @@ class AnyInterleaving(RuleBasedStateMachine):
     def hear_question(self, page: Page, question: wire.Question, params: Json) -> None:
         """It is about an open call of this very client, which answers questions, and it comes once."""
         asked = page.open[question.request_id]
-        assert (question.channel, question.service) == (asked.channel, asked.service == "asking" and "asking")
+        assert (question.channel, question.service) == (asked.channel, asked.service)
         assert asked.takes
-        assert params == {"message": str(asked.secret)}
-        assert question.id not in self.ever_asked
-        self.ever_asked.append(question.id)
-        page.questions[question.id] = (question.request_id, asked.secret)
+        process = self.asked[params["id"]]
+        assert (params["message"], process.name) == (str(asked.secret), asked.service)
+        assert question.id not in self.ever_asked.keys() | self.ids_given()
+        self.ever_asked[question.id] = params["id"]
+        if not asked.released:
+            page.questions[question.id] = Question(
+                question.id, question.request_id, question.channel, process, params["id"]
+            )
+
+    def ids_given(self) -> set[object]:
+        """The ids that servers were given with requests."""
+        return {
+            line["id"]
+            for process in self.world.ever
+            for line in process.lines
+            if "method" in line and "id" in line
+        }
 
     def hear_progress(self, asked: Asked, params: Json) -> None:
         assert params == {"progressToken": asked.token, "progress": asked.secret}
@@ -457,14 +506,40 @@ class AnyInterleaving(RuleBasedStateMachine):
                         or asked.deadline == self.world.now
                     )
 
+    def answers_to(self, id: str) -> list[Json]:
+        """What the server was told in answer to a question."""
+        return [line for line in self.asked[id].lines if line.get("id") == id and "method" not in line]
+
     @invariant()
     def every_question_has_at_most_one_answer_and_that_of_the_client_of_its_call(self) -> None:
-        for process, id in self.asked:
-            answers = [line for line in process.lines if line.get("id") == id and "method" not in line]
+        for id in self.asked:
+            answers = self.answers_to(id)
             assert len(answers) <= 1
             for answer in answers:
-                said = answer.get("result") or answer["error"].get("data") or {}
-                assert said.get("for") != -1
+                said = answer.get("result") or answer["error"].get("data")
+                assert said is None or said["number"] == self.said[id]
+
+    @invariant()
+    def a_question_is_open_at_its_server_and_at_its_client_or_at_neither(self) -> None:
+        """It is withdrawn when its call, its client or its process ends, and not later."""
+        open = {
+            question.server_id: (page, question)
+            for page in self.pages
+            for question in page.questions.values()
+        }
+        for page, question in open.values():
+            assert question.request_id in page.open
+            if not self.waits(page):
+                assert self.world.processes.get(question.process.name) is question.process
+                assert self.answers_to(question.server_id) == []
+        for id, process in self.asked.items():
+            server = self.world.engine.servers[process.name]
+            if (
+                self.world.processes.get(process.name) is process
+                and server.opened
+                and id not in self.taken_back
+            ):
+                assert id in open or self.answers_to(id) or any(map(self.waits, self.living()))
 
     @invariant()
     def a_call_is_sent_again_once_and_only_where_that_does_no_harm(self) -> None:
@@ -537,7 +612,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         for page in self.living():
             assert not self.waits(page)
             assert all(asked.released for asked in page.open.values())
-            assert page.duplicates == 0
+            assert (page.duplicates, page.questions) == (0, {})
             self.world.cut(page.client)
         assert len(self.world.engine.connections) == 0
         self.world.assert_empty()

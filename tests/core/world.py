@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from broker.base.backlog import JobKey
 from broker.config.loading import load
 from broker.config.schema import Config, ServerConfig
 from broker.core.clients.connections import CloseReason, Peer, Send
@@ -304,11 +305,11 @@ class World:
     def _is_reading(self) -> bool:
         """Whether a long message is being read in pieces: the next one of its sender waits."""
         backlog = self.engine.backlog
-        return bool(backlog) and any((key, kind) in backlog for key, kind in self._readings())
+        return bool(backlog) and any(key in backlog for key in self._readings())
 
-    def _readings(self) -> Iterator[tuple[object, str]]:
-        yield from ((name, "line") for name in self.engine.servers)
-        yield from ((key, "requests") for key in self.clients)
+    def _readings(self) -> Iterator[JobKey]:
+        yield from (JobKey("line", name) for name in self.engine.servers)
+        yield from (JobKey("requests", connection=key) for key in self.clients)
 
     def wait(self, seconds: float) -> None:
         """Let time pass, and everything happen that is due meanwhile, each at its own moment."""

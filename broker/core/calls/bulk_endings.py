@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from broker.base.backlog import Backlog, Job
+from broker.base.backlog import Backlog, Job, JobKey
 from broker.base.metrics import Counters
 from broker.core import refusals
 from broker.core.calls import retry
@@ -50,7 +50,7 @@ class BulkEndings:
         """End the calls whose time is up, then dispatch waiting calls."""
         due = self._dispatch.table.next_deadline()
         if due is not None and due <= now:
-            self._backlog.begin(("expire",), self._expire(now))
+            self._backlog.begin(JobKey("expire"), self._expire(now))
 
     def _expire(self, now: float) -> Job:
         names = set()
@@ -70,7 +70,7 @@ class BulkEndings:
         """End the calls of a connection that is gone, or of one of its channels."""
         calls = self._dispatch.table.of_client(connection, channel)
         if calls:
-            self._backlog.begin(("release", calls[0].id), self._release(calls, now))
+            self._backlog.begin(JobKey("release", detail=calls[0].id), self._release(calls, now))
 
     def _release(self, calls: list[Call], now: float) -> Job:
         names = set()
@@ -95,7 +95,7 @@ class BulkEndings:
         for call in had:
             call.orphaned, call.deaths, call.death = True, call.deaths + 1, reason
         if had:
-            key = ("died", server.name, had[0].id)
+            key = JobKey("died", server.name, detail=had[0].id)
             self._backlog.begin(key, self._bury(server, had, stopping, now))
 
     def _bury(self, server: Server, had: list[Call], stopping: bool, now: float) -> Job:
@@ -132,7 +132,7 @@ class BulkEndings:
                     self._dispatch.fail(call, why, now)
                     yield
 
-        self._backlog.begin(("refuse", server.name, begun), job())
+        self._backlog.begin(JobKey("refuse", server.name, detail=begun), job())
 
     def server_rests(self, server: Server, now: float) -> None:
         """End the calls that cannot wait until the server is started again."""
@@ -144,4 +144,4 @@ class BulkEndings:
                     self._dispatch.fail(call, availability.not_served(call, server, now), now)
                     yield
 
-        self._backlog.begin(("rests", server.name), job())
+        self._backlog.begin(JobKey("rests", server.name), job())

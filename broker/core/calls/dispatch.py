@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from broker.base.backlog import PIECES, Backlog, Job
+from broker.base.backlog import PIECES, Backlog, Job, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.config.schema import LimitsConfig
@@ -132,7 +132,7 @@ class Dispatch:
         """Answer the calls that wait for a list, which was read or will not be read."""
         for one in server.pending_lists.methods if method is None else (method,):
             job = self._answer_askers(server, one, now)
-            self._backlog.begin(("list", server.name, one), job)
+            self._backlog.begin(JobKey("list", server.name, detail=one), job)
 
     def _answer_askers(self, server: Server, method: str, now: float) -> Job:
         listing = server.catalogue.answer(method, now) if server.catalogue else None
@@ -146,7 +146,7 @@ class Dispatch:
         pieces, size = 0, 0
         while server.queue.waiting and server.opened:
             if pieces >= PIECES or size > PUMPED_BYTES:
-                self._backlog.leave(("pump", server.name), self._pump_later(server, now))
+                self._backlog.leave(JobKey("pump", server.name), self._pump_later(server, now))
                 return
             call = server.queue.next()
             if call is None:
@@ -297,6 +297,7 @@ class Dispatch:
             params = {"requestId": call.id, "reason": reason}
             line = jsonrpc.notification_line("notifications/cancelled", params)
             self._effects.append(Write(call.server, line))
+            self._effects += server.ping_behind(call)
 
     def overdue(self, call: Call, now: float) -> None:
         """End a call whose time is up."""

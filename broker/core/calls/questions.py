@@ -46,6 +46,7 @@ class Unanswered(str, Enum):
     PROVED_WRONG = "proved-wrong"
     NO_CALL = "no-call"
     CANCELLED_CALL = "cancelled-call"
+    CANCELLED_EARLIER = "cancelled-earlier"
     SEVERAL_CALLS = "several-calls"
     OWN_REQUEST = "own-request"
     CLIENT = "client"
@@ -71,6 +72,11 @@ _WORDS = {
     ),
     Unanswered.NO_CALL: "this process has no call that the question can belong to",
     Unanswered.CANCELLED_CALL: "the question may belong to a call that was cancelled",
+    Unanswered.CANCELLED_EARLIER: (
+        "this process has not answered a call that was cancelled, so the question may belong to that call; "
+        "its questions are refused until it answers that call or is restarted; if it stops work on a call "
+        "that is cancelled, the operator may set `stops_on_cancel` for it in broker.toml"
+    ),
     Unanswered.SEVERAL_CALLS: "this process has several calls that the question can belong to",
     Unanswered.OWN_REQUEST: "the question may belong to a request of mcp-broker itself, which has no answer",
     Unanswered.CLIENT: "the client of the call does not answer such questions",
@@ -132,7 +138,7 @@ class Questions:
 
     def ask(self, server: Server, asked: ServerRequest, now: float) -> Unanswered | None:
         """Send a question to the client that it is for, or return why not."""
-        call = self._call_of(server, asked, now)
+        call = self._call_of(server, asked)
         if isinstance(call, Unanswered):
             return call
         until = now + server.config.answer_timeout
@@ -144,13 +150,13 @@ class Questions:
         self._post(call, message, b"{}" if asked.params is None else bytes(asked.params))
         return None
 
-    def _call_of(self, server: Server, asked: ServerRequest, now: float) -> Call | Unanswered:
+    def _call_of(self, server: Server, asked: ServerRequest) -> Call | Unanswered:
         session = server.session
         if asked.method not in METHODS or session is None or not server.asks_within_calls:
             return Unanswered.NOT_DECLARED
         if session.proved_wrong:
             return Unanswered.PROVED_WRONG
-        call = server.call_under_way(now)
+        call = server.call_under_way
         if call is None:
             return self._without_call(server)
         if asked.method not in call.takes or (
@@ -169,7 +175,7 @@ class Questions:
         if server.session.has_request:
             return Unanswered.OWN_REQUEST
         if server.attribution.given_up:
-            return Unanswered.CANCELLED_CALL
+            return Unanswered.CANCELLED_CALL if server.queue.reserved else Unanswered.CANCELLED_EARLIER
         if not server.attribution.is_idle:
             return Unanswered.SEVERAL_CALLS if server.queue.running else Unanswered.NO_CALL
         server.session.proved_wrong = True

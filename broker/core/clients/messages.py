@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from broker.base.backlog import Backlog, HeavyJob
+from broker.base.backlog import Backlog, HeavyJob, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.config.schema import LimitsConfig
@@ -83,7 +83,7 @@ class Clients:
         elif (check := self._take(key, peer, connection, header, body, now)) is not None:
             assert connection is not None
             self._behind[key] = deque()
-            self._backlog.begin((key, "requests"), self._in_order(connection, check))
+            self._backlog.begin(JobKey("requests", connection=key), self._in_order(connection, check))
 
     def _in_order(self, connection: Connection, check: HeavyJob) -> HeavyJob:
         """Check a long request, then handle the messages that came behind it."""
@@ -281,7 +281,7 @@ class Clients:
         """Close a connection. Its client is told the reason `farewell`, if there is one."""
         self._connections.close(connection.key)
         self._behind.pop(connection.key, None)
-        self._backlog.drop((connection.key, "requests"))
+        self._backlog.drop(JobKey("requests", connection=connection.key))
         self.flow.forget(connection.key)
         self._release(connection.key, None, now)
         self._counters.add(f"closed.{reason.value}")

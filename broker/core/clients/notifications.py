@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from broker.base.backlog import Backlog, Job
+from broker.base.backlog import Backlog, Job, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.core import refusals
@@ -167,7 +167,7 @@ class Notifications:
         if news in waiting:
             self._counters.add("replaced.news")
         waiting[news] = said
-        self._backlog.begin(("news", server), self._tell_all(server, waiting))
+        self._backlog.begin(JobKey("news", server), self._tell_all(server, waiting))
 
     def _tell_all(self, server: str, waiting: dict[_News, bytes | str | None]) -> Job:
         while waiting:

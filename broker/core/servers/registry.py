@@ -20,6 +20,7 @@ from broker.core.servers import availability
 from broker.core.servers.health import Health, HealthVerdict
 from broker.core.servers.kept import KeptCatalogue
 from broker.core.servers.lifecycle import Lifecycle
+from broker.core.servers.oddities import Oddities
 from broker.core.servers.replies import Replies
 from broker.core.servers.server import Server
 from broker.core.servers.session import McpSession
@@ -35,6 +36,7 @@ class Registry:
         bulk_endings: ends many calls at once.
         backlog: the unfinished jobs.
         notifications: tells the channels that subscribed.
+        oddities: counts and logs what servers send that is odd or dropped.
         max_bytes: the limit of one list of a server.
         client_info: the broker's name and version for servers.
     """
@@ -47,6 +49,7 @@ class Registry:
         bulk_endings: BulkEndings,
         backlog: Backlog,
         notifications: Notifications,
+        oddities: Oddities,
         effects: Effects,
         *,
         max_bytes: int,
@@ -58,6 +61,7 @@ class Registry:
         self._bulk_endings = bulk_endings
         self._backlog = backlog
         self._notifications = notifications
+        self._oddities = oddities
         self._effects = effects
         self._max_bytes = max_bytes
         self._client_info = client_info
@@ -109,7 +113,7 @@ class Registry:
             self._notifications.unheard(server.name, sorted(before - allowed), NOT_THERE)
             self._notifications.missed(server.name, sorted((allowed - before) & subscribed))
             self.want([server.name], now)
-        self._replies.note_patterns(server)
+        self._oddities.note_patterns(server)
 
     def _uris(self, server: Server) -> Collection[str]:
         """Return the resources that clients have subscribed to, of those that they may see."""
@@ -207,7 +211,7 @@ class Registry:
         again = server.lifecycle.respawning
         server.remembered = Era.LEGACY if again or session.probe_refused else None
         if again:
-            self._replies.tolerate(
+            self._oddities.tolerate(
                 server, Tolerated(Oddity.PROBE_HANG if session.hung else Oddity.PROBE_EXIT)
             )
 
@@ -233,9 +237,8 @@ class Registry:
             for method in server.pending_lists.overdue(now):
                 self._effects.log(Level.WARNING, "catalogue.stale", server=server.name, list=method)
                 self._dispatch.answer_lists(server, method, now)
-            server.attribution.tick(now)
             if server.queue.tick(now):
-                self._replies.discard(server, "never.replied")
+                self._oddities.discard(server, "never.replied")
                 self._dispatch.pump(server, now)
             if server.health is not None and server.session is not None:
                 self._look_after(server, server.session, server.health, now)
@@ -244,7 +247,7 @@ class Registry:
         """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
         verdict = health.look(now, lambda before: self._dispatch.busy_until(server, before, now))
         if verdict is HealthVerdict.ASK:
-            id, line = session.ask("server/discover" if session.era is Era.MODERN else "ping", b"{}")
+            id, line = session.check()
             health.asked(id)
             self._effects.append(line)
             self._effects.log(

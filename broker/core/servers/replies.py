@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 import msgspec
 
-from broker.base.backlog import Backlog, HeavyJob
+from broker.base.backlog import Backlog, HeavyJob, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
-from broker.base.tolerances import KINDS, Fact, Oddity, Tolerated, told
+from broker.base.tolerances import Oddity, Tolerated
 from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.questions import Unanswered
@@ -27,16 +27,13 @@ from broker.core.mcp.notifications import progress_body, read_progress, read_req
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.lists import Read
+from broker.core.servers.oddities import Oddities
 from broker.core.servers.server import Server
 from broker.core.servers.session import Did, McpSession
 from broker.core.servers.subscription import Missed, NotSubscribed
-from broker.core.servers.visibility import SECTIONS
 
 MAX_TOLD_BYTES = 1024 * 1024
 """The largest params of a notification: they are decoded, and may go to many clients."""
-
-MAX_PATTERNS_CHARS = 400
-"""The longest text about the patterns of a server that match nothing."""
 
 MAX_ID_CHARS = 256
 """The longest id of a server's own request that is answered: the answer repeats it."""
@@ -49,6 +46,7 @@ class Replies:
         table: the servers by name.
         dispatch: the open calls.
         notifications: tells the channels that subscribed.
+        oddities: counts and logs what servers send that is odd or dropped.
         backlog: the unfinished jobs.
     """
 
@@ -57,6 +55,7 @@ class Replies:
         table: dict[str, Server],
         dispatch: Dispatch,
         notifications: Notifications,
+        oddities: Oddities,
         counters: Counters,
         effects: Effects,
         backlog: Backlog,
@@ -64,6 +63,7 @@ class Replies:
         self._table = table
         self._dispatch = dispatch
         self._notifications = notifications
+        self._oddities = oddities
         self._counters = counters
         self._effects = effects
         self._backlog = backlog
@@ -81,9 +81,9 @@ class Replies:
         if server.health is not None:
             server.health.heard(now)
         if len(line) > LONG_BYTES:
-            if (name, "line") in self._backlog:
+            if (key := JobKey("line", name)) in self._backlog:
                 self._backlog.finish(name)
-            self._backlog.begin((name, "line"), self._long_line(server, session, line, now))
+            self._backlog.begin(key, self._long_line(server, session, line, now))
         elif isinstance(message := lines.read(line), Noise):
             self._no_message(server, session, message, line, now)
         else:
@@ -98,7 +98,7 @@ class Replies:
 
     def process_gone(self, name: str) -> None:
         """Forget the line of a process that was not read to its end."""
-        if self._backlog.drop((name, "line")):
+        if self._backlog.drop(JobKey("line", name)):
             self._counters.add("dropped.late.line")
 
     def _no_message(self, server: Server, session: McpSession, noise: Noise, line: bytes, now: float) -> None:
@@ -115,14 +115,14 @@ class Replies:
         if isinstance(behind, ServerReply) and session.asks(behind.id):
             self._message(server, session, behind, now)
             return
-        self._note_odd(server, noise.odd)
-        self.discard(server, "noise", bytes=len(line))
+        self._oddities.note(server, noise.odd)
+        self._oddities.discard(server, "noise", bytes=len(line))
         self._effects.append(LogOutput(server.name, line))
         session.noise(line, now)
 
     def _message(self, server: Server, session: McpSession, message: Message, now: float) -> None:
         if message.odd:
-            self._note_odd(server, message.odd)
+            self._oddities.note(server, message.odd)
         if isinstance(message, ServerReply):
             self._replied(server, session, message, now)
         elif isinstance(message, ServerNotification):
@@ -144,47 +144,54 @@ class Replies:
             self._dispatch.reply(call, reply, now)
             return
         effects = session.reply(reply, now)
-        if effects is None and server.health is not None and server.health.answered(reply.id):
-            return  # its arrival is all that matters
-        if effects is None:
-            self._answers_nothing(server, session, reply.id, now)
-        else:
+        if effects is not None:
             self.apply(server, session, effects, now)
+        elif not self._answers_check(server, reply.id, now):
+            self._answers_nothing(server, session, reply.id, now)
+
+    def _answers_check(self, server: Server, id: Id | None, now: float) -> bool:
+        """Return whether a reply answers a health check or a ping behind a cancellation: it tells no more."""
+        if server.has_read_cancel(id, now):
+            self._dispatch.pump(server, now)
+            return True
+        return server.health is not None and server.health.answered(id)
 
     def _answers_nothing(self, server: Server, session: McpSession, id: Id | None, now: float) -> None:
         """Drop a reply without an open call; it may free the place of a call that was given up."""
         shown = _shown(id)
         if server.release(id):
-            self.discard(server, "late.reply", id=shown)
+            self._oddities.discard(server, "late.reply", id=shown)
             self._dispatch.pump(server, now)
         elif session.is_late(id) or id in server.ended:
-            self.discard(server, "late.reply", id=shown)
+            self._oddities.discard(server, "late.reply", id=shown)
         elif server.queue.running or session.waits:  # it may be the answer to one of these
-            self.discard(server, "unmatched.reply", id=shown)
-            self.tolerate(server, Tolerated(Oddity.UNMATCHED, {"id": shown}))
+            self._oddities.discard(server, "unmatched.reply", id=shown)
+            self._oddities.tolerate(server, Tolerated(Oddity.UNMATCHED, {"id": shown}))
             session.noise(b"a reply with the id " + shown.encode(), now)
         else:
-            self.discard(server, "late.reply", id=shown)
+            self._oddities.discard(server, "late.reply", id=shown)
 
     def _broken(self, server: Server, session: McpSession, broken: jsonrpc.Broken, now: float) -> None:
         call = self._open_call(server, broken.id)
         if broken.id is not None:
-            self.tolerate(server, Tolerated(Oddity.BROKEN, {"reason": clip(broken.reason)}))
+            self._oddities.tolerate(server, Tolerated(Oddity.BROKEN, {"reason": clip(broken.reason)}))
         if call is not None:
-            self.discard(server, "broken.reply", method=call.method, reason=clip(broken.reason))
+            self._oddities.discard(server, "broken.reply", method=call.method, reason=clip(broken.reason))
             self._dispatch.fail(call, refusals.invalid_reply(call, broken.reason), now)
             self._dispatch.pump(server, now)
             return
         effects = session.reply(broken, now)
         if effects is not None:
             self.apply(server, session, effects, now)
-        elif server.health is None or not server.health.answered(broken.id):
-            self.discard(server, "broken.line", reason=clip(broken.reason))
+        elif not self._answers_check(server, broken.id, now):
+            self._oddities.discard(server, "broken.line", reason=clip(broken.reason))
             self._answers_nothing(server, session, broken.id, now)
 
     def _told(self, server: Server, session: McpSession, told: ServerNotification, now: float) -> None:
         if told.params is not None and len(told.params) > MAX_TOLD_BYTES:
-            self.discard(server, "large.notification", method=clip(told.method), bytes=len(told.params))
+            self._oddities.discard(
+                server, "large.notification", method=clip(told.method), bytes=len(told.params)
+            )
             return
         if told.method == "notifications/progress":
             self._progress(server, told, now)
@@ -199,7 +206,7 @@ class Replies:
         else:
             did = session.told(told, now)
             if did is None:
-                self.discard(server, "notification", method=clip(told.method))
+                self._oddities.discard(server, "notification", method=clip(told.method))
             else:
                 self.apply(server, session, did, now)
 
@@ -211,34 +218,34 @@ class Replies:
             or hidden
             or not self._notifications.resource_updated(server.name, uri, bytes(told.params or b""))
         ):
-            self.discard(server, "resource.updated")
+            self._oddities.discard(server, "resource.updated")
 
     def _unwanted(self, name: str) -> None:
         server = self._table.get(name)
         if server is not None:
-            self.discard(server, "resource.updated")
+            self._oddities.discard(server, "resource.updated")
 
     def _log_message(self, server: Server, told: ServerNotification, now: float) -> None:
         """Send a log message to the call that it is about, if that asked for it; else keep it for the log."""
-        call = server.call_under_way(now)
+        call = server.call_under_way
         if call is not None and call.wants_log:
             self._dispatch.log_message(call, bytes(told.params or b"{}"))
             return
-        self.discard(server, "message")
+        self._oddities.discard(server, "message")
         self._effects.append(LogOutput(server.name, bytes(told.params or b"")))
 
     def _progress(self, server: Server, told: ServerNotification, now: float) -> None:
         seen = read_progress(told.params)
         call = self._open_call(server, seen.token)
         if call is None or not call.wants_progress:
-            self.discard(server, "late.progress")
+            self._oddities.discard(server, "late.progress")
         else:
             self._dispatch.progress(call, progress_body(seen, call.token), now)
 
     def _asked(self, server: Server, session: McpSession, asked: ServerRequest, now: float) -> None:
         """Answer, pass on or refuse a request of a server. A server of 2026-07-28 may not send any."""
         if len(str(asked.id)) > MAX_ID_CHARS:
-            self.discard(server, "long.id", method=clip(asked.method))
+            self._oddities.discard(server, "long.id", method=clip(asked.method))
             return
         if session.era is Era.MODERN:
             self._was_asked(server, session, asked)
@@ -275,11 +282,11 @@ class Replies:
         did = list(did)
         for one in did:
             if isinstance(one, Tolerated):
-                self.tolerate(server, one)
+                self._oddities.tolerate(server, one)
             elif isinstance(one, Read):
                 server.reread(one.method, {odd.oddity for odd in did if isinstance(odd, Tolerated)})
                 self._was_read(server, one, now)
-                self.note_patterns(server)
+                self._oddities.note_patterns(server)
             elif isinstance(one, Missed):
                 self._notifications.missed(server.name, one.uris)
             elif isinstance(one, NotSubscribed):
@@ -296,7 +303,7 @@ class Replies:
         before, server.catalogue = server.known, session.catalogue
         server.remembered = session.era
         server.watch(now)
-        self.note_patterns(server)
+        self._oddities.note_patterns(server)
         for notification in session.catalogue.changes_since(before):
             self._notifications.list_changed(server.name, notification)
         self._effects += session.catch_up(now)
@@ -309,35 +316,6 @@ class Replies:
             read.method
         ):  # the list may have changed meanwhile
             self._dispatch.answer_lists(server, read.method, now)
-
-    def _note_odd(self, server: Server, odd: Iterable[Oddity]) -> None:
-        for oddity in odd:
-            self.tolerate(server, Tolerated(oddity))
-
-    def tolerate(self, server: Server, odd: Tolerated) -> None:
-        """Count and log what was tolerated; a notable kind is a warning, once per process."""
-        if server.tolerate(odd):
-            level = Level.WARNING if KINDS[odd.oddity].notable else Level.DEBUG
-            event = "catalogue.unread" if odd.oddity is Oddity.UNREAD else "server.odd"
-            reason = told(odd.oddity, {"server": server.name, **odd.facts})
-            facts = {"list": odd.facts["list"]} if "list" in odd.facts else {}
-            self._effects.log(level, event, server=server.name, kind=odd.oddity.value, **facts, reason=reason)
-
-    def note_patterns(self, server: Server) -> None:
-        """Remark on the patterns of `only` and `hide` that match nothing: a typing error shows or hides."""
-        for section in SECTIONS:
-            unmatched = ", ".join(server.catalogue.unmatched(section) if server.catalogue else ())
-            facts: dict[str, Fact] = {"list": section, "patterns": clip(unmatched, MAX_PATTERNS_CHARS)}
-            if not unmatched:
-                server.remarks.pop((Oddity.PATTERN, section), None)
-            elif server.remarks.get((Oddity.PATTERN, section)) != facts:
-                self.tolerate(server, Tolerated(Oddity.PATTERN, facts))
-
-    def discard(self, server: Server, what: str, **facts: str | int) -> None:
-        """Count and log something of a server that is dropped."""
-        server.dropped.add(what)
-        self._counters.add(f"dropped.{what}")
-        self._effects.log(Level.DEBUG, f"server.{what}", server=server.name, **facts)
 
 
 def _shown(id: Id | None) -> str:

@@ -13,7 +13,9 @@ from broker.core.calls.attribution import Attribution
 from broker.core.calls.pending_lists import PendingLists
 from broker.core.calls.queue import FairQueue
 from broker.core.calls.table import Call
+from broker.core.effects import Effect
 from broker.core.mcp.methods import Era
+from broker.core.servers.cancel_pings import CancelPings
 from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.health import Health
 from broker.core.servers.lifecycle import Lifecycle, State
@@ -55,6 +57,7 @@ class Server:
         """The lists at which an earlier process exited or fell silent: only clients request them."""
         self.pending_lists = PendingLists()
         self.attribution = Attribution()
+        self.cancel_pings = CancelPings()
         self.latency = Latency()
         self.calls = 0
         self.errors = 0
@@ -108,13 +111,14 @@ class Server:
         """Whether its process was told that clients answer its questions, and still may ask."""
         return self.session is not None and self.session.may_ask and self.config.asks_within_calls
 
-    def call_under_way(self, now: float) -> Call | None:
-        """Return the call that a message which names no call is about, if it can be about no other one."""
+    @property
+    def call_under_way(self) -> Call | None:
+        """The call that a message which names no call is about, if it can be about no other one."""
         if self.era is Era.LEGACY and (
             self.session is None or not self.asks_within_calls or self.session.has_request
         ):
             return None
-        return self.attribution.only(now)
+        return self.attribution.only
 
     @property
     def probing(self) -> bool:
@@ -138,9 +142,7 @@ class Server:
         """When something of it is due, except for the lifecycle."""
         session = self.session.wake_at if self.session is not None else None
         health = self.health.wake_at if self.health is not None else None
-        return soonest(
-            (session, health, self.queue.wake_at, self.pending_lists.wake_at, self.attribution.wake_at)
-        )
+        return soonest((session, health, self.queue.wake_at, self.pending_lists.wake_at))
 
     def leave(self, call: Call) -> None:
         """Remove an ended call from every place."""
@@ -151,9 +153,34 @@ class Server:
 
     def give_up(self, call: Call, now: float) -> None:
         """Reserve the place of a call that is given up while the process may still handle it."""
-        until = now + self.config.timeout
-        self.queue.reserve(call.id, until)
-        self.attribution.give_up(call, until)
+        self.queue.reserve(call.id, now + max(self.config.timeout, self.config.cancel_grace_sec))
+        self.attribution.give_up(call)
+
+    def ping_behind(self, call: Call) -> list[Effect]:
+        """Send a ping behind the cancellation of a call, if its answer tells something."""
+        tells = self.queue.concurrency == 1 or (call in self.attribution and self.config.stops_on_cancel)
+        has_checks = self.config.watchdog_sec and self.answers_checks is not False
+        if not tells or not has_checks or self.session is None or not self.cancel_pings.may_be_sent:
+            return []
+        id, line = self.session.check()
+        self.cancel_pings.sent(id, call.id)
+        return [line]
+
+    def has_read_cancel(self, id: object, now: float) -> bool:
+        """Take in a reply; return whether it is the answer to a ping behind a cancellation.
+
+        The place becomes free after a while, and both place and attribution at once on the operator's word.
+        """
+        call_id = self.cancel_pings.answered(id)
+        if call_id is None:
+            return False
+        if self.config.stops_on_cancel:
+            self.release(call_id)
+        elif self.queue.release(call_id) and self.config.cancel_grace_sec:
+            self.queue.reserve(call_id, now + self.config.cancel_grace_sec)
+        if self.health is not None:
+            self.health.answers = True
+        return True
 
     def release(self, id: object) -> bool:
         """Free the place of a call that was given up; return whether another call may have it."""
@@ -195,6 +222,7 @@ class Server:
             self.answers_checks = True
         elif self.health is not None and self.health.ended_at_it and self.lifecycle.failing:
             self.answers_checks = False
+        self.cancel_pings.process_gone(failed=self.lifecycle.failing and not self.answers_checks)
         self.session = self.health = None
         self.queue.held = False
         self.queue.release_all()
@@ -228,6 +256,7 @@ class Server:
     def forget(self) -> None:
         """Forget what was learned from processes of another program."""
         self.outdated = False
+        self.cancel_pings.forget()
         self.former, self.catalogue = self.known, None
         self.remembered = None
         self.spared.clear()

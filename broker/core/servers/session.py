@@ -311,6 +311,10 @@ class McpSession:
         id, meta = self._new_id(), own_meta(self.client_info) if self.era is Era.MODERN else None
         return id, Write(self._name, jsonrpc.request_line(id, method, body, meta))
 
+    def check(self) -> tuple[int, Write]:
+        """Make a request that a server answers at once: a health check, or a ping behind a cancellation."""
+        return self.ask("server/discover" if self.era is Era.MODERN else "ping", b"{}")
+
     def _unfit(self, reason: str) -> Effect:
         return EndProcess(self._name, clip(reason, MAX_REASON_CHARS))
 

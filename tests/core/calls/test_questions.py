@@ -209,6 +209,58 @@ def test_a_question_after_a_cancel_is_nobodys() -> None:
     assert world.engine.servers["time"].asked["refused.cancelled-call"] == 1
 
 
+@pytest.mark.parametrize("until", ["late reply", "restart"])
+def test_a_question_stays_nobodys_when_a_cancelled_call_has_lost_its_place(until: str) -> None:
+    """Law 8: that time passes, or that a ping is answered, proves nothing about the cancelled call."""
+    world, process, client = asking(cancel_grace_sec=1.0)
+    other = world.client(b"other")
+    client.say(wire.Cancel(1, client.call(**TAKES), None))
+    world.wait(900.0)
+    other.call(timeout_ms=10_000_000, **TAKES)
+    assert len(process.calls) == 2
+    asks(process)
+    assert asked_of(client) == asked_of(other) == []
+    assert world.engine.servers["time"].asked["refused.cancelled-earlier"] == 1
+    assert "stops_on_cancel" in answers_to(process)[0]["error"]["message"]
+    if until == "late reply":
+        process.reply(process.calls[0], "late")
+    else:
+        world.exit()
+        world.wait(5.0)
+        process = world.processes["time"]
+        other.call(**TAKES)
+    asks(process, id="r")
+    assert len(asked_of(other)) == 1
+
+
+def test_a_question_after_a_cancel_is_no_riddle_where_the_server_stops_on_cancel() -> None:
+    """The operator's word, for a server that has read the cancellation. The tripwire watches it, too."""
+    world, process, client = asking(stops_on_cancel=True)
+    other = world.client(b"other")
+    process.script.mute = {"ping"}
+    client.say(wire.Cancel(1, client.call(**TAKES), None))
+    other.call(**TAKES)
+    asks(process)
+    assert world.engine.servers["time"].asked["refused.cancelled-call"] == 1
+    process.reply(process.got("ping")[-1], {})
+    asks(process, id="r")
+    assert len(asked_of(other)) == 1
+    process.reply(process.calls[1], "done")
+    asks(process, id="s")
+    assert world.engine.servers["time"].asked["refused.proved-wrong"] == 1
+
+
+def test_log_messages_after_a_cancel_are_nobodys() -> None:
+    """Law 8: by the same rule as questions."""
+    world, process, client = asking(cancel_grace_sec=1.0)
+    client.say(wire.Cancel(1, client.call(meta={LOG_LEVEL: "info"}), None))
+    world.wait(900.0)
+    client.inbox.clear()
+    client.call(meta={LOG_LEVEL: "info"})
+    process.tell("message", level="info", data="x")
+    assert (client.inbox, len(world.kept)) == ([], 1)
+
+
 def test_a_question_while_the_broker_has_a_request_open_is_nobodys() -> None:
     """Law 8: it may belong to the reading of a list."""
     world, process, client = asking()
