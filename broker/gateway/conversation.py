@@ -16,7 +16,6 @@ from broker.base.text import clip
 from broker.gateway import eras, faults, jsonrpc, questions, subscriptions
 from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.effects import (
-    BrokerFault,
     Effect,
     FinishRequest,
     MakeCall,
@@ -28,15 +27,17 @@ from broker.gateway.effects import (
 )
 from broker.gateway.eras import Objection
 from broker.gateway.jsonrpc import ClientNotification, ClientRequest, ClientResponse, Incoming, InvalidMessage
-from broker.gateway.questions import CANCELLED, OpenQuestions, Round, Unanswerable
+from broker.gateway.parked_calls import Answers, ParkedCalls, answers_of
+from broker.gateway.questions import CANCELLED, InputQuestion, OpenQuestions
 from broker.gateway.requests import OpenRequest, OpenRequests, refusal
+from broker.gateway.server_questions import ServerQuestions
+from broker.gateway.subscribing import Subscriber
 from broker.gateway.subscriptions import Interests
 
 MAX_OPEN = 1024
 """Requests of one client that may be open at once."""
 
-DISCOVER_S = 5.0
-"""How long opening a session waits for a server that still starts: hosts give up after 30 s."""
+NO_ANSWERS = Answers()
 
 _MESSAGE, _PROGRESS = "notifications/message", "notifications/progress"
 
@@ -59,12 +60,14 @@ class Conversation:
             stray answer to another conversation's question finds none here. It must not be guessable.
         session: a legacy session that was opened earlier, such as before the gateway was restarted.
         preferences: what its client has set.
+        parked: the parked calls of its owner, which the client may resume.
     """
 
     def __init__(
         self,
         server: str,
         nonce: str,
+        parked: ParkedCalls,
         session: ClientSession | None = None,
         preferences: Preferences = NO_PREFERENCES,
     ) -> None:
@@ -77,6 +80,10 @@ class Conversation:
         self._interests = Interests(preferences.uris)
         self._interests.has_session = session is not None
         self._requests = OpenRequests(self._questions, self._interests)
+        self._subscriber = Subscriber(self._requests, self._interests)
+        self._asking = ServerQuestions(
+            server, self._requests, self._questions, parked, self._make_call, self._passed
+        )
         self._log_level = preferences.level
 
     @property
@@ -152,13 +159,17 @@ class Conversation:
         request = entry.request
         eras.check_modern(request.meta)
         if request.method == "server/discover":
-            return self._discover(entry)
+            return self._requests.discover(entry, self._discovered)
         if request.method == "subscriptions/listen":
-            return self._subscribe_modern(entry)
+            return self._subscriber.modern(entry)
         if request.method in eras.REMOVED:
             why = f"MCP {eras.MODERN_VERSION} has no method `{request.method}`"
             raise Objection(jsonrpc.METHOD_NOT_FOUND, why)
-        return self._pass_on(entry, request.params)
+        entry.capabilities = request.meta[eras.CAPABILITIES]
+        answers = answers_of(request.params) if request.method in eras.MAY_ASK else NO_ANSWERS
+        if not answers.is_first_try:
+            return self._asking.repeated(entry, answers)
+        return self._make_call(entry, request.params)
 
     def _legacy(self, entry: OpenRequest) -> list[Effect]:
         request, method = entry.request, entry.request.method
@@ -172,10 +183,11 @@ class Conversation:
         if method == "logging/setLevel":
             return self._set_level(entry)
         if method in ("resources/subscribe", "resources/unsubscribe"):
-            return self._subscribe_legacy(entry, subscriptions.uri_of(request.params))
+            return self._subscriber.legacy(entry)
         if method in ("server/discover", "subscriptions/listen"):
             raise Objection(jsonrpc.METHOD_NOT_FOUND, f"MCP {self.session.version} has no method `{method}`")
-        return self._pass_on(entry, request.params)
+        entry.capabilities = self.session.capabilities
+        return self._make_call(entry, request.params)
 
     def _told(self, notification: ClientNotification) -> list[Effect]:
         if notification.method != CANCELLED:
@@ -185,6 +197,12 @@ class Conversation:
             self.dropped["late cancellation"] += 1
             return []
         return self.cancelled(id)
+
+    def _answered(self, response: ClientResponse) -> list[Effect]:
+        effects = self._asking.answered(response)
+        if effects is None:
+            self.dropped["stray answer"] += 1
+        return effects or []
 
     # --- opening a session -------------------------------------------------------------------------------
 
@@ -196,12 +214,7 @@ class Conversation:
         version = eras.agreed_version(seen.version)
         self.session = ClientSession(version, seen.capabilities, seen.client_info)
         self._interests.has_session = True
-        return self._discover(entry)
-
-    def _discover(self, entry: OpenRequest) -> list[Effect]:
-        """Ask the broker, for a short time only, what the server is."""
-        call = self._requests.start_call(entry, self._discovered)
-        return [MakeCall(call, "server/discover", timeout_s=DISCOVER_S)]
+        return self._requests.discover(entry, self._discovered)
 
     def _discovered(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         """Answer `initialize`, and `server/discover`, also for a server that is not ready yet."""
@@ -221,15 +234,25 @@ class Conversation:
 
     # --- calls -------------------------------------------------------------------------------------------
 
-    def _pass_on(self, entry: OpenRequest, params: bytes | None) -> list[Effect]:
+    def _make_call(self, entry: OpenRequest, params: bytes | None) -> list[Effect]:
         """Make the client's request to the server."""
         request, session = entry.request, self.session
         meta = request.meta
         if not entry.is_modern and session is not None:
             meta = eras.legacy_meta(meta, session.capabilities, session.client_info, self._log_level)
         call = self._requests.start_call(entry, self._passed)
-        logs, progress = eras.LOG_LEVEL in meta, request.token is not None
-        return [MakeCall(call, request.method, params, meta or None, None, progress, logs)]
+        may_ask = not entry.is_modern or request.method in eras.MAY_ASK
+        return [
+            MakeCall(
+                call,
+                request.method,
+                params,
+                meta or None,
+                wants_progress=request.token is not None,
+                wants_log=eras.LOG_LEVEL in meta,
+                takes_questions=may_ask and questions.answers_any(entry.capabilities),
+            )
+        ]
 
     def replied(self, call: int, outcome: Outcome) -> list[Effect]:
         """A call, or a `ListenTo`, has ended."""
@@ -246,7 +269,7 @@ class Conversation:
         if entry.is_modern:
             return self._requests.answer(entry, eras.modern_result(method, outcome.body))
         if method in eras.MAY_ASK and eras.is_input_required(outcome.body):
-            return self._ask(entry, outcome.body)
+            return self._asking.ask(entry, outcome.body)
         return self._requests.answer(entry, outcome.body)
 
     def progressed(self, call: int, params: bytes) -> list[Effect]:
@@ -261,68 +284,30 @@ class Conversation:
     def logged(self, call: int, params: bytes) -> list[Effect]:
         """The server logged something during a call; `params` are those of `notifications/message`."""
         entry = self._requests.of_call(call)
-        if entry is None:
-            return []
+        if entry is None or (entry.is_modern and eras.LOG_LEVEL not in entry.request.meta):
+            return []  # one that resumed a call may want less than the one that made it
         return [SendMessage(jsonrpc.notification_message(_MESSAGE, params), entry.id)]
 
-    # --- questions to a legacy client --------------------------------------------------------------------
+    # --- questions of a legacy server --------------------------------------------------------------------
 
-    def _ask(self, entry: OpenRequest, result: bytes) -> list[Effect]:
-        """Ask a legacy client what a modern server wants to know, as requests of their own."""
-        capabilities = self.session.capabilities if self.session else {}
-        try:
-            entry.round = questions.read_round(result, capabilities, entry.rounds)
-        except Unanswerable as why:
-            return self._requests.refuse(entry, str(why), why.code, why.data)
-        entry.rounds += 1
-        if not entry.round.questions:
-            return self._retry(entry, entry.round)
-        return self._questions.ask(entry.id, entry.round)
-
-    def _answered(self, response: ClientResponse) -> list[Effect]:
-        asked = self._questions.answered(response.id)
-        entry = None if asked is None else self._requests.get(asked[0])
-        if asked is None or entry is None or entry.round is None:
-            self.dropped["stray answer"] += 1
+    def asked(self, call: int, question: int, method: str, params: bytes) -> list[Effect]:
+        """The server asks the client something during a call; the shell numbers its questions."""
+        entry = self._requests.of_call(call)
+        if entry is None:
+            self.dropped["late question"] += 1
             return []
-        if response.result is None:
-            why = _reason(response.error or b"{}")
-            return self._requests.refuse(entry, f"the client did not answer what the server asked: {why}")
-        entry.round.answers[asked[1]] = response.result
-        return self._retry(entry, entry.round) if entry.round.is_answered else []
+        asked = InputQuestion(f"question-{question}", method, params, question)
+        return self._asking.asked(entry, call, asked)
 
-    def _retry(self, entry: OpenRequest, answered: Round) -> list[Effect]:
-        entry.round = None
-        return self._pass_on(entry, answered.retry(entry.request.params))
+    def withdrawn(self, call: int, question: int) -> list[Effect]:
+        """A question is no longer open: it needs no answer."""
+        entry = self._requests.of_call(call)
+        return [] if entry is None else self._asking.withdrawn(entry, question)
 
-    # --- subscriptions -----------------------------------------------------------------------------------
-
-    def _subscribe_legacy(self, entry: OpenRequest, uri: str) -> list[Effect]:
-        if entry.request.method == "resources/unsubscribe":
-            self._interests.uris -= {uri}
-            return [*self._requests.answer(entry, b"{}"), *self._requests.listen()]
-        if len(self._interests.uris) >= subscriptions.MAX_URIS:
-            why = f"more than {subscriptions.MAX_URIS} resources are subscribed to; unsubscribe from some"
-            return self._requests.refuse(entry, why)
-        self._interests.uris |= {uri}
-        return self._requests.listen_for(entry, self._subscribed_legacy)
-
-    def _subscribed_legacy(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
-        if isinstance(outcome, ServerResult):
-            return self._requests.answer(entry, b"{}")
-        self._interests.uris -= {subscriptions.uri_of(entry.request.params)}
-        return [*self._requests.fail(entry, outcome), *self._requests.listen()]
-
-    def _subscribe_modern(self, entry: OpenRequest) -> list[Effect]:
-        self._interests.add(entry.id, subscriptions.filter_of(entry.request.params))
-        return self._requests.listen_for(entry, self._subscribed_modern)
-
-    def _subscribed_modern(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
-        """Acknowledge a subscription, without its resources where the server does not tell of those."""
-        tells = isinstance(outcome, ServerResult)
-        if not tells and not (isinstance(outcome, BrokerFault) and outcome.code == "method-refused"):
-            return self._requests.fail(entry, outcome)
-        return [SendMessage(self._interests.acknowledge(entry.id, tells), entry.id), *self._requests.listen()]
+    def collected(self, call: int) -> list[Effect]:
+        """The moment of `CollectQuestions` is over."""
+        entry = self._requests.of_call(call)
+        return [] if entry is None else self._asking.collected(entry, call)
 
     def notified(self, method: str, params: bytes) -> list[Effect]:
         """The server said something that belongs to no call."""
@@ -354,12 +339,3 @@ class Conversation:
         What was listened to ends with the channel that the shell releases.
         """
         return self._requests.close()
-
-
-def _reason(error: bytes) -> str:
-    """What the client's error object says."""
-    try:
-        seen = msgspec.json.decode(error, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError):
-        return "its error cannot be read"
-    return clip(f"{seen.get('message')} ({seen.get('code')})", 300)

@@ -46,10 +46,12 @@ class MakeCall(Struct, frozen=True):
     timeout_s: float | None = None
     wants_progress: bool = False
     wants_log: bool = False
+    takes_questions: bool = False
+    """Whether the server may ask the client during the call."""
 
 
 class CancelCall(Struct, frozen=True):
-    """CancelCall a call. Nothing that is still said about it is of interest."""
+    """Cancel a call. Nothing that is still said about it is of interest."""
 
     call: int
     reason: str | None = None
@@ -66,7 +68,46 @@ class ListenTo(Struct, frozen=True):
     uris: frozenset[str]
 
 
-Effect = SendMessage | FinishRequest | MakeCall | CancelCall | ListenTo
+class AnswerQuestion(Struct, frozen=True):
+    """Answer a question of the server about a call: with a result, or with an error object if not `ok`."""
+
+    call: int
+    question: int
+    ok: bool
+    body: bytes
+
+
+class CollectQuestions(Struct, frozen=True):
+    """Call `collected` a moment later: the server may ask more than one question at once."""
+
+    call: int
+
+
+class ParkCall(Struct, frozen=True):
+    """The call goes on without a request. What happens to it concerns the parked calls, under this number."""
+
+    call: int
+    parked: int
+
+
+class ResumeCall(Struct, frozen=True):
+    """A parked call belongs to this conversation, under the number `call`."""
+
+    parked: int
+    call: int
+
+
+Effect = (
+    SendMessage
+    | FinishRequest
+    | MakeCall
+    | CancelCall
+    | ListenTo
+    | AnswerQuestion
+    | CollectQuestions
+    | ParkCall
+    | ResumeCall
+)
 
 
 class ServerResult(Struct, frozen=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from broker.gateway.jsonrpc import ClientRequest, ClientResponse, Incoming, Inva
 from broker.gateway.legacy_session import LegacySession
 from broker.gateway.legacy_sessions import LegacySessions
 from broker.gateway.refusals import HEADER_MISMATCH, INVALID_REQUEST, UNSUPPORTED_VERSION, Refused
+from broker.gateway.running_calls import Parking
 from broker.gateway.session import RECONNECT_S, Session
 from broker.gateway.settings import GatewayLimits
 from broker.gateway.streams import Edit, Stream
@@ -87,10 +89,19 @@ class Endpoint:
         self._catalogue = catalogue
         self._endpoint = endpoint
         self._channels = Channels(endpoint, RECONNECT_S)
+        self._parking: dict[str, Parking] = {}
+        """The parked calls by the name of the token."""
         self._audit = audit
 
+    @property
+    def parked(self) -> int:
+        """How many calls wait for clients of 2026-07-28 to repeat their requests with answers."""
+        return sum(len(one.calls) for one in self._parking.values())
+
     async def aclose(self) -> None:
-        """Release the channels of the clients of 2026-07-28."""
+        """Cancel the parked calls, and release the channels of the clients of 2026-07-28."""
+        for one in self._parking.values():
+            await one.aclose()
         await self._channels.aclose()
 
     # -- POST ---------------------------------------------------------------------------------------------
@@ -169,9 +180,11 @@ class Endpoint:
             self.listening.add(session)
             await self._converse(exchange, session, request, stream)
             return
-        async with self._channels.channel(key_of(token.name, request)) as channel:
-            session = Session(server, deliver, on_call=on_call, channel=channel)
-            await self._converse(exchange, session, request, stream)
+        channel = partial(self._channels.channel, key_of(token.name, request))
+        if (parking := self._parking.get(token.name)) is None:
+            parking = self._parking[token.name] = Parking()
+        session = Session(server, deliver, on_call=on_call, channel=channel, parking=parking)
+        await self._converse(exchange, session, request, stream)
 
     async def _converse(
         self, exchange: Exchange, session: Session, request: ClientRequest, stream: Stream

@@ -135,6 +135,12 @@ class Discovery(Struct, frozen=True):
     capabilities: dict[str, Any]
     info: dict[str, Any]
     instructions: str | None
+    versions: list[Any] = []
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is known to be a legacy server."""
+        return bool(self.versions) and MODERN_VERSION not in self.versions
 
 
 STILL_UNKNOWN = Discovery(_UNKNOWN_SERVER, {}, None)
@@ -144,6 +150,7 @@ STILL_UNKNOWN = Discovery(_UNKNOWN_SERVER, {}, None)
 class _Discovered(Struct):
     capabilities: dict[str, Any] = {}
     instructions: str | None = None
+    versions: list[Any] = msgspec.field(default_factory=list, name="supportedVersions")
     meta: dict[str, Any] = msgspec.field(default_factory=dict, name="_meta")
 
 
@@ -154,7 +161,8 @@ def discovery_of(result: bytes) -> Discovery:
     except (msgspec.MsgspecError, RecursionError):
         return STILL_UNKNOWN
     info = seen.meta.get(SERVER_INFO)
-    return Discovery(seen.capabilities, info if isinstance(info, dict) else {}, seen.instructions)
+    info = info if isinstance(info, dict) else {}
+    return Discovery(seen.capabilities, info, seen.instructions, seen.versions)
 
 
 def initialize_result(server: str, version: str, found: Discovery) -> bytes:

@@ -223,6 +223,7 @@ class HttpDoor:
             "streams": len(self._mcp.streams),
             "exchanges": self._open.total(),
             "modern": len(self._mcp.modern),
+            "parked": self._mcp.parked,
         }
 
     def end_streams(self, reason: str) -> None:

@@ -1,7 +1,7 @@
-"""What a modern server asks in a result of `input_required`, as requests to a legacy client.
+"""Questions of a server to a client: those in a result of `input_required`, and those that are open.
 
-The server's requests go to the client under ids of the gateway. Once all are answered, the original request
-is made again with the answers and with the state that the server gave.
+To a legacy client they are requests under ids of the gateway. Once all questions of a modern server's result
+are answered, the original request is made again with the answers and with the state that the server gave.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ class Unanswerable(Exception):
 
 
 class InputQuestion(Struct, frozen=True):
-    """One request of the server; `name` is what the server calls it."""
+    """A question of the server; `name` is its key in `inputRequests`."""
 
     name: str
     method: str
     params: bytes
+    number: int = 0
+    """The number of a question that a legacy server asked during a call; 0 for those of a modern server."""
 
 
 class Round(Struct):
@@ -135,6 +137,20 @@ def _check(asked: _Asked, capabilities: dict[str, Any]) -> None:
         )
 
 
+def declares(capabilities: dict[str, Any], method: str) -> bool:
+    """Return whether a client with these capabilities answers such a question of a legacy server.
+
+    The capability of elicitation may be for the mode `url` only, in which no legacy server asks here.
+    """
+    declared = capabilities.get(_CAPABILITIES.get(method, ""))
+    return isinstance(declared, dict) and ("url" not in declared or "form" in declared)
+
+
+def answers_any(capabilities: dict[str, Any]) -> bool:
+    """Return whether a client with these capabilities answers any question of a legacy server."""
+    return any(declares(capabilities, method) for method in ("elicitation/create", "sampling/createMessage"))
+
+
 def _params(asked: _Asked) -> bytes:
     return b"{}" if asked.params is UNSET else bytes(asked.params)
 
@@ -156,39 +172,40 @@ class OpenQuestions:
     def __init__(self, nonce: str) -> None:
         self._nonce = nonce
         self._last = 0
-        self._open: dict[bytes, tuple[RequestId, str]] = {}
-        """id → the request on whose behalf it is, and the server's name for it"""
+        self._open: dict[bytes, tuple[RequestId, InputQuestion]] = {}
+        """id → the request on whose behalf it is, and the question"""
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def ask(self, request: RequestId, round: Round) -> list[Effect]:
-        """Return the requests of a round, on the stream of the request that they are about."""
-        return [self._ask(request, question) for question in round.questions]
-
-    def _ask(self, request: RequestId, question: InputQuestion) -> Effect:
+    def ask(self, request: RequestId, question: InputQuestion) -> Effect:
+        """Return the message that asks the client, on the stream of the request that it is about."""
         self._last += 1
         id = jsonrpc.encode(f"{self._nonce}-{self._last}")
-        self._open[id] = (request, question.name)
+        self._open[id] = (request, question)
         message = jsonrpc.request_message(id, question.method, legacy_params(question, id))
         return SendMessage(message, request)
 
-    def answered(self, id: bytes) -> tuple[RequestId, str] | None:
-        """Forget a request that was answered; return on whose behalf it was, and the server's name for it."""
+    def answered(self, id: bytes) -> tuple[RequestId, InputQuestion] | None:
+        """Forget a question that was answered; return it, and the request on whose behalf it was."""
         return self._open.pop(id, None)
 
-    def withdraw(self, request: RequestId) -> list[Effect]:
-        """Take back what the client is still asked on behalf of a request."""
+    def withdraw(self, request: RequestId, number: int | None = None) -> list[Effect]:
+        """Withdraw the question of this number, or all that are open on behalf of a request."""
         effects: list[Effect] = []
-        for id in [id for id, (owner, _) in self._open.items() if owner == request]:
-            del self._open[id]
-            params = jsonrpc.join({"requestId": id, "reason": b'"the request has ended"'})
-            effects.append(SendMessage(jsonrpc.notification_message(CANCELLED, params), request))
+        for id, (owner, question) in list(self._open.items()) if self._open else ():
+            if owner == request and number in (None, question.number):
+                del self._open[id]
+                effects.append(SendMessage(jsonrpc.notification_message(CANCELLED, _withdrawal(id)), request))
         return effects
 
     def clear(self) -> None:
         """Forget all."""
         self._open.clear()
+
+
+def _withdrawal(id: bytes) -> bytes:
+    return jsonrpc.join({"requestId": id, "reason": b'"an answer is no longer wanted"'})
 
 
 def legacy_params(question: InputQuestion, id: bytes) -> bytes:

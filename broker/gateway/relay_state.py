@@ -11,6 +11,7 @@ import json
 
 _ANSWER = b'{"jsonrpc":"2.0","id":'
 _NOTICE = b'{"jsonrpc":"2.0","method":"'
+_CANCELLED = _NOTICE + b'notifications/cancelled"'
 _ACKNOWLEDGED = _NOTICE + b'notifications/subscriptions/acknowledged"'
 _SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 _HEAD_BYTES = 1200
@@ -92,6 +93,8 @@ class RelayState:
                 return self._changed(line) if method == "initialize" else []
             else:
                 self._open.pop(id, None)
+        elif self._questions and line.startswith(_CANCELLED):
+            self._questions.pop(_text(_params(_object(line)).get("requestId")), None)
         elif self._listened_again and line.startswith(_ACKNOWLEDGED):
             return self._acknowledged_again(line)
         return [line]
@@ -106,18 +109,16 @@ class RelayState:
     def lost(self, reason: str, unsent: list[bytes]) -> list[bytes]:
         """The connection is gone; return what the host is told.
 
-        Its requests end with an error, but for those that the gateway cannot have read (`unsent`), and those
-        that are made again. What it is still asked is withdrawn.
+        What it is still asked is withdrawn. Its requests end with an error, but for those that the gateway
+        cannot have read (`unsent`), and those that are made again.
         """
         waiting = {_text(_object(line).get("id")) for line in unsent}
-        told = []
+        withdrawn = ({"requestId": json.loads(id), "reason": reason} for id in self._questions)
+        told = [_notice("notifications/cancelled", params) for params in withdrawn]
         for id, message in list(self._open.items()):
             if id not in waiting and message["method"] not in ("initialize", "subscriptions/listen"):
                 del self._open[id]
                 told.append(_unknown_outcome(id, reason))
-        for id in self._questions:
-            params = {"requestId": json.loads(id), "reason": reason}
-            told.append(_encode({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}))
         self._questions.clear()
         self._replayed.clear()
         self._listened_again.clear()

@@ -14,14 +14,18 @@ from broker.gateway.effects import (
     Effect,
     FinishRequest,
     ListenTo,
+    MakeCall,
     Outcome,
     RequestId,
     SendMessage,
     ServerRefusal,
 )
 from broker.gateway.jsonrpc import ClientRequest
-from broker.gateway.questions import OpenQuestions, Round
+from broker.gateway.questions import InputQuestion, OpenQuestions, Round
 from broker.gateway.subscriptions import Interests
+
+DISCOVER_S = 5.0
+"""How long opening a session waits for a server that still starts: hosts give up after 30 s."""
 
 _LISTENS = ("resources/subscribe", "subscriptions/listen")
 
@@ -40,7 +44,11 @@ class OpenRequest(Struct):
     rounds: int = 0
     """How often the server asked the client something."""
     round: Round | None = None
-    """What the client is asked meanwhile."""
+    """What a legacy client is asked meanwhile on behalf of a modern server."""
+    capabilities: dict[str, Any] = {}
+    """Those that the client declared for it."""
+    asked: dict[int, InputQuestion] = {}
+    """number → question of a legacy server that a modern client has not been sent yet"""
 
     @property
     def id(self) -> RequestId:
@@ -97,6 +105,11 @@ class OpenRequests:
         self._by_call[entry.call] = entry
         return entry.call
 
+    def discover(self, entry: OpenRequest, replied: Replied) -> list[Effect]:
+        """Ask the broker, for a short time only, what the server is."""
+        call = self.start_call(entry, replied)
+        return [MakeCall(call, "server/discover", timeout_s=DISCOVER_S)]
+
     def of_call(self, call: int) -> OpenRequest | None:
         """Return the request of a call that is under way."""
         return self._by_call.get(call)
@@ -125,7 +138,11 @@ class OpenRequests:
 
     def answer(self, entry: OpenRequest, result: bytes) -> list[Effect]:
         """End a request with a result."""
-        return [SendMessage(jsonrpc.result_message(entry.id, result), entry.id), *self.finish(entry)]
+        return [
+            *self._questions.withdraw(entry.id),
+            SendMessage(jsonrpc.result_message(entry.id, result), entry.id),
+            *self.finish(entry),
+        ]
 
     def refuse(
         self, entry: OpenRequest, message: str, code: int = jsonrpc.INTERNAL_ERROR, data: Any = None
@@ -143,7 +160,7 @@ class OpenRequests:
             error = eras.modern_error(outcome.body) if entry.is_modern else outcome.body
             id = entry.id
             sent = SendMessage(jsonrpc.error_of(id, error), id, eras.error_code(error))
-            return [sent, *self.finish(entry)]
+            return [*self._questions.withdraw(id), sent, *self.finish(entry)]
         fault = outcome if isinstance(outcome, BrokerFault) else BrokerFault("internal", "an odd result")
         return self.refuse(entry, faults.message_of(fault), faults.code_of(fault), faults.data_of(fault))
 

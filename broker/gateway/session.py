@@ -7,25 +7,31 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.conversation import Conversation
 from broker.gateway.effects import (
+    AnswerQuestion,
     BrokerFault,
     CancelCall,
+    CollectQuestions,
     Effect,
     FinishRequest,
     ListenTo,
     MakeCall,
     Outcome,
+    ParkCall,
     RequestId,
+    ResumeCall,
     SendMessage,
     ServerRefusal,
     ServerResult,
 )
 from broker.gateway.jsonrpc import Incoming
+from broker.gateway.running_calls import CallHolder, Parking, RunningCall
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError, ServerError
 
@@ -34,11 +40,17 @@ logger = logging.getLogger("mcp-broker")
 RECONNECT_S = 20.0
 """How long a request waits for a broker that is gone: hosts give up on `initialize` after 30 s."""
 
+COLLECT_S = 0.05
+"""How long a modern client's request waits for further questions, once its server has asked one."""
+
 Run = Callable[[], Coroutine[Any, Any, Outcome]]
 OnCall = Callable[[Conversation, MakeCall, "Outcome | None", float], None]
 """Takes a call that ended: its outcome (`None` if it was cancelled), and the seconds that it took."""
 
 Deliver = Callable[[SendMessage | FinishRequest], None]
+
+Channel = Callable[[], AbstractAsyncContextManager[BrokerClient]]
+"""Gives a channel for the length of a call."""
 
 
 class Session:
@@ -56,7 +68,8 @@ class Session:
         preferences: what its client has set.
         reconnect_s: how long a request waits for a broker that is gone.
         on_call: takes each call that ended, for the audit log.
-        channel: one that the session shares and must not listen on, in place of one of its own.
+        channel: gives one that the session shares and must not listen on, in place of one of its own.
+        parking: where its calls wait for answers of a modern client; `None`: in the session itself.
     """
 
     def __init__(
@@ -70,17 +83,26 @@ class Session:
         preferences: Preferences = NO_PREFERENCES,
         reconnect_s: float = RECONNECT_S,
         on_call: OnCall | None = None,
-        channel: BrokerClient | None = None,
+        channel: Channel | None = None,
+        parking: Parking | None = None,
     ) -> None:
-        self.conversation = Conversation(server, secrets.token_hex(8), opened, preferences)
+        self._parking = parking or Parking()
+        self._own_parking = self._parking if parking is None else None
+        nonce = secrets.token_hex(8)
+        self.conversation = Conversation(server, nonce, self._parking.calls, opened, preferences)
         self._deliver = deliver
         self._on_call = on_call
-        self._shares = channel is not None
-        self._broker = channel or BrokerClient(
-            name, endpoint, reconnect_s=reconnect_s, on_raw_notification=self._notified
-        )
+        self._own: BrokerClient | None = None
+        if channel is None:
+            self._own = own = BrokerClient(
+                name, endpoint, reconnect_s=reconnect_s, on_raw_notification=self._notified
+            )
+            self._channel: Channel = lambda: nullcontext(own)
+        else:
+            self._channel = channel
         self._reconnect_s = reconnect_s
-        self._calls: dict[int, asyncio.Task[object]] = {}
+        self._calls: dict[int, RunningCall] = {}
+        self._holder = CallHolder(self.conversation, self._run, self._calls)
         self._listening = asyncio.Lock()
         """Held while `listen` is under way: the last one that was asked for must come last."""
 
@@ -112,12 +134,14 @@ class Session:
     async def aclose(self) -> None:
         """The client is gone: cancel its calls, and release the channel."""
         self._run(self.conversation.closed())
-        if tasks := list(self._calls.values()):
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        if not self._shares:
-            await self._broker.aclose()
+        if calls := list(self._calls.values()):
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*(call.ended() for call in calls))
+        if self._own_parking is not None:
+            await self._own_parking.aclose()
+        if self._own is not None:
+            await self._own.aclose()
 
     def _run(self, effects: list[Effect]) -> None:
         for effect in effects:
@@ -125,27 +149,38 @@ class Session:
                 case SendMessage() | FinishRequest():
                     self._deliver(effect)
                 case MakeCall():
-                    self._start(effect.call, self._follow_call(effect))
+                    running = RunningCall(self._holder, effect.call)
+                    running.start(self._follow_call(running, effect))
                 case ListenTo():
-                    self._start(effect.call, self._follow(effect.call, partial(self._listen, effect)))
-                case CancelCall(call=call):
-                    if (task := self._calls.get(call)) is not None:
-                        task.cancel()
+                    running = RunningCall(self._holder, effect.call)
+                    running.start(self._follow(running, partial(self._listen, effect)))
+                case _:
+                    self._change(effect)
 
-    def _start(self, call: int, run: Coroutine[Any, Any, object]) -> None:
-        task = asyncio.get_running_loop().create_task(run)
-        self._calls[call] = task
-        task.add_done_callback(lambda _: self._calls.pop(call, None))
+    def _change(self, effect: CancelCall | AnswerQuestion | CollectQuestions | ParkCall | ResumeCall) -> None:
+        """Do something with a call that is under way."""
+        match effect:
+            case CancelCall(call=call) if call in self._calls:
+                self._calls[call].cancel()
+            case AnswerQuestion(call=call) if call in self._calls:
+                self._calls[call].answer(effect)
+            case CollectQuestions(call=call):
+                loop = asyncio.get_running_loop()
+                loop.call_later(COLLECT_S, lambda: self._run(self.conversation.collected(call)))
+            case ParkCall(call=call, parked=parked):
+                self._parking.park(parked, self._calls[call])
+            case ResumeCall(parked=parked, call=call):
+                self._parking.resume(parked, self._holder, call)
 
-    async def _follow_call(self, call: MakeCall) -> None:
+    async def _follow_call(self, running: RunningCall, call: MakeCall) -> None:
         begun, outcome = time.monotonic(), None
         try:
-            outcome = await self._follow(call.call, partial(self._request, call))
+            outcome = await self._follow(running, partial(self._request, running, call))
         finally:
             if self._on_call is not None:
                 self._on_call(self.conversation, call, outcome, time.monotonic() - begun)
 
-    async def _follow(self, call: int, run: Run) -> Outcome:
+    async def _follow(self, running: RunningCall, run: Run) -> Outcome:
         """Wait for the outcome of a call, tell the conversation, and return it."""
         try:
             outcome = await run()
@@ -156,35 +191,30 @@ class Session:
         except Exception:  # a mistake here must not leave the client without an answer
             logger.exception("gateway.call_failed", extra={"server": self.conversation.server})
             outcome = BrokerFault("internal", "the gateway made a mistake", "its log has the traceback")
-        self._run(self.conversation.replied(call, outcome))
+        running.replied(outcome)
         return outcome
 
-    async def _request(self, call: MakeCall) -> Outcome:
-        def progressed(params: bytes) -> None:
-            self._run(self.conversation.progressed(call.call, params))
-
-        def logged(params: bytes) -> None:
-            self._run(self.conversation.logged(call.call, params))
-
-        if call.timeout_s is not None and not self._broker.connected:
-            await self._broker.ping(timeout=self._reconnect_s)  # that time is the server's, not the broker's
-        result = await self._broker.request_raw(
-            self.conversation.server,
-            call.method,
-            call.params,
-            timeout=call.timeout_s,
-            on_progress=progressed if call.wants_progress else None,
-            on_log=logged if call.wants_log else None,
-            progress_extends=call.wants_progress,
-            meta=call.meta,
-        )
+    async def _request(self, running: RunningCall, call: MakeCall) -> Outcome:
+        async with self._channel() as broker:
+            if call.timeout_s is not None and not broker.connected:
+                await broker.ping(timeout=self._reconnect_s)  # that time is the server's, not the broker's
+            result = await broker.request_raw(
+                self.conversation.server,
+                call.method,
+                call.params,
+                timeout=call.timeout_s,
+                on_progress=running.progressed if call.wants_progress else None,
+                on_log=running.logged if call.wants_log else None,
+                progress_extends=call.wants_progress,
+                meta=call.meta,
+            )
         return ServerResult(result)
 
     async def _listen(self, wanted: ListenTo) -> Outcome:
-        async with self._listening:
+        async with self._listening, self._channel() as broker:
             server = self.conversation.server
             resources = {server: wanted.uris} if wanted.uris else {}
-            refused = await self._broker.listen([server] if wanted.lists else [], resources)
+            refused = await broker.listen([server] if wanted.lists else [], resources)
         return ServerResult(b"{}") if server not in refused else fault_of(refused[server])
 
     def _notified(self, server: str, method: str, params: bytes) -> None:

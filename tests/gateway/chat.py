@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 from broker.gateway import jsonrpc
@@ -20,6 +21,7 @@ from broker.gateway.effects import (
     ServerRefusal,
     ServerResult,
 )
+from broker.gateway.parked_calls import ParkedCalls
 
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -38,8 +40,11 @@ DISCOVERED = {
 class Chat:
     """Says things for a client and for the broker; keeps all effects."""
 
-    def __init__(self, session: ClientSession | None = None) -> None:
-        self.conversation = Conversation("one", "nonce", session)
+    def __init__(
+        self, session: ClientSession | None = None, parked: ParkedCalls | None = None, server: str = "one"
+    ) -> None:
+        self.parked = ParkedCalls(map("state-{}".format, count(1)).__next__) if parked is None else parked
+        self.conversation = Conversation(server, "nonce", self.parked, session)
         self.effects: list[Effect] = []
 
     def take(self, effects: list[Effect]) -> list[Effect]:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from broker.gateway import eras
 from broker.gateway.audit import MAX_BODY_CHARS, Audit, AuditLog, Entry
-from broker.gateway.conversation import Conversation
 from broker.gateway.effects import MakeCall, ServerResult
 from broker.gateway.settings import AuditConfig
 from client_shim.trusted import Untrusted
+from tests.gateway.chat import Chat
 
 CALL = Entry(
     time="2026-11-30T08:00:00Z",
@@ -65,7 +65,7 @@ def test_a_client_that_calls_itself_something_odd_is_logged(tmp_path: Path, info
     path = tmp_path / "audit.jsonl"
     audit = Audit(str(path), AuditConfig())
     made = MakeCall(1, "tools/call", b'{"name":"echo"}', {eras.CLIENT_INFO: info})
-    audit.caller("uid:1000", "socket")(Conversation("time", "nonce"), made, ServerResult(b"{}"), 0.1)
+    audit.caller("uid:1000", "socket")(Chat().conversation, made, ServerResult(b"{}"), 0.1)
     audit.close()
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["target"] == "echo"

@@ -12,9 +12,10 @@ import pytest
 
 from broker.gateway import eras
 from broker.gateway.client_session import ClientSession
-from broker.gateway.conversation import DISCOVER_S, MAX_OPEN
+from broker.gateway.conversation import MAX_OPEN
 from broker.gateway.effects import SendMessage
 from broker.gateway.questions import MAX_ROUNDS
+from broker.gateway.requests import DISCOVER_S
 from tests.gateway.chat import DISCOVERED, MODERN, Chat, call, cancels, finished, listens, sent
 
 ELICIT = {"method": "elicitation/create", "params": {"message": "Who?", "requestedSchema": {}}}

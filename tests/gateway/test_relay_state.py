@@ -132,14 +132,18 @@ def test_a_subscription_of_a_modern_client_goes_on() -> None:
 
 
 def test_a_question_of_the_server_is_withdrawn() -> None:
-    """Its conversation is gone, so nobody would take the answer."""
+    """Its conversation is gone, so nobody would take the answer. Once, and before its request ends."""
     state = opened()
-    for id in ("a", "b"):
+    state.from_host(line({"id": 5, "method": "tools/call", "params": {}}))
+    for id in ("a", "b", "c"):
         state.from_gateway(line({"id": id, "method": "elicitation/create", "params": {}}))
     state.from_host(line({"id": "a", "result": {}}))
-    (withdrawn,) = read(state.lost("gone", []))
+    notice = {"method": "notifications/cancelled", "params": {"requestId": "c", "reason": "over"}}
+    assert state.from_gateway(line(notice)) == [line(notice)]
+    withdrawn, ended = read(state.lost("gone", []))
     assert withdrawn["method"] == "notifications/cancelled"
     assert withdrawn["params"]["requestId"] == "b"
+    assert ended["id"] == 5
 
 
 def test_what_it_remembers_is_bounded() -> None:

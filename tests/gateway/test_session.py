@@ -48,7 +48,7 @@ def test_a_broker_that_never_comes_is_an_error_with_a_hint(
 
     The short time for a server that still starts does not apply to the broker.
     """
-    monkeypatch.setattr("broker.gateway.conversation.DISCOVER_S", 0.01)
+    monkeypatch.setattr("broker.gateway.requests.DISCOVER_S", 0.01)
 
     async def main() -> None:
         client = Client(f"ipc://{tmp_path}/no.sock", reconnect_s=0.5)

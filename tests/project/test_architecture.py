@@ -46,6 +46,13 @@ GATEWAY_CORE = " ".join(
     for x in (
         "conversation",
         "effects",
+        "eras",
+        "questions",
+        "parked_calls",
+        "requests",
+        "server_questions",
+        "subscribing",
+        "subscriptions",
         "jsonrpc",
         "headers",
         "guard",

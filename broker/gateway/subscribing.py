@@ -1,0 +1,59 @@
+"""The requests by which a client subscribes to resources and lists, in the way of its era."""
+
+from __future__ import annotations
+
+from broker.gateway import subscriptions
+from broker.gateway.effects import BrokerFault, Effect, Outcome, SendMessage, ServerResult
+from broker.gateway.requests import OpenRequest, OpenRequests
+from broker.gateway.subscriptions import Interests
+
+
+class Subscriber:
+    """Takes such requests in, and answers them once the broker has.
+
+    Args:
+        requests: the open requests of the client.
+        interests: what it wants to hear.
+    """
+
+    def __init__(self, requests: OpenRequests, interests: Interests) -> None:
+        self._requests = requests
+        self._interests = interests
+
+    def legacy(self, entry: OpenRequest) -> list[Effect]:
+        """Take `resources/subscribe` or `resources/unsubscribe` in.
+
+        Raises:
+            ValueError: it names no resource.
+        """
+        uri = subscriptions.uri_of(entry.request.params)
+        if entry.request.method == "resources/unsubscribe":
+            self._interests.uris -= {uri}
+            return [*self._requests.answer(entry, b"{}"), *self._requests.listen()]
+        if len(self._interests.uris) >= subscriptions.MAX_URIS:
+            why = f"more than {subscriptions.MAX_URIS} resources are subscribed to; unsubscribe from some"
+            return self._requests.refuse(entry, why)
+        self._interests.uris |= {uri}
+        return self._requests.listen_for(entry, self._subscribed_legacy)
+
+    def _subscribed_legacy(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
+        if isinstance(outcome, ServerResult):
+            return self._requests.answer(entry, b"{}")
+        self._interests.uris -= {subscriptions.uri_of(entry.request.params)}
+        return [*self._requests.fail(entry, outcome), *self._requests.listen()]
+
+    def modern(self, entry: OpenRequest) -> list[Effect]:
+        """Take `subscriptions/listen` in.
+
+        Raises:
+            ValueError: its params cannot be read.
+        """
+        self._interests.add(entry.id, subscriptions.filter_of(entry.request.params))
+        return self._requests.listen_for(entry, self._subscribed_modern)
+
+    def _subscribed_modern(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
+        """Acknowledge a subscription, without its resources where the server does not tell of those."""
+        tells = isinstance(outcome, ServerResult)
+        if not tells and not (isinstance(outcome, BrokerFault) and outcome.code == "method-refused"):
+            return self._requests.fail(entry, outcome)
+        return [SendMessage(self._interests.acknowledge(entry.id, tells), entry.id), *self._requests.listen()]
