@@ -103,11 +103,11 @@ async def restart(context: Context, params: Params) -> Answer:
     return await _carry_out(context, params, Intent.RESTART)
 
 
-async def _carry_out(context: Context, params: Params, wish: Intent) -> Answer:
-    """Carry out the operator's wish. Return what happened to the calls that the server had."""
+async def _carry_out(context: Context, params: Params, intent: Intent) -> Answer:
+    """Carry out the operator's intent. Return what happened to the calls that the server had."""
     server = _server(context, params)
     had, lost, again = server.queue.running, server.lost, server.again
-    await context.supervisors.carry_out(wish, server.name)
+    await context.supervisors.carry_out(intent, server.name)
     return _moved(server, had=had, cut=server.lost - lost, again=server.again - again)
 
 

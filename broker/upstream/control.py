@@ -1,8 +1,8 @@
 """The one arbiter of a server's process: what the operator, a reload and the end of the broker want of it.
 
-A wish may come while another one is carried out. So every wish goes through one table: the phase and the wish
-give the next phase and the step. `supervisors` takes the steps; nothing else drains, stops, restarts or
-replaces a server.
+An intent may come while another one is carried out. So every intent goes through one table: the phase and the
+intent give the next phase and the step. `supervisors` takes the steps; nothing else drains, stops, restarts
+or replaces a server.
 
     SETTLED ── stop, restart ──► DRAINING ──┐ its calls have ended, or their time is over
        │                            │       ├──► ENDING ── its process is gone ──► SETTLED, or LEFT
@@ -29,10 +29,10 @@ class Intent(str, Enum):
 
 
 class Phase(str, Enum):
-    """How far a wish has been carried out."""
+    """How far an intent has been carried out."""
 
-    SETTLED = "settled"  # no wish is under way
-    DRAINING = "draining"  # its calls may end; `start` takes the wish back
+    SETTLED = "settled"  # no intent is under way
+    DRAINING = "draining"  # its calls may end; `start` takes the intent back
     COMMITTED = "committed"  # its calls may end; then its process ends, whatever the operator wants meanwhile
     ENDING = "ending"  # its process is being ended
     LEFT = "left"  # its process is gone, and no other is started
@@ -48,7 +48,7 @@ class Goal(str, Enum):
 
 
 class Step(str, Enum):
-    """What `supervisors` does about a wish."""
+    """What `supervisors` does about an intent."""
 
     NOTHING = "nothing"
     START = "start"  # start it, unless it runs
@@ -59,50 +59,50 @@ class Step(str, Enum):
     STOP = "stop"  # start no other after the process that is being ended
 
 
-_W, _P, _S = Intent, Phase, Step
+_I, _P, _S = Intent, Phase, Step
 
 TABLE: dict[Phase, dict[Intent, tuple[Phase, Step]]] = {
     _P.SETTLED: {
-        _W.START: (_P.SETTLED, _S.START),
-        _W.STOP: (_P.DRAINING, _S.DRAIN),
-        _W.RESTART: (_P.DRAINING, _S.DRAIN),
-        _W.REPLACE: (_P.COMMITTED, _S.DRAIN),
-        _W.RETRY: (_P.SETTLED, _S.RETRY),
-        _W.REMOVE: (_P.COMMITTED, _S.DRAIN),
-        _W.SHUTDOWN: (_P.ENDING, _S.END),
+        _I.START: (_P.SETTLED, _S.START),
+        _I.STOP: (_P.DRAINING, _S.DRAIN),
+        _I.RESTART: (_P.DRAINING, _S.DRAIN),
+        _I.REPLACE: (_P.COMMITTED, _S.DRAIN),
+        _I.RETRY: (_P.SETTLED, _S.RETRY),
+        _I.REMOVE: (_P.COMMITTED, _S.DRAIN),
+        _I.SHUTDOWN: (_P.ENDING, _S.END),
     },
     _P.DRAINING: {
-        _W.START: (_P.SETTLED, _S.RESUME),
-        _W.STOP: (_P.DRAINING, _S.NOTHING),
-        _W.RESTART: (_P.DRAINING, _S.NOTHING),
-        _W.REPLACE: (_P.COMMITTED, _S.NOTHING),
-        _W.RETRY: (_P.DRAINING, _S.NOTHING),
-        _W.REMOVE: (_P.COMMITTED, _S.NOTHING),
-        _W.SHUTDOWN: (_P.ENDING, _S.END),
-        _W.DRAINED: (_P.ENDING, _S.END),
+        _I.START: (_P.SETTLED, _S.RESUME),
+        _I.STOP: (_P.DRAINING, _S.NOTHING),
+        _I.RESTART: (_P.DRAINING, _S.NOTHING),
+        _I.REPLACE: (_P.COMMITTED, _S.NOTHING),
+        _I.RETRY: (_P.DRAINING, _S.NOTHING),
+        _I.REMOVE: (_P.COMMITTED, _S.NOTHING),
+        _I.SHUTDOWN: (_P.ENDING, _S.END),
+        _I.DRAINED: (_P.ENDING, _S.END),
     },
     _P.COMMITTED: {
-        _W.START: (_P.COMMITTED, _S.NOTHING),
-        _W.STOP: (_P.COMMITTED, _S.NOTHING),
-        _W.RESTART: (_P.COMMITTED, _S.NOTHING),
-        _W.REPLACE: (_P.COMMITTED, _S.NOTHING),
-        _W.RETRY: (_P.COMMITTED, _S.NOTHING),
-        _W.REMOVE: (_P.COMMITTED, _S.NOTHING),
-        _W.SHUTDOWN: (_P.ENDING, _S.END),
-        _W.DRAINED: (_P.ENDING, _S.END),
+        _I.START: (_P.COMMITTED, _S.NOTHING),
+        _I.STOP: (_P.COMMITTED, _S.NOTHING),
+        _I.RESTART: (_P.COMMITTED, _S.NOTHING),
+        _I.REPLACE: (_P.COMMITTED, _S.NOTHING),
+        _I.RETRY: (_P.COMMITTED, _S.NOTHING),
+        _I.REMOVE: (_P.COMMITTED, _S.NOTHING),
+        _I.SHUTDOWN: (_P.ENDING, _S.END),
+        _I.DRAINED: (_P.ENDING, _S.END),
     },
     _P.ENDING: {
-        _W.START: (_P.ENDING, _S.START),
-        _W.STOP: (_P.ENDING, _S.STOP),
-        _W.RESTART: (_P.ENDING, _S.START),
-        _W.REPLACE: (_P.ENDING, _S.NOTHING),
-        _W.RETRY: (_P.ENDING, _S.NOTHING),
-        _W.REMOVE: (_P.ENDING, _S.STOP),
-        _W.SHUTDOWN: (_P.ENDING, _S.STOP),
-        _W.ENDED: (_P.SETTLED, _S.NOTHING),
+        _I.START: (_P.ENDING, _S.START),
+        _I.STOP: (_P.ENDING, _S.STOP),
+        _I.RESTART: (_P.ENDING, _S.START),
+        _I.REPLACE: (_P.ENDING, _S.NOTHING),
+        _I.RETRY: (_P.ENDING, _S.NOTHING),
+        _I.REMOVE: (_P.ENDING, _S.STOP),
+        _I.SHUTDOWN: (_P.ENDING, _S.STOP),
+        _I.ENDED: (_P.SETTLED, _S.NOTHING),
     },
 }
-"""phase → wish → the next phase and the step. A server that has left takes no wish."""
+"""phase → intent → the next phase and the step. A server that has left takes no intent."""
 
 _GOALS = {
     Intent.START: Goal.RUN,
@@ -111,7 +111,7 @@ _GOALS = {
     Intent.REMOVE: Goal.LEAVE,
     Intent.SHUTDOWN: Goal.LEAVE,
 }
-"""What the newest wish wants in the end. A replacement keeps the goal of a wish that is under way."""
+"""What the newest intent wants in the end. A replacement keeps the goal of an intent that is under way."""
 
 
 class Control:
@@ -126,18 +126,18 @@ class Control:
 
     @property
     def settled(self) -> bool:
-        """Whether no wish is under way."""
+        """Whether no intent is under way."""
         return self.phase in (Phase.SETTLED, Phase.LEFT)
 
-    def on(self, wish: Intent) -> Step:
-        """Take a wish in, and return the step to take."""
-        if self.phase is Phase.LEFT or (self.goal is Goal.LEAVE and wish in _OF_OPERATOR):
+    def on(self, intent: Intent) -> Step:
+        """Take an intent in, and return the step to take."""
+        if self.phase is Phase.LEFT or (self.goal is Goal.LEAVE and intent in _OF_OPERATOR):
             return Step.NOTHING
         if self.phase is Phase.SETTLED:
             self.goal = Goal.SAME
         if self.goal is not Goal.LEAVE:
-            self.goal = _GOALS.get(wish, self.goal)
-        self.phase, step = TABLE[self.phase][wish]
+            self.goal = _GOALS.get(intent, self.goal)
+        self.phase, step = TABLE[self.phase][intent]
         if self.phase is Phase.SETTLED and self.goal is Goal.LEAVE:
             self.phase = Phase.LEFT
         return step

@@ -56,15 +56,15 @@ class Supervisors(Mapping[str, Supervisor]):
         supervisor.start()  # before a client is heard that may have waited for it
         self._nursery.start_soon(controlled.run)
 
-    def begin(self, wish: Intent, name: str) -> None:
-        """Tell a wish, and do not wait."""
+    def begin(self, intent: Intent, name: str) -> None:
+        """Pass an intent to the arbiter, and do not wait."""
         controlled = self._controlled[name]
-        controlled.take(controlled.control.on(wish), self._nursery)
+        controlled.take(controlled.control.on(intent), self._nursery)
 
-    async def carry_out(self, wish: Intent, name: str) -> None:
-        """Tell a wish, and come back once no wish is under way for this server."""
+    async def carry_out(self, intent: Intent, name: str) -> None:
+        """Pass an intent to the arbiter, and come back once no intent is under way for this server."""
         controlled = self._controlled[name]
-        self.begin(wish, name)
+        self.begin(intent, name)
         await controlled.settled()
 
     async def remove(self, name: str) -> None:
@@ -107,7 +107,7 @@ class _Controlled:
         await self._left.wait()
 
     async def settled(self) -> None:
-        """Wait until no wish is under way."""
+        """Wait until no intent is under way."""
         while not self.control.settled:
             await self._moved.wait()
 

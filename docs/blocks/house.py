@@ -96,15 +96,15 @@ def lifecycle(_: Language) -> str:
 
 
 def control(_: Language) -> str:
-    """Return the phases of the arbiter, and the wishes that lead from one to the next."""
+    """Return the phases of the arbiter, and the intents that lead from one to the next."""
     edges: dict[tuple[Phase, Phase], list[str]] = {}
-    for phase, wishes in CONTROL.items():
-        for wish, (after, _step) in wishes.items():
+    for phase, intents in CONTROL.items():
+        for intent, (after, _step) in intents.items():
             if after is not phase:
-                edges.setdefault((phase, after), []).append(wish.value)
+                edges.setdefault((phase, after), []).append(intent.value)
     lines = [
-        f"    {before.value} --> {after.value} : {' / '.join(wishes)}"
-        for (before, after), wishes in edges.items()
+        f"    {before.value} --> {after.value} : {' / '.join(intents)}"
+        for (before, after), intents in edges.items()
     ]
     return "\n".join(["```mermaid", "stateDiagram-v2", "    [*] --> settled", *lines, "```"])
 

@@ -1,4 +1,4 @@
-"""The arbiter: which wish holds where two of them cross, and what happens to the process and to its calls."""
+"""The arbiter: which intent holds where two of them cross, and what happens to the process and its calls."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from broker.upstream.control import TABLE, Control, Goal, Intent, Phase, Step
 from broker.upstream.supervisors import Supervisors
 from tests.core.world import ready
 
-WISHES = tuple(wish for wish in Intent if wish not in (Intent.DRAINED, Intent.ENDED))
+INTENTS = tuple(intent for intent in Intent if intent not in (Intent.DRAINED, Intent.ENDED))
 FINAL = (Intent.REMOVE, Intent.SHUTDOWN)
 LENGTH = 4
 """Of a walk: longer ones meet no phase that these do not."""
 
 
 class Told(NamedTuple):
-    """A wish, its step, the phases around it, and the goal after it."""
+    """An intent, its step, the phases around it, and the goal after it."""
 
-    wish: Intent
+    intent: Intent
     step: Step
     before: Phase
     after: Phase
@@ -35,31 +35,31 @@ class Told(NamedTuple):
 
 
 def walks(length: int) -> Iterator[list[Told]]:
-    """Every sequence of so many wishes and events."""
-    for wishes in product(Intent, repeat=length):
+    """Every sequence of so many intents and events."""
+    for intents in product(Intent, repeat=length):
         control, walk = Control(), []
-        for wish in wishes:
+        for intent in intents:
             before = control.phase
-            if before is not Phase.LEFT and wish not in TABLE[before]:
+            if before is not Phase.LEFT and intent not in TABLE[before]:
                 break  # impossible: the end of a drain that did not begin
-            step = control.on(wish)
-            walk.append(Told(wish, step, before, control.phase, control.goal))
+            step = control.on(intent)
+            walk.append(Told(intent, step, before, control.phase, control.goal))
         else:
             yield walk
 
 
 def test_every_wish_has_a_row_in_every_phase() -> None:
-    """No two wishes can meet in a way that nobody has thought of."""
+    """No two intents can meet in a way that nobody has thought of."""
     for phase, row in TABLE.items():
-        assert set(WISHES) <= set(row), phase
+        assert set(INTENTS) <= set(row), phase
 
 
 def test_what_is_removed_or_shut_down_is_never_started_again() -> None:
     """Law 1: whatever anybody wants afterwards, and at whatever moment."""
     for walk in walks(LENGTH):
-        wishes = [told.wish for told in walk]
-        final = min((wishes.index(wish) for wish in FINAL if wish in wishes), default=LENGTH)
-        assert not {told.step for told in walk[final:]} & {Step.START, Step.RESUME, Step.RETRY}, wishes
+        intents = [told.intent for told in walk]
+        final = min((intents.index(intent) for intent in FINAL if intent in intents), default=LENGTH)
+        assert not {told.step for told in walk[final:]} & {Step.START, Step.RESUME, Step.RETRY}, intents
         assert {told.goal for told in walk[final:]} <= {Goal.LEAVE}
 
 
@@ -68,7 +68,7 @@ def test_a_process_that_a_reload_replaces_ends_whatever_the_operator_wants() -> 
     for walk in walks(LENGTH):
         committed = False
         for told in walk:
-            committed = (committed or told.wish is Intent.REPLACE) and told.wish is not Intent.ENDED
+            committed = (committed or told.intent is Intent.REPLACE) and told.intent is not Intent.ENDED
             assert not committed or told.after not in (Phase.SETTLED, Phase.DRAINING), walk
 
 
@@ -87,8 +87,8 @@ def test_the_newest_word_of_the_operator_counts() -> None:
     goals = {Intent.START: Goal.RUN, Intent.STOP: Goal.REST, Intent.RESTART: Goal.RUN}
     for walk in walks(LENGTH):
         for told in walk:
-            if told.wish in goals and told.goal is not Goal.LEAVE:
-                assert told.goal is goals[told.wish], walk
+            if told.intent in goals and told.goal is not Goal.LEAVE:
+                assert told.goal is goals[told.intent], walk
 
 
 # -- with the steps that are taken -------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class Acted:
 def cross(
     monkeypatch: pytest.MonkeyPatch, first: Intent, second: Intent, after_s: float
 ) -> tuple[str, Acted]:
-    """Tell two wishes while a call runs. Return what runs in the end, and the supervisor."""
+    """Pass two intents on while a call runs. Return what runs in the end, and the supervisor."""
     monkeypatch.setattr(module, "Supervisor", Acted)
     monkeypatch.setattr(Acted, "made", [], raising=False)
     world = ready()
@@ -213,7 +213,7 @@ WHILE_IT_DRAINS = {
     (M, P): "none",
     (M, M): "none",
 }
-"""(the wish under way, the one that crosses it) → the process that is there in the end"""
+"""(the intent under way, the one that crosses it) → the process that is there in the end"""
 
 WHILE_IT_ENDS = {**WHILE_IT_DRAINS, (X, S): "another", (R, S): "another"}
 """The same, once the old process can no longer be kept."""
@@ -242,11 +242,11 @@ def test_wishes_that_cross_at_the_end_leave_one_process_at_most(
     assert (runs, acted.cut, acted.died_at) == (WHILE_IT_ENDS[first, second], 0, [CALL_S])
 
 
-@pytest.mark.parametrize("wish", [R, P])
+@pytest.mark.parametrize("intent", [R, P])
 def test_a_process_that_comes_just_after_the_wish_is_given_calls(
-    monkeypatch: pytest.MonkeyPatch, wish: Intent
+    monkeypatch: pytest.MonkeyPatch, intent: Intent
 ) -> None:
-    """It follows the wish already: it is neither ended nor left without calls for ever."""
+    """It follows the intent already: it is neither ended nor left without calls for ever."""
     monkeypatch.setattr(module, "Supervisor", Acted)
     monkeypatch.setattr(Acted, "made", [], raising=False)
     world = ready()
@@ -258,7 +258,7 @@ def test_a_process_that_comes_just_after_the_wish_is_given_calls(
             await trio.testing.wait_all_tasks_blocked()
             (acted,) = Acted.made
             acted.process = None  # it waits for its turn to start
-            running.begin(wish, "time")
+            running.begin(intent, "time")
             acted._spawn()
             await trio.testing.wait_all_tasks_blocked()
             assert (acted.spawned, acted.died_at, acted.queue.paused) == (2, [], False)
@@ -276,12 +276,14 @@ def test_the_end_of_the_broker_waits_for_no_other_wish(
     assert (runs, acted.spawned, acted.died_at) == ("none", 1, [1.0])
 
 
-@pytest.mark.parametrize(("wish", "runs", "spawned"), [(R, "another", 2), (P, "none", 1), (S, "another", 2)])
+@pytest.mark.parametrize(
+    ("intent", "runs", "spawned"), [(R, "another", 2), (P, "none", 1), (S, "another", 2)]
+)
 def test_a_reload_lets_rest_what_was_stopped(
-    monkeypatch: pytest.MonkeyPatch, wish: Intent, runs: str, spawned: int
+    monkeypatch: pytest.MonkeyPatch, intent: Intent, runs: str, spawned: int
 ) -> None:
     """An edited table starts nothing that the operator has stopped; `start` and `restart` do."""
-    found, acted = cross(monkeypatch, X, wish, after_s=CALL_S + 2 * END_S)
+    found, acted = cross(monkeypatch, X, intent, after_s=CALL_S + 2 * END_S)
     assert (found, acted.spawned) == (runs, spawned)
 
 
@@ -318,9 +320,9 @@ def test_however_wishes_cross_a_start_serves_calls_again(told: list[tuple[Intent
             running = Supervisors(hub, cast(Any, None), nursery)
             running.add("time")
             acted = Acted.made[-1]
-            for wish, pause_s in told:
+            for intent, pause_s in told:
                 acted.queue.running = int(acted.process is not None)
-                nursery.start_soon(running.carry_out, wish, "time")
+                nursery.start_soon(running.carry_out, intent, "time")
                 await trio.sleep(pause_s)
             await trio.sleep(DRAIN_S + 3 * END_S)
             running.begin(Intent.START, "time")
