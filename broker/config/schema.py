@@ -10,21 +10,17 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
 
+from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, about
+
 TABLES = ("doctor", "tools", "prompts", "resources")
 """The tables in a server's table."""
 
 NO_KEYS = frozenset(("servers", field) for field in (*TABLES, "name", "variables", "faults", "kept"))
 """Fields of the structs that are no keys: names, nested tables, and what follows from other fields."""
 
-_SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
-_WHOLE = "write a whole number from 1 to 1000000000"
-_WORDS = 'write a list of strings, such as ["one", "two"]'
 _PATTERNS = 'write a list of at most 128 patterns, such as ["get_*", "list_*"]'
 _SIZE = "write a number of bytes from 65536 up"
-_SWITCH = "write true or false, without quotes"
 
-Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _LOOPBACK = rf"(127\.0\.0\.1|\[::1\]):{_PORT}"
@@ -40,23 +36,19 @@ Patterns = Annotated[
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")]
 
 
-def _about(text: str, mend: str) -> Meta:
-    return Meta(description=text, extra={"mend": mend})
-
-
 class DoctorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `[servers.NAME.doctor]` table: the harmless call by which `mcp-broker doctor` tries the server."""
 
     tool: Annotated[
         str,
         Meta(min_length=1),
-        _about(
+        about(
             "The tool to call; it should change nothing.", 'write its name, such as tool = "list_machines"'
         ),
     ]
     arguments: Annotated[
         dict[str, Any],
-        _about("Its arguments.", 'write a table, such as arguments = { city = "fukuoka" }'),
+        about("Its arguments.", 'write a table, such as arguments = { city = "fukuoka" }'),
     ] = {}
 
 
@@ -65,12 +57,12 @@ class FilterConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     only: Annotated[
         Patterns | None,
-        _about(
+        about(
             "Patterns of what clients may see and use; the rest is hidden. An empty list hides everything.",
             _PATTERNS,
         ),
     ] = None
-    hide: Annotated[Patterns, _about("Patterns of what is hidden, even if `only` has it.", _PATTERNS)] = ()
+    hide: Annotated[Patterns, about("Patterns of what is hidden, even if `only` has it.", _PATTERNS)] = ()
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,90 +72,90 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     command: Annotated[
         Text,
         Meta(min_length=1),
-        _about(
+        about(
             "The program to run. A bare name is looked up in the server's PATH; a path with a `/` starts "
             "at `cwd`.",
             'write the program as a string, such as command = "uvx"',
         ),
     ]
-    args: Annotated[tuple[Text, ...], _about("Its arguments.", _WORDS)] = ()
+    args: Annotated[tuple[Text, ...], about("Its arguments.", WORDS)] = ()
     env: Annotated[
         dict[str, str],
-        _about(
+        about(
             "Environment variables of its own. `${VAR}` is filled from the broker's environment.",
             'write a table of strings, such as env = { API_KEY = "${API_KEY}" }',
         ),
     ] = {}
     env_inherit: Annotated[
         tuple[str, ...],
-        _about(
+        about(
             "Names of further variables that it inherits from the broker's environment, where they are set.",
-            _WORDS,
+            WORDS,
         ),
     ] = ()
     cwd: Annotated[
         Text | None,
-        _about(
+        about(
             "The folder it runs in, relative to the config file's folder, which is the default.",
             'write a folder as a string, such as cwd = "/srv/laundry"',
         ),
     ] = None
-    enabled: Annotated[bool, _about("Whether the broker runs it.", _SWITCH)] = True
+    enabled: Annotated[bool, about("Whether the broker runs it.", SWITCH)] = True
     timeout: Annotated[
         Seconds,
-        _about("Seconds until a call ends with an error, unless the caller names a timeout.", _SECONDS),
+        about("Seconds until a call ends with an error, unless the caller names a timeout.", SECONDS),
     ] = 30.0
     protocol: Annotated[
         Literal["auto", "legacy", "2026-07-28"],
-        _about(
+        about(
             "The protocol era: detected at the start, or fixed for a server that cannot handle the probe.",
             'write "auto", "legacy" or "2026-07-28"',
         ),
     ] = "auto"
     stateful: Annotated[
         bool,
-        _about(
+        about(
             "Whether its process keeps state between calls, such as a login or an open page. If so, no "
             "call is retried after the process died; its caller gets an error.",
-            _SWITCH,
+            SWITCH,
         ),
     ] = False
-    serialized: Annotated[bool, _about("Whether it takes only one call at a time.", _SWITCH)] = False
-    max_in_flight: Annotated[
-        Count, _about("How many calls it has at once; the others are queued.", _WHOLE)
-    ] = 32
+    serialized: Annotated[bool, about("Whether it takes only one call at a time.", SWITCH)] = False
+    max_in_flight: Annotated[Count, about("How many calls it has at once; the others are queued.", WHOLE)] = (
+        32
+    )
     allow_methods: Annotated[
         tuple[str, ...],
-        _about("MCP methods outside the specification that clients may call on it.", _WORDS),
+        about("MCP methods outside the specification that clients may call on it.", WORDS),
     ] = ()
     asks_within_calls: Annotated[
         bool,
-        _about(
+        about(
             "Whether it asks its client (elicitation, sampling) only while it works on a call. Then its "
             'questions reach the client of that call. Needs `serialized = true`; sets `protocol = "legacy"`.',
-            _SWITCH,
+            SWITCH,
         ),
     ] = False
     answer_timeout: Annotated[
         Seconds,
-        _about(
+        about(
             "Seconds that a client has to answer a question of the server. The time of the call stands "
             "still meanwhile.",
-            _SECONDS,
+            SECONDS,
         ),
     ] = 300.0
     stops_on_cancel: Annotated[
         bool,
-        _about(
+        about(
             "Whether it stops work on a cancelled call when it reads the cancellation. Then the call is over "
             "when it answers a ping that was sent behind the cancellation.",
-            _SWITCH,
+            SWITCH,
         ),
     ] = False
     cancel_grace_sec: Annotated[
         float,
         Meta(ge=0, le=31_536_000),
-        _about(
+        about(
             "Seconds from its answer to that ping until a server with one call at a time gets the next call, "
             "if it neither answers the cancelled one nor has `stops_on_cancel`.",
             "write a number of seconds, such as 5, or 0",
@@ -171,42 +163,42 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 5.0
     roots: Annotated[
         tuple[Root, ...],
-        _about(
+        about(
             "The answer to its `roots/list`: paths, relative to the config file's folder, or `file://` URIs.",
             'write a list of folders, such as roots = ["/srv/notes"]',
         ),
     ] = ()
     restart: Annotated[
         Literal["always", "on-failure", "never"],
-        _about("When it is restarted after it ended by itself.", 'write "always", "on-failure" or "never"'),
+        about("When it is restarted after it ended by itself.", 'write "always", "on-failure" or "never"'),
     ] = "always"
     restart_sec: Annotated[
-        Seconds, _about("Seconds before the first restart; each further delay is twice as long.", _SECONDS)
+        Seconds, about("Seconds before the first restart; each further delay is twice as long.", SECONDS)
     ] = 1.0
     start_limit_burst: Annotated[
         Count,
-        _about("Failures within the interval after which the circuit breaker opens.", _WHOLE),
+        about("Failures within the interval after which the circuit breaker opens.", WHOLE),
     ] = 5
     start_limit_interval_sec: Annotated[
-        Seconds, _about("The interval of `start_limit_burst`, in seconds.", _SECONDS)
+        Seconds, about("The interval of `start_limit_burst`, in seconds.", SECONDS)
     ] = 60.0
     timeout_start_sec: Annotated[
         Seconds,
-        _about(
+        about(
             "Seconds from its start until it must be ready. `npx`, `uvx`, `docker run` and others get up "
             "to ten times that while they download.",
-            _SECONDS,
+            SECONDS,
         ),
     ] = 90.0
     timeout_stop_sec: Annotated[
         Seconds,
-        _about("Seconds to end after its stdin was closed, and again after SIGTERM.", _SECONDS),
+        about("Seconds to end after its stdin was closed, and again after SIGTERM.", SECONDS),
     ] = 5.0
 
     watchdog_sec: Annotated[
         float,
         Meta(ge=0, le=31_536_000),
-        _about(
+        about(
             "Seconds of silence before a health check, unless it is busy. It is replaced after two checks "
             "without an answer. 0 turns checks off.",
             "write a number of seconds, such as 30, or 0",
@@ -242,7 +234,7 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     endpoint: Annotated[
         Endpoint | None,
-        _about(
+        about(
             "Where clients connect. Default: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's "
             "runtime folder.",
             'write the whole path of a socket, as in "ipc:///run/mcp-broker/broker.sock", or a loopback '
@@ -251,18 +243,18 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = None
     socket_mode: Annotated[
         Mode,
-        _about("The permissions of the socket.", 'write three octal digits as a string, such as "0660"'),
+        about("The permissions of the socket.", 'write three octal digits as a string, such as "0660"'),
     ] = "0600"
     socket_group: Annotated[
         Text | None,
-        _about(
+        about(
             "The group of the socket; with socket_mode 0660 its members may connect.",
             'write the name of a group as a string, such as "mcp-broker"',
         ),
     ] = None
     state_dir: Annotated[
         Text | None,
-        _about(
+        about(
             "The folder that records the running processes, so that the next broker ends what a killed "
             "one left, and that keeps the lists of the servers; for one broker at a time. Default: "
             "`processes` in $STATE_DIRECTORY of systemd, else a folder beside the socket.",
@@ -271,7 +263,7 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = None
     metrics: Annotated[
         ScrapeAddress | None,
-        _about(
+        about(
             "Where Prometheus reads the metrics: a loopback port, or a Unix socket with the mode and "
             "group above. Off by default.",
             'write a loopback port or a path, such as "127.0.0.1:9464" or "unix:/run/mcp-broker/m.sock"',
@@ -284,11 +276,11 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     max_message_bytes: Annotated[
         Bytes,
-        _about("The largest request, result, or line of a server.", _SIZE),
+        about("The largest request, result, or line of a server.", _SIZE),
     ] = 33_554_432
     credit_bytes: Annotated[
         Bytes,
-        _about(
+        about(
             "Bytes on the way on one connection, in each direction, before the other end has read some of "
             "them.",
             _SIZE,
@@ -296,26 +288,26 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 8_388_608
     outbox_bytes: Annotated[
         Bytes,
-        _about(
+        about(
             "Bytes that may wait for one connection beyond its credit; above it the connection is closed.",
             _SIZE,
         ),
     ] = 67_108_864
-    calls_per_channel: Annotated[
-        Count, _about("Calls of one client object that may wait or run.", _WHOLE)
-    ] = 1024
-    calls_per_connection: Annotated[
-        Count, _about("Calls of one connection that may wait or run.", _WHOLE)
-    ] = 4096
-    calls: Annotated[Count, _about("Calls of all clients together that may wait or run.", _WHOLE)] = 16384
+    calls_per_channel: Annotated[Count, about("Calls of one client object that may wait or run.", WHOLE)] = (
+        1024
+    )
+    calls_per_connection: Annotated[Count, about("Calls of one connection that may wait or run.", WHOLE)] = (
+        4096
+    )
+    calls: Annotated[Count, about("Calls of all clients together that may wait or run.", WHOLE)] = 16384
     queue_bytes: Annotated[
         Bytes,
-        _about("Bytes of the params of all calls that wait or may be retried.", _SIZE),
+        about("Bytes of the params of all calls that wait or may be retried.", _SIZE),
     ] = 134_217_728
-    connections: Annotated[Count, _about("Connections at the same time.", _WHOLE)] = 4096
-    starts_at_once: Annotated[Count, _about("Servers that start at the same time.", _WHOLE)] = 4
+    connections: Annotated[Count, about("Connections at the same time.", WHOLE)] = 4096
+    starts_at_once: Annotated[Count, about("Servers that start at the same time.", WHOLE)] = 4
     drain_sec: Annotated[
-        Seconds, _about("Seconds that calls in flight have to end when the broker is stopped.", _SECONDS)
+        Seconds, about("Seconds that calls in flight have to end when the broker is stopped.", SECONDS)
     ] = 5.0
 
 

@@ -15,6 +15,7 @@ import msgspec
 import tomli
 from msgspec import Meta, Struct
 
+from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, about
 from broker.config.loading import ConfigError, Problem, section, unknown_key
 from broker.config.names import toml_key
 from broker.gateway.addresses import address_of
@@ -24,19 +25,8 @@ SYSTEM_SETTINGS = Path("/etc/mcp-broker/gateway.toml")
 PORT = 8420
 _MAX_BYTES = 1024 * 1024
 
-_SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
-_WHOLE = "write a whole number from 1 to 1000000"
-_WORDS = 'write a list of strings, such as ["one", "two"]'
 _SIZE = "write a number of bytes from 4096 up"
-_SWITCH = "write true or false, without quotes"
-
-Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
-Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=4096, le=17_179_869_184)]
-
-
-def _about(text: str, mend: str) -> Meta:
-    return Meta(description=text, extra={"mend": mend})
 
 
 class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,14 +34,14 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     listen: Annotated[
         tuple[str, ...],
-        _about(
+        about(
             "The addresses of its HTTP: loopback ports, or Unix sockets (`unix:/PATH`), which need no token.",
             'write a list of addresses, such as ["127.0.0.1:8420", "unix:/run/mcp-broker-gateway/http.sock"]',
         ),
     ] = (f"127.0.0.1:{PORT}",)
     behind_tls: Annotated[
         tuple[str, ...],
-        _about(
+        about(
             "The addresses of `listen` that other machines can reach, repeated: a proxy with TLS stands in "
             "front of them.",
             "write the same addresses as in `listen`, or leave it out",
@@ -59,7 +49,7 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ()
     sockets: Annotated[
         str | None,
-        _about(
+        about(
             "The folder of the Unix sockets for `mcp-broker connect`, one for each server; an empty text for "
             "none. By default the service's own folder, else `gateway` beside the broker's socket.",
             'write an absolute path, such as sockets = "/run/mcp-broker/gateway", or ""',
@@ -67,14 +57,14 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     endpoint: Annotated[
         str | None,
-        _about(
+        about(
             "The address of the broker. By default it is found as every client finds it.",
             'write an endpoint, such as endpoint = "ipc:///run/mcp-broker/broker.sock"',
         ),
     ] = None
     state_dir: Annotated[
         str | None,
-        _about(
+        about(
             "The folder of its token, the key of its sessions, and the list of ended sessions. By default "
             "$STATE_DIRECTORY of systemd, else `mcp-broker/gateway` in $XDG_STATE_HOME.",
             'write an absolute path, such as state_dir = "/var/lib/mcp-broker-gateway"',
@@ -82,15 +72,15 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
     token: Annotated[
         bool,
-        _about("Whether clients of its ports need a token.", _SWITCH),
+        about("Whether clients of its ports need a token.", SWITCH),
     ] = True
     hosts: Annotated[
         tuple[str, ...],
-        _about("Further names by which clients may call it (the Host header).", _WORDS),
+        about("Further names by which clients may call it (the Host header).", WORDS),
     ] = ()
     origins: Annotated[
         tuple[str, ...],
-        _about(
+        about(
             "Further web pages that may call it (the Origin header); pages of this machine may.",
             'write a list of origins, such as ["https://inspector.example.org"]',
         ),
@@ -100,41 +90,41 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class GatewayLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The `[limits]` table: what bounds the gateway, whatever its clients do."""
 
-    body_bytes: Annotated[Bytes, _about("The largest body of a request.", _SIZE)] = 33_554_432
-    header_bytes: Annotated[Bytes, _about("What the headers of a request may take together.", _SIZE)] = 32_768
-    body_sec: Annotated[Seconds, _about("Seconds that headers and body of a request may take.", _SECONDS)] = (
+    body_bytes: Annotated[Bytes, about("The largest body of a request.", _SIZE)] = 33_554_432
+    header_bytes: Annotated[Bytes, about("What the headers of a request may take together.", _SIZE)] = 32_768
+    body_sec: Annotated[Seconds, about("Seconds that headers and body of a request may take.", SECONDS)] = (
         30.0
     )
-    connections: Annotated[Count, _about("Connections at once.", _WHOLE)] = 4096
+    connections: Annotated[Count, about("Connections at once.", WHOLE)] = 4096
     sessions: Annotated[
         Count,
-        _about(
+        about(
             "Legacy sessions of one token in memory. Above it, the longest silent one leaves the memory; its "
             "next request restores it.",
-            _WHOLE,
+            WHOLE,
         ),
     ] = 1024
     session_idle_sec: Annotated[
-        Seconds, _about("Seconds after which a silent session leaves the memory.", _SECONDS)
+        Seconds, about("Seconds after which a silent session leaves the memory.", SECONDS)
     ] = 600.0
     session_sec: Annotated[
-        Seconds, _about("Seconds after which a session that is not in memory expires.", _SECONDS)
+        Seconds, about("Seconds after which a session that is not in memory expires.", SECONDS)
     ] = 2_592_000.0
-    streams: Annotated[
-        Count, _about("Requests and streams of one token that may be open at once.", _WHOLE)
-    ] = 1024
+    streams: Annotated[Count, about("Requests and streams of one token that may be open at once.", WHOLE)] = (
+        1024
+    )
     stream_bytes: Annotated[
         Bytes,
-        _about("Bytes that may wait for a client that reads slowly. Above it the stream is cut.", _SIZE),
+        about("Bytes that may wait for a client that reads slowly. Above it the stream is cut.", _SIZE),
     ] = 8_388_608
     replay_bytes: Annotated[
-        Bytes, _about("Bytes of a legacy stream that are kept for a client that reconnects.", _SIZE)
+        Bytes, about("Bytes of a legacy stream that are kept for a client that reconnects.", _SIZE)
     ] = 262_144
     replay_sec: Annotated[
-        Seconds, _about("Seconds for which the answer to a disconnected legacy client is kept.", _SECONDS)
+        Seconds, about("Seconds for which the answer to a disconnected legacy client is kept.", SECONDS)
     ] = 60.0
     drain_sec: Annotated[
-        Seconds, _about("Seconds that calls in flight have to end when the gateway is stopped.", _SECONDS)
+        Seconds, about("Seconds that calls in flight have to end when the gateway is stopped.", SECONDS)
     ] = 5.0
 
 
@@ -143,18 +133,18 @@ class AuditConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     path: Annotated[
         str | None,
-        _about(
+        about(
             "The file of the audit log. Off by default.",
             'write an absolute path, such as path = "/var/lib/mcp-broker-gateway/audit.jsonl"',
         ),
     ] = None
     max_bytes: Annotated[
-        Bytes, _about("The size at which the file is renamed to `.1`, and a new one begun.", _SIZE)
+        Bytes, about("The size at which the file is renamed to `.1`, and a new one begun.", _SIZE)
     ] = 16_777_216
-    keep: Annotated[Count, _about("How many renamed files stay.", _WHOLE)] = 4
+    keep: Annotated[Count, about("How many renamed files stay.", WHOLE)] = 4
     bodies: Annotated[
         bool,
-        _about("Whether the lines hold the first 4,096 characters of arguments and results.", _SWITCH),
+        about("Whether the lines hold the first 4,096 characters of arguments and results.", SWITCH),
     ] = False
 
 
@@ -164,14 +154,14 @@ class TokenConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     sha256: Annotated[
         str,
         Meta(pattern=r"^[0-9a-f]{64}\Z"),
-        _about("The SHA-256 of the token.", "write 64 hexadecimal digits: printf %s TOKEN | sha256sum"),
+        about("The SHA-256 of the token.", "write 64 hexadecimal digits: printf %s TOKEN | sha256sum"),
     ]
-    servers: Annotated[tuple[str, ...], _about("The servers it may use, as patterns.", _WORDS)] = ("*",)
-    tools: Annotated[tuple[str, ...], _about("The tools it may see and call, as patterns.", _WORDS)] = ("*",)
+    servers: Annotated[tuple[str, ...], about("The servers it may use, as patterns.", WORDS)] = ("*",)
+    tools: Annotated[tuple[str, ...], about("The tools it may see and call, as patterns.", WORDS)] = ("*",)
     rate: Annotated[
         float,
         Meta(ge=0, le=1_000_000),
-        _about("Requests a second; 0 sets no limit.", "write a number from 0, such as 50"),
+        about("Requests a second; 0 sets no limit.", "write a number from 0, such as 50"),
     ] = 0.0
 
 

@@ -48,19 +48,8 @@ def broker() -> Iterator[RunningBroker]:
 
 SERVER_KEYS = {
     *("name", "state", "pid", "processes", "uptime_s", "restarts", "era", "protocol", "tools", "hidden"),
-    *(
-        "in_flight",
-        "queued",
-        "calls",
-        "errors",
-        "questions",
-        "dropped",
-        "p50_ms",
-        "p99_ms",
-        "rss_bytes",
-        "cpu_s",
-    ),
-    *("stopped_by_hand", "retry_after_s", "last_error"),
+    *("in_flight", "queued", "calls", "errors", "questions", "dropped", "p50_ms", "p99_ms", "rss_bytes"),
+    *("cpu_s", "stopped_by_hand", "retry_after_s", "last_error"),
 }
 
 

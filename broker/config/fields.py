@@ -1,0 +1,20 @@
+"""What the fields of config structs are made of: bounds, explanations, and mends for mistakes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
+WHOLE = "write a whole number from 1 to 1000000000"
+WORDS = 'write a list of strings, such as ["one", "two"]'
+SWITCH = "write true or false, without quotes"
+
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+
+
+def about(text: str, mend: str) -> Meta:
+    """Return the annotation of a field: its explanation, and what to write instead of a bad value."""
+    return Meta(description=text, extra={"mend": mend})
