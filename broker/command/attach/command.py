@@ -132,11 +132,13 @@ def _planned(
     from broker.command.attach.show import Attachment
     from broker.command.attach.texts import AttachError
     from broker.command.import_ import LocalMachine
+    from client_shim.transport.endpoint import VARIABLE as ENDPOINT
 
     if http and host.http is None:
         raise AttachError("attach_no_http", host=host.title)
 
-    options = ["--endpoint", endpoint] if endpoint else []
+    address = endpoint or os.environ.get(ENDPOINT)  # the host is started elsewhere, without this variable
+    options = ["--endpoint", address] if address else []
 
     def entry_for(entry: Table, server: str) -> Table:
         if http:

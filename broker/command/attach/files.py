@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.command.attach.texts import AttachError
+from broker.command.backups import backup_name
 from client_shim.trusted import Folder, Untrusted, is_safe_file, open_folder
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -73,7 +74,7 @@ def replace(file: HostFile, text: str) -> Path:
     with _folder_of(file.path, file.real) as folder:
         _check_unchanged(folder, file)
         try:
-            kept = _create(folder, _free_name(folder, file.real.name), file.mark + file.text, 0o600)
+            kept = _create(folder, backup_name(file.real.name, folder.fd), file.mark + file.text, 0o600)
             _create(folder, new, file.mark + text, file.about.st_mode & 0o7777, file.about)
             _check_unchanged(folder, file)  # the host may have written it while these came to the disk
             os.rename(new, file.real.name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
@@ -117,13 +118,6 @@ def _folder_of(path: Path, real: Path) -> Iterator[Folder]:
 
 def _state(about: os.stat_result) -> tuple[int, ...]:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
-
-
-def _free_name(folder: Folder, name: str) -> str:
-    number = 1
-    while folder.stat(backup := f"{name}.bak{number if number > 1 else ''}") is not None:
-        number += 1
-    return backup
 
 
 def _create(folder: Folder, name: str, text: str, mode: int, owner: os.stat_result | None = None) -> str:

@@ -72,18 +72,32 @@ def _after_gap(text: str, at: int) -> int:
 
 
 def rendered(text: str, place: slice, value: Mapping[str, object]) -> str:
-    """Return a value in the layout of the one at this place: on one line, or a line for each key."""
-    old, items = text[place], list(value.items())
+    """Return a value in the layout of the one at this place: on one line, or a line for each key.
+
+    A member that the old value has too keeps its text: Python cannot hold every number of JSON.
+    """
+    old = text[place]
+    items = list(_members_of(value, old))
     if "\n" not in old or not items:
-        return json.dumps(value, ensure_ascii=False)
+        return f"{{{', '.join(items)}}}"
     line_end = "\r\n" if "\r\n" in text else "\n"
     begin = text.rfind("\n", 0, place.start) + 1
     base = re.match(r"[ \t]*", text[begin:])[0]  # type: ignore[index]
     inner = re.search(r"\n([ \t]*)[^\s}]", old)
     indent = inner[1] if inner and len(inner[1]) > len(base) else f"{base}  "
-    lines = [f"{indent}{json.dumps(key, ensure_ascii=False)}: {_value(item)}" for key, item in items]
+    lines = [f"{indent}{item}" for item in items]
     return f"{{{line_end}{f',{line_end}'.join(lines)}{line_end}{base}}}"
 
 
-def _value(value: object) -> str:
+def _members_of(value: Mapping[str, object], old: str) -> Iterator[str]:
+    """Yield the members of a value, those that the old text has too with the text that they have there."""
+    json_text = plain(old)
+    there = dict(_members(json_text, 0))
+    for name, item in value.items():
+        at = there.get(name)
+        is_same = at is not None and _DECODER.decode(json_text[at]) == item
+        yield f"{_json(name)}: {old[at] if at is not None and is_same else _json(item)}"
+
+
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)

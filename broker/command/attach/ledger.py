@@ -38,6 +38,14 @@ class Record(Struct, frozen=True, kw_only=True):
     after: dict[str, object]
 
 
+def is_exact(value: object) -> bool:
+    """Return whether the ledger keeps a value exactly, which it does not with numbers beyond a double."""
+    try:
+        return bool(msgspec.json.decode(msgspec.json.encode(value)) == value)
+    except (msgspec.MsgspecError, OverflowError, RecursionError, UnicodeEncodeError):
+        return False
+
+
 class AttachedFile(Struct, kw_only=True):
     """The attached entries of one file.
 

@@ -10,7 +10,7 @@ import tomli
 
 from broker.command.attach import json_edit, toml_edit
 from broker.command.attach.hosts import Host
-from broker.command.attach.ledger import Record
+from broker.command.attach.ledger import Record, is_exact
 from broker.command.attach.shared import bound
 from broker.command.attach.texts import AttachError
 from broker.command.importing import jsonc
@@ -153,6 +153,8 @@ def _left(one: Found, document: HostDocument, *, is_named: bool) -> Left | None:
         return Left(one.name, "attach_remote", {"kind": kind})
     if one.folder is None and one.name not in document.places:
         return Left(one.name, "attach_form", {})
+    if (key := next((key for key, value in one.entry.items() if not is_exact(value)), None)) is not None:
+        return Left(one.name, "attach_inexact", {"key": key})
     if is_named:
         return None
     if (reason := bound(entry, one.folder)) is not None:

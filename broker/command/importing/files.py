@@ -5,7 +5,6 @@ tomlkit is imported where it is used, so that no other command pays for it.
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import tomli
 
+from broker.command.backups import backup_name
 from broker.command.importing.conversion import KEYS, RARE_KEYS
 from broker.command.importing.hosts import HOSTS, servers_in, switched
 from broker.command.importing.plan import Imported, Source
@@ -191,8 +191,11 @@ def _keep(path: Path, successor: int, access: int) -> Path:
     with suppress(PermissionError):  # only root can give a file to another user
         os.fchown(successor, about.st_uid, about.st_gid)
     os.fchmod(successor, about.st_mode & access)
-    names = itertools.chain([".bak"], (f".bak{number}" for number in itertools.count(2)))
-    kept = next(found for name in names if not os.path.lexists(found := path.with_name(path.name + name)))
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        kept = path.with_name(backup_name(path.name, folder))
+    finally:
+        os.close(folder)
     with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
         copy.write(path.read_bytes())
     shutil.copystat(path, kept)

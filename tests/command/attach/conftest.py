@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from broker.command.cli import cli
+from client_shim.transport.endpoint import SYSTEM_SOCKET, VARIABLE
 from tests.command.attach.home import COMMAND, Home, programs
 
 
@@ -18,13 +20,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     folder.mkdir()
     found = programs(tmp_path / "bin", "npx", "uvx", COMMAND)
     monkeypatch.chdir(folder)
-    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME"):
+    if os.path.lexists(SYSTEM_SOCKET):
+        pytest.skip("a broker of the system is installed here, which the command would change")
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "CLAUDE_CONFIG_DIR", "CODEX_HOME", VARIABLE):
         monkeypatch.delenv(name, raising=False)
     env = {
         "HOME": str(folder),
         "PATH": f"{found}:/usr/bin:/bin",
         "MCP_BROKER_LANG": "en",
-        "MCP_BROKER_ENDPOINT": f"ipc://{tmp_path}/none.sock",
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
     }
     for name, value in env.items():
         monkeypatch.setenv(name, value)

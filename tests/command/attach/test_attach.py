@@ -217,12 +217,34 @@ def test_what_cannot_be_done_is_2(args: tuple[str, ...], words: str, home: Home)
     assert (done.exit_code, words in done.stderr) == (2, True), done.output
 
 
-def test_an_endpoint_that_is_named_is_in_the_entry(home: Home) -> None:
+@pytest.mark.parametrize(
+    ("option", "variable"), [("ipc:///tmp/b.sock", "ipc:///tmp/a.sock"), (None, "ipc:///tmp/b.sock")]
+)
+def test_an_endpoint_that_is_named_is_in_the_entry(
+    option: str | None, variable: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A host is started elsewhere, without this shell's variables."""
+    monkeypatch.setenv("MCP_BROKER_ENDPOINT", variable)
     path = home.write(".cursor/mcp.json", cursor(it={"command": "uvx"}))
-    home.attach("cursor", "--endpoint", "ipc:///tmp/b.sock")
+    home.attach("cursor", *(["--endpoint", option] if option else []))
     entry = json.loads(path.read_text())["mcpServers"]["it"]
     assert entry["args"] == ["connect", "it", "--endpoint", "ipc:///tmp/b.sock"]
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 500])
+def test_a_number_that_python_cannot_hold_is_no_mistake(number: str, home: Home) -> None:
+    """Elsewhere in the file it stays as it is; an entry that has it stays too, with the reason."""
+    text = (
+        f'{{"mcpServers": {{"big": {{"command": "uvx", "size": {number}}},\n'
+        f'"fine": {{"command": "uvx"}}}}, "other": [{number}]}}'
+    )
+    path = home.write(".cursor/mcp.json", text)
+    done = home.attach("cursor")
+    assert "big: stays as it is: size has a value that cannot be kept exactly" in done.stderr
+    assert path.read_text().count(number) == 2
+    assert json.loads(path.read_text())["mcpServers"]["fine"]["args"] == ["connect", "fine"]
+    home.detach()
+    assert path.read_text() == text
 
 
 # --- files -----------------------------------------------------------------------------------------------
@@ -411,8 +433,9 @@ def test_an_attached_entry_speaks_mcp(home: Home, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("MCP_BROKER_ENDPOINT", broker.endpoint)
         table = rogue()
         path = home.write(".cursor/mcp.json", cursor(it={key: table[key] for key in ("command", "args")}))
-        home.attach("cursor", "--endpoint", broker.endpoint)
+        home.attach("cursor")
         broker.wait_state("it", "ready")
+        monkeypatch.delenv("MCP_BROKER_ENDPOINT")
         entry = json.loads(path.read_text())["mcpServers"]["it"]
         with subprocess.Popen(
             [entry["command"], *entry["args"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

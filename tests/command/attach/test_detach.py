@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from tests.command.attach.home import Home
 
 TEXT = """\
@@ -57,6 +59,16 @@ def test_keys_that_were_edited_in_an_entry_are_kept(home: Home) -> None:
     assert "a: changed meanwhile, your values are kept: autoApprove" in done.stderr
     assert entries(home)["a"] == {"command": "uvx", "args": ["a"], "autoApprove": ["now"]}
     assert entries(home)["b"] == {"command": "uvx", "args": ["b"]}
+
+
+@pytest.mark.parametrize("number", ["1e400", "9" * 500, "1.10"])
+def test_a_number_that_was_added_keeps_its_text(number: str, home: Home) -> None:
+    """Python cannot hold every number of JSON, nor how it is written."""
+    home.write(".cursor/mcp.json", TEXT)
+    home.attach("cursor")
+    edit(home, '"args": ["connect", "a"]', f'"args": ["connect", "a"], "size": {number}')
+    home.detach()
+    assert f'"args": ["a"], "size": {number}}}' in (home.folder / ".cursor/mcp.json").read_text()
 
 
 def test_an_entry_that_runs_something_else_by_now_stays(home: Home) -> None:

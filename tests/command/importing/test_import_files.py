@@ -239,7 +239,7 @@ def test_a_file_that_is_written_over_gets_no_wider(run: Run, write: Write) -> No
     run(write("a.json", one(env={"API_KEY": SECRET})), "--merge")
     assert (mode(), mode("broker.toml.bak")) == (0o600, 0o644)
     run("a.json", "--force", "--secrets-as-variables")
-    assert mode() == 0o600
+    assert (mode(), mode("broker.toml.bak2")) == (0o600, 0o600)  # in the backup the secret is still there
 
 
 def test_a_secret_never_reaches_the_terminal_nor_a_file(run: Run, write: Write) -> None:
