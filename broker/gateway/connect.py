@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
-from broker.gateway.relay import HostGone, Relay, TooLong, places_of, say
+from broker.gateway.relay import HostGone, Relay, TooLong, places_of
+from broker.gateway.stderr import Stderr, say
 
 
 def own_pipes() -> tuple[int, int]:
@@ -37,6 +39,7 @@ def connect(server: str, endpoint: str | None = None) -> int:
     except OSError:
         say("stdin or stdout is closed, so there is no host to serve")
         return 1
+    sys.stderr = Stderr()  # for the log of the shim and for tracebacks, too
     relay = Relay(server, places_of(os.environ, endpoint), stdin, stdout)
     try:
         if relay.run():

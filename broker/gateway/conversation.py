@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from broker.base.text import clip
-from broker.gateway import eras, faults, jsonrpc, questions, subscriptions
+from broker.gateway import eras, jsonrpc, questions, subscriptions
 from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.effects import (
     Effect,
@@ -22,14 +22,13 @@ from broker.gateway.effects import (
     Outcome,
     RequestId,
     SendMessage,
-    ServerRefusal,
     ServerResult,
 )
 from broker.gateway.eras import Objection
 from broker.gateway.jsonrpc import ClientNotification, ClientRequest, ClientResponse, Incoming, InvalidMessage
 from broker.gateway.parked_calls import Answers, ParkedCalls, answers_of
 from broker.gateway.questions import CANCELLED, InputQuestion, OpenQuestions
-from broker.gateway.requests import OpenRequest, OpenRequests, refusal
+from broker.gateway.requests import OpenRequest, OpenRequests, discovered, refusal
 from broker.gateway.server_questions import ServerQuestions
 from broker.gateway.subscribing import Subscriber
 from broker.gateway.subscriptions import Interests
@@ -218,10 +217,8 @@ class Conversation:
 
     def _discovered(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         """Answer `initialize`, and `server/discover`, also for a server that is not ready yet."""
-        found = eras.STILL_UNKNOWN
-        if isinstance(outcome, ServerResult):
-            found = eras.discovery_of(outcome.body)
-        elif isinstance(outcome, ServerRefusal) or outcome.code not in faults.STILL_STARTING:
+        found = discovered(outcome)
+        if found is None:
             return self._requests.fail(entry, outcome)
         if entry.is_modern or self.session is None:
             return self._requests.answer(entry, eras.discover_result(self.server, found))
@@ -330,7 +327,8 @@ class Conversation:
                 why = f"{reason}; whether the request was carried out is unknown"
                 effects += [*self._requests.let_go(entry, reason), *self._requests.refuse(entry, why)]
             elif not keeps_subscriptions:
-                effects += self._requests.answer(entry, subscriptions.end_of(entry.id))
+                end = subscriptions.end_of(entry.id)
+                effects += [*self._requests.let_go(entry, reason), *self._requests.answer(entry, end)]
         return [*effects, *self.closed()]
 
     def closed(self) -> list[Effect]:

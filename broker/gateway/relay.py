@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, poll
 from socket import AF_UNIX, SOCK_NONBLOCK, SOCK_STREAM, socket
 from time import monotonic
 
 from broker.gateway.lines import MAX_LINE_BYTES, LineSplitter
 from broker.gateway.relay_state import RelayState
+from broker.gateway.stderr import say
 from client_shim.trusted import Untrusted, open_folder
 
 ENDPOINT = "MCP_BROKER_ENDPOINT"
@@ -131,6 +131,7 @@ class Relay:
         self.to_host = bytearray()
         self._server = server
         self._places = places
+        self._said: dict[str, str] = {}
         self._stdin, self._stdout = stdin, stdout
         self._stdout_poll = poll()
         self._stdout_poll.register(stdout, POLLOUT)
@@ -151,12 +152,18 @@ class Relay:
             except (OSError, Untrusted) as error:
                 made.close()
                 if isinstance(error, Untrusted):
-                    say(str(error))
+                    self._say_once(place.path, str(error))
             else:
                 self._socket = made
                 self._connected_at = monotonic()
                 return True
         return False
+
+    def _say_once(self, path: str, words: str) -> None:
+        """Tell the operator of a folder, unless these were the last words on it: it is tried every second."""
+        if self._said.get(path) != words:
+            self._said[path] = words
+            say(words)
 
     def run(self) -> bool:
         """Relay until the host is gone; return whether the conversation has to be held here instead.
@@ -299,9 +306,3 @@ def read_of(fd: int) -> bytes:
     if not data:
         raise HostGone
     return data
-
-
-def say(words: str) -> None:
-    """Tell the operator: stdout belongs to the host's messages alone."""
-    with suppress(OSError):
-        os.write(2, f"mcp-broker connect: {words}\n".encode(errors="backslashreplace"))

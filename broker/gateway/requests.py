@@ -19,15 +19,15 @@ from broker.gateway.effects import (
     RequestId,
     SendMessage,
     ServerRefusal,
+    ServerResult,
 )
+from broker.gateway.eras import Discovery
 from broker.gateway.jsonrpc import ClientRequest
 from broker.gateway.questions import InputQuestion, OpenQuestions, Round
 from broker.gateway.subscriptions import Interests
 
 DISCOVER_S = 5.0
 """How long opening a session waits for a server that still starts: hosts give up after 30 s."""
-
-_LISTENS = ("resources/subscribe", "subscriptions/listen")
 
 Replied = Callable[["OpenRequest", Outcome], list[Effect]]
 """Takes the outcome of the call of a request."""
@@ -41,6 +41,8 @@ class OpenRequest(Struct):
     replied: Replied | None = None
     """Takes the outcome of the call that is under way."""
     call: int | None = None
+    is_listen: bool = False
+    """Whether that call sets what is listened to."""
     rounds: int = 0
     """How often the server asked the client something."""
     round: Round | None = None
@@ -118,7 +120,7 @@ class OpenRequests:
         """Forget the call of a request; return what takes its outcome."""
         if entry.call is not None:
             self._by_call.pop(entry.call, None)
-        replied, entry.call, entry.replied = entry.replied, None, None
+        replied, entry.call, entry.replied, entry.is_listen = entry.replied, None, None, False
         return replied
 
     # --- what is listened to -------------------------------------------------------------------------------
@@ -132,6 +134,7 @@ class OpenRequests:
         """The same for a request that waits for it: each is told whether the server tells of resources."""
         self._interests.news()
         call = self.start_call(entry, replied)
+        entry.is_listen = True
         return [ListenTo(call, *self._interests.wanted())]
 
     # --- how requests end ----------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ class OpenRequests:
         """Cancel what is under way for a request, at the server and at the client."""
         effects = self._questions.withdraw(entry.id)
         if entry.call is not None:
-            if entry.request.method not in _LISTENS:  # what is listened to is set, not taken back
+            if not entry.is_listen:  # what is listened to is set, not taken back
                 effects.append(CancelCall(entry.call, reason))
             self.end_call(entry)
         return effects
@@ -193,6 +196,14 @@ class OpenRequests:
         self._questions.clear()
         self._interests.clear()
         return effects
+
+
+def discovered(outcome: Outcome) -> Discovery | None:
+    """Return what a `server/discover` found, also of a server that is not ready; `None` if it failed."""
+    if isinstance(outcome, ServerResult):
+        return eras.discovery_of(outcome.body)
+    still_starts = isinstance(outcome, BrokerFault) and outcome.code in faults.STILL_STARTING
+    return eras.STILL_UNKNOWN if still_starts else None
 
 
 def refusal(id: RequestId, code: int, message: str, data: Any = None) -> SendMessage:

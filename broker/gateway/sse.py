@@ -12,6 +12,8 @@ import re
 from collections import deque
 from typing import NamedTuple
 
+from broker.gateway.jsonrpc import MAX_ID_BYTES
+
 COMMENT = b":\r\n\r\n"
 """Keeps proxies from taking a silent stream for a dead one."""
 
@@ -24,8 +26,7 @@ HEADERS = (
 )
 
 _LINE_ENDS = bytes.maketrans(b"\r\n", b"  ")
-_ID = re.compile(r"([0-9a-f]{16})\.([A-Za-z0-9_-]{0,88})\.([0-9]{1,15})")
-_LONGEST_ID = 64
+_ID = re.compile(rf"([0-9a-f]{{16}})\.([A-Za-z0-9_-]{{0,{-(-MAX_ID_BYTES * 4 // 3)}}})\.([0-9]{{1,15}})")
 
 
 def event(data: bytes, event_id: str = "") -> bytes:
@@ -58,8 +59,8 @@ class EventPosition(NamedTuple):
     number: int
 
     def __str__(self) -> str:
-        kept = self.request if len(self.request) <= _LONGEST_ID else b""
-        return f"{self.stream}.{base64.urlsafe_b64encode(kept).rstrip(b'=').decode()}.{self.number}"
+        request = base64.urlsafe_b64encode(self.request).rstrip(b"=").decode()
+        return f"{self.stream}.{request}.{self.number}"
 
 
 def place_of(event_id: str) -> EventPosition | None:

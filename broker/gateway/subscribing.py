@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.gateway import subscriptions
 from broker.gateway.effects import BrokerFault, Effect, Outcome, SendMessage, ServerResult
-from broker.gateway.requests import OpenRequest, OpenRequests
+from broker.gateway.requests import OpenRequest, OpenRequests, discovered
 from broker.gateway.subscriptions import Interests
 
 
@@ -48,7 +48,18 @@ class Subscriber:
         Raises:
             ValueError: its params cannot be read.
         """
-        self._interests.add(entry.id, subscriptions.filter_of(entry.request.params))
+        wanted = subscriptions.filter_of(entry.request.params)
+        self._interests.add(entry.id, wanted)
+        if not wanted.has_lists:
+            return self._requests.listen_for(entry, self._subscribed_modern)
+        return self._requests.discover(entry, self._found_lists)
+
+    def _found_lists(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
+        """Leave out of a subscription the lists that the server does not have, and listen for the rest."""
+        found = discovered(outcome)
+        if found is None:
+            return self._requests.fail(entry, outcome)
+        self._interests.narrow(entry.id, found.capabilities.keys())
         return self._requests.listen_for(entry, self._subscribed_modern)
 
     def _subscribed_modern(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -157,6 +158,16 @@ class Interests:
     def add(self, id: RequestId, wanted: Filter) -> None:
         """A modern client subscribes. It is sent nothing before it is acknowledged."""
         self._filters[id] = wanted
+
+    def narrow(self, id: RequestId, lists: Collection[str]) -> None:
+        """Leave out of a subscription the lists that the server does not have."""
+        wanted = self._filters[id]
+        self._filters[id] = structs.replace(
+            wanted,
+            tools=wanted.tools and "tools" in lists,
+            prompts=wanted.prompts and "prompts" in lists,
+            resources=wanted.resources and "resources" in lists,
+        )
 
     def acknowledge(self, id: RequestId, tells_of_resources: bool) -> bytes:
         """Return the acknowledgment of a subscription: without what the server does not tell of."""

@@ -75,6 +75,12 @@ class Chat:
         body = result if isinstance(result, bytes) else json.dumps(result).encode()
         return self.reply(call, ServerResult(body))
 
+    def subscribe(self, id: Any, **wanted: Any) -> list[Effect]:
+        """Subscribe as a modern client, at a server that is ready; return what follows."""
+        effects = self.modern(id, "subscriptions/listen", {"notifications": wanted})
+        made = [one for one in effects if isinstance(one, MakeCall)]
+        return self.result(made[0].call, DISCOVERED) if made else effects
+
     def error(self, call: int, error: Any) -> list[Effect]:
         return self.reply(call, ServerRefusal(json.dumps(error).encode()))
 

@@ -523,7 +523,7 @@ def test_a_modern_client_listens() -> None:
     """MCP 2026-07-28, subscriptions: the acknowledgment first, then what was asked for, each with the id."""
     chat = Chat()
     wanted = {"toolsListChanged": True, "resourceSubscriptions": ["x:a"]}
-    (listen,) = listens(chat.modern("s", "subscriptions/listen", {"notifications": wanted}))
+    (listen,) = listens(chat.subscribe("s", **wanted))
     assert (listen.lists, listen.uris) == (True, frozenset({"x:a"}))
     assert chat.conversation.notified("notifications/tools/list_changed", b"{}") == []
     tag = {"io.modelcontextprotocol/subscriptionId": "s"}
@@ -543,17 +543,35 @@ def test_a_modern_client_listens() -> None:
 
 def test_a_modern_subscription_is_acknowledged_without_what_the_server_lacks() -> None:
     chat = Chat()
-    wanted = {"promptsListChanged": True, "resourceSubscriptions": ["x:a"]}
-    (listen,) = listens(chat.modern(1, "subscriptions/listen", {"notifications": wanted}))
+    wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscriptions": ["x:a"]}
+    (listen,) = listens(chat.subscribe(1, **wanted))
     effects = chat.fault(listen.call, "method-refused")
-    assert sent(effects)[0]["params"]["notifications"] == {"promptsListChanged": True}
+    assert sent(effects)[0]["params"]["notifications"] == {"toolsListChanged": True}
     assert [one.uris for one in listens(effects)] == [frozenset()]
+    assert chat.conversation.notified("notifications/prompts/list_changed", b"{}") == []
+
+
+def test_every_list_of_a_server_that_still_starts_is_acknowledged() -> None:
+    """It may turn out to have them."""
+    chat = Chat()
+    wanted = {"toolsListChanged": True, "promptsListChanged": True}
+    made = call(chat.modern(1, "subscriptions/listen", {"notifications": wanted}))
+    (listen,) = listens(chat.fault(made.call, "server-starting"))
+    assert sent(chat.result(listen.call, {}))[0]["params"]["notifications"] == wanted
+
+
+def test_a_subscription_at_a_server_that_is_unknown_fails() -> None:
+    """Law 2: with one answer, and nothing is listened to."""
+    chat = Chat()
+    made = call(chat.modern(1, "subscriptions/listen", {"notifications": {"toolsListChanged": True}}))
+    effects = chat.fault(made.call, "unknown-server")
+    assert ("error" in sent(effects)[0], finished(effects), chat.conversation.holds) == (True, [b"1"], 0)
 
 
 def test_a_cancelled_subscription_is_no_longer_listened_to() -> None:
     chat = Chat()
     wanted = {"toolsListChanged": True, "resourceSubscriptions": ["x:a"]}
-    (listen,) = listens(chat.modern(1, "subscriptions/listen", {"notifications": wanted}))
+    (listen,) = listens(chat.subscribe(1, **wanted))
     chat.result(listen.call, {})
     effects = chat.take(chat.conversation.cancelled(b"1"))
     assert (sent(effects), finished(effects)) == ([], [b"1"])
@@ -562,11 +580,10 @@ def test_a_cancelled_subscription_is_no_longer_listened_to() -> None:
 
 def test_two_subscriptions_hear_each_their_own() -> None:
     chat = Chat()
-    for id, name in ((1, "tools"), (2, "prompts")):
-        wanted = {f"{name}ListChanged": True}
-        (listen,) = listens(chat.modern(id, "subscriptions/listen", {"notifications": wanted}))
+    for id, name in ((1, "tools"), (2, "resources")):
+        (listen,) = listens(chat.subscribe(id, **{f"{name}ListChanged": True}))
         chat.result(listen.call, {})
-    (message,) = chat.conversation.notified("notifications/prompts/list_changed", b"{}")
+    (message,) = chat.conversation.notified("notifications/resources/list_changed", b"{}")
     assert isinstance(message, SendMessage)
     assert message.belongs_to == b"2"
 

@@ -381,13 +381,14 @@ RULES = [
     Rule(
         "hosts start hundreds of relays: a relay needs the standard library only, and of it what is small",
         who="broker.__main__ broker.gateway.connect broker.gateway.relay broker.gateway.relay_state "
-        "broker.gateway.lines",
+        "broker.gateway.lines broker.gateway.stderr",
         only=" ".join(
             sys.stdlib_module_names - {"asyncio", "subprocess", "typing", "logging"}
             | {
                 "broker.gateway.relay",
                 "broker.gateway.relay_state",
                 "broker.gateway.lines",
+                "broker.gateway.stderr",
                 "client_shim.trusted",
                 "client_shim.permissions",
             }

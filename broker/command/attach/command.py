@@ -127,12 +127,11 @@ def _planned(
     endpoint: str | None,
 ) -> Attachment:
     from broker.command.attach.files import read
-    from broker.command.attach.hosts import connecting, with_address
+    from broker.command.attach.hosts import ENDPOINT, connecting, with_address
     from broker.command.attach.plan import CONNECT, attached, parsed
     from broker.command.attach.show import Attachment
     from broker.command.attach.texts import AttachError
     from broker.command.import_ import LocalMachine
-    from client_shim.transport.endpoint import VARIABLE as ENDPOINT
 
     if http and host.http is None:
         raise AttachError("attach_no_http", host=host.title)

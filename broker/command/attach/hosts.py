@@ -15,6 +15,9 @@ from broker.command.importing.shapes import Table
 HTTP_TOKEN = "MCP_BROKER_TOKEN"
 """The variable of the gateway's token in entries with an address. No token is written into a file."""
 
+ENDPOINT = "MCP_BROKER_ENDPOINT"
+"""The variable of the broker's endpoint. The programs that a host starts may not have it."""
+
 PROCESS_KEYS = (
     *("command", "cmd", "args", "arguments", "env", "environment", "envs", "envFile", "env_file", "env_vars"),
     *("env_keys", "cwd", "workingDirectory", "working_directory", "dev"),
