@@ -154,7 +154,7 @@ class Stage:
         self.hub.run(self.engine.registry.spawned, _SERVER)
         self.dealer.flush()
         while not (self.engine.servers[_SERVER].opened and self.state.phase is ConnectionPhase.OPEN):
-            self.dealer.receive()
+            self.dealer.receive(monotonic())
             await trio.sleep(0.01)
 
     def line(self, line: bytes) -> None:
@@ -186,7 +186,7 @@ class Stage:
         while True:
             while not self.dealer.has_work():
                 await trio.lowlevel.wait_readable(self.dealer.filenos[0])
-            for event in self.dealer.receive():
+            for event in self.dealer.receive(monotonic()):
                 if isinstance(event, Ended):
                     self.decode(ask.subject, event.outcome)
                     return

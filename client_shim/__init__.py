@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from client_shim.errors import CallError as CallError
     from client_shim.errors import ServerError as ServerError
     from client_shim.errors import Unavailable as Unavailable
+    from client_shim.questions import OnQuestion as OnQuestion
+    from client_shim.questions import OnRawQuestion as OnRawQuestion
+    from client_shim.questions import Question as Question
+    from client_shim.questions import QuestionRefused as QuestionRefused
+    from client_shim.questions import RawQuestion as RawQuestion
 
 _HOME = {
     "BlockingClient": "client_shim.blocking",
@@ -23,6 +28,11 @@ _HOME = {
     "BrokerError": "client_shim.errors",
     "CallError": "client_shim.errors",
     "MCPClient": "client_shim.backend.mcp_client",
+    "OnQuestion": "client_shim.questions",
+    "OnRawQuestion": "client_shim.questions",
+    "Question": "client_shim.questions",
+    "QuestionRefused": "client_shim.questions",
+    "RawQuestion": "client_shim.questions",
     "ServerError": "client_shim.errors",
     "Unavailable": "client_shim.errors",
 }
@@ -33,6 +43,11 @@ __all__ = [
     "BrokerError",
     "CallError",
     "MCPClient",
+    "OnQuestion",
+    "OnRawQuestion",
+    "Question",
+    "QuestionRefused",
+    "RawQuestion",
     "ServerError",
     "Unavailable",
 ]

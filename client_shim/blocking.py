@@ -172,7 +172,7 @@ class BlockingClient:
         for _ in range(_MAX_READINGS):
             if self._dealer is None or not self._dealer.has_work():
                 break
-            self._hear(self._dealer, self._dealer.receive())
+            self._hear(self._dealer, self._dealer.receive(monotonic()))
         return self._reach(expires)
 
     def _call(
@@ -195,7 +195,7 @@ class BlockingClient:
         """Wait for the next events, or for a deadline."""
         if not dealer.has_work():
             self._poll(dealer)
-        events = dealer.receive()
+        events = dealer.receive(monotonic())
         if not dealer.has_work():
             events += dealer.state.expire(monotonic())
         return self._hear(dealer, events)
@@ -203,7 +203,7 @@ class BlockingClient:
     def _hear(self, dealer: Dealer, events: list[Event]) -> list[Event]:
         for event in events:
             if isinstance(event, Questioned):
-                dealer.state.refuse(event)
+                dealer.state.questions.refuse(event, monotonic())
             elif isinstance(event, Welcomed):
                 self._backoff.welcomed(monotonic())
             elif isinstance(event, Lost):

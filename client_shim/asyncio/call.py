@@ -10,10 +10,12 @@ from typing import Any, TypedDict
 
 from client_shim import log
 from client_shim.asyncio.channel import Channel
+from client_shim.asyncio.questions import QuestionTasks
 from client_shim.errors import BrokerError
 from client_shim.protocol import outbox, payload, reasons
 from client_shim.protocol.backoff import NEVER
 from client_shim.protocol.payload import PreparedRequest
+from client_shim.questions import OnQuestion
 
 OnProgress = Callable[[float, "float | None", "str | None"], "Awaitable[object] | object"]
 OnLog = Callable[[str, Any, "str | None"], "Awaitable[object] | object"]
@@ -26,6 +28,7 @@ class Options(TypedDict, total=False):
     timeout: float | None
     on_progress: OnProgress | None
     on_log: OnLog | None
+    on_question: OnQuestion | None
     progress_extends: bool
     input_responses: Mapping[str, Any] | None
     request_state: str | None
@@ -41,11 +44,12 @@ PROGRESS, LOG = "progress", "log message"
 class PendingCall:
     """The connection adds what the server says and the outcome; the caller's own task takes both in order."""
 
-    __slots__ = ("_said", "_waiter", "id", "outcome", "subject")
+    __slots__ = ("_said", "_waiter", "id", "outcome", "questions", "subject")
 
-    def __init__(self, id: int, subject: str) -> None:
+    def __init__(self, id: int, subject: str, questions: QuestionTasks | None = None) -> None:
         self.id = id
         self.subject = subject
+        self.questions = questions
         self.outcome: bytes | BrokerError | None = None
         self._said: deque[tuple[str, bytes]] = deque(maxlen=MAX_WAITING)
         self._waiter: asyncio.Future[None] | None = None
@@ -58,9 +62,20 @@ class PendingCall:
         return has_room
 
     def end(self, outcome: bytes | BrokerError) -> None:
-        """Set the outcome of the call."""
+        """Set the outcome of the call, which withdraws its questions."""
         self.outcome = outcome
+        self.close_questions()
         self._wake()
+
+    @property
+    def was_answered(self) -> bool:
+        """Whether the server may have had an answer to a question of the call."""
+        return self.questions is not None and self.questions.answered
+
+    def close_questions(self) -> None:
+        """Withdraw the questions of the call."""
+        if self.questions is not None:
+            self.questions.close()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

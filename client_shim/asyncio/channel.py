@@ -97,6 +97,9 @@ class ListenCall:
     channel is notified of every list and resource that it listens to.
     """
 
+    questions = None
+    """A `listen` takes no questions."""
+
     def __init__(
         self,
         channel: Channel,

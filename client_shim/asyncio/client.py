@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
 
-from client_shim.asyncio.call import OnLog, OnProgress, OnRaw, Options, log_reader, progress_reader
+from client_shim.asyncio import rounds
+from client_shim.asyncio.call import OnLog, OnProgress, OnRaw, log_reader, progress_reader
 from client_shim.asyncio.channel import ListenSet
 from client_shim.asyncio.membership import (
     Callbacks,
@@ -16,35 +18,20 @@ from client_shim.asyncio.membership import (
     OnRawNotification,
     OnResourceUpdated,
 )
+from client_shim.asyncio.methods import McpMethods
+from client_shim.asyncio.questions import Asker
 from client_shim.errors import CallError
 from client_shim.protocol import payload
-from client_shim.results import (
-    CallResult,
-    Completion,
-    Data,
-    Prompt,
-    PromptResult,
-    ReadResult,
-    Resource,
-    ResourceTemplate,
-    Tool,
-    entries,
-    field_of,
-    wrap,
-)
-from client_shim.wire import MANAGEMENT, PROGRESS_EXTENDS, WANTS_PROGRESS
+from client_shim.protocol.payload import PreparedRequest
+from client_shim.protocol.question_bodies import CAPABILITIES, capabilities_of
+from client_shim.questions import OnQuestion, OnRawQuestion
+from client_shim.results import Data
+from client_shim.wire import MANAGEMENT, PROGRESS_EXTENDS, TAKES_QUESTIONS, WANTS_PROGRESS
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-D = TypeVar("D", bound=Data)
-
-_META = "io.modelcontextprotocol/"
-
-_EXTENDS = WANTS_PROGRESS | PROGRESS_EXTENDS
+_LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 
 
-class BrokerClient:
+class BrokerClient(McpMethods):
     """A client of the broker's servers::
 
         async with BrokerClient("my backend") as broker:
@@ -63,8 +50,10 @@ class BrokerClient:
         hello_timeout_s: how long a broker may take to answer the hello.
         reconnect_s: how long a call waits, within its deadline, for a broker that is gone or not there yet.
             After that time no further call waits for it.
-        capabilities: the capabilities that servers of 2026-07-28 are told, such as ``{"elicitation": {}}``,
-            with every request whose `meta` has none.
+        capabilities: the capabilities that are declared with every request whose `meta` has none. With a
+            callback for questions they are ``{"elicitation": {}}`` by default.
+        on_question: called with a `Question` of a server that asks before it goes on with a call; returns
+            the answer, or raises `QuestionRefused`. See `request`.
         on_list_changed: called with server and "tools", "resources" or "prompts" when that list has changed.
         on_resource_updated: called with server and uri when a subscribed resource has changed.
         on_notification: called with server, method and params of these and of all other notifications.
@@ -72,8 +61,8 @@ class BrokerClient:
             client listen to anything: see `listen`.
         on_connection: called with `False` when the broker is lost, and with `True` when it is back.
 
-    The loop runs the callbacks one at a time; their exceptions are logged. After a reconnection they are
-    called for everything that the client listens to: any of it may have changed meanwhile.
+    The loop runs the callbacks for notifications one at a time; their exceptions are logged. After a
+    reconnection they are called for everything that the client listens to: any of it may have changed.
 
     Every method that sends something connects first if that is needed, and raises:
 
@@ -90,6 +79,7 @@ class BrokerClient:
         hello_timeout_s: float = 5.0,
         reconnect_s: float = 5.0,
         capabilities: Mapping[str, Any] | None = None,
+        on_question: OnQuestion | None = None,
         on_list_changed: OnListChanged | None = None,
         on_resource_updated: OnResourceUpdated | None = None,
         on_notification: OnNotification | None = None,
@@ -98,6 +88,7 @@ class BrokerClient:
     ) -> None:
         self.timeout = timeout
         self._capabilities = capabilities
+        self._on_question = on_question
         callbacks = Callbacks(
             on_list_changed, on_resource_updated, on_notification, on_raw_notification, on_connection
         )
@@ -146,6 +137,7 @@ class BrokerClient:
         timeout: float | None = None,
         on_progress: OnProgress | None = None,
         on_log: OnLog | None = None,
+        on_question: OnQuestion | None = None,
         progress_extends: bool = False,
         input_responses: Mapping[str, Any] | None = None,
         request_state: str | None = None,
@@ -159,22 +151,45 @@ class BrokerClient:
                 exceptions are logged.
             on_log: the same with level, data and logger of the messages that a server of 2026-07-28 logs
                 during the call, from "info" up; `meta` may name another level.
+            on_question: answers the questions of the call, in place of the client's own callback. It runs in
+                a task of its own in a copy of this context, and is cancelled when the question is withdrawn
+                or the call ends. A server of 2026-07-28 asks in its result: then the callback runs here, and
+                the call is made again with the answers. Meanwhile the timeout stands still.
             progress_extends: each progress notification starts the timeout anew.
             input_responses, request_state: the answers to an `input_required` result, and its state.
             meta: the `_meta` of the request. The broker sets progress tokens and protocol versions itself.
         """
+        ask = on_question or self._on_question
+        meta = self._meta(server, meta, on_log is not None, ask is not None)
+        asker = None if ask is None else Asker(ask, capabilities_of(meta))
+        flags = _flags(on_progress is not None, progress_extends, server != MANAGEMENT and ask is not None)
+        make = partial(
+            self._make,
+            partial(payload.prepare, server, method, flags=flags, meta=meta),
+            params,
+            on_progress and progress_reader(on_progress),
+            on_log and log_reader(on_log),
+            None if asker is None else asker.answer_raw,
+        )
         answers = {"inputResponses": input_responses, "requestState": request_state}
         given = {key: value for key, value in answers.items() if value is not None}
-        request = payload.prepare(
-            server,
-            method,
-            {**(params or {}), **given} if given else params,
-            timeout_s=self.timeout if timeout is None else timeout,
-            flags=_EXTENDS if progress_extends else WANTS_PROGRESS if on_progress else 0,
-            meta=self._meta(server, meta, on_log is not None),
-        )
-        on_progress_params = on_progress and progress_reader(on_progress)
-        result = await self._membership.call(request, on_progress_params, on_log and log_reader(on_log))
+        if asker is None:
+            return await make(given, self._timeout_s(timeout))
+        return await rounds.complete(server, method, make, given, self._timeout_s(timeout), asker.answer)
+
+    async def _make(
+        self,
+        prepare: Callable[..., PreparedRequest],
+        params: Mapping[str, Any] | None,
+        on_progress: OnRaw | None,
+        on_log: OnRaw | None,
+        on_question: OnRawQuestion | None,
+        given: Mapping[str, Any],
+        timeout_s: float | None,
+    ) -> Any:
+        """Make a call, with `given` beside its params; return the result as plain data."""
+        request = prepare({**(params or {}), **given} if given else params, timeout_s=timeout_s)
+        result = await self._membership.call(request, on_progress, on_log, on_question)
         return payload.decode(request.subject, result)
 
     async def request_raw(
@@ -186,6 +201,7 @@ class BrokerClient:
         timeout: float | None = None,
         on_progress: OnRaw | None = None,
         on_log: OnRaw | None = None,
+        on_question: OnRawQuestion | None = None,
         progress_extends: bool = False,
         meta: Mapping[str, Any] | None = None,
     ) -> bytes:
@@ -198,92 +214,35 @@ class BrokerClient:
         Args:
             on_progress, on_log: called with the params of each notification about the call, as bytes, and
                 awaited if they are asynchronous.
+            on_question: called with a `RawQuestion` for each question in the middle of the call; returns the
+                answer in JSON. A question in the result stays there.
             timeout, progress_extends, meta: see `request`.
         """
+        asks = on_question is not None or self._on_question is not None
+        meta = self._meta(server, meta, on_log is not None, asks)
+        if on_question is None and self._on_question is not None:
+            on_question = Asker(self._on_question, capabilities_of(meta)).answer_raw
         request = payload.prepare_raw(
             server,
             method,
             params,
             timeout_s=self._timeout_s(timeout),
-            flags=_EXTENDS if progress_extends else WANTS_PROGRESS if on_progress else 0,
-            meta=self._meta(server, meta, on_log is not None),
+            flags=_flags(on_progress is not None, progress_extends, asks and server != MANAGEMENT),
+            meta=meta,
         )
-        return await self._membership.call(request, on_progress, on_log)
+        return await self._membership.call(request, on_progress, on_log, on_question)
 
     def _timeout_s(self, given: float | None) -> float | None:
         return self.timeout if given is None else given
 
-    def _meta(self, server: str, given: Mapping[str, Any] | None, logs: bool) -> Mapping[str, Any] | None:
-        ours: dict[str, Any] = {_META + "logLevel": "info"} if logs else {}
-        if self._capabilities is not None and server != MANAGEMENT:
-            ours[_META + "clientCapabilities"] = self._capabilities
+    def _meta(
+        self, server: str, given: Mapping[str, Any] | None, logs: bool, asks: bool
+    ) -> Mapping[str, Any] | None:
+        ours: dict[str, Any] = {_LOG_LEVEL: "info"} if logs else {}
+        capabilities = {"elicitation": {}} if self._capabilities is None and asks else self._capabilities
+        if capabilities is not None and server != MANAGEMENT:
+            ours[CAPABILITIES] = capabilities
         return {**ours, **(given or {})} if ours else given
-
-    async def call_tool(
-        self,
-        server: str,
-        tool: str,
-        arguments: dict[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> CallResult:
-        """Call a tool. A tool that fails returns a result with `isError`; see `request` for the options."""
-        params = {"name": tool, "arguments": {} if arguments is None else arguments}
-        return await self._get(CallResult, server, "tools/call", params, options)
-
-    async def list_tools(self, server: str, *, timeout: float | None = None) -> list[Tool]:
-        """Return all tools of a server, from the broker's catalogue if that is fresh."""
-        return await self._list(Tool, server, "tools/list", "tools", timeout)
-
-    async def list_resources(self, server: str, *, timeout: float | None = None) -> list[Resource]:
-        """Return all resources of a server."""
-        return await self._list(Resource, server, "resources/list", "resources", timeout)
-
-    async def list_resource_templates(
-        self, server: str, *, timeout: float | None = None
-    ) -> list[ResourceTemplate]:
-        """Return all resource templates of a server."""
-        method = "resources/templates/list"
-        return await self._list(ResourceTemplate, server, method, "resourceTemplates", timeout)
-
-    async def list_prompts(self, server: str, *, timeout: float | None = None) -> list[Prompt]:
-        """Return all prompts of a server."""
-        return await self._list(Prompt, server, "prompts/list", "prompts", timeout)
-
-    async def read_resource(self, server: str, uri: str, **options: Unpack[Options]) -> ReadResult:
-        """Return the contents of a resource."""
-        return await self._get(ReadResult, server, "resources/read", {"uri": str(uri)}, options)
-
-    async def get_prompt(
-        self,
-        server: str,
-        name: str,
-        arguments: dict[str, str] | None = None,
-        **options: Unpack[Options],
-    ) -> PromptResult:
-        """Return a prompt, filled in with the arguments."""
-        params = {"name": name, "arguments": {} if arguments is None else arguments}
-        return await self._get(PromptResult, server, "prompts/get", params, options)
-
-    async def complete(
-        self,
-        server: str,
-        ref: dict[str, Any],
-        argument: dict[str, str],
-        *,
-        context: dict[str, Any] | None = None,
-        **options: Unpack[Options],
-    ) -> Completion:
-        """Return proposals for an argument of a prompt or a resource template.
-
-        Args:
-            ref: ``{"type": "ref/prompt", "name": …}`` or ``{"type": "ref/resource", "uri": …}``.
-            argument: ``{"name": …, "value": the text typed so far}``.
-            context: ``{"arguments": {name: value}}``: the arguments that are filled in already.
-        """
-        method, filled_in = "completion/complete", {} if context is None else {"context": context}
-        params = {"ref": ref, "argument": argument, **filled_in}
-        subject, raw = payload.subject(server, method), await self.request(server, method, params, **options)
-        return wrap(Completion, field_of(raw, "completion", subject), subject)
 
     async def listen(
         self,
@@ -334,16 +293,7 @@ class BrokerClient:
         status: dict[str, Any] = await self.request(MANAGEMENT, "status", timeout=timeout)
         return status
 
-    async def _list(
-        self, kind: type[D], server: str, method: str, field: str, timeout: float | None
-    ) -> list[D]:
-        return entries(
-            kind, await self.request(server, method, timeout=timeout), field, payload.subject(server, method)
-        )
 
-    async def _get(
-        self, kind: type[D], server: str, method: str, params: dict[str, Any], options: Options
-    ) -> D:
-        return wrap(
-            kind, await self.request(server, method, params, **options), payload.subject(server, method)
-        )
+def _flags(wants_progress: bool, extends: bool, asks: bool) -> int:
+    progress = WANTS_PROGRESS | PROGRESS_EXTENDS if extends else WANTS_PROGRESS if wants_progress else 0
+    return progress | TAKES_QUESTIONS if asks else progress

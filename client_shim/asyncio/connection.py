@@ -10,7 +10,7 @@ import asyncio
 import copy
 import os
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -21,11 +21,15 @@ from client_shim import log
 from client_shim.asyncio.call import LOG, PROGRESS, PendingCall, WaitingCalls
 from client_shim.asyncio.channel import Channel, ListenCall, ListenSet, Receiver
 from client_shim.asyncio.loop_dealer import LoopDealer
+from client_shim.asyncio.loop_end import LoopEnd
+from client_shim.asyncio.questions import QuestionTasks
 from client_shim.errors import CallError, Unavailable
 from client_shim.protocol import events, reasons
 from client_shim.protocol.backoff import NEVER, ReconnectBackoff
+from client_shim.protocol.calls import GRACE_S
 from client_shim.protocol.payload import PreparedRequest
-from client_shim.protocol.state import GRACE_S, ClientState, ConnectionPhase
+from client_shim.protocol.state import ClientState, ConnectionPhase
+from client_shim.questions import OnRawQuestion
 from client_shim.transport.dealer import FAREWELL_MS
 from client_shim.transport.endpoint import probe
 
@@ -71,8 +75,7 @@ class BrokerConnection:
         """Whether the channels were told of a loss, and not yet of a return."""
         self._context = Context()
         self._waiting = WaitingCalls(loop, self._context)
-        self._guard: AsyncGenerator[None, None] | None = self._until_the_loop_ends()
-        _step(self._guard.__anext__())
+        self._loop_end = LoopEnd(partial(self.close, "its event loop ended"))
 
     def __repr__(self) -> str:
         phase = "down" if self._dealer is None else self._dealer.state.phase.value
@@ -155,7 +158,9 @@ class BrokerConnection:
         await self._waiting.wait(channel, until, request)
         return copy.copy(self._error)
 
-    def call(self, channel: Channel, request: PreparedRequest) -> PendingCall:
+    def call(
+        self, channel: Channel, request: PreparedRequest, on_question: OnRawQuestion | None = None
+    ) -> PendingCall:
         """Send a request. The connection must be open, and `drop` must be called afterwards in any case.
 
         Raises:
@@ -165,7 +170,8 @@ class BrokerConnection:
             raise RuntimeError("no call can be made without a connection")
         now = self.loop.time()
         id = self._dealer.state.request(channel.number, request, now)
-        self._calls[id] = call = PendingCall(id, request.subject)
+        tasks = on_question and QuestionTasks(self.loop, request.subject, on_question, self._dealer.answer)
+        self._calls[id] = call = PendingCall(id, request.subject, tasks)
         self._dealer.settle()
         if request.timeout_s is not None:
             self._dealer.wake_by(now + request.timeout_s + GRACE_S)
@@ -173,6 +179,7 @@ class BrokerConnection:
 
     def drop(self, call: PendingCall, reason: str) -> None:
         """Forget a call whose caller has left; cancel it if it has not ended."""
+        call.close_questions()
         if self._calls.get(call.id) is call and self._dealer is not None and self.is_ours:
             del self._calls[call.id]
             self._dealer.state.cancel(call.id, reason)
@@ -244,24 +251,15 @@ class BrokerConnection:
             dealer.settle()
             dealer.close(FAREWELL_MS)
         self._waiting.wake()
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            _step(guard.aclose())
+        self._loop_end.ignore()
 
     def abandon(self) -> None:
         """Close the sockets of a loop that was closed without notice: nothing can be run in it any more."""
         self.closed_by = "its event loop was closed"
-        dealer, self._dealer, self._guard = self._dealer, None, None
+        self._loop_end.forget()
+        dealer, self._dealer = self._dealer, None
         if dealer is not None:
             dealer.close()
-
-    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
-        """Close the connection with its loop: `asyncio.run` closes asynchronous generators last."""
-        try:
-            yield
-        finally:
-            self._guard = None
-            self.close("its event loop ended")
 
     # --- events --------------------------------------------------------------------------------------
 
@@ -308,8 +306,18 @@ class BrokerConnection:
                 self.loop.call_soon(listener.connection_changed, connected, context=self._context)
 
     def _on_questioned(self, event: events.Questioned) -> None:
+        call = self._calls.get(event.request_id)
+        if call is not None and call.questions is not None:
+            call.questions.ask(event)
+        elif self._dealer is not None:
+            self._dealer.state.questions.refuse(event, self.loop.time())
+
+    def _on_withdrawn(self, event: events.Withdrawn) -> None:
+        call = self._calls.get(event.request_id)
+        if call is not None and call.questions is not None:
+            call.questions.withdraw(event.id)
         if self._dealer is not None:
-            self._dealer.state.refuse(event)
+            self._dealer.wake_by(self._dealer.state.next_deadline())
 
     def _on_dropped(self, event: events.Dropped) -> None:
         if self.count(event.why) == 1 and event.why not in _ORDINARY:
@@ -331,14 +339,7 @@ _REACTIONS: dict[type[Any], Callable[[BrokerConnection, Any], None]] = {
     events.Logged: BrokerConnection._on_said,
     events.Notified: BrokerConnection._on_notified,
     events.Questioned: BrokerConnection._on_questioned,
+    events.Withdrawn: BrokerConnection._on_withdrawn,
     events.Dropped: BrokerConnection._on_dropped,
     events.Lost: BrokerConnection._on_lost,
 }
-
-
-def _step(step: Awaitable[None]) -> None:
-    """Run an asynchronous step that does not really await."""
-    try:
-        step.__await__().__next__()
-    except (StopIteration, StopAsyncIteration):
-        return

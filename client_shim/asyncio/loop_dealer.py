@@ -80,6 +80,16 @@ class LoopDealer:
         self._timer = self.loop.call_at(when, self._tick, put_off, context=self._context)
         self._timer_at = when
 
+    def answer(self, question: int, ok: bool, body: bytes) -> None:
+        """Answer a question if it is open; the time of its call goes on. A lost connection has none.
+
+        Raises:
+            TooLarge: the broker would not accept the body. The question stays open.
+        """
+        if self._dealer is not None and self.state.questions.answer(question, ok, body, self.loop.time()):
+            self.settle()
+            self.wake_by(self.state.next_deadline())
+
     def close(self, linger_ms: int = 0) -> None:
         """Close the sockets, and remove everything from the loop. No event follows."""
         dealer, self._dealer = self._dealer, None
@@ -95,7 +105,7 @@ class LoopDealer:
     def _work(self) -> None:
         self._again = False
         if self._dealer is not None:
-            self._tell(self._dealer.receive())
+            self._tell(self._dealer.receive(self.loop.time()))
             self.settle()
 
     def _tell(self, events: list[Event]) -> None:

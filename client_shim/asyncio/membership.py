@@ -25,6 +25,7 @@ from client_shim.errors import (
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.backoff import NEVER
 from client_shim.protocol.payload import PreparedRequest
+from client_shim.questions import OnRawQuestion
 from client_shim.text import shown
 from client_shim.transport.endpoint import default_endpoint, probe
 from client_shim.version import __version__
@@ -117,12 +118,16 @@ class Membership:
         await self._join(_expires(timeout_s), only_try=True)
 
     async def call(
-        self, request: PreparedRequest, on_progress: OnRaw | None = None, on_log: OnRaw | None = None
+        self,
+        request: PreparedRequest,
+        on_progress: OnRaw | None = None,
+        on_log: OnRaw | None = None,
+        on_question: OnRawQuestion | None = None,
     ) -> bytes:
         """Make a call, and connect first if that is needed; return its result, or raise its error.
 
         A call that the broker has not begun before it ended is made again at the next broker. So is, once, a
-        call that only reads.
+        call that only reads. A call whose server has had an answer to a question is never made again.
         """
         now = asyncio.get_running_loop().time
         expires = NEVER if request.timeout_s is None else now() + request.timeout_s
@@ -131,10 +136,12 @@ class Membership:
             connection, channel = await self._join(expires, request)
             if expires < NEVER:
                 request = request._replace(timeout_s=max(expires - now(), 0.001))
-            call = connection.call(channel, request)
+            call = connection.call(channel, request, on_question)
             try:
                 return await call.follow(on_progress, on_log)
             except BrokerError as error:
+                if call.was_answered:
+                    raise
                 if not reasons.is_for_the_next(error):
                     if was_lost or not (request.only_reads and isinstance(error, (BrokerLost, ShuttingDown))):
                         raise

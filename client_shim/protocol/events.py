@@ -38,7 +38,10 @@ class Notified(NamedTuple):
 
 
 class Questioned(NamedTuple):
-    """A server asks a question while it works on call `request_id`. The shell must answer it."""
+    """A server asks a question while it works on call `request_id`.
+
+    The shell must answer it by `ClientState.answer` or `refuse`. A question ends with its call.
+    """
 
     channel: int
     id: int
@@ -46,6 +49,14 @@ class Questioned(NamedTuple):
     service: str
     method: str
     body: bytes
+
+
+class Withdrawn(NamedTuple):
+    """The broker no longer wants an answer to question `id`, which was about call `request_id`."""
+
+    id: int
+    request_id: int
+    reason: str | None
 
 
 class Ended(NamedTuple):
@@ -72,4 +83,4 @@ class Dropped(NamedTuple):
     what: str
 
 
-Event = Welcomed | Progressed | Logged | Notified | Questioned | Ended | Lost | Dropped
+Event = Welcomed | Progressed | Logged | Notified | Questioned | Withdrawn | Ended | Lost | Dropped

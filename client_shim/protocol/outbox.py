@@ -10,8 +10,8 @@ from client_shim import wire
 MAX_MESSAGES = 4096
 MAX_BYTES = 128 * 1024 * 1024
 """A request above either limit is refused. The limits are those of the broker (`calls_per_connection`,
-`queue_bytes`), where the same requests would wait otherwise. The other messages (credit, cancel, goodbye) are
-not limited: there are no more of them than of the messages that they follow."""
+`queue_bytes`), where the same requests would wait otherwise. The other messages (credit, cancel, answer,
+goodbye) are not limited: there are no more of them than of the messages that they follow."""
 
 Frames = tuple[bytes, ...]
 

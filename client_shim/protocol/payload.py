@@ -129,13 +129,13 @@ def _encode(
         if meta is not None:
             raise InvalidRequest(f"{subject}: `_meta` is given twice, in the params and beside them")
         meta = params.pop("_meta")
-    body = None if params is None else _dumps(subject, params, "params")
+    body = None if params is None else encode(subject, params, "params")
     return body, None if meta is None else _plain_meta(subject, meta)
 
 
 def _plain_meta(subject: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of `meta` that holds plain JSON data only."""
-    plain: dict[str, Any] = json.loads(_dumps(subject, _object(subject, meta, "_meta"), "_meta"))
+    plain: dict[str, Any] = json.loads(encode(subject, _object(subject, meta, "_meta"), "_meta"))
     return plain
 
 
@@ -146,7 +146,7 @@ def _object(subject: str, value: Mapping[str, Any], name: str) -> dict[str, Any]
         raise InvalidRequest(f"{subject}: {name} must be an object, and this is {shown(value)}") from None
 
 
-def _dumps(subject: str, value: object, name: str) -> bytes:
+def encode(subject: str, value: object, name: str) -> bytes:
     """Return `value` as JSON; raise `InvalidRequest` with the path, from `name` on, of what is not JSON."""
     try:
         return _to_json(value).encode("utf-8")

@@ -10,6 +10,9 @@ import msgpack
 from client_shim import errors, wire
 from client_shim.text import shown
 
+MAX_ANSWER_BYTES = 1024 * 1024
+"""The largest answer to a question, as at the broker."""
+
 _HOPELESS = (errors.WrongWireVersion, errors.InvalidEndpoint)
 
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
@@ -37,6 +40,17 @@ def check_size(subject: str, body: bytes | None, limit: int | None) -> None:
         raise errors.TooLarge(
             f"{subject}: the params are {len(body)} bytes and the broker takes {limit}",
             hint="send less, or raise the limit of a message in broker.toml",
+            data={"size_bytes": len(body), "limit_bytes": limit},
+        )
+
+
+def check_answer(body: bytes, limit: int | None) -> None:
+    """Raise `TooLarge` if the broker would not pass on this answer to a question, for its size."""
+    limit = MAX_ANSWER_BYTES if limit is None else min(limit, MAX_ANSWER_BYTES)
+    if len(body) > limit:
+        raise errors.TooLarge(
+            f"the answer to the question is {len(body)} bytes and the broker takes {limit}",
+            hint="answer with less, such as a reference to the data",
             data={"size_bytes": len(body), "limit_bytes": limit},
         )
 

@@ -6,18 +6,21 @@ owns the socket takes them (`next_message`, `sent`).
 
 Every call ends in exactly one `Ended`, and no event about it follows. Ids are never used twice, so a message
 about an id that is no longer in the table is late; it is counted.
+
+A server may ask questions during a call. Each gets at most one answer, and none after its withdrawal or after
+the end of its call.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 from client_shim import errors, wire
 from client_shim.protocol import reasons
+from client_shim.protocol.calls import GRACE_S, ClientCall, ClientCalls
 from client_shim.protocol.events import (
     Dropped,
     Ended,
@@ -26,14 +29,11 @@ from client_shim.protocol.events import (
     Lost,
     Notified,
     Progressed,
-    Questioned,
     Welcomed,
 )
 from client_shim.protocol.outbox import Frames, Outbox
 from client_shim.protocol.payload import PreparedRequest
-
-GRACE_S = 2.0
-"""How much later than the broker the client enforces a deadline. The broker's error says more."""
+from client_shim.protocol.questions import ClientQuestions
 
 PROGRESS, MESSAGE = "notifications/progress", "notifications/message"
 
@@ -48,18 +48,6 @@ class ConnectionPhase(Enum):
 
 
 _UP = (ConnectionPhase.OPEN, ConnectionPhase.DRAINING)
-
-
-class _Call(NamedTuple):
-    """A call that has not ended. `moved`: progress that extends its time has come since `expires` was set."""
-
-    channel: int
-    subject: str
-    timeout_s: float | None
-    expires: float | None
-    extends: bool
-    only_reads: bool
-    moved: bool = False
 
 
 class ClientState:
@@ -79,9 +67,9 @@ class ClientState:
         self.counts: dict[str, int] = {}
         self._credit_bytes = 0
         self._read_bytes = 0
-        self._calls: dict[int, _Call] = {}
-        self._last_id = 0
+        self._calls = ClientCalls()
         self._outbox = Outbox()
+        self.questions = ClientQuestions(self._calls, self._outbox)
         self._hello_timeout_s = hello_timeout_s
         self._hello_expires = now + hello_timeout_s
         self._queue(wire.Hello(0, 0, [wire.VERSION], client))
@@ -120,29 +108,22 @@ class ClientState:
         if self.phase is not ConnectionPhase.OPEN:
             raise RuntimeError(f"a request needs an open connection, and this one is {self.phase.value}")
         reasons.check_size(request.subject, request.body, self.max_message_bytes)
-        id = self._last_id + 1
+        id = self._calls.last_id + 1
         header = reasons.encode_request(request.message(channel, id, self.instance), request.subject)
         if not self._outbox.add_request(id, (header,) if request.body is None else (header, request.body)):
             raise reasons.outbox_full(request.subject, self._outbox.requests, self._outbox.requests_bytes)
-        self._last_id = id
-        expires = None if request.timeout_s is None else now + request.timeout_s + GRACE_S
-        extends = bool(request.flags & wire.PROGRESS_EXTENDS)
-        self._calls[id] = _Call(
-            channel, request.subject, request.timeout_s, expires, extends, request.only_reads
-        )
+        self._calls.add(id, channel, request, now)
         return id
 
     def cancel(self, id: int, reason: str | None = None) -> None:
         """End a call, without an event: its caller no longer wants the answer. A second time does nothing."""
-        call = self._calls.pop(id, None)
+        call = self._remove(id)
         if call is not None and not self._outbox.take_back({id}):
             self._queue(wire.Cancel(call.channel, id, reason))
 
     def close_channel(self, channel: int, reason: str) -> list[Event]:
         """End the calls of a channel, and tell the broker that the channel is closed."""
-        return self._close(
-            channel, [id for id, call in self._calls.items() if call.channel == channel], reason
-        )
+        return self._close(channel, self._calls.of_channel(channel), reason)
 
     def close(self, reason: str) -> list[Event]:
         """End the connection on purpose. The outbox may still be sent; its last message is a goodbye."""
@@ -156,18 +137,13 @@ class ClientState:
             self._queue(wire.Goodbye(channel, 0, reason))
         return [self._end(id, reasons.closed(self._calls[id].subject, reason)) for id in ids]
 
-    def refuse(self, question: Questioned) -> None:
-        """Answer a server's question with the error that this client answers none."""
-        error = {"code": -32601, "message": f"this client does not answer {question.method}"}
-        self._queue(wire.Answer(question.channel, question.id, False), json.dumps(error).encode())
-
     # --- time and loss ----------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """Return the time of the next call to `expire`, or `None` if nothing has a deadline."""
         if self.phase is ConnectionPhase.GREETING:
             return self._hello_expires
-        return min((call.expires for call in self._calls.values() if call.expires is not None), default=None)
+        return self._calls.next_deadline()
 
     def expire(self, now: float) -> list[Event]:
         """End what is overdue: the greeting, or calls that the broker itself should have ended.
@@ -176,14 +152,10 @@ class ClientState:
         """
         if self.phase is ConnectionPhase.GREETING:
             return self._lose(reasons.silent(self._hello_timeout_s)) if now >= self._hello_expires else []
-        overdue = [i for i, call in self._calls.items() if call.expires is not None and now >= call.expires]
-        return [ended for id in overdue if (ended := self._expire(id, now)) is not None]
+        return [self._expire(id) for id in self._calls.overdue(now)]
 
-    def _expire(self, id: int, now: float) -> Ended | None:
+    def _expire(self, id: int) -> Ended:
         call = self._calls[id]
-        if call.moved and call.timeout_s is not None:
-            self._calls[id] = call._replace(moved=False, expires=now + call.timeout_s + GRACE_S)
-            return None
         self.cancel(id, "deadline")
         return Ended(id, reasons.overdue(call.subject, call.timeout_s or 0.0, GRACE_S))
 
@@ -200,7 +172,7 @@ class ClientState:
         announced, self.phase = announced or self.phase is ConnectionPhase.DRAINING, ConnectionPhase.ENDED
         unsent = self._outbox.take_back(set(self._calls))
         self._outbox.clear()
-        last_id = self._last_id if last_id is None else last_id
+        last_id = self._calls.last_id if last_id is None else last_id
         ends = [self._cut(id, error, id <= last_id and id not in unsent) for id in list(self._calls)]
         return [*ends, Lost(error, announced)]
 
@@ -211,7 +183,7 @@ class ClientState:
 
     # --- messages of the broker --------------------------------------------------------------------
 
-    def receive(self, frames: Sequence[bytes]) -> list[Event]:
+    def receive(self, frames: Sequence[bytes], now: float) -> list[Event]:
         """Handle one message of the broker."""
         if self.phase is ConnectionPhase.ENDED:
             return []
@@ -228,9 +200,13 @@ class ClientState:
         if len(bodies) > 1:
             return self._unusable(message.channel, message.id, f"a {_name(message)} of {len(frames)} frames")
         handle = _HANDLERS.get(type(message))
-        if handle is None:
-            return [self._drop("stray", f"a {_name(message)}, which only a client may send")]
-        return handle(self, message, body)
+        if handle is not None:
+            return handle(self, message, body)
+        if isinstance(message, wire.Question):
+            return [self._count(self.questions.asked(message, body or b"", now))]
+        if isinstance(message, wire.Cancel):
+            return [self._count(self.questions.withdrawn(message, now))]
+        return [self._drop("stray", f"a {_name(message)}, which only a client may send")]
 
     def _give_back(self, cost: int) -> None:
         """Return credit to the broker, each time that a quarter of the window was read."""
@@ -241,26 +217,34 @@ class ClientState:
 
     def _unusable(self, channel: int, id: int, what: str) -> list[Event]:
         """Drop a malformed message. If it is about a call, the call ends: no other answer will come."""
-        dropped, call = self._drop("unreadable", what), self._find(channel, id)
+        dropped, call = self._drop("unreadable", what), self._calls.find(channel, id)
         return [dropped] if call is None else [dropped, self._end(id, reasons.unusable(call.subject, what))]
-
-    def _find(self, channel: int, id: int) -> _Call | None:
-        call = self._calls.get(id)
-        return call if call is not None and call.channel == channel else None
 
     def _end(self, id: int, outcome: bytes | errors.BrokerError) -> Ended:
         """End a call. Its outcome is made before that: if making it raises, the call stays in the table."""
-        del self._calls[id]
+        self._remove(id)
         return Ended(id, outcome)
 
+    def _remove(self, id: int) -> ClientCall | None:
+        """Remove a call from the table, with its questions."""
+        if self.questions:
+            self.questions.call_ended(id)
+        return self._calls.pop(id)
+
     def _drop(self, why: str, what: str) -> Dropped:
-        self.counts[why] = self.counts.get(why, 0) + 1
-        return Dropped(why, what)
+        dropped = Dropped(why, what)
+        self._count(dropped)
+        return dropped
+
+    def _count(self, event: Event) -> Event:
+        """Count an event if it is the drop of a message; return it."""
+        if isinstance(event, Dropped):
+            self.counts[event.why] = self.counts.get(event.why, 0) + 1
+        return event
 
     def _not_under_way(self, message: wire.Message, why: str = "late") -> list[Event]:
-        known = 0 < message.id <= self._last_id and message.id not in self._calls
         about = f"a {_name(message)} for call {message.id} of channel {message.channel}"
-        return [self._drop(why if known else "stray", about)]
+        return [self._drop(why if self._calls.has_ended(message.id) else "stray", about)]
 
     def _on_welcome(self, message: wire.Welcome, _: bytes | None) -> list[Event]:
         if self.phase is not ConnectionPhase.GREETING:
@@ -268,7 +252,7 @@ class ClientState:
         self.phase = ConnectionPhase.OPEN
         self.instance, self.broker_version = message.instance, message.broker_version
         limits = {name: value for name, value in message.limits.items() if type(value) is int and value > 0}
-        self.max_message_bytes = limits.get("max_message_bytes")
+        self.max_message_bytes = self.questions.max_bytes = limits.get("max_message_bytes")
         self._credit_bytes = limits.get("credit_bytes", 0)
         self._outbox.open(limits.get("request_credit_bytes", math.inf))
         return [Welcomed(message.instance, message.broker_version)]
@@ -278,7 +262,7 @@ class ClientState:
         return []
 
     def _on_answer(self, message: wire.Result | wire.Error, body: bytes) -> list[Event]:
-        call = self._find(message.channel, message.id)
+        call = self._calls.find(message.channel, message.id)
         if call is None:
             return self._not_under_way(message)
         is_result = type(message) is wire.Result
@@ -292,7 +276,7 @@ class ClientState:
             return self._on_complaint(message)
         if message.code == wire.Code.SHUTTING_DOWN and self.phase is ConnectionPhase.OPEN:
             self.phase = ConnectionPhase.DRAINING
-        if self._find(message.channel, message.id) is None:
+        if self._calls.find(message.channel, message.id) is None:
             why = "cancelled" if message.code == wire.Code.CANCELLED else "late"
             return self._not_under_way(message, why)
         ended = self._end(message.id, errors.from_fault(message))
@@ -313,24 +297,19 @@ class ClientState:
     def _on_notification(self, message: wire.Notification, body: bytes) -> list[Event]:
         if message.id == 0 or message.method not in (PROGRESS, MESSAGE):
             return [Notified(message.channel, message.service, message.method, body)]
-        call = self._find(message.channel, message.id)
+        call = self._calls.find(message.channel, message.id)
         if call is None:
             return self._not_under_way(message)
         if message.method == MESSAGE:
             return [Logged(message.id, body)]
-        if call.extends:
-            self._calls[message.id] = call._replace(moved=True)
+        self._calls.progressed(message.id)
         return [Progressed(message.id, body)]
-
-    def _on_question(self, message: wire.Question, body: bytes) -> list[Event]:
-        return [Questioned(*message, body)]
 
     def _on_goodbye(self, message: wire.Goodbye, _: bytes | None) -> list[Event]:
         error = reasons.parted(message.reason)
         if message.channel == 0:
             return self._lose(error, message.last_id, announced=True)
-        gone = [id for id, call in self._calls.items() if call.channel == message.channel]
-        return [self._cut(id, error, True) for id in gone]
+        return [self._cut(id, error, True) for id in self._calls.of_channel(message.channel)]
 
 
 _HANDLERS: dict[type[Any], Callable[[ClientState, Any, Any], list[Event]]] = {
@@ -339,7 +318,6 @@ _HANDLERS: dict[type[Any], Callable[[ClientState, Any, Any], list[Event]]] = {
     wire.Error: ClientState._on_answer,
     wire.Fault: ClientState._on_fault,
     wire.Notification: ClientState._on_notification,
-    wire.Question: ClientState._on_question,
     wire.Goodbye: ClientState._on_goodbye,
     wire.Credit: ClientState._on_credit,
 }

@@ -96,8 +96,11 @@ class Dealer:
         """The socket and its monitor, for a `zmq.Poller`."""
         return self._socket, self._monitor
 
-    def receive(self) -> list[Event]:
+    def receive(self, now: float) -> list[Event]:
         """Read at most `AT_MOST` messages, send what waits, and return the events.
+
+        Args:
+            now: the time, by the clock of `state`.
 
         The messages that arrived before a loss come before the event of the loss: no result is dropped. The
         monitor is read only when there is no message; its descriptor stays readable until then.
@@ -115,7 +118,7 @@ class Dealer:
                 if self._loss is not None:
                     events += self.state.lose(self._loss)
                 break
-            events += self._take(frames)
+            events += self._take(frames, now)
         self.flush()
         return events
 
@@ -129,10 +132,10 @@ class Dealer:
             frames.append(socket.recv(_NOBLOCK))
         return frames
 
-    def _take(self, frames: list[bytes]) -> list[Event]:
+    def _take(self, frames: list[bytes], now: float) -> list[Event]:
         """Handle a message. A fault of this package ends the connection, for its calls would never end."""
         try:
-            return self.state.receive(frames)
+            return self.state.receive(frames, now)
         except Exception as fault:
             log.warn(f"a message of the broker could not be handled: {fault!r}; report this", fault)
             return self.state.lose("the client shim could not handle a message; its log says why")

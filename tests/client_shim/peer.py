@@ -15,6 +15,7 @@ from client_shim import wire
 PATIENCE_S = 10
 LIMITS = {"max_message_bytes": 1_000_000, "credit_bytes": 1_000_000}
 T = TypeVar("T")
+P = TypeVar("P", bound="Peer")
 
 
 class Heard(NamedTuple):
@@ -36,7 +37,7 @@ class Peer:
         self._router.setsockopt(zmq.LINGER, 2000)
         self._router.bind(endpoint)
 
-    def __enter__(self) -> Peer:
+    def __enter__(self: P) -> P:
         return self
 
     def __exit__(

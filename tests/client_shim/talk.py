@@ -36,7 +36,9 @@ def flush(state: ClientState) -> list[wire.Message]:
     return sent
 
 
-def hear(state: ClientState, message: wire.Message, body: bytes | None = None) -> list[Event]:
+def hear(
+    state: ClientState, message: wire.Message, body: bytes | None = None, now: float = 0.0
+) -> list[Event]:
     """The broker says something."""
     header = wire.encode(message)
-    return state.receive([header] if body is None else [header, body])
+    return state.receive([header] if body is None else [header, body], now)

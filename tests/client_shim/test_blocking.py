@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from client_shim import BlockingClient, errors, wire
-from client_shim.protocol.state import GRACE_S
+from client_shim.protocol.calls import GRACE_S
 from tests.client_shim.peer import PATIENCE_S, Heard, Peer
 
 

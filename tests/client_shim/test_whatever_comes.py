@@ -135,7 +135,7 @@ def test_every_call_of_a_connection_ends_exactly_once(messages: list[list[bytes]
     ids = [state.request(1, ECHO, 0.0) for _ in range(2)] if greeted else []
     ended: list[int] = []
     for message in messages:
-        events = state.receive(message)
+        events = state.receive(message, 0.0)
         for event in events:
             str(event)
             if isinstance(event, Ended):
@@ -152,7 +152,7 @@ def test_an_odd_body_of_any_kind_ends_a_call_or_is_dropped(body: bytes) -> None:
     for message in messages_of_every_kind(body):
         state = opened()
         id = state.request(1, ECHO, 0.0)
-        ends = [event for event in state.receive(message) if isinstance(event, Ended)]
+        ends = [event for event in state.receive(message, 0.0) if isinstance(event, Ended)]
         ends += [event for event in state.lose("the test is over") if isinstance(event, Ended)]
         assert [event.id for event in ends] == [id]
 
@@ -203,7 +203,7 @@ def test_no_event_makes_the_handlers_of_a_connection_raise(messages: list[list[b
         for message in messages:
             if connection._dealer is None:
                 break
-            for event in state.receive(message):
+            for event in state.receive(message, 0.0):
                 connection._on_event(event)
         connection.close("the test is over")
         await asyncio.sleep(0)
@@ -224,7 +224,7 @@ def test_a_fault_of_the_shim_itself_ends_its_calls(monkeypatch: pytest.MonkeyPat
     dealer = object.__new__(Dealer)
     dealer.state = state
     monkeypatch.setattr(ClientState, "receive", broken)
-    events = dealer._take([b""])
+    events = dealer._take([b""], 0.0)
     assert [event.id for event in events if isinstance(event, Ended)] == [id]
     assert state.phase is ConnectionPhase.ENDED
 

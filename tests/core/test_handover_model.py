@@ -122,7 +122,7 @@ class Handovers(RuleBasedStateMachine):
     def client_reads(self, messages: int) -> None:
         for message, body in self.client.inbox[:messages]:
             header = wire.encode(message)
-            self.absorb(self.state.receive([header] if body is None else [header, body]))
+            self.absorb(self.state.receive([header] if body is None else [header, body], 0.0))
         del self.client.inbox[:messages]
 
     # -- the broker -------------------------------------------------------------------------------

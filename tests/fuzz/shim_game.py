@@ -13,9 +13,10 @@ from client_shim import wire
 from client_shim.backend.content import content_items
 from client_shim.errors import BrokerError, Busy, TooLarge
 from client_shim.protocol import payload
-from client_shim.protocol.events import Ended, Event, Logged, Progressed, Questioned
+from client_shim.protocol.calls import GRACE_S
+from client_shim.protocol.events import Ended, Event, Logged, Progressed, Questioned, Withdrawn
 from client_shim.protocol.payload import PreparedRequest
-from client_shim.protocol.state import GRACE_S, ClientState, ConnectionPhase
+from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.results import CallResult
 from tests.client_shim.talk import LIMITS, WHO
 from tests.fuzz.odd import Odd
@@ -39,8 +40,9 @@ class ShimGame:
         self._now = 0.0
         self._state = ClientState(WHO, self._now)
         self._open: dict[int, float] = {}
+        self._questions: set[int] = set()
         if self.rng.randrange(10):
-            self._absorb(self._state.receive([wire.encode(wire.Welcome(0, 0, "i", "1", LIMITS))]))
+            self._absorb(self._state.receive([wire.encode(wire.Welcome(0, 0, "i", "1", LIMITS))], self._now))
 
     def play(self) -> None:
         """The whole game.
@@ -48,11 +50,13 @@ class ShimGame:
         Raises:
             AssertionError: something that must hold did not.
         """
-        steps = (self._call, self._hear, self._hear, self._hear, self._turn_away, self._send, self._pass_time)
+        steps = (self._call, self._turn_away, self._send, self._pass_time, self._answer, *[self._hear] * 3)
         for _ in range(STEPS):
             self.rng.choice(steps)()
             if self._state.phase is ConnectionPhase.ENDED:
                 break
+        for question in self._questions:  # the time of their calls stands still
+            self._state.questions.answer(question, True, b"{}", self._now)
         for _ in range(2):  # progress may have started a call's time anew, once
             self._now += TIMEOUT_S + 2 * GRACE_S
             self._absorb(self._state.expire(self._now))
@@ -73,7 +77,7 @@ class ShimGame:
         header, body = self._frames.of_broker(list(self._open))
         self.inputs += 1
         bodies = [] if body is None else [body] * (1 + (not self.rng.randrange(30)))
-        self._absorb(self._state.receive([header, *bodies]))
+        self._absorb(self._state.receive([header, *bodies], self._now))
 
     def _turn_away(self) -> None:
         if self._open and not self.rng.randrange(3):
@@ -82,6 +86,14 @@ class ShimGame:
             self._state.cancel(id, "turned away")
         elif not self.rng.randrange(30):
             self._absorb(self._state.close_channel(self.rng.randrange(1, 3), "done"))
+
+    def _answer(self) -> None:
+        """Answer a question, which may have ended with its call."""
+        if self._questions:
+            id = self.rng.choice(sorted(self._questions))
+            is_open = id in self._state.questions
+            assert self._state.questions.answer(id, True, b"{}", self._now) is is_open
+            self._questions.remove(id)
 
     def _send(self) -> None:
         while (frames := self._state.next_message()) is not None:
@@ -103,7 +115,10 @@ class ShimGame:
             elif isinstance(event, Logged):
                 payload.log_message(event.body)
             elif isinstance(event, Questioned):
-                self._state.refuse(event)
+                assert event.request_id in self._open, f"a question about call {event.request_id}"
+                self._questions.add(event.id)
+            elif isinstance(event, Withdrawn):
+                self._questions.remove(event.id)
 
     def _look_into(self, outcome: object) -> None:
         """As a caller does: an error is printed, a result is read."""

@@ -169,6 +169,7 @@ class Frames:
             (wire.Question, [rng.choice((*ids, 5)), "time", "elicitation/create"]),
             (wire.Welcome, ["i", "1", {"max_message_bytes": self._odd.plain()}]),
             (wire.Credit, [1]),
+            (wire.Cancel, [rng.choice((None, "over"))]),
             *([(wire.Goodbye, ["over"])] if self._odd.chance(12) else []),
         ]
         kind, fields = rng.choice(kinds)

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from broker.config.schema import LimitsConfig
 from client_shim import errors, wire
 from client_shim.protocol import outbox
-from client_shim.protocol.events import Dropped, Ended, Event, Logged, Lost, Notified, Progressed, Questioned
+from client_shim.protocol.calls import GRACE_S
+from client_shim.protocol.events import Dropped, Ended, Event, Logged, Lost, Notified, Progressed
 from client_shim.protocol.payload import prepare
 from client_shim.protocol.reasons import is_for_the_next
-from client_shim.protocol.state import GRACE_S, ConnectionPhase
+from client_shim.protocol.state import ConnectionPhase
 from tests.client_shim.talk import ECHO, LIMITS, WINDOW, flush, greeting, hear, opened
 
 
@@ -56,7 +57,7 @@ def test_a_refused_version_says_which_side_to_upgrade(versions: list[int] | None
 
 def test_a_header_of_another_version_is_understood_that_far() -> None:
     """A broker of the future may not know how to speak to us; its version is the first element for ever."""
-    error = how_lost(greeting().receive([msgpack.packb((9, 99, 0, 0, "?"))]))
+    error = how_lost(greeting().receive([msgpack.packb((9, 99, 0, 0, "?"))], 0.0))
     assert isinstance(error, errors.WrongWireVersion)
     assert error.data["broker"] == [9]
 
@@ -364,22 +365,13 @@ def test_progress_holds_off_the_deadline_of_this_side_where_it_was_asked_to(exte
     assert isinstance(only_error(state.expire(30.0 + 3 * GRACE_S)), errors.DeadlineExceeded)
 
 
-def test_a_question_can_be_declined() -> None:
-    """Law 2, the other way round: a server that asks must not wait for ever either."""
-    state = opened()
-    (asked,) = hear(state, wire.Question(1, 7, 1, "s", "sampling/createMessage"), b"{}")
-    assert asked == Questioned(1, 7, 1, "s", "sampling/createMessage", b"{}")
-    state.refuse(Questioned(1, 7, 1, "s", "sampling/createMessage", b"{}"))
-    assert flush(state) == [wire.Answer(1, 7, False)]
-
-
 @given(st.lists(st.binary(max_size=40) | st.just(wire.encode(wire.Result(1, 1))), min_size=1, max_size=3))
 def test_no_frame_is_too_strange(frames: list[bytes]) -> None:
     """Nothing that comes off the wire raises, or ends a call that it is not about."""
     state = opened()
     state.request(1, ECHO, 0.0)
     bystander = state.request(2, ECHO, 0.0)
-    ended = [event.id for event in state.receive(frames) if isinstance(event, Ended)]
+    ended = [event.id for event in state.receive(frames, 0.0) if isinstance(event, Ended)]
     assert bystander not in ended or state.phase is ConnectionPhase.ENDED
 
 
@@ -396,7 +388,7 @@ def test_an_unreadable_answer_ends_its_call(frames: list[bytes]) -> None:
     """Law 2: no other answer will come, so the call ends. Law 9: it is counted."""
     state = opened()
     state.request(1, ECHO, 0.0)
-    assert isinstance(only_error(state.receive(frames)), errors.InvalidReply)
+    assert isinstance(only_error(state.receive(frames, 0.0)), errors.InvalidReply)
     assert state.counts == {"unreadable": 1}
 
 
@@ -468,6 +460,6 @@ def test_a_reading_client_never_runs_out_of_credit(sizes: list[int]) -> None:
         assert unread < WINDOW
         header, body = wire.encode(wire.Notification(1, 0, "s", "m")), b"x" * size
         unread += wire.cost(header, body)
-        state.receive([header, body])
+        state.receive([header, body], 0.0)
         unread -= sum(message.read_bytes for message in flush(state) if isinstance(message, wire.Credit))
         assert unread >= 0, "only what was read is given back"

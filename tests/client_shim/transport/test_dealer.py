@@ -28,11 +28,11 @@ def test_what_came_after_all_had_been_read_is_work(endpoint: str) -> None:
         try:
             dealer.flush()
             hello = peer.receive()
-            assert dealer.receive() == []
+            assert dealer.receive(0.0) == []
             assert not dealer.swallowed()
             peer.welcome(hello.who)
             assert waited_for(dealer.has_work)
-            dealer.receive()
+            dealer.receive(0.0)
             assert dealer.state.phase is ConnectionPhase.OPEN
         finally:
             dealer.close()
@@ -44,7 +44,7 @@ def test_the_first_that_the_monitor_has_to_tell_wakes_who_waits(endpoint: str) -
     try:
         _, monitor = dealer.filenos
         assert select.select([monitor], [], [], PATIENCE_S)[0], "nothing is told of it that nobody listens"
-        dealer.receive()
+        dealer.receive(0.0)
         assert dealer.state.phase is ConnectionPhase.ENDED
     finally:
         dealer.close()
