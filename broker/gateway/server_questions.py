@@ -131,7 +131,6 @@ class ServerQuestions:
             return [*refused]
         binding = binding_of(self._server, entry.request.method, entry.request.params)
         parked = self._parked.park(self._server, binding, entry.asked)
-        self._requests.end_call(entry)
         return [ParkCall(call, parked.number), *self._requests.answer(entry, parked.result())]
 
     def repeated(self, entry: OpenRequest, answers: Answers) -> list[Effect]:

@@ -30,10 +30,12 @@ from broker.gateway.effects import (
     ServerRefusal,
     ServerResult,
 )
+from broker.gateway.eras import error_code
 from broker.gateway.jsonrpc import Incoming
 from broker.gateway.running_calls import CallHolder, Parking, RunningCall
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError, ServerError
+from client_shim.questions import QuestionRefused, RawQuestion
 
 logger = logging.getLogger("mcp-broker")
 
@@ -195,6 +197,12 @@ class Session:
         return outcome
 
     async def _request(self, running: RunningCall, call: MakeCall) -> Outcome:
+        async def asked(question: RawQuestion) -> bytes:
+            answer = await running.asked(question.method, question.params)
+            if answer.ok:
+                return answer.body
+            raise QuestionRefused(error_code(answer.body), "the client gave no answer", raw=answer.body)
+
         async with self._channel() as broker:
             if call.timeout_s is not None and not broker.connected:
                 await broker.ping(timeout=self._reconnect_s)  # that time is the server's, not the broker's
@@ -205,6 +213,7 @@ class Session:
                 timeout=call.timeout_s,
                 on_progress=running.progressed if call.wants_progress else None,
                 on_log=running.logged if call.wants_log else None,
+                on_question=asked if call.takes_questions else None,
                 progress_extends=call.wants_progress,
                 meta=call.meta,
             )

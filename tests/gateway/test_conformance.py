@@ -1,5 +1,6 @@
 """The official conformance suite through gateway, broker and one process of the everything-server.
 
+The server is a modern one, which asks in its results, or a legacy one, which asks during its calls.
 `make conformance` runs this file alone. Without Node the tests are skipped, and say what is missing.
 """
 
@@ -25,6 +26,15 @@ MODULES = ROOT / "tests" / "node" / "node_modules"
 SUITE = MODULES / "@modelcontextprotocol" / "conformance"
 NODE = MODULES / f"node-linux-{'arm64' if platform.machine() == 'aarch64' else 'x64'}" / "bin" / "node"
 REVISIONS = ("2026-07-28", "2025-11-25")
+SERVERS = {
+    "modern": script("tests/servers/everything.py"),
+    "legacy": {**script("tests/servers/everything.py"), "serialized": True, "asks_within_calls": True},
+}
+"""The two eras of the same server: with `asks_within_calls`, the broker opens a legacy session with it."""
+
+PAIRS = [("modern", "2026-07-28"), ("modern", "2025-11-25"), ("legacy", "2025-11-25")]
+"""The server, and the revision of the client."""
+
 BEYOND = {
     "2026-07-28": {"http-header-validation", "http-custom-header-server-validation"},
     "2025-11-25": {"server-session-lifecycle"},
@@ -40,10 +50,10 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[RunningBroker]:
-    with running({"everything": script("tests/servers/everything.py")}) as found:
+    with running(SERVERS) as found:
         yield found
-        server = found.server("everything")
-        assert (server["restarts"], server["processes"]) == (0, 1)  # law 1
+        for server in found.status()["servers"]:
+            assert (server["era"], server["restarts"], server["processes"]) == (server["name"], 0, 1)  # law 1
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +68,9 @@ def scored(revision: str) -> set[str]:
     return set(yaml.safe_load(text)["server"])
 
 
-def run_suite(door: RunningGateway, revision: str, folder: Path) -> dict[str, bool]:
+def run_suite(door: RunningGateway, server: str, revision: str, folder: Path) -> dict[str, bool]:
     """Run the suite; scenario → whether it has passed."""
-    url = f"http://127.0.0.1:{door.port}/mcp/everything"
+    url = f"http://127.0.0.1:{door.port}/mcp/{server}"
     command = [str(NODE), str(SUITE / "dist" / "index.js"), "server", "--url", url]
     done = subprocess.run(
         [*command, "--requirements", revision, "-o", str(folder)],
@@ -75,7 +85,7 @@ def run_suite(door: RunningGateway, revision: str, folder: Path) -> dict[str, bo
 
 
 @contextmanager
-def neighbours(endpoint: str) -> Iterator[list[int]]:
+def neighbours(endpoint: str, server: str) -> Iterator[list[int]]:
     """Clients that call all the while, each with a number that its answer has to have."""
     stop, calls, failed = threading.Event(), [0] * NEIGHBOURS, list[BaseException]()
 
@@ -83,7 +93,7 @@ def neighbours(endpoint: str) -> Iterator[list[int]]:
         async with BrokerClient(f"neighbour {number}", endpoint) as client:
             while not stop.is_set():
                 arguments = {"region": f"{number}-{calls[number]}"}
-                result = await client.call_tool("everything", "test_custom_header", arguments)
+                result = await client.call_tool(server, "test_custom_header", arguments)
                 assert result.content[0].text == arguments["region"]  # law 3
                 calls[number] += 1
 
@@ -106,21 +116,23 @@ def neighbours(endpoint: str) -> Iterator[list[int]]:
     assert not failed
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
-def test_every_required_scenario_passes(door: RunningGateway, revision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("server", "revision"), PAIRS)
+def test_every_required_scenario_passes(
+    door: RunningGateway, server: str, revision: str, tmp_path: Path
+) -> None:
     """The requirement sets of the suite: all scored scenarios of both revisions."""
-    passed = run_suite(door, revision, tmp_path)
+    passed = run_suite(door, server, revision, tmp_path)
     assert scored(revision) <= passed.keys()
     assert {name for name in scored(revision) | BEYOND[revision] if not passed[name]} == set()
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize(("server", "revision"), PAIRS)
 def test_they_pass_beside_eight_other_clients(
-    door: RunningGateway, broker: RunningBroker, revision: str, tmp_path: Path
+    door: RunningGateway, broker: RunningBroker, server: str, revision: str, tmp_path: Path
 ) -> None:
-    """Law 3 and law 5: the same process serves others all the while."""
-    with neighbours(broker.endpoint) as calls:
-        passed = run_suite(door, revision, tmp_path)
+    """Law 3 and law 5: the same process serves others all the while, and asks none of them."""
+    with neighbours(broker.endpoint, server) as calls:
+        passed = run_suite(door, server, revision, tmp_path)
     assert {name for name in scored(revision) if not passed[name]} == set()
     assert min(calls) > 0
 

@@ -11,9 +11,10 @@ import pytest
 
 from broker.gateway import jsonrpc
 from broker.gateway.effects import FinishRequest, SendMessage
+from broker.gateway.running_calls import Parking
 from broker.gateway.session import Session
 from tests.e2e.harness import rogue, running, script
-from tests.gateway.bridges import INITIALIZE
+from tests.gateway.bridges import INITIALIZE, MODERN_META
 
 
 def line(id: int, method: str, params: Any = None) -> jsonrpc.Incoming:
@@ -100,6 +101,34 @@ def test_two_clients_of_one_process_are_asked_each_their_own() -> None:
             assert await asyncio.gather(*map(one, names)) == [f"Hello, {name}!" for name in names]
 
         asyncio.run(main())
+
+
+def test_a_parked_call_that_nobody_resumes_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    """Law 6: also where the broker leaves its question open for longer."""
+    asking = script("tests/servers/asking.py", serialized=True, asks_within_calls=True)
+    with running({"one": asking}) as broker, caplog.at_level("INFO", logger="mcp-broker"):
+
+        async def main() -> None:
+            parking = Parking(parked_s=0.2)
+            client = Client(broker.endpoint, parking=parking)
+            meta = {**MODERN_META, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+            params = {"name": "ask", "arguments": {"messages": ["Who?"]}, "_meta": meta}
+            result = (await client.ask(1, "tools/call", params))["result"]
+            assert (result["resultType"], len(parking.calls), client.session.is_idle) == (
+                "input_required",
+                1,
+                True,
+            )
+            await asyncio.to_thread(broker.wait, lambda seen: seen["servers"][0]["in_flight"] == 0)
+            assert (len(parking.calls), parking.calls.counts["cancelled"]) == (0, 1)
+            again = {**params, "requestState": result["requestState"]}
+            assert (await client.ask(2, "tools/call", again))["error"]["code"] == -32602
+            await client.session.aclose()
+
+        asyncio.run(main())
+    assert [one.reason for one in caplog.records if one.message == "gateway.parked_call_cancelled"] == [  # type: ignore[attr-defined]
+        "nobody has resumed it for 0.2 s"
+    ]
 
 
 def test_what_nobody_knows_passes_both_ways() -> None:

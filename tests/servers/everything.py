@@ -1,7 +1,8 @@
 """A server with every tool, prompt and resource that the official conformance suite asks for, over stdio.
 
 It is written on the 2.x line of the SDK, for 2026-07-28: what it needs to know of the client it asks for by
-`input_required`. The suite's descriptions of its scenarios say what each name has to do.
+`input_required`. To a client that opened an older session it sends those questions as requests, during the
+call. The suite's descriptions of its scenarios say what each name has to do.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ INVALID_PARAMS = -32602
 MISSING_CAPABILITY = -32021
 
 STEP_S = 0.05
+MODERN = ("2026-07-28",)
+KINDS: dict[str, tuple[Any, Any]] = {
+    "elicitation/create": (types.ElicitRequest, types.ElicitResult),
+    "sampling/createMessage": (types.CreateMessageRequest, types.CreateMessageResult),
+    "roots/list": (types.ListRootsRequest, types.ListRootsResult),
+}
 KEY = secrets.token_bytes(32)
 BUS = InMemorySubscriptionBus()
 
@@ -400,7 +407,33 @@ async def _list_tools(_: Context, __: types.PaginatedRequestParams | None) -> ty
 async def _call_tool(context: Context, params: types.CallToolRequestParams) -> Result:
     if params.name not in TOOLS:
         raise MCPError(INVALID_PARAMS, f"There is no tool {params.name}")
-    return await TOOLS[params.name][1](context, params)
+    return await _answered(context, params, TOOLS[params.name][1])
+
+
+async def _answered(
+    context: Context, params: Any, run: Callable[[Context, Any], Awaitable[Result]]
+) -> Result:
+    """The result of a tool or prompt; a client of an older revision is asked what it needs to know."""
+    result = await run(context, params)
+    while result["resultType"] == "input_required" and context.session.protocol_version not in MODERN:
+        answers = await _asked_at_once(context, result["inputRequests"])
+        update = {"input_responses": answers, "request_state": result.get("requestState")}
+        result = await run(context, params.model_copy(update=update))
+    return result
+
+
+async def _asked_at_once(context: Context, questions: Result) -> Result:
+    """The answers of an older client to these questions."""
+    answers: Result = {}
+
+    async def ask(key: str, question: Result) -> None:
+        request, answer = KINDS[question["method"]]
+        answers[key] = await context.session.send_request(request.model_validate(question), answer)
+
+    async with anyio.create_task_group() as tasks:
+        for key, question in questions.items():
+            tasks.start_soon(ask, key, question)
+    return answers
 
 
 # --- prompts ---------------------------------------------------------------------------------------------
@@ -431,7 +464,11 @@ async def _list_prompts(_: Context, __: types.PaginatedRequestParams | None) -> 
     return types.ListPromptsResult(prompts=list(PROMPTS.values()))
 
 
-async def _get_prompt(_: Context, params: types.GetPromptRequestParams) -> Result:
+async def _get_prompt(context: Context, params: types.GetPromptRequestParams) -> Result:
+    return await _answered(context, params, _prompted)
+
+
+async def _prompted(_: Context, params: types.GetPromptRequestParams) -> Result:
     given = params.arguments or {}
     match params.name:
         case "test_simple_prompt":
@@ -494,6 +531,11 @@ async def _read_resource(_: Context, params: types.ReadResourceRequestParams) ->
     raise MCPError(INVALID_PARAMS, "Resource not found", {"uri": uri})
 
 
+async def _subscribe(_: Context, __: Any) -> types.EmptyResult:
+    """Take a subscription of an older client, or its end; no resource ever changes."""
+    return types.EmptyResult()
+
+
 def _contents(content: Result) -> Result:
     return {"resultType": "complete", "contents": [content], "ttlMs": 0, "cacheScope": "private"}
 
@@ -513,6 +555,8 @@ server: Server[Any] = Server(
     on_list_resources=_list_resources,
     on_list_resource_templates=_list_templates,
     on_read_resource=_read_resource,  # type: ignore[arg-type]
+    on_subscribe_resource=_subscribe,
+    on_unsubscribe_resource=_subscribe,
     on_completion=_complete,
     on_subscriptions_listen=ListenHandler(BUS),
 )
