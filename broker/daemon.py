@@ -96,6 +96,7 @@ def run(config: Config, path: Path, endpoint: str | None, manager: ServiceManage
         end_leftovers(records, cgroup, lambda one: launcher.removal_of(one, servers.get(one.server)))
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
         trio.run(serve, config, path.absolute(), address, launcher, manager, meaning)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Python resets handlers while it exits: a reload would kill
 
 
 def _prepare_process(meaning: Signals) -> None:

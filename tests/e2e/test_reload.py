@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from client_shim import BrokerClient, wire
 from client_shim.errors import ServerDied, ServerDisabled, ServerDown, UnknownServer
-from tests.e2e.harness import RunningBroker, is_alive, rogue, running
+from tests.e2e.harness import PATIENCE_S, RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command
 
 
@@ -345,6 +346,16 @@ def test_a_broker_that_ends_is_not_reloaded() -> None:
         asyncio.run(main())
         assert broker.stop() == 0
         assert "config.reloaded" not in broker.log()
+
+
+def test_a_reload_does_not_kill_a_broker_that_exits() -> None:
+    """`systemctl reload` may come at any moment of the end; the exit status stays 0."""
+    with running({"s": rogue()}) as broker:
+        broker.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + PATIENCE_S
+        while broker.process.poll() is None and time.monotonic() < until:
+            broker.process.send_signal(signal.SIGHUP)
+        assert broker.process.returncode == 0
 
 
 IN_TERMINAL = """

@@ -104,7 +104,10 @@ async def replace(
 ) -> list[float]:
     """Replace the broker so often under eight callers; when it was found to have ended each time."""
     over, ended_at = asyncio.Event(), list[float]()
-    clients = [BrokerClient(f"caller {n}", broker.endpoint, timeout=TIMEOUT_S) for n in range(CALLERS)]
+    clients = [
+        BrokerClient(f"caller {n}", broker.endpoint, timeout=TIMEOUT_S, reconnect_s=TIMEOUT_S)
+        for n in range(CALLERS)
+    ]
     for client in clients:
         await client.connect()
     began = time.monotonic()

@@ -45,7 +45,7 @@ PARTS = {
     "caller": Part(hostile.caller, 100_000, 2_000, "requests"),
     "vanishing": Part(hostile.vanishing, 500, 100, "clients"),
     "churn": Part(churn.run, 10_000, 200, "cycles"),
-    "bridges": Part(bridges.run, 1000, 12, "bridges"),
+    "bridges": Part(bridges.run, 10_000, 12, "bridges"),
     "sessions": Part(sessions.run, 1000, 16, "sessions"),
     "vanish": Part(vanish.run, 200, 10, "kills"),
     "fuzz-core": Part(games.core, 10_000, 150, "games"),
