@@ -268,6 +268,7 @@ class Endpoint:
         reader = exchange.attach(stream)
         self.streams.add(stream)
         try:
+            await session.session.listening()  # it hears what changes after the response begins
             await exchange.stream(stream, reader)
         finally:
             now = asyncio.get_running_loop().time()

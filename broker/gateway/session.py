@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from broker.gateway.effects import (
     ServerRefusal,
     ServerResult,
 )
-from broker.gateway.eras import error_code
+from broker.gateway.eras import LISTS, error_code
 from broker.gateway.jsonrpc import Incoming
 from broker.gateway.running_calls import CallHolder, Parking, RunningCall
 from client_shim import BrokerClient
@@ -41,6 +41,11 @@ logger = logging.getLogger("mcp-broker")
 
 RECONNECT_S = 20.0
 """How long a request waits for a broker that is gone: hosts give up on `initialize` after 30 s."""
+
+LISTENS_SOON_S = 1.0
+"""How long a stream waits for the broker to tell of changes. Where it tells later, all may have changed."""
+
+LIST_CHANGES = tuple(f"notifications/{name}/list_changed" for name in LISTS)
 
 COLLECT_S = 0.05
 """How long a modern client's request waits for further questions, once its server has asked one."""
@@ -219,11 +224,25 @@ class Session:
             )
         return ServerResult(result)
 
+    async def listening(self) -> None:
+        """Wait until the broker tells of what is listened to, but no longer than `LISTENS_SOON_S`."""
+
+        async def last_one() -> None:
+            await asyncio.sleep(0)  # a `listen` that was asked for just now takes the lock first
+            async with self._listening:
+                pass
+
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(last_one(), LISTENS_SOON_S)
+
     async def _listen(self, wanted: ListenTo) -> Outcome:
+        begun, server = time.monotonic(), self.conversation.server
         async with self._listening, self._channel() as broker:
-            server = self.conversation.server
             resources = {server: wanted.uris} if wanted.uris else {}
             refused = await broker.listen([server] if wanted.lists else [], resources)
+        if time.monotonic() - begun > LISTENS_SOON_S:
+            for method in LIST_CHANGES:
+                self._run(self.conversation.notified(method, b"{}"))
         return ServerResult(b"{}") if server not in refused else fault_of(refused[server])
 
     def _notified(self, server: str, method: str, params: bytes) -> None:

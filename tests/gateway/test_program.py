@@ -181,6 +181,21 @@ def test_a_restart_of_the_broker_is_not_noticed() -> None:
         assert told["method"].endswith("list_changed")
 
 
+def test_a_stream_that_the_broker_heard_of_late_is_told_that_lists_may_have_changed() -> None:
+    """The server was ready before: so the broker has nothing to tell, and the client may have older lists."""
+    with running({"rogue": rogue()}) as broker, gateway(broker) as door:
+        session = door.http().initialized()
+        broker.stop()
+        stream = session.listen()
+        door.process.send_signal(signal.SIGSTOP)
+        broker.start()
+        broker.wait_ready()
+        door.process.send_signal(signal.SIGCONT)
+        told = stream.next()
+        assert told is not None
+        assert told["method"].endswith("list_changed")
+
+
 # ---------------------------------------------------------------- its end
 
 
