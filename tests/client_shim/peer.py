@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import zmq
 
 from client_shim import wire
+from client_shim.asyncio.connection import BrokerConnection
+from client_shim.asyncio.pool import connection_pool
 
 PATIENCE_S = 10
 LIMITS = {"max_message_bytes": 1_000_000, "credit_bytes": 1_000_000}
@@ -97,6 +99,15 @@ class Peer:
     def _take(self) -> Heard:
         who, header, *body = self._router.recv_multipart()
         return Heard(who, wire.decode(header), body[0] if body else None)
+
+
+def connections_of(owner: asyncio.AbstractEventLoop | str | None = None) -> list[BrokerConnection]:
+    """Return the shim's connections of one loop, or to one endpoint; by default of the running loop.
+
+    What other tests of this process have left is not counted.
+    """
+    owner = owner or asyncio.get_running_loop()
+    return [one for one in connection_pool().connections if owner in (one.loop, one.endpoint)]
 
 
 async def until(true: Callable[[], bool]) -> None:

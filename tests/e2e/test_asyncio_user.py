@@ -15,8 +15,7 @@ import pytest
 import uvloop
 
 from client_shim import BrokerClient, errors
-from client_shim.asyncio.pool import connection_pool
-from tests.client_shim.peer import run, until
+from tests.client_shim.peer import connections_of, run, until
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, running
 
 PAGES = 12
@@ -167,7 +166,7 @@ def test_whatever_a_backend_does_every_call_ends_once_and_nothing_is_left(
         await fate(broker, ended)
         await asyncio.wait_for(living, 4 * PATIENCE_S)
         gc.collect()
-        await until(lambda: connection_pool().connections == ())
+        await until(lambda: connections_of() == [])
 
     with running({"s": rogue(max_in_flight=64)}) as broker:
         run(main(broker), new_loop)

@@ -20,11 +20,10 @@ import uvloop
 from client_shim import BrokerClient, errors, wire
 from client_shim.asyncio.call import WaitingCalls
 from client_shim.asyncio.connection import BrokerConnection
-from client_shim.asyncio.pool import connection_pool
 from client_shim.protocol.events import Dropped, Lost, Welcomed
 from client_shim.protocol.state import ClientState
 from client_shim.transport.dealer import AT_MOST, Dealer
-from tests.client_shim.peer import PATIENCE_S, Peer, run, until, while_greeting
+from tests.client_shim.peer import PATIENCE_S, Peer, connections_of, run, until, while_greeting
 
 Run = Callable[[Coroutine[Any, Any, object]], object]
 
@@ -37,10 +36,10 @@ def on_loop(request: pytest.FixtureRequest) -> Run:
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    """Where nobody listens yet. At the end no connection is left in this process."""
+    """Where nobody listens yet. At the end no connection to it is left."""
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         yield f"ipc://{folder}/s"
-    assert connection_pool().connections == ()
+        assert connections_of(f"ipc://{folder}/s") == []
 
 
 async def fails(call: Coroutine[Any, Any, Any], kind: type[errors.BrokerError]) -> errors.BrokerError:
@@ -95,7 +94,7 @@ def test_the_first_call_waits_for_a_broker_as_any_other(
             for heard in [await peer.heard() for _ in calls]:
                 peer.result(heard, json.dumps(heard.message.method).encode())
             assert await asyncio.gather(*calls) == ["m0", "m1"]
-            (connection,) = connection_pool().connections
+            (connection,) = connections_of()
             assert connection.endpoint == endpoint
             await client.aclose()
 
@@ -520,7 +519,7 @@ def test_the_end_of_the_loop_says_goodbye_for_all(on_loop: Run, endpoint: str) -
         client = BrokerClient("test", endpoint)
         on_loop(while_greeting(peer, client.connect()))
         assert peer.receive().message == wire.Goodbye(0, 0, "its event loop ended")
-        assert connection_pool().connections == ()
+        assert connections_of(endpoint) == []
 
 
 def test_a_client_of_many_loops_keeps_no_connection_of_the_earlier_ones(on_loop: Run, endpoint: str) -> None:

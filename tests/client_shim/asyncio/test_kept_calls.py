@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from client_shim import BrokerClient, errors, wire
-from client_shim.asyncio.pool import connection_pool
 from tests.client_shim.asyncio.test_connection import Run, endpoint, on_loop
-from tests.client_shim.peer import PATIENCE_S, Heard, Peer, until, while_greeting
+from tests.client_shim.peer import PATIENCE_S, Heard, Peer, connections_of, until, while_greeting
 
 __all__ = ["endpoint", "on_loop"]
 
@@ -55,7 +54,7 @@ def test_a_call_that_one_broker_has_not_begun_goes_to_the_next(on_loop: Run, end
             for method in heard:
                 second.result(heard[method], json.dumps(method).encode())
             assert (await kept, await later, seen) == ("quick", "later", [1])
-            (connection,) = connection_pool().connections
+            (connection,) = connections_of()
             assert connection.counts["kept for the next broker"] >= 1
             await client.aclose()
 

@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from client_shim import MCPClient
-from client_shim.asyncio.pool import connection_pool
 from tests.client_shim.backend.app import Entry, Registry
-from tests.client_shim.peer import until
+from tests.client_shim.peer import connections_of, until
 from tests.e2e.harness import RunningBroker
 
 PATIENCE_S = 60.0
@@ -30,8 +29,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
     async def bounded() -> None:
         await asyncio.wait_for(main, PATIENCE_S)
-        loop = asyncio.get_running_loop()
-        await until(lambda: all(connection.loop is not loop for connection in connection_pool().connections))
+        await until(lambda: connections_of() == [])
 
     gc.disable()
     try:

@@ -9,9 +9,8 @@ from contextlib import suppress
 import pytest
 
 from client_shim import MCPClient, errors
-from client_shim.asyncio.pool import connection_pool
 from tests.client_shim.backend.kit import having, hellos, in_flight, mine, run, text_of
-from tests.client_shim.peer import until
+from tests.client_shim.peer import connections_of, until
 from tests.e2e.harness import RunningBroker
 
 pytestmark = pytest.mark.usefixtures("endpoint")
@@ -27,12 +26,12 @@ def test_a_further_page_needs_no_process_no_handshake_no_connection(broker: Runn
         first = MCPClient(registered)
         await first.list_tools("rogue")
         before = broker.pids(), [each["id"] for each in mine(broker)], hellos(broker)
-        connections = connection_pool().connections
+        connections = connections_of()
         for _ in range(10):
             async with MCPClient(registered) as client:
                 for name in registered.servers:
                     assert await client.list_tools(name)
-        assert connection_pool().connections == connections
+        assert connections_of() == connections
         assert (broker.pids(), [each["id"] for each in mine(broker)], hellos(broker)) == before
         for name in ("rogue", "other"):
             handshakes = await text_of(first, name, "requests")
@@ -49,12 +48,12 @@ def test_a_forgotten_client_leaves_nothing(broker: RunningBroker) -> None:
         kept, forgotten = MCPClient(having("rogue")), MCPClient(having("rogue"))
         for client in (kept, forgotten):
             await client.list_tools("rogue")
-        (connection,) = connection_pool().connections
+        (connection,) = connections_of()
         assert "channels=2" in repr(connection)
         del client, forgotten
         await until(lambda: "channels=1" in repr(connection))
         del kept
-        await until(lambda: connection_pool().connections == ())
+        await until(lambda: connections_of() == [])
         await until(lambda: mine(broker) == [])
 
     run(main())
@@ -77,7 +76,7 @@ def test_a_forgotten_client_whose_calls_have_failed_leaves_nothing(broker: Runni
 
     async def main() -> None:
         await page()
-        await until(lambda: connection_pool().connections == ())
+        await until(lambda: connections_of() == [])
 
     run(main())
 
@@ -198,7 +197,7 @@ def test_it_can_be_closed_from_anywhere_and_used_again(
         await asyncio.ensure_future(client.list_tools("rogue"))  # opened in a task of its own
         await close(client)
         assert (client.active_sessions, client._list_tools_cache) == ({}, {})
-        await until(lambda: connection_pool().connections == ())
+        await until(lambda: connections_of() == [])
         await until(lambda: mine(broker) == [])
         assert await text_of(client, "rogue", "echo", {}) == "{}"
         await client.aclose()

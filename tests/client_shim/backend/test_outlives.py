@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from client_shim import MCPClient, errors
-from client_shim.asyncio.pool import connection_pool
 from client_shim.backend import mcp_client
 from tests.client_shim.backend.kit import PATIENCE_S, fails, having, in_flight, mine, run, text_of
+from tests.client_shim.peer import connections_of
 from tests.e2e.harness import ROOT, RunningBroker, rogue, running
 
 pytestmark = pytest.mark.usefixtures("endpoint")
@@ -30,8 +30,10 @@ PREFORK = ROOT / "tests" / "client_shim" / "backend" / "prefork.py"
 def test_two_loops_in_two_threads_have_a_connection_each(broker: RunningBroker) -> None:
     """A backend may run a second loop; the clients of one know nothing of the other."""
     both = threading.Barrier(2, timeout=PATIENCE_S)
+    loops: list[asyncio.AbstractEventLoop] = []
 
     async def page(number: int) -> str:
+        loops.append(asyncio.get_running_loop())
         async with MCPClient(having("rogue")) as client:
             await client.list_tools("rogue")
             both.wait()
@@ -42,7 +44,7 @@ def test_two_loops_in_two_threads_have_a_connection_each(broker: RunningBroker) 
     with ThreadPoolExecutor(2) as threads:
         said = list(threads.map(lambda number: asyncio.run(page(number)), range(2)))
     assert [text.replace(" ", "") for text in said] == ['{"text":0}', '{"text":1}']
-    assert connection_pool().connections == ()
+    assert [connections_of(loop) for loop in loops] == [[], []]
 
 
 def test_one_client_in_two_loops_says_what_to_do(broker: RunningBroker) -> None:
