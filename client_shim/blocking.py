@@ -6,23 +6,28 @@ It starts fast: no asyncio, and nothing of the asyncio client.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import count
 from time import monotonic, sleep
 from typing import Any
 
 import zmq
 
-from client_shim.errors import BrokerError, ClientClosed, Unavailable
-from client_shim.protocol import payload, reasons
+from client_shim import log
+from client_shim.errors import BrokerError, ClientClosed, TooLarge, Unavailable
+from client_shim.protocol import input_required, payload, question_bodies, reasons
 from client_shim.protocol.backoff import HASTE_S, NEVER, ReconnectBackoff
 from client_shim.protocol.events import Ended, Event, Lost, Progressed, Questioned, Welcomed
 from client_shim.protocol.state import ClientState, ConnectionPhase
+from client_shim.questions import Question, QuestionRefused, RawQuestion
 from client_shim.transport.dealer import FAREWELL_MS, Dealer
 from client_shim.transport.endpoint import default_endpoint, probe
 from client_shim.version import __version__
-from client_shim.wire import WANTS_PROGRESS
+from client_shim.wire import MANAGEMENT, TAKES_QUESTIONS, WANTS_PROGRESS
 
 OnProgress = Callable[[float, "float | None", "str | None"], object]
+OnBlockingQuestion = Callable[[Question], Mapping[str, Any]]
 _CHANNEL = 1
 
 _MAX_READINGS = 16
@@ -42,6 +47,9 @@ class BlockingClient:
         reconnect_s: how long a call waits, within its deadline, for the next broker after a loss; 0: not at
             all. After a shutdown in order a call waits until its deadline.
         name: the name of this client in the broker's `status`.
+        on_question: called with a `Question` of a server that asks before it goes on with a call; returns
+            the answer, or raises `QuestionRefused`. It runs in the thread that makes the call, between two
+            messages: progress waits meanwhile, and a withdrawal is noticed when it returns.
 
     Entering raises `Unavailable`: `NoBroker`, `NotAllowed`, `BrokerSilent`, `WrongWireVersion`, …
     """
@@ -54,11 +62,13 @@ class BlockingClient:
         hello_timeout_s: float = 5.0,
         reconnect_s: float = 5.0,
         name: str = "mcp-broker",
+        on_question: OnBlockingQuestion | None = None,
     ) -> None:
         self.endpoint = endpoint or default_endpoint()
         self.timeout_s = timeout_s
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
+        self._on_question = on_question
         self._backoff = ReconnectBackoff(lambda: 0.5)
         self._closed = True
         self._who = {"name": name, "version": __version__, "pid": os.getpid()}
@@ -135,31 +145,57 @@ class BlockingClient:
         *,
         timeout_s: float | None = None,
         on_progress: OnProgress | None = None,
+        on_question: OnBlockingQuestion | None = None,
         meta: dict[str, Any] | None = None,
     ) -> Any:
         """Make a call and return its result as plain data.
 
-        A call that the broker has not begun before it ended is made again at the next broker.
+        A call that the broker has not begun before it ended is made again at the next broker. A call whose
+        result asks questions is made again with the answers of `on_question`.
 
         Raises:
             CallError: the call failed.
             Unavailable: the connection was lost meanwhile.
+            QuestionRefused: a question in the result was refused.
         """
-        request = payload.prepare(
-            server,
-            method,
-            params,
-            timeout_s=self.timeout_s if timeout_s is None else timeout_s,
-            flags=WANTS_PROGRESS if on_progress is not None else 0,
-            meta=meta,
-        )
+        callback = on_question or self._on_question
+        asks = callback is not None and server != MANAGEMENT
+        if asks:
+            meta = {question_bodies.CAPABILITIES: {"elicitation": {}}, **(meta or {})}
+        asker = None if callback is None else BlockingAsker(callback, question_bodies.capabilities_of(meta))
+        flags = (WANTS_PROGRESS if on_progress is not None else 0) | (TAKES_QUESTIONS if asks else 0)
+        left_s, given = self.timeout_s if timeout_s is None else timeout_s, dict[str, Any]()
+        for rounds in count():
+            began = monotonic()
+            request = payload.prepare(
+                server,
+                method,
+                {**(params or {}), **given} if given else params,
+                timeout_s=left_s,
+                flags=flags,
+                meta=meta,
+            )
+            result = payload.decode(request.subject, self._make(request, on_progress, asker))
+            if asker is None:
+                return result
+            asked = input_required.read(server, request.subject, result, rounds)
+            if asked is None:
+                return result
+            if left_s is not None:
+                left_s = max(left_s - (monotonic() - began), 0.001)
+            given = asked.params({name: asker.answer(one) for name, one in asked.questions.items()})
+
+    def _make(
+        self, request: payload.PreparedRequest, on_progress: OnProgress | None, asker: BlockingAsker | None
+    ) -> bytes:
+        """Make a call, at the next broker if the first one has not begun it; return its result."""
         expires = NEVER if request.timeout_s is None else monotonic() + request.timeout_s
         dealer = self._open_dealer(expires)
         while True:
             if expires < NEVER:
                 request = request._replace(timeout_s=max(expires - monotonic(), 0.001))
             try:
-                return payload.decode(request.subject, self._call(dealer, request, on_progress))
+                return self._call(dealer, request, on_progress, asker)
             except BrokerError as error:
                 if not self._reconnect_s or not reasons.is_for_the_next(error):
                     raise
@@ -176,20 +212,47 @@ class BlockingClient:
         return self._reach(expires)
 
     def _call(
-        self, dealer: Dealer, request: payload.PreparedRequest, on_progress: OnProgress | None
+        self,
+        dealer: Dealer,
+        request: payload.PreparedRequest,
+        on_progress: OnProgress | None,
+        asker: BlockingAsker | None,
     ) -> bytes:
         id = dealer.state.request(_CHANNEL, request, monotonic())
         dealer.flush()
+        events = deque[Event]()
         try:
             while True:
-                for event in self._wait(dealer):
-                    if isinstance(event, Ended):
-                        return _bytes_of(event)
-                    if isinstance(event, Progressed) and on_progress is not None:
-                        _report(event, on_progress)
+                while not events:
+                    events.extend(self._wait(dealer))
+                event = events.popleft()
+                if isinstance(event, Ended):
+                    return _bytes_of(event)
+                if isinstance(event, Progressed) and on_progress is not None:
+                    _report(event, on_progress)
+                elif isinstance(event, Questioned):
+                    events.extend(self._answer(dealer, request.subject, event, asker))
         finally:
             dealer.state.cancel(id, "interrupted")  # does nothing if it has ended
             dealer.flush()
+
+    def _answer(
+        self, dealer: Dealer, subject: str, event: Questioned, asker: BlockingAsker | None
+    ) -> list[Event]:
+        """Answer a question, unless it was withdrawn; return the events that came meanwhile."""
+        questions, came = dealer.state.questions, list[Event]()
+        if asker is None:
+            questions.refuse(event, monotonic())
+        elif event.id in questions:
+            ok, body = asker.outcome(subject, RawQuestion(event.service, event.method, event.body))
+            came = self._hear(dealer, dealer.receive(monotonic()))  # a withdrawal may be among them
+            try:
+                questions.answer(event.id, ok, body, monotonic())
+            except TooLarge as error:
+                log.warn(f"{subject}: {error}")
+                questions.answer(event.id, False, question_bodies.FAILED, monotonic())
+        dealer.flush()
+        return came
 
     def _wait(self, dealer: Dealer) -> list[Event]:
         """Wait for the next events, or for a deadline."""
@@ -202,9 +265,7 @@ class BlockingClient:
 
     def _hear(self, dealer: Dealer, events: list[Event]) -> list[Event]:
         for event in events:
-            if isinstance(event, Questioned):
-                dealer.state.questions.refuse(event, monotonic())
-            elif isinstance(event, Welcomed):
+            if isinstance(event, Welcomed):
                 self._backoff.welcomed(monotonic())
             elif isinstance(event, Lost):
                 self._backoff.failed(monotonic(), announced=event.announced)
@@ -220,6 +281,35 @@ class BlockingClient:
         )
         poller.register(monitor, zmq.POLLIN)
         poller.poll(None if deadline is None else max(0, int((deadline - monotonic()) * 1000) + 1))
+
+
+class BlockingAsker:
+    """Asks a callback questions.
+
+    Args:
+        capabilities: what the request has declared. It must cover the question.
+    """
+
+    def __init__(self, callback: OnBlockingQuestion, capabilities: Mapping[str, Any]) -> None:
+        self._callback = callback
+        self._capabilities = capabilities
+
+    def answer(self, question: Question) -> Mapping[str, Any]:
+        """Return the answer, or raise `QuestionRefused`, or `TypeError` if it is not an object."""
+        question_bodies.check_covered(question, self._capabilities)
+        return question_bodies.checked_answer(question, self._callback(question))
+
+    def outcome(self, subject: str, raw: RawQuestion) -> tuple[bool, bytes]:
+        """Return whether a question in the middle of a call was answered, and the answer or the error."""
+        try:
+            try:
+                question = question_bodies.read(raw)
+                return True, question_bodies.answer_body(question, self.answer(question))
+            except QuestionRefused as refused:
+                return False, question_bodies.error_body(refused)
+        except Exception as error:
+            log.warn(f"{subject}: the question callback failed: {error}", error)
+            return False, question_bodies.FAILED
 
 
 def _bytes_of(ended: Ended) -> bytes:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from client_shim import BlockingClient, errors, wire
+from client_shim import BlockingClient, Question, QuestionRefused, errors, wire
 from client_shim.protocol.calls import GRACE_S
+from client_shim.protocol.reasons import MAX_ANSWER_BYTES
 from tests.client_shim.peer import PATIENCE_S, Heard, Peer
 
 
@@ -191,3 +194,105 @@ def test_a_refused_greeting_and_silence_are_told(endpoint: str) -> None:
         BlockingClient(endpoint).connect()
     with Peer(endpoint), pytest.raises(errors.BrokerSilent):
         BlockingClient(endpoint, hello_timeout_s=0.05).connect()
+
+
+# --- questions -----------------------------------------------------------------------------------------
+
+
+def test_a_question_is_answered_in_the_thread_of_the_call(endpoint: str) -> None:
+    """Between two messages: what comes meanwhile is handled afterwards, and the answer is sent once."""
+    threads: list[threading.Thread] = []
+    seen: list[float] = []
+
+    def script(peer: Peer, hello: Heard) -> None:
+        heard = peer.receive()
+        assert heard.message.flags == wire.WANTS_PROGRESS | wire.TAKES_QUESTIONS
+        assert heard.message.meta == {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+        peer.send(heard.who, wire.Question(1, 7, heard.message.id, "s", "elicitation/create"), b'{"n":1}')
+        note = wire.Notification(1, heard.message.id, "s", "notifications/progress")
+        peer.send(heard.who, note, b'{"progress":1}')
+        answer = peer.receive()
+        assert (answer.message, answer.body) == (wire.Answer(1, 7, True), b'{"n":1}')
+        peer.result(heard)
+        assert peer.receive().message == wire.Goodbye(0, 0, "closed")
+
+    def echo(question: Question) -> dict[str, object]:
+        threads.append(threading.current_thread())
+        params: dict[str, object] = question.params
+        return params
+
+    with serving(endpoint, script), BlockingClient(endpoint, on_question=echo) as client:
+        client.request("s", "m", on_progress=lambda done, *_: seen.append(done))
+    assert (threads, seen) == ([threading.current_thread()], [1])
+
+
+def refuse(question: Question) -> dict[str, object]:
+    """A callback that refuses."""
+    raise QuestionRefused(-1, "no")
+
+
+@pytest.mark.parametrize(
+    ("callback", "code"),
+    [(refuse, -1), (lambda _: 1 // 0, -32603), (lambda _: {"x": "x" * MAX_ANSWER_BYTES}, -32603)],
+)
+def test_a_blocking_callback_that_does_not_answer(
+    endpoint: str, caplog: pytest.LogCaptureFixture, callback: Any, code: int
+) -> None:
+    """It refuses, fails, or answers too much: the server gets an error, and the call goes on."""
+
+    def script(peer: Peer, hello: Heard) -> None:
+        heard = peer.receive()
+        peer.send(heard.who, wire.Question(1, 7, heard.message.id, "s", "elicitation/create"), b"{}")
+        answer = peer.receive()
+        assert answer.message == wire.Answer(1, 7, False)
+        assert json.loads(answer.body or b"")["code"] == code
+        peer.result(heard, b'"on it goes"')
+        peer.receive()
+
+    with serving(endpoint, script), BlockingClient(endpoint) as client:
+        assert client.request("s", "m", on_question=callback) == "on it goes"
+    assert ("`m` of server 's'" in caplog.text) is (code == -32603)
+
+
+def test_a_question_that_is_withdrawn_while_it_is_answered_has_no_answer(endpoint: str) -> None:
+    """The withdrawal is read when the callback returns, before anything is sent."""
+    asked, withdrawn = threading.Event(), threading.Event()
+
+    def script(peer: Peer, hello: Heard) -> None:
+        heard = peer.receive()
+        peer.send(heard.who, wire.Question(1, 7, heard.message.id, "s", "elicitation/create"), b"{}")
+        assert asked.wait(PATIENCE_S)
+        peer.send(heard.who, wire.Cancel(1, 7, "no longer"))
+        peer.result(heard)
+        withdrawn.set()
+        assert peer.receive().message == wire.Goodbye(0, 0, "closed")
+
+    with serving(endpoint, script), BlockingClient(endpoint) as client:
+
+        def slow(question: Question) -> dict[str, object]:
+            asked.set()
+            assert withdrawn.wait(PATIENCE_S)
+            dealer = client._dealer
+            assert dealer is not None
+            assert dealer.sockets[0].poll(PATIENCE_S * 1000)
+            return {}
+
+        assert client.request("s", "m", on_question=slow) == {}
+
+
+def test_a_blocking_call_whose_result_asks_is_made_again(endpoint: str) -> None:
+    """As in the asyncio client: one callback for servers of both eras."""
+
+    def script(peer: Peer, hello: Heard) -> None:
+        first = peer.receive()
+        asks = {"q": {"method": "elicitation/create", "params": {"n": 1}}}
+        result = {"resultType": "input_required", "inputRequests": asks, "requestState": "z"}
+        peer.result(first, json.dumps(result).encode())
+        again = peer.receive()
+        assert json.loads(again.body or b"") == {"a": 1, "inputResponses": {"q": {}}, "requestState": "z"}
+        assert again.message.timeout_ms <= first.message.timeout_ms
+        peer.result(again, b'"done"')
+        peer.receive()
+
+    with serving(endpoint, script), BlockingClient(endpoint, timeout_s=20) as client:
+        assert client.request("s", "m", {"a": 1}, on_question=lambda _: {}) == "done"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -92,10 +93,21 @@ class OneAnswer(RuleBasedStateMachine):
         self.state.cancel(id)
         self.call_ends(id)
 
+    @rule(data=st.data())
+    @precondition(lambda self: self.waiting)
+    def broker_asks(self, data: Any) -> None:
+        """Ask about an open call, as a good broker does."""
+        call = data.draw(st.sampled_from(sorted(self.waiting)))
+        self.last_question += 1
+        question = wire.Question(self.waiting[call], self.last_question, call, "s", "m")
+        assert hear(self.state, question, b"{}", self.now) == [Questioned(*question, b"{}")]
+        self.asked[question.id] = call
+
     @rule(data=st.data(), again=st.booleans())
-    def broker_asks(self, data: Any, again: bool) -> None:
+    def broker_asks_astray(self, data: Any, again: bool) -> None:
+        """Ask about any call, on any channel, perhaps under an id that is open."""
         call = data.draw(st.sampled_from([*self.known, 999]))
-        channel = data.draw(st.sampled_from([self.known.get(call, 1), 1, 2, 3]))
+        channel = data.draw(st.integers(1, 3))
         again = again and bool(self.asked)
         id = data.draw(st.sampled_from(sorted(self.asked))) if again else self.last_question + 1
         self.last_question = max(self.last_question, id)
@@ -114,8 +126,9 @@ class OneAnswer(RuleBasedStateMachine):
         return call in self.known and call not in self.waiting
 
     @rule(data=st.data(), ok=st.booleans())
+    @precondition(lambda self: self.last_question)
     def client_answers(self, data: Any, ok: bool) -> None:
-        id = data.draw(st.integers(1, max(1, self.last_question)))
+        id = data.draw(st.sampled_from([*self.asked, *range(1, self.last_question + 1)]))
         was_open = self.asked.pop(id, None) is not None
         assert self.state.questions.answer(id, ok, b"{}", self.now) is was_open
         if was_open:
@@ -123,7 +136,7 @@ class OneAnswer(RuleBasedStateMachine):
 
     @rule(data=st.data(), channel=st.none() | st.integers(1, 3))
     def broker_withdraws(self, data: Any, channel: int | None) -> None:
-        id = data.draw(st.integers(1, self.last_question + 1))
+        id = data.draw(st.sampled_from([*self.asked, *range(1, self.last_question + 2)]))
         owner = self.known.get(self.asked.get(id, 0))
         events = hear(self.state, wire.Cancel(channel or owner or 1, id, None), None, self.now)
         fits = owner is not None and channel in (None, owner)
@@ -148,7 +161,7 @@ class OneAnswer(RuleBasedStateMachine):
 
     @rule(
         how=st.sampled_from(["lose", "goodbye", "close"]),
-        luck=st.integers(0, 9),
+        luck=st.integers(0, 19),
         last_id=st.none() | st.integers(0, 12),
     )
     def connection_ends(self, how: str, luck: int = 0, last_id: int | None = None) -> None:
@@ -182,3 +195,4 @@ class OneAnswer(RuleBasedStateMachine):
 
 
 TestOneAnswer = OneAnswer.TestCase
+TestOneAnswer.settings = settings(stateful_step_count=80)
