@@ -24,6 +24,7 @@ import yaml
 from broker.command.cli import cli
 from broker.config.loading import load
 from broker.config.schema import NO_KEYS, Config
+from broker.core.calls.questions import Unanswered
 from broker.core.calls.retry import NoRetry
 from broker.core.servers.lifecycle import State
 from broker.gateway.settings import parse
@@ -130,6 +131,7 @@ def test_the_texts_are_those_of_the_code() -> None:
     assert {folder: text["of"] for folder, text in TEXTS["rooms"].items()} == rooms
     assert set(TEXTS["kinds"]) == {kind.name.lower() for kind in wire.Kind}
     assert set(TEXTS["states"]) == {state.value for state in State}
+    assert list(TEXTS["unanswered"]) == [why.value for why in Unanswered]
     assert set(TEXTS["fates"]) == {why.value for why in NoRetry} | {
         "line",
         "memory",
@@ -460,6 +462,34 @@ def test_every_python_example_runs(page: Path, place: Place) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         said = re.findall(r"print\(.*\)  # (.*)", text) + re.findall(r'print\("([^"]*)"\)', text)
         assert [line for line in said if line not in done.stdout.splitlines()] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("quick\n", "W1 was started: quick, 20 minutes, 200 yen."),
+        ("\n", "W1 was started: standard, 35 minutes, 300 yen."),
+        ("n\n", "W1 was not started: the person declined."),
+        ("", "W1 was not started: the person closed the question without an answer."),
+    ],
+    ids=["answer", "default", "decline", "end of the input"],
+)
+def test_the_example_client_asks_the_person_at_the_terminal(place: Place, typed: str, said: str) -> None:
+    """docs/questions.md: the question is shown with its choices, and the server does what the person says."""
+    program = (sys.executable, "examples/led_screen/start_wash.py", "W1")
+    done = subprocess.run(
+        program,
+        cwd=place.folder,
+        env=place.environ("en"),
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "washing-machine asks: Which programme shall W1 run?" in done.stdout
+    assert "Programme: quick | standard | heavy | delicate | bulky [standard]" in done.stdout
+    assert done.stdout.endswith(f"{said}\n")
 
 
 def test_the_readme_example_lists_and_calls(place: Place) -> None:
