@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from broker.gateway.headers import Headers
-from broker.gateway.listener import HttpConnection, Receive, Scope, Send
+from broker.gateway.http_connection import HttpConnection, Receive, Scope, Send
 from broker.gateway.refusals import JSON, Refused
 from broker.gateway.sse import HEADERS
 from broker.gateway.streams import Stream

@@ -19,8 +19,8 @@ from broker.gateway.catalogue import ServerNames
 from broker.gateway.endpoint import Endpoint
 from broker.gateway.exchange import ClientLeft, Exchange
 from broker.gateway.guard import LOCAL, Guard, Token, check_use, digest_of, too_often
+from broker.gateway.http_connection import Receive, Scope, Send
 from broker.gateway.legacy_sessions import LegacySessions
-from broker.gateway.listener import Receive, Scope, Send
 from broker.gateway.page.history import EVERY_S, History
 from broker.gateway.page.view import DATA, PAGE, Reply, StatusPage
 from broker.gateway.refusals import Refused
@@ -123,6 +123,7 @@ class HttpDoor:
                 404, "There is no authorization server; send the header `Authorization: Bearer TOKEN`"
             )
         token = self._guard.identify(exchange.headers) if exchange.needs_token else LOCAL
+        exchange.connection.known()
         exchange.has_turn = True
         await self._turns.take(token.name)
         self._check_rate(token)

@@ -139,12 +139,9 @@ class Revocations:
         return [_line(number, issued) for number, issued in self._issued.items()]
 
     def _trim(self, now_s: float) -> None:
-        if len(self._issued) <= self._limit:
-            return
-        alive = {n: issued for n, issued in self._issued.items() if now_s - issued <= self._lifetime_s}
-        excess = max(0, len(alive) - self._limit)
-        self.forgotten += excess
-        self._issued = dict(list(alive.items())[excess:])
+        while len(self._issued) > self._limit:
+            issued_s = self._issued.pop(next(iter(self._issued)))
+            self.forgotten += now_s - issued_s <= self._lifetime_s
 
 
 def _line(number: bytes, issued_s: int) -> str:

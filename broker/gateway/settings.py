@@ -95,7 +95,14 @@ class GatewayLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     body_sec: Annotated[Seconds, about("Seconds that headers and body of a request may take.", SECONDS)] = (
         30.0
     )
-    connections: Annotated[Count, about("Connections at once.", WHOLE)] = 4096
+    connections: Annotated[
+        Count,
+        about(
+            "Connections at once. Half of them may be without a token; the oldest of these goes for a new "
+            "one, then one that rests.",
+            WHOLE,
+        ),
+    ] = 4096
     sessions: Annotated[
         Count,
         about(

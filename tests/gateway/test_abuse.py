@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -150,14 +152,44 @@ def test_streams_of_a_token_are_bounded(door: RunningGateway, client: Http) -> N
     wait_until(lambda: client.ask("tools/list").status == 200)
 
 
-def test_connections_are_bounded(door: RunningGateway, client: Http) -> None:
-    plugs = [socket.create_connection(("127.0.0.1", door.port)) for _ in range(60)]
+def test_connections_that_show_no_token_keep_nobody_out(door: RunningGateway, client: Http) -> None:
+    """Law 5: whoever reaches the port can open some. The oldest go, and the log says so."""
+    plugs: list[socket.socket] = []
     try:
-        assert b" 503 " in raw(door).partition(b"\r\n")[0]
+        for _ in range(3):
+            plugs += [socket.create_connection(("127.0.0.1", door.port), timeout=30) for _ in range(60)]
+            assert client.ask("tools/list").status == 200
+        assert plugs[0].recv(1) == b""
+        assert "gateway.connections_full" in door.log()
     finally:
         for plug in plugs:
             plug.close()
-    wait_until(lambda: client.ask("tools/list").status == 200)
+
+
+def test_connections_of_clients_are_bounded(broker: RunningBroker) -> None:
+    """Where every connection has a request under way, there is no room for another one; else one goes."""
+    with gateway(broker, limits={"connections": 4}) as door:
+        client = door.http()
+        streams = [
+            client.stream("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+            for _ in range(4)
+        ]
+        assert {stream.status for stream in streams} == {200}
+        assert b" 503 " in raw(door).partition(b"\r\n")[0]
+        streams[0].close()
+        wait_until(lambda: client.ask("tools/list").status == 200)
+        with ExitStack() as kept:
+            for _ in range(8):
+                connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=30)
+                kept.callback(connection.close)
+                connection.request("GET", "/mcp/nobody", headers=client.headers)
+                response = connection.getresponse()
+                assert (response.status, bool(response.read())) == (404, True)
+
+
+def test_requests_that_do_not_wait_for_answers_are_bounded(door: RunningGateway) -> None:
+    """Law 6: each would take memory while the first one is under way."""
+    assert raw(door, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n" * 1000).count(b" 200 ") <= 17
 
 
 def test_a_token_has_a_rate(door: RunningGateway, client: Http) -> None:
