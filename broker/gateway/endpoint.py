@@ -91,12 +91,20 @@ class Endpoint:
         self._channels = Channels(endpoint, RECONNECT_S)
         self._parking: dict[str, Parking] = {}
         """The parked calls by the name of the token."""
+        self._dropped = 0
+        """How much was of no use in the conversations of clients of 2026-07-28 that are over."""
         self._audit = audit
 
     @property
     def parked(self) -> int:
         """How many calls wait for clients of 2026-07-28 to repeat their requests with answers."""
         return sum(len(one.calls) for one in self._parking.values())
+
+    @property
+    def dropped(self) -> int:
+        """How much came and was of no use."""
+        parked = sum(one.calls.dropped.total() for one in self._parking.values())
+        return self._dropped + parked + self._sessions.dropped.total()
 
     async def aclose(self) -> None:
         """Cancel the parked calls, and release the channels of the clients of 2026-07-28."""
@@ -198,6 +206,7 @@ class Endpoint:
             session.cancelled(request.id)
             raise
         finally:
+            self._dropped += session.dropped.total()
             self.modern.discard(session)
             self.listening.discard(session)
             await session.aclose()

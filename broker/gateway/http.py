@@ -225,6 +225,7 @@ class HttpDoor:
             "exchanges": self._open.total(),
             "modern": len(self._mcp.modern),
             "parked": self._mcp.parked,
+            "dropped": self._mcp.dropped,
         }
 
     def end_streams(self, reason: str) -> None:

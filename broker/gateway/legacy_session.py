@@ -134,6 +134,11 @@ class LegacySession:
         return bool(self._asked)
 
     @property
+    def all_dropped(self) -> Counter[str]:
+        """What came from the client or for it and was of no use, by its kind."""
+        return self.dropped + self.session.dropped
+
+    @property
     def is_remembered(self) -> bool:
         """Whether a client may come back to one of its streams."""
         return bool(self._by_name)

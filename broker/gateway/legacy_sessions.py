@@ -59,6 +59,8 @@ class LegacySessions:
         """name → a stream that clients have left, the one left first in front, and its session."""
         self._closing: set[asyncio.Task[None]] = set()
         self.counts: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        """What was of no use in the sessions that are not in memory any more."""
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
@@ -66,6 +68,11 @@ class LegacySessions:
     def __iter__(self) -> Iterator[LegacySession]:
         for sessions in list(self._of.values()):
             yield from list(sessions.values())
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """What came and was of no use, by its kind."""
+        return sum((session.all_dropped for session in self), self._dropped)
 
     def begin(self, owner: Token, server: str, now: float, today_s: float) -> LegacySession:
         """Return a session for a client that sends `initialize`. `keep` takes it in once that is answered."""
@@ -108,6 +115,7 @@ class LegacySessions:
         with _told():
             self._state.revoke(session.sealed, today_s)
         self._forget(session)
+        self._dropped.update(session.all_dropped)
         await session.aclose()
 
     def _prefer(self, session: LegacySession) -> None:
@@ -225,6 +233,7 @@ class LegacySessions:
         del sessions[session.id]
         self._forget(session)
         self.counts["put away"] += 1
+        self._dropped.update(session.all_dropped)
         task = asyncio.get_running_loop().create_task(session.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

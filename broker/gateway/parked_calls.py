@@ -122,7 +122,9 @@ class ParkedCalls:
 
     def __init__(self, new_state: Callable[[], str], limit: int = MAX_PARKED) -> None:
         self.counts: Counter[str] = Counter()
-        """How often calls were parked and resumed, how they left otherwise, and what was dropped."""
+        """How often calls were parked and resumed, and how they left otherwise."""
+        self.dropped: Counter[str] = Counter()
+        """What came and was of no use, by its kind."""
         self._new_state = new_state
         self._limit = limit
         self._by_number: dict[int, ParkedCall] = {}
@@ -157,7 +159,7 @@ class ParkedCalls:
         """
         found = next((one for one in self._by_number.values() if one.state == state), None)
         if found is None or found.binding != binding:
-            self.counts["refused"] += 1
+            self.dropped["unusable state"] += 1
             raise Objection(jsonrpc.INVALID_PARAMS, _UNKNOWN if found is None else _OTHER)
         del self._by_number[found.number]
         self.counts["resumed"] += 1
@@ -187,12 +189,12 @@ class ParkedCalls:
 
     def progressed(self, number: int, params: bytes) -> list[Effect]:
         """Drop and count progress."""
-        self.counts["dropped progress"] += 1
+        self.dropped["progress of a parked call"] += 1
         return []
 
     def logged(self, number: int, params: bytes) -> list[Effect]:
         """Drop and count a log message."""
-        self.counts["dropped log message"] += 1
+        self.dropped["log message of a parked call"] += 1
         return []
 
     def release(self, number: int, reason: str) -> list[Effect]:

@@ -124,7 +124,7 @@ class ServerQuestions:
         if not entry.asked:
             return []
         if not self._parked.has_room:
-            self._parked.counts["no room"] += len(entry.asked)
+            self._parked.dropped["question without room"] += len(entry.asked)
             why = f"{len(self._parked)} calls of the client wait for its answers already"
             refused = [_refused(call, number, why) for number in entry.asked]
             entry.asked.clear()

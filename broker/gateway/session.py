@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
@@ -117,6 +118,12 @@ class Session:
     def is_idle(self) -> bool:
         """Whether no request of the client is under way."""
         return not self._calls
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """What came and was of no use, by its kind."""
+        dropped = self.conversation.dropped
+        return dropped if self._own_parking is None else dropped + self._own_parking.calls.dropped
 
     def received(self, message: Incoming) -> None:
         """Take a message of the client in."""

@@ -160,10 +160,10 @@ class LinesProtocol(asyncio.Protocol):
     async def release(self) -> None:
         """Cancel what is open for a client that is gone, and tell what came from it and was of no use."""
         await self._session.aclose()
-        conversation = self._session.conversation
-        if conversation.dropped:
-            dropped = ", ".join(f"{count} {what}" for what, count in sorted(conversation.dropped.items()))
-            logger.info("gateway.client_closed", extra={"server": conversation.server, "dropped": dropped})
+        server = self._session.conversation.server
+        if counts := self._session.dropped:
+            dropped = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+            logger.info("gateway.client_closed", extra={"server": server, "dropped": dropped})
 
 
 class ServerSocket(NamedTuple):

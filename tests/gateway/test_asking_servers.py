@@ -131,7 +131,7 @@ def test_nobody_answers_the_question_of_another_client(client: Http, door: Runni
 
 def test_a_question_that_is_not_answered_in_time_is_withdrawn(door: RunningGateway) -> None:
     """`answer_timeout`: the client is told, the server gets an error, and the call goes on."""
-    session = door.http("hasty").initialized(elicitation={})
+    session, dropped = door.http("hasty").initialized(elicitation={}), door.figures()["dropped"]
     stream = session.stream("tools/call", call("Who?"))
     question, withdrawal = stream.next(), stream.next()
     assert question is not None
@@ -140,6 +140,7 @@ def test_a_question_that_is_not_answered_in_time_is_withdrawn(door: RunningGatew
     assert withdrawal["params"]["requestId"] == question["id"]
     respond(session, question["id"], json.dumps(ANSWER).encode())  # late
     assert "answer_timeout" in lines_of(stream.next())[0]
+    assert door.figures()["dropped"] == dropped + 1  # law 9
 
 
 def test_a_question_that_its_server_takes_back_is_withdrawn(client: Http) -> None:
@@ -204,7 +205,7 @@ def refused(answer: Answer) -> str:
 
 def test_a_state_is_of_one_owner_one_request_and_one_use(client: Http, door: RunningGateway) -> None:
     """What a hostile client may try. The call is left alone, and its owner can still answer."""
-    params = call("Who?")
+    params, dropped = call("Who?"), door.figures()["dropped"]
     asked = client.ask("tools/call", params).message["result"]
     good = again(params, asked, **{"Who?": ANSWER})
     other = Http(door.port, client.path, {"authorization": "Bearer other"})
@@ -215,6 +216,7 @@ def test_a_state_is_of_one_owner_one_request_and_one_use(client: Http, door: Run
         assert refused(client.ask("tools/call", {**good, "requestState": forged}))
     assert len(lines_of(client.ask("tools/call", good).message)) == 1
     assert "used before" in refused(client.ask("tools/call", good))
+    assert door.figures()["dropped"] == dropped + 7  # law 9: those with a state of the gateway's form
 
 
 def test_a_parked_call_ends_with_its_questions(door: RunningGateway, broker: RunningBroker) -> None:

@@ -37,12 +37,18 @@ WAYS = {
 }
 """client → its program, its further arguments, and the version that is agreed on."""
 
-ASKING = script("tests/servers/sdk2_talkative.py")
+ASKS_WITHIN_CALLS: dict[str, Any] = {"serialized": True, "asks_within_calls": True}
 SERVERS = {
-    "modern": {"plain": script("tests/servers/sdk2_server.py"), "asking": ASKING},
-    "legacy": {"plain": script("tests/servers/sdk1_server.py", python=str(MCP1)), "asking": ASKING},
+    "modern": {
+        "plain": script("tests/servers/sdk2_server.py"),
+        "asking": script("tests/servers/sdk2_talkative.py"),
+    },
+    "legacy": {
+        "plain": script("tests/servers/sdk1_server.py", python=str(MCP1)),
+        "asking": script("tests/servers/sdk1_asking.py", python=str(MCP1), **ASKS_WITHIN_CALLS),
+    },
 }
-"""era of the server → the servers; a legacy one cannot ask yet."""
+"""era of the server → the servers: one that does not ask, and one that asks in the way of its era."""
 
 
 @pytest.fixture(scope="module", params=["modern", "legacy"])
@@ -50,7 +56,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[RunningBroker]:
     if request.param == "legacy" and not MCP1.exists():
         pytest.skip("`make test` installs the 1.x SDK into .venv-mcp1")
     with running(SERVERS[request.param]) as found:
-        assert found.server("plain")["era"] == request.param
+        assert {server["era"] for server in found.status()["servers"]} == {request.param}
         yield found
 
 

@@ -369,7 +369,7 @@ def test_progress_and_logs_belong_to_the_request_that_resumed_the_call() -> None
     state = parked(chat, made.call)
     assert chat.parked.progressed(1, b'{"progress":1}') == []
     assert chat.parked.logged(1, b"{}") == []
-    assert chat.parked.counts["dropped progress"] == chat.parked.counts["dropped log message"] == 1
+    assert set(chat.parked.dropped) == {"progress of a parked call", "log message of a parked call"}
     params = {**PARAMS, "requestState": state}
     resumed = chat.modern(2, "tools/call", params, **DECLARED, progressToken="second")[0]
     assert isinstance(resumed, ResumeCall)
@@ -404,7 +404,7 @@ def test_parked_calls_are_bounded() -> None:
     second = call(chat.modern(2, "tools/call", PARAMS, **DECLARED))
     ask(chat, second.call)
     (refused,) = answers(chat.conversation.collected(second.call))
-    assert (refused.ok, parked_calls.counts["no room"]) == (False, 1)
+    assert (refused.ok, parked_calls.dropped["question without room"]) == (False, 1)
     assert chat.conversation.is_open(b"2")
 
 
