@@ -32,7 +32,6 @@ WANTS_PROGRESS = 1
 PROGRESS_EXTENDS = 2
 """Request flag: each progress notification starts the deadline anew."""
 
-
 TAKES_QUESTIONS = 4
 """Request flag: the caller answers questions of the server, of the kinds that its `_meta` declares."""
 
