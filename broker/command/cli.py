@@ -34,7 +34,7 @@ from broker.command.import_ import import_
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
 from broker.command.serve import check, serve
-from broker.command.start_stop import reload, restart, start, stop
+from broker.command.start_stop import release, reload, restart, start, stop
 from broker.command.status import status_parts, tools_parts
 from broker.command.words import say
 from client_shim.blocking import BlockingClient
@@ -188,7 +188,7 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
 
 
 _COMMANDS = (
-    *(serve, check, stop, start, restart, reload, doctor, import_),
+    *(serve, check, stop, start, restart, release, reload, doctor, import_),
     *(attach, detach, add, remove, gateway),
 )
 for _command in _COMMANDS:

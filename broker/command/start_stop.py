@@ -1,4 +1,4 @@
-"""The commands that control servers: `stop`, `start`, `restart`, and `reload` of the config."""
+"""The commands that control servers: `stop`, `start`, `restart`, `release`, and `reload` of the config."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from broker.command.common import BAD, POLL_S, client, endpoint_option, json_option
 from broker.command.output import echo, echo_json
+from broker.command.status import duration
 from broker.command.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
@@ -52,6 +53,29 @@ def _control(command: str, help: str) -> click.Command:
 stop = _control("stop", "Stop a SERVER until `start` or `restart`.")
 start = _control("start", "Start a SERVER that is stopped, broken, or waiting for its next try.")
 restart = _control("restart", "Stop a SERVER and start it again. Waiting calls are served afterwards.")
+
+
+@click.command()
+@click.argument("server")
+@endpoint_option
+@json_option
+def release(server: str, endpoint: str | None, as_json: bool) -> None:
+    """Take a SERVER with `lease_sec` away from the client that has it for itself.
+
+    The calls that this client has at the server go on to their end; then the next client that waits has it.
+    """
+    with client(endpoint) as broker:
+        reply = broker.request(MANAGEMENT, "release", {"server": server})
+    lease = reply["released"]
+    if as_json:
+        echo_json(reply)
+    elif lease is None:
+        echo(say("not_leased", server=reply["server"]))
+    else:
+        since = duration(lease["since_s"])
+        echo(say("released", **{**lease, "server": reply["server"], "since": since}))
+        if reply["in_flight"]:
+            echo(say("released_later", server=reply["server"], count=reply["in_flight"]))
 
 
 @click.command()

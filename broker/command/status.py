@@ -88,6 +88,7 @@ def status_parts(snapshot: dict[str, Any]) -> list[Part]:
         faults.append(Line(say("what_next")))
     faults += [line for one in servers for line in _misconfigured(one)]
     faults += [line for one in enabled if one.get("start") for line in _starting(one)]
+    faults += [_leased(one) for one in enabled if one.get("lease")]
     faults += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
     faults += [line for server in enabled for line in _warnings(server)]
     return [Line(head), Line(""), _servers(servers), Line(""), *faults, *_config(broker), tail]
@@ -125,6 +126,19 @@ def _misconfigured(server: dict[str, Any]) -> Iterator[Line]:
     if problems and server["state"] != "disabled":
         word = "left_out" if server["state"] == "misconfigured" else "kept"
         yield Line("\n  ".join([say(word, server=server["name"]), *problems]), "red")
+
+
+def _leased(server: dict[str, Any]) -> Line:
+    """Return which client has the server for itself, since when, and for how long at least."""
+    lease = server["lease"]
+    facts = {
+        "since": duration(lease["since_s"]),
+        "left": duration(math.ceil(lease["ends_in_s"])),
+        "waiting": lease["waiting"],
+    }
+    facts |= {"client": lease["client"], "pid": lease["pid"], "server": server["name"]}
+    text = say("leased", **facts)
+    return Line(text + say("leased_waiting", **facts) if lease["waiting"] else text)
 
 
 def _starting(server: dict[str, Any]) -> Iterator[Line]:

@@ -87,6 +87,23 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}: stopped; `mcp-broker start {server:sh}` starts it",
         "{server}：已停止；可用 `mcp-broker start {server:sh}` 启动",
     ),
+    "leased": (
+        "{server}: leased to {client} (pid {pid}) for {since}, for another {left} at least",
+        "{server}：由 {client}（进程号 {pid}）独占 {since}，最早 {left} 后到期",
+    ),
+    "leased_waiting": (
+        "; calls waiting: {waiting}; `mcp-broker release {server:sh}` ends the lease",
+        "；等待中的调用 {waiting} 个；可用 `mcp-broker release {server:sh}` 收回",
+    ),
+    "released": (
+        "{server}: taken from {client} (pid {pid}), which had it for {since}; calls waiting: {waiting}",
+        "{server}：已从 {client}（进程号 {pid}）收回，独占了 {since}；等待中的调用 {waiting} 个",
+    ),
+    "released_later": (
+        "{server}: calls of that client that still run: {count}; others are served after them",
+        "{server}：该客户端还有 {count} 个调用在执行，结束后才轮到其他客户端",
+    ),
+    "not_leased": ("{server}: no client has it for itself", "{server}：目前没有客户端独占"),
     "tolerates": ("{server}: {what}", "{server}：{what}"),
     "ran_already": ("{server}: already running", "{server}：已在运行"),
     "what_next": (

@@ -120,6 +120,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             SWITCH,
         ),
     ] = False
+    lease_sec: Annotated[
+        Seconds | None,
+        about(
+            "The first client that calls it has it for itself until that client closes, or has made no call "
+            "for so many seconds; the others wait. It counts as `stateful`. Default: everybody may call it.",
+            SECONDS,
+        ),
+    ] = None
     serialized: Annotated[bool, about("Whether it takes only one call at a time.", SWITCH)] = False
     max_in_flight: Annotated[Count, about("How many calls it has at once; the others are queued.", WHOLE)] = (
         32
@@ -222,6 +230,11 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def runs(self) -> bool:
         """Whether the broker runs it."""
         return self.enabled and (self.kept or not self.faults)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether its process keeps state between calls: another process cannot go on with them."""
+        return self.stateful or self.lease_sec is not None
 
     @property
     def concurrency(self) -> int:

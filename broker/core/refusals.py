@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from broker.base.text import clip
 from broker.config.names import imported, shell, toml_key
+from broker.core.calls.queue import Lease
 from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
 from client_shim.wire import VERSION, Code
@@ -151,8 +152,8 @@ def died(call: Call, why: NoRetry) -> Refusal:
 _UNKNOWN = "whether the call took effect is unknown: look before you repeat it"
 
 
-def deadline(call: Call, running: int) -> Refusal:
-    """The time of the call is up, in the queue or at the server."""
+def deadline(call: Call, running: int, *, leased: bool = False) -> Refusal:
+    """The time of the call is up, in the queue or at the server. `leased`: its clients take turns."""
     about = {"server": call.server, "method": call.method, "timeout_s": call.given_s}
     if call.sent:
         message = f"server {call.server!r} did not answer {call.method} within {call.given_s:g} s"
@@ -160,8 +161,42 @@ def deadline(call: Call, running: int) -> Refusal:
         hint = f"give the call more time, or raise timeout in {table}; it was cancelled there"
         return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
     message = f"{call.method} waited {call.timeout_s:g} s behind {running} other calls of {call.server!r}"
-    hint = f"give the call more time, or raise max_in_flight in [servers.{toml_key(call.server)}]"
+    hint = "give the call more time"
+    if not leased:  # else those calls are of the client that had the lease before
+        hint += f", or raise max_in_flight in [servers.{toml_key(call.server)}]"
     return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
+
+
+def leased(call: Call, lease: Lease, now: float, ends_in_s: float) -> Refusal:
+    """The time of the call is up while another client has the lease of the server."""
+    holder = f"client {lease.client!r}" + (f" (pid {lease.pid})" if lease.pid > 0 else "")
+    return Refusal(
+        Code.DEADLINE,
+        f"{call.method} waited {call.timeout_s:g} s for server {call.server!r}, which {holder} has had for "
+        f"itself for {now - lease.since:.0f} s; its lease ends in {ends_in_s:.0f} s at the earliest",
+        f"give the call more time, or end the lease: `mcp-broker release {shell(call.server)}`",
+        Blame.SERVER,
+        {
+            "server": call.server,
+            "method": call.method,
+            "timeout_s": call.given_s,
+            "holder": lease.client,
+            "holder_pid": lease.pid,
+            "held_s": round(now - lease.since, 3),
+            "retry_after_s": round(ends_in_s, 3),
+        },
+    )
+
+
+def no_lease(server: str) -> Refusal:
+    """The server is not leased to its clients."""
+    return Refusal(
+        Code.METHOD_REFUSED,
+        f"server {server!r} has no lease: every client may call it at any time",
+        f"to lease it to one client at a time, set lease_sec in [servers.{toml_key(server)}]",
+        Blame.CALLER,
+        {"server": server},
+    )
 
 
 def busy(limit: str, value: int) -> Refusal:

@@ -1,8 +1,8 @@
 """The channels of clients of 2026-07-28, whose requests are conversations of their own.
 
 The broker is fair by channel. So all requests that one client has under way share one: a client that makes
-many at once waits for itself, and not the others for it. A channel stays for a moment after its last request:
-to open and to close one takes both programs longer than to reuse it.
+many at once waits for itself, and not the others for it. A channel stays for a while after its last request:
+it may have the lease of a server, and the client has no session that would tell when it is gone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from client_shim import BrokerClient
 Key = tuple[str, str]
 """The name of a token, and what a client says that it is called."""
 
-KEPT_S = 5.0
-"""How long a channel stays that no request uses."""
+KEPT_S = 600.0
+"""How long a channel stays that no request uses; `lease_sec` of a server usually ends its lease before."""
 
 MOST_KEPT = 256
 """Above so many channels, one that no request uses is released at once."""
@@ -44,7 +44,7 @@ class _Shared:
 
 
 class Channels:
-    """The channels that are in use, or were a moment ago.
+    """The channels that are in use, or were in use lately.
 
     Args:
         endpoint: where the broker listens; `None`: where the shim finds it.

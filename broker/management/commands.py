@@ -8,11 +8,13 @@ from functools import partial
 from typing import Any
 
 import msgspec
+import trio
 
 from broker.base.secrets import Secrets
 from broker.base.text import clip
 from broker.config.names import normal
 from broker.core import refusals
+from broker.core.calls import leases
 from broker.core.effects import Manage
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers.availability import never
@@ -119,6 +121,16 @@ async def start(context: Context, params: Params) -> Answer:
     return {**_moved(server), "already": already}
 
 
+async def release(context: Context, params: Params) -> Answer:
+    """End the lease of a server. Return who had it, and the calls that others wait for."""
+    server, now = _server(context, params), trio.current_time()
+    if server.config.lease_sec is None:
+        raise CommandRefused(refusals.no_lease(server.name))
+    had = leases.shown(server, now)
+    context.hub.run(context.hub.engine.dispatch.leases.release, server)
+    return {"server": server.name, "released": had, "in_flight": server.queue.running}
+
+
 def _moved(server: Server, *, had: int = 0, cut: int = 0, again: int = 0) -> Answer:
     """Return the state of a server, and what happened to its calls."""
     return {
@@ -139,6 +151,7 @@ COMMANDS: dict[str, Callable[[Context, Params], Awaitable[Answer]]] = {
     "start": start,
     "stop": stop,
     "restart": restart,
+    "release": release,
     "reload": reload,
 }
 

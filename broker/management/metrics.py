@@ -84,6 +84,17 @@ def _of_server(
     )
 
 
+def _of_leased(name: str, help: str, value: Callable[[Server], float]) -> None:
+    """Register a figure of the servers that have `lease_sec`."""
+    _metric(name, "gauge", help, "server")(
+        lambda seen: (
+            ((server.name,), value(server))
+            for server in seen.engine.servers.values()
+            if server.config.lease_sec is not None
+        )
+    )
+
+
 def _of_tree(name: str, kind: Literal["gauge", "counter"], help: str, value: Callable[[Tree], float]) -> None:
     _metric(name, kind, help, "server")(
         lambda seen: (((name,), value(tree)) for name, tree in seen.trees.items())
@@ -230,6 +241,16 @@ _of_server(
 _of_server("calls_lost", "counter", "Calls that ended because their process did.", lambda one: one.lost)
 _of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.queue.running)
 _of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.queue.waiting)
+_of_leased(
+    "lease_held",
+    "1 while a client has the server for itself, else 0.",
+    lambda one: one.queue.lease is not None,
+)
+_of_leased(
+    "lease_calls_waiting",
+    "Calls that wait until the client that has the server for itself gives it back.",
+    lambda one: one.queue.waiting_for_lease,
+)
 _of_server(
     "calls_sent_again",
     "counter",

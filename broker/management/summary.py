@@ -9,6 +9,7 @@ import trio
 
 from broker import __version__
 from broker.base.tolerances import told
+from broker.core.calls import leases
 from broker.core.clients.connections import Connection
 from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
@@ -113,6 +114,7 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "hidden": brief["hidden"],
         "in_flight": server.queue.running,
         "queued": server.queue.waiting,
+        "lease": leases.shown(server, now),
         "calls": server.calls,
         "errors": server.errors,
         "questions": server.questions,

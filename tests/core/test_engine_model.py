@@ -38,7 +38,9 @@ SERVERS: dict[str, Json] = {
     "stateful": {"stateful": True},
     "asking": {**ASKS, "timeout": 5.0},
     "stopping": {**ASKS, "stops_on_cancel": True},
+    "leased": {"lease_sec": 7.0, "max_in_flight": 2, "timeout": 12.0, "start_limit_burst": 100},
 }
+KEEPS_STATE = ("stateful", "leased")
 TOOLS = ["echo", "read"]
 """The second one is annotated as read-only."""
 
@@ -67,6 +69,7 @@ requests = st.tuples(
     ),
     st.sampled_from([*TOOLS * 4, "other"]),
 )
+rivals = st.tuples(requests.map(lambda drawn: drawn[0]._replace(service="leased")), st.integers(0, 2))
 replies = st.sampled_from(["result", "result", "result", "big", "huge", "error", "broken", "text id", "log"])
 
 
@@ -137,6 +140,10 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.said: dict[str, int] = {}
         """The question → the only answer that may reach its server: each answer has a number of its own."""
         self.answers_given = 0
+        self.generations: dict[tuple[bytes, int], int] = {}
+        """How often a channel of this number was closed on this connection."""
+        self.called_by: dict[int, tuple[bytes, int, int]] = {}
+        """The secret of each call → the channel that made it."""
         for name in SERVERS:
             self.world.start(name)
         self.connect()
@@ -166,14 +173,24 @@ class AnyInterleaving(RuleBasedStateMachine):
     def request(self, data: st.DataObject, wanted: list[tuple[wire.Request, str]]) -> None:
         page = data.draw(st.sampled_from(self.living()))
         for message, tool in wanted:
-            if message.id not in page.open:
-                self.ask(page, message, tool)
-            elif not self.waits(page) and not page.open[message.id].released:
-                page.duplicates += 1
-                page.client.say(message, b'{"name":"echo"}')
-            if page.client.key in self.world.closed:
-                return
-            self.everybody_hears_what_is_for_him_and_hears_its_end_once()
+            if page.alive:
+                self.say(page, message, tool)
+
+    @precondition(lambda self: self.living())
+    @rule(wanted=st.lists(rivals, min_size=2, max_size=4))
+    def rival(self, wanted: list[tuple[wire.Request, int]]) -> None:
+        """Several clients call the leased server at once."""
+        for message, page in wanted:
+            if self.living():
+                self.say(self.living()[page % len(self.living())], message, "echo")
+
+    def say(self, page: Page, message: wire.Request, tool: str) -> None:
+        if message.id not in page.open:
+            self.ask(page, message, tool)
+        elif not self.waits(page) and not page.open[message.id].released:
+            page.duplicates += 1
+            page.client.say(message, b'{"name":"echo"}')
+        self.everybody_hears_what_is_for_him_and_hears_its_end_once()
 
     def ask(self, page: Page, message: wire.Request, tool: str) -> None:
         self.secrets += 1
@@ -190,6 +207,8 @@ class AnyInterleaving(RuleBasedStateMachine):
             service=message.service,
             takes=bool(message.flags & wire.TAKES_QUESTIONS) and message.meta == ANSWERS,
         )
+        channel_key = (page.client.key, message.channel)
+        self.called_by[self.secrets] = (*channel_key, self.generations.get(channel_key, 0))
         params = {"name": tool, "arguments": {"secret": self.secrets}}
         page.client.say(message, json.dumps(params).encode())
 
@@ -222,6 +241,10 @@ class AnyInterleaving(RuleBasedStateMachine):
         under_way = self.waits(page)
         page.questions = {id: one for id, one in page.questions.items() if one.channel != channel}
         page.client.say(wire.Goodbye(channel, 0, "closed"))
+        channel_key = (page.client.key, channel)
+        self.generations[channel_key] = self.generations.get(channel_key, 0) + 1
+        lease = self.world.engine.servers["leased"].queue.lease
+        assert lease is None or lease.holder != channel_key
         for id, asked in list(page.open.items()):
             if asked.channel == channel and (under_way or asked.method == "management"):
                 asked.released = True
@@ -389,6 +412,13 @@ class AnyInterleaving(RuleBasedStateMachine):
         elif what in ("full", "free") and has_process and not draining:
             world.run(world.engine.registry.congested, name, what == "full")
 
+    @precondition(lambda self: self.world.engine.servers["leased"].queue.lease)
+    @rule(really=st.booleans())
+    def release_lease(self, really: bool) -> None:
+        world = self.world
+        if really:
+            world.run(world.engine.dispatch.leases.release, world.engine.servers["leased"])
+
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, 40.0]))
     def wait(self, seconds: float) -> None:
         self.world.wait(seconds)
@@ -448,7 +478,7 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     def reasons(self, asked: Asked) -> set[str]:
         """Why a call may not have been sent again."""
-        if asked.service == "stateful":
+        if asked.service in KEEPS_STATE:
             return {"stateful"}
         if asked.tool != "read":
             return {"tool"}
@@ -550,8 +580,39 @@ class AnyInterleaving(RuleBasedStateMachine):
                 sent.setdefault(arguments["secret"], []).append((process, tool))
         for times in sent.values():
             (process, tool), *again = times
-            assert len(again) <= (tool == "read" and process.name != "stateful")
+            assert len(again) <= (tool == "read" and process.name not in KEEPS_STATE)
             assert all(other is not process and other.name == process.name for other, _ in again)
+
+    @invariant()
+    def a_leased_server_has_calls_of_one_channel_and_that_is_the_holder(self) -> None:
+        """Those that were cancelled and not answered count: it may still be at them."""
+        server, calls = self.world.engine.servers["leased"], self.world.engine.dispatch.table
+        lease, process = server.queue.lease, self.world.processes.get("leased")
+        at_it = set()
+        if process is not None:
+            at_it = {
+                self.called_by[request["params"]["arguments"]["secret"]]
+                for request in process.calls
+                if request["id"] not in process.answered
+                and (calls.by_id(request["id"]) or request["id"] in server.queue._reserved)
+            }
+        assert len(at_it) <= 1
+        if lease is not None:
+            assert server.session is not None
+            generation = self.generations.get(lease.holder, 0)
+            assert at_it <= {(*lease.holder, generation)}
+            assert (*lease.holder, generation) in self.called_by.values()
+            assert lease.holder[0] in {page.client.key for page in self.living()}
+
+    @invariant()
+    def the_lease_waits_for_nobody_who_does_not_call(self) -> None:
+        """Its time is over at the latest `lease_sec` after the last call of its holder."""
+        server = self.world.engine.servers["leased"]
+        lease, ends_at = server.queue.lease, server.queue.lease_ends_at
+        if lease is not None and ends_at is None:
+            assert self.world.engine.dispatch.table.of_client(*lease.holder)
+        elif ends_at is not None:
+            assert self.world.now <= ends_at + MARGIN_S
 
     @invariant()
     def nothing_that_was_begun_waits_for_a_server_that_was_stopped(self) -> None:

@@ -342,6 +342,8 @@ class World:
         assert engine.dispatch.table.body_bytes == 0
         assert repr(engine.notifications.subscriptions) == "<Subscriptions channels=0 uris=0 servers=0>"
         for server in engine.servers.values():
+            lease = server.queue.lease
+            assert lease is None or engine.connections.get(lease.holder[0]) is not None
             assert (server.queue.waiting, server.queue.running, server.queue.reserved) == (0, 0, 0)
 
 

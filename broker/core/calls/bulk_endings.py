@@ -67,10 +67,13 @@ class BulkEndings:
     # -- their client is gone ---------------------------------------------------------------------
 
     def release(self, connection: bytes, channel: int | None, now: float) -> None:
-        """End the calls of a connection that is gone, or of one of its channels."""
+        """End the calls and leases of a connection that is gone, or of one of its channels."""
         calls = self._dispatch.table.of_client(connection, channel)
+        for call in calls:
+            call.abandoned = True
         if calls:
             self._backlog.begin(JobKey("release", detail=calls[0].id), self._release(calls, now))
+        self._dispatch.leases.channel_closed(connection, channel, now)
 
     def _release(self, calls: list[Call], now: float) -> Job:
         names = set()

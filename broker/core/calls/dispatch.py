@@ -14,6 +14,7 @@ from broker.base.text import clip
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
 from broker.core.calls import questions, retry
+from broker.core.calls.leases import Leases
 from broker.core.calls.questions import Questions
 from broker.core.calls.table import Call, CallTable
 from broker.core.clients.connections import Body, Connection, Connections, Slot
@@ -21,7 +22,7 @@ from broker.core.effects import Demand, Effects, Level, Write
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.jsonrpc import Params, ServerReply
 from broker.core.mcp.meta import LOG_LEVEL, client_meta
-from broker.core.mcp.methods import Era
+from broker.core.mcp.methods import FROM_MEMORY, Era
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers import availability
 from broker.core.servers.availability import When
@@ -58,6 +59,7 @@ class Dispatch:
         self._backlog = backlog
         self.table = CallTable()
         self.questions = Questions(servers, self.table, connections, counters, effects)
+        self.leases = Leases(servers, connections, counters, effects, self.pump)
 
     def accept(
         self,
@@ -104,11 +106,12 @@ class Dispatch:
             wants_log=LOG_LEVEL in (request.meta or ()),
             takes=questions.answered_methods(request),
             unclear=params.unclear,
+            from_memory=request.method in FROM_MEMORY,
         )
         self.table.add(call)
         if list_by is not None:
             server.pending_lists.join(call, list_by)
-        elif available is When.NOW and server.queue.enter():
+        elif available is When.NOW and server.queue.enter(call):
             self._serve(server, call, now)
         else:
             server.queue.join(call)
@@ -152,7 +155,7 @@ class Dispatch:
             if call is None:
                 return
             pieces, size = pieces + 1, size + len(call.body)
-            if call.deadline <= now or self._connections.get(call.connection) is None:
+            if call.deadline <= now or call.abandoned:
                 server.queue.rejoin(call)
                 self._pass_over(call, now)
             else:
@@ -181,7 +184,7 @@ class Dispatch:
             call.method,
             repeatable_tool=server.catalogue.may_repeat_tool(call.name),
             answers=call.answers,
-            stateful=server.config.stateful,
+            stateful=server.config.keeps_state,
         )
         self.table.mark_sent(call, now)
         if call.method in LISTS or call.method == "server/discover":
@@ -197,6 +200,7 @@ class Dispatch:
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
             self._effects += server.session.refresh("tools/list", now)  # it may have changed unannounced
         else:
+            self.leases.grant(server, call, now)
             server.calls += not call.deaths
             token = call.id if call.wants_progress else None
             era = server.catalogue.agreed.era
@@ -257,6 +261,7 @@ class Dispatch:
         """End a call. `ending` goes to its client, unless the client is gone."""
         server = self._servers[call.server]
         server.leave(call)
+        server.queue.use_lease(call, now)
         if call.sent:
             server.ended.append(call.id)
             self.questions.call_ends(call, now, is_told=ending is not None)

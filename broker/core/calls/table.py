@@ -29,7 +29,8 @@ class Call(Struct, eq=False):
 
     `no_retry` is set when the call is sent: the reason why it must not be sent a second time. `deaths` counts
     the deaths of the server during the call; `death` describes the last one. `orphaned`: the process is gone,
-    and the call has not been ended or sent again yet.
+    and the call has not been ended or sent again yet. `abandoned`: its channel is closed, and the call has
+    not been ended yet. `from_memory`: the broker answers it itself.
 
     `wants_log`: the client asked for log messages. `takes`: the methods of the questions that the client
     answers. Until `paused_until` its time stands still, because a question is open.
@@ -64,6 +65,8 @@ class Call(Struct, eq=False):
     takes: frozenset[str] = frozenset()
     paused_until: float = -math.inf
     unclear: bool = False
+    abandoned: bool = False
+    from_memory: bool = False
 
     @property
     def given_s(self) -> float:

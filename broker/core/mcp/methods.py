@@ -108,6 +108,14 @@ METHODS: dict[Era, dict[str, Rule]] = {
 }
 """era → method → rule. A method in neither table needs the server's `allow_methods`."""
 
+FROM_MEMORY = frozenset(
+    method
+    for rules in METHODS.values()
+    for method, rule in rules.items()
+    if rule.route in (Route.CATALOGUE, Route.BROKER)
+)
+"""The methods that the broker answers itself: they need neither a place at the server nor its lease."""
+
 
 def rule_for(method: str, era: Era, allowed: Collection[str]) -> Rule | None:
     """Return the rule for `method` on a server of this era; `None` for an unknown method."""

@@ -60,8 +60,13 @@ def never(server: Server) -> Refusal | None:
 
 def not_in_time(call: Call, server: Server, now: float) -> Refusal:
     """Return why the time of a call is over without an answer."""
+    queue = server.queue
+    if queue.waits_for_lease(call):
+        assert queue.lease is not None
+        return refusals.leased(call, queue.lease, now, queue.lease_left_s(now))
     if call.sent or (server.lifecycle.state is State.READY and not call.begun):
-        return refusals.deadline(call, server.queue.running + server.queue.reserved)
+        leased = queue.lease_s is not None
+        return refusals.deadline(call, queue.running + queue.reserved, leased=leased)
     return not_served(call, server, now)
 
 

@@ -100,6 +100,7 @@ class Registry:
         self._show(server, now)
         if (refusal := availability.never(server)) is not None:
             self._bulk_endings.refuse(server, refusal, now)
+        self._dispatch.leases.retune(server, now)
         self._dispatch.pump(server, now)
 
     def _show(self, server: Server, now: float) -> None:
@@ -198,6 +199,7 @@ class Registry:
         self._replies.process_gone(name)
         server.forget_process()
         self._dispatch.questions.process_gone(server, now)
+        self._dispatch.leases.process_gone(server, now)
         self._bulk_endings.server_died(server, _why(server, reason), now)
         self._dispatch.answer_lists(server, None, now)
         if server.outdated:
@@ -237,6 +239,7 @@ class Registry:
             for method in server.pending_lists.overdue(now):
                 self._effects.log(Level.WARNING, "catalogue.stale", server=server.name, list=method)
                 self._dispatch.answer_lists(server, method, now)
+            self._dispatch.leases.tick(server, now)
             if server.queue.tick(now):
                 self._oddities.discard(server, "never.replied")
                 self._dispatch.pump(server, now)

@@ -46,7 +46,7 @@ class Server:
         self.lifecycle = lifecycle
         self.visible = visibility_of(config)
         """What clients see of its tools, prompts and resources; `None` for everything."""
-        self.queue = FairQueue(config.concurrency)
+        self.queue = FairQueue(config.concurrency, config.lease_sec)
         self.session: McpSession | None = None
         self.health: Health | None = None
         self.catalogue: Catalogue | None = None
@@ -158,7 +158,7 @@ class Server:
 
     def ping_behind(self, call: Call) -> list[Effect]:
         """Send a ping behind the cancellation of a call, if its answer tells something."""
-        tells = self.queue.concurrency == 1 or (call in self.attribution and self.config.stops_on_cancel)
+        tells = self.queue.keeps_places or (call in self.attribution and self.config.stops_on_cancel)
         has_checks = self.config.watchdog_sec and self.answers_checks is not False
         if not tells or not has_checks or self.session is None or not self.cancel_pings.may_be_sent:
             return []
@@ -238,7 +238,7 @@ class Server:
     def configure(self, config: ServerConfig) -> None:
         """Use this table of the current config."""
         self.config = config
-        self.queue.concurrency = config.concurrency
+        self.queue.concurrency, self.queue.lease_s = config.concurrency, config.lease_sec
 
     def show(self) -> list[str]:
         """Follow the filters of its table. Return the notifications of the lists that differ by it."""
