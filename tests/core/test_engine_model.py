@@ -552,6 +552,7 @@ class AnyInterleaving(RuleBasedStateMachine):
     @invariant()
     def a_question_is_open_at_its_server_and_at_its_client_or_at_neither(self) -> None:
         """It is withdrawn when its call, its client or its process ends, and not later."""
+        self.everybody_hears_what_is_for_him_and_hears_its_end_once()
         open = {
             question.server_id: (page, question)
             for page in self.pages
