@@ -33,6 +33,7 @@ from broker.command.gateway import gateway
 from broker.command.import_ import import_
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
+from broker.command.programs import STATUS_NAME
 from broker.command.serve import check, serve
 from broker.command.start_stop import release, reload, restart, start, stop
 from broker.command.status import status_parts, tools_parts
@@ -63,7 +64,7 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
     if watch:
         _watch(endpoint, as_json=as_json)
         return
-    with client(endpoint) as broker:
+    with client(endpoint, name=STATUS_NAME) as broker:
         snapshot = broker.request(MANAGEMENT, "status")
     if as_json:
         echo_json(snapshot)
@@ -214,7 +215,7 @@ def _watch(endpoint: str | None, *, as_json: bool) -> None:
     """Refresh the status until Ctrl-C, also while no broker answers."""
     with suppress(KeyboardInterrupt), live() as draw:
         while True:
-            with suppress(Unavailable), BlockingClient(endpoint, reconnect_s=0) as broker:
+            with suppress(Unavailable), BlockingClient(endpoint, reconnect_s=0, name=STATUS_NAME) as broker:
                 while True:
                     snapshot = broker.request(MANAGEMENT, "status")
                     _json_line(snapshot) if as_json else draw(status_parts(snapshot))

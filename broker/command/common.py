@@ -13,6 +13,7 @@ import click
 
 from broker.base.secrets import redact
 from broker.command.output import echo
+from broker.command.programs import COMMAND_NAME
 from broker.command.words import language
 from client_shim.blocking import BlockingClient
 from client_shim.errors import (
@@ -94,13 +95,15 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
 @contextmanager
-def client(endpoint: str | None, reconnect_s: float = 0.0) -> Iterator[BlockingClient]:
+def client(
+    endpoint: str | None, reconnect_s: float = 0.0, *, name: str = COMMAND_NAME
+) -> Iterator[BlockingClient]:
     """Connect a client. A `BrokerError` within the block ends the command with the right exit status.
 
     With `reconnect_s` the client waits that long for the next broker when this one shuts down.
     """
     try:
-        with BlockingClient(endpoint, reconnect_s=reconnect_s) as broker:
+        with BlockingClient(endpoint, reconnect_s=reconnect_s, name=name) as broker:
             yield broker
     except BrokerError as error:
         fail_by(error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
 from broker.command.output import display_width
+from broker.command.programs import client_programs
 from broker.command.words import WORDS, fill, say
 from client_shim.text import on_one_line, shown
 
@@ -65,15 +66,16 @@ _COLUMNS_BY_WIDTH = {
 
 
 def status_parts(snapshot: dict[str, Any]) -> list[Part]:
-    """Return the output of `status`: a line about the broker, the table of servers, and the faults below."""
+    """Return the output of `status`: the broker, the table of servers, the client programs, the faults."""
     broker, servers = snapshot["broker"], snapshot["servers"]
+    programs = client_programs(snapshot["clients"])
     head = say(
         "broker_line",
         version=broker["version"],
         pid=broker["pid"],
         uptime=duration(broker["uptime_s"]),
         memory=size(broker["rss_bytes"]),
-        clients=broker["clients"],
+        clients=sum(map(len, programs.values())),
         endpoint=broker["endpoint"],
     )
     enabled = [server for server in servers if server["state"] != "disabled"]
@@ -91,7 +93,33 @@ def status_parts(snapshot: dict[str, Any]) -> list[Part]:
     faults += [_leased(one) for one in enabled if one.get("lease")]
     faults += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
     faults += [line for server in enabled for line in _warnings(server)]
-    return [Line(head), Line(""), _servers(servers), Line(""), *faults, *_config(broker), tail]
+    clients = list(_programs(programs))
+    return [Line(head), Line(""), _servers(servers), Line(""), *clients, *faults, *_config(broker), tail]
+
+
+def _programs(programs: dict[str, list[dict[str, Any]]]) -> Iterator[Line]:
+    """Yield a line for each client program that is connected."""
+    for name, connections in sorted(programs.items())[:_MAX_PROGRAMS]:
+        pids = [str(pid) for pid in sorted({one["pid"] for one in connections}) if pid > 0]
+        where = say("client_pids", pids=", ".join(pids[:_MAX_PIDS]) + ", …" * (len(pids) > _MAX_PIDS))
+        text = say(
+            "client",
+            name=name,
+            where=where if pids else "",
+            connections=len(connections),
+            channels=sum(one["channels"] for one in connections),
+            running=sum(one["in_flight"] for one in connections),
+            calls=sum(one["calls"] for one in connections),
+        )
+        yield Line(text)
+    if len(programs) > _MAX_PROGRAMS:
+        yield Line(say("more_clients", count=len(programs) - _MAX_PROGRAMS))
+    if programs:
+        yield Line("")
+
+
+_MAX_PROGRAMS, _MAX_PIDS = 20, 5
+"""How many client programs are shown, and how many of each one's processes; `--json` has all."""
 
 
 def _config(broker: dict[str, Any]) -> list[Line]:

@@ -47,6 +47,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "the gateway's settings have {count} mistake{count:s}:",
         "网关的设置有 {count} 处错误：",
     ),
+    "client": (
+        (
+            "client {name}{where}: {connections} connection{connections:s}, {channels} channel{channels:s}, "
+            "{calls} request{calls:s}, {running} running"
+        ),
+        "客户端 {name}{where}：连接 {connections}，通道 {channels}，请求 {calls}，进行中 {running}",
+    ),
+    "client_pids": (" (pid {pids})", "（进程号 {pids}）"),
+    "more_clients": (
+        "and {count} more client program{count:s}; `mcp-broker status --json` has all",
+        "另有 {count} 个客户端程序，全部见 `mcp-broker status --json`",
+    ),
     "all_ready": ("All {count} servers are ready.", "全部 {count} 个服务器均已就绪。"),
     "some_ready": (
         "{ready} of {count} server{count:s} {count:are} ready.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.command import tables
+from broker.command import output, tables
 from broker.command.layout import Line
 from broker.command.status import status_parts, tools_parts
 
@@ -48,7 +48,7 @@ def test_no_figure_is_cut(
     """Issue 4: processes, memory and CPU of a tree, whole, in 100 columns; a long name is folded instead."""
     monkeypatch.setenv("LC_ALL", locale)
     monkeypatch.setenv("COLUMNS", "100")
-    tables.show(status_parts({"broker": BROKER, "servers": [ROW]}))
+    tables.show(status_parts({"broker": BROKER, "servers": [ROW], "clients": []}))
     out = capsys.readouterr().out
     (row,) = [line for line in out.splitlines() if " 4194304 " in line]
     assert row.split()[3:] == [
@@ -67,6 +67,55 @@ def test_no_figure_is_cut(
     assert any("p50/p99 " in line and "cpu" in line.lower() for line in out.splitlines()), (
         "a header of one line"
     )
+
+
+def test_who_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each client program with its connections and channels, without the command itself."""
+
+    def client(name: str, pid: int, channels: int) -> dict[str, Any]:
+        return {"name": name, "pid": pid, "channels": channels, "in_flight": 1, "calls": 5}
+
+    clients = [
+        *(client("屏幕后端", 7, 2), client("屏幕后端", 8, 1), client("elsewhere", -1, 0)),
+        client("mcp-broker status", 9, 1),
+    ]
+    said = []
+    for locale in ("en", "zh"):
+        monkeypatch.setenv("MCP_BROKER_LANG", locale)
+        parts = status_parts({"broker": BROKER, "servers": [ROW], "clients": clients})
+        said.append([part.text for part in parts if isinstance(part, Line)])
+    english, chinese = said
+    assert "3 clients" in english[0]
+    assert [line for line in english if line.startswith("client ")] == [
+        "client elsewhere: 1 connection, 0 channels, 5 requests, 1 running",
+        "client 屏幕后端 (pid 7, 8): 2 connections, 3 channels, 10 requests, 2 running",
+    ]
+    assert "客户端 屏幕后端（进程号 7, 8）：连接 2，通道 3，请求 10，进行中 2" in chinese
+    many = [client(f"c{number}", 1, 0) for number in range(23)]
+    monkeypatch.setenv("MCP_BROKER_LANG", "en")
+    parts = status_parts({"broker": BROKER, "servers": [ROW], "clients": many})
+    lines = [part.text for part in parts if isinstance(part, Line)]
+    assert "and 3 more client programs; `mcp-broker status --json` has all" in lines
+
+
+@pytest.mark.parametrize("tty", [True, False], ids=["terminal", "pipe"])
+@pytest.mark.parametrize("locale", ["en", "zh"])
+def test_chinese_names_leave_the_columns_aligned(
+    tty: bool, locale: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A Chinese character takes two columns: each state begins in the same one, in every row."""
+    monkeypatch.setenv("MCP_BROKER_LANG", locale)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "dumb")  # without colours
+    monkeypatch.setattr("sys.stdout.isatty", lambda: tty)
+    names = ("time", "时间", "洗衣助手 2", "广告")
+    rows = [{**ROW, "name": name} for name in names]
+    output.show(status_parts({"broker": BROKER, "servers": rows, "clients": []}))
+    state = "ready" if locale == "en" else "就绪"
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if f" {state} " in line]
+    assert len(lines) == len(names)
+    assert len({output.display_width(line[: line.index(state)]) for line in lines}) == 1
+    assert len({output.display_width(line) for line in lines}) == 1
 
 
 WHY: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -147,7 +196,7 @@ def test_below_the_table_stands_why_and_until_when(
     """Law 10: who looks at `status` first finds there what to do, for every state that is not well."""
     monkeypatch.setenv("MCP_BROKER_LANG", ("en", "zh")[locale])
     about, *said = WHY[why]
-    parts = status_parts({"broker": BROKER, "servers": [{**ROW, "name": "time", **about}]})
+    parts = status_parts({"broker": BROKER, "servers": [{**ROW, "name": "time", **about}], "clients": []})
     lines = [part.text for part in parts if isinstance(part, Line)]
     assert said[locale] in lines
 
@@ -162,7 +211,7 @@ def test_nothing_is_cut_silently(
     for name, value in {"MCP_BROKER_LANG": locale, "COLUMNS": str(columns), "TERM": term}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    tables.show(status_parts({"broker": BROKER, "servers": [{**ROW, "state": "backoff"}]}))
+    tables.show(status_parts({"broker": BROKER, "servers": [{**ROW, "state": "backoff"}], "clients": []}))
     tool = {
         "name": "convert_time",
         "description": "Convert it.",
@@ -183,5 +232,5 @@ def test_nothing_is_cut_silently(
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0.0s"), (59.94, "59.9s"), (3600.0, "1h0m")])
 def test_processor_time(seconds: float, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An idle server takes tenths of a second, a busy one hours."""
-    tables.show(status_parts({"broker": BROKER, "servers": [{**ROW, "cpu_s": seconds}]}))
+    tables.show(status_parts({"broker": BROKER, "servers": [{**ROW, "cpu_s": seconds}], "clients": []}))
     assert f" {shown} 1177.4M" in capsys.readouterr().out.replace("\n", " ")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from client_shim import BrokerClient
+from client_shim.blocking import BlockingClient
 from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running, toml, wait_until
 
 
@@ -348,7 +349,10 @@ def test_one_of_a_thing_is_said_as_one(tmp_path: Path, broker: RunningBroker) ->
     assert command("check", "--config", str(path)).stdout.endswith(": fine, 1 server\n")
     path.write_text(toml({"servers.a": rogue(), "servers.b": rogue()}))
     assert command("check", "--config", str(path)).stdout.endswith(": fine, 2 servers\n")
-    assert ", 1 client, " in command("status", endpoint=broker.endpoint).stdout
+    with BlockingClient(broker.endpoint, name="屏幕后端"):
+        status = command("status", endpoint=broker.endpoint).stdout
+    assert ", 1 client, " in status
+    assert f"\nclient 屏幕后端 (pid {os.getpid()}): 1 connection, " in status
 
 
 def test_no_config_at_all_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
         clients_left: the pages that the broker still held `waited_s` after they were left.
         waited_s: the time that the broker was given to release them.
         runtimes: server → npx, uvx or node, for servers that need it.
+        clients: client programs that were connected → the most connections at once; without the doctor.
     """
 
     before: Moment
@@ -133,6 +134,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     clients_left: int = 0
     waited_s: float = 0.0
     runtimes: dict[str, str] = {}
+    clients: dict[str, int] = {}
 
     @property
     def wanted(self) -> list[str]:

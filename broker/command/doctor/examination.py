@@ -17,6 +17,7 @@ from broker.command.doctor import machine
 from broker.command.doctor.evidence import Evidence, Load, Moment, Page, ServerSample, Stray
 from broker.command.doctor.pages import open_page, server_of
 from broker.command.doctor.texts import OnProgress
+from broker.command.programs import COMMAND_NAME, DOCTOR_NAME, client_programs
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
 
@@ -35,6 +36,7 @@ RELEASE_WAIT_S = 10.0
 QUIET_S = 0.5
 """The duration of the measurement of idle CPU."""
 
+_PAGE = "doctor page"
 _ASK_TIMEOUT_S = 15.0
 _PAUSE_S = 0.1
 
@@ -69,7 +71,8 @@ class Examination:
         self.version = observer.broker_version
         self._observer = observer
         self._on_progress = on_progress
-        self._page_name = f"doctor page {secrets.token_hex(4)}"
+        self._page_name = f"{_PAGE} {secrets.token_hex(4)}"
+        self._clients: dict[str, int] = {}
 
     async def run(self, cycles: int) -> Evidence:
         """Open this many pages and return the evidence. Every second client is dropped instead of closed.
@@ -89,11 +92,15 @@ class Examination:
             clients_left=left,
             waited_s=waited_s,
             runtimes=await self._runtimes(),
+            clients=self._clients,
         )
 
     async def status(self) -> dict[str, Any]:
-        """Return the broker's status."""
+        """Return the broker's status, and remember which client programs are connected."""
         status: dict[str, Any] = await asyncio.to_thread(self._observer.request, MANAGEMENT, "status")
+        for name, connections in client_programs(status["clients"]).items():
+            if name != COMMAND_NAME and not name.startswith(_PAGE):
+                self._clients[name] = max(len(connections), self._clients.get(name, 0))
         return status
 
     async def _started(self) -> None:
@@ -139,7 +146,7 @@ class Examination:
         self._on_progress("looking", 0, 1)
         status = await self.status()
         cpu_percent = await _idle_cpu(status["broker"]["pid"]) if is_here(status) else None
-        status = await self.status()
+        earlier, seen, status = await self.status(), machine.tasks(), await self.status()
         rows, broker = status["servers"], status["broker"]
         load = Load(
             processes=sum(row["processes"] for row in rows),
@@ -147,7 +154,10 @@ class Examination:
             cpu_percent=cpu_percent,
         )
         return Moment(
-            instance=broker["instance"], servers=_servers(status), load=load, strays=_strays(status)
+            instance=broker["instance"],
+            servers=_servers(status),
+            load=load,
+            strays=_strays(seen, earlier, status),
         )
 
     async def configs(self) -> Configs:
@@ -200,7 +210,7 @@ def examination(endpoint: str | None, on_progress: OnProgress) -> Iterator[Exami
     Raises:
         Unavailable: no broker answers.
     """
-    with BlockingClient(endpoint, timeout_s=_ASK_TIMEOUT_S, name="mcp-broker doctor") as observer:
+    with BlockingClient(endpoint, timeout_s=_ASK_TIMEOUT_S, name=DOCTOR_NAME) as observer:
         yield Examination(observer, on_progress)
 
 
@@ -217,10 +227,11 @@ def _leaders(status: dict[str, Any]) -> dict[str, int]:
     return {row["name"]: row["pid"] for row in status["servers"] if row["pid"] is not None}
 
 
-def _strays(status: dict[str, Any]) -> tuple[Stray, ...] | None:
-    seen = machine.tasks()
-    broker, leaders = status["broker"]["pid"], _leaders(status)
-    if not machine.is_here(seen, broker, leaders.values()):
+def _strays(seen: machine.Tasks, earlier: dict[str, Any], later: dict[str, Any]) -> tuple[Stray, ...] | None:
+    """Return the strays. A server may have been restarted between the processes and either status."""
+    broker = later["broker"]["pid"]
+    leaders = {pid: name for status in (earlier, later) for name, pid in _leaders(status).items()}
+    if not machine.is_here(seen, broker, leaders):
         return None
     return tuple(machine.strays(seen, broker, leaders))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -92,30 +92,37 @@ def cpu_s(seen: Tasks, broker: int) -> dict[int, float]:
 # --- the same servers, outside of the broker ---------------------------------------------------------------
 
 
-def strays(seen: Tasks, broker: int, leaders: Mapping[str, int]) -> list[Stray]:
+def strays(seen: Tasks, broker: int, leaders: Mapping[int, str]) -> list[Stray]:
     """Return the processes that run a server's command outside of its tree, the topmost of each tree.
 
     Args:
-        leaders: server → the root pid of its tree.
+        leaders: the root pid of a server's tree → the server.
     """
-    known = {leader: name for name, leader in leaders.items() if leader in seen and seen[leader].argv}
+    known = {leader: name for leader, name in leaders.items() if leader in seen and seen[leader].argv}
+    cookies = {cookie for leader in known if (cookie := _cookie(leader)) is not None}
     found = {}
     for one in seen.values():
         if any(up.pid in known for up in (one, *above(seen, one.pid))):
             continue  # part of a server's tree; two servers may have the same command
         for leader, name in known.items():
             if _alike(one, seen[leader]):
-                kind = _kind(seen, one, leader, broker)
+                kind = _kind(seen, one, cookies, broker)
                 if kind is not None:
                     found[one.pid] = Stray(server=name, pid=one.pid, kind=kind, by=_by(seen, one))
     return [stray for pid, stray in found.items() if not any(up.pid in found for up in above(seen, pid))]
 
 
-def _kind(seen: Tasks, one: Task, leader: int, broker: int) -> Literal["second", "orphan", "beside"] | None:
-    """Return the kind of a stray; `None` if it belongs to the server, another broker or the doctor."""
+def _kind(
+    seen: Tasks, one: Task, cookies: Collection[bytes], broker: int
+) -> Literal["second", "orphan", "beside"] | None:
+    """Return the kind of a stray; `None` if it belongs to a server, another broker or the doctor.
+
+    Args:
+        cookies: of the broker's servers. A process that detached itself from the tree still has one.
+    """
     higher = list(above(seen, one.pid))
     pids, cookie = {up.pid for up in higher}, _cookie(one.pid)
-    if leader in pids or os.getpid() in pids or (cookie is not None and cookie == _cookie(leader)):
+    if os.getpid() in pids or cookie in cookies:
         return None
     if broker in pids:
         return "second"

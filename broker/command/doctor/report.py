@@ -247,9 +247,21 @@ def conclusion(report: DoctorReport, say: Say) -> list[str]:
     grade, pages = report.verdict.grade.value, report.evidence.pages
     forgotten = sum(not page.closed for page in pages)
     why = [say(f"why.{grade}", pages=len(pages), forgotten=forgotten)]
+    is_alone = grade == "A" and not report.evidence.clients
     if grade == "A" and len(pages) >= LEAST_PAGES:
         why.append(say("why.steady"))
-    return [say(f"verdict.{grade}"), " ".join(why), say("rule")]
+    return [say("verdict.A.alone" if is_alone else f"verdict.{grade}"), " ".join(why), say("rule")]
+
+
+def connected(report: DoctorReport, say: Say) -> str:
+    """Return which client programs were connected, the first of them by name."""
+    clients = [f"{name} ×{count}" for name, count in sorted(report.evidence.clients.items())]
+    more = len(clients) - _MAX_CLIENTS
+    shown = clients if more <= 0 else [*clients[:_MAX_CLIENTS], f"… ({len(clients)})"]
+    return say("clients", clients=", ".join(shown)) if clients else say("no_clients")
+
+
+_MAX_CLIENTS = 10
 
 
 def as_parts(report: DoctorReport, say: Say) -> Iterator[Part]:
@@ -257,6 +269,7 @@ def as_parts(report: DoctorReport, say: Say) -> Iterator[Part]:
     yield Line(title(report, say), "bold")
     yield record(report, say)
     yield loads(report, say)
+    yield Line(connected(report, say))
     if report.comparison:
         yield Line(say("compare"), "bold")
         yield chart(report, say)
@@ -299,6 +312,7 @@ def as_json(report: DoctorReport, say: Say) -> dict[str, Any]:
         "before": msgspec.to_builtins(evidence.before),
         "pages": [{"processes": page.processes, **msgspec.to_builtins(page)} for page in evidence.pages],
         "after": msgspec.to_builtins(evidence.after),
+        "clients": evidence.clients,
         "clients_left": evidence.clients_left,
         "comparison": msgspec.to_builtins(report.comparison),
         "no_comparison": report.no_comparison,
@@ -316,6 +330,7 @@ def as_markdown(report: DoctorReport, say: Say) -> str:
 
 def _markdown(report: DoctorReport, say: Say) -> Iterator[str]:
     yield from (f"## {title(report, say)}", "", *_table(record(report, say)), "", *_table(loads(report, say)))
+    yield from ("", connected(report, say))
     if report.comparison or report.no_comparison:
         yield from ("", f"### {say('compare')}", "")
         if report.comparison:

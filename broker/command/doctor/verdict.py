@@ -258,6 +258,11 @@ def _limits(evidence: Evidence) -> Iterator[Finding]:
         yield _about("few_pages", None, least=LEAST_PAGES)
 
 
+def _backends(evidence: Evidence) -> Iterator[Finding]:
+    if not evidence.clients:
+        yield _about("no_backend", None)
+
+
 def _memory(evidence: Evidence) -> Iterator[Finding]:
     before, after = evidence.before.load.rss_bytes, evidence.after.load.rss_bytes
     if after > before * MEMORY_RATIO and after - before > MEMORY_SLACK_BYTES:
@@ -274,6 +279,7 @@ RULES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _trees,
     _tools,
     _memory,
+    _backends,
     _runtimes,
     _limits,
 )

@@ -20,6 +20,7 @@ from broker.command.doctor import comparison, examination, machine, pages
 from broker.command.doctor.command import doctor
 from broker.command.doctor.pages import PageLoad
 from client_shim import BrokerClient
+from client_shim.blocking import BlockingClient
 from tests.e2e.harness import LED_SCREEN, PATIENCE_S, ROOT, RunningBroker, Table, rogue, running, wait_until
 
 ENGLISH = {"LC_ALL": "C.UTF-8", "COLUMNS": "100"}
@@ -60,8 +61,9 @@ def plain(text: str) -> str:
 
 
 def codes(report: dict[str, Any]) -> set[tuple[str, str | None]]:
-    """What was found, but for the remark that few pages are few."""
-    return {(one["code"], one["server"]) for one in report["findings"]} - {("few_pages", None)}
+    """What was found, but for the remarks on few pages and on no backend."""
+    usual = {("few_pages", None), ("no_backend", None)}
+    return {(one["code"], one["server"]) for one in report["findings"]} - usual
 
 
 def of_the_old_way() -> list[int]:
@@ -92,7 +94,7 @@ def test_a_healthy_broker_is_an_a(healthy: RunningBroker) -> None:
     """Exit status 0, the record table of the guide, and why one process per server is right."""
     process = start(healthy, "--cycles", "6")
     out, err = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, "Verdict: A, fixed." in out) == (0, True), out + err
+    assert (process.returncode, "Verdict: A for the broker." in out) == (0, True), out + err
     rows = [line.split() for line in out.splitlines()]
     record = [row[2:4] for row in rows if row[:1] and row[0].isdecimal()]
     assert record == [["8", way] for way in ("closed", "forgotten") * 3]
@@ -114,7 +116,7 @@ def test_it_speaks_chinese(healthy: RunningBroker) -> None:
     for args, env in chosen:
         done = run(healthy, "--cycles", "1", *args, **env)
         assert done.exit_code == 0, done.output
-        assert "判定：A，已修复。" in done.stdout
+        assert "判定：broker 为 A。" in done.stdout
         assert "每个服务器始终恰好有一个进程" in done.stdout
         assert "第 1/1 页" in done.stderr
 
@@ -160,6 +162,26 @@ def test_the_comparison() -> None:
         assert "1 old way 3 ████████████████" in drawn
         assert "After page 1: 3 processes" in drawn
         assert of_the_old_way() == []
+
+
+def test_an_a_says_what_it_proves(healthy: RunningBroker) -> None:
+    """With no backend only the broker is proven; with one, the report names it; a command is no backend."""
+    alone = run(healthy, "--cycles", "1", "--lang", "en")
+    with (
+        BlockingClient(healthy.endpoint, name="屏幕后端"),
+        BlockingClient(healthy.endpoint, name="mcp-broker"),
+    ):
+        served = [run(healthy, "--cycles", "1", *form) for form in ((), ("--markdown",), ("--json",))]
+    said = plain(alone.stdout)
+    assert "Connected during the test: nobody but the doctor" in said
+    assert "It does not prove that your backend uses the broker." in said
+    assert all(command in said for command in ("`pgrep -fa WORD`", "`docker top CONTAINER`"))
+    for done in served[:2]:
+        assert "Verdict: A, fixed." in done.stdout
+        assert "屏幕后端" in done.stdout
+        assert "pgrep" not in done.stdout
+    report = json.loads(served[2].stdout)
+    assert (report["clients"], report["verdict"]) == ({"屏幕后端": 1}, "A")
 
 
 # --- brokers that are not -----------------------------------------------------------------------------

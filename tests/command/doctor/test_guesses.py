@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from broker.command.doctor import machine
 from broker.command.doctor.machine import Task, is_here, signature, strays
 from broker.command.doctor.pages import harmless, wish_for
 
@@ -126,7 +127,7 @@ def test_whose_a_process_is(parent: str, kind: str | None) -> None:
         pid: Task(pid, pids.get(parents.get(name, ""), 1), 0.0, argvs.get(name, ("uvx", "mcp-server-time")))
         for name, pid in pids.items()
     }
-    found = strays(seen, pids["broker"], {"time": pids["leader"]})
+    found = strays(seen, pids["broker"], {pids["leader"]: "time"})
     expected = [] if kind is None else [("time", pids["one"], kind)]
     assert [(stray.server, stray.pid, stray.kind) for stray in found] == expected
     assert all(("run_server.py" in stray.by) is (parent == "backend") for stray in found)
@@ -140,5 +141,16 @@ def test_two_servers_of_one_command_are_no_second_tree() -> None:
         pid: Task(pid, pids.get(parents.get(name, ""), 1), 0.0, ("uvx", "notes") if name != "broker" else ())
         for name, pid in pids.items()
     }
-    found = strays(seen, pids["broker"], {"work": pids["one"], "home": pids["other"]})
+    found = strays(seen, pids["broker"], {pids["one"]: "work", pids["other"]: "home"})
     assert [(stray.pid, stray.kind) for stray in found] == [(pids["third"], "second")]
+
+
+def test_what_detached_itself_is_its_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two servers of one command, a process that left its tree has the cookie of one of them."""
+    pids = {name: BEYOND + n for n, name in enumerate(("broker", "one", "other", "detached", "third"))}
+    cookies = {pids["one"]: b"1", pids["other"]: b"2", pids["detached"]: b"2", pids["third"]: b"3"}
+    monkeypatch.setattr(machine, "_cookie", cookies.get)
+    seen = {pid: Task(pid, pids["broker"], 0.0, ("uvx", "notes")) for pid in pids.values()}
+    seen[pids["broker"]] = Task(pids["broker"], 1, 0.0, ())
+    found = strays(seen, pids["broker"], {pids["one"]: "work", pids["other"]: "home"})
+    assert {(stray.pid, stray.kind) for stray in found} == {(pids["third"], "second")}

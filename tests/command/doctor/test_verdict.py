@@ -95,7 +95,7 @@ def seen(
             for n in range(1, pages + 1)
         ),
         after=moment(at(pages), **(after or {})),
-        **(whole or {}),
+        **{"clients": {"backend": 1}, **(whole or {})},
     )
 
 
@@ -251,6 +251,7 @@ CASES: dict[str, tuple[Evidence, str, set[tuple[str, str | None]]]] = {
     # Remarks.
     "memory that rose much": (seen(before=heavy(300), after=heavy(600)), "A", {("memory", None)}),
     "memory that rose little": (seen(before=heavy(30), after=heavy(60)), "A", set()),
+    "no backend": (seen(whole={"clients": {}}), "A", {("no_backend", None)}),
     "runtimes": (
         seen(a=state("disabled"), whole={"runtimes": {"a": "npx", "b": "uvx"}}),
         "A",
@@ -318,7 +319,9 @@ def test_forty_servers_make_one_remark_of_a_kind(how: dict[str, Any]) -> None:
     pages = tuple(
         Page(number=n, closed=True, open_s=0.01, took_s=0.01, visits=(), servers=servers) for n in range(1, 7)
     )
-    judged = judge(Evidence(before=moment(servers), pages=pages, after=moment(servers)))
+    judged = judge(
+        Evidence(before=moment(servers), pages=pages, after=moment(servers), clients={"backend": 1})
+    )
     (finding,) = judged.findings
     assert (finding.server, finding.facts["count"]) == (None, 40)
     for language in (0, 1):
