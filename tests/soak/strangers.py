@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from client_shim.wire import MANAGEMENT
-from tests.e2e.harness import PATIENCE_S, RunningBroker
-from tests.soak.ground import REST_S, Line, Progress, beside, counted, faulty, starts, vitals
+from tests.soak.crowd import Crowd, busy, settled
+from tests.soak.ground import Line, Progress, beside, counted, faulty, starts, vitals
 
 CLIENTS = 50
 ENDINGS = ("result", "server-died", "cancelled")
@@ -32,9 +24,11 @@ def run(count: int, progress: Progress) -> list[Line]:
         }
         with counted(servers, folder) as broker:
             before, pids = vitals(broker, folder), broker.pids()
-            crowd = Crowd(broker, CLIENTS if count > 20 else 12)
+            size = CLIENTS if count > 20 else 12
+            # The last two servers are never touched, so that their pids can be compared in the end.
+            crowd = Crowd(broker, size, stranger, SERVERS[:3])
             for second in range(count):
-                crowd.disturb(pids)
+                crowd.disturb()
                 time.sleep(1)
                 progress(second + 1)
             heard = crowd.finish()
@@ -63,66 +57,7 @@ def run(count: int, progress: Progress) -> list[Line]:
         ]
 
 
-def settled(broker: RunningBroker) -> dict[str, Any]:
-    """The status once nobody is there but who asks for it, or as it is when that does not come."""
-    give_up = time.monotonic() + REST_S
-    while True:
-        status = broker.status()
-        if (status["broker"]["clients"] == 1 and not busy(status)) or time.monotonic() > give_up:
-            return status
-        time.sleep(0.05)
-
-
-def busy(status: dict[str, Any]) -> int:
-    """Calls that are still there."""
-    return sum(row["in_flight"] + row["queued"] for row in status["servers"])
-
-
-class Crowd:
-    """The clients, and what is done to them and to the servers."""
-
-    def __init__(self, broker: RunningBroker, size: int) -> None:
-        self._broker = broker
-        self._dice = random.Random(size)
-        self._born = 0
-        self.disturbed: Counter[str] = Counter()
-        """How often each server was killed or restarted."""
-        self._children = [self._bear() for _ in range(size)]
-
-    def _bear(self) -> subprocess.Popen[bytes]:
-        self._born += 1
-        script = str(Path(__file__).with_name("stranger.py"))
-        secret = f"secret-{self._born}x{os.getpid()}"
-        command = [sys.executable, script, self._broker.endpoint, secret, *SERVERS]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def disturb(self, pids: dict[str, int]) -> None:
-        """One client is killed and another one comes; a server is killed, or restarted by the command.
-
-        The last two servers are never touched, so that their pids can be compared in the end.
-        """
-        at = self._dice.randrange(len(self._children))
-        self._children[at].kill()
-        self._children[at].communicate()
-        self._children[at] = self._bear()
-        server = self._dice.choice(SERVERS[:3])
-        self.disturbed[server] += 1
-        pid = self._broker.pids().get(server)
-        if self._dice.random() < 0.5 and pid is not None:
-            os.kill(pid, signal.SIGKILL)
-        else:
-            with self._broker.client() as client:
-                client.request(MANAGEMENT, "restart", {"server": server})
-
-    def finish(self) -> Counter[str]:
-        """Let all of them end their calls and go; what they have heard together."""
-        for child in self._children:
-            assert child.stdin is not None
-            child.stdin.close()
-            child.stdin = None
-        heard: Counter[str] = Counter()
-        for child in self._children:
-            told, _ = child.communicate(timeout=2 * PATIENCE_S)
-            assert child.returncode == 0
-            heard.update(json.loads(told))
-        return heard
+def stranger(endpoint: str, number: int) -> list[str]:
+    """The command of a client."""
+    program = str(Path(__file__).with_name("stranger.py"))
+    return [program, endpoint, f"secret-{number}x{os.getpid()}", *SERVERS]
