@@ -22,6 +22,7 @@ from broker.core.effects import (
     Effect,
     EndProcess,
     Hold,
+    Idle,
     Log,
     LogOutput,
     Manage,
@@ -83,7 +84,10 @@ class Upstream(Protocol):
         """Start the process again without the era probe, which hung it."""
 
     def demand(self) -> None:
-        """Start the broken server before its time, because a client calls it."""
+        """Start the broken or idle server, because a client calls it."""
+
+    def idle(self) -> None:
+        """End the process, which nobody uses."""
 
     def log_output(self, text: bytes) -> None:
         """Add this text to the log of what the server wrote for people."""
@@ -168,6 +172,8 @@ class Hub:
             self.upstreams[effect.server].respawn(effect.reason)
         elif isinstance(effect, Demand):
             self.upstreams[effect.server].demand()
+        elif isinstance(effect, Idle):
+            self.upstreams[effect.server].idle()
         elif isinstance(effect, LogOutput):
             self.upstreams[effect.server].log_output(effect.text)
 

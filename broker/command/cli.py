@@ -70,7 +70,7 @@ def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
         echo_json(snapshot)
     else:
         show(status_parts(snapshot))
-    if any(server["state"] not in ("ready", "disabled") for server in snapshot["servers"]):
+    if any(server["state"] not in ("ready", "idle", "disabled") for server in snapshot["servers"]):
         sys.exit(BAD)
 
 

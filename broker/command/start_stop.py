@@ -17,7 +17,7 @@ from broker.command.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
 
-_SETTLED = ("ready", "backoff", "broken", "stopped", "disabled", "misconfigured")
+_SETTLED = ("ready", "idle", "backoff", "broken", "stopped", "disabled", "misconfigured")
 """The states in which a command stops waiting for a server."""
 
 QUIET_S = 5.0
@@ -98,7 +98,7 @@ def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
         echo_json(done)
     else:
         _show_reload(done)
-    if problems_of(done) or any(one["state"] not in ("ready", "disabled") for one in states.values()):
+    if problems_of(done) or any(one["state"] not in ("ready", "idle", "disabled") for one in states.values()):
         sys.exit(BAD)
 
 
@@ -138,7 +138,7 @@ def _show_reload(done: dict[str, Any]) -> None:
         echo(line + (say("reload_state", state=say(one["state"])) if "state" in one else ""))
         for problem in one["problems"]:
             echo(f"  {problem}", err=True)
-        if one.get("last_error") and one["state"] != "ready":
+        if one.get("last_error") and one["state"] not in ("ready", "idle"):
             echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
     if done["adjusted"]:
         echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COLOURS = {
     "ready": "green",
+    "idle": "dim",
     "disabled": "dim",
     "stopped": "dim",
     "backoff": "red",
@@ -80,10 +81,12 @@ def status_parts(snapshot: dict[str, Any]) -> list[Part]:
     )
     enabled = [server for server in servers if server["state"] != "disabled"]
     ready = sum(server["state"] == "ready" for server in enabled)
-    word = "all_ready" if ready == len(enabled) != 1 else "some_ready"
-    tail = Line(say(word, ready=ready, count=len(enabled)), "green" if ready == len(enabled) else "yellow")
+    idle = sum(server["state"] == "idle" for server in enabled)
+    word = "some_idle" if idle else "all_ready" if ready == len(enabled) != 1 else "some_ready"
+    colour = "green" if ready + idle == len(enabled) else "yellow"
+    tail = Line(say(word, ready=ready, idle=idle, count=len(enabled)), colour)
     stopped = [one["name"] for one in enabled if one["stopped_by_hand"]]
-    down = [one for one in enabled if one["state"] not in ("ready", "misconfigured")]
+    down = [one for one in enabled if one["state"] not in ("ready", "idle", "misconfigured")]
     failed = [one for one in down if not one["stopped_by_hand"] and one["last_error"]]
     faults = [line for server in failed for line in _error(server)]
     if failed:

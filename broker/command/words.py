@@ -27,6 +27,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "cpu": ("cpu", "CPU"),
     "memory": ("memory", "内存"),
     "ready": ("ready", "就绪"),
+    "idle": ("idle", "空闲"),
     "starting": ("starting", "启动中"),
     "handshake": ("handshake", "握手中"),
     "draining": ("ending", "正在结束"),
@@ -63,6 +64,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "some_ready": (
         "{ready} of {count} server{count:s} {count:are} ready.",
         "{count} 个服务器中有 {ready} 个就绪。",
+    ),
+    "some_idle": (
+        "{ready} of {count} server{count:s} {count:are} ready; idle until a call: {idle}.",
+        "{count} 个服务器中有 {ready} 个就绪，{idle} 个空闲，有调用时启动。",
     ),
     "last_error": ("{server}: {error}", "{server}：{error}"),
     "cause_exited": ("it exited with status {status}", "以状态 {status} 退出"),

@@ -34,6 +34,7 @@ _NOTHING: dict[str, frozenset[str]] = {
         (
             *("timeout", "stateful", "serialized", "max_in_flight", "allow_methods", *TABLES),
             *("answer_timeout", "stops_on_cancel", "cancel_grace_sec", "lease_sec"),
+            *("start", "idle_stop_sec"),
             *("restart", "restart_sec", "start_limit_burst", "start_limit_interval_sec"),
             *("timeout_start_sec", "timeout_stop_sec"),
         )

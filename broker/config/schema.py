@@ -101,6 +101,22 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = None
     enabled: Annotated[bool, about("Whether the broker runs it.", SWITCH)] = True
+    start: Annotated[
+        Literal["boot", "demand"],
+        about(
+            "When it is started: with the broker, or by the first call.",
+            'write "boot" or "demand"',
+        ),
+    ] = "boot"
+    idle_stop_sec: Annotated[
+        float,
+        Meta(ge=0, le=31_536_000),
+        about(
+            "Seconds without a call, a subscription or an open question after which its process is ended; "
+            "the next call starts another. 0 keeps it running.",
+            "write a number of seconds, such as 600, or 0",
+        ),
+    ] = 0.0
     timeout: Annotated[
         Seconds,
         about("Seconds until a call ends with an error, unless the caller names a timeout.", SECONDS),

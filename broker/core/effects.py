@@ -59,7 +59,13 @@ class Respawn(Struct, frozen=True, gc=False):
 
 
 class Demand(Struct, frozen=True, gc=False):
-    """Start a broken server now, because a client calls it."""
+    """Start a broken or idle server now, because a client calls it."""
+
+    server: str
+
+
+class Idle(Struct, frozen=True, gc=False):
+    """End the process of a server that nobody uses; the next call starts another."""
 
     server: str
 
@@ -107,6 +113,7 @@ Effect = (
     | EndProcess
     | Respawn
     | Demand
+    | Idle
     | Closed
     | Hold
     | CreditExhausted

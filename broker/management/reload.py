@@ -207,7 +207,7 @@ class Reloader:
         if step.change is Change.REPLACE:  # a process that is started from now on follows the new table
             self._retune(name, renewed=True)
             await self._supervisors.carry_out(Intent.REPLACE, name)
-            what = "changed" if server.lifecycle.state is State.STOPPED else what
+            what = "changed" if server.lifecycle.state in (State.STOPPED, State.IDLE) else what
         elif step.change is Change.REMOVE:
             self._hub.run(self._registry.withdraw, name)
             await self._let_go(name)

@@ -135,8 +135,10 @@ def status_line(servers: Iterable[Server], problems: Sequence[str] = (), waiting
         waiting: the keys that have no effect before a restart.
     """
     wanted = [server for server in servers if server.config.enabled]
-    others = [server for server in wanted if server.lifecycle.state is not State.READY]
-    said = [f"{len(wanted) - len(others)} of {len(wanted)} servers ready"]
+    idle = sum(server.lifecycle.state is State.IDLE for server in wanted)
+    others = [server for server in wanted if server.lifecycle.state not in (State.READY, State.IDLE)]
+    said = [f"{len(wanted) - len(others) - idle} of {len(wanted)} servers ready"]
+    said += [f"{idle} idle"] if idle else []
     said += [_in_words(server) for server in others[:_NAMED]]
     if len(others) > _NAMED:
         said.append(f"and {len(others) - _NAMED} more")

@@ -98,8 +98,14 @@ class Supervisor:
         self._feed(Event.LEGACY, Ending(reason))
 
     def demand(self) -> None:
-        """Try the broken server once, because a client calls it."""
-        self._feed(Event.DEMAND)
+        """Start the broken or idle server, because a client calls it."""
+        if Event.DEMAND in TABLE[self.lifecycle.state]:  # else another call was first
+            self._feed(Event.DEMAND)
+
+    def idle(self) -> None:
+        """End the process, which nobody uses."""
+        if self.lifecycle.state is State.READY:  # else it has failed, or somebody stops it
+            self._feed(Event.IDLE)
 
     def newest_lines(self) -> list[str]:
         """Return the last lines of the process that is being started, else of the one that ended last."""
@@ -116,7 +122,8 @@ class Supervisor:
         """Supervise until cancelled. A cancelled supervisor kills its process, so stop it first."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_clock)
-            self._feed(Event.START)
+            if self.lifecycle.state is State.STOPPED:
+                self.begin()
             while True:
                 await self._spawn.wait()
                 self._spawn = trio.Event()
@@ -125,12 +132,17 @@ class Supervisor:
     @property
     def at_rest(self) -> bool:
         """Whether it has no process, and none will be started."""
-        return self.lifecycle.state is State.STOPPED
+        return self.lifecycle.state in (State.STOPPED, State.IDLE)
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for its next start after a failure."""
-        return self.lifecycle.state in (State.BACKOFF, State.BROKEN)
+        """Whether it waits for its next start after a failure, or for a call though the config starts it."""
+        idle = self.lifecycle.state is State.IDLE and self._server.config.start == "boot"
+        return idle or self.lifecycle.state in (State.BACKOFF, State.BROKEN)
+
+    def begin(self) -> None:
+        """Start the server, or wait for a call, as the config says."""
+        self._feed(Event.IDLE if self._server.config.start == "demand" else Event.START)
 
     def start(self) -> None:
         """Start the server now, whatever state it is in."""

@@ -43,7 +43,7 @@ class Supervisors(Mapping[str, Supervisor]):
         self._starts.total_tokens = limits.starts_at_once
 
     def add(self, name: str) -> None:
-        """Start a server, and keep it running."""
+        """Start a server and keep it running, or have the first call start it."""
         supervisor = Supervisor(
             self._hub.engine.servers[name],
             self._hub,
@@ -53,7 +53,7 @@ class Supervisors(Mapping[str, Supervisor]):
         )
         self._hub.upstreams[name] = supervisor
         self._controlled[name] = controlled = _Controlled(supervisor, self._hub)
-        supervisor.start()  # before a client is heard that may have waited for it
+        supervisor.begin()  # before a client is heard that may have waited for it
         self._nursery.start_soon(controlled.run)
 
     def begin(self, intent: Intent, name: str) -> None:

@@ -39,12 +39,24 @@ SERVERS: dict[str, Json] = {
     "asking": {**ASKS, "timeout": 5.0},
     "stopping": {**ASKS, "stops_on_cancel": True},
     "leased": {"lease_sec": 7.0, "max_in_flight": 2, "timeout": 12.0, "start_limit_burst": 100},
+    "resting": {"start": "demand", "idle_stop_sec": 0.8, "start_limit_burst": 100},
 }
 KEEPS_STATE = ("stateful", "leased")
 TOOLS = ["echo", "read"]
 """The second one is annotated as read-only."""
 
-UPSETS = ["crash", "crash slowly", "hang", "stop", "restart", "start", "start in silence", "full", "free"]
+UPSETS = [
+    "crash",
+    "crash slowly",
+    "idle slowly",
+    "hang",
+    "stop",
+    "restart",
+    "start",
+    "start in silence",
+    "full",
+    "free",
+]
 
 ANSWERS: Json = {CAPABILITIES: {"elicitation": {}}}
 """The `_meta` of a client that answers questions."""
@@ -400,6 +412,10 @@ class AnyInterleaving(RuleBasedStateMachine):
         elif what.startswith("crash") and has_process:
             world.slow_to_end |= {name} if what == "crash slowly" else set()
             world.exit(name)
+        elif what == "idle slowly" and world.lifecycles[name].state is State.READY:
+            if not world.engine.registry._is_used(world.engine.servers[name]):
+                world.slow_to_end.add(name)
+                world.feed(name, Event.IDLE)
         elif what == "restart" and has_process and not draining:
             world.restart(name)
         elif what == "hang":
@@ -620,6 +636,12 @@ class AnyInterleaving(RuleBasedStateMachine):
         for name, server in self.world.engine.servers.items():
             if server.lifecycle.state is State.STOPPED:
                 assert not [call for call in self.world.engine.dispatch.table.of_server(name) if call.begun]
+
+    @invariant()
+    def no_call_waits_for_a_server_that_waits_for_a_call(self) -> None:
+        for name, server in self.world.engine.servers.items():
+            if server.lifecycle.idle:
+                assert not self.world.engine.dispatch.table.of_server(name)
 
     @invariant()
     def the_tables_agree(self) -> None:

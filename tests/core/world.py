@@ -22,6 +22,7 @@ from broker.core.effects import (
     Effect,
     EndProcess,
     Hold,
+    Idle,
     Log,
     LogOutput,
     Manage,
@@ -193,6 +194,10 @@ class World:
         self.feed(name, Event.START)
         return self.processes[name]
 
+    def rest(self, name: str = "time") -> None:
+        """The broker starts, and the server waits for its first call."""
+        self.feed(name, Event.IDLE)
+
     def stop(self, name: str = "time") -> None:
         """An operator stops a server."""
         self.feed(name, Event.STOP)
@@ -265,6 +270,8 @@ class World:
                 self.feed(effect.server, Event.LEGACY, Ending(effect.reason))
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
+            elif isinstance(effect, Idle):
+                self.feed(effect.server, Event.IDLE)
             elif isinstance(effect, CreditExhausted) and self.refills:
                 self.run(self.engine.clients.flow.refill, effect.connection)
             else:

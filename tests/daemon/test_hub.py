@@ -37,6 +37,9 @@ class Pipe:
     def demand(self) -> None:
         """Nothing to do."""
 
+    def idle(self) -> None:
+        """Nothing to do."""
+
     def log_output(self, text: bytes) -> None:
         """Nothing to do."""
 

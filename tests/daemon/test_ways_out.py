@@ -65,6 +65,9 @@ class Played:
     def respawn(self, reason: str) -> None:
         """Nothing to do."""
 
+    def idle(self) -> None:
+        """Nothing to do."""
+
     def demand(self) -> None:
         """Nothing to do."""
 

@@ -163,6 +163,10 @@ CRASHED = (*READY, Event.EXITED, Event.GONE)
             "1 of 3 servers ready; b: backoff (it exited with status 1); c: starting",
         ),
         (
+            [_server("a", *READY), _server("b", Event.IDLE), _server("c", Event.START)],
+            "1 of 3 servers ready; 1 idle; c: starting",
+        ),
+        (
             [_server(str(number)) for number in range(7)],
             "0 of 7 servers ready; 0: stopped; 1: stopped; 2: stopped; 3: stopped; 4: stopped; and 2 more",
         ),

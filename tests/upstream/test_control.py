@@ -121,6 +121,9 @@ class Acted:
         if self.process is None:
             self._spawn()
 
+    def begin(self) -> None:
+        self.start()
+
     def stop(self) -> None:
         self._again = False
         if self.process is not None and self._gone is None:

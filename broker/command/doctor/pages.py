@@ -68,7 +68,7 @@ async def open_page(name: str, endpoint: str, *, close: bool) -> PageLoad:
     """
     began = monotonic()
     client = BrokerClient(name, endpoint, timeout=CALL_TIMEOUT_S)
-    servers = [server for server in await client.servers() if server["state"] == "ready"]
+    servers = [server for server in await client.servers() if server["state"] in ("ready", "idle")]
     lists = [await _list(client, server["name"]) for server in servers]
     opened = monotonic()
     visits = [

@@ -86,7 +86,7 @@ def _remarks(page: Page, earlier: tuple[ServerSample, ...], say: Say) -> Iterato
 
 def _change(was: ServerSample, now: ServerSample, say: Say) -> tuple[str, dict[str, object]] | None:
     """Return the change of a server as a word of the texts with its facts; `None` without a change."""
-    if now.state not in ("ready", "disabled"):
+    if now.state not in ("ready", "idle", "disabled"):
         return "at_page.state", {"state": say(f"state.{now.state}")}
     if now.pid != was.pid:
         return "at_page.new", {}

@@ -15,6 +15,7 @@ Say = Callable[..., str]
 
 STATES = (
     "ready",
+    "idle",
     "starting",
     "handshake",
     "draining",

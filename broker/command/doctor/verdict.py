@@ -58,7 +58,8 @@ def _crashes(evidence: Evidence, name: str) -> Finding | None:
     deaths = sum(visit.fault is not None and visit.fault.died for visit in visits)
     pids = {server.pid for server in history if server.pid is not None}
     restarts = history[-1].restarts - history[0].restarts
-    times = max(deaths, len(pids) - 1, restarts)
+    rested = any(server.state == "idle" for server in history)  # then another pid is no crash
+    times = max(deaths, 0 if rested else len(pids) - 1, restarts)
     if times <= 0:
         return None
     return _about("crashes", name, times=times, error=_last_error(history, visits))
@@ -67,7 +68,7 @@ def _crashes(evidence: Evidence, name: str) -> Finding | None:
 def _not_ready(evidence: Evidence, name: str) -> Finding | None:
     history = evidence.history(name)
     state = history[-1].state
-    if state == "ready":
+    if state in ("ready", "idle"):
         return None
     word = _BY_STATE.get(state, "not_ready")
     return _about(word, name, state=state, error=_last_error(history, ()))
@@ -176,7 +177,7 @@ def _ends(times_s: Sequence[float]) -> Facts:
 
 
 def _none_ready(evidence: Evidence) -> Iterator[Finding]:
-    if not any(server.state == "ready" for server in evidence.after.servers):
+    if not any(server.state in ("ready", "idle") for server in evidence.after.servers):
         yield _about("none_ready", None, count=len(evidence.wanted))
 
 

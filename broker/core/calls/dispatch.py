@@ -262,6 +262,7 @@ class Dispatch:
         server = self._servers[call.server]
         server.leave(call)
         server.queue.use_lease(call, now)
+        server.used_at = server.used_at if call.from_memory else now
         if call.sent:
             server.ended.append(call.id)
             self.questions.call_ends(call, now, is_told=ending is not None)

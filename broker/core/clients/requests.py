@@ -96,13 +96,17 @@ class Requests:
             return refusals.refused_method(server.name, "tools/call", NO_TASKS)
         if rule.route is Route.CATALOGUE and params.has_cursor:
             return refusals.invalid_params(request.method)
+        if rule.route is Route.BROKER and server.lifecycle.idle:  # a ping starts nothing
+            self._answer(connection, request, b"{}")
+            return None
         if rule.route is not Route.CATALOGUE or server.catalogue is None:
             return self._dispatch.accept(server, connection, request, params, now)
         list_by = self._dispatch.reread(server, request.method, now)
         if list_by is not None:
             return self._dispatch.accept(server, connection, request, params, now, list_by)
         body = server.catalogue.answer(request.method, now)
-        if body is None and not server.opened:  # the next process may have it
+        doubted = server.lifecycle.idle and server.catalogue.is_doubted(request.method)
+        if not server.opened and (body is None or doubted):  # the next process may have it
             return self._dispatch.accept(server, connection, request, params, now)
         if body is None:
             return refusals.no_list(server.name, request.method)

@@ -25,7 +25,7 @@ class When(Enum):
 
     NOW = "now"
     ON_DEMAND = "on demand"
-    """It is broken, and the call has it started before its time."""
+    """It is broken or idle, and the call has it started."""
     LATER = "later"
     """It may be ready before the call's deadline."""
     TOO_LATE = "too late"

@@ -213,6 +213,16 @@ class Catalogue:
         listing = self._listings.get(method)
         return listing.items.keys() if listing else frozenset()
 
+    def is_doubted(self, method: str) -> bool:
+        """Return whether a list should not be answered for ever: it was cut off, or there are no tools.
+
+        Nobody calls a server without tools, so that no call would ever have it started.
+        """
+        listing = self._whole.get(method)
+        if method == "tools/list" and (listing is None or not listing.items):
+            return True
+        return listing is not None and listing.partial
+
     def answer(self, method: str, now: float) -> bytes | None:
         """Return the result of a list method or of `server/discover`; `None` if the list could not be read.
 

@@ -25,6 +25,7 @@ class State(str, Enum):
     DRAINING = "draining"
     BACKOFF = "backoff"
     BROKEN = "broken"
+    IDLE = "idle"
 
 
 class Event(str, Enum):
@@ -33,6 +34,7 @@ class Event(str, Enum):
     START = "start"  # an operator, or the config, wants it to run
     STOP = "stop"  # an operator, or the config, wants it to end
     DEMAND = "demand"  # a client calls it, and has the time to wait for a try
+    IDLE = "idle"  # nobody uses it: it has no process until it is called
     SPAWNED = "spawned"  # its process exists
     OPENED = "opened"  # the handshake is done and its lists are read
     FAILED = "failed"  # it could not be spawned, or the handshake went wrong
@@ -60,6 +62,8 @@ class Then(str, Enum):
     FAIL = "fail"  # count the failure, and wait for the next try
     RESTART = "restart"  # an operator asked for it
     RESPAWN = "respawn"  # it exited at the era probe: start it again without a delay
+    IDLE = "idle"  # wait for a call
+    WAKE = "wake"  # it was called while its idle process ended: start it again without a delay
 
 
 _S, _E, _A = State, Event, Action
@@ -68,6 +72,7 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
     _S.STOPPED: {
         _E.START: (_S.STARTING, _A.SPAWN),
         _E.STOP: (_S.STOPPED, _A.NONE),
+        _E.IDLE: (_S.IDLE, _A.REST),
     },
     _S.STARTING: {
         _E.START: (_S.STARTING, _A.NONE),
@@ -89,11 +94,13 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
         _E.STOP: (_S.DRAINING, _A.END),
         _E.FAILED: (_S.DRAINING, _A.END),
         _E.EXITED: (_S.DRAINING, _A.END),
+        _E.IDLE: (_S.DRAINING, _A.END),
         _E.TIMEOUT: (_S.READY, _A.NONE),
     },
     _S.DRAINING: {
         _E.START: (_S.DRAINING, _A.NONE),
         _E.STOP: (_S.DRAINING, _A.NONE),
+        _E.DEMAND: (_S.DRAINING, _A.NONE),
         _E.OPENED: (_S.DRAINING, _A.NONE),
         _E.FAILED: (_S.DRAINING, _A.NONE),
         _E.LEGACY: (_S.DRAINING, _A.NONE),
@@ -110,6 +117,11 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
         _E.STOP: (_S.STOPPED, _A.REST),
         _E.DEMAND: (_S.STARTING, _A.SPAWN),
         _E.TIMEOUT: (_S.STARTING, _A.SPAWN),
+    },
+    _S.IDLE: {
+        _E.START: (_S.STARTING, _A.SPAWN),
+        _E.STOP: (_S.STOPPED, _A.REST),
+        _E.DEMAND: (_S.STARTING, _A.SPAWN),
     },
 }
 """state → event → the next state and the action. Any other event raises `IllegalEvent`."""
@@ -207,6 +219,11 @@ class Lifecycle:
         return self.state is State.DRAINING and self._then is Then.FAIL
 
     @property
+    def idle(self) -> bool:
+        """Whether it waits for a call, without a process or with one that is being ended."""
+        return self.state is State.IDLE or (self.state is State.DRAINING and self._then is Then.IDLE)
+
+    @property
     def stopped(self) -> bool:
         """Whether an operator has stopped it, or is stopping it."""
         return self.stopping or (self.state is State.STOPPED and not self.given_up)
@@ -221,6 +238,8 @@ class Lifecycle:
         """The reason for which its process is ended, in words."""
         if self._then is Then.FAIL and self._ending:
             return self._ending.reason
+        if self._then in (Then.IDLE, Then.WAKE):
+            return "nobody used it"
         return "it was restarted" if self._then is Then.RESTART else "it was stopped"
 
     @property
@@ -239,6 +258,8 @@ class Lifecycle:
 
     def demand_at(self) -> float | None:
         """Return from when on a call may start it; `None` if no call may."""
+        if self.idle:
+            return self.since_s
         return self.since_s + self._backoff.demand_s if self.state is State.BROKEN else None
 
     def on(self, event: Event, now: float, ending: Ending | None = None) -> Action:
@@ -278,6 +299,10 @@ class Lifecycle:
             self._backoff.settled()
         if event is Event.STOP:
             self._then = Then.STOP
+        elif event is Event.IDLE:
+            self._then = Then.IDLE
+        elif event is Event.DEMAND and self.idle:
+            self._then = Then.WAKE
         elif event is Event.START and before is State.DRAINING:
             self._then = Then.RESTART
         elif event is Event.LEGACY and before is State.HANDSHAKE:
@@ -289,8 +314,8 @@ class Lifecycle:
     def _gone(self, now: float) -> Action:
         if self._then is Then.FAIL and self._ending is not None:
             return self._failed(self._ending, now)
-        if self._then is Then.STOP:
-            self._enter(State.STOPPED, now)
+        if self._then in (Then.STOP, Then.IDLE):
+            self._enter(State.STOPPED if self._then is Then.STOP else State.IDLE, now)
             return Action.REST
         self._enter(State.STARTING, now)
         self.restarts += self._then is Then.RESTART

@@ -14,7 +14,7 @@ from broker.config.schema import ServerConfig
 from broker.core.calls.bulk_endings import BulkEndings
 from broker.core.calls.dispatch import Dispatch
 from broker.core.clients.notifications import NOT_THERE, Notifications
-from broker.core.effects import Effects, EndProcess, Level
+from broker.core.effects import Demand, Effects, EndProcess, Idle, Level
 from broker.core.mcp.methods import Era
 from broker.core.servers import availability
 from broker.core.servers.health import Health, HealthVerdict
@@ -167,9 +167,17 @@ class Registry:
         """Clients have subscribed to other resources of these servers than before."""
         for name in sorted(names):
             server = self._table.get(name)  # it may have been removed since they subscribed
+            if server is not None:
+                self._use(server, now)
             if server is not None and server.session is not None:
                 did = server.session.want(self._uris(server), now)
                 self._replies.apply(server, server.session, did, now)
+
+    def _use(self, server: Server, now: float) -> None:
+        """Note that clients use it; whoever subscribes to a resource of an idle server has it started."""
+        server.used_at = now
+        if server.lifecycle.idle and self._uris(server):
+            self._effects.append(Demand(server.name))
 
     def heard(self, name: str, now: float) -> None:
         """It wrote to its stderr."""
@@ -225,7 +233,10 @@ class Registry:
 
     def rests(self, name: str, now: float) -> None:
         """It has no process, and its lifecycle says when it will have one again."""
-        self._bulk_endings.server_rests(self._table[name], now)
+        server = self._table[name]
+        self._bulk_endings.server_rests(server, now)
+        if server.lifecycle.idle and self._is_used(server):
+            self._effects.append(Demand(name))
 
     def wake_at(self) -> float | None:
         """When `tick` is due for one of them."""
@@ -245,6 +256,20 @@ class Registry:
                 self._dispatch.pump(server, now)
             if server.health is not None and server.session is not None:
                 self._look_after(server, server.session, server.health, now)
+            if server.idle_at is not None and server.idle_at <= now:
+                self._end_idle(server, now)
+
+    def _end_idle(self, server: Server, now: float) -> None:
+        """End a process that nobody has used for `idle_stop_sec`, or look again after that time."""
+        if self._is_used(server) or (server.session is not None and server.session.has_request):
+            server.used_at = now
+        else:
+            self._effects.append(Idle(server.name))
+
+    def _is_used(self, server: Server) -> bool:
+        """Return whether it has a call, a lease or a subscription, or may still work on a cancelled call."""
+        calls, queue = self._dispatch.table.of_server(server.name), server.queue
+        return bool(calls or queue.reserved or queue.lease or self._uris(server))
 
     def _look_after(self, server: Server, session: McpSession, health: Health, now: float) -> None:
         """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""

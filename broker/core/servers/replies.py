@@ -302,6 +302,7 @@ class Replies:
         assert session.catalogue is not None
         before, server.catalogue = server.known, session.catalogue
         server.remembered = session.era
+        server.used_at = now
         server.watch(now)
         self._oddities.note_patterns(server)
         for notification in session.catalogue.changes_since(before):

@@ -85,6 +85,8 @@ class Server:
         """Whether it is no longer configured; its running calls may still end."""
         self.awaited = False
         """Whether clients had subscribed to its resources before it was configured."""
+        self.used_at = 0.0
+        """When it was last used: a call or a subscription ended, or its process became ready."""
         self.outdated = False
         """Whether its present or last process is of another program than the config says."""
 
@@ -142,7 +144,13 @@ class Server:
         """When something of it is due, except for the lifecycle."""
         session = self.session.wake_at if self.session is not None else None
         health = self.health.wake_at if self.health is not None else None
-        return soonest((session, health, self.queue.wake_at, self.pending_lists.wake_at))
+        return soonest((session, health, self.idle_at, self.queue.wake_at, self.pending_lists.wake_at))
+
+    @property
+    def idle_at(self) -> float | None:
+        """When its process is ended, unless it is used; `None` if it has none that may be."""
+        idle_s = self.config.idle_stop_sec
+        return self.used_at + idle_s if idle_s and self.opened and not self.queue.paused else None
 
     def leave(self, call: Call) -> None:
         """Remove an ended call from every place."""

@@ -201,6 +201,11 @@ CASES: dict[str, tuple[Evidence, str, set[tuple[str, str | None]]]] = {
         {("tool_complains", "a")},
     ),
     "no tool to call": (seen(visits={"a": lambda n: {"chosen": "none"}}), "A", {("no_tool", None)}),
+    "idle, before the first page and again after each": (
+        seen(a=lambda n: {"state": "idle", "pid": None, "processes": 0} if n % 2 == 0 else {"pid": 100 + n}),
+        "A",
+        set(),
+    ),
     # Answer times.
     "as slow at the end as at the start": (seen(took=lambda n: 4.0), "A", set()),
     "faster and faster": (seen(took=lambda n: 5.0 / n), "A", set()),

@@ -30,6 +30,7 @@ PATHS: dict[State, list[Event]] = {
     State.DRAINING: [Event.START, Event.SPAWNED, Event.OPENED, Event.EXITED],
     State.BACKOFF: [Event.START, Event.SPAWNED, Event.EXITED, Event.GONE],
     State.BROKEN: [Event.START, Event.SPAWNED, Event.EXITED, Event.GONE],
+    State.IDLE: [Event.IDLE],
 }
 
 
@@ -57,15 +58,16 @@ def crash(server: Lifecycle, now: float, ending: Ending = CRASH) -> Action:
 # --- the table ---------------------------------------------------------------------------------------
 
 # What can happen in each state. `.` is what cannot, and is a fault of the broker's if it does.
-#            START     STOP   DEMAND SPAWNED OPENED  FAILED LEGACY EXITED GONE TIMEOUT
+#            START     STOP   DEMAND IDLE SPAWNED OPENED  FAILED LEGACY EXITED GONE TIMEOUT
 ALLOWED = """
-STOPPED      spawn     none   .      .       .       .      .      .      .    .
-STARTING     none      rest   .      greet   .       end    .      .      .    .
-HANDSHAKE    none      end    .      .       serve   end    end    end    .    end
-READY        none      end    .      .       .       end    .      end    .    none
-DRAINING     none      none   .      .       none    none   none   none   rest .
-BACKOFF      spawn     rest   .      .       .       .      .      .      .    spawn
-BROKEN       spawn     rest   spawn  .       .       .      .      .      .    spawn
+STOPPED      spawn     none   .      rest .       .       .      .      .      .    .
+STARTING     none      rest   .      .    greet   .       end    .      .      .    .
+HANDSHAKE    none      end    .      .    .       serve   end    end    end    .    end
+READY        none      end    .      end  .       .       end    .      end    .    none
+DRAINING     none      none   none   .    .       none    none   none   none   rest .
+BACKOFF      spawn     rest   .      .    .       .       .      .      .      .    spawn
+BROKEN       spawn     rest   spawn  .    .       .       .      .      .      .    spawn
+IDLE         spawn     rest   spawn  .    .       .       .      .      .      .    .
 """
 EXPECTED = {
     (State[row.split()[0]], event): word

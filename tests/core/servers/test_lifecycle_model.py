@@ -48,7 +48,13 @@ class AnyHistory(RuleBasedStateMachine):
         self.wanted = False
         self.feed(Event.STOP)
 
-    @precondition(lambda self: self.server.state is State.BROKEN)
+    @precondition(lambda self: self.server.state in (State.STOPPED, State.READY))
+    @rule()
+    def idle(self) -> None:
+        self.wanted = True
+        self.feed(Event.IDLE)
+
+    @precondition(lambda self: self.server.demand_at() is not None)
     @rule()
     def demand(self) -> None:
         self.feed(Event.DEMAND)
