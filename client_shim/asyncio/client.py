@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,6 @@ from client_shim.asyncio.methods import McpMethods
 from client_shim.asyncio.questions import Asker
 from client_shim.errors import CallError
 from client_shim.protocol import payload
-from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.question_bodies import CAPABILITIES, capabilities_of
 from client_shim.questions import OnQuestion, OnRawQuestion
 from client_shim.results import Data
@@ -163,33 +162,35 @@ class BrokerClient(McpMethods):
         meta = self._meta(server, meta, on_log is not None, ask is not None)
         asker = None if ask is None else Asker(ask, capabilities_of(meta))
         flags = _flags(on_progress is not None, progress_extends, server != MANAGEMENT and ask is not None)
-        make = partial(
-            self._make,
-            partial(payload.prepare, server, method, flags=flags, meta=meta),
-            params,
+        callbacks = (
             on_progress and progress_reader(on_progress),
             on_log and log_reader(on_log),
             None if asker is None else asker.answer_raw,
         )
+        call = (server, method, params, flags, meta, callbacks)
         answers = {"inputResponses": input_responses, "requestState": request_state}
         given = {key: value for key, value in answers.items() if value is not None}
+        timeout_s = self._timeout_s(timeout)
         if asker is None:
-            return await make(given, self._timeout_s(timeout))
-        return await rounds.complete(server, method, make, given, self._timeout_s(timeout), asker.answer)
+            return await self._make(*call, given, timeout_s)
+        make = partial(self._make, *call)
+        return await rounds.complete(server, method, make, given, timeout_s, asker.answer)
 
     async def _make(
         self,
-        prepare: Callable[..., PreparedRequest],
+        server: str,
+        method: str,
         params: Mapping[str, Any] | None,
-        on_progress: OnRaw | None,
-        on_log: OnRaw | None,
-        on_question: OnRawQuestion | None,
+        flags: int,
+        meta: Mapping[str, Any] | None,
+        callbacks: tuple[OnRaw | None, OnRaw | None, OnRawQuestion | None],
         given: Mapping[str, Any],
         timeout_s: float | None,
     ) -> Any:
         """Make a call, with `given` beside its params; return the result as plain data."""
-        request = prepare({**(params or {}), **given} if given else params, timeout_s=timeout_s)
-        result = await self._membership.call(request, on_progress, on_log, on_question)
+        all_params = {**(params or {}), **given} if given else params
+        request = payload.prepare(server, method, all_params, timeout_s=timeout_s, flags=flags, meta=meta)
+        result = await self._membership.call(request, *callbacks)
         return payload.decode(request.subject, result)
 
     async def request_raw(
