@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -128,21 +128,27 @@ class Page:
 
 
 class AnyInterleaving(RuleBasedStateMachine):
-    """Three clients at a time, three channels each, the same few ids and tokens, two servers."""
+    """Three clients at a time, three channels each, the same few ids and tokens, some servers."""
+
+    servers: ClassVar[dict[str, Json]] = SERVERS
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World(
-            SERVERS, credit_bytes=65_536, outbox_bytes=65_536, calls_per_channel=2, calls_per_connection=5
+            self.servers,
+            credit_bytes=65_536,
+            outbox_bytes=65_536,
+            calls_per_channel=2,
+            calls_per_connection=5,
         )
-        self.world.scripts["modern"].era = Era.MODERN
-        for script in self.world.scripts.values():
+        for name, script in self.world.scripts.items():
+            script.era = Era.MODERN if name == "modern" else Era.LEGACY
             script.lists = {"tools/list": TOOLS}
             script.annotations = {"read": {"readOnlyHint": True}}
         self.pages: list[Page] = []
         self.secrets = 0
         self.connections = 0
-        self.given: dict[str, list[Json]] = {name: [] for name in SERVERS}
+        self.given: dict[str, list[Json]] = {name: [] for name in self.servers}
         self.managing: list[Manage] = []
         self.asked: dict[str, Process] = {}
         """The questions that processes have asked: each has an id of its own."""
@@ -156,7 +162,7 @@ class AnyInterleaving(RuleBasedStateMachine):
         """How often a channel of this number was closed on this connection."""
         self.called_by: dict[int, tuple[bytes, int, int]] = {}
         """The secret of each call → the channel that made it."""
-        for name in SERVERS:
+        for name in self.servers:
             self.world.start(name)
         self.connect()
         self.connect()
@@ -183,7 +189,9 @@ class AnyInterleaving(RuleBasedStateMachine):
     @precondition(lambda self: self.living())
     @rule(data=st.data(), wanted=st.lists(requests, min_size=2, max_size=6))
     def request(self, data: st.DataObject, wanted: list[tuple[wire.Request, str]]) -> None:
-        page = data.draw(st.sampled_from(self.living()))
+        self.ask_all(data.draw(st.sampled_from(self.living())), wanted)
+
+    def ask_all(self, page: Page, wanted: list[tuple[wire.Request, str]]) -> None:
         for message, tool in wanted:
             if page.alive:
                 self.say(page, message, tool)
@@ -364,6 +372,10 @@ class AnyInterleaving(RuleBasedStateMachine):
     def question(self, data: st.DataObject, times: int, luck: int, then: int) -> None:
         """A server that keeps its word asks: about a call that it works on."""
         name = data.draw(st.sampled_from([name for name in ASKING if self.at_work(name)]))
+        self.ask_about(data, name, times=times, luck=luck, then=then)
+
+    def ask_about(self, data: st.DataObject, name: str, *, times: int, luck: int, then: int) -> None:
+        """Ask about a call that is open for its client, or with luck 0 about one that was cancelled."""
         process, at_work = self.world.processes[name], self.at_work(name)
         calls = self.world.engine.dispatch.table
         left = [request for request in at_work if (calls.by_id(request["id"]) is None) is (luck == 0)]
@@ -404,6 +416,9 @@ class AnyInterleaving(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from([*SERVERS]), what=st.sampled_from(UPSETS))
     def upset(self, name: str, what: str) -> None:
+        self.upset_by(name, what)
+
+    def upset_by(self, name: str, what: str) -> None:
         world = self.world
         has_process = name in world.processes
         draining = world.lifecycles[name].state is State.DRAINING
@@ -653,7 +668,9 @@ class AnyInterleaving(RuleBasedStateMachine):
             sent = [call for call in calls.of_server(name) if call.sent]
             assert len(sent) == server.queue.running <= self.room(name)
             assert not sent or name in self.world.processes
-        assert calls.body_bytes == sum(len(call.body) for name in SERVERS for call in calls.of_server(name))
+        assert calls.body_bytes == sum(
+            len(call.body) for name in self.servers for call in calls.of_server(name)
+        )
         living = {page.client.key for page in self.living()}
         assert {connection.key for connection in self.world.engine.connections.all()} == living
         assert set(calls._by_client) <= living
