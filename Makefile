@@ -8,6 +8,9 @@ INSTALL_PYTHON := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 # Another PYTHON makes a new environment; a change of pyproject.toml installs again.
 STAMP := .installed-$(subst /,_,$(PYTHON))
 VENV  := .venv/$(STAMP)
+RUN   := .venv/.for-running$(STAMP)
+# Where everything is installed, nothing is left to install for running.
+READY := $(if $(wildcard $(VENV)),$(VENV),$(RUN))
 MCP1  := .venv-mcp1/$(STAMP)
 NODE  := tests/node/node_modules/.installed
 PEERS := mcp-proxy fastmcp
@@ -23,7 +26,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.12 uses another Python, CONFIG=my.toml another configuration."
 
-run: $(VENV) ## Set up, then run the broker on broker.toml until Ctrl-C
+run: $(READY) ## Set up, then run the broker on broker.toml until Ctrl-C
 	@exec $(BIN)/mcp-broker serve --config "$(CONFIG)"
 
 # Files run in parallel, the longest first (tests/conftest.py); the tests of `check` are not run again.
@@ -72,6 +75,12 @@ $(VENV): pyproject.toml .ci/make-venv
 	@.ci/make-venv .venv "$(PYTHON)"
 	@echo "Installing mcp-broker and the requirements of its tests into .venv (a minute or two the first time)"
 	@.venv/$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(RUN): pyproject.toml .ci/make-venv
+	@.ci/make-venv .venv "$(PYTHON)"
+	@echo "Installing mcp-broker into .venv"
+	@.venv/$(PIP) --editable '.[daemon,gateway,metrics,examples]'
 	@touch $@
 
 # The environment of a backend: the thin shim and the 1.x SDK.

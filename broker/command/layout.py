@@ -8,7 +8,7 @@ from typing import NamedTuple
 WIDTH = 100
 """The maximum width of the output, so that it can be pasted into a report."""
 
-_TIGHT_COLUMNS = 8
+_TIGHT_COLUMNS = 7
 
 
 class Line(NamedTuple):

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
 
 from broker.command.layout import Grid, Line, Part
+from broker.command.wrapping import display_width
 from client_shim.text import on_one_line, printable, printable_json
 
 
@@ -74,14 +74,3 @@ def _plain(grid: Grid) -> Iterator[str]:
         yield (" " if grid.is_tight else "  ").join(padded).rstrip()
     if grid.title:
         yield ""
-
-
-def display_width(text: str) -> int:
-    """Return the terminal columns of a text: Chinese characters take two, combining marks none."""
-    return len(text) if text.isascii() else sum(map(_width_of, text))
-
-
-def _width_of(char: str) -> int:
-    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

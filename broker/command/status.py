@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
-from broker.command.output import display_width
 from broker.command.programs import client_programs
 from broker.command.words import WORDS, fill, say
+from broker.command.wrapping import display_width
 from client_shim.text import on_one_line, shown
 
 if TYPE_CHECKING:
@@ -59,11 +59,22 @@ def _count(number: int) -> str:
 
 _COLUMNS_BY_WIDTH = {
     WIDTH: tuple(_COLUMNS),
+    80: ("pid", "processes", "restarts", "calls", "errors", "memory"),
     64: ("pid", "processes", "calls", "memory"),
     48: ("pid", "memory"),
     0: ("memory",),
 }
-"""The columns that fit a terminal of at least this width: fewer, so that none is cut."""
+"""The columns that fit a terminal of at least this width, so that none is cut. A line names the others."""
+
+
+def _words() -> tuple[str, ...]:
+    return next(words for least, words in _COLUMNS_BY_WIDTH.items() if width() >= least)
+
+
+def _left_out() -> Iterator[Line]:
+    """Yield a line that names the columns for which the terminal is too narrow."""
+    if missing := [say(word) for word in _COLUMNS if word not in _words()]:
+        yield Line(say("columns_left_out", columns=", ".join(missing), width=WIDTH), "dim")
 
 
 def status_parts(snapshot: dict[str, Any]) -> list[Part]:
@@ -97,7 +108,17 @@ def status_parts(snapshot: dict[str, Any]) -> list[Part]:
     faults += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
     faults += [line for server in enabled for line in _warnings(server)]
     clients = list(_programs(programs))
-    return [Line(head), Line(""), _servers(servers), Line(""), *clients, *faults, *_config(broker), tail]
+    return [
+        Line(head),
+        Line(""),
+        _servers(servers),
+        *_left_out(),
+        Line(""),
+        *clients,
+        *faults,
+        *_config(broker),
+        tail,
+    ]
 
 
 def _programs(programs: dict[str, list[dict[str, Any]]]) -> Iterator[Line]:
@@ -216,7 +237,7 @@ def _reason(server: dict[str, Any]) -> str:
 
 
 def _servers(servers: list[dict[str, Any]]) -> Grid:
-    words = next(words for least, words in _COLUMNS_BY_WIDTH.items() if width() >= least)
+    words = _words()
     columns = [Column(say("server"), folds=True, width=24), Column(say("state"))]
     columns += [Column(say(word), right=True) for word in words]
     rows = [

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console, ConsoleDimensions, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, JustifyMethod, OverflowMethod, RenderableType
+from rich.containers import Lines
 from rich.live import Live
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from broker.command.layout import Grid, Line, Part, width
+from broker.command.wrapping import breaks
 from client_shim.text import printable
 
 _MIN_WIDTH = 16
@@ -46,8 +48,37 @@ def _line(line: Line) -> RenderableType:
     return Padding(_text(line), (0, 0, 0, line.indent), expand=False) if line.indent else _text(line)
 
 
+class _WrappedText(Text):
+    """A text whose lines break as `breaks` says."""
+
+    def wrap(
+        self,
+        console: Console,
+        width: int,
+        *,
+        justify: JustifyMethod | None = None,
+        overflow: OverflowMethod | None = None,
+        tab_size: int = 8,
+        no_wrap: bool | None = None,
+    ) -> Lines:
+        """Return the lines for this width."""
+        if no_wrap:
+            return super().wrap(
+                console, width, justify=justify, overflow=overflow, tab_size=tab_size, no_wrap=no_wrap
+            )
+        lines = Lines()
+        for line in self.split("\n", allow_blank=True):
+            parts = line.divide(breaks(line.plain, width))
+            for part in parts:
+                part.rstrip()
+            if justify:
+                parts.justify(console, width, justify=justify, overflow=overflow or "fold")
+            lines.extend(parts)
+        return lines
+
+
 def _text(line: Line) -> Text:
-    return Text(printable(line.text), line.style)
+    return _WrappedText(printable(line.text), line.style)
 
 
 def _table(grid: Grid) -> Table:

@@ -48,6 +48,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "the gateway's settings have {count} mistake{count:s}:",
         "网关的设置有 {count} 处错误：",
     ),
+    "columns_left_out": (
+        "not shown at this width: {columns}; {width} columns show all, and so does --json",
+        "因宽度不足未显示：{columns}；{width} 列可显示全部，--json 也包含全部",
+    ),
     "client": (
         (
             "client {name}{where}: {connections} connection{connections:s}, {channels} channel{channels:s}, "

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.command import output, tables
 from broker.command.layout import Line
 from broker.command.status import status_parts, tools_parts
+from broker.command.wrapping import breaks, display_width
 
 ROW: dict[str, Any] = {
     "name": "advertisement-server",
@@ -114,8 +119,8 @@ def test_chinese_names_leave_the_columns_aligned(
     state = "ready" if locale == "en" else "就绪"
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if f" {state} " in line]
     assert len(lines) == len(names)
-    assert len({output.display_width(line[: line.index(state)]) for line in lines}) == 1
-    assert len({output.display_width(line) for line in lines}) == 1
+    assert len({display_width(line[: line.index(state)]) for line in lines}) == 1
+    assert len({display_width(line) for line in lines}) == 1
 
 
 WHY: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -227,6 +232,53 @@ def test_nothing_is_cut_silently(
         "Convert it.",
     ):
         assert whole in out, out
+
+
+@pytest.mark.parametrize(("columns", "left_out"), [(100, 0), (80, 4), (64, 6), (40, 9)])
+@pytest.mark.parametrize("locale", ["en", "zh"])
+def test_columns_that_are_left_out_are_named(
+    columns: int,
+    left_out: int,
+    locale: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At 80 columns restarts and errors are there; what is not there is named below the table."""
+    for name, value in {"MCP_BROKER_LANG": locale, "COLUMNS": str(columns), "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    output.show(status_parts({"broker": BROKER, "servers": [{**ROW, "state": "backoff"}], "clients": []}))
+    out = capsys.readouterr().out
+    if columns >= 80:
+        header = next(
+            line for line in out.splitlines() if ("pid" if locale == "en" else "进程号") in line[20:]
+        )
+        assert all(
+            word in header for word in (("restarts", "errors") if locale == "en" else ("重启", "错误"))
+        )
+    mark = "not shown at this width: " if locale == "en" else "因宽度不足未显示："
+    said = out.partition(mark)[2].partition("；" if locale == "zh" else ";")[0].split(",")
+    assert len(said) == (left_out or 1)
+    assert (mark in out) is bool(left_out)
+    assert max(map(display_width, out.splitlines())) <= columns
+
+
+LATIN = st.sampled_from(["", "mcp-broker", "`status`", "see time", "time"])
+CHINESE = st.sampled_from(["服", "错，", "器。", "（务）", "：", "，", " "])
+
+
+@given(st.lists(st.tuples(LATIN, CHINESE), min_size=1, max_size=30), st.integers(14, 40))
+def test_lines_break_between_words(pairs: list[tuple[str, str]], columns: int) -> None:
+    """In both scripts: nothing is lost, no line too long, no word cut, and punctuation stays at its word."""
+    text = "".join(f"{latin}{chinese}中" for latin, chinese in pairs)
+    offsets = [0, *breaks(text, columns), len(text)]
+    lines = [text[start:end] for start, end in pairwise(offsets)]
+    assert "".join(lines) == text
+    assert all(display_width(line.rstrip()) <= columns for line in lines)
+    for line, following in pairwise(lines):
+        assert not re.search(r"[a-z`-]\Z", line) or not re.match(r"[a-z`-]", following)
+        assert following[0] not in "，。）："
+        assert not line.endswith("（")
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0.0s"), (59.94, "59.9s"), (3600.0, "1h0m")])

@@ -193,3 +193,17 @@ def test_the_shim_loads_nothing_of_the_daemon() -> None:
         "import sys, client_shim.asyncio.client, client_shim.backend.mcp_client; print(*sys.modules)",
     )
     assert {"trio", "mcp", "click", "msgspec", "broker"} & set(loaded.split()) == set()
+
+
+def test_make_run_installs_what_running_needs() -> None:
+    """Neither linters nor test tools: who only wants to see it run waits for neither."""
+    done = run(
+        ["make", "--dry-run", "run", "PYTHON=python-of-this-test"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (extras,) = re.findall(r"--editable '\.\[(.*)\]'", done.stdout)
+    assert extras.split(",") == ["daemon", "gateway", "metrics", "examples"]
+    assert "mcp-broker serve" in done.stdout
