@@ -38,6 +38,7 @@ from broker.command.serve import check, serve
 from broker.command.start_stop import release, reload, restart, start, stop
 from broker.command.status import status_parts, tools_parts
 from broker.command.words import say
+from broker.config.names import normal
 from client_shim.blocking import BlockingClient
 from client_shim.errors import CallError, MethodRefused, Unavailable
 from client_shim.text import truth
@@ -54,24 +55,36 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("server", required=False)
 @endpoint_option
 @json_option
 @click.option(
     "--watch", is_flag=True, help="Refresh every second until Ctrl-C; with --json, one object per line."
 )
-def status(endpoint: str | None, as_json: bool, watch: bool) -> None:
-    """Show the broker and its servers. Exit status 1 if an enabled server is not ready."""
+def status(server: str | None, endpoint: str | None, as_json: bool, watch: bool) -> None:
+    """Show the broker and its servers, or one SERVER. Exit status 1 if an enabled server is not ready."""
     if watch:
-        _watch(endpoint, as_json=as_json)
+        _watch(endpoint, server, as_json=as_json)
         return
     with client(endpoint, name=STATUS_NAME) as broker:
-        snapshot = broker.request(MANAGEMENT, "status")
+        snapshot = _snapshot(broker, server)
     if as_json:
         echo_json(snapshot)
     else:
         show(status_parts(snapshot))
-    if any(server["state"] not in ("ready", "idle", "disabled") for server in snapshot["servers"]):
+    if any(one["state"] not in ("ready", "idle", "disabled") for one in snapshot["servers"]):
         sys.exit(BAD)
+
+
+def _snapshot(broker: BlockingClient, server: str | None) -> dict[str, Any]:
+    """Return the status; with `server` only that one of the servers is in it."""
+    snapshot: dict[str, Any] = broker.request(MANAGEMENT, "status")
+    if server is not None:
+        known = [one["name"] for one in snapshot["servers"]]
+        snapshot["servers"] = [one for one in snapshot["servers"] if one["name"] == normal(server)]
+        if not snapshot["servers"]:
+            fail(say("no_server", server=server, known=", ".join(known)), BAD)
+    return snapshot
 
 
 @cli.command()
@@ -211,13 +224,13 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _watch(endpoint: str | None, *, as_json: bool) -> None:
+def _watch(endpoint: str | None, server: str | None, *, as_json: bool) -> None:
     """Refresh the status until Ctrl-C, also while no broker answers."""
     with suppress(KeyboardInterrupt), live() as draw:
         while True:
             with suppress(Unavailable), BlockingClient(endpoint, reconnect_s=0, name=STATUS_NAME) as broker:
                 while True:
-                    snapshot = broker.request(MANAGEMENT, "status")
+                    snapshot = _snapshot(broker, server)
                     _json_line(snapshot) if as_json else draw(status_parts(snapshot))
                     time.sleep(WATCH_S)
             _json_line(_NO_STATUS) if as_json else draw([Line(say("no_broker"))])

@@ -140,6 +140,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "no server has been ready yet; `mcp-broker status` shows why",
         "还没有服务器就绪；原因见 `mcp-broker status`",
     ),
+    "no_server": (
+        "there is no server {server}; the broker has {known}",
+        "没有服务器 {server}；broker 中有：{known}",
+    ),
     "nothing_written": ("{server} has written nothing so far", "{server} 尚未输出任何内容"),
     "lines_missing": (
         "{server}: {count} line{count:s} {count:are} missing here; it wrote more lines than the broker keeps",

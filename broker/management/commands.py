@@ -122,13 +122,14 @@ async def start(context: Context, params: Params) -> Answer:
 
 
 async def release(context: Context, params: Params) -> Answer:
-    """End the lease of a server. Return who had it, and the calls that others wait for."""
+    """End the lease of a server. Return who had it, and how many of its calls still run."""
     server, now = _server(context, params), trio.current_time()
     if server.config.lease_sec is None:
         raise CommandRefused(refusals.no_lease(server.name))
     had = leases.shown(server, now)
+    in_flight = server.queue.running if had is not None else 0
     context.hub.run(context.hub.engine.dispatch.leases.release, server)
-    return {"server": server.name, "released": had, "in_flight": server.queue.running}
+    return {"server": server.name, "released": had, "in_flight": in_flight}
 
 
 def _moved(server: Server, *, had: int = 0, cut: int = 0, again: int = 0) -> Answer:

@@ -94,6 +94,19 @@ def test_a_scrape_says_what_happened() -> None:
     assert seen["mcp_broker_limit"]["connections",] == world.config.limits.connections
 
 
+def test_a_scrape_says_which_leases_are_held_and_what_waits_for_them() -> None:
+    """Of the servers that are leased, and of no other."""
+    world = World({"time": {}, "browser": {"lease_sec": 60}})
+    world.start("browser")
+    assert scrape(world)["mcp_broker_lease_held"] == {("browser",): 0}
+    for key in (b"a", b"b", b"c"):
+        world.client(key).call("browser", "echo")
+    seen = scrape(world)
+    assert seen["mcp_broker_lease_held"] == {("browser",): 1}
+    assert seen["mcp_broker_lease_calls_waiting"] == {("browser",): 2}
+    assert seen["mcp_broker_events_total"]["lease.granted",] == 1
+
+
 def test_every_counter_of_the_core_is_in_some_metric() -> None:
     """Law 9: what is dropped, late or refused is counted; a new counter needs nobody to think of it here."""
     world = World()
