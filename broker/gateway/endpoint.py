@@ -21,6 +21,7 @@ from msgspec import Raw, Struct, UnsetType
 
 from broker.gateway import eras, headers, jsonrpc, sse
 from broker.gateway.audit import Audit
+from broker.gateway.byte_budget import ByteBudget
 from broker.gateway.catalogue import ServerNames
 from broker.gateway.channels import Channels, key_of
 from broker.gateway.effects import FinishRequest, SendMessage
@@ -64,6 +65,7 @@ class Endpoint:
     """Serves the exchanges of admitted clients.
 
     Args:
+        budget: counts the bytes that are held for clients.
         sessions: the legacy ones.
         catalogue: what is known of the servers.
         endpoint: where the broker listens; `None`: where the shim finds it.
@@ -73,6 +75,7 @@ class Endpoint:
     def __init__(
         self,
         limits: GatewayLimits,
+        budget: ByteBudget,
         sessions: LegacySessions,
         catalogue: ServerNames,
         endpoint: str | None,
@@ -85,6 +88,7 @@ class Endpoint:
         self.listening: set[Session] = set()
         """Those of them whose request is `subscriptions/listen`."""
         self._limits = limits
+        self._budget = budget
         self._sessions = sessions
         self._catalogue = catalogue
         self._endpoint = endpoint
@@ -117,7 +121,8 @@ class Endpoint:
     async def post(self, exchange: Exchange, server: str, token: Token) -> None:
         headers.check_content_type(exchange.headers)
         headers.check_accept(exchange.headers, headers.JSON, headers.EVENT_STREAM)
-        body = await exchange.body(self._limits.body_bytes, self._limits.body_sec)
+        share = self._budget.share(token.name)
+        body = await exchange.body(self._limits.body_bytes, self._limits.body_sec, share)
         message = jsonrpc.read(body)
         if isinstance(message, InvalidMessage):
             refused = Refused(400, message.message, code=message.code)
@@ -171,7 +176,8 @@ class Endpoint:
     async def _modern_request(
         self, exchange: Exchange, server: str, token: Token, request: ClientRequest
     ) -> None:
-        stream = Stream(request.id, self._limits.stream_bytes, edit=_edit(token, request))
+        share = self._budget.share(token.name)
+        stream = Stream(request.id, self._limits.stream_bytes, edit=_edit(token, request), share=share)
 
         def deliver(effect: SendMessage | FinishRequest) -> None:
             if isinstance(effect, FinishRequest):
@@ -213,6 +219,7 @@ class Endpoint:
 
     async def _answer(self, exchange: Exchange, stream: Stream, primer: bytes = b"") -> None:
         """Answer a request with JSON or a stream."""
+        exchange.hand_over(stream)
         reader = exchange.attach(stream)
         self.streams.add(stream)
         try:
@@ -224,6 +231,7 @@ class Endpoint:
                 await exchange.stream(stream, reader, primer)
             else:
                 await exchange.answer(stream.status, message)
+                await exchange.sent(stream)
         finally:
             self.streams.discard(stream)
             stream.leave(reader, asyncio.get_running_loop().time())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import unquote
 
+from broker.gateway.byte_budget import Share
 from broker.gateway.headers import Headers
 from broker.gateway.http_connection import HttpConnection, Receive, Scope, Send
 from broker.gateway.refusals import JSON, Refused
@@ -37,25 +38,30 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._is_read = False
+        self._share: Share | None = None
+        self._held = 0
+        """The bytes of the body that are counted."""
 
-    async def body(self, limit: int, within_s: float) -> bytes:
-        """Return the body of the request.
+    async def body(self, limit: int, within_s: float, share: Share) -> bytes:
+        """Return the body of the request. Its bytes are counted until the exchange is over, or by a stream.
 
         Raises:
-            Refused: it is too large, or takes too long.
+            Refused: it is too large, takes too long, or finds no room.
             ClientLeft: its end will not come.
         """
         length = self.headers.get("content-length") or ""
         if length.isdecimal() and int(length) > limit:
             raise _too_large(limit)
-        pieces, size = list[bytes](), 0
+        pieces, self._share = list[bytes](), share
         while True:
             event = await self._receive()
             if event["type"] != "http.request":
                 raise ClientLeft
+            if full := share.take(len(event["body"])):
+                raise no_room(full, share.token)
             pieces.append(event["body"])
-            size += len(event["body"])
-            if size > limit:
+            self._held += len(event["body"])
+            if self._held > limit:
                 raise _too_large(limit)
             if not event["more_body"]:
                 self._is_read = True
@@ -82,6 +88,11 @@ class Exchange:
         if self.method == "POST" and not self._is_read:
             self.connection.end_soon()
 
+    def hand_over(self, stream: Stream) -> None:
+        """Let the bytes of the body be held until the request is answered that a stream is for."""
+        stream.hold(self._held)
+        self._held = 0
+
     def attach(self, stream: Stream) -> int:
         """Make this client the reader of a stream. Return its number."""
         reader = stream.attach(self.connection.cut)
@@ -106,6 +117,7 @@ class Exchange:
             events = stream.take()
             if events:
                 await self._send({"type": "http.response.body", "body": events, "more_body": True})
+                await self.sent(stream)
             elif not stream.has_more:
                 await self._send({"type": "http.response.body", "body": b""})
                 return
@@ -113,9 +125,25 @@ class Exchange:
                 await stream.something()
         raise ClientLeft
 
+    async def sent(self, stream: Stream) -> None:
+        """Wait until the client has read most of what a stream gave; that is no longer held then."""
+        await self.connection.flow.drain()
+        stream.sent()
+
     def close(self) -> None:
         """The exchange is over: the connection may be used for another one."""
         self.connection.on_lost = None
+        if self._share is not None:
+            self._share.give(self._held)
+            self._held = 0
+
+
+def no_room(limit: str, token: str) -> Refused:
+    """Return the refusal of a body for which there is no room."""
+    what = f"the token {token!r}" if limit == "token_bytes" else "all tokens together"
+    message = f"The gateway holds as much for {what} as it may; wait for answers, or raise `{limit}`"
+    status = 429 if limit == "token_bytes" else 503
+    return Refused(status, f"{message} in gateway.toml", headers={"retry-after": "1"})
 
 
 def _too_large(limit: int) -> Refused:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 from broker.base.rate_limit import RateLimit
 from broker.gateway.audit import Audit
+from broker.gateway.byte_budget import ByteBudget
 from broker.gateway.catalogue import ServerNames
 from broker.gateway.endpoint import Endpoint
 from broker.gateway.exchange import ClientLeft, Exchange
@@ -34,6 +35,9 @@ logger = logging.getLogger("mcp-broker")
 
 LOGGED_AT_ONCE = 20
 """Refusals that are logged at once; beyond them one a second is."""
+
+FULL_EVERY_S = 10.0
+"""How often the log says that there is no room for bytes."""
 
 PREFIX = "/mcp/"
 
@@ -55,9 +59,13 @@ class HttpDoor:
         own = Token("own", digest_of(state.token))
         self._limits = settings.limits
         self._guard = Guard([own, *settings.tokens], door.hosts, door.origins)
-        self._sessions = LegacySessions(state, settings.limits, door.endpoint, audit)
+        limits = settings.limits
+        self._budget = ByteBudget(
+            max(limits.token_bytes, limits.body_bytes), max(limits.all_bytes, limits.body_bytes), self._full
+        )
+        self._sessions = LegacySessions(state, limits, self._budget, door.endpoint, audit)
         self._catalogue = ServerNames(door.endpoint)
-        self._mcp = Endpoint(settings.limits, self._sessions, self._catalogue, door.endpoint, audit)
+        self._mcp = Endpoint(limits, self._budget, self._sessions, self._catalogue, door.endpoint, audit)
         self._watch = BrokerClient("status page", door.endpoint, timeout=ASK_S)
         self._page = StatusPage(self._watch.status, History())
         self._rates: dict[str, RateLimit] = {}
@@ -67,6 +75,9 @@ class HttpDoor:
         self._refusals = RateLimit(LOGGED_AT_ONCE, 1.0)
         self._unlogged = 0
         """Refusals since the last one that was logged."""
+        self._bytes_full = RateLimit(1, FULL_EVERY_S)
+        self._unsaid = 0
+        """How often there was no room for bytes since that was last logged."""
         self.is_ending = False
         self.counts: Counter[str] = Counter()
 
@@ -101,6 +112,15 @@ class HttpDoor:
         extra = {"status": refused.status, "path": path, "reason": reason, "unlogged": self._unlogged}
         logger.info("gateway.refused", extra=extra)
         self._unlogged = 0
+
+    def _full(self, limit: str, token: str) -> None:
+        """Count the bodies and answers for which there is no room, and log them from time to time."""
+        self.counts[f"full {limit}"] += 1
+        self._unsaid += 1
+        if self._bytes_full.take(asyncio.get_running_loop().time()):
+            extra = {"limit": limit, "token": token, "held": self._budget.held, "times": self._unsaid}
+            logger.warning("gateway.bytes_full", extra=extra)
+            self._unsaid = 0
 
     # -- routes -------------------------------------------------------------------------------------------
 
@@ -224,6 +244,7 @@ class HttpDoor:
             "streams": len(self._mcp.streams),
             "exchanges": self._open.total(),
             "modern": len(self._mcp.modern),
+            "held_bytes": self._budget.held,
             "parked": self._mcp.parked,
             "dropped": self._mcp.dropped,
         }

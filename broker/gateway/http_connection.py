@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from broker.gateway.connection_limit import ConnectionLimit
 from broker.gateway.refusals import JSON, Refused
@@ -57,6 +57,7 @@ class HttpConnection(HttpToolsProtocol):
         self._limits = limits
         self._room = room
         self._is_known = False
+        self._running: RequestResponseCycle | None = None
         self._head_bytes = 0
         self._in_head = True
         self._is_refused = False
@@ -121,6 +122,10 @@ class HttpConnection(HttpToolsProtocol):
         if not self._is_over:
             super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
         if not self.pipeline:
             self._room.rests(self)
@@ -148,6 +153,9 @@ class HttpConnection(HttpToolsProtocol):
 
     def cut(self) -> None:
         """End the connection at once; what was not sent is dropped."""
+        for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None:
+                cycle.disconnected = True  # nothing is written any more, also before the loss is told
         self.transport.abort()
 
     def end_soon(self) -> None:

@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 
+from broker.gateway.byte_budget import Share
 from broker.gateway.client_session import NO_PREFERENCES
 from broker.gateway.effects import FinishRequest, RequestId, SendMessage
 from broker.gateway.jsonrpc import INVALID_REQUEST, ClientRequest, Incoming
@@ -26,6 +27,7 @@ class LegacySession:
     Args:
         server: the server of its URL.
         sealed: what its id says.
+        share: counts the bytes that are held for it.
         prefers: is called when the client has changed its preferences.
 
     Attributes:
@@ -38,6 +40,7 @@ class LegacySession:
         server: str,
         sealed: SealedSession,
         limits: GatewayLimits,
+        share: Share,
         now: float,
         prefers: Callable[[LegacySession], None],
     ) -> None:
@@ -53,6 +56,7 @@ class LegacySession:
         self.dropped: Counter[str] = Counter()
         """Messages that no stream took, by the reason."""
         self._limits = limits
+        self._share = share
         self._asked: dict[RequestId, Stream] = {}
         self._gets: list[Stream] = []
         self._by_name: dict[str, Stream] = {}
@@ -88,7 +92,7 @@ class LegacySession:
 
     def _stream(self, request: RequestId, edit: Edit | None = None) -> Stream:
         replay = Replay(secrets.token_hex(8), request, self._limits.replay_bytes)
-        stream = Stream(request, self._limits.stream_bytes, replay, edit)
+        stream = Stream(request, self._limits.stream_bytes, replay, edit, self._share)
         self._by_name[replay.stream] = stream
         return stream
 

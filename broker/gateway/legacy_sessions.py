@@ -18,6 +18,7 @@ from contextlib import contextmanager
 import msgspec
 
 from broker.gateway.audit import Audit
+from broker.gateway.byte_budget import ByteBudget
 from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.guard import Token
 from broker.gateway.headers import session_unknown
@@ -41,16 +42,23 @@ class LegacySessions:
     Args:
         state: has the key, and the sessions that are over.
         limits: how many, and for how long.
+        budget: counts the bytes that are held for them.
         endpoint: where the broker listens; `None`: where the shim finds it.
         audit: the audit log, where there is one.
     """
 
     def __init__(
-        self, state: StateFolder, limits: GatewayLimits, endpoint: str | None, audit: Audit | None = None
+        self,
+        state: StateFolder,
+        limits: GatewayLimits,
+        budget: ByteBudget,
+        endpoint: str | None,
+        audit: Audit | None = None,
     ) -> None:
         self._state = state
         self._seal = Seal(state.key)
         self._limits = limits
+        self._budget = budget
         self._endpoint = endpoint
         self._audit = audit
         self._of: dict[str, OrderedDict[str, LegacySession]] = {}
@@ -174,7 +182,9 @@ class LegacySessions:
         now: float,
     ) -> LegacySession:
         self._make_room(owner)
-        session = LegacySession(server, sealed, self._limits, now, self._prefer)
+        session = LegacySession(
+            server, sealed, self._limits, self._budget.share(owner.name), now, self._prefer
+        )
         session.preferences = preferences
         session.session = Session(
             server,

@@ -124,6 +124,15 @@ class GatewayLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Bytes,
         about("Bytes that may wait for a client that reads slowly. Above it the stream is cut.", _SIZE),
     ] = 8_388_608
+    token_bytes: Annotated[
+        Bytes,
+        about(
+            "Bytes of requests under way and of answers not yet read that are held for one token. Above it, "
+            "a body is refused, and a stream is cut.",
+            _SIZE,
+        ),
+    ] = 134_217_728
+    all_bytes: Annotated[Bytes, about("The same for all tokens together.", _SIZE)] = 402_653_184
     replay_bytes: Annotated[
         Bytes, about("Bytes of a legacy stream that are kept for a client that reconnects.", _SIZE)
     ] = 262_144

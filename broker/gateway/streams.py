@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from broker.gateway import sse
+from broker.gateway.byte_budget import Share
 
 Edit = Callable[[bytes], bytes]
 
@@ -23,6 +24,7 @@ class Stream:
         limit_bytes: what may wait for the client.
         replay: keeps events for a legacy client that comes back.
         edit: changes each message before it is sent.
+        share: counts the bytes that wait for the client, or are on the way to it.
 
     Attributes:
         status: the HTTP status that a stream of one message gets.
@@ -36,6 +38,7 @@ class Stream:
         limit_bytes: int,
         replay: sse.Replay | None = None,
         edit: Edit | None = None,
+        share: Share | None = None,
     ) -> None:
         self._edit = edit
         self.request = request
@@ -50,6 +53,8 @@ class Stream:
         self._left_s: float | None = None
         self._on_cut: Callable[[], None] | None = None
         self._limit_bytes = limit_bytes
+        self._share = share
+        self._request_bytes = self._sending_bytes = 0
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._again: list[bytes] = []
@@ -64,7 +69,8 @@ class Stream:
         if self.is_cut or self._left_s is not None:
             self._keep(message)
             return
-        if self._waiting and self._waiting_bytes + len(message) > self._limit_bytes:
+        is_slow = self._waiting and self._waiting_bytes + len(message) > self._limit_bytes
+        if is_slow or (self._share is not None and self._share.take(len(message))):
             self.cut()
             self._keep(message)
             return
@@ -80,10 +86,27 @@ class Stream:
     def finish(self) -> None:
         """The last message is there."""
         self.is_finished = True
+        self._give(self._request_bytes)
+        self._request_bytes = 0
         self._wake.set()
 
+    def hold(self, size: int) -> None:
+        """The request has so many bytes, which are held until its last message is there."""
+        self._request_bytes += size
+        if self.is_finished:
+            self.finish()
+
+    def _give(self, size: int) -> None:
+        if self._share is not None and size:
+            self._share.give(size)
+
+    def sent(self) -> None:
+        """The client has read what was taken."""
+        self._give(self._sending_bytes)
+        self._sending_bytes = 0
+
     def cut(self) -> None:
-        """The client does not keep up: end its connection."""
+        """The client does not keep up, or there is no room for what is sent to it: end its connection."""
         self.is_cut = True
         self._put_away()
         if self._on_cut is not None:
@@ -92,8 +115,8 @@ class Stream:
     def _put_away(self) -> None:
         """What waits is for the replay."""
         self._keep(*self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        self._take_waiting()
+        self.sent()
         self._again.clear()
         self._wake.set()
 
@@ -168,8 +191,15 @@ class Stream:
     def only_message(self) -> bytes | None:
         """Take the one message that a finished stream has, if it has exactly one and no event was sent."""
         if self.is_finished and not self.is_begun and len(self._waiting) == 1:
-            return self._waiting.popleft()
+            return self._take_waiting()[0]
         return None
+
+    def _take_waiting(self) -> list[bytes]:
+        messages = list(self._waiting)
+        self._sending_bytes += self._waiting_bytes
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        return messages
 
     def take(self) -> bytes:
         """Take all that waits, as events."""
@@ -178,9 +208,7 @@ class Stream:
         events = self._again
         self._again = []
         make = sse.event if self.replay is None else self.replay.add
-        events += [make(message) for message in self._waiting]
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        events += [make(message) for message in self._take_waiting()]
         if events:
             self._is_silent = False
         elif self._comment_due:

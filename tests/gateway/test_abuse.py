@@ -99,6 +99,24 @@ def test_a_body_that_does_not_end_is_ended(door: RunningGateway) -> None:
     assert b" 408 " in raw(door, head).partition(b"\r\n")[0]
 
 
+def test_the_bodies_of_a_token_are_bounded_together(broker: RunningBroker) -> None:
+    """Law 6: many requests may each have a large body. Law 5: another token's requests are served."""
+    limits = {"body_bytes": 100_000, "token_bytes": 100_000}
+    with gateway(broker, limits=limits, **TOKENS) as door, ExitStack() as opened:
+        head = b"POST /mcp/rogue HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        head += b"authorization: Bearer %s\r\ncontent-length: 99000\r\n\r\n" % door.token.encode()
+        plug = opened.enter_context(socket.create_connection(("127.0.0.1", door.port), timeout=30))
+        plug.sendall(head + b"x" * 60_000)
+        wait_until(lambda: door.figures()["held_bytes"] == 60_000, door.figures)
+        answer = raw(door, head + b"x" * 60_000)
+        assert b" 429 " in answer.partition(b"\r\n")[0]
+        assert b"token_bytes" in answer
+        assert as_holder(door, "narrow").call("echo", a="x" * 20_000) == {"a": "x" * 20_000}
+        plug.close()
+        wait_until(lambda: door.figures()["held_bytes"] == 0, door.figures)
+        assert "gateway.bytes_full" in door.log()
+
+
 @pytest.mark.parametrize("ends", [True, False])
 def test_headers_are_bounded(door: RunningGateway, ends: bool) -> None:
     """10,000 bytes of headers, in one line or in many, with an end or without one."""

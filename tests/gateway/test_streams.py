@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from broker.gateway.byte_budget import ByteBudget, Share
 from broker.gateway.sse import COMMENT, Replay
 from broker.gateway.streams import Stream
 from tests.gateway.test_sse import STREAM, events_in
@@ -13,9 +14,9 @@ from tests.gateway.test_sse import STREAM, events_in
 MESSAGE = b'{"n":1}'
 
 
-def stream(*, limit: int = 1000, keeps: int = 0) -> Stream:
+def stream(*, limit: int = 1000, keeps: int = 0, share: Share | None = None) -> Stream:
     """A stream with a client that may come back where something is kept for it."""
-    return Stream(b"1", limit, Replay(STREAM, b"1", keeps) if keeps else None)
+    return Stream(b"1", limit, Replay(STREAM, b"1", keeps) if keeps else None, share=share)
 
 
 def read(found: Stream) -> list[str]:
@@ -43,6 +44,43 @@ def test_messages_come_in_order_and_once() -> None:
     found.finish()
     assert read(found) == ["3"]
     assert not found.has_more
+
+
+def test_bytes_are_counted_until_the_client_has_read_them() -> None:
+    """Law 6: what waits and what is on its way; those of the request until it is answered."""
+    budget = ByteBudget(100, 1000)
+    found = stream(share=budget.share("one"))
+    reader = found.attach(lambda: None)
+    assert budget.take("one", 20) is None
+    found.hold(20)
+    found.add(b"x" * 30)
+    found.take()
+    found.add(b"x" * 40)
+    assert budget.held == 90
+    found.sent()
+    assert budget.held == 60
+    found.finish()
+    assert budget.held == 40
+    found.leave(reader, 0.0)
+    assert (budget.held, budget.take("one", 100)) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("per_token", "in_all", "limit"), [(50, 1000, "token_bytes"), (1000, 50, "all_bytes")]
+)
+def test_a_stream_for_which_there_is_no_room_is_cut(per_token: int, in_all: int, limit: str) -> None:
+    """Also if each of many streams is small; nothing of it stays counted."""
+    said: list[tuple[str, str]] = []
+    budget = ByteBudget(per_token, in_all, lambda key, token: said.append((key, token)))
+    streams = [stream(share=budget.share("one")) for _ in range(3)]
+    readers = [one.attach(lambda: None) for one in streams]
+    for one in streams:
+        one.add(b"x" * 20)
+    assert [one.is_cut for one in streams] == [False, False, True]
+    assert said == [(limit, "one")]
+    for one, reader in zip(streams, readers, strict=True):
+        one.leave(reader, 0.0)
+    assert budget.held == 0
 
 
 def test_a_client_that_does_not_keep_up_is_cut() -> None:
