@@ -334,7 +334,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         about("Bytes of the params of all calls that wait or may be retried.", _SIZE),
     ] = 134_217_728
     connections: Annotated[Count, about("Connections at the same time.", WHOLE)] = 4096
-    starts_at_once: Annotated[Count, about("Servers that start at the same time.", WHOLE)] = 4
+    starts_at_once: Annotated[
+        Count, about("Servers that start at the same time; those that a call waits for come first.", WHOLE)
+    ] = 4
     drain_sec: Annotated[
         Seconds, about("Seconds that calls in flight have to end when the broker is stopped.", SECONDS)
     ] = 5.0

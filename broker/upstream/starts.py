@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -11,6 +13,9 @@ from broker.config.schema import ServerConfig
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Lifecycle
 from broker.processes.runners import runner_of
+
+DISTANCE_S = 0.02
+"""The time between two starts for which nobody waits."""
 
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
@@ -39,24 +44,78 @@ def _policy(config: ServerConfig) -> dict[str, Any]:
     }
 
 
+class Starts:
+    """The slots of the servers that start at the same time; a server for which somebody waits comes first.
+
+    To start a process holds the loop up for some milliseconds. So starts for which nobody waits keep a
+    distance from the last one, in which clients are answered.
+
+    Args:
+        limit: the number of slots (`starts_at_once`).
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: set[Slot] = set()
+        self._waiting: dict[Slot, trio.Event] = {}
+        self._last_at = -math.inf
+
+    @property
+    def held(self) -> int:
+        """The number of slots that are held."""
+        return len(self._held)
+
+    def adjust(self, limit: int) -> None:
+        """Follow a changed limit. Servers that start go on."""
+        self._limit = limit
+        self._grant()
+
+    async def acquire(self, slot: Slot) -> None:
+        """Wait for a slot."""
+        self._waiting[slot] = granted = trio.Event()
+        try:
+            self._grant()
+            await granted.wait()
+            while not slot.is_wanted() and trio.current_time() < self._last_at + DISTANCE_S:
+                await trio.sleep_until(self._last_at + DISTANCE_S)
+            self._last_at = trio.current_time()
+        except BaseException:
+            self._waiting.pop(slot, None)
+            self.release(slot)
+            raise
+
+    def release(self, slot: Slot) -> None:
+        """Give a slot back, if it is held."""
+        self._held.discard(slot)
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and len(self._held) < self._limit:
+            slot = next((one for one in self._waiting if one.is_wanted()), next(iter(self._waiting)))
+            self._held.add(slot)
+            self._waiting.pop(slot).set()
+
+
 class Slot:
     """The slot of one server among those that start at the same time.
 
     Args:
         starts: all slots.
+        is_wanted: returns whether somebody waits for the server.
     """
 
-    def __init__(self, starts: trio.CapacityLimiter) -> None:
+    def __init__(self, starts: Starts, is_wanted: Callable[[], bool] = lambda: False) -> None:
         self._starts = starts
+        self.is_wanted = is_wanted
         self.held = False
 
     async def acquire(self) -> None:
         """Wait for a slot."""
-        await self._starts.acquire_on_behalf_of(self)
+        await self._starts.acquire(self)
         self.held = True
 
     def release(self) -> None:
         """Give the slot back, if it is held."""
         if self.held:
             self.held = False
-            self._starts.release_on_behalf_of(self)
+            self._starts.release(self)

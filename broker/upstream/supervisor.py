@@ -18,7 +18,7 @@ from broker.processes.environment import secrets_of
 from broker.processes.process import Launcher, Process
 from broker.processes.program import SpawnError
 from broker.upstream.containment import HUB, came_through
-from broker.upstream.starts import Slot, retune
+from broker.upstream.starts import Slot, Starts, retune
 from broker.upstream.stdio.attachment import ProcessAttachment
 from broker.upstream.stdio.pipe import Pipe
 from broker.upstream.stdio.stderr import StderrLog
@@ -57,7 +57,7 @@ class Supervisor:
         hub: Hub,
         *,
         launcher: Launcher,
-        starts: trio.CapacityLimiter,
+        starts: Starts,
         max_message_bytes: int,
     ) -> None:
         self.name = server.name
@@ -67,7 +67,7 @@ class Supervisor:
         self._server = server
         self._hub, self._registry = hub, hub.engine.registry
         self._launcher = launcher
-        self._slot = Slot(starts)
+        self._slot = Slot(starts, lambda: server.is_wanted)
         self._max_message_bytes = max_message_bytes
         self._pipe: Pipe | None = None
         self._ended = trio.Event()

@@ -10,6 +10,7 @@ from broker.config.schema import LimitsConfig
 from broker.hub import Hub
 from broker.processes.process import Launcher
 from broker.upstream.control import Control, Goal, Intent, Step
+from broker.upstream.starts import Starts
 from broker.upstream.supervisor import Supervisor
 
 
@@ -26,7 +27,7 @@ class Supervisors(Mapping[str, Supervisor]):
         self._hub = hub
         self._launcher = launcher
         self._nursery = nursery
-        self._starts = trio.CapacityLimiter(hub.engine.config.limits.starts_at_once)
+        self._starts = Starts(hub.engine.config.limits.starts_at_once)
         self._controlled: dict[str, _Controlled] = {}
 
     def __getitem__(self, name: str) -> Supervisor:
@@ -40,7 +41,7 @@ class Supervisors(Mapping[str, Supervisor]):
 
     def adjust(self, limits: LimitsConfig) -> None:
         """Follow limits that have changed."""
-        self._starts.total_tokens = limits.starts_at_once
+        self._starts.adjust(limits.starts_at_once)
 
     def add(self, name: str) -> None:
         """Start a server and keep it running, or have the first call start it."""

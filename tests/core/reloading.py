@@ -119,7 +119,8 @@ class Reloads:
         world, lifecycle = self.world, self.world.lifecycles[name]
         del self.under_way[name]
         same = world.processes.get(name) is self._process[name]
-        if same and lifecycle.state is not State.STOPPED and not lifecycle.stopping:
+        at_rest = lifecycle.state in (State.STOPPED, State.IDLE)
+        if same and not at_rest and not lifecycle.stopping:
             if lifecycle.state in (State.HANDSHAKE, State.READY):
                 world.restart(name)
             else:

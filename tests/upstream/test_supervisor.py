@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from broker.config.schema import ServerConfig
 from broker.hub import Hub
 from broker.processes.program import SpawnError
+from broker.upstream.starts import DISTANCE_S, Slot, Starts
 from broker.upstream.supervisor import Supervisor
 from tests.core.world import World
 
@@ -25,7 +26,7 @@ def supervised(world: World, config: ServerConfig, launcher: object) -> Supervis
         world.engine.servers["time"],
         Hub(world.engine, lambda: world.now),
         launcher=cast(Any, launcher),
-        starts=trio.CapacityLimiter(1),
+        starts=Starts(1),
         max_message_bytes=65_536,
     )
 
@@ -79,21 +80,22 @@ def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
 
     supervisor = supervised(world, config, Launcher())
     starts = supervisor._slot._starts
+    another = Slot(starts)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(supervisor.run)
             await removing.wait()
             supervisor.stop()
-            await starts.acquire_on_behalf_of("another server")
+            await another.acquire()
             supervisor.start()
             removed.set()
             await trio.testing.wait_all_tasks_blocked()
             assert not spawned
-            starts.release_on_behalf_of("another server")
-            await trio.testing.wait_all_tasks_blocked()
+            another.release()
+            await trio.testing.wait_all_tasks_blocked(DISTANCE_S * 2)
             assert spawned == ["time"]
-            assert starts.borrowed_tokens == 0
+            assert starts.held == 0
             nursery.cancel_scope.cancel()
 
     trio.run(main)

@@ -147,6 +147,11 @@ class Server:
         return soonest((session, health, self.idle_at, self.queue.wake_at, self.pending_lists.wake_at))
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether a call waits for it."""
+        return bool(self.queue.waiting or len(self.pending_lists))
+
+    @property
     def idle_at(self) -> float | None:
         """When its process is ended, unless it is used; `None` if it has none that may be."""
         idle_s = self.config.idle_stop_sec
