@@ -107,6 +107,7 @@ def status_parts(snapshot: dict[str, Any]) -> list[Part]:
     faults += [_leased(one) for one in enabled if one.get("lease")]
     faults += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
     faults += [line for server in enabled for line in _warnings(server)]
+    faults += [line for server in enabled for line in _questions(server)]
     clients = list(_programs(programs))
     return [
         Line(head),
@@ -223,6 +224,17 @@ def _warnings(server: dict[str, Any]) -> Iterator[Line]:
         kind = _kind(warning["kind"])
         text = fill((kind.english, kind.chinese), **warning["facts"]) if kind else warning["text"]
         yield Line(say("tolerates", server=server["name"], what=text), "yellow")
+
+
+def _questions(server: dict[str, Any]) -> Iterator[Line]:
+    """Yield what happened to the questions of a server, and why all of them are refused now."""
+    name, asked = server["name"], server.get("asked")
+    if asked:
+        counts = ", ".join(f"{what} {count}" for what, count in asked.items())
+        yield Line(say("asked", server=name, counts=counts), "dim")
+    word = f"refused_since_{server.get('questions_refused')}"
+    if word in WORDS:
+        yield Line(say(word, server=name), "yellow")
 
 
 def _reason(server: dict[str, Any]) -> str:

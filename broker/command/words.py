@@ -125,6 +125,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}：该客户端还有 {count} 个调用在执行，结束后才轮到其他客户端",
     ),
     "not_leased": ("{server}: no client has it for itself", "{server}：目前没有客户端独占"),
+    "asked": ("{server}: questions: {counts}", "{server}：提问：{counts}"),
+    "refused_since_proved-wrong": (
+        "{server}: asked without a call, so its questions are refused until `mcp-broker restart {server:sh}`",
+        "{server}：在没有调用时提过问，因此提问一律被拒绝，直到执行 `mcp-broker restart {server:sh}`",
+    ),
+    "refused_since_cancelled-earlier": (
+        "{server}: a cancelled call has no answer, so its questions are refused: `stops_on_cancel` may help",
+        "{server}：已取消的调用未获应答，因此提问一律被拒绝：可考虑设置 `stops_on_cancel`",
+    ),
     "tolerates": ("{server}: {what}", "{server}：{what}"),
     "ran_already": ("{server}: already running", "{server}：已在运行"),
     "what_next": (

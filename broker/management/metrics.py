@@ -17,6 +17,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from broker import __version__
+from broker.core.calls import questions
+from broker.core.calls.questions import Unanswered
 from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import DISABLED, MISCONFIGURED, Server
@@ -120,6 +122,11 @@ def _limits(seen: Snapshot) -> Samples:
 _of_broker(
     "connections", "Connections of clients; a client process has one.", lambda engine: len(engine.connections)
 )
+_of_broker(
+    "questions_open",
+    "Questions that wait for the answer of a client.",
+    lambda engine: len(engine.dispatch.questions),
+)
 _of_broker("calls_open", "Calls that wait or run, on all servers.", lambda engine: len(engine.dispatch.table))
 _of_broker(
     "queue_bytes",
@@ -192,6 +199,35 @@ def _tolerated(seen: Snapshot) -> Samples:
     for server in seen.engine.servers.values():
         for kind, count in sorted(server.tolerated.items()):
             yield (server.name, kind), count
+
+
+@_metric(
+    "questions",
+    "counter",
+    "Questions of a server: `asked` a client, and then `answered`, `withdrawn`, `expired` or `unusable`; or "
+    "`refused.` and the reason.",
+    "server",
+    "what",
+)
+def _asked(seen: Snapshot) -> Samples:
+    for server in seen.engine.servers.values():
+        for what, count in sorted(server.asked.items()):
+            yield (server.name, what), count
+
+
+@_metric(
+    "questions_refused",
+    "gauge",
+    "1 if all questions of a server are refused until its process is replaced, by the reason.",
+    "server",
+    "reason",
+)
+def _refused_since(seen: Snapshot) -> Samples:
+    for server in seen.engine.servers.values():
+        if server.config.asks_within_calls:
+            since = questions.refused_since(server)
+            for reason in (Unanswered.PROVED_WRONG, Unanswered.CANCELLED_EARLIER):
+                yield (server.name, reason.value), since is reason
 
 
 @_metric("events", "counter", "All other counters of the broker, by name.", "event")

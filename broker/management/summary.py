@@ -9,7 +9,7 @@ import trio
 
 from broker import __version__
 from broker.base.tolerances import told
-from broker.core.calls import leases
+from broker.core.calls import leases, questions
 from broker.core.clients.connections import Connection
 from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
@@ -63,6 +63,7 @@ def _brief(server: Server) -> Answer:
         "protocol": agreed.version if agreed else None,
         "tools": len(server.catalogue.names("tools/list")) if server.catalogue else 0,
         "hidden": _hidden(server),
+        "asks": server.config.asks_within_calls,
         "last_error": server.last_error,
     }
 
@@ -117,7 +118,10 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "lease": leases.shown(server, now),
         "calls": server.calls,
         "errors": server.errors,
+        "asks": brief["asks"],
+        "asked": dict(sorted(server.asked.items())),
         "questions": server.questions,
+        "questions_refused": since.value if (since := questions.refused_since(server)) else None,
         "dropped": dict(sorted(server.dropped.items())),
         "tolerated": dict(sorted(server.tolerated.items())),
         "warnings": _warnings(server),

@@ -189,6 +189,21 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
         "time: T",
         "time：T",
     ),
+    "asked without a call": (
+        {"state": "ready", "questions_refused": "proved-wrong"},
+        "time: asked without a call, so its questions are refused until `mcp-broker restart time`",
+        "time：在没有调用时提过问，因此提问一律被拒绝，直到执行 `mcp-broker restart time`",
+    ),
+    "left a cancelled call unanswered": (
+        {"state": "ready", "questions_refused": "cancelled-earlier"},
+        "time: a cancelled call has no answer, so its questions are refused: `stops_on_cancel` may help",
+        "time：已取消的调用未获应答，因此提问一律被拒绝：可考虑设置 `stops_on_cancel`",
+    ),
+    "asked": (
+        {"state": "ready", "asked": {"answered": 1, "asked": 1, "refused.client": 2}},
+        "time: questions: answered 1, asked 1, refused.client 2",
+        "time：提问：answered 1, asked 1, refused.client 2",
+    ),
     "starting anew": ({"state": "handshake", "last_error": "E"}, "time: E", "time：E"),
 }
 

@@ -18,6 +18,7 @@ class ServerSample(Struct, frozen=True, kw_only=True):
     rss_bytes: int = 0
     restarts: int = 0
     last_error: str | None = None
+    questions_refused: str | None = None
 
 
 class VisitError(Struct, frozen=True):

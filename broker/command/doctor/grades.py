@@ -39,6 +39,8 @@ GRADES: dict[str, Grade] = {
     "call_fails": Grade.B,
     "tool_fails": Grade.B,
     "slower": Grade.B,
+    "asks_outside": Grade.B,
+    "asks_unclear": Grade.B,
     # Remarks.
     "wrapped": Grade.A,
     "rose": Grade.A,
@@ -98,6 +100,8 @@ DETAILS: dict[str, str] = {
     "call_fails": "{tool}, {times}/{of}",
     "tool_fails": "{tool}, {times}/{of}",
     "slower": "{first_s} → {last_s} s",
+    "asks_outside": "",
+    "asks_unclear": "",
     "wrapped": "{processes}",
     "rose": "{first} → {last}",
     "tool_complains": "{tool}",

@@ -251,6 +251,16 @@ def _named(servers: Sequence[str]) -> str:
 _SEEN_AT_ONCE = 3
 
 
+def _asks(evidence: Evidence) -> Iterator[Finding]:
+    """Yield the servers whose questions are refused until their process is replaced."""
+    for server in evidence.after.servers:
+        if server.questions_refused in _BY_REFUSAL:
+            yield _about(_BY_REFUSAL[server.questions_refused], server.name)
+
+
+_BY_REFUSAL: dict[str | None, str] = {"proved-wrong": "asks_outside", "cancelled-earlier": "asks_unclear"}
+
+
 def _limits(evidence: Evidence) -> Iterator[Finding]:
     """Yield what could not be examined."""
     if evidence.after.strays is None:
@@ -279,6 +289,7 @@ RULES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _slower,
     _trees,
     _tools,
+    _asks,
     _memory,
     _backends,
     _runtimes,

@@ -43,6 +43,7 @@ class Unanswered(str, Enum):
     """The reasons why a question reaches no client. The server is told the words."""
 
     NOT_DECLARED = "not-declared"
+    NO_ROOTS = "no-roots"
     PROVED_WRONG = "proved-wrong"
     NO_CALL = "no-call"
     CANCELLED_CALL = "cancelled-call"
@@ -65,6 +66,9 @@ _WORDS = {
         "cannot be known. Ask in the result of a call (`input_required` of MCP 2026-07-28), or take what you "
         "need as an argument of the tool; if this server asks only while it works on a call, the operator "
         "may set `asks_within_calls` for it in broker.toml"
+    ),
+    Unanswered.NO_ROOTS: (
+        "this client has no roots; the operator may set `roots` for this server in broker.toml"
     ),
     Unanswered.PROVED_WRONG: (
         "this process asked a question while it had no call, so `asks_within_calls` is wrong for it; its "
@@ -93,6 +97,16 @@ class OpenQuestion(Struct, eq=False):
     method: str
     call: Call
     until: float
+
+
+def refused_since(server: Server) -> Unanswered | None:
+    """Return why all questions of a process that asks within calls are refused until it is replaced."""
+    if server.session is None or not server.asks_within_calls:
+        return None
+    if server.session.proved_wrong:
+        return Unanswered.PROVED_WRONG
+    is_left = server.attribution.given_up and not server.queue.reserved
+    return Unanswered.CANCELLED_EARLIER if is_left else None
 
 
 def answered_methods(request: wire.Request) -> frozenset[str]:
@@ -146,12 +160,22 @@ class Questions:
         self._open[question.id] = question
         self._pause(call, now)
         self._count(server, "asked")
+        self._effects.log(
+            Level.DEBUG,
+            "question.asked",
+            server=server.name,
+            method=asked.method,
+            question=question.id,
+            client_pid=call.client_pid,
+        )
         message = wire.Question(call.channel, question.id, call.client_id, server.name, asked.method)
         self._post(call, message, b"{}" if asked.params is None else bytes(asked.params))
         return None
 
     def _call_of(self, server: Server, asked: ServerRequest) -> Call | Unanswered:
         session = server.session
+        if asked.method == "roots/list":
+            return Unanswered.NO_ROOTS
         if asked.method not in METHODS or session is None or not server.asks_within_calls:
             return Unanswered.NOT_DECLARED
         if session.proved_wrong:
@@ -211,10 +235,10 @@ class Questions:
         try:
             checked = jsonrpc.check_answer(body, answer.ok, MAX_ANSWER_BYTES)
         except BodyError as error:
-            self._count(server, "unusable")
+            self._ended(question, "unusable")
             self._refuse(question, f"the answer of the client cannot be used: {error}")
             return "unusable.answer"
-        self._count(server, "answered")
+        self._ended(question, "answered")
         call.no_retry = call.no_retry or NoRetry.ANSWER
         if server.opened:
             line = jsonrpc.answer_line(question.server_id, answer.ok, checked)
@@ -243,15 +267,19 @@ class Questions:
         """Withdraw the questions that were not answered in time."""
         for question in [one for one in self._open.values() if one.until <= now]:
             why = "the question was not answered within `answer_timeout`"
-            self._count(self._servers[question.call.server], "expired")
-            self._withdraw(question, why, why, now)
+            self._withdraw(question, why, why, now, "expired")
 
     def _withdraw(
-        self, question: OpenQuestion, to_server: str | None, to_client: str | None, now: float
+        self,
+        question: OpenQuestion,
+        to_server: str | None,
+        to_client: str | None,
+        now: float,
+        outcome: str = "withdrawn",
     ) -> None:
         """Close a question without an answer; tell the server and the client why, where there is a reason."""
         self._close(question, now)
-        self._count(self._servers[question.call.server], "withdrawn")
+        self._ended(question, outcome)
         if to_server is not None:
             self._refuse(question, to_server)
         if to_client is not None:
@@ -276,6 +304,12 @@ class Questions:
 
     def _of_server(self, name: str) -> Iterable[OpenQuestion]:
         return [one for one in self._open.values() if one.call.server == name]
+
+    def _ended(self, question: OpenQuestion, outcome: str) -> None:
+        """Count and log the end of a question."""
+        name = question.call.server
+        self._count(self._servers[name], outcome)
+        self._effects.log(Level.DEBUG, "question.ended", server=name, question=question.id, outcome=outcome)
 
     def _count(self, server: Server, what: str) -> None:
         server.asked.add(what)

@@ -256,7 +256,7 @@ class Replies:
             self._effects.append(Write(server.name, jsonrpc.result_line(asked.id, {"roots": roots})))
         elif (why := self._dispatch.questions.ask(server, asked, now)) is not None:
             self._was_asked(server, session, asked, why)
-            line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, no_answer(asked.method, why))
+            line = jsonrpc.error_line(asked.id, jsonrpc.METHOD_NOT_FOUND, why.words)
             self._effects.append(Write(server.name, line))
 
     def _was_asked(
@@ -322,10 +322,3 @@ class Replies:
 def _shown(id: Id | None) -> str:
     """Return an id as JSON."""
     return clip(msgspec.json.encode(id).decode(), 40)
-
-
-def no_answer(method: str, why: Unanswered) -> str:
-    """Return the message for a server that sends a request to a client."""
-    if method == "roots/list":
-        return "this client has no roots; the operator may set `roots` for this server in broker.toml"
-    return why.words

@@ -76,9 +76,9 @@ class Server:
         """The notable ones of them, by kind and list, with their facts."""
         self._said: set[tuple[Oddity, str]] = set()
         self.questions = 0
-        """Requests to a client that were refused, because the process is shared."""
+        """Requests to a client that were refused."""
         self.asked = Counters()
-        """Questions by what happened to them: asked, answered, withdrawn, expired, unusable, refused."""
+        """Questions by what happened to them: asked, then answered, withdrawn, expired, unusable; refused."""
         self.former: Catalogue | None = None
         """The catalogue of a process of another program, to tell clients what the next one changes."""
         self.withdrawn = False

@@ -206,6 +206,22 @@ CASES: dict[str, tuple[Evidence, str, set[tuple[str, str | None]]]] = {
         "A",
         set(),
     ),
+    # Questions.
+    "asked without a call": (
+        seen(a=lambda n: {"questions_refused": "proved-wrong"}),
+        "B",
+        {("asks_outside", "a")},
+    ),
+    "left a cancelled call unanswered": (
+        seen(a=lambda n: {"questions_refused": "cancelled-earlier"}),
+        "B",
+        {("asks_unclear", "a")},
+    ),
+    "refuses questions for a reason that only a newer broker knows": (
+        seen(a=lambda n: {"questions_refused": "new"}),
+        "A",
+        set(),
+    ),
     # Answer times.
     "as slow at the end as at the start": (seen(took=lambda n: 4.0), "A", set()),
     "faster and faster": (seen(took=lambda n: 5.0 / n), "A", set()),

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from broker.core.calls.questions import MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, MAX_QUESTIONS
+from broker.core.calls.questions import (
+    MAX_ANSWER_BYTES,
+    MAX_QUESTION_BYTES,
+    MAX_QUESTIONS,
+    Unanswered,
+    refused_since,
+)
 from broker.core.effects import Level
 from broker.core.mcp.meta import CAPABILITIES, LOG_LEVEL
 from broker.core.mcp.methods import Era
@@ -231,6 +237,42 @@ def test_a_question_stays_nobodys_when_a_cancelled_call_has_lost_its_place(until
         other.call(**TAKES)
     asks(process, id="r")
     assert len(asked_of(other)) == 1
+
+
+def test_why_all_questions_are_refused_is_known_until_the_process_is_replaced() -> None:
+    """Law 9: `status`, `doctor` and the metrics show it."""
+    world, process, client = asking(cancel_grace_sec=1.0)
+    server = world.engine.servers["time"]
+    assert refused_since(server) is None
+    client.say(wire.Cancel(1, client.call(**TAKES), None))
+    assert refused_since(server) is None  # it keeps its place, so the next call waits
+    world.wait(1.0)
+    assert refused_since(server) is Unanswered.CANCELLED_EARLIER
+    process.reply(process.calls[0], "late")
+    assert refused_since(server) is None
+    asks(process)
+    assert refused_since(server) is Unanswered.PROVED_WRONG
+    world.exit()
+    assert refused_since(server) is None
+
+
+@pytest.mark.parametrize("outcome", ["answered", "withdrawn", "expired", "unusable"])
+def test_a_question_is_counted_and_logged_when_it_begins_and_when_it_ends(outcome: str) -> None:
+    """Law 9: each has one outcome."""
+    world, process, client = asking()
+    client.call(**TAKES)
+    asks(process)
+    (question,) = asked_of(client)
+    if outcome == "withdrawn":
+        process.tell("cancelled", requestId="q")
+    elif outcome == "expired":
+        world.wait(60.0)
+    else:
+        client.say(wire.Answer(1, question.id, True), b"{}" if outcome == "answered" else b"[]")
+    assert world.engine.servers["time"].asked == {"asked": 1, outcome: 1}
+    told = [note.facts for note in world.notes if note.event.startswith("question.")]
+    assert [facts["question"] for facts in told] == [question.id, question.id]
+    assert told[1]["outcome"] == outcome
 
 
 def test_a_question_after_a_cancel_is_no_riddle_where_the_server_stops_on_cancel() -> None:
