@@ -1,6 +1,6 @@
 """Laws 1 and 2 for servers that rest: any interleaving of calls, idle stops, kills, stops and reloads.
 
-`MCP_BROKER_EXAMPLES=10000 pytest tests/core/servers/test_idle_model.py` tries ten thousand interleavings.
+`MCP_BROKER_EXAMPLES=10000 pytest --timeout=0 tests/core/servers/test_idle_model.py` tries ten thousand.
 """
 
 from __future__ import annotations
