@@ -18,6 +18,7 @@ from broker.core.clients.subscriptions import MAX_URIS, Subscription, Subscripti
 from broker.core.effects import Effects
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers.server import Server
+from broker.core.servers.visibility import Visibility
 from client_shim import wire
 from client_shim.wire import Code
 
@@ -173,7 +174,15 @@ class Notifications:
         while waiting:
             news = next(iter(waiting))
             said, is_heard = waiting.pop(news), False
+            looked_at, is_hidden = None, False
             for channel_key in self._listening(server, news):
+                if (visible := self._visible(server)) is not looked_at:  # a reload, perhaps meanwhile
+                    looked_at = visible
+                    is_hidden = (
+                        visible is not None and news.method == UPDATED and not visible.allows_uri(news.uri)
+                    )
+                if is_hidden:
+                    break
                 if channel_key is not None:
                     is_heard = True
                     self._tell(channel_key, server, news, said)
@@ -181,6 +190,10 @@ class Notifications:
             if not is_heard and type(said) is bytes and news.uri:
                 self.unwanted(server)
         del self._news[server]
+
+    def _visible(self, server: str) -> Visibility | None:
+        row = self._servers.get(server)
+        return row.visible if row is not None else None
 
     def _listening(self, server: str, news: _News) -> Iterator[ChannelKey | None]:
         table = self.subscriptions
@@ -194,7 +207,9 @@ class Notifications:
         if connection is not None:
             message = wire.Notification(channel, 0, server, news.method)
             slot = ("news", channel, server, news.method, news.uri)
-            post = self._connections.post(connection, message, _body(news, said), slot=slot)
+            older = ("news", channel, server, UPDATED, news.uri) if news.method == UNHEARD else None
+            body = _body(news, said)
+            post = self._connections.post(connection, message, body, slot=slot, instead_of=older)
             if post is not None:
                 self._effects.append(post)
 

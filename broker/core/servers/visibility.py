@@ -33,6 +33,9 @@ _HEAD = re.compile(r"[^/?#]*:(?://[^/?#]*)?|")
 _DOTS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\?#;]|$)")
 _OPERATORS = ("+", "#", "/", ".", ";", "?", "&")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PLAIN = re.compile(r"(\*?)([^*?\[{]*)(\*?)", re.DOTALL)
+"""A pattern of one text, with a `*` before it, behind it, at both ends, or without."""
+
 _VARIABLE = re.compile(r"(\{[^{}]*\})")
 
 Pattern = re.Pattern[str]
@@ -179,10 +182,23 @@ def _referred(members: Members) -> list[tuple[str, str]]:
 
 
 def _any(patterns: Collection[str] | None, written: Callable[[str], str] = translate) -> Pattern | None:
-    """Return one expression for all of these patterns; `None` if there is no such list."""
+    """Return one expression for all of these patterns; `None` if there is no such list.
+
+    Patterns with a `*` at an end only are one piece of it for all: a list may have thousands of names.
+    """
     if patterns is None:
         return None
-    return re.compile("|".join(map(written, patterns)) if patterns else r"(?!)")
+    texts: dict[tuple[str, str], list[str]] = {}
+    pieces: list[str] = []
+    for one in patterns:
+        if plain := _PLAIN.fullmatch(one):
+            texts.setdefault((plain[1], plain[3]), []).append(re.escape(plain[2]))
+        else:
+            pieces.append(written(one))
+    for (before, behind), these in texts.items():
+        begin, end = "(?s:.*?)" if before else "", "" if behind else r"\Z"
+        pieces.append(f"{begin}(?:{'|'.join(these)}){end}")
+    return re.compile("|".join(pieces) or r"(?!)")
 
 
 def _is_comparable(key: str) -> bool:
@@ -216,6 +232,8 @@ def _spellings(uri: str) -> tuple[str, str]:
 
 def _unquoted(text: str) -> str:
     """Return a text without percent escapes, also where they are escaped themselves."""
+    if "%" not in text:
+        return text
     for _ in range(_UNQUOTED_TIMES):
         raw = _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode())
         before, text = text, raw.decode(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from broker.config.loading import load
 from broker.core.servers.visibility import Visibility, visibility_of
+from client_shim import wire
 from client_shim.wire import Code
 from tests.core.fake_server import Json, Process, Script
 from tests.core.reloading import Reloads
@@ -38,9 +40,11 @@ def visible(section: str, **patterns: object) -> Visibility:
     return found
 
 
-def world(table: Json | None = None, *, begin: bool = True, **script: Any) -> World:
+def world(
+    table: Json | None = None, *, begin: bool = True, credit_bytes: int = 8_388_608, **script: Any
+) -> World:
     """A world with a server that has all kinds of lists."""
-    made = World({"time": TABLE if table is None else table})
+    made = World({"time": TABLE if table is None else table}, credit_bytes=credit_bytes)
     offers: Json = {"tools": {"listChanged": True}, "prompts": {}, "resources": {"subscribe": True}}
     made.scripts["time"] = Script(lists=dict(LISTS), capabilities=offers, **script)
     if begin:
@@ -126,6 +130,18 @@ def test_another_spelling_of_a_hidden_uri_is_hidden(uri: str) -> None:
 def test_a_variable_of_a_template_stands_for_its_value(uri: str, seen: bool) -> None:
     """`only` is narrow: a value has no slash."""
     assert visible("resources", only=["db://{table}/rows", "file:///pub/*"]).allows_uri(uri) is seen
+
+
+@given(
+    st.lists(st.text("ab*?[{}/", min_size=1, max_size=6), min_size=1, max_size=6),
+    st.text("ab[{}/\n", max_size=8),
+    st.booleans(),
+)
+def test_many_patterns_are_as_each_of_them(patterns: list[str], name: str, hides: bool) -> None:
+    """They are one expression, in which plain ones are put together."""
+    sees = visible("tools", **{"hide" if hides else "only": patterns}).sees("tools/list")
+    assert sees is not None
+    assert sees(name) == (any(fnmatchcase(name, one) for one in patterns) != hides)
 
 
 def test_a_server_without_patterns_has_no_filter() -> None:
@@ -320,6 +336,37 @@ def test_nobody_hears_of_a_hidden_resource() -> None:
     for uri in ("file:///secret", "file:///secret/part", "file:///pub/a"):
         updated(process, uri)
     assert [params["uri"] for _, _, _, params in client.told()] == ["file:///pub/a"]
+
+
+def test_an_update_that_waits_for_its_turn_is_hidden_by_a_reload() -> None:
+    """Many channels are told in several steps; a reload may come between them."""
+    made = world({})
+    reloads, client = Reloads(made), made.client()
+    for channel in range(1, 501):
+        client.listen([], channel=channel, time=["file:///secret"])
+    updated(made.processes["time"], "file:///secret")
+    assert made.engine.backlog
+    told_before = len(client.news())
+    reloads.reload({"time": TABLE})
+    made.wait(1.0)
+    assert 0 < told_before < 500
+    assert {method for _, _, method, _ in client.told()} == {"$broker/not_subscribed"}
+
+
+def test_an_update_that_waits_for_its_client_is_hidden_by_a_reload() -> None:
+    """The client does not read meanwhile."""
+    made = world({}, credit_bytes=65_536)
+    process = made.processes["time"]
+    reloads, client = Reloads(made), made.client()
+    client.listen([], time=["file:///secret"])
+    big = client.call(tool="delete_all")
+    process.reply(process.calls[0], "x" * 70_000)
+    updated(process, "file:///secret")
+    reloads.reload({"time": TABLE})
+    made.wait(0.0)
+    client.say(wire.Credit(0, 0, 70_000))
+    assert client.result(big)
+    assert [method for _, _, method, _ in client.told()] == ["$broker/not_subscribed"]
 
 
 # --- reloads -----------------------------------------------------------------------------------------
