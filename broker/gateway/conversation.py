@@ -26,7 +26,7 @@ from broker.gateway.effects import (
 )
 from broker.gateway.eras import Objection
 from broker.gateway.jsonrpc import ClientNotification, ClientRequest, ClientResponse, Incoming, InvalidMessage
-from broker.gateway.parked_calls import Answers, ParkedCalls, answers_of
+from broker.gateway.parked_calls import ParkedCalls
 from broker.gateway.questions import CANCELLED, InputQuestion, OpenQuestions
 from broker.gateway.requests import OpenRequest, OpenRequests, discovered, refusal
 from broker.gateway.server_questions import ServerQuestions
@@ -35,8 +35,6 @@ from broker.gateway.subscriptions import Interests
 
 MAX_OPEN = 1024
 """Requests of one client that may be open at once."""
-
-NO_ANSWERS = Answers()
 
 _MESSAGE, _PROGRESS = "notifications/message", "notifications/progress"
 
@@ -165,9 +163,8 @@ class Conversation:
             why = f"MCP {eras.MODERN_VERSION} has no method `{request.method}`"
             raise Objection(jsonrpc.METHOD_NOT_FOUND, why)
         entry.capabilities = request.meta[eras.CAPABILITIES]
-        answers = answers_of(request.params) if request.method in eras.MAY_ASK else NO_ANSWERS
-        if not answers.is_first_try:
-            return self._asking.repeated(entry, answers)
+        if request.has_answers and request.method in eras.MAY_ASK:
+            return self._asking.repeated(entry)
         return self._make_call(entry, request.params)
 
     def _legacy(self, entry: OpenRequest) -> list[Effect]:

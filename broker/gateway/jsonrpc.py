@@ -27,7 +27,10 @@ NO_ID = b"null"
 
 
 class ClientRequest(Struct, frozen=True):
-    """A request of the client. `params` are without `_meta`; `token` is its progress token as JSON text."""
+    """A request of the client. `params` are without `_meta`; `token` is its progress token as JSON text.
+
+    `has_answers`: it has `_meta`, and answers to an earlier `input_required`.
+    """
 
     id: bytes
     """The id as JSON text: equal for equal ids, and of the type that the client gave."""
@@ -35,6 +38,7 @@ class ClientRequest(Struct, frozen=True):
     params: bytes | None = None
     meta: dict[str, Any] = {}
     token: bytes | None = None
+    has_answers: bool = False
 
 
 class ClientNotification(Struct, frozen=True):
@@ -166,7 +170,8 @@ def _request(id: bytes, method: str, params: bytes | None) -> ClientRequest | In
         return InvalidMessage(id, INVALID_PARAMS, f"`_meta` cannot be read: {clip(str(error))}")
     if token is not None and _id(token) is None:
         return InvalidMessage(id, INVALID_PARAMS, "`progressToken` is neither a string nor an integer")
-    return ClientRequest(id, method, join(members), meta, None if token is None else bytes(token))
+    has_answers = "requestState" in members or "inputResponses" in members
+    return ClientRequest(id, method, join(members), meta, bytes(token) if token else None, has_answers)
 
 
 def _response(seen: _Envelope, id: bytes | None) -> ClientResponse | InvalidMessage:

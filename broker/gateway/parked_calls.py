@@ -28,6 +28,9 @@ MAX_PARKED = 64
 PREFIX = "mcp-broker:"
 """What the states of parked calls begin with, so that the states of modern servers are told from them."""
 
+_MOST_SORTED_BYTES = 65_536
+"""Larger params are not decoded: all other clients would wait for it."""
+
 _UNKNOWN = (
     "`requestState` belongs to no call that waits for you: it was used before, or the call has ended, or the "
     "gateway was restarted; see whether the call was carried out before you make the request anew without it"
@@ -42,11 +45,6 @@ class Answers(Struct, frozen=True):
 
     state: object = field(default=None, name="requestState")
     responses: Raw | UnsetType = field(default=UNSET, name="inputResponses")
-
-    @property
-    def is_first_try(self) -> bool:
-        """Whether the request repeats none."""
-        return self.state is None and self.responses is UNSET
 
     @property
     def is_of_parked_call(self) -> bool:
@@ -75,15 +73,16 @@ def answers_of(params: bytes | None) -> Answers:
 
 def binding_of(server: str, method: str, params: bytes | None) -> bytes:
     """Return a digest of a request without its answers. A repetition has the same one, whatever the order of
-    its members."""
-    members: dict[str, Raw | bytes] = dict(jsonrpc.members_of(params or b"{}") or {})
+    its members, unless its params are large: their bytes must be equal."""
+    members: dict[str, Raw | bytes] = dict(sorted((jsonrpc.members_of(params or b"{}") or {}).items()))
     for name in ("inputResponses", "requestState"):
         members.pop(name, None)
     text = jsonrpc.join(members)
-    with suppress(
-        msgspec.MsgspecError, RecursionError
-    ):  # of numbers that Python cannot hold, the bytes count
-        text = msgspec.json.encode(msgspec.json.decode(text), order="sorted")
+    if len(text) <= _MOST_SORTED_BYTES:
+        with suppress(
+            msgspec.MsgspecError, RecursionError
+        ):  # numbers that Python cannot hold: as their bytes
+            text = msgspec.json.encode(msgspec.json.decode(text), order="sorted")
     return hashlib.sha256(msgspec.json.encode([server, method]) + text).digest()
 
 

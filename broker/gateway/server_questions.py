@@ -25,7 +25,7 @@ from broker.gateway.effects import (
     ServerResult,
 )
 from broker.gateway.jsonrpc import ClientResponse
-from broker.gateway.parked_calls import Answers, ParkedCalls, binding_of
+from broker.gateway.parked_calls import Answers, ParkedCalls, answers_of, binding_of
 from broker.gateway.questions import InputQuestion, OpenQuestions, Unanswerable
 from broker.gateway.requests import OpenRequest, OpenRequests, Replied
 
@@ -133,12 +133,13 @@ class ServerQuestions:
         parked = self._parked.park(self._server, binding, entry.asked)
         return [ParkCall(call, parked.number), *self._requests.answer(entry, parked.result())]
 
-    def repeated(self, entry: OpenRequest, answers: Answers) -> list[Effect]:
+    def repeated(self, entry: OpenRequest) -> list[Effect]:
         """Take a request in that a modern client repeats with answers, to a server of either era.
 
         Raises:
             Objection: there is no such parked call, it is of another request, or the answers are malformed.
         """
+        answers = answers_of(entry.request.params)
         if answers.is_of_parked_call:
             return self._resume(entry, answers)
         return self._requests.discover(entry, self._found_era)

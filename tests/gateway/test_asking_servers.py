@@ -146,11 +146,12 @@ def test_a_question_that_is_not_answered_in_time_is_withdrawn(door: RunningGatew
 def test_a_question_that_its_server_takes_back_is_withdrawn(client: Http) -> None:
     session = client.initialized(elicitation={})
     stream = session.stream("tools/call", call("First?", "Second?", takes_back=True))
-    messages = [stream.next(), stream.next(), stream.next()]
-    questions = {one["params"]["message"]: one["id"] for one in messages if one and "id" in one}
-    (withdrawn,) = [one["params"]["requestId"] for one in messages if one and "id" not in one]
-    assert withdrawn == questions["First?"]
+    questions = {one["params"]["message"]: one["id"] for one in (stream.next(), stream.next()) if one}
     respond(session, questions["Second?"], json.dumps(ANSWER).encode())
+    withdrawal = stream.next()
+    assert withdrawal is not None
+    assert withdrawal["method"] == "notifications/cancelled"
+    assert withdrawal["params"]["requestId"] == questions["First?"]
     assert len(lines_of(stream.next())) == 1
 
 
@@ -160,29 +161,29 @@ def test_a_question_that_its_server_takes_back_is_withdrawn(client: Http) -> Non
 def test_a_modern_client_repeats_its_request_and_the_same_call_goes_on(
     client: Http, broker: RunningBroker, door: RunningGateway
 ) -> None:
-    params = call("Who?")
+    params, calls = call("Who?"), broker.server("asking")["calls"]
     asked = client.ask("tools/call", params).message["result"]
     assert asked["resultType"] == "input_required"
     (question,) = asked["inputRequests"].values()
     assert (question["method"], question["params"]["message"]) == ("elicitation/create", "Who?")
     assert (broker.server("asking")["in_flight"], door.figures()["parked"]) == (1, 1)
-    calls = broker.server("asking")["calls"]
     result = client.ask("tools/call", again(params, asked, **{"Who?": ANSWER})).message
     assert result["result"]["resultType"] == "complete"
     assert json.loads(lines_of(result)[0])["result"] == ANSWER
-    assert broker.server("asking")["calls"] <= calls + 1
+    assert broker.server("asking")["calls"] == calls + 1
 
 
-def test_questions_at_once_are_one_result_and_a_later_one_is_the_next(client: Http) -> None:
+def test_each_question_is_answered_in_a_round_of_its_own(client: Http) -> None:
+    """Two that are asked at once and a later one: what a round leaves out is asked again."""
     params = call("First?", "Second?", again="Third?")
-    asked = client.ask("tools/call", params).message["result"]
-    assert len(asked["inputRequests"]) == 2
-    some = client.ask("tools/call", again(params, asked, **{"Second?": ANSWER})).message["result"]
-    assert [one["params"]["message"] for one in some["inputRequests"].values()] == ["First?"]
-    more = client.ask("tools/call", again(params, some, **{"First?": ANSWER})).message["result"]
-    assert [one["params"]["message"] for one in more["inputRequests"].values()] == ["Third?"]
-    done = client.ask("tools/call", again(params, more, **{"Third?": ANSWER})).message
-    assert len(lines_of(done)) == 3
+    result = client.ask("tools/call", params).message["result"]
+    seen = []
+    while result["resultType"] == "input_required":
+        message = next(iter(result["inputRequests"].values()))["params"]["message"]
+        seen.append(message)
+        result = client.ask("tools/call", again(params, result, **{message: ANSWER})).message["result"]
+    assert seen == ["First?", "Second?", "Third?"]
+    assert len(lines_of({"result": result})) == 3
 
 
 def test_progress_belongs_to_the_request_that_resumed_the_call(client: Http) -> None:
@@ -353,6 +354,31 @@ def test_a_host_is_told_when_the_gateway_that_asked_it_is_gone(
         second.stop()
         door.start()
     is_over(broker, door)
+
+
+def test_a_broker_that_is_killed_ends_what_is_asked() -> None:
+    """Law 2: the legacy client is told, and the modern one when it repeats its request."""
+    servers = {name: script("tests/servers/asking.py", **ASKING) for name in ("one", "two")}
+    with running(servers) as broker, gateway(broker) as door:
+        stream = door.http("one").initialized(elicitation={}).stream("tools/call", call("Who?"))
+        question = stream.next()
+        assert question is not None
+        client, params = door.http("two"), call("Who?")
+        asked = client.ask("tools/call", params).message["result"]
+        broker.process.kill()
+        broker.process.wait()
+        broker.start()
+        withdrawal, ended = stream.next(), stream.next()
+        assert withdrawal is not None
+        assert withdrawal["params"]["requestId"] == question["id"]
+        assert ended is not None
+        assert ended["error"]["data"]["outcome"] == "unknown"
+        wait_until(lambda: door.figures()["parked"] == 0, door.log)
+        assert "the call has ended" in refused(
+            client.ask("tools/call", again(params, asked, **{"Who?": ANSWER}))
+        )
+        broker.wait_ready()
+        assert client.call("whoami") == broker.server("two")["pid"]
 
 
 def test_a_state_of_before_a_restart_is_refused(broker: RunningBroker, door: RunningGateway) -> None:

@@ -112,7 +112,9 @@ class Model(RuleBasedStateMachine):
 
     @rule(id=IDS, method=NEW, token=TOKENS)
     def modern_request(self, id: Any, method: str, token: Any) -> None:
-        self.methods[json.dumps(id, ensure_ascii=False).encode()] = method
+        key = json.dumps(id, ensure_ascii=False).encode()
+        if key not in self.open:
+            self.methods[key] = method
         self._ask(id, method, PARAMS.get(method, {}), ASKS, token)
 
     def _ask(self, id: Any, method: str, params: Any, meta: Any, token: Any) -> None:

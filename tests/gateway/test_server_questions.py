@@ -285,6 +285,17 @@ def test_a_request_is_the_same_however_its_json_is_written() -> None:
     assert isinstance(again(chat, 2, state, members)[0], ResumeCall)
 
 
+def test_of_large_params_the_bytes_are_compared() -> None:
+    """Law 5: to decode them would hold everybody up. The order of the outermost members does not matter."""
+    chat = Chat()
+    large = {"name": "t", "arguments": {"a": "x" * 100_000, "b": 2}}
+    state = parked(chat, call(chat.modern(1, "tools/call", large, **DECLARED)).call)
+    turned = {"name": "t", "arguments": {"b": 2, "a": "x" * 100_000}}
+    assert sent(again(chat, 2, state, turned))[0]["error"]["code"] == -32602
+    same = {"arguments": large["arguments"], "name": "t"}
+    assert isinstance(again(chat, 3, state, same)[0], ResumeCall)
+
+
 def test_params_that_python_cannot_hold_are_compared_as_bytes() -> None:
     chat = Chat()
     meta = (

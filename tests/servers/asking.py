@@ -2,8 +2,8 @@
 
 The tool `ask` sends a question for each of its `messages` at once, and returns the lines that answer them, in
 the order in which they came. With `progress` it reports progress first, and with `again` it asks once more
-afterwards. With `takes_back` it cancels its first question; with `then_waits` it waits until it is cancelled.
-The tool `whoami` returns its pid.
+afterwards. With `takes_back` it cancels its first question once the others are answered; with `then_waits` it
+waits until it is cancelled. The tool `whoami` returns its pid.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def ask(arguments: Json, token: Any) -> str:
     if token is not None and arguments.get("progress"):
         say(method="notifications/progress", params={"progressToken": token, "progress": 1})
     ids = [question(message) for message in arguments["messages"]]
-    if arguments.get("takes_back"):
-        say(method="notifications/cancelled", params={"requestId": ids.pop(0)})
+    taken_back = ids.pop(0) if arguments.get("takes_back") else None
     found = answers(set(ids))
+    if taken_back is not None:
+        say(method="notifications/cancelled", params={"requestId": taken_back})
     if token is not None and arguments.get("progress"):
         say(method="notifications/progress", params={"progressToken": token, "progress": 2})
     if "again" in arguments:
