@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from broker.command.chinese import told
 from broker.command.importing.secrets import has_secret_args, secrets_in
 from broker.command.unit import Unit
 from broker.command.words import say
@@ -44,7 +45,7 @@ def report(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | 
     """
     folder = path.resolve().parent
     for server in config.servers.values():
-        yield from (CheckLine(problem, bad=True) for problem in server.faults)
+        yield from (CheckLine(told(problem), bad=True) for problem in server.faults)
         if server.runs:
             yield from _server(server, folder, environ, unit)
         elif not server.enabled:
@@ -58,7 +59,7 @@ def _server(
     try:
         program = program_of(server, folder=folder, environ=environ)
     except SpawnError as error:
-        yield CheckLine(say("runs", server=server.name, program=error), bad=True)
+        yield CheckLine(say("runs", server=server.name, program=told(error)), bad=True)
         if isinstance(error, NoCommand):
             yield from _elsewhere(server.command, unit)
         return

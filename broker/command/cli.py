@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from broker.base.secrets import redact
 from broker.command.attach.command import attach
 from broker.command.attach.detach import detach
 from broker.command.attach.edit_config import add, remove
+from broker.command.chinese import in_chinese
 from broker.command.common import (
     BAD,
     POLL_S,
@@ -30,6 +32,7 @@ from broker.command.common import (
 )
 from broker.command.doctor.command import doctor
 from broker.command.gateway import gateway
+from broker.command.help_text import HelpContext, HelpGroup
 from broker.command.import_ import import_
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
@@ -37,7 +40,7 @@ from broker.command.programs import STATUS_NAME
 from broker.command.serve import check, serve
 from broker.command.start_stop import release, reload, restart, start, stop
 from broker.command.status import status_parts, tools_parts
-from broker.command.words import say
+from broker.command.words import LANGUAGES, choose_language, language, say
 from broker.config.names import normal
 from client_shim.blocking import BlockingClient
 from client_shim.errors import CallError, MethodRefused, Unavailable
@@ -48,7 +51,7 @@ WATCH_S = 1.0
 """The interval at which `status --watch` asks the broker."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=HelpGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mcp-broker")
 def cli() -> None:
     """One process per MCP server, shared by every client."""
@@ -209,6 +212,19 @@ for _command in _COMMANDS:
     cli.add_command(_command)
 
 
+for _command in (cli, *cli.commands.values()):
+    _command.context_class = HelpContext
+    if not any(option.name == "lang" for option in _command.params):
+        _command.params.append(
+            click.Option(
+                ["--lang"],
+                type=click.Choice(LANGUAGES),
+                expose_value=False,
+                help="English or Chinese. Default: the locale.",  # `main` reads it
+            )
+        )
+
+
 def _progress(progress: float, total: float | None, message: str | None) -> None:
     share = f"{progress:g}" if total is None else f"{progress:g}/{total:g}"
     echo(f"{share} {message or ''}".rstrip(), err=True)
@@ -252,11 +268,32 @@ def main() -> int:
         KeyboardInterrupt: Ctrl-C ended it.
         OSError: its output cannot be written.
     """
+    choose_language(_named_language(sys.argv[1:]))
     try:
         status = cli.main(prog_name="mcp-broker", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return error.exit_code
     except click.Abort:
         raise KeyboardInterrupt from None
     return status if isinstance(status, int) else 0
+
+
+def _named_language(arguments: list[str]) -> str | None:
+    """Return the language that the command line names: also mistakes in it are told in this language."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    named = [value for option, value in pairwise(own) if option == "--lang"]
+    named += [option.removeprefix("--lang=") for option in own if option.startswith("--lang=")]
+    return next((name for name in named if name in LANGUAGES), None)
+
+
+def _show(error: click.ClickException) -> None:
+    """Print a mistake in the command line, in the reader's language."""
+    if not language():
+        error.show()
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        echo(context.get_usage().replace("Usage:", say("usage"), 1), err=True)
+        echo(say("see_help", command=context.command_path), err=True)
+    echo(say("usage_error", problem=in_chinese(error.format_message())), err=True)

@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from broker.command.chinese import told
 from broker.command.common import BAD, USAGE, endpoint_option, fail, log_format_option, log_level_option
 from broker.command.words import say
 
@@ -59,7 +60,7 @@ def gateway(
     except ConfigError as error:
         lines = [say("gateway_config_bad", count=len(error.problems)), *map(str, error.problems)]
         manager.status("; ".join(lines))
-        fail("\n  ".join(lines), USAGE)
+        fail("\n  ".join([lines[0], *map(told, error.problems)]), USAGE)
     except ClaimError as error:
         manager.status(str(error))
-        fail(str(error), BAD)
+        fail(told(error), BAD)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
+from broker.command.chinese import told
 from broker.command.common import BAD, USAGE, GiveUp, fail, log_format_option, log_level_option
 from broker.command.output import echo
-from broker.command.words import say
+from broker.command.words import choose_language, say
 
 if TYPE_CHECKING:
     from broker.config.schema import Config
@@ -47,6 +48,8 @@ def serve(
 
     journal = under_journal(os.environ)
     set_up(log_level, log_format, journal=journal)
+    if journal or log_format == "json":
+        choose_language("en")  # a fault that ends the start is a line of the log
     manager = ServiceManager.of(os.environ)
 
     def give_up(message: str, status: int) -> NoReturn:
@@ -58,9 +61,9 @@ def serve(
     try:
         daemon.run(config, path, endpoint, manager)
     except ConfigError as error:
-        give_up(str(error), USAGE)
+        give_up(told(error), USAGE)
     except ClaimError as error:
-        give_up(str(error), BAD)
+        give_up(told(error), BAD)
     except Exception:
         logger.exception("broker.crashed")
         sys.exit(BAD)
@@ -130,5 +133,5 @@ def _read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] 
     try:
         return read(path, environ)
     except ConfigError as error:
-        lines = [say("config_bad", path=path, count=len(error.problems)), *map(str, error.problems)]
+        lines = [say("config_bad", path=path, count=len(error.problems)), *map(told, error.problems)]
         give_up("\n  ".join(lines), USAGE)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from broker.command.chinese import told
 from broker.command.common import BAD, POLL_S, client, endpoint_option, json_option
 from broker.command.output import echo, echo_json
 from broker.command.status import duration
@@ -44,7 +45,7 @@ def _control(command: str, help: str) -> click.Command:
             echo(say("controlled", **{**reply, "state": say(reply["state"])}))
         if reply["state"] != goal:
             if reply.get("last_error"):
-                echo(say("last_error", server=server, error=reply["last_error"]), err=True)
+                echo(say("last_error", server=server, error=told(reply["last_error"])), err=True)
             sys.exit(BAD)
 
     return run
@@ -128,7 +129,7 @@ def _settled(broker: BlockingClient, names: list[str]) -> dict[str, dict[str, An
 def _show_reload(done: dict[str, Any]) -> None:
     if done["problems"]:
         count = len(done["problems"])
-        lines = [say("config_bad", path=done["config"], count=count), *done["problems"]]
+        lines = [say("config_bad", path=done["config"], count=count), *map(told, done["problems"])]
         echo("\n  ".join(lines), err=True)
         echo(say("reload_refused"), err=True)
         return
@@ -137,9 +138,9 @@ def _show_reload(done: dict[str, Any]) -> None:
         line += say("reload_cut", cut=one["cut"]) if one["cut"] else ""
         echo(line + (say("reload_state", state=say(one["state"])) if "state" in one else ""))
         for problem in one["problems"]:
-            echo(f"  {problem}", err=True)
+            echo(f"  {told(problem)}", err=True)
         if one.get("last_error") and one["state"] not in ("ready", "idle"):
-            echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
+            echo(say("last_error", server=one["name"], error=told(one["last_error"])), err=True)
     if done["adjusted"]:
         echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
     for key in done["restart_needed"]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from broker.command.chinese import told
 from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
 from broker.command.programs import client_programs
 from broker.command.words import WORDS, fill, say
@@ -152,7 +153,7 @@ def _config(broker: dict[str, Any]) -> list[Line]:
     lines, error = [], broker["config_error"]
     if error is not None:
         refused = say("config_refused", path=broker["config"], since=duration(error["since_s"]))
-        lines.append(Line("\n  ".join([refused, *error["problems"]]), "red"))
+        lines.append(Line("\n  ".join([refused, *map(told, error["problems"])]), "red"))
     if broker["restart_needed"]:
         lines.append(Line(say("waits_for_restart", keys=", ".join(broker["restart_needed"])), "yellow"))
     return lines
@@ -178,7 +179,7 @@ def _misconfigured(server: dict[str, Any]) -> Iterator[Line]:
     problems = server.get("config_problems", [])
     if problems and server["state"] != "disabled":
         word = "left_out" if server["state"] == "misconfigured" else "kept"
-        yield Line("\n  ".join([say(word, server=server["name"]), *problems]), "red")
+        yield Line("\n  ".join([say(word, server=server["name"]), *map(told, problems)]), "red")
 
 
 def _leased(server: dict[str, Any]) -> Line:
@@ -242,7 +243,7 @@ def _reason(server: dict[str, Any]) -> str:
     error, cause = str(server["last_error"]), server["last_cause"]
     word = f"cause_{cause['word']}" if cause else ""
     if word not in WORDS:
-        return error
+        return told(error)
     return say(
         "in_other_words", error=error, cause=say(word, **{key: cause[key] for key in cause if key != "word"})
     )

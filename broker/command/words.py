@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,9 @@ WORDS: dict[str, tuple[str, str]] = {
         "takes effect after a restart of the broker: {keys}",
         "重启 broker 之后才生效：{keys}",
     ),
+    "usage": ("Usage:", "用法："),
+    "see_help": ("Try '{command} --help' for help.", "帮助：{command} --help"),
+    "usage_error": ("Error: {problem}", "错误：{problem}"),
     "interrupted": ("interrupted", "已中断"),
     "no_output": ("cannot write the output: {problem}", "无法写出结果：{problem}"),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 应答，正在等待"),
@@ -265,11 +269,24 @@ WORDS: dict[str, tuple[str, str]] = {
 """word → English, Chinese."""
 
 
+LANGUAGES = ("en", "zh")
+
+
 def language(environ: Mapping[str, str] = os.environ) -> int:
-    """Return 0 for English, 1 for Chinese: by $MCP_BROKER_LANG, else by the POSIX locale variables."""
+    """Return 0 for English, 1 for Chinese: as chosen, else by $MCP_BROKER_LANG, else by the POSIX locale."""
+    if environ is os.environ and (named := _CHOSEN.get()) is not None:
+        return named
     names = ("MCP_BROKER_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
     chosen = next((value for name in names if (value := environ.get(name))), "")
     return int(chosen.lower().startswith("zh"))
+
+
+_CHOSEN: ContextVar[int | None] = ContextVar("language", default=None)
+
+
+def choose_language(name: str | None) -> None:
+    """Speak English ("en") or Chinese ("zh") from here on, whatever the locale is; `None`: as it says."""
+    _CHOSEN.set(None if name is None else LANGUAGES.index(name))
 
 
 class _Text(str):

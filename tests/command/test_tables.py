@@ -123,6 +123,11 @@ def test_chinese_names_leave_the_columns_aligned(
     assert len({display_width(line) for line in lines}) == 1
 
 
+_LEFT_OUT = (
+    "time: not started, its table has a mistake; correct it, then run: mcp-broker reload\n  ",
+    "time：配置有误，未启动；更正后请运行：mcp-broker reload\n  ",
+)
+
 WHY: dict[str, tuple[dict[str, Any], str, str]] = {
     "stopped by hand": (
         {"state": "stopped", "stopped_by_hand": True, "last_error": "it was killed, long ago"},
@@ -203,6 +208,11 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
         {"state": "ready", "asked": {"answered": 1, "asked": 1, "refused.client": 2}},
         "time: questions: answered 1, asked 1, refused.client 2",
         "time：提问：answered 1, asked 1, refused.client 2",
+    ),
+    "its table has a mistake": (
+        {"state": "misconfigured", "config_problems": ["servers.time.timout: there is no such key"]},
+        _LEFT_OUT[0] + "servers.time.timout: there is no such key",
+        _LEFT_OUT[1] + "servers.time.timout：没有这个键",
     ),
     "starting anew": ({"state": "handshake", "last_error": "E"}, "time: E", "time：E"),
 }

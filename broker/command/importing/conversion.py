@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from broker.base.secrets import PLACEHOLDER
+from broker.command.chinese import told
 from broker.command.importing import placeholders, windows
 from broker.command.importing.command_line import NotSplittable, split
 from broker.command.importing.hosts import Found
@@ -284,7 +285,7 @@ class Conversion:
             return load({"servers": {self._name: table}}, environ).servers[self._name]
         except ConfigError as error:
             for problem in error.problems:
-                self.remark("fault", "import_invalid", problem=problem)
+                self.remark("fault", "import_invalid", problem=told(problem))
             return None
 
     def _locate(self, server: ServerConfig) -> None:
@@ -293,7 +294,7 @@ class Conversion:
         try:
             program = self._machine.program(server, self._folder)
         except NotFoundHere as error:
-            self.remark("warning", "import_not_found", problem=error)
+            self.remark("warning", "import_not_found", problem=told(error))
             return
         self.table["command"] = program
         if self._is_private(server.command, program):

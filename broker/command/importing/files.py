@@ -16,6 +16,7 @@ from typing import Any
 import tomli
 
 from broker.command.backups import backup_name
+from broker.command.chinese import told
 from broker.command.importing.conversion import KEYS, RARE_KEYS
 from broker.command.importing.hosts import HOSTS, servers_in, switched
 from broker.command.importing.plan import Imported, Source
@@ -107,7 +108,7 @@ def new_text(old: str, servers: Mapping[str, Table], header: str) -> str:
     except (tomli.TOMLDecodeError, TOMLKitError) as error:
         raise FileProblem("import_not_merged", problem=error) from None
     except ConfigError as error:
-        lines = "".join(f"\n  {problem}" for problem in error.problems)
+        lines = "".join(f"\n  {told(problem)}" for problem in error.problems)
         raise FileProblem("import_invalid_file", count=len(error.problems), lines=lines) from None
     for name, table in servers.items():
         keys = [key for key in KEYS if key in table or key not in RARE_KEYS]

@@ -1,0 +1,80 @@
+"""Puts English texts of the broker, its config reader and click into Chinese, with their facts.
+
+These texts are English where they are made, because they go into the log and to programs, too. The command
+recognises them by `chinese.toml`. A text that it does not know, as of a broker of another release, stays
+English. So no text is lost and no release needs the other one's words.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from broker.command.words import language
+
+
+class _Translation(NamedTuple):
+    """A text in both languages: the English as a pattern whose groups are the facts."""
+
+    english: re.Pattern[str]
+    chinese: str
+
+
+_LONG = ("problem", "broken", "error")
+"""Facts that are texts with a `; ` of their own."""
+
+_ANY, _CLAUSE = ".+?", "(?:(?!; ).)+?"
+_MAX_CHARS = 2000
+_FACT = re.compile(r"\{(\w+)\}")
+
+
+def told(text: object) -> str:
+    """Return a text of several lines in the reader's language."""
+    lines = str(text).split("\n")
+    return "\n".join(map(in_chinese, lines) if language() else lines)
+
+
+def in_chinese(text: str) -> str:
+    """Return a text in Chinese, as far as it is known: the whole, else the parts beside a `; `."""
+    return (_known(text) if len(text) <= _MAX_CHARS else None) or text
+
+
+def _known(text: str) -> str | None:
+    """Return a text in Chinese; `None` if nothing of it is known."""
+    for translation in _translations():
+        if found := translation.english.fullmatch(text):
+            facts = {name: _known(fact) or fact for name, fact in found.groupdict().items()}
+            if translation.chinese != _PLACED or facts["problem"] != found["problem"]:
+                parts = _FACT.split(translation.chinese)
+                return "".join(facts[part] if number % 2 else part for number, part in enumerate(parts))
+    for at in (match.start() for match in re.finditer("; ", text)):
+        what, mend = text[:at], text[at + 2 :]
+        known = _known(what), _known(mend)
+        if any(known):
+            return f"{known[0] or what}；{known[1] or mend}"
+    return None
+
+
+_PLACED = "{path}：{problem}"
+"""The text of a mistake at a place. It is known only if the mistake is."""
+
+
+@cache
+def _translations() -> list[_Translation]:
+    """Return all translations, those with the most words of their own first."""
+    import tomli
+
+    sections = tomli.loads(Path(__file__).with_name("chinese.toml").read_text(encoding="utf-8"))
+    pairs = [pair for section in sections.values() for pair in section.items()]
+    pairs.sort(key=lambda pair: -len(_FACT.sub("", pair[0])))
+    return [_Translation(_pattern(english), chinese) for english, chinese in pairs]
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    parts = []
+    for number, part in enumerate(_FACT.split(english)):
+        fact = f"(?P<{part}>{_ANY if part in _LONG else _CLAUSE})"
+        parts.append(fact if number % 2 else re.escape(part))
+    return re.compile("".join(parts))
