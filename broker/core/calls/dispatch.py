@@ -200,7 +200,8 @@ class Dispatch:
             self.fail(call, refusals.unknown_tool(call.server, call.name or "", names), now)
             self._effects += server.session.refresh("tools/list", now)  # it may have changed unannounced
         else:
-            self.leases.grant(server, call, now)
+            if server.queue.lease_s is not None:
+                self.leases.grant(server, call, now)
             server.calls += not call.deaths
             token = call.id if call.wants_progress else None
             era = server.catalogue.agreed.era
@@ -261,7 +262,8 @@ class Dispatch:
         """End a call. `ending` goes to its client, unless the client is gone."""
         server = self._servers[call.server]
         server.leave(call)
-        server.queue.use_lease(call, now)
+        if server.queue.lease is not None:
+            server.queue.use_lease(call, now)
         server.used_at = server.used_at if call.from_memory else now
         if call.sent:
             server.ended.append(call.id)

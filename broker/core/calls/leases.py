@@ -52,10 +52,12 @@ class Leases:
         self._pump = pump
 
     def grant(self, server: Server, call: Call, now: float) -> None:
-        """Grant the lease to the channel of a call that is sent now, if the server needs one and has none."""
-        queue, connection = server.queue, self._connections.get(call.connection)
-        if queue.lease_s is None or queue.lease is not None or connection is None:
+        """Grant the lease of a server to the channel of a call that is sent now, unless a channel has it."""
+        queue = server.queue
+        if queue.lease is not None:
             return
+        connection = self._connections.get(call.connection)
+        assert connection is not None
         queue.lease = Lease(call.channel_key, connection.name, call.client_pid, since=now, used_at=now)
         self._counters.add("lease.granted")
         self._effects.log(

@@ -96,7 +96,9 @@ class FairQueue:
     def enter(self, call: Call) -> bool:
         """Return whether a call can run at once: no call waits and there is room. It then counts as
         running."""
-        waits = self.waiting or not self._takes or not self._admits(call.channel_key)
+        waits = self.waiting or not self._takes
+        if self.lease_s is not None or self.lease is not None:
+            waits = waits or not self._admits(call.channel_key)
         if waits and not call.from_memory:
             return False
         self.running += 1
