@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from broker.base.secrets import redact
+from broker.command.chinese import in_chinese
 from broker.command.output import echo
 from broker.command.programs import COMMAND_NAME
 from broker.command.words import language
@@ -68,11 +69,16 @@ def fail(message: str, status: int) -> NoReturn:
 def fail_by(error: BrokerError, speaks: int | None = None) -> NoReturn:
     """End the command with the error's text and exit status.
 
-    The text is English, because a broker of another release may send errors that this one cannot translate.
-    For Chinese readers the explanation of the error code follows.
+    The text comes in English, also from a broker of another release. Where the command knows its Chinese,
+    Chinese readers get that; else the explanation of the error code follows the English.
     """
     chinese = language() if speaks is None else speaks
-    fail("\n".join([str(error), *(in_chinese(error.code) if chinese else ())]), status_of(error))
+    text = str(error)
+    if chinese:
+        message, hint = in_chinese(error.message), in_chinese(error.hint)
+        known = message != error.message and hint != error.hint
+        text = f"{message}；{hint}" if known else "\n".join([text, *explanation(error.code)])
+    fail(text, status_of(error))
 
 
 def status_of(error: BrokerError) -> int:
@@ -82,7 +88,7 @@ def status_of(error: BrokerError) -> int:
     return NO_BROKER if isinstance(error, Unavailable) else BAD
 
 
-def in_chinese(code: str) -> list[str]:
+def explanation(code: str) -> list[str]:
     """Return what an error code means and what to do, as in docs/messages.zh-CN.md; empty if unknown."""
     import tomli
 

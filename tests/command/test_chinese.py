@@ -35,7 +35,14 @@ FILES = [
     *sorted((ROOT / "broker/config").glob("*.py")),
     *(ROOT / name for name in ("broker/service/config_file.py", "broker/service/claims.py")),
     *(ROOT / name for name in ("broker/frontend/address.py", "broker/gateway/settings.py")),
-    *(ROOT / name for name in ("broker/processes/program.py", "broker/management/reload.py")),
+    *(
+        ROOT / name
+        for name in (
+            "broker/processes/program.py",
+            "broker/management/reload.py",
+            "broker/frontend/permissions.py",
+        )
+    ),
 ]
 
 EXEMPT = {
