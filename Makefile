@@ -50,7 +50,7 @@ bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (10 m
 	$(BIN)/python -m benchmarks $(BENCH)
 	@$(BIN)/python docs/generate.py
 
-soak: $(VENV) node ## Try the laws for a long time: docs/soak.md (25 minutes; PARTS="restarts kills" for some)
+soak: $(VENV) node ## Try the laws for a long time: docs/soak.md (45 minutes; PARTS="restarts kills" for some)
 	$(BIN)/python -m tests.soak $(PARTS)
 
 fuzz: $(VENV) ## Attack the pure parts with malformed messages, by seed (7 minutes; FUZZ_SEED=1 for others)

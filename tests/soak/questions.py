@@ -118,10 +118,11 @@ def about_calls(heard: Counter[str]) -> list[Line]:
 
 def about_questions(counters: dict[str, int]) -> list[Line]:
     """What the broker counted."""
+    withdrawn = counters.get("question.withdrawn", 0) + counters.get("question.expired", 0)
     return [
         Line("questions.asked", counters.get("question.asked", 0)),
         Line("questions.answered", counters.get("question.answered", 0)),
-        Line("questions.withdrawn", counters.get("question.withdrawn", 0)),
+        Line("questions.withdrawn", withdrawn),
         Line("questions.refused", counters.get("dropped.question", 0)),
         Line("questions.late", counters.get("late.answer", 0)),
         Line("questions.answers-wrong", counters.get("wrong.answer", 0), 0),
