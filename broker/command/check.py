@@ -48,9 +48,17 @@ def report(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | 
         yield from (CheckLine(told(problem), bad=True) for problem in server.faults)
         if server.runs:
             yield from _server(server, folder, environ, unit)
+            yield from _doctor(server)
         elif not server.enabled:
             yield CheckLine(say("off", server=server.name))
     yield from _readers(path, unit)
+
+
+def _doctor(server: ServerConfig) -> Iterator[CheckLine]:
+    """Yield that the doctor cannot call its tool, because the server's table hides that from every client."""
+    tool = server.doctor.tool if server.doctor is not None else None
+    if tool is not None and server.tools is not None and not server.tools.shows(tool):
+        yield CheckLine(say("check_doctor_hidden", server=server.name, tool=tool))
 
 
 def _server(

@@ -191,6 +191,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "{path}: user {user} of the service has no access to {closed}; chgrp {user}, and chmod 0640",
         "{path}：服务无法读取，用户 {user} 无权访问 {closed}；请执行 chgrp {user} 和 chmod 0640",
     ),
+    "check_doctor_hidden": (
+        "{server}: its table tools hides {tool}, so that doctor cannot call it; name another doctor.tool",
+        "{server}：tools 表隐藏了 {tool}，doctor 无法调用它；请在 doctor.tool 中指定其他工具",
+    ),
     "check_secrets": (
         "{path}: every user can read it, and these look like secrets: {names}; chmod o-r, or write ${{NAME}}",
         "{path}：所有用户可读，而以下各项疑似密钥：{names}；请执行 chmod o-r，或改写为 ${{NAME}}",

@@ -6,6 +6,7 @@ explanation and the mend that `docs/configuration.md` and the error messages sho
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta, Struct
@@ -63,6 +64,11 @@ class FilterConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = None
     hide: Annotated[Patterns, about("Patterns of what is hidden, even if `only` has it.", _PATTERNS)] = ()
+
+    def shows(self, name: str) -> bool:
+        """Return whether clients see a tool or prompt of this name."""
+        is_in = self.only is None or any(fnmatchcase(name, one) for one in self.only)
+        return is_in and not any(fnmatchcase(name, one) for one in self.hide)
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -325,6 +325,19 @@ def test_check_tells_what_a_server_will_run(tmp_path: Path) -> None:
     assert (done.returncode, "lost: there is no command 'no-such-command'" in done.stdout) == (1, True)
 
 
+def test_check_tells_of_a_tool_for_the_doctor_that_is_hidden(tmp_path: Path) -> None:
+    """The doctor is a client like every other one."""
+    path = tmp_path / "broker.toml"
+    for hidden, shown in (("get_*", False), ("delete_*", True)):
+        path.write_text(
+            f'[servers.s]\ncommand = "{sys.executable}"\n[servers.s.doctor]\ntool = "get_time"\n'
+            f'[servers.s.tools]\nhide = ["{hidden}"]\n'
+        )
+        done = command("check", "--config", str(path))
+        assert done.returncode == 0, done.stdout
+        assert ("hides get_time" in done.stdout) is not shown
+
+
 def test_check_tells_what_is_wrong_with_a_command_and_only_that(tmp_path: Path) -> None:
     """A mend of its own for each; where else a command is, only where none was found."""
     path, script = tmp_path / "broker.toml", tmp_path / "srv.sh"
