@@ -14,8 +14,8 @@ from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Lifecycle
 from broker.processes.runners import runner_of
 
-DISTANCE_S = 0.02
-"""The time between two starts for which nobody waits."""
+DISTANCE_S = 0.05
+"""The time before each start for which nobody waits, counted from the last one, or from the broker's."""
 
 
 def lifecycle_of(config: ServerConfig) -> Lifecycle:
@@ -52,13 +52,14 @@ class Starts:
 
     Args:
         limit: the number of slots (`starts_at_once`).
+        since: the time of the broker's start.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, since: float = -math.inf) -> None:
         self._limit = limit
         self._held: set[Slot] = set()
         self._waiting: dict[Slot, trio.Event] = {}
-        self._last_at = -math.inf
+        self._last_at = since
 
     @property
     def held(self) -> int:
@@ -78,11 +79,15 @@ class Starts:
             await granted.wait()
             while not slot.is_wanted() and trio.current_time() < self._last_at + DISTANCE_S:
                 await trio.sleep_until(self._last_at + DISTANCE_S)
-            self._last_at = trio.current_time()
+            self.started()
         except BaseException:
             self._waiting.pop(slot, None)
             self.release(slot)
             raise
+
+    def started(self) -> None:
+        """Note that a process was started just now."""
+        self._last_at = trio.current_time()
 
     def release(self, slot: Slot) -> None:
         """Give a slot back, if it is held."""
@@ -113,6 +118,10 @@ class Slot:
         """Wait for a slot."""
         await self._starts.acquire(self)
         self.held = True
+
+    def started(self) -> None:
+        """Note that the process was started: the next start keeps its distance from now on."""
+        self._starts.started()
 
     def release(self) -> None:
         """Give the slot back, if it is held."""

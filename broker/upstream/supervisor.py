@@ -286,6 +286,7 @@ class Supervisor:
             self._ended = trio.Event()
             self._learn_secrets()  # the config may have changed
             self.process = self._launcher.spawn(self._server.config)
+            self._slot.started()
         except SpawnError as error:
             if self.lifecycle.state is State.STARTING:
                 self._feed(Event.FAILED, Ending(str(error), cause=error.cause))

@@ -27,7 +27,7 @@ class Supervisors(Mapping[str, Supervisor]):
         self._hub = hub
         self._launcher = launcher
         self._nursery = nursery
-        self._starts = Starts(hub.engine.config.limits.starts_at_once)
+        self._starts = Starts(hub.engine.config.limits.starts_at_once, trio.current_time())
         self._controlled: dict[str, _Controlled] = {}
 
     def __getitem__(self, name: str) -> Supervisor:
