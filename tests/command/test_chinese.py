@@ -41,6 +41,7 @@ FILES = [
             "broker/processes/program.py",
             "broker/management/reload.py",
             "broker/frontend/permissions.py",
+            "client_shim/trusted.py",
         )
     ),
 ]
@@ -105,6 +106,30 @@ def test_the_texts_are_found() -> None:
     assert len(ALL) > 80
     found = {text for file in FILES for text in texts(file)}
     assert not EXEMPT.keys() - found - {"a broker with pid {} {}"}, EXEMPT.keys() - found
+
+
+SPOKEN = {"echo", "fail", "give_up", "confirm"}
+"""Calls that print their argument"""
+
+UNSPOKEN: dict[str, str] = {
+    "mcp-broker: {}": "the name before a message that is translated already",
+}
+"""Literal that a command prints → why it is no text"""
+
+
+def test_the_commands_print_no_text_of_one_language() -> None:
+    """What a command prints itself comes from the texts in both languages, not from a literal."""
+    found = set()
+    for file in sorted((ROOT / "broker" / "command").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            name = (
+                getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
+            )
+            for argument in node.args if isinstance(node, ast.Call) and name in SPOKEN else ():
+                text = template(argument)
+                if text is not None and re.search("[A-Za-z]{2}", text):
+                    found.add(text)
+    assert found == UNSPOKEN.keys()
 
 
 def command(*args: str) -> subprocess.CompletedProcess[str]:

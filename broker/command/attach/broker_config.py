@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from broker.command.attach.texts import AttachError, say
+from broker.command.chinese import told
 from broker.command.importing.files import new_text, read_old, servers_there, write
 from broker.command.importing.secrets import has_secret_args, secrets_in
 from broker.command.importing.shapes import Table
@@ -114,5 +115,5 @@ def reloaded(file: BrokerFile, endpoint: str | None, names: Mapping[str, object]
         return False
     problems = problems_of(done, names)
     for problem in problems:
-        echo(f"  {problem}", err=True, colour="red")
+        echo(f"  {told(problem)}", err=True, colour="red")
     return not problems
