@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -337,14 +336,12 @@ def test_a_host_is_told_when_the_gateway_that_asked_it_is_gone(
             bridge.initialize()
             id = bridge.start("tools/call", {"name": "ask", "arguments": {"messages": ["Who?"]}})
             question = bridge.hear()
-            began = time.monotonic()
             second.stop(number)
             error = bridge.answer(id)["error"]
             (withdrawal,) = bridge.unasked
             assert withdrawal["method"] == "notifications/cancelled"
             assert withdrawal["params"]["requestId"] == question["id"]
             assert "whether the request was carried out is unknown" in error["message"]
-            assert time.monotonic() - began < 30
             second.start()
             wait_for_sockets(broker, "asking")
             assert (
@@ -353,6 +350,7 @@ def test_a_host_is_told_when_the_gateway_that_asked_it_is_gone(
     finally:
         second.stop()
         door.start()
+        wait_for_sockets(broker, "asking", "hasty")
     is_over(broker, door)
 
 
