@@ -8,7 +8,7 @@ English. So no text is lost and no release needs the other one's words.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,9 @@ _LONG = ("problem", "broken", "error")
 """Facts that are texts with a `; ` of their own."""
 
 _ANY, _CLAUSE = ".+?", "(?:(?!; ).)+?"
-_MAX_CHARS = 2000
+_MAX_CHARS, _MAX_CLAUSES = 600, 8
+"""Longer texts stay English: servers write them, and to recognise them would take long."""
+
 _FACT = re.compile(r"\{(\w+)\}")
 
 
@@ -38,9 +40,12 @@ def told(text: object) -> str:
 
 def in_chinese(text: str) -> str:
     """Return a text in Chinese, as far as it is known: the whole, else the parts beside a `; `."""
-    return (_known(text) if len(text) <= _MAX_CHARS else None) or text
+    if len(text) > _MAX_CHARS or text.count("; ") >= _MAX_CLAUSES:
+        return text
+    return _known(text) or text
 
 
+@lru_cache(maxsize=1024)
 def _known(text: str) -> str | None:
     """Return a text in Chinese; `None` if nothing of it is known."""
     for translation in _translations():

@@ -244,3 +244,9 @@ def test_the_help_of_a_process_is_chinese() -> None:
     done = command("status", "--help", "--lang", "zh")
     assert (done.returncode, "显示 broker 及其服务器" in done.stdout) == (0, True), done.stdout + done.stderr
     assert "Show the broker and its servers" in command("status", "--help", "--lang", "en").stdout
+
+
+@pytest.mark.parametrize("text", ["; " * 900, "x: y; " * 7 + "a: " * 180, " of " * 150])
+def test_no_text_of_a_server_holds_the_command_up(text: str) -> None:
+    """What a server wrote is compared with every text: a long one stays as it is."""
+    assert in_chinese(text) == text
