@@ -170,6 +170,7 @@ async def serve(
             manager.stopping(_longest_end(engine.config))
             nursery.start_soon(_log_further, signals)
             await _end(hub, supervisors)
+            await keeper.flush()
             nursery.cancel_scope.cancel()
     logger.info("broker.ended", extra={"pid": os.getpid()})
 

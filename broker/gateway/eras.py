@@ -42,6 +42,12 @@ CACHEABLE = frozenset(
 )
 """The methods whose complete results say for how long and for whom they are good."""
 
+LIST_TTL_MS = 1000
+"""The `ttlMs` of a legacy server's lists: with 0 a client keeps no list at all.
+
+The broker answers them from memory and tells of changes. A resource may change without a word.
+"""
+
 LISTS = ("tools", "prompts", "resources")
 
 _NOT_MODERN = {-32002: jsonrpc.INVALID_PARAMS, -32042: jsonrpc.INTERNAL_ERROR}
@@ -96,7 +102,8 @@ def modern_result(method: str, result: bytes) -> bytes:
     if seen.result_type is UNSET:
         missing.append(b'"resultType":"complete"')
     if method in CACHEABLE and (seen.result_type is UNSET or bytes(seen.result_type) == b'"complete"'):
-        missing += [b'"ttlMs":0'] if seen.ttl is UNSET else []
+        ttl_ms = 0 if method == "resources/read" else LIST_TTL_MS
+        missing += [b'"ttlMs":%d' % ttl_ms] if seen.ttl is UNSET else []
         missing += [b'"cacheScope":"private"'] if seen.scope is UNSET else []
     if not missing:
         return result

@@ -21,6 +21,9 @@ from broker.processes.catalogue_files import CatalogueFiles, NotKeptError
 LOOK_S = 1.0
 """The interval of the looks. Whatever changes between two looks is one write."""
 
+FLUSH_S = 1.0
+"""The longest time that the end of the broker waits for the last writes."""
+
 TRY_AGAIN_S = 60.0
 """The time after which a write that failed is tried again."""
 
@@ -57,6 +60,7 @@ class CatalogueKeeper:
         self._hub = hub
         self._files = files
         self._seen: dict[str, _Seen] = {}
+        self._turn = trio.Lock()
 
     def restore(self) -> None:
         """Restore the catalogues that an earlier broker kept. It blocks: call it before anything runs."""
@@ -69,6 +73,17 @@ class CatalogueKeeper:
         """Keep the catalogues up to date. Never returns."""
         while True:
             await trio.sleep(LOOK_S)
+            await self._look_at_all()
+
+    async def flush(self) -> None:
+        """Write what has changed since the last look, after a write that is under way: the broker ends."""
+        with trio.move_on_after(FLUSH_S) as scope:
+            await self._look_at_all()
+        if scope.cancelled_caught:
+            logger.warning("catalogues.not_flushed", extra={"after_s": FLUSH_S})
+
+    async def _look_at_all(self) -> None:
+        async with self._turn:
             servers = self._hub.engine.servers
             for name in self._seen.keys() - servers.keys():
                 del self._seen[name]

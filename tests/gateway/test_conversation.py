@@ -174,7 +174,7 @@ def test_a_modern_client_of_a_modern_server_gets_the_bytes() -> None:
     [
         ("tools/call", b'{"content":[]}', {"resultType": "complete"}),
         ("prompts/get", b"{ }", {"resultType": "complete"}),
-        ("tools/list", b'{"tools":[]}', {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}),
+        ("tools/list", b'{"tools":[]}', {"resultType": "complete", "ttlMs": 1000, "cacheScope": "private"}),
         ("resources/read", b"{}", {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}),
         ("resources/read", b'{"resultType":"input_required"}', {}),
         ("prompts/list", b'{"resultType":"complete","ttlMs":9}', {"cacheScope": "private"}),

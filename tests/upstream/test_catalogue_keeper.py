@@ -16,7 +16,7 @@ from broker.core.mcp.methods import Era
 from broker.core.servers.kept import KeptCatalogue, keep
 from broker.hub import Hub
 from broker.processes.catalogue_files import NotKeptError
-from broker.upstream.catalogue_keeper import LOOK_S, TRY_AGAIN_S, CatalogueKeeper
+from broker.upstream.catalogue_keeper import FLUSH_S, LOOK_S, TRY_AGAIN_S, CatalogueKeeper
 from tests.core.world import World, ready
 
 Write = tuple[str, list[str], Era | None]
@@ -160,3 +160,46 @@ def test_a_disk_that_hangs_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         assert not released.is_set()
     finally:
         released.set()
+
+
+def test_the_end_of_the_broker_writes_the_last_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has changed since the last look is kept too, after the write that is under way."""
+    world, files = World({"a": {}, "b": {}}), Files()
+
+    async def slowly(what: Callable[..., object], *arguments: Any, **_: object) -> None:
+        await trio.sleep(FLUSH_S / 2 if arguments[0].name == "a" else 0)
+        what(*arguments)
+
+    async def main() -> None:
+        keeper = CatalogueKeeper(Hub(world.engine), cast(Any, files))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            world.start("a")
+            await trio.sleep(LOOK_S + FLUSH_S / 8)
+            world.start("b")
+            await keeper.flush()
+            nursery.cancel_scope.cancel()
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", slowly)
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert [name for name, _, _ in files.writes] == ["a", "b"]
+
+
+def test_a_disk_that_hangs_holds_up_the_end_for_a_second(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of the broker is bounded, and the log says what was not kept."""
+
+    async def hang(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        keeper = CatalogueKeeper(Hub(ready().engine), cast(Any, Files()))
+        began = trio.current_time()
+        await keeper.flush()
+        assert trio.current_time() == began + FLUSH_S
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", hang)
+    with caplog.at_level(logging.WARNING, "mcp-broker"):
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert [record.message for record in caplog.records] == ["catalogues.not_flushed"]

@@ -55,6 +55,15 @@ def test_the_first_call_starts_it_and_no_other_one() -> None:
     assert len(world.processes["b"].calls) == 1
 
 
+def test_a_call_starts_no_server_that_ended_by_itself_and_is_never_restarted() -> None:
+    """`restart = "never"` holds on demand too; law 10: the refusal names the command that starts it."""
+    world, client = used(restart="never")
+    world.exit()
+    fault = client.fault(client.call())
+    assert (fault.code, world.spawned["time"]) == (Code.SERVER_DOWN, 1)
+    assert "mcp-broker start time" in fault.data["hint"]
+
+
 def test_a_list_that_nobody_knows_starts_it_once() -> None:
     """The first start of all: after that the lists are in memory."""
     world = demanded()
