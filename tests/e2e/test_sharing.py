@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +11,7 @@ import pytest
 
 from client_shim import BrokerClient, MCPClient
 from client_shim.errors import MethodRefused, ServerError
-from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, rogue, running, script
+from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, running, script
 
 TALKATIVE = script("tests/servers/sdk2_talkative.py")
 SERVERS = ("old", "new")
@@ -215,22 +211,6 @@ def test_a_question_of_the_sdk_is_in_its_result_and_the_answer_in_the_next_call(
             ]
 
     asyncio.run(main())
-
-
-def test_the_loop_of_the_documentation_answers_a_question(broker: RunningBroker) -> None:
-    """docs/client.md, *Questions*: what a reader will copy, with a server that does ask."""
-    page = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
-    (text,) = re.findall(r"^```python\n((?:(?!```).)*input_required.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    asks = text.replace(
-        '"weather-server", "get_forecast", {"city": "tokyo"}', '"sdk", "order", {"what": "tea"}'
-    )
-    assert asks != text
-    program = asks.replace("print(result.is_error)", "print(result.content[0].text)")
-    environ = {**os.environ, "MCP_BROKER_ENDPOINT": broker.endpoint, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith("an order of tea: L")
 
 
 def test_what_a_client_cannot_do_it_is_not_asked(broker: RunningBroker) -> None:
