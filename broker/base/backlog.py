@@ -7,8 +7,8 @@ pieces anything may happen to the job's subject, so a job looks again at what it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Generator, Iterator
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -21,6 +21,18 @@ HeavyJob = Iterator[int]
 """Yields after each of its pieces how many usual ones take as long."""
 
 JobKind = Literal["died", "expire", "line", "list", "news", "pump", "refuse", "release", "requests", "rests"]
+
+Result = TypeVar("Result")
+
+
+def result_of(work: Generator[int, None, Result]) -> Result:
+    """Do all pieces of some work at once, where nobody waits for a turn; return its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 class JobKey(Struct, frozen=True):

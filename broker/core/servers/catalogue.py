@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Set
+from functools import reduce
+from operator import or_
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct, structs
 
+from broker.base.backlog import result_of
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.methods import Era, in_effect
-from broker.core.servers.visibility import Visibility
+from broker.core.servers.visibility import Sifted, Visibility
 
 TOLD_TTL_MS, LEAST_TTL_MS = 10_000, 1000
 """The least `ttlMs` that clients get: of a list whose changes the server tells of, and of another list."""
@@ -59,6 +62,7 @@ class Listing(Struct, frozen=True):
 
     `repeatable` are the tools whose annotations say that a second call does no harm. `ttl_s` is the server's
     `ttlMs`, or `None`; `fresh_until` counts it from the reading. `partial`: the rest could not be read.
+    `matching` has the bits of the patterns of its server that match a key of the whole list.
     """
 
     member: str
@@ -69,12 +73,14 @@ class Listing(Struct, frozen=True):
     fresh_until: float = math.inf
     repeatable: frozenset[str] = frozenset()
     partial: bool = False
+    matching: int = 0
 
-    def only(self, sees: Callable[[str], bool] | None) -> Listing:
+    def only(self, sifted: Sifted | None) -> Listing:
         """Return the list with the items that clients see."""
-        if sees is None:
+        if sifted is None:
             return self
-        return structs.replace(self, items={key: item for key, item in self.items.items() if sees(key)})
+        seen = {key: item for key, item in self.items.items() if key in sifted.seen}
+        return structs.replace(self, items=seen, matching=sifted.matching)
 
     def differs(self, other: Listing | None) -> bool:
         """Return whether the other one has other items, or the same in another order."""
@@ -167,7 +173,10 @@ class Catalogue:
         return _changes(self._listings, before)
 
     def _seen(self, method: str) -> Listing:
-        return self._whole[method].only(self._visible.sees(method) if self._visible is not None else None)
+        listing, sifted = self._whole[method], None
+        if self._visible is not None:
+            sifted = result_of(self._visible.sift(method, listing.items))
+        return listing.only(sifted)
 
     def hidden(self, section: str) -> int:
         """Return how many items of the lists of a section clients do not see."""
@@ -182,8 +191,8 @@ class Catalogue:
             return []
         if any(one is not None and one.partial for one in whole):
             return []
-        keys = [key for one in whole if one is not None for key in one.items]
-        return self._visible.unmatched(section, keys)
+        seen = [self._listings[method].matching for method in methods if method in self._listings]
+        return self._visible.unmatched(section, reduce(or_, seen, 0))
 
     def changes_since(self, before: Catalogue | None) -> list[str]:
         """Return the notifications of the lists that differ from those of an earlier process, each once."""

@@ -7,9 +7,8 @@ that does not name its tool, prompt or resource clearly is refused too: the serv
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from fnmatch import translate
-from operator import add
+from collections.abc import Generator, Iterable
+from typing import NamedTuple
 
 from broker.config.schema import FilterConfig, ServerConfig
 from broker.core import refusals
@@ -17,6 +16,7 @@ from broker.core.calls.table import Call
 from broker.core.mcp.members import Members, UnclearError, has_once, members_of, same_key, text_of
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.refusals import Refusal
+from broker.core.servers.patterns import Patterns
 
 MAX_NAME_CHARS = 4096
 """The longest name or uri that is compared with patterns. A longer one is hidden."""
@@ -31,14 +31,17 @@ _GUARDED = {*_NAMED, "resources/read", "completion/complete"}
 _UNQUOTED_TIMES = 8
 _HEAD = re.compile(r"[^/?#]*:(?://[^/?#]*)?|")
 _DOTS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\?#;]|$)")
-_OPERATORS = ("+", "#", "/", ".", ";", "?", "&")
+_KEY_WORK, _CHAR_WORK, _PIECE_WORK = 50_000, 1_000, 1_000_000
+"""The work of comparing a key, and of each character without the places in patterns; and that of a piece."""
+
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
-_PLAIN = re.compile(r"(\*?)([^*?\[{]*)(\*?)", re.DOTALL)
-"""A pattern of one text, with a `*` before it, behind it, at both ends, or without."""
 
-_VARIABLE = re.compile(r"(\{[^{}]*\})")
 
-Pattern = re.Pattern[str]
+class Sifted(NamedTuple):
+    """The keys of a list that clients see, and the bits of the patterns that match any key of it."""
+
+    seen: frozenset[str]
+    matching: int
 
 
 class _Filter:
@@ -46,18 +49,31 @@ class _Filter:
 
     def __init__(self, config: FilterConfig, *, uris: bool) -> None:
         self.config = config
-        self._only, self._hide = _any(config.only), _any(config.hide)
+        only, hide = config.only or (), config.hide
+        self._names = Patterns([*only, *hide])
+        ends = self._names.ends
+        self._only, self._hide = sum(ends[: len(only)]), sum(ends[len(only) :])
         self._uris = uris
         if uris:
-            self._only_uris = _any(config.only, lambda one: _with_variables(one, broad=False))
-            hide = [spelling for one in config.hide for spelling in (one, *_spellings(one))]
-            self._hide_uris = _any(hide, lambda one: _with_variables(one, broad=True))
+            spellings = dict.fromkeys(spelling for one in hide for spelling in (one, *_spellings(one)))
+            self._only_uris = Patterns(only, "narrow")
+            self._hide_uris = Patterns(list(spellings), "broad")
+
+    @property
+    def places(self) -> int:
+        """The length of all patterns, by which the time of a comparison grows."""
+        return self._names.places + (self._only_uris.places + 3 * self._hide_uris.places if self._uris else 0)
+
+    def matching(self, key: str) -> int:
+        """Return the bits of the patterns that match a key of a list."""
+        return self._names.matching(key) if _is_comparable(key) else 0
 
     def shows(self, key: str) -> bool:
         """Return whether clients see the item with this key."""
-        if not _is_comparable(key) or (self._only is not None and not self._only.match(key)):
-            return False
-        return self._hide is None or not self._hide.match(key)
+        return _is_comparable(key) and self._is_shown(self._names.matching(key))
+
+    def _is_shown(self, matching: int) -> bool:
+        return not matching & self._hide and (self.config.only is None or matching & self._only != 0)
 
     def allows(self, key: str) -> bool:
         """Return whether a request may name this, listed or not."""
@@ -67,21 +83,18 @@ class _Filter:
         """Return the same of a uri. It has many spellings, and the server may take each for the same."""
         if not _is_comparable(uri) or _DOTS.search(_unquoted(uri)):
             return False
-        if self._only_uris is not None and not self._only_uris.match(uri):
+        if self.config.only is not None and not self._only_uris.matching(uri):
             return False
-        hide = self._hide_uris
-        return hide is None or not any(hide.match(one) for one in (uri, *_spellings(uri)))
+        return not self.config.hide or not any(map(self._hide_uris.matching, {uri, *_spellings(uri)}))
 
-    def unmatched(self, keys: Iterable[str]) -> list[str]:
-        """Return the patterns that match none of these keys, as `only "pattern"`."""
-        keys = list(keys)
-        written = [
+    def unmatched(self, matching: int) -> list[str]:
+        """Return the patterns that are not among these, as `only "pattern"`."""
+        words = [
             *(("only", one) for one in self.config.only or ()),
             *(("hide", one) for one in self.config.hide),
         ]
-        return [
-            f'{word} "{one}"' for word, one in written if not any(map(re.compile(translate(one)).match, keys))
-        ]
+        ends = self._names.ends
+        return [f'{word} "{one}"' for (word, one), end in zip(words, ends, strict=True) if not matching & end]
 
 
 class Visibility:
@@ -99,22 +112,33 @@ class Visibility:
     def _tables(self) -> dict[str, FilterConfig]:
         return {section: its.config for section, its in self._filters.items()}
 
-    def sees(self, method: str) -> Callable[[str], bool] | None:
-        """Return the test of the keys of this list; `None` if all of them are seen."""
+    def sift(self, method: str, keys: Iterable[str]) -> Generator[int, None, Sifted | None]:
+        """Return what clients see of a list with these keys, or `None` for everything; yield in pieces."""
         its = self._filters.get(method.partition("/")[0])
         if its is None:
             return None
-        return its.allows if method == "resources/list" else its.shows
+        sees = its.allows if method == "resources/list" else its.shows
+        seen: list[str] = []
+        matching = work = 0
+        for key in keys:
+            matching |= its.matching(key)
+            if sees(key):
+                seen.append(key)
+            work += _KEY_WORK + min(len(key), MAX_NAME_CHARS) * (_CHAR_WORK + its.places)
+            if work >= _PIECE_WORK:
+                yield work // _PIECE_WORK
+                work = 0
+        return Sifted(frozenset(seen), matching)
 
     def allows_uri(self, uri: str) -> bool:
         """Return whether clients may read this resource and hear of it."""
         its = self._filters.get("resources")
         return its is None or its.allows(uri)
 
-    def unmatched(self, section: str, keys: Iterable[str]) -> list[str]:
-        """Return the patterns of a table that match nothing of these keys."""
+    def unmatched(self, section: str, matching: int) -> list[str]:
+        """Return the patterns of a table that are not among these, which match a key."""
         its = self._filters.get(section)
-        return its.unmatched(keys) if its is not None else []
+        return its.unmatched(matching) if its is not None else []
 
     def refusal(self, call: Call, body: bytes, names: Iterable[str]) -> Refusal | None:
         """Return why a call with these params is not passed on; `names` are those of the visible tools."""
@@ -178,43 +202,11 @@ def _referred(members: Members) -> list[tuple[str, str]]:
     return [(section, text_of(ref, key)) for section, key in _REFERRED if key in keys]
 
 
-# --- patterns ----------------------------------------------------------------------------------------
-
-
-def _any(patterns: Collection[str] | None, written: Callable[[str], str] = translate) -> Pattern | None:
-    """Return one expression for all of these patterns; `None` if there is no such list.
-
-    Patterns with a `*` at an end only are one piece of it for all: a list may have thousands of names.
-    """
-    if patterns is None:
-        return None
-    texts: dict[tuple[str, str], list[str]] = {}
-    pieces: list[str] = []
-    for one in patterns:
-        if plain := _PLAIN.fullmatch(one):
-            texts.setdefault((plain[1], plain[3]), []).append(re.escape(plain[2]))
-        else:
-            pieces.append(written(one))
-    for (before, behind), these in texts.items():
-        begin, end = "(?s:.*?)" if before else "", "" if behind else r"\Z"
-        pieces.append(f"{begin}(?:{'|'.join(these)}){end}")
-    return re.compile("|".join(pieces) or r"(?!)")
+# --- names and uris ------------------------------------------------------------------------------------
 
 
 def _is_comparable(key: str) -> bool:
     return len(key) <= MAX_NAME_CHARS and "\0" not in key
-
-
-def _with_variables(pattern: str, *, broad: bool) -> str:
-    """Return the expression of a pattern, in which `{x}` of a template stands for its value in a uri.
-
-    A value has no `/`, unless an operator such as `+` says that it may. `broad`: it may have anything.
-    """
-    parts = _VARIABLE.split(pattern)
-    texts, variables = parts[::2], parts[1::2]
-    values = [".*" if broad or one[1:2] in _OPERATORS else "[^/?#]*" for one in variables]
-    bare = [translate(text).removeprefix("(?s:")[: -len(r")\Z")] for text in texts]
-    return "(?s:" + "".join(map(add, bare, [*values, ""])) + r")\Z"
 
 
 def _spellings(uri: str) -> tuple[str, str]:
