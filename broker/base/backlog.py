@@ -20,7 +20,9 @@ Job = Iterator[None]
 HeavyJob = Iterator[int]
 """Yields after each of its pieces how many usual ones take as long."""
 
-JobKind = Literal["died", "expire", "line", "list", "news", "pump", "refuse", "release", "requests", "rests"]
+JobKind = Literal[
+    "died", "expire", "line", "list", "news", "pump", "refuse", "release", "requests", "rests", "sift"
+]
 
 Result = TypeVar("Result")
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from broker.config.loading import load
 from broker.core.mcp.methods import Era
+from broker.core.servers.reading import MAX_ITEMS, MAX_PAGE_BYTES
+from broker.core.servers.visibility import MAX_NAME_CHARS
 from client_shim import wire
 from tests.core.steps import longest_step
 from tests.core.world import INSTANCE, World
@@ -40,13 +42,14 @@ class Shape(NamedTuple):
     """One message.
 
     `make` gets the size in bytes. `answers` is the method of the request that the line answers; the line has
-    `%(id)d` for its id.
+    `%(id)d` for its id. `table` is the server's in the config.
     """
 
     make: Make
     answers: str | None = None
     era: Era = Era.LEGACY
     from_client: bool = False
+    table: dict[str, object] | None = None
 
 
 class Cost(NamedTuple):
@@ -87,6 +90,29 @@ _NESTS = _filled(b"[", b"[[],[]],", b"1]")
 _DEEP = _filled(b"[", b"[" * 256 + b"]" * 256 + b",", b"1]")
 _SAWS = _filled(b"[" * 200, b"[[[[[[],1],2],3],4],", b"1" + b"]" * 200)
 _ESCAPES = _filled(b'{"a":"', rb"\ud83e\uddfa\"", b'"}')
+
+
+def _items(member: bytes, item: bytes, unit: bytes) -> Make:
+    """The largest page of a list: as many items as it may have, or as many bytes of their keys."""
+
+    def make(size: int) -> bytes:
+        room = (min(size, MAX_PAGE_BYTES) - 128) // MAX_ITEMS - len(item % (0, b"")) - 1
+        count = MAX_ITEMS if room > 0 else size // (len(item % (0, unit)) + 1)
+        text = unit * max(1, room // len(unit))
+        return b'{"%b":[%b]}' % (member, b",".join(item % (number, text) for number in range(count)))
+
+    return _reply(make)
+
+
+def _patterns(pattern: str) -> dict[str, object]:
+    """A table with as many patterns as it may have, none of which matches an item; `%03d` is its number."""
+    hide = [pattern % number for number in range(128)]
+    return {section: {"only": ["*", *hide[1:]], "hide": hide} for section in ("tools", "resources")}
+
+
+_MANY_TOOLS = _items(b"tools", b'{"name":"%07d%b"}', b"x")
+_MANY_URIS = _items(b"resources", b'{"uri":"file:///%07d%b"}', b"x")
+_MANY_ESCAPES = _items(b"resources", b'{"uri":"file:///%07d%b"}', b"%2525")
 _TEXT = _filled(b'{"content":[{"type":"text","text":"', b"x", b'"}]}')
 _CHINESE = _filled(b'{"content":[{"type":"text","text":"', "你".encode(), b'"}]}')
 
@@ -136,6 +162,40 @@ SHAPES: dict[str, Shape] = {
     "list of many small items": Shape(
         _reply(lambda size: b'{"tools":%b}' % _numbered(b"[", b'{"name":"%07d"}', b"]")(size - 12)),
         "tools/list",
+    ),
+    "many names, patterns with a star at the end": Shape(
+        _MANY_TOOLS, "tools/list", table=_patterns("x%03d*")
+    ),
+    "many names, patterns with a star at both ends": Shape(
+        _MANY_TOOLS, "tools/list", table=_patterns("*a%03d*")
+    ),
+    "many names, patterns with many stars": Shape(
+        _MANY_TOOLS, "tools/list", table=_patterns("*%03d*x*x*x*x*y")
+    ),
+    "many uris, patterns with a star at the end": Shape(
+        _MANY_URIS, "resources/list", table=_patterns("file:///x%03d*")
+    ),
+    "many uris, patterns with a star at both ends": Shape(
+        _MANY_URIS, "resources/list", table=_patterns("*a%03d*")
+    ),
+    "many uris, patterns with many stars": Shape(
+        _MANY_URIS, "resources/list", table=_patterns("*%03d*x*x*x*x*y")
+    ),
+    "many uris in escapes, patterns with variables": Shape(
+        _MANY_ESCAPES, "resources/list", table=_patterns("file:///{+a}x%03d{b}x{c}*y")
+    ),
+    "few long uris, long patterns": Shape(
+        _reply(
+            lambda size: (
+                b'{"resources":[%b]}'
+                % b",".join(
+                    b'{"uri":"%d%b"}' % (number, b"x" * (MAX_NAME_CHARS - 8))
+                    for number in range(min(size, MAX_PAGE_BYTES) // (MAX_NAME_CHARS + 32))
+                )
+            )
+        ),
+        "resources/list",
+        table=_patterns("*%03d" + "x*" * 28 + "y"),
     ),
     "list result of many keys": Shape(_reply(_KEYS), "tools/list"),
     "list of one item with many keys": Shape(
@@ -202,12 +262,14 @@ def cost(shape: Shape, size: int) -> Cost:
 
 
 def _once(shape: Shape, size: int) -> Cost:
-    world = World({"time": {}}, max_message_bytes=size)
+    world = World({"time": shape.table or {}}, max_message_bytes=size)
     script = world.scripts["time"]
     script.era = shape.era
     if shape.answers == "subscriptions/listen":
         script.capabilities = {"tools": {"listChanged": True}, "resources": {"subscribe": True}}
-    if shape.answers in ("initialize", "server/discover", "tools/list"):
+    if shape.answers == "resources/list":
+        script.capabilities = {"tools": {}, "resources": {}}
+    if shape.answers in ("initialize", "server/discover", "tools/list", "resources/list"):
         script.mute = {shape.answers}
     process = world.start("time")
     client = world.client()

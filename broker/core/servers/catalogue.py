@@ -157,12 +157,16 @@ class Catalogue:
         self.revision += method not in self._lacking
         self._lacking.add(method)
 
-    def put(self, method: str, listing: Listing) -> bool:
-        """Set a list; return whether clients see another one than before."""
+    def is_filtered(self, method: str) -> bool:
+        """Return whether clients may see a part of this list only."""
+        return self._visible is not None and self._visible.has(LISTS[method].capability)
+
+    def put(self, method: str, listing: Listing, sifted: Sifted | None = None) -> bool:
+        """Set a list, of which clients see this; return whether they see another one than before."""
         before, whole_before = self._listings.get(method), self._whole.get(method)
         self.revision += listing.is_kept_otherwise(whole_before)
         self._whole[method] = listing
-        self._listings[method] = self._seen(method)
+        self._listings[method] = listing.only(sifted)
         self._lacking.discard(method)
         return self._listings[method].differs(before)
 

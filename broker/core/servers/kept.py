@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw, Struct, structs
 
+from broker.base.backlog import result_of
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import LISTS, Catalogue, Listing
@@ -42,7 +43,8 @@ class KeptCatalogue(Struct, frozen=True):
         for method in self.lacking:
             catalogue.lacks(method)
         for method, listing in self.lists.items():
-            catalogue.put(method, listing)
+            sifted = result_of(visible.sift(method, listing.items)) if visible is not None else None
+            catalogue.put(method, listing, sifted)
         return catalogue
 
 

@@ -18,9 +18,9 @@ from broker.core.calls.pending_lists import LONGEST_WAIT_S
 from broker.core.effects import Effect, Level, Write, log
 from broker.core.mcp.agreement import Agreed, is_unknown_method, reason_of, shown
 from broker.core.mcp.jsonrpc import Broken, Id, ServerReply
-from broker.core.servers.catalogue import LISTS, Catalogue, changed_lists, lists_for
+from broker.core.servers.catalogue import LISTS, Catalogue, Listing, changed_lists, lists_for
 from broker.core.servers.reading import Reading
-from broker.core.servers.visibility import Visibility
+from broker.core.servers.visibility import Sifted, Visibility
 
 READ_BURST = 4
 READ_EVERY_S = 1.0
@@ -53,7 +53,18 @@ class Read(Struct, frozen=True):
     differs: bool
 
 
-Step = Effect | Read | Tolerated
+class Sift(Struct, frozen=True):
+    """A list that was read and has filters: `Lists.sifted` goes on when it is known what clients see of it.
+
+    `odd`: what is odd about its reading.
+    """
+
+    method: str
+    listing: Listing
+    odd: list[Tolerated]
+
+
+Step = Effect | Read | Sift | Tolerated
 
 
 class Lists:
@@ -193,7 +204,8 @@ class Lists:
             return did, None
         if self.catalogue.has(method) or method in self._silent:
             return did, since + LONGEST_WAIT_S
-        return did, max(one.deadline for one in self._pending.values() if one.reading.method == method)
+        deadlines = [one.deadline for one in self._pending.values() if one.reading.method == method]
+        return did, max(deadlines, default=now + LONGEST_WAIT_S)
 
     def is_reading(self, method: str) -> bool:
         """Return whether the list is being read, so that the known one may be old."""
@@ -217,14 +229,22 @@ class Lists:
         method, known = reading.method, self.catalogue
         if not known.declares(method) and not known.has(method) and reading.is_empty:
             return self._lacks(method, now)
-        did: list[Step] = [*reading.odd]
-        is_known = known.declares(method) or known.has(method) or known.is_lacking(method)
+        odd = reading.odd
         if not known.declares(method) and not known.has(method):
-            did.append(Tolerated(Oddity.UNDECLARED, {"list": method}))
-        differs = known.put(method, reading.listing(known.agreed.era)) and is_known
-        if self.opened and differs:
-            did.append(log(Level.INFO, "catalogue.changed", server=self._server, list=method))
-        return did + self._over(method, differs, now)
+            odd.append(Tolerated(Oddity.UNDECLARED, {"list": method}))
+        return self._sift(Sift(method, reading.listing(known.agreed.era), odd), now)
+
+    def _sift(self, read: Sift, now: float) -> list[Step]:
+        """Have a list compared with the filters, which takes several steps; at once if it has none."""
+        return [read] if self.catalogue.is_filtered(read.method) else self.sifted(read, None, now)
+
+    def sifted(self, read: Sift, sifted: Sifted | None, now: float) -> list[Step]:
+        """Show what clients see of a list that was read; it counts as being read until then."""
+        method, known = read.method, self.catalogue
+        is_known = known.declares(method) or known.has(method) or known.is_lacking(method)
+        differs = known.put(method, read.listing, sifted) and is_known
+        changed = [log(Level.INFO, "catalogue.changed", server=self._server, list=method)]
+        return [*read.odd, *(changed if self.opened and differs else ()), *self._over(method, differs, now)]
 
     def _lacks(self, method: str, now: float) -> list[Step]:
         """Note that the server has no such list."""
@@ -245,8 +265,7 @@ class Lists:
             return [odd, *self._over(method, False, now)]
         listing = reading.listing(known.agreed.era, partial=True)
         odd = Tolerated(Oddity.PARTIAL, {"list": method, "count": len(listing.items), "reason": clip(reason)})
-        differs = known.put(method, listing)
-        return [*reading.odd, odd, *self._over(method, differs, now)]
+        return self._sift(Sift(method, listing, [*reading.odd, odd]), now)
 
     def _over(self, method: str, differs: bool, now: float) -> list[Step]:
         """End a reading; return its event, and the next request if the list changed meanwhile."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from broker.base.backlog import Backlog, HeavyJob, JobKey
+from broker.base.backlog import PIECES, Backlog, HeavyJob, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.base.tolerances import Oddity, Tolerated
@@ -26,7 +26,7 @@ from broker.core.mcp.methods import Era
 from broker.core.mcp.notifications import progress_body, read_progress, read_request_id, read_uri
 from broker.core.mcp.pieces import LONG_BYTES
 from broker.core.servers.catalogue import LISTS
-from broker.core.servers.lists import Read
+from broker.core.servers.lists import Read, Sift
 from broker.core.servers.oddities import Oddities
 from broker.core.servers.server import Server
 from broker.core.servers.session import Did, McpSession
@@ -100,6 +100,8 @@ class Replies:
         """Forget the line of a process that was not read to its end."""
         if self._backlog.drop(JobKey("line", name)):
             self._counters.add("dropped.late.line")
+        for method in LISTS:
+            self._backlog.drop(JobKey("sift", name, detail=method))
 
     def _no_message(self, server: Server, session: McpSession, noise: Noise, line: bytes, now: float) -> None:
         """Handle a batch, which only the older era has, or a line for people."""
@@ -287,6 +289,11 @@ class Replies:
                 server.reread(one.method, {odd.oddity for odd in did if isinstance(odd, Tolerated)})
                 self._was_read(server, one, now)
                 self._oddities.note_patterns(server)
+            elif isinstance(one, Sift):
+                key = JobKey("sift", server.name, detail=one.method)
+                is_short = len(one.listing.items) <= PIECES  # else the page that was read is enough of a step
+                begin = self._backlog.begin if is_short else self._backlog.leave
+                begin(key, self._sift(server, session, one, now))
             elif isinstance(one, Missed):
                 self._notifications.missed(server.name, one.uris)
             elif isinstance(one, NotSubscribed):
@@ -297,6 +304,16 @@ class Replies:
                 self._opened(server, session, now)
             elif isinstance(one, EndProcess):
                 server.remembered = None
+
+    def _sift(self, server: Server, session: McpSession, read: Sift, now: float) -> HeavyJob:
+        """Compare a list with the filters of its server; again, if a reload changes them meanwhile."""
+        visible, sifted, is_done = server.visible, None, False
+        while not is_done:
+            visible = server.visible
+            sifted = (yield from visible.sift(read.method, read.listing.items)) if visible else None
+            is_done = server.visible is visible
+        if server.session is session:
+            self.apply(server, session, session.sifted(read, sifted, now), now)
 
     def _opened(self, server: Server, session: McpSession, now: float) -> None:
         assert session.catalogue is not None

@@ -23,7 +23,7 @@ from broker.core.mcp.meta import own_meta
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Catalogue, changed_lists
 from broker.core.servers.listen_stream import ListenStream
-from broker.core.servers.lists import MAX_LATE, Lists, Read
+from broker.core.servers.lists import MAX_LATE, Lists, Read, Sift
 from broker.core.servers.subscription import (
     LegacySubscription,
     Missed,
@@ -31,7 +31,7 @@ from broker.core.servers.subscription import (
     ServerSubscription,
     SubscriptionEvent,
 )
-from broker.core.servers.visibility import Visibility
+from broker.core.servers.visibility import Sifted, Visibility
 
 OFFERED: dict[str, dict[str, Any]] = {"elicitation": {"form": {}}, "sampling": {}}
 """The capabilities that the broker declares to a server that asks within calls."""
@@ -40,7 +40,7 @@ MAX_REASON_CHARS = 1000
 """The longest reason for a failed handshake that is kept: a part of it may be the server's own words."""
 
 
-Did = Effect | Read | Missed | NotSubscribed | Tolerated
+Did = Effect | Read | Sift | Missed | NotSubscribed | Tolerated
 """What a session has done: effects for the shell, and events for `replies`."""
 
 
@@ -206,6 +206,10 @@ class McpSession:
             return self._ready([*read], now)
         heard = self._subscription.reply(reply.id, reply, now) if self._subscription else None
         return None if heard is None else self._heard(heard, now)
+
+    def sifted(self, read: Sift, sifted: Sifted | None, now: float) -> list[Did]:
+        """Go on with a list that was read: this is what clients see of it."""
+        return self._ready([*self._lists.sifted(read, sifted, now)], now) if self._lists else []
 
     def told(self, told: ServerNotification, now: float) -> list[Did] | None:
         """Take in a notification; return `None` if it is not about lists or a subscription."""

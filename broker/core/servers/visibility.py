@@ -112,6 +112,10 @@ class Visibility:
     def _tables(self) -> dict[str, FilterConfig]:
         return {section: its.config for section, its in self._filters.items()}
 
+    def has(self, section: str) -> bool:
+        """Return whether there is a table of patterns for this section."""
+        return section in self._filters
+
     def sift(self, method: str, keys: Iterable[str]) -> Generator[int, None, Sifted | None]:
         """Return what clients see of a list with these keys, or `None` for everything; yield in pieces."""
         its = self._filters.get(method.partition("/")[0])

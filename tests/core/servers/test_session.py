@@ -15,7 +15,7 @@ from broker.config.schema import ServerConfig
 from broker.core.effects import Effect, EndProcess, Log, Opened, Write
 from broker.core.mcp.jsonrpc import Broken, ServerNotification, ServerReply
 from broker.core.mcp.methods import MODERN_VERSION, Era
-from broker.core.servers.lists import LIST_HOLD_S, LIST_S, READ_BURST, READ_EVERY_S, TOOLS_HOLD_S, Read
+from broker.core.servers.lists import LIST_HOLD_S, LIST_S, READ_BURST, READ_EVERY_S, TOOLS_HOLD_S, Read, Sift
 from broker.core.servers.session import MAX_REASON_CHARS, Did, McpSession
 from broker.core.servers.subscription import Missed, NotSubscribed
 
@@ -49,14 +49,14 @@ class Talk:
         self.asked: list[dict[str, Any]] = []
         self.effects: list[Effect] = []
         self.odd: list[Tolerated] = []
-        self.news: list[Read | Missed | NotSubscribed] = []
+        self.news: list[Read | Sift | Missed | NotSubscribed] = []
 
     def did(self, effects: list[Did] | list[Effect] | None) -> list[str]:
         """What was done, in short; requests are kept to be answered, and news apart from it."""
         assert effects is not None
         words = []
         for effect in effects:
-            if isinstance(effect, (Read, Missed, NotSubscribed)):
+            if isinstance(effect, (Read, Sift, Missed, NotSubscribed)):
                 self.news.append(effect)
                 continue
             if isinstance(effect, Tolerated):

@@ -188,6 +188,53 @@ def test_an_undeclared_and_a_partial_list_are_filtered_too() -> None:
     assert listed(client, "tools/list") == ["get_time", "echo"]
 
 
+MANY = [f"get_{number}" for number in range(3000)] + ["delete_all"]
+
+
+def announced(made: World, names: list[str]) -> Process:
+    """The process of the server, which has answered that these are its tools; the first were compared."""
+    process = made.processes["time"]
+    process.script.mute = {"tools/list"}
+    process.say({"method": "notifications/tools/list_changed"})
+    process.reply(process.got("tools/list")[-1], {"tools": [{"name": name} for name in names]})
+    made.step(made.engine.tick)
+    assert made.engine.backlog  # some of the names were compared
+    return process
+
+
+def test_a_long_list_is_compared_in_pieces_and_never_answered_half() -> None:
+    """Whoever asks meanwhile waits for it, and a call of what is hidden is refused as ever (law 5)."""
+    made = world()
+    client = made.client()
+    client.listen(["time"])
+    process = announced(made, MANY)
+    asked = client.request("time", "tools/list")
+    assert client.fault(client.call(tool="delete_all")).code == Code.UNKNOWN_TOOL
+    assert (client.endings(asked), client.news()) == ([], [])
+    made.wait(0.0)
+    assert [item["name"] for item in client.result(asked)["tools"]] == MANY[:-1]
+    assert [news[2] for news in client.news()] == ["tools/list_changed"]
+    assert process.calls == []
+
+
+def test_a_reload_while_a_list_is_compared_counts() -> None:
+    made = world()
+    announced(made, MANY)
+    Reloads(made).reload({"time": {"tools": {"only": ["delete_*"]}}})
+    made.wait(0.0)
+    assert listed(made.client(), "tools/list") == ["delete_all"]
+
+
+def test_a_process_that_ends_while_its_list_is_compared_leaves_nothing() -> None:
+    """The list before it is answered."""
+    made = world()
+    client = made.client()
+    announced(made, MANY)
+    made.stop()
+    assert not made.engine.backlog
+    assert listed(client, "tools/list") == ["get_time", "echo"]
+
+
 # --- calls -------------------------------------------------------------------------------------------
 
 HIDDEN: list[tuple[str, Json]] = [
