@@ -69,6 +69,22 @@ def test_a_page_has_its_lists_while_no_process_is_ready(tmp_path: Path) -> None:
         broker.wait_ready()
 
 
+def test_a_list_that_changed_just_before_the_end_is_kept(tmp_path: Path) -> None:
+    """The end of the broker does not wait for the next look at the lists: it writes what has changed."""
+    with running({"a": holding(tmp_path)}) as broker:
+        wait_kept(broker, "a")
+        with broker.client() as client:
+            added = {"name": "add_tool", "arguments": {"name": "late"}}
+            client.request("a", "tools/call", added, timeout_s=60)
+            wait_until(lambda: "late" in tools(broker, "a"))
+        broker.stop()
+        (tmp_path / "hold").touch()
+        start_again(broker)
+        assert "late" in tools(broker, "a")
+        (tmp_path / "hold").unlink()
+        broker.wait_ready()
+
+
 def test_a_file_that_is_not_believed_costs_the_wait_only(tmp_path: Path) -> None:
     """Told once, thrown away, and read anew: the next broker has the lists again."""
     with running({"a": holding(tmp_path), "b": holding(tmp_path)}) as broker:
