@@ -15,6 +15,7 @@ from broker.config.schema import LimitsConfig
 from broker.core import refusals
 from broker.core.calls import questions, retry
 from broker.core.calls.leases import Leases
+from broker.core.calls.pending_lists import LONGEST_WAIT_S
 from broker.core.calls.questions import Questions
 from broker.core.calls.table import Call, CallTable
 from broker.core.clients.connections import Body, Connection, Connections, Slot
@@ -35,8 +36,7 @@ MAX_LOG_WAITING = 256
 """The number of log messages of one call that may wait for its client. Beyond it the oldest is dropped."""
 
 PUMPED_BYTES = 1024 * 1024
-"""The bytes of params that a server is given in one step. Whether it reads them shows before the next
-step."""
+"""The bytes of params that a server is given in one step. The next one knows whether it reads them."""
 
 
 class Dispatch:
@@ -70,8 +70,7 @@ class Dispatch:
         now: float,
         list_by: float | None = None,
     ) -> Refusal | None:
-        """Open a call, or return why not. `list_by`: the call waits for a list that is being read, until
-        then."""
+        """Open a call, or return why not. `list_by`: until when it waits for a list that is being read."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
         available = When.NOW if server.opened else availability.when(server, now + timeout_s, now)
@@ -119,11 +118,12 @@ class Dispatch:
         return None
 
     def reread(self, server: Server, method: str, now: float) -> float | None:
-        """Read a stale list again. Return until when a call should wait for it; `None` if the old list has to
-        do.
+        """Read a stale list again; return until when a call should wait for it, `None` to take the old one.
 
         One reading is for all calls, and no call waits for a reading that takes too long.
         """
+        if server.is_veiled:
+            return now + LONGEST_WAIT_S
         if not server.is_stale(method, now):
             return None
         assert server.session is not None
@@ -134,8 +134,9 @@ class Dispatch:
     def answer_lists(self, server: Server, method: str | None, now: float) -> None:
         """Answer the calls that wait for a list, which was read or will not be read."""
         for one in server.pending_lists.methods if method is None else (method,):
-            job = self._answer_askers(server, one, now)
-            self._backlog.begin(JobKey("list", server.name, detail=one), job)
+            if not server.is_veiled:  # else they are answered when it no longer is
+                job = self._answer_askers(server, one, now)
+                self._backlog.begin(JobKey("list", server.name, detail=one), job)
 
     def _answer_askers(self, server: Server, method: str, now: float) -> Job:
         listing = server.catalogue.answer(method, now) if server.catalogue else None
@@ -320,8 +321,7 @@ class Dispatch:
         self.fail(call, refusal, now)
 
     def busy_until(self, server: Server, before: float, now: float) -> float | None:
-        """Return the latest deadline of the calls that the server got by `before` and still has; `None` if it
-        has none."""
+        """Return the latest deadline of the calls that the server got by `before` and still has, if any."""
         deadlines = [
             call.deadline
             for call in self.table.of_server(server.name)

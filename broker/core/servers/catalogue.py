@@ -6,7 +6,7 @@ A client gets each list as one page, in the server's order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Generator, Mapping, Set
 from functools import reduce
 from operator import or_
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct, structs
 
-from broker.base.backlog import result_of
 from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.methods import Era, in_effect
 from broker.core.servers.visibility import Sifted, Visibility
@@ -128,6 +127,8 @@ class Catalogue:
         self._listings: dict[str, Listing] = {}
         """The lists as clients see them."""
         self._lacking: set[str] = set()
+        self.is_veiled = False
+        """Whether the filters have changed, and the lists are not yet compared with them."""
         self.revision = 0
         """Changes with the lists as they were read."""
 
@@ -170,17 +171,19 @@ class Catalogue:
         self._lacking.discard(method)
         return self._listings[method].differs(before)
 
-    def show(self, visible: Visibility | None) -> list[str]:
-        """Show this part of the lists from now on; return the notifications of those that differ by it."""
-        before, self._visible = self._listings, visible
-        self._listings = {method: self._seen(method) for method in self._whole}
-        return _changes(self._listings, before)
+    def veil(self, visible: Visibility | None) -> None:
+        """Answer no list until `show` has compared all of them with these filters."""
+        self._visible, self.is_veiled = visible, True
 
-    def _seen(self, method: str) -> Listing:
-        listing, sifted = self._whole[method], None
-        if self._visible is not None:
-            sifted = result_of(self._visible.sift(method, listing.items))
-        return listing.only(sifted)
+    def show(self) -> Generator[int, None, list[str]]:
+        """Compare the lists with the filters, in pieces; return the notifications of what differs now."""
+        visible, whole, seen = self._visible, dict[str, Listing](), dict[str, Listing]()
+        while left := [method for method, one in self._whole.items() if whole.get(method) is not one]:
+            method = left[0]
+            listing = whole[method] = self._whole[method]
+            seen[method] = listing.only((yield from visible.sift(method, listing.items)) if visible else None)
+        before, self._listings, self.is_veiled = self._listings, seen, False
+        return _changes(seen, before)
 
     def hidden(self, section: str) -> int:
         """Return how many items of the lists of a section clients do not see."""
@@ -213,7 +216,7 @@ class Catalogue:
 
     def may_have_tool(self, name: str | None) -> bool:
         """Return whether the server may have this tool: it is listed, or not all of the list was read."""
-        listing = self._listings.get("tools/list")
+        listing = (self._whole if self.is_veiled else self._listings).get("tools/list")
         return listing is None or listing.partial or name in listing.items
 
     def may_repeat_tool(self, name: str | None) -> bool:
@@ -224,7 +227,7 @@ class Catalogue:
     def names(self, method: str) -> Set[str]:
         """Return the names in one list; none if the server does not have it."""
         listing = self._listings.get(method)
-        return listing.items.keys() if listing else frozenset()
+        return listing.items.keys() if listing and not self.is_veiled else frozenset()
 
     def is_doubted(self, method: str) -> bool:
         """Return whether a list should not be answered for ever: it was cut off, or there are no tools.
@@ -243,6 +246,8 @@ class Catalogue:
         """
         if method == "server/discover":
             return self._discovery()
+        if self.is_veiled:
+            return None
         listing = self._listings.get(method)
         if listing is None and method in self._lacking:
             listing = Listing(LISTS[method].member, {}, self.agreed.era)

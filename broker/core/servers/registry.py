@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from broker.base.backlog import Backlog
+from broker.base.backlog import Backlog, HeavyJob, JobKey
 from broker.base.rate_limit import soonest
 from broker.base.tolerances import Oddity, Tolerated
 from broker.config.schema import ServerConfig
@@ -17,6 +17,7 @@ from broker.core.clients.notifications import NOT_THERE, Notifications
 from broker.core.effects import Demand, Effects, EndProcess, Idle, Level
 from broker.core.mcp.methods import Era
 from broker.core.servers import availability
+from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.health import Health, HealthVerdict
 from broker.core.servers.kept import KeptCatalogue
 from broker.core.servers.lifecycle import Lifecycle
@@ -107,14 +108,28 @@ class Registry:
         """Follow the filters of its table: lists, calls and subscriptions, from now on."""
         subscribed = self._notifications.subscriptions.uris(server.name)
         before = set(self._uris(server))
-        for notification in server.show():
-            self._notifications.list_changed(server.name, notification)
+        if catalogues := server.show():
+            key = JobKey("sift", server.name)
+            self._backlog.drop(key)  # it would compare them with the filters before
+            self._backlog.begin(key, self._sift(server, catalogues, now))
         allowed = set(self._uris(server))
         if allowed != before:
             self._notifications.unheard(server.name, sorted(before - allowed), NOT_THERE)
             self._notifications.missed(server.name, sorted((allowed - before) & subscribed))
             self.want([server.name], now)
+        if not server.is_veiled:
+            self._oddities.note_patterns(server)
+
+    def _sift(self, server: Server, catalogues: list[Catalogue], now: float) -> HeavyJob:
+        """Compare the lists with other filters; then tell clients of the changes, and answer who waits."""
+        for catalogue in catalogues:
+            changed = yield from catalogue.show()
+            for notification in changed if catalogue is server.known else ():
+                self._notifications.list_changed(server.name, notification)
         self._oddities.note_patterns(server)
+        for method in server.pending_lists.methods:
+            if server.session is None or not server.session.is_reading(method):
+                self._dispatch.answer_lists(server, method, now)
 
     def _uris(self, server: Server) -> Collection[str]:
         """Return the resources that clients have subscribed to, of those that they may see."""

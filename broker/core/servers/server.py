@@ -253,18 +253,22 @@ class Server:
         self.config = config
         self.queue.concurrency, self.queue.lease_s = config.concurrency, config.lease_sec
 
-    def show(self) -> list[str]:
-        """Follow the filters of its table. Return the notifications of the lists that differ by it."""
+    def show(self) -> list[Catalogue]:
+        """Follow the filters of its table. Return the catalogues that are veiled until they are compared."""
         visible = visibility_of(self.config)
         if visible == self.visible:
             return []
         self.visible = visible
         in_session = self.session.catalogue if self.session is not None else None
-        changed: list[str] = []
-        for catalogue in {id(one): one for one in (self.former, in_session, self.catalogue) if one}.values():
-            its = catalogue.show(self.visible)
-            changed = its if catalogue is self.known else changed
-        return changed
+        catalogues = {id(one): one for one in (self.former, in_session, self.catalogue) if one}
+        for catalogue in catalogues.values():
+            catalogue.veil(visible)
+        return list(catalogues.values())
+
+    @property
+    def is_veiled(self) -> bool:
+        """Whether no list can be answered until all are compared with other filters."""
+        return self.catalogue is not None and self.catalogue.is_veiled
 
     def forget(self) -> None:
         """Forget what was learned from processes of another program."""

@@ -460,6 +460,27 @@ def test_a_reload_hides_and_shows_without_a_new_process() -> None:
     assert made.processes["time"] is process
 
 
+def test_a_reload_of_the_filters_of_a_long_list_is_done_in_pieces() -> None:
+    """Nobody gets the list of before, or half of it; a call of what is hidden is refused at once (law 5)."""
+    made = world({}, begin=False)
+    made.scripts["time"].lists["tools/list"] = MANY
+    process = made.start()
+    client = made.client()
+    client.listen(["time"])
+    for hidden in (["get_*"], ["delete_*"]):  # the second one comes while the lists are compared
+        Reloads(made).reload({"time": {"tools": {"hide": hidden}}})
+        assert made.engine.backlog
+    asked = client.request("time", "tools/list")
+    fault = client.fault(client.call(tool="delete_all"))
+    assert (fault.code, "get_" in fault.message) == (Code.UNKNOWN_TOOL, False)
+    client.call(tool="get_7")
+    assert [call["params"]["name"] for call in process.calls] == ["get_7"]
+    assert (client.endings(asked), client.news()) == ([], [])
+    made.wait(0.0)
+    assert [item["name"] for item in client.result(asked)["tools"]] == MANY[:-1]
+    assert [news[2] for news in client.news()] == ["tools/list_changed"]
+
+
 def test_a_call_that_waits_follows_the_reload() -> None:
     """It is looked at when it would be sent."""
     made = world({"serialized": True})
