@@ -38,10 +38,14 @@ class Patterns:
         moves, stays = defaultdict[int, int](int, {0: 0}), defaultdict[int, int](int, {0: 0})
         for one in patterns:
             self._starts |= 1 << place
+            within, changes = 0, defaultdict[tuple[bool, int], int](int)  # short numbers, of this pattern
             for token, is_gap in _tokens(one, variables):
-                place += not is_gap
+                within += not is_gap
                 for edge in _edges(token):
-                    (stays if is_gap else moves)[edge] ^= 1 << place
+                    changes[is_gap, edge] ^= 1 << within
+            for (is_gap, edge), bits in changes.items():
+                (stays if is_gap else moves)[edge] ^= bits << place
+            place += within
             self.ends.append(1 << place)
             place += 1
         self.places = place
