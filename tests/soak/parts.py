@@ -52,6 +52,6 @@ PARTS = {
     "vanish": Part(vanish.run, 200, 10, "kills"),
     "fuzz-core": Part(games.core, 10_000, 150, "games"),
     "fuzz-shim": Part(games.shim, 50_000, 2_000, "games"),
-    "fuzz-heavy": Part(games.heavy, heavy.SIZE_BYTES, 4_000_000, "bytes"),
+    "fuzz-heavy": Part(games.heavy, heavy.SIZE_BYTES, 1_500_000, "bytes"),
 }
 """`few` is 0 where another test has it."""
