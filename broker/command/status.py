@@ -29,6 +29,9 @@ _COLOURS = {
 }
 _OTHER_STATES = "yellow"
 
+_OUTCOMES = ("asked", "answered", "withdrawn", "expired", "unusable")
+"""What happens to a question that reached a client."""
+
 _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "pid": lambda server: str(server["pid"] or "-"),
     "processes": lambda server: str(server["processes"]),
@@ -231,11 +234,22 @@ def _questions(server: dict[str, Any]) -> Iterator[Line]:
     """Yield what happened to the questions of a server, and why all of them are refused now."""
     name, asked = server["name"], server.get("asked")
     if asked:
-        counts = ", ".join(f"{what} {count}" for what, count in asked.items())
-        yield Line(say("asked", server=name, counts=counts), "dim")
+        yield Line(say("asked", server=name, counts=", ".join(_in_words(asked))), "dim")
     word = f"refused_since_{server.get('questions_refused')}"
     if word in WORDS:
         yield Line(say(word, server=name), "yellow")
+
+
+def _in_words(asked: dict[str, int]) -> Iterator[str]:
+    """Yield the number of questions of each outcome, in the order in which they occur."""
+    ordered = [
+        *(what for what in _OUTCOMES if what in asked),
+        *(what for what in asked if what not in _OUTCOMES),
+    ]
+    for what in ordered:
+        outcome, _, why = what.partition(".")
+        word = f"question_{outcome}"
+        yield say(word, count=asked[what], why=why) if word in WORDS else f"{what} {asked[what]}"
 
 
 def _reason(server: dict[str, Any]) -> str:

@@ -127,6 +127,12 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "not_leased": ("{server}: no client has it for itself", "{server}：目前没有客户端独占"),
     "asked": ("{server}: questions: {counts}", "{server}：提问：{counts}"),
+    "question_asked": ("asked {count}", "送达客户端 {count}"),
+    "question_answered": ("answered {count}", "已回答 {count}"),
+    "question_withdrawn": ("withdrawn {count}", "已撤回 {count}"),
+    "question_expired": ("expired {count}", "超时 {count}"),
+    "question_unusable": ("unusable {count}", "回答无效 {count}"),
+    "question_refused": ("refused.{why} {count}", "已拒绝（{why}）{count}"),
     "refused_since_proved-wrong": (
         "{server}: asked without a call, so its questions are refused until `mcp-broker restart {server:sh}`",
         "{server}：在没有调用时提过问，因此提问一律被拒绝，直到执行 `mcp-broker restart {server:sh}`",

@@ -206,8 +206,8 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "asked": (
         {"state": "ready", "asked": {"answered": 1, "asked": 1, "refused.client": 2}},
-        "time: questions: answered 1, asked 1, refused.client 2",
-        "time：提问：answered 1, asked 1, refused.client 2",
+        "time: questions: asked 1, answered 1, refused.client 2",
+        "time：提问：送达客户端 1, 已回答 1, 已拒绝（client）2",
     ),
     "its table has a mistake": (
         {"state": "misconfigured", "config_problems": ["servers.time.timout: there is no such key"]},
