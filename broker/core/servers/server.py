@@ -255,8 +255,8 @@ class Server:
 
     def show(self) -> list[Catalogue]:
         """Follow the filters of its table. Return the catalogues that are veiled until they are compared."""
-        visible = visibility_of(self.config)
-        if visible == self.visible:
+        visible = visibility_of(self.config, self.visible)
+        if visible is self.visible:
             return []
         self.visible = visible
         in_session = self.session.catalogue if self.session is not None else None

@@ -34,6 +34,9 @@ _DOTS = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\?#;]|$)")
 _KEY_WORK, _CHAR_WORK, _PIECE_WORK = 50_000, 1_000, 1_000_000
 """The work of comparing a key, and of each character without the places in patterns; and that of a piece."""
 
+_KEPT_URIS, _KEPT_CHARS = 32_768, 4 * 1024 * 1024
+"""How many answers about uris are kept, and how many characters: twice what all subscriptions may have."""
+
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
@@ -98,19 +101,13 @@ class _Filter:
 
 
 class Visibility:
-    """The filters of one server, which has at least one."""
+    """The filters of one server, which has at least one. `tables` has the patterns they were made of."""
 
-    def __init__(self, filters: dict[str, _Filter]) -> None:
-        self._filters = filters
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Visibility) and self._tables == other._tables
-
-    __hash__ = None  # type: ignore[assignment]
-
-    @property
-    def _tables(self) -> dict[str, FilterConfig]:
-        return {section: its.config for section, its in self._filters.items()}
+    def __init__(self, tables: dict[str, FilterConfig]) -> None:
+        self.tables = tables
+        self._filters = {its: _Filter(table, uris=its == "resources") for its, table in tables.items()}
+        self._allowed: dict[str, bool] = {}
+        self._allowed_chars = 0
 
     def has(self, section: str) -> bool:
         """Return whether there is a table of patterns for this section."""
@@ -135,9 +132,20 @@ class Visibility:
         return Sifted(frozenset(seen), matching)
 
     def allows_uri(self, uri: str) -> bool:
-        """Return whether clients may read this resource and hear of it."""
+        """Return whether clients may read this resource and hear of it.
+
+        The answers for the uris of subscriptions are kept: all of them are looked at when one changes.
+        """
         its = self._filters.get("resources")
-        return its is None or its.allows(uri)
+        if its is None:
+            return True
+        if (allowed := self._allowed.get(uri)) is None:
+            self._allowed_chars += len(uri)
+            if len(self._allowed) >= _KEPT_URIS or self._allowed_chars > _KEPT_CHARS:
+                self._allowed.clear()
+                self._allowed_chars = len(uri)
+            allowed = self._allowed[uri] = its.allows(uri)
+        return allowed
 
     def unmatched(self, section: str, matching: int) -> list[str]:
         """Return the patterns of a table that are not among these, which match a key."""
@@ -161,15 +169,13 @@ class Visibility:
         return None
 
 
-def visibility_of(config: ServerConfig) -> Visibility | None:
-    """Return what clients see of a server; `None` if they see everything."""
-    tables: dict[str, FilterConfig | None] = {section: getattr(config, section) for section in SECTIONS}
-    filters = {
-        section: _Filter(table, uris=section == "resources")
-        for section, table in tables.items()
-        if table is not None and (table.only is not None or table.hide)
-    }
-    return Visibility(filters) if filters else None
+def visibility_of(config: ServerConfig, before: Visibility | None = None) -> Visibility | None:
+    """Return what clients see of a server, `before` if that has the same patterns; `None` for everything."""
+    given: dict[str, FilterConfig | None] = {section: getattr(config, section) for section in SECTIONS}
+    tables = {its: table for its, table in given.items() if table and (table.only is not None or table.hide)}
+    if before is not None and before.tables == tables:
+        return before
+    return Visibility(tables) if tables else None
 
 
 def _sections(method: str) -> set[str]:

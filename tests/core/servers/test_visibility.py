@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from broker.base.backlog import result_of
 from broker.config.loading import load
-from broker.core.servers.visibility import Visibility, visibility_of
+from broker.core.clients.subscriptions import MAX_URIS
+from broker.core.servers.visibility import Visibility, _Filter, visibility_of
 from client_shim import wire
 from client_shim.wire import Code
 from tests.core.fake_server import Json, Process, Script
@@ -528,3 +529,42 @@ def test_what_is_hidden_is_counted() -> None:
     assert known is not None
     assert [known.hidden(section) for section in ("tools", "prompts", "resources")] == [1, 1, 2]
     assert len(known.names("tools/list")) == 2
+
+
+def test_the_filters_are_made_anew_only_for_other_patterns() -> None:
+    """Making them takes time by the length of the patterns, and a reload looks at every server."""
+    table = {"command": "x", "resources": {"hide": ["file:///secret*"]}}
+    config, same, other = (
+        load({"servers": {"a": {**table, **more}}}, {}).servers["a"]
+        for more in ({}, {"timeout": 9}, {"tools": {"hide": ["a"]}})
+    )
+    before = visibility_of(config)
+    assert before is not None
+    assert visibility_of(same, before) is before
+    assert visibility_of(other, before) is not before
+    assert visibility_of(load({"servers": {"a": {"command": "x"}}}, {}).servers["a"], before) is None
+
+
+def test_each_uri_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16,384 subscribed uris take a tenth of a second, and each further subscription looks at all of them."""
+    compared = list[str]()
+    allows = _Filter.allows
+
+    def counted(its: _Filter, uri: str) -> bool:
+        compared.append(uri)
+        return allows(its, uri)
+
+    monkeypatch.setattr(_Filter, "allows", counted)
+    filters = visible("resources", hide=["file:///secret*"])
+    uris = [f"file:///{'secret' if n % 2 else 'pub'}/{n}" for n in range(MAX_URIS)]
+    for _ in range(3):
+        assert [filters.allows_uri(uri) for uri in uris] == [n % 2 == 0 for n in range(MAX_URIS)]
+    assert compared == uris
+
+
+def test_the_kept_answers_about_uris_are_bounded() -> None:
+    """Law 5: a client that subscribes and unsubscribes for ever takes no memory for it."""
+    filters = visible("resources", hide=["file:///secret*"])
+    for count in range(3000):
+        assert filters.allows_uri(f"file:///pub/{count:04000d}")
+        assert filters._allowed_chars == sum(map(len, filters._allowed)) <= 4 * 1024 * 1024
