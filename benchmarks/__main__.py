@@ -93,6 +93,8 @@ async def _measure(plan: Plan, folder: Path, results: Results) -> None:
             await bridges.measure(broker, "time", plan, folder, results)
         with _step("start-up"):
             footprint.measure_start_up(broker, plan, folder, results)
+    with _step("restarts"):
+        await pages.measure_restarts(plan, folder, results)
 
 
 @contextmanager

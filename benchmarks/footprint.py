@@ -10,11 +10,9 @@ from time import monotonic, perf_counter
 
 from benchmarks.machine import rss_bytes
 from benchmarks.plan import Plan
-from benchmarks.processes import HERE, ROOT, Broker, script, started
+from benchmarks.processes import ROOT, SERVERS, Broker, listening_broker, script, started
 from benchmarks.results import Results
 from client_shim import BrokerClient
-from client_shim.errors import Unavailable
-from client_shim.transport.endpoint import probe
 
 
 def measure_connections(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
@@ -67,16 +65,6 @@ def _took(*arguments: str) -> float:
 
 def _serving_after(folder: Path) -> float:
     """Return the seconds from the start of a broker's process until it listens."""
-    endpoint = f"ipc://{folder}/start.sock"
-    config = folder / "start.toml"
-    config.write_text(f'[servers.bare]\ncommand = "{sys.executable}"\nargs = ["{HERE}/servers/bare.py"]\n')
-    command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--endpoint", endpoint]
     began = monotonic()
-    with started(command, log=folder / "start.log"):
-        while monotonic() < began + 30:
-            try:
-                probe(endpoint)
-            except Unavailable:
-                continue
-            return monotonic() - began
-    raise RuntimeError("the broker did not start; see start.log")
+    with listening_broker(folder, "start", {"bare": SERVERS["bare"]}):
+        return monotonic() - began

@@ -1,5 +1,5 @@
-"""From "a page opens" to "the tools of five servers are known", the new way and the old one; and ten
-thousand clients that are opened, used once, and dropped.
+"""From "a page opens" to "the tools of five servers are known": the new way, right after a restart of the
+broker, and the old way; and ten thousand clients that are opened, used once, and dropped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from time import perf_counter
 
 from benchmarks.calls import ECHO
 from benchmarks.plan import Plan
-from benchmarks.processes import PAGE_SERVERS, ROOT, Broker, Command
+from benchmarks.processes import PAGE_SERVERS, ROOT, Broker, Command, listening_broker, running_broker
 from benchmarks.results import Results
 from client_shim import BrokerClient
 
@@ -24,6 +24,20 @@ async def measure_pages(broker: Broker, plan: Plan, folder: Path, results: Resul
             results.pages.append(perf_counter() - began)
     for _ in range(plan.old_pages):
         results.old_pages.append(await _old_page(folder / "old.log"))
+
+
+async def measure_restarts(plan: Plan, folder: Path, results: Results) -> None:
+    """Measure the first page after each start of a broker that has the lists of the one before.
+
+    The page opens when the broker listens, while the processes of the five servers are being started.
+    """
+    with running_broker(folder, "restarts", PAGE_SERVERS):
+        pass  # it keeps the lists at its end
+    for _ in range(plan.restarts):
+        with listening_broker(folder, "restarts", PAGE_SERVERS) as broker:
+            began = perf_counter()
+            await _new_page(broker.endpoint)
+            results.after_restart.append(perf_counter() - began)
 
 
 async def _new_page(endpoint: str) -> None:

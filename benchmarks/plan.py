@@ -14,6 +14,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         burst_calls: with several in flight, in each round and of each way.
         bodies: size in bytes → results of that size in each round and of each way.
         pages: page opens in each round; `old_pages` of the old way, in all.
+        restarts: of the broker, each with a page that opens right after it.
         connections: how many connections the broker's memory is looked at with.
         channels: how many channels of one connection, the same.
         cycles: open, call, drop.
@@ -30,6 +31,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     bodies: dict[int, int]
     pages: int
     old_pages: int
+    restarts: int
     connections: tuple[int, ...]
     channels: int
     cycles: int
@@ -49,6 +51,7 @@ FULL = Plan(
     bodies={SMALL: 50, LARGE: 4},
     pages=20,
     old_pages=3,
+    restarts=20,
     connections=(1, 100, 1000),
     channels=1000,
     cycles=10_000,
@@ -64,6 +67,7 @@ QUICK = Plan(
     bodies={SMALL: 20, LARGE: 3},
     pages=10,
     old_pages=1,
+    restarts=5,
     connections=(1, 100, 1000),
     channels=1000,
     cycles=2000,
@@ -79,6 +83,7 @@ SMOKE = Plan(
     bodies={SMALL: 1, LARGE: 1},
     pages=1,
     old_pages=1,
+    restarts=1,
     connections=(1, 100, 101),
     channels=3,
     cycles=10,

@@ -15,6 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from client_shim.blocking import BlockingClient
 from client_shim.errors import Unavailable
+from client_shim.transport.endpoint import probe
 from client_shim.wire import MANAGEMENT
 
 HERE = Path(__file__).resolve().parent
@@ -79,7 +80,7 @@ def piped(command: Command) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Broker(NamedTuple):
-    """A running broker whose servers are ready."""
+    """A running broker."""
 
     endpoint: str
     pid: int
@@ -87,14 +88,30 @@ class Broker(NamedTuple):
 
 @contextmanager
 def running_broker(folder: Path, name: str, servers: Mapping[str, Command]) -> Iterator[Broker]:
-    """Run a broker with these servers and the defaults of its config."""
+    """Run a broker with these servers and the defaults of its config, until they are ready."""
+    with listening_broker(folder, name, servers) as broker:
+        _wait_ready(broker.endpoint)
+        yield broker
+
+
+@contextmanager
+def listening_broker(folder: Path, name: str, servers: Mapping[str, Command]) -> Iterator[Broker]:
+    """The same, from the moment at which it listens: its servers are being started."""
     endpoint = f"ipc://{folder}/{name}.sock"
     config = folder / f"{name}.toml"
     config.write_text(_toml(endpoint, servers), encoding="utf-8")
     command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--log-level", "warning"]
     with started(command, log=folder / f"{name}.log") as process:
-        _wait_ready(endpoint, process)
-        yield Broker(endpoint, process.pid)
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                probe(endpoint)
+            except Unavailable:
+                time.sleep(0.001)
+                continue
+            yield Broker(endpoint, process.pid)
+            return
+    raise RuntimeError(f"the broker at {endpoint} did not start; see its log")
 
 
 def _toml(endpoint: str, servers: Mapping[str, Command]) -> str:
@@ -105,9 +122,9 @@ def _toml(endpoint: str, servers: Mapping[str, Command]) -> str:
     return "\n".join(tables) + "\n"
 
 
-def _wait_ready(endpoint: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_ready(endpoint: str) -> None:
     deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         with suppress(Unavailable), BlockingClient(endpoint) as client:
             known = client.request(MANAGEMENT, "servers")["servers"]
             if all(server["state"] == "ready" for server in known):

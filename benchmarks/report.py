@@ -172,6 +172,9 @@ def _pages(run: Summary) -> str:
     pages, old = run.results.pages, run.results.old_pages
     new_row = ("a client on an open connection", _ms(quantile(pages, 0.5)), _ms(quantile(pages, 0.99)))
     rows = [new_row]
+    if after := run.results.after_restart:
+        p50, slowest = quantile(after, 0.5), quantile(after, 0.99)
+        rows.append(("a client right after a restart, with kept lists", _ms(p50), _ms(slowest)))
     if old:
         rows.append(("spawn and initialize five servers", _ms(statistics.median(old)), _ms(max(old))))
     return table(("from the page's opening to the tools of five servers, in ms", "p50", "p99"), rows)

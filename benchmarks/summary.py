@@ -72,6 +72,11 @@ class Summary:
         memory = self.results.memory
         return (memory.with_channels - memory.before_channels) / memory.channels
 
+    @property
+    def after_restart(self) -> float:
+        """Return the slowest page that was opened right after a restart; NaN without one."""
+        return max(self.results.after_restart, default=math.nan)
+
     def to_best_peer(self, way: str) -> float:
         """Return the p50 of a way over that of the fastest other gateway; NaN without one."""
         peers = [self.latency(peer, 0.5) for peer in self.results.peers if peer in self.bare.latency]
