@@ -34,6 +34,7 @@ from broker.command.doctor.command import doctor
 from broker.command.gateway import gateway
 from broker.command.help_text import HelpContext, HelpGroup
 from broker.command.import_ import import_
+from broker.command.keys import keys
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
 from broker.command.programs import STATUS_NAME
@@ -206,13 +207,13 @@ def logs(server: str, endpoint: str | None, as_json: bool, follow: bool) -> None
 
 _COMMANDS = (
     *(serve, check, stop, start, restart, release, reload, doctor, import_),
-    *(attach, detach, add, remove, gateway),
+    *(attach, detach, add, remove, gateway, keys),
 )
 for _command in _COMMANDS:
     cli.add_command(_command)
 
 
-for _command in (cli, *cli.commands.values()):
+for _command in (cli, *cli.commands.values(), *keys.commands.values()):
     _command.context_class = HelpContext
     if not any(option.name == "lang" for option in _command.params):
         _command.params.append(

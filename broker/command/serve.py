@@ -56,8 +56,8 @@ def serve(
         manager.status(message)
         (_log_failure if journal or log_format == "json" else fail)(message, status)
 
-    path = _config_path(path, give_up)
-    config = _read_config(path, give_up)
+    path = config_path(path, give_up)
+    config = read_config(path, give_up)
     try:
         daemon.run(config, path, endpoint, manager)
     except ConfigError as error:
@@ -83,7 +83,7 @@ def check(path: Path | None, as_service: bool) -> None:
     from broker.command.unit import NAME, installed
     from broker.processes.environment import mask_of
 
-    path = SYSTEM_CONFIG if as_service and path is None else _config_path(path)
+    path = SYSTEM_CONFIG if as_service and path is None else config_path(path)
     service = installed() if as_service or path == SYSTEM_CONFIG else None
     if service is not None:
         environ = service.environ
@@ -92,7 +92,7 @@ def check(path: Path | None, as_service: bool) -> None:
         fail(say("check_no_unit", unit=NAME), USAGE)
     else:
         environ = dict(os.environ)
-    config = _read_config(path, environ=environ)
+    config = read_config(path, environ=environ)
     bad, mask = 0, mask_of(config.servers.values(), environ)
     for line in report(path, config, environ, service):
         bad += line.bad
@@ -109,7 +109,7 @@ def _log_failure(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _config_path(path: Path | None, give_up: GiveUp = fail) -> Path:
+def config_path(path: Path | None, give_up: GiveUp = fail) -> Path:
     found = path or default_config(give_up)
     return found or give_up(say("no_config", system=SYSTEM_CONFIG), USAGE)
 
@@ -126,7 +126,7 @@ def default_config(give_up: GiveUp = fail) -> Path | None:
     return SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None
 
 
-def _read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] = os.environ) -> Config:
+def read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] = os.environ) -> Config:
     from broker.config.loading import ConfigError
     from broker.service.config_file import read
 

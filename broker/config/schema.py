@@ -276,6 +276,22 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             'address, as in "tcp://127.0.0.1:5555"',
         ),
     ] = None
+    server_key: Annotated[
+        Text | None,
+        about(
+            "The file with the broker's own key pair, for `tcp://`. `mcp-broker keys new` makes it. A "
+            "relative path starts at the config file's folder.",
+            'write a path as a string, such as server_key = "server.key_secret"',
+        ),
+    ] = None
+    authorized_keys: Annotated[
+        Text | None,
+        about(
+            "The folder with the public keys of the clients that may connect over `tcp://`, one file "
+            "(`NAME.key`) for each client.",
+            'write a folder as a string, such as authorized_keys = "authorized_keys"',
+        ),
+    ] = None
     socket_mode: Annotated[
         Mode,
         about("The permissions of the socket.", 'write three octal digits as a string, such as "0660"'),

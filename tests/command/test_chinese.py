@@ -15,6 +15,7 @@ import pytest
 
 from broker.command.chinese import in_chinese
 from broker.command.cli import cli
+from broker.command.keys import keys
 from broker.command.wrapping import display_width
 from tests.e2e.harness import ROOT
 
@@ -23,6 +24,7 @@ CALLS = {
     "ClaimError": slice(1),
     "about": slice(1, 2),
     "SpawnError": slice(1),
+    "KeyFileError": slice(1),
 }
 """Calls with texts for people among their arguments"""
 
@@ -33,7 +35,7 @@ NAMES = {"message", "problem", "mend", "missing", "ANOTHER", "MEND", "_PATTERNS"
 
 FILES = [
     *sorted((ROOT / "broker/config").glob("*.py")),
-    *(ROOT / name for name in ("broker/service/config_file.py", "broker/service/claims.py")),
+    *(ROOT / f"broker/service/{name}.py" for name in ("config_file", "claims", "keys")),
     *(ROOT / name for name in ("broker/frontend/address.py", "broker/gateway/settings.py")),
     *(
         ROOT / name
@@ -42,6 +44,7 @@ FILES = [
             "broker/management/reload.py",
             "broker/frontend/permissions.py",
             "client_shim/trusted.py",
+            "client_shim/key_file.py",
         )
     ),
 ]
@@ -227,8 +230,9 @@ def test_help_is_chinese(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not re.search(r"\b(the|of|and|is|are|with|instead)\b", plain), shown
 
 
-HELPS = {text for one in (cli, *cli.commands.values()) for text in (one.help or "").split("\n\n")} | {
-    str(getattr(option, "help", "") or "") for one in (cli, *cli.commands.values()) for option in one.params
+COMMANDS = (cli, *cli.commands.values(), *keys.commands.values())
+HELPS = {text for one in COMMANDS for text in (one.help or "").split("\n\n")} | {
+    str(getattr(option, "help", "") or "") for one in COMMANDS for option in one.params
 }
 
 

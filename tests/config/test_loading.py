@@ -112,6 +112,8 @@ def test_the_defaults() -> None:
     }
     assert plain(BrokerConfig()) == {
         "endpoint": None,
+        "server_key": None,
+        "authorized_keys": None,
         "socket_mode": "0600",
         "socket_group": None,
         "state_dir": None,

@@ -114,7 +114,7 @@ CORE_ROOMS = {
 """The same within the core. Clients, calls and servers share a floor with what the core returns and what it
 says: there it is modules that have no circle."""
 
-_GROUND = " errors log permissions questions results text trusted version wire"
+_GROUND = " errors key_file log permissions questions results text trusted version wire"
 
 SHIM_ROOMS = {
     "client_shim.backend": "asyncio" + _GROUND,
@@ -431,7 +431,8 @@ RULES = [
         who="broker broker.*",
         not_who="broker.command broker.command.* broker.gateway broker.gateway.*",
         never="client_shim",
-        unless="client_shim.wire client_shim.text client_shim.trusted client_shim.permissions",
+        unless="client_shim.wire client_shim.text client_shim.trusted client_shim.permissions "
+        "client_shim.key_file",
         broken_by=(
             "broker.hub: import client_shim",
             "broker.frontend.zmq.router: from client_shim.protocol.state import State",
@@ -443,7 +444,7 @@ RULES = [
         not_who="broker.command.doctor broker.command.doctor.*",
         never="client_shim",
         unless="client_shim.wire client_shim.text client_shim.blocking client_shim.errors "
-        "client_shim.trusted",
+        "client_shim.trusted client_shim.key_file client_shim.transport.curve",
         broken_by=(
             "broker.command.cli: import client_shim",
             "broker.command.cli: from client_shim.asyncio import client",

@@ -280,7 +280,7 @@ def test_every_event_of_the_log_exists(page: Path) -> None:
     """The log lines that the documentation speaks of are lines that the broker writes."""
     kinds = {event.partition(".")[0] for event in events.catalogue()}
     named = re.findall(rf"`((?:{'|'.join(kinds)})\.[a-z_.]+)(?= |`)", read(page))
-    files = {"broker.toml", "gateway.toml", "server.py", "client.py"}
+    files = {"broker.toml", "gateway.toml", "server.py", "client.py", "server.key_secret"}
     assert {*named} - events.catalogue().keys() - files == set()
 
 

@@ -1,0 +1,188 @@
+"""The command `mcp-broker keys`: the keys of clients that connect over TCP."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from broker.command.chinese import told
+from broker.command.common import BAD, USAGE, fail, json_option
+from broker.command.help_text import HelpGroup
+from broker.command.output import echo, echo_json
+from broker.command.serve import config_option, config_path, read_config
+from broker.command.words import fill, texts
+from broker.config.names import normal
+
+if TYPE_CHECKING:
+    from broker.service.keys import KeyPlaces
+    from client_shim.key_file import KeyFile
+
+
+@cache
+def _texts() -> dict[str, tuple[str, str]]:
+    return texts(Path(__file__).with_name("keys.toml"))
+
+
+def _say(word: str, **facts: object) -> str:
+    """Return one of the texts in the reader's language, filled in."""
+    return fill(_texts()[word], **facts)
+
+
+@click.group(cls=HelpGroup)
+def keys() -> None:
+    """Make, list and revoke the keys of clients that connect over TCP."""
+
+
+@keys.command()
+@click.argument("name")
+@config_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The new file for the client. Default: NAME.key_secret in this folder.",
+)
+def new(name: str, path: Path | None, out: Path | None) -> None:
+    """Make a key pair for the client NAME, and the broker's own pair if it has none."""
+    from broker.config.keys import is_client_name
+    from broker.config.names import MEND
+    from client_shim.key_file import SECRET, KeyFile
+    from client_shim.transport.curve import new_pair
+
+    name = normal(name)
+    if not is_client_name(name):
+        fail(_say("bad_name", name=name, mend=told(MEND)), USAGE)
+    config, places = _places(path)
+    out = out or Path(f"{name}{SECRET}")
+    if os.path.lexists(out):
+        fail(_say("there", path=out), BAD)
+    public, secret = new_pair()
+    try:
+        server = _server(places, config)
+        _authorize(places, config, KeyFile(name, public))
+        _write_secret(out, KeyFile(name, public, secret, server.public))
+    except OSError as error:
+        fail(_say("not_written", path=error.filename or out, problem=error.strerror), BAD)
+    echo(_say("made", name=name, path=out))
+    for line in _missing_keys(config, places):
+        echo(line)
+
+
+def _server(places: KeyPlaces, config: Path) -> KeyFile:
+    """Return the broker's own pair, which is made if it is missing."""
+    from broker.config.loading import ConfigError
+    from broker.service.keys import read_server, write
+    from client_shim.key_file import KeyFile
+    from client_shim.transport.curve import new_pair
+    from client_shim.trusted import Untrusted, open_folder
+
+    try:
+        if os.path.lexists(places.server):
+            return read_server(places.server)
+        public, secret = new_pair()
+        made = KeyFile("mcp-broker", public, secret)
+        with open_folder(places.server.parent, make=1) as folder:
+            write(folder, places.server.name, made, like=config.stat())
+    except ConfigError as error:
+        fail(told(error), BAD)
+    except Untrusted as error:
+        fail(told(error), BAD)
+    echo(_say("server_made", path=places.server))
+    return made
+
+
+def _authorize(places: KeyPlaces, config: Path, keys: KeyFile) -> None:
+    """Write the public key of a client into the folder of those that may connect."""
+    from broker.service.keys import give, write
+    from client_shim.key_file import PUBLIC
+    from client_shim.trusted import Untrusted, open_folder
+
+    is_new = not places.clients.exists()
+    try:
+        with open_folder(places.clients, make=1) as folder:
+            if folder.stat(f"{keys.name}{PUBLIC}") is not None:
+                fail(_say("taken", name=keys.name), BAD)
+            if is_new and os.geteuid() == 0:
+                give(str(places.clients), config.stat(), 0o700)
+            write(folder, f"{keys.name}{PUBLIC}", keys, like=config.stat())
+    except Untrusted as error:
+        fail(told(error), BAD)
+
+
+def _write_secret(out: Path, keys: KeyFile) -> None:
+    """Write the file for a client; it must not exist."""
+    from client_shim.key_file import text_of
+
+    fd = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text_of(keys))
+
+
+def _missing_keys(config: Path, places: KeyPlaces) -> list[str]:
+    """Return the lines that `[broker]` lacks, and what to do about them; nothing if it has both."""
+    broker = read_config(config).broker
+    lines = []
+    if broker.server_key is None:
+        lines.append(f'server_key = "{places.server.relative_to(config.resolve().parent)}"')
+    if broker.authorized_keys is None:
+        lines.append(f'authorized_keys = "{places.clients.relative_to(config.resolve().parent)}"')
+    return [_say("config", path=config), *(f"    {line}" for line in lines)] if lines else []
+
+
+@keys.command("list")
+@config_option
+@json_option
+def list_(path: Path | None, as_json: bool) -> None:
+    """List the clients that have a key. Exit status 1 if a file with a mistake is left out."""
+    from broker.config.loading import ConfigError
+    from broker.service.keys import read_authorized
+
+    _, places = _places(path)
+    try:
+        found = read_authorized(places.clients)
+    except ConfigError as error:
+        fail(told(error), BAD)
+    if as_json:
+        rows = [{"name": name, "public_key": public} for public, name in found.names.items()]
+        echo_json({"keys": rows, "faults": list(found.faults)})
+    else:
+        for public, name in found.names.items():
+            echo(f"{name}  {public}")
+    for fault in found.faults:
+        echo(told(fault), err=True)
+    if found.faults:
+        raise SystemExit(BAD)
+
+
+@keys.command()
+@click.argument("name")
+@config_option
+def revoke(name: str, path: Path | None) -> None:
+    """Take the key of the client NAME away; `mcp-broker reload` then cuts its connections."""
+    from client_shim.key_file import PUBLIC
+    from client_shim.trusted import Untrusted, open_folder
+
+    name = normal(name)
+    _, places = _places(path)
+    try:
+        with open_folder(places.clients) as folder:
+            if "/" in name or folder.stat(f"{name}{PUBLIC}") is None:
+                fail(_say("unknown", name=name, path=places.clients), BAD)
+            folder.remove(f"{name}{PUBLIC}")
+    except Untrusted as error:
+        fail(told(error), BAD)
+    except OSError as error:
+        fail(_say("not_written", path=places.clients, problem=error.strerror), BAD)
+    echo(_say("revoked", name=name))
+
+
+def _places(path: Path | None) -> tuple[Path, KeyPlaces]:
+    """Return the config file, and where the keys are."""
+    from broker.service.keys import places_of
+
+    config = config_path(path)
+    return config, places_of(read_config(config).broker, config)

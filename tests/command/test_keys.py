@@ -1,0 +1,139 @@
+"""`mcp-broker keys`: pairs are made, listed and taken away, and nothing of another is overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from broker.command.cli import cli
+from broker.config.loading import ConfigError
+from broker.service.keys import read_authorized, read_server
+from client_shim.key_file import parse
+from client_shim.transport.curve import public_of
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `mcp-broker keys …` in an empty folder that has a config."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MCP_BROKER_LANG", "en")
+    Path("broker.toml").write_text('[servers.a]\ncommand = "sh"\n')
+    return lambda *args: CliRunner().invoke(cli, ["keys", *args])
+
+
+def test_a_new_client_gets_all_that_it_needs(keys: Run) -> None:
+    """Its own pair and the broker's public key, in a file that only this user can read."""
+    done = keys("new", "laptop")
+    assert done.exit_code == 0, done.output
+    mine, broker = parse(Path("laptop.key_secret").read_text()), read_server(Path("server.key_secret"))
+    assert mine.secret is not None
+    assert public_of(mine.secret) == mine.public
+    assert mine.server == broker.public
+    assert read_authorized(Path("authorized_keys")).names == {mine.public: "laptop"}
+    assert mine.secret not in Path("authorized_keys/laptop.key").read_text()
+    for file in ("laptop.key_secret", "server.key_secret", "authorized_keys/laptop.key"):
+        assert stat.S_IMODE(os.stat(file).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat("authorized_keys").st_mode) == 0o700
+    assert 'server_key = "server.key_secret"' in done.output
+    assert 'authorized_keys = "authorized_keys"' in done.output
+    assert mine.secret not in done.output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which makes the keys of the installed service")
+def test_the_installed_service_can_read_what_root_makes(keys: Run) -> None:
+    """/etc/mcp-broker/broker.toml is root's and readable for the broker's group; so are the keys. The
+    client's own file is not.
+    """
+    os.chown("broker.toml", 0, 4242)
+    Path("broker.toml").chmod(0o640)
+    assert keys("new", "laptop").exit_code == 0
+    modes = {name: os.stat(name) for name in ("server.key_secret", "authorized_keys/laptop.key")}
+    assert {(one.st_uid, one.st_gid, stat.S_IMODE(one.st_mode)) for one in modes.values()} == {
+        (0, 4242, 0o640)
+    }
+    folder, client = os.stat("authorized_keys"), os.stat("laptop.key_secret")
+    assert (folder.st_gid, stat.S_IMODE(folder.st_mode)) == (4242, 0o750)
+    assert (client.st_gid, stat.S_IMODE(client.st_mode)) == (os.getegid(), 0o600)
+
+
+def test_the_broker_keeps_its_pair(keys: Run) -> None:
+    """The second client gets the same key of the broker, and the config that has the keys is not nagged."""
+    keys("new", "laptop")
+    text = '[broker]\nserver_key = "server.key_secret"\nauthorized_keys = "authorized_keys"\n'
+    with open("broker.toml", "a") as config:
+        config.write(text)
+    done = keys("new", "desk", "--out", "elsewhere")
+    assert done.exit_code == 0, done.output
+    assert "[broker]" not in done.output
+    assert parse(Path("elsewhere").read_text()).server == parse(Path("laptop.key_secret").read_text()).server
+    listed = json.loads(keys("list", "--json").output)
+    assert [one["name"] for one in listed["keys"]] == ["desk", "laptop"]
+    assert listed["faults"] == []
+
+
+def test_nothing_is_overwritten(keys: Run) -> None:
+    """A name that has a key, and a file that is there: status 1, and both stay as they are."""
+    keys("new", "laptop")
+    before = {path: path.read_bytes() for path in Path().rglob("*.key*") if path.is_file()}
+    again = keys("new", "laptop", "--out", "other")
+    assert (again.exit_code, "keys revoke laptop" in again.output) == (1, True)
+    there = keys("new", "desk", "--out", "laptop.key_secret")
+    assert (there.exit_code, "--out" in there.output) == (1, True)
+    assert {path: path.read_bytes() for path in Path().rglob("*.key*") if path.is_file()} == before
+
+
+def test_a_revoked_client_has_no_key(keys: Run) -> None:
+    """And a name without a key cannot be revoked."""
+    keys("new", "laptop")
+    assert keys("revoke", "laptop").exit_code == 0
+    assert read_authorized(Path("authorized_keys")).names == {}
+    assert keys("revoke", "laptop").exit_code == 1
+    assert keys("revoke", "../server").exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "a\nb", "-x", "a" * 65])
+def test_a_name_that_is_no_file_name_is_refused(keys: Run, name: str) -> None:
+    """Nothing is made for it."""
+    assert keys("new", "--", name).exit_code == 2
+    assert not Path("authorized_keys").exists()
+
+
+def test_a_file_with_a_mistake_is_left_out_and_named(keys: Run) -> None:
+    """The other clients keep their keys."""
+    keys("new", "laptop")
+    folder = Path("authorized_keys")
+    (folder / "copy.key").write_text((folder / "laptop.key").read_text())
+    (folder / "empty.key").write_text("")
+    (folder / "notes.txt").write_text("")
+    (folder / "open.key").write_text((folder / "laptop.key").read_text())
+    (folder / "open.key").chmod(0o666)
+    done = keys("list")
+    assert done.exit_code == 1
+    names = [Path(fault.partition(" is left out")[0]).name for fault in read_authorized(folder).faults]
+    assert names == ["empty.key", "laptop.key", "notes.txt", "open.key"]  # `copy` comes before `laptop`
+    assert all(name in done.output for name in names)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda path: path.chmod(0o604), "everybody may read"),
+        (lambda path: path.chmod(0o606), "may write"),
+        (lambda path: path.write_text(""), "not a key file"),
+        (lambda path: path.unlink(), "there is no file"),
+    ],
+)
+def test_a_pair_that_is_not_secret_is_refused(keys: Run, change: Callable[[Path], object], says: str) -> None:
+    """The broker would not start with it."""
+    keys("new", "laptop")
+    change(Path("server.key_secret"))
+    with pytest.raises(ConfigError, match=says):
+        read_server(Path("server.key_secret"))
