@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from contextlib import suppress
@@ -39,8 +40,9 @@ from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
 from broker.command.programs import STATUS_NAME
 from broker.command.serve import check, serve
+from broker.command.socket_mode import closed_socket
 from broker.command.start_stop import release, reload, restart, start, stop
-from broker.command.status import status_parts, tools_parts
+from broker.command.status import broker_line, status_parts, tools_parts
 from broker.command.words import LANGUAGES, choose_language, language, say
 from broker.config.names import normal
 from client_shim.blocking import BlockingClient
@@ -65,8 +67,19 @@ def cli() -> None:
 @click.option(
     "--watch", is_flag=True, help="Refresh every second until Ctrl-C; with --json, one object per line."
 )
-def status(server: str | None, endpoint: str | None, as_json: bool, watch: bool) -> None:
+@click.option(
+    "--broker",
+    "only_broker",
+    is_flag=True,
+    help="Show the broker alone: exit status 0 if it answers and clients may reach it. For health checks.",
+)
+def status(server: str | None, endpoint: str | None, as_json: bool, watch: bool, only_broker: bool) -> None:
     """Show the broker and its servers, or one SERVER. Exit status 1 if an enabled server is not ready."""
+    if only_broker:
+        if server is not None or watch:
+            raise click.UsageError("--broker goes with neither SERVER nor --watch; leave one out.")
+        _status_of_broker(endpoint, as_json=as_json)
+        return
     if watch:
         _watch(endpoint, server, as_json=as_json)
         return
@@ -78,6 +91,18 @@ def status(server: str | None, endpoint: str | None, as_json: bool, watch: bool)
         show(status_parts(snapshot))
     if any(one["state"] not in ("ready", "idle", "disabled") for one in snapshot["servers"]):
         sys.exit(BAD)
+
+
+def _status_of_broker(endpoint: str | None, *, as_json: bool) -> None:
+    """Show the broker, whatever its servers do: one that is down or stopped is no fault of the broker."""
+    with client(endpoint, name=STATUS_NAME) as broker:
+        snapshot = {**_snapshot(broker, None), "servers": [], "clients": []}
+    if as_json:
+        echo_json(snapshot)
+    else:
+        echo(broker_line(snapshot["broker"]))
+    if closed := closed_socket(snapshot["broker"]["endpoint"], os.environ):
+        fail(closed, BAD)
 
 
 def _snapshot(broker: BlockingClient, server: str | None) -> dict[str, Any]:

@@ -80,6 +80,7 @@ def serve(
 def check(path: Path | None, as_service: bool) -> None:
     """Check the config, and that every server's command can be found and run."""
     from broker.command.check import report
+    from broker.command.socket_mode import closed_by
     from broker.command.unit import NAME, installed
     from broker.processes.environment import mask_of
 
@@ -97,9 +98,13 @@ def check(path: Path | None, as_service: bool) -> None:
     for line in report(path, config, environ, service):
         bad += line.bad
         echo(mask(line.text), colour="red" if line.bad else None)
-    word = "config_missing" if bad else "config_fine"
-    echo(say(word, path=path, missing=bad, count=len(config.servers)))
-    sys.exit(BAD if bad else 0)
+    closed = closed_by(config.broker, environ)
+    if closed:
+        echo(closed, colour="red")
+    if bad or not closed:
+        word = "config_missing" if bad else "config_fine"
+        echo(say(word, path=path, missing=bad, count=len(config.servers)))
+    sys.exit(BAD if bad or closed else 0)
 
 
 def _log_failure(message: str, status: int) -> NoReturn:

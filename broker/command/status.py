@@ -81,19 +81,24 @@ def _left_out() -> Iterator[Line]:
         yield Line(say("columns_left_out", columns=", ".join(missing), width=WIDTH), "dim")
 
 
-def status_parts(snapshot: dict[str, Any]) -> list[Part]:
-    """Return the output of `status`: the broker, the table of servers, the client programs, the faults."""
-    broker, servers = snapshot["broker"], snapshot["servers"]
-    programs = client_programs(snapshot["clients"])
-    head = say(
+def broker_line(broker: dict[str, Any], *, clients: int | None = None) -> str:
+    """Return the line about the broker. `clients` is the number without the commands of the operator."""
+    return say(
         "broker_line",
         version=broker["version"],
         pid=broker["pid"],
         uptime=duration(broker["uptime_s"]),
         memory=size(broker["rss_bytes"]),
-        clients=sum(map(len, programs.values())),
+        clients=broker["clients"] if clients is None else clients,
         endpoint=broker["endpoint"],
     )
+
+
+def status_parts(snapshot: dict[str, Any]) -> list[Part]:
+    """Return the output of `status`: the broker, the table of servers, the client programs, the faults."""
+    broker, servers = snapshot["broker"], snapshot["servers"]
+    programs = client_programs(snapshot["clients"])
+    head = broker_line(broker, clients=sum(map(len, programs.values())))
     enabled = [server for server in servers if server["state"] != "disabled"]
     ready = sum(server["state"] == "ready" for server in enabled)
     idle = sum(server["state"] == "idle" for server in enabled)

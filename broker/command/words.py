@@ -201,6 +201,23 @@ WORDS: dict[str, tuple[str, str]] = {
         "{server}: its table tools hides {tool}, so that doctor cannot call it; name another doctor.tool",
         "{server}：tools 表隐藏了 {tool}，doctor 无法调用它；请在 doctor.tool 中指定其他工具",
     ),
+    "socket_closed": (
+        (
+            "{path} has mode {mode}, so nobody but the broker's user can connect, and {variable} is "
+            "{wanted}; remove socket_mode from [broker], then reload"
+        ),
+        (
+            "{path} 的权限为 {mode}，只有 broker 的用户能连接，而 {variable} 为 {wanted}；"
+            "请从 [broker] 删除 socket_mode，然后重新加载"
+        ),
+    ),
+    "check_socket_closed": (
+        (
+            "broker.socket_mode: with {mode} nobody but the broker's user can connect, and {variable} is "
+            "{wanted}; remove the key"
+        ),
+        "broker.socket_mode：权限为 {mode} 时只有 broker 的用户能连接，而 {variable} 为 {wanted}；请删除此键",
+    ),
     "check_secrets": (
         "{path}: every user can read it, and these look like secrets: {names}; chmod o-r, or write ${{NAME}}",
         "{path}：所有用户可读，而以下各项疑似密钥：{names}；请执行 chmod o-r，或改写为 ${{NAME}}",

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -18,7 +18,6 @@ from broker.config.schema import (
     BrokerConfig,
     Config,
     DoctorConfig,
-    Endpoint,
     FilterConfig,
     LimitsConfig,
     ServerConfig,
@@ -33,6 +32,10 @@ _TOML_WORDS = {
     "array": "a list",
     "object": "a table",
 }
+
+
+OF_ENVIRONMENT = {key: f"MCP_BROKER_{key.upper()}" for key in ("socket_mode", "socket_group", "state_dir")}
+"""key of `[broker]` → the variable with its default. The image sets them, so that any config works there."""
 
 
 class Problem(Struct, frozen=True):
@@ -93,7 +96,8 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: b
     found = _Found()
     for key in mapping.keys() - {"broker", "limits", "servers"}:
         found.problems.append(unknown_key(key, key, ["broker", "limits", "servers"]))
-    broker = section(BrokerConfig, "broker", mapping.get("broker", {}), found.problems, found.problems)
+    own = _with_defaults(mapping.get("broker", {}), environ, found.problems)
+    broker = section(BrokerConfig, "broker", own, found.problems, found.problems)
     limits = section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
     servers = dict(_servers(mapping.get("servers", {}), environ, found))
     if found.problems or broker is None or limits is None or (found.faults and not leave_out):
@@ -107,10 +111,29 @@ def check_endpoint(endpoint: str, named_by: str) -> None:
     Raises:
         ConfigError: it is invalid; `named_by` says where it comes from.
     """
+    problem = _refused("endpoint", endpoint, named_by)
+    if problem is not None:
+        raise ConfigError([problem])
+
+
+def _with_defaults(table: object, environ: Mapping[str, str], problems: list[Problem]) -> object:
+    """Return the table `[broker]` with the defaults that the environment has for its missing keys."""
+    if not isinstance(table, Mapping):
+        return table
+    wanted = {key: environ[name] for key, name in OF_ENVIRONMENT.items() if environ.get(name)}
+    given = {key: value for key, value in wanted.items() if key not in table}
+    refused = [_refused(key, value, f"${OF_ENVIRONMENT[key]}") for key, value in given.items()]
+    problems += filter(None, refused)
+    return table if any(refused) else {**given, **table}
+
+
+def _refused(key: str, value: str, named_by: str) -> Problem | None:
+    """Return the mistake in a value for a key of `[broker]` that comes from outside the file, if any."""
     try:
-        msgspec.convert(endpoint, Endpoint)
+        msgspec.convert(value, get_type_hints(BrokerConfig, include_extras=True)[key])
     except msgspec.ValidationError as error:
-        raise ConfigError([Problem(named_by, _plain(error), mend_of(BrokerConfig, "endpoint"))]) from None
+        return Problem(named_by, _plain(error), mend_of(BrokerConfig, key))
+    return None
 
 
 def _servers(tables: object, environ: Mapping[str, str], found: _Found) -> Iterator[tuple[str, ServerConfig]]:

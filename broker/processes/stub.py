@@ -17,6 +17,9 @@ import sys
 PR_SET_PDEATHSIG = 1
 RLIMIT_LOCKS = 10  # <sys/resource.h>; see `trees`
 CANNOT_RUN = 126
+OOM_SCORE = 500
+"""What a server's `oom_score_adj` is above the broker's: half of the memory (proc_pid_oom_score_adj(5))."""
+
 MENDS = {
     errno.ENOENT: "; install what its first line names",
     errno.ENOEXEC: "; it is no program for this machine, or a script without a first line such as #!/bin/sh",
@@ -32,6 +35,7 @@ def main(
         os._exit(CANNOT_RUN)
     if cgroup_procs:
         enter(cgroup_procs)
+    be_picked_before_the_broker()
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard_limit))
     try:  # noqa: SIM105 - contextlib would be one more import
@@ -46,6 +50,20 @@ def main(
         mend = MENDS.get(error.errno or 0, "")
         print(f"{program}: {error.strerror}{mend}", file=sys.stderr, flush=True)
         os._exit(CANNOT_RUN)
+
+
+def be_picked_before_the_broker() -> None:
+    """Let the kernel kill this process rather than the broker when memory runs out.
+
+    The broker is small and starts a killed server again; without the broker all servers end.
+    """
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:
+            score = min(int(file.read()) + OOM_SCORE, 1000)
+            file.seek(0)
+            file.write(str(score))
+    except (OSError, ValueError):
+        pass  # /proc is closed here; a server is usually the larger process anyway
 
 
 def enter(cgroup_procs: str) -> None:

@@ -545,6 +545,37 @@ def test_of_many_mistakes_a_server_keeps_a_few() -> None:
     assert (len(faults), faults[-1]) == (6, "and 95 more mistakes")
 
 
+# --- defaults from the environment -------------------------------------------------------------------
+
+IMAGE = {"MCP_BROKER_SOCKET_MODE": "0660", "MCP_BROKER_SOCKET_GROUP": "web", "MCP_BROKER_STATE_DIR": "/tmp/b"}
+
+
+def broker(table: dict[str, Any], environ: dict[str, str]) -> BrokerConfig:
+    """The table `[broker]` of a config with one server."""
+    return load({"broker": table, "servers": {"a": {"command": "x"}}}, environ).broker
+
+
+def test_the_environment_has_defaults_for_a_config_without_a_table_of_the_broker() -> None:
+    """An imported config works in the image, whose backend is another user."""
+    expected = BrokerConfig(socket_mode="0660", socket_group="web", state_dir="/tmp/b")
+    assert load({"servers": {"a": {"command": "x"}}}, IMAGE).broker == expected
+    assert broker({}, dict.fromkeys(IMAGE, "")) == BrokerConfig(), "an empty variable does not count"
+
+
+def test_the_config_comes_before_the_environment() -> None:
+    """What is not used is not looked at either."""
+    assert broker({"socket_mode": "0600"}, {"MCP_BROKER_SOCKET_MODE": "nonsense"}) == BrokerConfig()
+
+
+def test_a_mistake_in_the_environment_names_the_variable() -> None:
+    """Law 10: nobody looks for it in the file, and other mistakes are told with it."""
+    found = problems(
+        {"broker": {"socket_grup": "x"}, "servers": {"a": {"command": "x"}}}, {"MCP_BROKER_SOCKET_MODE": "rw"}
+    )
+    assert found.keys() == {"$MCP_BROKER_SOCKET_MODE", "broker.socket_grup"}
+    assert "0660" in found["$MCP_BROKER_SOCKET_MODE"].mend
+
+
 def test_a_disabled_server_needs_no_variables() -> None:
     """Law 5: what is not run cannot keep the others from running."""
     assert server({}, enabled=False, env={"K": "${MISSING}"}).env == {}

@@ -281,6 +281,40 @@ def test_wrong_use_is_2(broker: RunningBroker, args: tuple[str, ...], words: str
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
 
 
+def test_status_of_the_broker_alone_is_its_health() -> None:
+    """A server that is down makes no broker unhealthy; a socket that others were to open does."""
+    with running({"bad": rogue("--exit-at-start", "3", start_limit_burst=1)}, ready=False) as broker:
+        broker.wait_state("bad", "broken")
+        done = command("status", "--broker", endpoint=broker.endpoint)
+        assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+        assert done.stdout.startswith("mcp-broker ")
+        shown = json.loads(command("status", "--broker", "--json", endpoint=broker.endpoint).stdout)
+        assert (shown["broker"]["pid"], shown["servers"]) == (broker.pid, [])
+        done = command("status", "--broker", endpoint=broker.endpoint, MCP_BROKER_SOCKET_MODE="0660")
+        assert done.returncode == 1
+        assert "has mode 0600" in done.stderr
+        assert "remove socket_mode from [broker]" in done.stderr
+        os.chmod(broker.endpoint.removeprefix("ipc://"), 0o660)
+        done = command("status", "--broker", endpoint=broker.endpoint, MCP_BROKER_SOCKET_MODE="0660")
+        assert done.returncode == 0
+    assert command("status", "--broker", "one", endpoint=broker.endpoint).returncode == 2
+    assert command("status", "--broker", endpoint=broker.endpoint).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"), [({}, 0), ({"socket_mode": "0600"}, 1), ({"socket_mode": "0660"}, 0)]
+)
+def test_check_sees_that_nobody_but_the_broker_can_connect(
+    tmp_path: Path, keys: dict[str, str], status: int
+) -> None:
+    """The environment has a mode for the users beside it, as that of the image, and the config closes it."""
+    config = tmp_path / "broker.toml"
+    config.write_text(toml({"broker": keys, "servers.one": rogue()}))
+    done = command("check", "--config", str(config), MCP_BROKER_SOCKET_MODE="0660")
+    assert done.returncode == status
+    assert ("nobody but the broker's user can connect" in done.stdout) == bool(status)
+
+
 @pytest.mark.parametrize("args", [("status",), ("tools",), ("call", "one", "echo"), ("status", "--json")])
 def test_no_broker_is_3(tmp_path: Path, args: tuple[str, ...]) -> None:
     """Exit status 3, at once, with what to do."""

@@ -15,6 +15,7 @@ from broker.config.schema import ServerConfig
 from broker.processes.process import Launcher
 from broker.processes.program import SpawnError
 from broker.processes.records import Records
+from broker.processes.stub import OOM_SCORE
 from broker.processes.trees import stat_of
 from client_shim.trusted import open_folder
 from tests.e2e.harness import PATIENCE_S, descendants, rogue
@@ -98,6 +99,24 @@ def test_a_server_that_has_become_another_user_ends_no_broker(
         return left
 
     assert trio.run(ended) == []  # the hunt for each of its processes goes another way
+
+
+def test_the_kernel_ends_a_server_before_the_broker(tmp_path: Path) -> None:
+    """Law 5: where memory runs out, a server is killed and started again; nothing is without its broker."""
+    launcher = Launcher(tmp_path, os.environ, Records(open_folder(tmp_path), "me"), None, 1024)
+    table = rogue("--banner", "it runs")
+    config = ServerConfig(name="s", command=table["command"], args=tuple(table["args"]))
+
+    async def score() -> int:
+        process = launcher.spawn(config)
+        await trio.lowlevel.wait_readable(process.stdout)
+        found = int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+        await process.end(5.0)
+        process.close()
+        return found
+
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    assert trio.run(score) == min(own + OOM_SCORE, 1000)
 
 
 def test_without_threads_a_tree_is_ended_all_the_same(
