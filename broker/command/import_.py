@@ -13,6 +13,7 @@ import click
 from broker.base.secrets import redact
 from broker.command.common import BAD, USAGE, fail
 from broker.command.output import echo
+from broker.command.serve import SYSTEM_CONFIG
 from broker.command.unit import DEFAULT_PATH
 
 if TYPE_CHECKING:
@@ -30,9 +31,13 @@ _COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    default="broker.toml",
-    show_default=True,
-    help="The file to write.",
+    help="The file to write. Default: broker.toml.",
+)
+@click.option(
+    "--service",
+    "for_service",
+    is_flag=True,
+    help=f"Write {SYSTEM_CONFIG}, and the secrets into the file environment beside it. As root.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the file instead of writing it.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file; keep it as .bak.")
@@ -53,7 +58,8 @@ _COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
 )
 def import_(
     files: tuple[Path, ...],
-    output: Path,
+    output: Path | None,
+    for_service: bool,
     dry_run: bool,
     force: bool,
     merge: bool,
@@ -68,21 +74,32 @@ def import_(
     YAML. It may also be a fragment, or lines such as `claude mcp add ...`. Without FILE, or for -, standard
     input is read.
     """
+    from broker.command.importing import service_files
     from broker.command.importing.files import new_text, read_old, servers_there
     from broker.command.importing.reading import FileProblem
 
     if force and merge:
         fail(say("import_force_or_merge"), USAGE)
+    output = output or (SYSTEM_CONFIG if for_service else Path("broker.toml"))
+    if for_service:
+        search_path = search_path or service_files.search_path()
     try:
+        known = service_files.variables_there(output) if for_service else {}
         sources = _sources(files or _piped())
-        _refuse(output, overwrites=dry_run or force or merge)
+        replaces = dry_run or force or merge or (for_service and service_files.is_default(output))
+        _refuse(output, overwrites=replaces)
         old = read_old(output) if merge and os.path.exists(output) else ""
         there = servers_there(old, output)
-        plan = _plan(sources, LocalMachine(search_path), there, prefer, secrets_as_variables)
+        plan = _plan(
+            sources, LocalMachine(search_path), there, prefer, for_service or secrets_as_variables, known
+        )
         _tell(plan.remarks)
+        names = ", ".join(map(str, files or ["<stdin>"]))
+        if for_service and not dry_run:
+            _set_variables(output, plan, known, names)
         if plan.servers:
-            header = say("import_header", files=", ".join(map(str, files or ["<stdin>"])))
-            _finish(output, new_text(old, plan.servers, header), plan.servers, dry_run=dry_run)
+            text = new_text(old, plan.servers, say("import_header", files=names))
+            _finish(output, text, plan, for_service=for_service, dry_run=dry_run)
         else:
             echo(say("import_nothing", path=output), err=True)
     except FileProblem as problem:
@@ -163,47 +180,94 @@ def _plan(
     there: Sequence[Imported],
     prefer: Prefer | None,
     secrets_as_variables: bool,
+    known: Mapping[str, str],
 ) -> ImportPlan:
     from broker.command.importing.plan import Clash, plan
 
     try:
-        return plan(sources, here, existing=there, prefer=prefer, secrets_as_variables=secrets_as_variables)
+        return plan(
+            sources,
+            here,
+            existing=there,
+            prefer=prefer,
+            secrets_as_variables=secrets_as_variables,
+            known=known,
+        )
     except Clash as clash:
         _tell(clash.remarks)
         fail(say("import_refused"), USAGE)
 
 
-def _finish(output: Path, text: str, servers: Mapping[str, Table], *, dry_run: bool) -> None:
+def _finish(output: Path, text: str, plan: ImportPlan, *, for_service: bool, dry_run: bool) -> None:
     """Write or print the text, then say what to do next."""
+    from broker.command.importing import service_files
     from broker.command.importing.files import write
-    from broker.command.importing.secrets import has_secret_args, secrets_in
 
-    plain = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
-    private = bool(plain) or any(has_secret_args(table.get("args")) for table in servers.values())
+    private = _has_secrets(plan.servers.values())
     if dry_run:
         echo(text, end=False)
     else:
-        kept = write(output, text, access=0o600 if private else 0o777)
+        if for_service:
+            kept = service_files.write_config(output, text)
+        else:
+            kept = write(output, text, access=0o600 if private else 0o777)
         if kept:
             _echo("note", say("import_kept", path=kept))
-        _echo("note", say("import_written", path=output, count=len(servers)))
-        if private:
+        word = "import_service_written" if for_service else "import_written"
+        _echo("note", say(word, path=output, count=len(plan.servers)))
+        if private and not for_service:
             _echo("warning", say("import_private_file", path=output))
+    if dry_run or not for_service:
+        _tell_secrets(plan.servers)
+
+
+def _has_secrets(tables: Iterable[Table]) -> bool:
+    from broker.command.importing.secrets import has_secret_args, secrets_in
+
+    return any(secrets_in(table) or has_secret_args(table.get("args")) for table in tables)
+
+
+def _tell_secrets(servers: Mapping[str, Table]) -> None:
+    """Tell which secrets are in the file, and which variables it needs."""
+    from broker.command.importing.secrets import secrets_in
+
+    plain = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
     if plain:
         _echo("warning", say("import_secrets", names=", ".join(plain)))
-    _tell_variables(servers)
+    if names := _variables(servers):
+        _echo("warning", say("import_variables", names=", ".join(names.values())))
 
 
-def _tell_variables(servers: Mapping[str, Table]) -> None:
+def _set_variables(output: Path, plan: ImportPlan, known: Mapping[str, str], files: str) -> None:
+    """Write the secrets for the service, and tell which variables the operator has to add."""
+    from broker.command.environment_file import can_hold
+    from broker.command.importing import service_files
+
+    if not plan.servers and not plan.secrets:
+        return
+    new = {name: value for name, value in plan.secrets.items() if name not in known and can_hold(value)}
+    different = [name for name, value in plan.secrets.items() if known.get(name, value) != value]
+    path = service_files.variables_file(output)
+    service_files.write_variables(output, new)
+    missing = [about for name, about in _variables(plan.servers).items() if name not in {**known, **new}]
+    facts = {"path": path, "files": files}
+    if new:
+        _echo("note", say("import_service_secrets", names=", ".join(new), **facts))
+    if different:
+        _echo("warning", say("import_service_differ", names=", ".join(different), **facts))
+    if missing:
+        _echo("warning", say("import_service_variables", names=", ".join(missing), **facts))
+
+
+def _variables(servers: Mapping[str, Table]) -> dict[str, str]:
+    """Return the variables of the servers, each with the names of its servers behind it."""
     from broker.command.importing.secrets import variables_of
 
     users: dict[str, list[str]] = {}
     for name, table in servers.items():
         for variable in dict.fromkeys(variables_of(table)):
             users.setdefault(variable, []).append(name)
-    if users:
-        names = ", ".join(f"{variable} ({', '.join(names)})" for variable, names in sorted(users.items()))
-        _echo("warning", say("import_variables", names=names))
+    return {variable: f"{variable} ({', '.join(names)})" for variable, names in sorted(users.items())}
 
 
 def _tell(remarks: Iterable[Remark]) -> None:

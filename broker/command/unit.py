@@ -16,12 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from broker.command import environment_file
+
 NAME = "mcp-broker.service"
 FOLDERS = tuple(map(Path, ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")))
 """The folders in which systemd looks for `systemd/system`, by precedence."""
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The default PATH of a systemd unit: systemd.exec(5), $PATH."""
+SERVICE_PATH = f"/var/lib/mcp-broker/.local/bin:{DEFAULT_PATH}"
+"""The PATH in systemd/mcp-broker.service."""
+
 _SPECIFIERS = {"E": "/etc", "S": "/var/lib", "t": "/run", "C": "/var/cache", "h": "/root", "%": "%"}
 
 
@@ -100,18 +105,17 @@ def _values(lines: Iterable[tuple[str, str]], wanted: str) -> list[str]:
 def _variables(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]]:
     """Return the variables of the unit and of its environment files, and the files that cannot be read."""
     words = [word for value in _values(lines, "Environment") for word in shlex.split(value)]
+    named = {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
     unread = []
     for value in _values(lines, "EnvironmentFile"):
         file = Path(value.removeprefix("-"))
         try:
-            words += [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+            named |= environment_file.values_of(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError):
             unread.append(file)
-    pairs = (word.partition("=") for word in words if word[:1] not in ("#", ";"))
     credentials, closed = _credentials(lines)
-    named = {name: _unquoted(value) for name, equals, value in pairs if equals}
     return {**credentials, **named}, [*unread, *closed]
 
 
@@ -129,10 +133,6 @@ def _credentials(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Pat
         except (OSError, UnicodeDecodeError):
             unread.append(Path(path))
     return found, unread
-
-
-def _unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def _usual(user: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomli
 
@@ -164,34 +164,63 @@ def _value(value: object) -> object:
 # --- writing -------------------------------------------------------------------------------------------
 
 
-def write(path: Path, text: str, *, access: int = 0o777) -> Path | None:
+class FileOwner(NamedTuple):
+    """The group and the mode of a file; the group -1 is that of the process."""
+
+    gid: int
+    mode: int
+
+
+def write(
+    path: Path,
+    text: str,
+    *,
+    access: int = 0o777,
+    owner: FileOwner | None = None,
+    backup: bool = True,
+    problem: str = "import_unwritable",
+) -> Path | None:
     """Write a file atomically; return the path of the backup of an existing one.
 
-    The new file has the owner of the old one, and of its mode what `access` allows.
+    The new file has the owner of the old one, and of its mode what `access` allows, unless `owner` is given.
+
+    Args:
+        problem: the text of the error.
 
     Raises:
         FileProblem: it cannot be written; an existing file is unchanged.
     """
     path = path.resolve()
     new = path.with_name(f".{path.name}.{os.getpid()}")
+    mode = 0o666 if access == 0o777 and owner is None else 0o600
+    kept = None
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if access == 0o777 else 0o600)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "w", encoding="utf-8") as file:
-            kept = _keep(path, descriptor, access) if path.exists() else None
+            if path.exists():
+                _inherit(path, descriptor, access)
+                kept = _back_up(path) if backup else None
+            if owner is not None:
+                os.fchown(descriptor, -1, owner.gid)
+                os.fchmod(descriptor, owner.mode)
             file.write(text)
         new.replace(path)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise FileProblem("import_unwritable", path=path, problem=error.strerror) from None
+        raise FileProblem(problem, path=path, problem=error.strerror) from None
     return kept
 
 
-def _keep(path: Path, successor: int, access: int) -> Path:
-    """Back up a file that will be replaced, and give its owner and mode to the successor."""
+def _inherit(path: Path, successor: int, access: int) -> None:
+    """Give the owner and the mode of a file to its successor."""
     about = path.stat()
     with suppress(PermissionError):  # only root can give a file to another user
         os.fchown(successor, about.st_uid, about.st_gid)
     os.fchmod(successor, about.st_mode & access)
+
+
+def _back_up(path: Path) -> Path:
+    """Copy a file that will be replaced, and return the path of the copy."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         kept = path.with_name(backup_name(path.name, folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from broker.command.importing.conversion import KEYS, RARE_KEYS, Conversion, Mac
 from broker.command.importing.hosts import PROJECT_FOLDERS, Found
 from broker.command.importing.naming import distinct_names, valid_name
 from broker.command.importing.placeholders import SYSTEM_VARIABLES, named_in
-from broker.command.importing.secrets import VariableNames, replace_secrets
+from broker.command.importing.secrets import VariableNames, replace_secrets, variables_of
 from broker.command.importing.shapes import Table
 from broker.config.names import normal
 from broker.config.schema import ServerConfig
@@ -43,10 +43,11 @@ class Imported(NamedTuple):
 
 
 class ImportPlan(NamedTuple):
-    """The servers to write, by name, and the remarks."""
+    """The servers to write, by name, the remarks, and the secrets by the variable that stands for each."""
 
     servers: dict[str, Table]
     remarks: list[Remark]
+    secrets: dict[str, str]
 
 
 class Clash(Exception):
@@ -64,6 +65,7 @@ def plan(
     existing: Iterable[Imported] = (),
     prefer: Prefer | None = None,
     secrets_as_variables: bool = False,
+    known: Mapping[str, str] | None = None,
 ) -> ImportPlan:
     """Return the servers to write and the remarks about them.
 
@@ -71,18 +73,23 @@ def plan(
         existing: the servers of the `broker.toml` to merge into; it counts as the first file.
         prefer: the file whose definition is taken if two differ.
         secrets_as_variables: whether to write `${NAME}` for secrets in `env`.
+        known: variables that are set already, with their values.
 
     Raises:
         Clash: two files differ, and `prefer` is not given.
     """
     there = list(existing)
     found, remarks = _converted(sources, machine)
+    secrets: dict[str, str] = {}
     if secrets_as_variables:
-        replace_secrets({one.name: one.table for one in found}, {one.name: one.table for one in there})
+        tables = {one.name: one.table for one in found}
+        secrets = replace_secrets(tables, {one.name: one.table for one in there}, known or {})
     chosen, about = merged([*there, *found], prefer)
     new = [one for one in chosen if not any(one is other for other in there)]
     remarks += [remark for one in new for remark in one.remarks]
-    return ImportPlan({one.name: one.table for one in new}, remarks + about)
+    used = {name for one in chosen for name in variables_of(one.table)}
+    kept = {name: value for name, value in secrets.items() if name in used}
+    return ImportPlan({one.name: one.table for one in new}, remarks + about, kept)
 
 
 def _converted(sources: Iterable[Source], machine: Machine) -> tuple[list[Imported], list[Remark]]:

@@ -46,11 +46,12 @@ class VariableNames:
     """Allocates names of variables. One name never stands for two values.
 
     Args:
-        taken: the names that are in use already.
+        taken: the names that are in use already, with a meaning that is not known.
+        known: names with their values.
     """
 
-    def __init__(self, taken: Iterable[str]) -> None:
-        self._meanings: dict[str, object] = dict.fromkeys(taken, object())
+    def __init__(self, taken: Iterable[str], known: Mapping[str, str] | None = None) -> None:
+        self._meanings: dict[str, object] = {**dict.fromkeys(taken, object()), **(known or {})}
 
     def claim(self, names: Iterable[str], meaning: object) -> str:
         """Return the first of these names that is free or has this meaning already."""
@@ -58,23 +59,28 @@ class VariableNames:
 
 
 def replace_secrets(
-    imported: Mapping[str, dict[str, object]], existing: Mapping[str, Mapping[str, object]]
-) -> None:
-    """Replace the secrets in the imported tables with variables.
+    imported: Mapping[str, dict[str, object]],
+    existing: Mapping[str, Mapping[str, object]],
+    known: Mapping[str, str],
+) -> dict[str, str]:
+    """Replace the secrets in the imported tables with variables, and return their values by variable.
 
     Args:
         imported: tables by server; they are changed.
         existing: tables of the `broker.toml` to merge into, whose variables are kept.
+        known: variables that are set already, with their values.
     """
     names = VariableNames(
-        name for table in (*existing.values(), *imported.values()) for name in variables_of(table)
+        (name for table in (*existing.values(), *imported.values()) for name in variables_of(table)), known
     )
+    values: dict[str, str] = {}
     for server, table in imported.items():
         env, kept = env_of(table), env_of(existing.get(server))
         for key in secrets_in(table):
-            there = kept.get(key, "")
-            if not PLACEHOLDER.fullmatch(there):
-                numbered = (variable(server, key, str(number)) for number in itertools.count(2))
-                candidates = itertools.chain([variable(key), variable(server, key)], numbered)
-                there = f"${{{names.claim(candidates, env[key])}}}"
-            table["env"] = env_of(table) | {key: there}
+            there = PLACEHOLDER.fullmatch(kept.get(key, ""))
+            numbered = (variable(server, key, str(number)) for number in itertools.count(2))
+            candidates = itertools.chain([variable(key), variable(server, key)], numbered)
+            name = there[1] if there else names.claim(candidates, env[key])
+            table["env"] = env_of(table) | {key: f"${{{name}}}"}
+            values[name] = env[key]
+    return values
