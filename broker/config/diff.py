@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from broker.config.schema import TABLES, Config, ServerConfig
+from broker.config.schema import Config, ServerConfig
+from broker.config.server_tables import TABLES
 
 
 class Requires(str, Enum):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
 WHOLE = "write a whole number from 1 to 1000000000"
@@ -18,3 +18,14 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 def about(text: str, mend: str) -> Meta:
     """Return the annotation of a field: its explanation, and what to write instead of a bad value."""
     return Meta(description=text, extra={"mend": mend})
+
+
+def metas(shape: type[Struct], key: str) -> list[Meta]:
+    """Return the annotations of a field: its bounds, and its description with the mend."""
+    hint = get_type_hints(shape, include_extras=True)[key]
+    return [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
+
+
+def mend_of(shape: type[Struct], key: str) -> str:
+    """Return what to write for this key instead."""
+    return next(str(meta.extra["mend"]) for meta in metas(shape, key) if meta.extra)

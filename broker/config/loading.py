@@ -12,17 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from broker.base.secrets import PLACEHOLDER
+from broker.config.fields import mend_of
 from broker.config.names import MEND, normal, toml_key, why_not
-from broker.config.schema import (
-    TABLES,
-    BrokerConfig,
-    Config,
-    DoctorConfig,
-    FilterConfig,
-    LimitsConfig,
-    ServerConfig,
-    mend_of,
-)
+from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 
 _TOML_WORDS = {
     "str": "a string",

@@ -6,20 +6,16 @@ explanation and the mend that `docs/configuration.md` and the error messages sho
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, about
-
-TABLES = ("doctor", "tools", "prompts", "resources")
-"""The tables in a server's table."""
+from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 
 NO_KEYS = frozenset(("servers", field) for field in (*TABLES, "name", "variables", "faults", "kept"))
 """Fields of the structs that are no keys: names, nested tables, and what follows from other fields."""
 
-_PATTERNS = 'write a list of at most 128 patterns, such as ["get_*", "list_*"]'
 _SIZE = "write a number of bytes from 65536 up"
 
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
@@ -31,44 +27,7 @@ Endpoint = Annotated[str, Meta(pattern=rf"^ipc:///{_PATH}\Z|^tcp://{_LOOPBACK}\Z
 ScrapeAddress = Annotated[str, Meta(pattern=rf"^{_LOOPBACK}\Z|^unix:/{_PATH}\Z")]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # the kernel takes no NUL
 Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+\Z")]
-Patterns = Annotated[
-    tuple[Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\0]*\Z")], ...], Meta(max_length=128)
-]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")]
-
-
-class DoctorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A `[servers.NAME.doctor]` table: the harmless call by which `mcp-broker doctor` tries the server."""
-
-    tool: Annotated[
-        str,
-        Meta(min_length=1),
-        about(
-            "The tool to call; it should change nothing.", 'write its name, such as tool = "list_machines"'
-        ),
-    ]
-    arguments: Annotated[
-        dict[str, Any],
-        about("Its arguments.", 'write a table, such as arguments = { city = "fukuoka" }'),
-    ] = {}
-
-
-class FilterConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A `[servers.NAME.tools]`, `.prompts` or `.resources` table: what clients may see and use."""
-
-    only: Annotated[
-        Patterns | None,
-        about(
-            "Patterns of what clients may see and use; the rest is hidden. An empty list hides everything.",
-            _PATTERNS,
-        ),
-    ] = None
-    hide: Annotated[Patterns, about("Patterns of what is hidden, even if `only` has it.", _PATTERNS)] = ()
-
-    def shows(self, name: str) -> bool:
-        """Return whether clients see a tool or prompt of this name."""
-        is_in = self.only is None or any(fnmatchcase(name, one) for one in self.only)
-        return is_in and not any(fnmatchcase(name, one) for one in self.hide)
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -370,14 +329,3 @@ class Config(Struct, frozen=True, kw_only=True):
     broker: BrokerConfig
     limits: LimitsConfig
     servers: dict[str, ServerConfig]
-
-
-def metas(shape: type[Struct], key: str) -> list[Meta]:
-    """Return the annotations of a field: its bounds, and its description with the mend."""
-    hint = get_type_hints(shape, include_extras=True)[key]
-    return [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta)]
-
-
-def mend_of(shape: type[Struct], key: str) -> str:
-    """Return what to write for this key instead."""
-    return next(str(meta.extra["mend"]) for meta in metas(shape, key) if meta.extra)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
-from broker.config.schema import metas
+from broker.config.fields import metas
 from broker.gateway.settings import AuditConfig, DoorConfig, GatewayLimits, TokenConfig
 from docs.blocks import config
 from docs.blocks.markdown import TEXTS, Block, Language, code, table

@@ -9,19 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.config.fields import mend_of, metas
 from broker.config.loading import MAX_PROBLEMS, ConfigError, Problem, load
-from broker.config.schema import (
-    NO_KEYS,
-    TABLES,
-    BrokerConfig,
-    Config,
-    DoctorConfig,
-    FilterConfig,
-    LimitsConfig,
-    ServerConfig,
-    mend_of,
-    metas,
-)
+from broker.config.schema import NO_KEYS, BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 
 FIELDS = [
     pytest.param(shape, field.name, id=f"{shape.__name__}.{field.name}")

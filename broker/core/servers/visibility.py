@@ -10,7 +10,8 @@ import re
 from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
-from broker.config.schema import FilterConfig, ServerConfig
+from broker.config.schema import ServerConfig
+from broker.config.server_tables import FilterConfig
 from broker.core import refusals
 from broker.core.calls.table import Call
 from broker.core.mcp.members import Members, UnclearError, has_once, members_of, same_key, text_of
