@@ -16,13 +16,15 @@ import zmq
 
 from client_shim import log
 from client_shim.errors import BrokerError, ClientClosed, TooLarge, Unavailable
+from client_shim.keys import Keys, keys_source
 from client_shim.protocol import input_required, payload, question_bodies, reasons
 from client_shim.protocol.backoff import HASTE_S, NEVER, ReconnectBackoff
 from client_shim.protocol.events import Ended, Event, Lost, Progressed, Questioned, Welcomed
 from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.questions import Question, QuestionRefused, RawQuestion
+from client_shim.transport.address import Address, find_broker
 from client_shim.transport.dealer import FAREWELL_MS, Dealer
-from client_shim.transport.endpoint import default_endpoint, probe
+from client_shim.transport.endpoint import default_endpoint
 from client_shim.version import __version__
 from client_shim.wire import MANAGEMENT, TAKES_QUESTIONS, WANTS_PROGRESS
 
@@ -42,22 +44,26 @@ class BlockingClient:
 
     Args:
         endpoint: where the broker listens; `None`: `default_endpoint`.
+        keys: the keys for ``tcp://``, as `ClientKeys` or the path of a file that ``mcp-broker keys new`` has
+            made; `None`: the file that `$MCP_BROKER_KEYS` names, if any.
         timeout_s: the deadline of a call without its own; `None`: the broker's default.
         hello_timeout_s: how long the broker may take to answer the hello.
-        reconnect_s: how long a call waits, within its deadline, for the next broker after a loss; 0: not at
-            all. After a shutdown in order a call waits until its deadline.
+        reconnect_s: how long a call waits, within its deadline, for a broker that is gone or not there yet;
+            0: not at all. After a shutdown in order a call waits until its deadline.
         name: the name of this client in the broker's `status`.
         on_question: called with a `Question` of a server that asks before it goes on with a call; returns
             the answer, or raises `QuestionRefused`. It runs in the thread that makes the call, between two
             messages: progress waits meanwhile, and a withdrawal is noticed when it returns.
 
-    Entering raises `Unavailable`: `NoBroker`, `NotAllowed`, `BrokerSilent`, `WrongWireVersion`, …
+    Entering, and `connect`, raise `Unavailable` at once: `NoBroker`, `NotAllowed`, `BrokerSilent`,
+    `WrongWireVersion`, … A call connects by itself, and waits for the broker.
     """
 
     def __init__(
         self,
         endpoint: str | None = None,
         *,
+        keys: Keys | None = None,
         timeout_s: float | None = None,
         hello_timeout_s: float = 5.0,
         reconnect_s: float = 5.0,
@@ -65,12 +71,13 @@ class BlockingClient:
         on_question: OnBlockingQuestion | None = None,
     ) -> None:
         self.endpoint = endpoint or default_endpoint()
+        self._address = Address(self.endpoint, keys_source(self.endpoint, keys))
         self.timeout_s = timeout_s
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
         self._on_question = on_question
         self._backoff = ReconnectBackoff(lambda: 0.5)
-        self._closed = True
+        self._closed = False
         self._who = {"name": name, "version": __version__, "pid": os.getpid()}
         self._dealer: Dealer | None = None
 
@@ -89,28 +96,30 @@ class BlockingClient:
     def connect(self) -> None:
         """Connect, unless that is done already."""
         self._closed = False
-        self._reach(NEVER)
+        self._reach(NEVER, only_try=True)
 
-    def _reach(self, expires: float) -> Dealer:
-        """Return the open socket; connect to the next broker, and wait for it, if the last one was lost."""
+    def _reach(self, expires: float, *, only_try: bool = False) -> Dealer:
+        """Return the open socket; connect to the broker, and wait for it, if there is none.
+
+        Args:
+            only_try: do not wait for a broker that was never reached.
+        """
         while True:
             if self._dealer is not None and self._dealer.state.phase is ConnectionPhase.OPEN:
                 return self._dealer
             try:
                 self._greet(expires)
             except Unavailable as error:
-                if not self._may_wait(error, expires):
+                if not self._may_wait(error, expires, only_try):
                     raise
                 sleep(HASTE_S)
 
     def _greet(self, expires: float) -> None:
         self._leave()
-        probe(self.endpoint)
-        now = monotonic()
-        self._backoff.tried(now)
-        hello_s = max(min(self._hello_timeout_s, expires - now), HASTE_S)
-        state = ClientState(self._who, now, hello_timeout_s=hello_s)
-        self._dealer = dealer = Dealer(self.endpoint, state)
+        self._backoff.tried(monotonic())
+        found = find_broker(self._address, self._hello_s(expires))
+        state = ClientState(self._who, monotonic(), hello_timeout_s=self._hello_s(expires))
+        self._dealer = dealer = Dealer(found.endpoint, state, found.keys)
         dealer.flush()
         while state.phase is ConnectionPhase.GREETING:
             for event in self._wait(dealer):
@@ -120,8 +129,12 @@ class BlockingClient:
         if state.phase is not ConnectionPhase.OPEN:
             raise reasons.draining()
 
-    def _may_wait(self, error: Unavailable, expires: float) -> bool:
-        if not self._backoff.was_reached or not self._reconnect_s or reasons.is_hopeless(error, True):
+    def _hello_s(self, expires: float) -> float:
+        return max(min(self._hello_timeout_s, expires - monotonic()), HASTE_S)
+
+    def _may_wait(self, error: Unavailable, expires: float, only_try: bool) -> bool:
+        was_reached = self._backoff.was_reached
+        if not self._reconnect_s or (only_try and not was_reached) or reasons.is_hopeless(error, was_reached):
             return False
         return monotonic() + HASTE_S < self._backoff.wait_until(-NEVER, self._reconnect_s, expires)
 
@@ -204,7 +217,7 @@ class BlockingClient:
     def _open_dealer(self, expires: float) -> Dealer:
         """Return the open socket. A loss is noticed before the request is sent, and mended."""
         if self._closed:
-            raise ClientClosed("this client is not connected", hint="use it in a `with`, or call connect()")
+            raise ClientClosed("this client was closed", hint="call connect(), or make another one")
         for _ in range(_MAX_READINGS):
             if self._dealer is None or not self._dealer.has_work():
                 break

@@ -5,8 +5,7 @@
   holds a JSON-RPC error of the MCP server.
 
 ``str()`` of each says what happened and what to do next; ``outcome_unknown`` tells whether the call may have
-been carried out although it failed. All can be pickled. The module imports `client_shim.wire` and
-`client_shim.text` only.
+been carried out although it failed. All can be pickled.
 """
 
 from __future__ import annotations
@@ -90,8 +89,20 @@ class UnsupportedPlatform(InvalidEndpoint):
     default_code = "unsupported-platform"
 
 
+class NotABroker(InvalidEndpoint):
+    """A program that does not speak ZeroMQ listens at the port."""
+
+    default_code = "not-a-broker"
+
+
+class InvalidKeys(InvalidEndpoint):
+    """The file of keys cannot be read, or does not hold the keys of a client and its broker."""
+
+    default_code = "invalid-keys"
+
+
 class NoBroker(Unavailable):
-    """No broker listens at the endpoint. ``data["reason"]``: ``no-such-file`` or ``nobody-listens``."""
+    """No broker listens at the endpoint; ``data["reason"]`` has the reason, as in ``nobody-listens``."""
 
     default_code = "no-broker"
 
@@ -100,6 +111,24 @@ class NotAllowed(Unavailable, PermissionError):
     """This user may not open the broker's socket or a folder above it."""
 
     default_code = "not-allowed"
+
+
+class KeyMissing(NotAllowed):
+    """The broker takes only clients with keys, or is on another machine, and this client has no keys."""
+
+    default_code = "key-missing"
+
+
+class KeyRefused(NotAllowed):
+    """The broker does not know the client's key: it was never authorized there, or was revoked."""
+
+    default_code = "key-refused"
+
+
+class WrongBrokerKey(Unavailable):
+    """The program at the endpoint does not have the key that this client takes for the broker's."""
+
+    default_code = "wrong-broker-key"
 
 
 class WrongWireVersion(Unavailable):

@@ -21,6 +21,7 @@ from client_shim.asyncio.membership import (
 from client_shim.asyncio.methods import McpMethods
 from client_shim.asyncio.questions import Asker
 from client_shim.errors import CallError
+from client_shim.keys import Keys
 from client_shim.protocol import payload
 from client_shim.protocol.question_bodies import CAPABILITIES, capabilities_of
 from client_shim.questions import OnQuestion, OnRawQuestion
@@ -45,6 +46,8 @@ class BrokerClient(McpMethods):
     Args:
         name: the name of this program in the broker's `status`.
         endpoint: where the broker listens; `None`: `client_shim.transport.endpoint.default_endpoint`.
+        keys: the keys for ``tcp://``, as `client_shim.keys.ClientKeys` or the path of a file that
+            ``mcp-broker keys new`` has made; `None`: the file that `$MCP_BROKER_KEYS` names, if any.
         timeout: the deadline of a call without its own, in seconds; `None`: the broker's default.
         hello_timeout_s: how long a broker may take to answer the hello.
         reconnect_s: how long a call waits, within its deadline, for a broker that is gone or not there yet.
@@ -74,6 +77,7 @@ class BrokerClient(McpMethods):
         name: str = "client",
         endpoint: str | None = None,
         *,
+        keys: Keys | None = None,
         timeout: float | None = None,
         hello_timeout_s: float = 5.0,
         reconnect_s: float = 5.0,
@@ -91,7 +95,7 @@ class BrokerClient(McpMethods):
         callbacks = Callbacks(
             on_list_changed, on_resource_updated, on_notification, on_raw_notification, on_connection
         )
-        self._membership = Membership(name, endpoint, hello_timeout_s, reconnect_s, callbacks)
+        self._membership = Membership(name, endpoint, keys, hello_timeout_s, reconnect_s, callbacks)
 
     def __repr__(self) -> str:
         return f"<BrokerClient {self.name!r} {self._membership}>"

@@ -7,9 +7,7 @@ done, and any task may close it.
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
-import random
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
@@ -23,15 +21,17 @@ from client_shim.asyncio.channel import Channel, ListenCall, ListenSet, Receiver
 from client_shim.asyncio.loop_dealer import LoopDealer
 from client_shim.asyncio.loop_end import LoopEnd
 from client_shim.asyncio.questions import QuestionTasks
+from client_shim.asyncio.reconnect import Reconnect
 from client_shim.errors import CallError, Unavailable
 from client_shim.protocol import events, reasons
-from client_shim.protocol.backoff import NEVER, ReconnectBackoff
+from client_shim.protocol.backoff import ReconnectBackoff
 from client_shim.protocol.calls import GRACE_S
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.questions import OnRawQuestion
+from client_shim.transport.address import Address, Found
 from client_shim.transport.dealer import FAREWELL_MS
-from client_shim.transport.endpoint import probe
+from client_shim.transport.endpoint import may_block, probe
 
 _ORDINARY = ("late", "cancelled")
 """The counters of messages about calls that this side has given up: no reason for a warning."""
@@ -49,32 +49,28 @@ class BrokerConnection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        endpoint: str,
+        address: Address,
         who: dict[str, Any],
         hello_timeout_s: float,
         on_close: Callable[[BrokerConnection], None],
     ) -> None:
         self.loop = loop
-        self.endpoint = endpoint
+        self.address, self.endpoint = address, address.endpoint
         self.pid = os.getpid()
         self.closed_by: str | None = None
         """Why it was closed; `None` while it is in use."""
         self.counts: dict[str, int] = {}
-        self.backoff = ReconnectBackoff(random.random)
         self._who, self._hello_timeout_s = who, hello_timeout_s
         self._on_close = on_close
         self._channels: dict[int, Channel] = {}
         self._last_channel = 0
         self._calls: dict[int, PendingCall | ListenCall] = {}
         self._dealer: LoopDealer | None = None
-        self._retry: asyncio.TimerHandle | None = None
-        self._retry_at = NEVER
-        self._error: Unavailable | None = None
-        """Why the last attempt failed, until the next one begins."""
         self._told_lost = False
         """Whether the channels were told of a loss, and not yet of a return."""
         self._context = Context()
         self._waiting = WaitingCalls(loop, self._context)
+        self._reconnect = Reconnect(loop, address, hello_timeout_s, self._on_searched, self._context)
         self._loop_end = LoopEnd(partial(self.close, "its event loop ended"))
 
     def __repr__(self) -> str:
@@ -91,6 +87,17 @@ class BrokerConnection:
     def is_ours(self) -> bool:
         """Whether it can be used at all: false once it is closed, and for the copy in a forked child."""
         return self.closed_by is None and self.pid == os.getpid()
+
+    @property
+    def backoff(self) -> ReconnectBackoff:
+        """When the broker was there, and how long calls wait for it."""
+        return self._reconnect.backoff
+
+    @property
+    def _error(self) -> Unavailable | None:
+        """The error of the last attempt, unless it has succeeded or another one is under way."""
+        is_under_way = self._dealer is not None or self._reconnect.is_searching
+        return None if is_under_way else self._reconnect.copy_of_failure()
 
     # --- channels ------------------------------------------------------------------------------------
 
@@ -154,9 +161,10 @@ class BrokerConnection:
         Raises:
             Busy: too many calls wait already.
         """
-        self._hurry()
+        if self._dealer is None and self.is_ours:
+            self._reconnect.hurry()
         await self._waiting.wait(channel, until, request)
-        return copy.copy(self._error)
+        return self._error
 
     def call(
         self, channel: Channel, request: PreparedRequest, on_question: OnRawQuestion | None = None
@@ -187,26 +195,13 @@ class BrokerConnection:
 
     # --- attempts, and the end -----------------------------------------------------------------------
 
-    def _hurry(self) -> None:
-        """Make the next attempt as early as a call that waits may have it."""
-        if self._dealer is not None or not self.is_ours:
+    def _on_searched(self, outcome: Found | Unavailable) -> None:
+        if isinstance(outcome, Unavailable):
+            self._failed(outcome)
             return
-        due = self.backoff.soonest(self.loop.time())
-        if self._retry is None or self._retry_at > due:
-            self._try_at(due)
-
-    def _try_at(self, when: float) -> None:
-        if self._retry is not None:
-            self._retry.cancel()
-        self._retry, self._retry_at = self.loop.call_at(when, self._try, context=self._context), when
-
-    def _try(self) -> None:
-        self._retry, self._error, now = None, None, self.loop.time()
-        self.backoff.tried(now)
+        state = ClientState(self._who, self.loop.time(), hello_timeout_s=self._hello_timeout_s)
         try:
-            probe(self.endpoint)
-            state = ClientState(self._who, now, hello_timeout_s=self._hello_timeout_s)
-            self._dealer = LoopDealer(self.loop, self.endpoint, state, self._on_event, self._context)
+            self._dealer = LoopDealer(self.loop, outcome, state, self._on_event, self._context)
         except Unavailable as error:
             self._failed(error)
         except (OSError, zmq.ZMQError) as error:  # this process is out of descriptors, say
@@ -215,26 +210,33 @@ class BrokerConnection:
     def _failed(self, error: Unavailable, *, announced: bool = False) -> None:
         """Handle a failed attempt or a loss; `announced`: the broker said that it ends."""
         now, was_there = self.loop.time(), self.backoff.came_through
-        dealer, self._dealer, self._error = self._dealer, None, error
+        dealer, self._dealer, self._reconnect.failure = self._dealer, None, error
         self.backoff.failed(now, announced=announced)
         if dealer is not None:
             dealer.close()
         if was_there:
             self._tell_connected(False)
         if self.backoff.was_reached or self._waiting:
-            self._try_at(self.backoff.after(now, hasty=bool(self._waiting)))
+            self._reconnect.attempt_at(self.backoff.after(now, hasty=bool(self._waiting)))
         self._waiting.wake()
 
     def why_not(self) -> Unavailable:
         """Return why no call can be sent now."""
         if self._dealer is not None and self._dealer.state.phase is ConnectionPhase.DRAINING:
             return reasons.draining()
+        tried_s = round(self.loop.time() - self.backoff.tried_at, 3)
+        if may_block(self.endpoint) and self._dealer is None:
+            return self._reconnect.copy_of_failure() or reasons.not_connected(tried_s)
+        return self.look() or self._error or reasons.silent(tried_s)
+
+    def look(self) -> Unavailable | None:
+        """Return why there is no broker, as far as that can be seen without waiting."""
         try:
-            probe(self.endpoint)
+            if not may_block(self.endpoint):
+                probe(self.endpoint)
         except Unavailable as error:
             return error
-        silent_s = round(self.loop.time() - self.backoff.tried_at, 3)
-        return copy.copy(self._error) or reasons.silent(silent_s)
+        return None
 
     def close(self, reason: str) -> None:
         """Say goodbye and end everything. A second time does nothing."""
@@ -243,8 +245,7 @@ class BrokerConnection:
         self.closed_by = reason
         self._on_close(self)
         self._channels.clear()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._reconnect.stop()
         dealer, self._dealer = self._dealer, None
         if dealer is not None:
             self._react(dealer.state.close(reason))
@@ -257,6 +258,7 @@ class BrokerConnection:
         """Close the sockets of a loop that was closed without notice: nothing can be run in it any more."""
         self.closed_by = "its event loop was closed"
         self._loop_end.forget()
+        self._reconnect.stop()
         dealer, self._dealer = self._dealer, None
         if dealer is not None:
             dealer.close()

@@ -10,6 +10,7 @@ from client_shim import log
 from client_shim.errors import UnsupportedPlatform
 from client_shim.protocol.events import Event
 from client_shim.protocol.state import ClientState
+from client_shim.transport.address import Found
 from client_shim.transport.dealer import Dealer
 
 MAX_PUT_OFF = 16
@@ -30,7 +31,7 @@ class LoopDealer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        endpoint: str,
+        found: Found,
         state: ClientState,
         on_event: Callable[[Event], None],
         context: Context,
@@ -42,7 +43,7 @@ class LoopDealer:
         self._again = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")  # uvloop's handles do not always say
-        self._dealer: Dealer | None = Dealer(endpoint, state)
+        self._dealer: Dealer | None = Dealer(found.endpoint, state, found.keys)
         self._filenos = self._dealer.filenos
         self._watch_filenos()
         self.wake_by(state.next_deadline())

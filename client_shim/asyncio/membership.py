@@ -22,12 +22,14 @@ from client_shim.errors import (
     ShuttingDown,
     from_fault,
 )
+from client_shim.keys import Keys, keys_source
 from client_shim.protocol import payload, reasons
 from client_shim.protocol.backoff import NEVER
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.questions import OnRawQuestion
 from client_shim.text import shown
-from client_shim.transport.endpoint import default_endpoint, probe
+from client_shim.transport.address import Address
+from client_shim.transport.endpoint import default_endpoint, may_block
 from client_shim.version import __version__
 
 OnListChanged = Callable[[str, str], object]
@@ -73,6 +75,7 @@ class Membership:
     Args:
         name: the name of this program in the broker's `status`.
         endpoint: where the broker listens; `None`: `default_endpoint`, looked up when it is needed.
+        keys: the keys for ``tcp://``, or their file; `None`: the file that `MCP_BROKER_KEYS` names.
         hello_timeout_s: how long a broker may take to answer the hello.
         reconnect_s: how long a call waits for a broker that is gone or not there yet.
     """
@@ -81,12 +84,13 @@ class Membership:
         self,
         name: str,
         endpoint: str | None,
+        keys: Keys | None,
         hello_timeout_s: float,
         reconnect_s: float,
         callbacks: Callbacks,
     ) -> None:
         self.name = name
-        self._endpoint = endpoint
+        self._endpoint, self._keys = endpoint, keys
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
         self._callbacks = callbacks
@@ -204,8 +208,10 @@ class Membership:
         now = asyncio.get_running_loop().time
         began = now()
         joined = self._attach()
-        if began >= joined.connection.backoff.gone_at + self._reconnect_s:
-            probe(joined.connection.endpoint)  # so that not every call waits for a broker that stays away
+        is_away = began >= joined.connection.backoff.gone_at + self._reconnect_s
+        if is_away and (away := joined.connection.look()):
+            raise away  # so that not every call waits for a broker that stays away
+        only_one = is_away and may_block(joined.connection.endpoint)
         while not joined.connection.is_open:
             connection, channel = joined
             backoff = connection.backoff
@@ -214,7 +220,9 @@ class Membership:
                 raise connection.why_not()
             error = await connection.wait(channel, until, request)
             if error and (
-                reasons.is_hopeless(error, backoff.was_reached) or (only_try and not backoff.was_reached)
+                only_one
+                or reasons.is_hopeless(error, backoff.was_reached)
+                or (only_try and not backoff.was_reached)
             ):
                 raise error
             if connection.closed_by is not None and self._joined is joined:
@@ -237,8 +245,7 @@ class Membership:
                     f"the client {self.name!r} belongs to another event loop; make one for each loop"
                 )
         who = {"name": self.name, "version": __version__, "pid": os.getpid()}
-        endpoint = self._endpoint or default_endpoint()
-        connection = connection_pool().connection(loop, endpoint, who, self._hello_timeout_s)
+        connection = connection_pool().connection(loop, self._address(), who, self._hello_timeout_s)
         channel = connection.open_channel(weakref.ref(self), self._listen_set)
         self._joined = joined = Joined(connection, channel)
         if self._release is not None:  # from a loop that has ended, or from the parent process
@@ -248,8 +255,12 @@ class Membership:
         return joined
 
     def _is_in_place(self, connection: BrokerConnection) -> bool:
-        """Return whether the endpoint is still right: the default depends on which sockets exist."""
-        return self._endpoint is not None or connection.endpoint == default_endpoint()
+        """Return whether the address is still right: the default depends on which sockets exist."""
+        return connection.address == self._address()
+
+    def _address(self) -> Address:
+        endpoint = self._endpoint or default_endpoint()
+        return Address(endpoint, keys_source(endpoint, self._keys))
 
     def _leave(self, reason: str) -> None:
         joined, self._joined = self._joined, None

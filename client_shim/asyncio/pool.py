@@ -1,4 +1,4 @@
-"""The connections of this process: one for each event loop and endpoint.
+"""The connections of this process: one for each event loop and address.
 
 This is the only state of the shim that is global to a process: clients that do not know each other find the
 same connection here. A forked child starts with an empty pool. It keeps a reference to the inherited one: to
@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from client_shim.asyncio.connection import BrokerConnection
+from client_shim.transport.address import Address
 
 
 class ConnectionPool:
@@ -22,7 +23,7 @@ class ConnectionPool:
         self.pid = os.getpid()
         self._inherited = inherited
         self._lock = threading.Lock()
-        self._connections: dict[tuple[asyncio.AbstractEventLoop, str], BrokerConnection] = {}
+        self._connections: dict[tuple[asyncio.AbstractEventLoop, Address], BrokerConnection] = {}
 
     @property
     def connections(self) -> tuple[BrokerConnection, ...]:
@@ -31,20 +32,20 @@ class ConnectionPool:
             return tuple(self._connections.values())
 
     def connection(
-        self, loop: asyncio.AbstractEventLoop, endpoint: str, who: dict[str, Any], hello_timeout_s: float
+        self, loop: asyncio.AbstractEventLoop, address: Address, who: dict[str, Any], hello_timeout_s: float
     ) -> BrokerConnection:
-        """Return the connection of this loop, which must be the running one, to this endpoint."""
+        """Return the connection of this loop, which must be the running one, to this address."""
         with self._lock:
             self._clear_up()
-            connection = self._connections.get((loop, endpoint))
+            connection = self._connections.get((loop, address))
             if connection is None:
-                connection = BrokerConnection(loop, endpoint, who, hello_timeout_s, self._forget)
-                self._connections[loop, endpoint] = connection
+                connection = BrokerConnection(loop, address, who, hello_timeout_s, self._forget)
+                self._connections[loop, address] = connection
             return connection
 
     def _forget(self, connection: BrokerConnection) -> None:
         with self._lock:
-            self._connections.pop((connection.loop, connection.endpoint), None)
+            self._connections.pop((connection.loop, connection.address), None)
 
     def _clear_up(self) -> None:
         """Abandon the connections of closed loops: nothing else can be using their sockets."""

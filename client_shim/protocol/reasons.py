@@ -13,7 +13,13 @@ from client_shim.text import shown
 MAX_ANSWER_BYTES = 1024 * 1024
 """The largest answer to a question, as at the broker."""
 
-_HOPELESS = (errors.WrongWireVersion, errors.InvalidEndpoint)
+_HOPELESS = (
+    errors.InvalidEndpoint,
+    errors.KeyMissing,
+    errors.KeyRefused,
+    errors.WrongBrokerKey,
+    errors.WrongWireVersion,
+)
 
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
 _ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
@@ -136,6 +142,33 @@ def server_error(subject: str, body: bytes) -> errors.CallError:
 
 
 # --- the end of a connection -----------------------------------------------------------------------------
+
+
+def key_refused(public_key: str) -> errors.KeyRefused:
+    """Return the error of a client whose key the broker has refused in the handshake (ZAP, RFC 27)."""
+    return errors.KeyRefused(
+        f"the broker refuses the key of this client, {public_key}: it was never authorized, or was revoked",
+        hint="see `mcp-broker keys list` where the broker runs, and make a new file of keys there",
+        data={"public_key": public_key},
+    )
+
+
+def wrong_broker_key(server_key: str) -> errors.WrongBrokerKey:
+    """Return the error of a client with keys whose handshake the other side has ended without a word."""
+    return errors.WrongBrokerKey(
+        f"the broker there does not have the key {server_key}, which this client takes for the broker's",
+        hint="correct the endpoint, or make this client a new file of keys where that broker runs",
+        data={"server_key": server_key},
+    )
+
+
+def not_connected(wait_s: float) -> errors.NoBroker:
+    """Return the error of a call whose time ended before anything answered on the network."""
+    return errors.NoBroker(
+        f"there was no connection within {wait_s:g} s",
+        hint="see whether the host of the broker is up, and whether a firewall stands in between",
+        data={"reason": "unreachable"},
+    )
 
 
 def silent(hello_timeout_s: float) -> errors.BrokerSilent:

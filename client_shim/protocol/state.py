@@ -159,9 +159,9 @@ class ClientState:
         self.cancel(id, "deadline")
         return Ended(id, reasons.overdue(call.subject, call.timeout_s or 0.0, GRACE_S))
 
-    def lose(self, reason: str) -> list[Event]:
+    def lose(self, reason: str | errors.Unavailable) -> list[Event]:
         """End the connection and every call: the transport has lost the broker."""
-        return self._lose(reasons.cut_off(reason))
+        return self._lose(reasons.cut_off(reason) if isinstance(reason, str) else reason)
 
     def _lose(
         self, error: errors.Unavailable, last_id: int | None = None, *, announced: bool = False

@@ -19,7 +19,9 @@ import struct
 import zmq
 
 from client_shim import log
-from client_shim.errors import InvalidEndpoint
+from client_shim.errors import InvalidEndpoint, Unavailable
+from client_shim.keys import ClientKeys
+from client_shim.protocol import reasons
 from client_shim.protocol.events import Event
 from client_shim.protocol.state import ClientState, ConnectionPhase
 
@@ -36,9 +38,13 @@ NEVER_MS = 3_600_000
 FAREWELL_MS = 100
 """How long libzmq may go on sending the goodbye of a socket that was closed on purpose."""
 
+_NO_HANDSHAKE = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
+"""With the wrong key of the broker, the broker ends the handshake and gives no reason (ZeroMQ RFC 26)."""
+
 _LOSSES: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "it ended, or nothing was heard of it for too long",
     zmq.EVENT_CLOSED: "it stopped listening",
+    zmq.EVENT_CONNECT_RETRIED: "no connection could be made",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "what listens there does not speak ZeroMQ",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what listens there does not speak ZeroMQ as a broker does",
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "what listens there wants a login",
@@ -68,16 +74,20 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
 class Dealer:
     """The socket of one connection, whose phase is `state.phase`.
 
+    Args:
+        keys: makes the connection an encrypted one, to the broker that has this key.
+
     Raises:
         InvalidEndpoint: libzmq does not accept the endpoint.
     """
 
-    def __init__(self, endpoint: str, state: ClientState) -> None:
+    def __init__(self, endpoint: str, state: ClientState, keys: ClientKeys | None = None) -> None:
         self.state = state
-        self._loss: str | None = None
+        self._keys = keys
+        self._loss: str | Unavailable | None = None
         self._quiet = False
         """Whether there was nothing to read at the last attempt, and nothing was sent since."""
-        self._socket = _dealer()
+        self._socket = _dealer(keys)
         self._send_frame = super(zmq.Socket, self._socket).send  # without pyzmq's options, which cost a call
         self._monitor = _watch(self._socket)
         try:
@@ -181,14 +191,22 @@ class Dealer:
     def _read_monitor(self) -> None:
         while self._loss is None and _events(self._monitor) & _POLLIN:
             event, _ = self._monitor.recv_multipart(_NOBLOCK)
-            self._loss = _LOSSES.get(struct.unpack_from("=H", event)[0])
+            self._loss = self._reason(struct.unpack_from("=H", event)[0])
+
+    def _reason(self, event: int) -> str | Unavailable | None:
+        """Return why the connection is lost by an event of the monitor; `None` if it is not."""
+        if self._keys is not None and event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return reasons.key_refused(self._keys.public)
+        if self._keys is not None and event in _NO_HANDSHAKE:
+            return reasons.wrong_broker_key(self._keys.server)
+        return _LOSSES.get(event)
 
 
 def _events(socket: zmq.Socket[bytes]) -> int:
     return int(socket.getsockopt(_EVENTS))
 
 
-def _dealer() -> zmq.Socket[bytes]:
+def _dealer(keys: ClientKeys | None) -> zmq.Socket[bytes]:
     socket = context().socket(zmq.DEALER)
     for option, value in (
         (zmq.LINGER, 0),
@@ -196,8 +214,13 @@ def _dealer() -> zmq.Socket[bytes]:
         (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
         (zmq.HEARTBEAT_TIMEOUT, LEASE_MS),
         (zmq.HEARTBEAT_TTL, LEASE_MS),
+        (zmq.IPV6, 1),
     ):
         socket.setsockopt(option, value)
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server.encode())
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
     return socket
 
 

@@ -1,7 +1,8 @@
 """The endpoint of the broker, and a probe that tells why the broker cannot be reached.
 
-libzmq retries without end and reports no error, so the client probes before it connects. The probe makes the
-same `connect` as the transport, and sends nothing. It never blocks noticeably.
+libzmq retries without end and reports no error, so the client probes before it connects. Over ``ipc://`` the
+probe makes the same `connect` as the transport, sends nothing, and never blocks noticeably; `tcp` has the
+other.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from client_shim.errors import (
     UnsupportedPlatform,
 )
 from client_shim.permissions import group, user_name
+from client_shim.transport.tcp import probe_tcp
 from client_shim.trusted import Untrusted, open_folder
 
 VARIABLE = "MCP_BROKER_ENDPOINT"
@@ -29,7 +31,6 @@ MAX_PATH_BYTES = 107
 """The longest path of a socket: the kernel takes 108 bytes with the closing NUL (``unix(7)``)."""
 
 _PRIVATE = "mcp-broker-"
-_TCP_WAIT_S = 0.2
 _WRITE = "write ipc:///path/to/broker.sock or tcp://127.0.0.1:port"
 _WHERE = f"say where it listens with the variable {VARIABLE}"
 
@@ -74,24 +75,31 @@ def _exists(path: str) -> bool:
     return True
 
 
-def probe(endpoint: str) -> None:
-    """Return if a program listens at `endpoint`. A full backlog counts as listening.
+def may_block(endpoint: str) -> bool:
+    """Return whether `probe` may wait: for a name server, for a network."""
+    return endpoint.startswith("tcp://")
+
+
+def probe(endpoint: str, *, has_keys: bool = False, wait_s: float = 5.0) -> str:
+    """Return the endpoint for libzmq if a program listens there. A full backlog counts as listening.
+
+    Args:
+        has_keys: whether the client has keys for it.
+        wait_s: how long it may wait, if it may at all.
 
     Raises:
         NoBroker: there is no such file, or no program listens at it any more.
         NotAllowed: this user may not open the socket or a folder above it.
         PathTooLong, NotASocket, UnsupportedPlatform, InvalidEndpoint: it cannot be an endpoint.
+        Unavailable: see `probe_tcp`.
     """
     scheme, _, address = endpoint.partition("://")
-    if scheme == "ipc" and address:
-        _probe_ipc(endpoint, address)
-    elif scheme == "tcp" and address:
-        _probe_tcp(endpoint, address)
-    else:
-        raise InvalidEndpoint(
-            f"{endpoint!r} is not an endpoint",
-            hint=_WRITE,
-        )
+    if scheme == "tcp" and address:
+        return probe_tcp(endpoint, has_keys, wait_s)
+    if scheme != "ipc" or not address:
+        raise InvalidEndpoint(f"{endpoint!r} is not an endpoint", hint=_WRITE)
+    _probe_ipc(endpoint, address)
+    return endpoint
 
 
 # --- ipc:// --------------------------------------------------------------------------------------
@@ -101,8 +109,8 @@ def _probe_ipc(endpoint: str, path: str) -> None:
     if not hasattr(socket, "AF_UNIX"):
         raise UnsupportedPlatform(
             f"{endpoint}: this platform has no ipc:// endpoints",
-            hint="run the broker in Docker or WSL, and best the backend beside it; from Windows itself "
-            "a broker in WSL can be reached where both have the endpoint tcp://127.0.0.1:<port>",
+            hint="run the broker in Docker or WSL 2, and give it and this program the endpoint "
+            "tcp://127.0.0.1:port, or one with keys on another machine",
         )
     if (length := len(os.fsencode(path))) > MAX_PATH_BYTES:
         raise PathTooLong(
@@ -119,15 +127,15 @@ def _probe_ipc(endpoint: str, path: str) -> None:
     if not path.startswith("@"):
         _refuse_untrusted(endpoint, path)
     # libzmq writes @name for the abstract socket "\0name"
-    failure = _connect(socket.AF_UNIX, "\0" + path[1:] if path.startswith("@") else path)
+    failure = _connect("\0" + path[1:] if path.startswith("@") else path)
     if failure not in (0, errno.EAGAIN):
         _explain_ipc(endpoint, path, failure)
 
 
-def _connect(family: int, address: str | tuple[str, int], wait_s: float = 0) -> int:
-    with socket.socket(family, socket.SOCK_STREAM) as plug:
-        plug.settimeout(wait_s)
-        return plug.connect_ex(address)
+def _connect(path: str) -> int:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as plug:
+        plug.setblocking(False)
+        return plug.connect_ex(path)
 
 
 def _explain_ipc(endpoint: str, path: str, failure: int) -> None:
@@ -280,22 +288,3 @@ def _me() -> str:
 
 def _my_groups() -> set[int]:
     return {os.getegid(), *os.getgroups()}
-
-
-# --- tcp:// --------------------------------------------------------------------------------------
-
-
-def _probe_tcp(endpoint: str, address: str) -> None:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidEndpoint(f"{endpoint!r} names no host and port", hint=_WRITE)
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        raise InvalidEndpoint(
-            f"{endpoint}: a broker listens on its own machine only, for nothing here is encrypted",
-            hint=f"{_WRITE}; from another machine take a tunnel, such as `ssh -L`",
-        )
-    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
-    failure = _connect(family, ("127.0.0.1" if host == "localhost" else host, int(port)), _TCP_WAIT_S)
-    if failure == errno.ECONNREFUSED:
-        raise _nobody_listens(endpoint, "nobody listens there")

@@ -37,7 +37,13 @@ class Peer:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._router.setsockopt(zmq.LINGER, 2000)
+        self._configure()
         self._router.bind(endpoint)
+        self.endpoint = str(self._router.getsockopt_string(zmq.LAST_ENDPOINT))
+        """Where it listens, with the port that it has got."""
+
+    def _configure(self) -> None:
+        """Set further options."""
 
     def __enter__(self: P) -> P:
         return self

@@ -107,14 +107,6 @@ def test_a_full_backlog_is_a_busy_broker_not_a_dead_one(place: Path) -> None:
             visitor.close()
 
 
-def test_tcp_passes_where_somebody_listens() -> None:
-    """By the names that this machine has for itself."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
-        probe(f"tcp://127.0.0.1:{port}")
-        probe(f"tcp://localhost:{port}")
-
-
 # --- nobody does -------------------------------------------------------------------------------------
 
 
@@ -137,13 +129,6 @@ def test_nobody_listens_any_more(place: Path) -> None:
     assert isinstance(error, errors.NoBroker)
     assert error.data["reason"] == "nobody-listens"
     assert "its log" in error.hint
-
-
-def test_nobody_listens_at_a_port() -> None:
-    """The same for TCP."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        port = listener.getsockname()[1]
-    assert isinstance(refusal(f"tcp://127.0.0.1:{port}"), errors.NoBroker)
 
 
 # --- it is no endpoint -------------------------------------------------------------------------------
@@ -185,17 +170,6 @@ def test_what_is_no_endpoint_is_told_how_to_write_one(endpoint: str) -> None:
     assert isinstance(error, errors.InvalidEndpoint)
     assert isinstance(error, ValueError)
     assert error.hint
-
-
-@pytest.mark.parametrize(
-    "endpoint", ["tcp://broker.example:5", "tcp://10.0.0.1:5", "tcp://0.0.0.0:5", "tcp://127.0.0.1:5;h:5"]
-)
-def test_another_machine_is_refused(endpoint: str) -> None:
-    """Docs/protocol.md, "Security": what is said is not encrypted, so it does not leave the machine."""
-    error = refusal(endpoint)
-    assert isinstance(error, errors.InvalidEndpoint)
-    assert "its own machine" in error.message
-    assert "tcp://127.0.0.1:port" in error.hint
 
 
 @pytest.mark.parametrize("endpoint", ["ipc://s", "ipc://run/s", "ipc://./s"])
