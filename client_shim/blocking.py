@@ -22,7 +22,7 @@ from client_shim.protocol.backoff import HASTE_S, NEVER, ReconnectBackoff
 from client_shim.protocol.events import Ended, Event, Lost, Progressed, Questioned, Welcomed
 from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.questions import Question, QuestionRefused, RawQuestion
-from client_shim.transport.address import Address, find_broker
+from client_shim.transport.address import BrokerAddress, find_broker
 from client_shim.transport.dealer import FAREWELL_MS, Dealer
 from client_shim.transport.endpoint import default_endpoint
 from client_shim.version import __version__
@@ -71,7 +71,7 @@ class BlockingClient:
         on_question: OnBlockingQuestion | None = None,
     ) -> None:
         self.endpoint = endpoint or default_endpoint()
-        self._address = Address(self.endpoint, keys_source(self.endpoint, keys))
+        self._address = BrokerAddress(self.endpoint, keys_source(self.endpoint, keys))
         self.timeout_s = timeout_s
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
@@ -99,7 +99,7 @@ class BlockingClient:
         self._reach(NEVER, only_try=True)
 
     def _reach(self, expires: float, *, only_try: bool = False) -> Dealer:
-        """Return the open socket; connect to the broker, and wait for it, if there is none.
+        """Return the open socket; connect to the broker, and wait for it, if that is needed.
 
         Args:
             only_try: do not wait for a broker that was never reached.

@@ -29,7 +29,7 @@ from client_shim.protocol.calls import GRACE_S
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.questions import OnRawQuestion
-from client_shim.transport.address import Address, Found
+from client_shim.transport.address import BrokerAddress, FoundBroker
 from client_shim.transport.dealer import FAREWELL_MS
 from client_shim.transport.endpoint import may_block, probe
 
@@ -49,7 +49,7 @@ class BrokerConnection:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        address: Address,
+        address: BrokerAddress,
         who: dict[str, Any],
         hello_timeout_s: float,
         on_close: Callable[[BrokerConnection], None],
@@ -195,7 +195,7 @@ class BrokerConnection:
 
     # --- attempts, and the end -----------------------------------------------------------------------
 
-    def _on_searched(self, outcome: Found | Unavailable) -> None:
+    def _on_searched(self, outcome: FoundBroker | Unavailable) -> None:
         if isinstance(outcome, Unavailable):
             self._failed(outcome)
             return
@@ -227,16 +227,16 @@ class BrokerConnection:
         tried_s = round(self.loop.time() - self.backoff.tried_at, 3)
         if may_block(self.endpoint) and self._dealer is None:
             return self._reconnect.copy_of_failure() or reasons.not_connected(tried_s)
-        return self.look() or self._error or reasons.silent(tried_s)
-
-    def look(self) -> Unavailable | None:
-        """Return why there is no broker, as far as that can be seen without waiting."""
         try:
-            if not may_block(self.endpoint):
-                probe(self.endpoint)
+            self.look()
         except Unavailable as error:
             return error
-        return None
+        return self._error or reasons.silent(tried_s)
+
+    def look(self) -> None:
+        """Raise `Unavailable` if there is no broker, as far as that can be seen without waiting."""
+        if not may_block(self.endpoint):
+            probe(self.endpoint)
 
     def close(self, reason: str) -> None:
         """Say goodbye and end everything. A second time does nothing."""

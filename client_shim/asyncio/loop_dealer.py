@@ -10,7 +10,7 @@ from client_shim import log
 from client_shim.errors import UnsupportedPlatform
 from client_shim.protocol.events import Event
 from client_shim.protocol.state import ClientState
-from client_shim.transport.address import Found
+from client_shim.transport.address import FoundBroker
 from client_shim.transport.dealer import Dealer
 
 MAX_PUT_OFF = 16
@@ -31,7 +31,7 @@ class LoopDealer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        found: Found,
+        found: FoundBroker,
         state: ClientState,
         on_event: Callable[[Event], None],
         context: Context,

@@ -28,7 +28,7 @@ from client_shim.protocol.backoff import NEVER
 from client_shim.protocol.payload import PreparedRequest
 from client_shim.questions import OnRawQuestion
 from client_shim.text import shown
-from client_shim.transport.address import Address
+from client_shim.transport.address import BrokerAddress
 from client_shim.transport.endpoint import default_endpoint, may_block
 from client_shim.version import __version__
 
@@ -209,8 +209,8 @@ class Membership:
         began = now()
         joined = self._attach()
         is_away = began >= joined.connection.backoff.gone_at + self._reconnect_s
-        if is_away and (away := joined.connection.look()):
-            raise away  # so that not every call waits for a broker that stays away
+        if is_away:
+            joined.connection.look()  # so that not every call waits for a broker that stays away
         only_one = is_away and may_block(joined.connection.endpoint)
         while not joined.connection.is_open:
             connection, channel = joined
@@ -224,7 +224,10 @@ class Membership:
                 or reasons.is_hopeless(error, backoff.was_reached)
                 or (only_try and not backoff.was_reached)
             ):
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # its traceback refers to this frame, which would be a cycle
             if connection.closed_by is not None and self._joined is joined:
                 raise _closed(f"this client was closed ({connection.closed_by})")
             joined = self._attach()
@@ -258,9 +261,9 @@ class Membership:
         """Return whether the address is still right: the default depends on which sockets exist."""
         return connection.address == self._address()
 
-    def _address(self) -> Address:
+    def _address(self) -> BrokerAddress:
         endpoint = self._endpoint or default_endpoint()
-        return Address(endpoint, keys_source(endpoint, self._keys))
+        return BrokerAddress(endpoint, keys_source(endpoint, self._keys))
 
     def _leave(self, reason: str) -> None:
         joined, self._joined = self._joined, None

@@ -13,7 +13,7 @@ import threading
 from typing import Any
 
 from client_shim.asyncio.connection import BrokerConnection
-from client_shim.transport.address import Address
+from client_shim.transport.address import BrokerAddress
 
 
 class ConnectionPool:
@@ -23,7 +23,7 @@ class ConnectionPool:
         self.pid = os.getpid()
         self._inherited = inherited
         self._lock = threading.Lock()
-        self._connections: dict[tuple[asyncio.AbstractEventLoop, Address], BrokerConnection] = {}
+        self._connections: dict[tuple[asyncio.AbstractEventLoop, BrokerAddress], BrokerConnection] = {}
 
     @property
     def connections(self) -> tuple[BrokerConnection, ...]:
@@ -32,7 +32,11 @@ class ConnectionPool:
             return tuple(self._connections.values())
 
     def connection(
-        self, loop: asyncio.AbstractEventLoop, address: Address, who: dict[str, Any], hello_timeout_s: float
+        self,
+        loop: asyncio.AbstractEventLoop,
+        address: BrokerAddress,
+        who: dict[str, Any],
+        hello_timeout_s: float,
     ) -> BrokerConnection:
         """Return the connection of this loop, which must be the running one, to this address."""
         with self._lock:

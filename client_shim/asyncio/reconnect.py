@@ -12,10 +12,10 @@ from threading import Thread
 
 from client_shim.errors import Unavailable
 from client_shim.protocol.backoff import NEVER, ReconnectBackoff
-from client_shim.transport.address import Address, Found, find_broker
+from client_shim.transport.address import BrokerAddress, FoundBroker, find_broker
 from client_shim.transport.endpoint import may_block
 
-OnSearched = Callable[["Found | Unavailable"], None]
+OnSearched = Callable[["FoundBroker | Unavailable"], None]
 
 
 class Reconnect:
@@ -30,7 +30,7 @@ class Reconnect:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        address: Address,
+        address: BrokerAddress,
         wait_s: float,
         on_searched: OnSearched,
         context: Context,
@@ -78,7 +78,7 @@ class Reconnect:
         self._search = Search(self._loop, self._address, self._wait_s, self._searched, self._context)
         self._search.begin()
 
-    def _searched(self, search: Search, outcome: Found | Unavailable) -> None:
+    def _searched(self, search: Search, outcome: FoundBroker | Unavailable) -> None:
         if self._search is search:
             self._search = None
             self._on_searched(outcome)
@@ -93,9 +93,9 @@ class Search:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        address: Address,
+        address: BrokerAddress,
         wait_s: float,
-        on_end: Callable[[Search, Found | Unavailable], None],
+        on_end: Callable[[Search, FoundBroker | Unavailable], None],
         context: Context,
     ) -> None:
         self._loop, self._context = loop, context
@@ -117,7 +117,7 @@ class Search:
         with suppress(RuntimeError):  # the loop was closed meanwhile
             self._loop.call_soon_threadsafe(self._on_end, self, outcome, context=self._context)
 
-    def _outcome(self) -> Found | Unavailable:
+    def _outcome(self) -> FoundBroker | Unavailable:
         try:
             return find_broker(self._address, self._wait_s)
         except Unavailable as error:

@@ -13,31 +13,31 @@ from client_shim.transport.endpoint import probe
 _MAKE = "make a file of keys where the broker runs, with `mcp-broker keys new NAME`"
 
 
-class Address(NamedTuple):
+class BrokerAddress(NamedTuple):
     """The endpoint of a broker, and the keys for it, or their file."""
 
     endpoint: str
     keys: str | ClientKeys | None = None
 
 
-class Found(NamedTuple):
+class FoundBroker(NamedTuple):
     """What listens at an address: the endpoint for libzmq, and the keys."""
 
     endpoint: str
     keys: ClientKeys | None = None
 
 
-def find_broker(address: Address, wait_s: float) -> Found:
+def find_broker(address: BrokerAddress, wait_s: float) -> FoundBroker:
     """Return where a broker listens that takes this client. The file of its keys is read each time.
 
     Args:
         wait_s: how long the probe may wait, if it may at all.
 
     Raises:
-        Unavailable: there is none; the error says why.
+        Unavailable: it cannot be reached; the error says why.
     """
     keys = load_keys(address.keys)
-    return Found(probe(address.endpoint, has_keys=keys is not None, wait_s=wait_s), keys)
+    return FoundBroker(probe(address.endpoint, has_keys=keys is not None, wait_s=wait_s), keys)
 
 
 def load_keys(source: str | ClientKeys | None) -> ClientKeys | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -93,6 +94,39 @@ def test_a_lost_broker_ends_the_call_and_the_next_one_looks_again(endpoint: str)
     client.close()
     with pytest.raises(errors.ClientClosed):
         client.request("s", "m")
+
+
+def test_the_first_call_waits_for_a_broker_as_any_other(endpoint: str) -> None:
+    """A program that is started before its broker: `connect` says so, and a call waits."""
+    client = BlockingClient(endpoint, reconnect_s=PATIENCE_S)
+    with pytest.raises(errors.NoBroker):
+        client.connect()
+    results: list[object] = []
+    waiting = threading.Thread(target=lambda: results.append(client.request("s", "m")))
+    waiting.start()
+    waiting.join(0.05)
+    with serving(endpoint, lambda peer, hello: peer.result(peer.receive(), b'"there"')):
+        waiting.join(PATIENCE_S)
+        assert results == ["there"]
+        client.close()
+
+
+@pytest.mark.parametrize(("reconnect_s", "timeout_s"), [(0.3, 60.0), (60.0, 0.3), (0.3, None), (0.0, 60.0)])
+def test_a_blocking_call_waits_for_the_first_broker_within_its_time(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, reconnect_s: float, timeout_s: float | None
+) -> None:
+    """Law 2: within its deadline and `reconnect_s`, whichever ends first; later calls do not wait again."""
+    client, began = BlockingClient(endpoint, reconnect_s=reconnect_s, timeout_s=timeout_s), time.monotonic()
+    with pytest.raises(errors.NoBroker):
+        client.request("s", "m")
+    waited_s = time.monotonic() - began
+    assert (waited_s > 0.15) is (reconnect_s > 0)
+    assert waited_s < PATIENCE_S
+    if reconnect_s == 0.3:
+        time.sleep(0.3)
+        monkeypatch.delattr("client_shim.blocking.sleep")
+        with pytest.raises(errors.NoBroker):
+            client.request("s", "m")
 
 
 @pytest.mark.parametrize("how", ["refused", "crossed", "before"])

@@ -25,6 +25,7 @@ from client_shim.backend.content import content_items
 from client_shim.protocol.events import Ended
 from client_shim.protocol.state import ClientState, ConnectionPhase
 from client_shim.text import printable, shown
+from client_shim.transport.address import BrokerAddress
 from client_shim.transport.dealer import Dealer
 from tests.client_shim.talk import ECHO, LIMITS, WHO, hear, opened
 
@@ -194,7 +195,7 @@ def test_no_event_makes_the_handlers_of_a_connection_raise(messages: list[list[b
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: raised.append(context))
-        connection = BrokerConnection(loop, "ipc:///nowhere", WHO, 5.0, lambda _: None)
+        connection = BrokerConnection(loop, BrokerAddress("ipc:///nowhere"), WHO, 5.0, lambda _: None)
         state = opened()
         connection._dealer = StandIn(state)  # type: ignore[assignment]
         news: list[object] = []

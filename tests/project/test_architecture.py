@@ -114,7 +114,7 @@ CORE_ROOMS = {
 """The same within the core. Clients, calls and servers share a floor with what the core returns and what it
 says: there it is modules that have no circle."""
 
-_GROUND = " errors key_file log permissions questions results text trusted version wire"
+_GROUND = " errors key_file keys log permissions questions results text trusted version wire"
 
 SHIM_ROOMS = {
     "client_shim.backend": "asyncio" + _GROUND,

@@ -14,9 +14,9 @@ import pytest
 
 from client_shim import BlockingClient, BrokerClient, errors
 from client_shim.keys import VARIABLE, ClientKeys, Keys
+from client_shim.transport.curve import new_pair
 from client_shim.transport.endpoint import probe
 from client_shim.transport.tcp import is_loopback
-from client_shim.transport.curve import new_pair
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer, write_keys
 from tests.client_shim.peer import PATIENCE_S, Peer, run, until
 
