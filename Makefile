@@ -27,7 +27,7 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test conformance bench soak fuzz check install uninstall purge clean node
+.PHONY: help run test conformance bench soak fuzz check dist install uninstall purge clean node
 
 help: ## Show this list | 显示本列表
 	@awk -F ':.*## ' -v n=$(if $(ZH),2,1) '/^[a-z]+:.*## / { split($$2, text, / \| /); printf "  make %-12s%s\n", $$1, text[n] }' \
@@ -64,6 +64,16 @@ soak: $(VENV) node ## Try the laws for a long time: docs/soak.md (45 minutes; PA
 
 fuzz: $(VENV) ## Attack the pure parts with malformed messages, by seed (7 minutes; FUZZ_SEED=1 for others) | 按随机种子用畸形消息测试核心部分（7 分钟；FUZZ_SEED=1 换一个种子）
 	$(BIN)/python -m tests.soak fuzz-core fuzz-shim fuzz-heavy
+
+# The time of the last commit is the only one in what it builds, so two builds of one commit are equal.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y pyproject.toml)
+dist: $(VENV) ## Build the wheel, the sdist and the Debian package of a release into dist/ | 构建一次发布的 wheel、sdist 和 Debian 软件包，放入 dist/
+	@rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	PYTHON="$(INSTALL_PYTHON)" PIP=$(BIN)/python systemd/package dist
+	@if command -v lintian >/dev/null; then lintian --allow-root --fail-on error,warning dist/*.deb; \
+	else echo "$(call say,The package was not checked: there is no lintian here (sudo apt-get install lintian),\
+	软件包未经检查：此处没有 lintian（sudo apt-get install lintian）)"; fi
 
 install: ## Install the service of this machine, or upgrade it (as root; see docs/service.md) | 安装或升级本机的系统服务（需 root；见 docs/service.zh-CN.md）
 	@PYTHON="$(INSTALL_PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" WHEELS="$(WHEELS)" \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ FOLDER = ROOT / "build"
 
 PACKAGES = ("broker", "client_shim")
 INSTALL_S = 300
+DEBIAN_PYTHON = "/usr/bin/python3"
+PACKAGED = ("*.md", "*.toml", ".ci/make-venv", "systemd/**/*", "docs/*.md", "examples/**/*", "benchmarks/*.*")
+"""What a Debian package has beside the wheels, and what builds it."""
 
 
 @contextmanager
@@ -66,14 +70,56 @@ def wheels() -> Path:
     return folder
 
 
+def why_no_package() -> str | None:
+    """What is missing here for a Debian package to be built of those wheels; `None` where nothing is."""
+    if not shutil.which("dpkg-deb"):
+        return "there is no dpkg-deb here: the package is built on Debian or Ubuntu"
+    version = "import sys; print(*sys.version_info[:2], sep='.')"
+    found = subprocess.run([DEBIAN_PYTHON, "-c", version], capture_output=True, text=True, check=False)
+    ours = "{}.{}".format(*sys.version_info)
+    if found.stdout.strip() != ours:
+        return (
+            f"{DEBIAN_PYTHON} is not Python {ours}, for which the tests have wheels: {found.stdout.strip()}"
+        )
+    owner = subprocess.run(["dpkg-query", "--search", os.path.realpath(DEBIAN_PYTHON)], capture_output=True)
+    return None if owner.returncode == 0 else f"{DEBIAN_PYTHON} is not Debian's"
+
+
+def package() -> Path:
+    """The Debian package of this source tree, as it is now, without compression."""
+    folder, ready = FOLDER / "package", wheels()
+    wanted = hashlib.sha256("\n".join([digest(), *sorted(os.listdir(ready))]).encode())
+    for pattern in PACKAGED:
+        for path in sorted(path for path in ROOT.glob(pattern) if path.is_file()):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            wanted.update(f"{path.relative_to(ROOT)} {content}\n".encode())
+    with alone("package"):
+        if not is_stamped(folder, wanted.hexdigest()):
+            shutil.rmtree(folder, ignore_errors=True)
+            build_package(folder)
+            stamp(folder, wanted.hexdigest())
+        (built,) = folder.glob("*.deb")
+        return built
+
+
+def build_package(folder: Path, **environ: str) -> None:
+    """Build the Debian package into a new folder."""
+    folder.mkdir(parents=True)
+    settings = {"WHEELS": str(FOLDER / "wheels"), "PYTHON": DEBIAN_PYTHON, "PIP": sys.executable}
+    fixed = {"SOURCE_DATE_EPOCH": "1700000000", "COMPRESSION": "none"}
+    run(str(ROOT / "systemd/package"), str(folder), environ={**os.environ, **settings, **fixed, **environ})
+
+
 def pip(*arguments: str) -> None:
     """Have pip do something that must go well."""
     run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
 
 
-def run(*command: str) -> None:
+def run(*command: str, environ: dict[str, str] | None = None) -> None:
     """A command that must go well."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=INSTALL_S)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=INSTALL_S, env=environ
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
 
 
