@@ -330,7 +330,9 @@ def _check_folder(folder: Folder, owner: int) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     if about.st_uid not in {owner, *owners()}:
         problem = f"the folder {path} belongs to {user(about.st_uid)}, who can change whatever is in it"
-        mend = f"run this program as that user, or make it uid {os.geteuid()}'s if nobody else needs it"
+        mend = (
+            f"run this program as that user, or `chown {os.geteuid()} {path}` as root if nobody else needs it"
+        )
         raise Untrusted(path, problem, mend)
     if folder.is_shared and not about.st_mode & stat.S_ISVTX:
         who = writers(about, folder.fd)

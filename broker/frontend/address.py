@@ -132,7 +132,7 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
         raise ClaimError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
     missing = f"the folder {path.parent} does not exist or may not be written to; create it for this user"
     if os.path.exists(path.parent) and not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ClaimError(missing)
+        raise ClaimError(_closed(path.parent))
     try:
         folder = open_folder(path.parent, make=1)
     except Untrusted as error:
@@ -145,6 +145,18 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
         folder.close()
         raise
     return folder
+
+
+def _closed(folder: Path) -> str:
+    """Return the message for a folder where this user may not write: owner, mode, and what helps."""
+    about = os.stat(folder)
+    owner, mode = f"{about.st_uid}:{about.st_gid}", f"{stat.S_IMODE(about.st_mode):04o}"
+    me = f"{os.geteuid()}:{os.getegid()}"
+    message = (
+        f"the folder {folder} belongs to {owner} with mode {mode}, and this broker is {me}; run it as that "
+        f"user, or `chown {me} {folder}` as root (in a container: what is mounted there)"
+    )
+    return message
 
 
 def _check_socket(folder: Folder, name: str, another: str) -> None:

@@ -27,6 +27,9 @@ from client_shim.trusted import Untrusted, open_folder
 
 VARIABLE = "MCP_BROKER_ENDPOINT"
 SYSTEM_SOCKET = "/run/mcp-broker/broker.sock"
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
+"""Files that Docker and Podman put into a container."""
+
 MAX_PATH_BYTES = 107
 """The longest path of a socket: the kernel takes 108 bytes with the closing NUL (``unix(7)``)."""
 
@@ -163,23 +166,37 @@ def _is_socket(path: str) -> bool:
         return True  # it was removed just now: the error of `connect` stands
 
 
-def _start(endpoint: str) -> str:
-    service = "with `sudo systemctl restart mcp-broker.socket mcp-broker`"
-    if endpoint == f"ipc://{SYSTEM_SOCKET}":
+def _start(endpoint: str, *, was_there: bool = False) -> str:
+    """Return what starts the broker. In a container its socket is in a volume that the broker's shares."""
+    is_service = endpoint == f"ipc://{SYSTEM_SOCKET}"
+    folder, service = (
+        os.path.dirname(SYSTEM_SOCKET),
+        "with `sudo systemctl restart mcp-broker.socket mcp-broker`",
+    )
+    if is_service and _in_container():
+        mount = "" if was_there else f"mount the volume with its socket at {folder}, and "
+        return f"{mount}start it with `docker compose up -d mcp-broker`"
+    if is_service:
         return f"start it {service}"
-    installed = _exists(os.path.dirname(SYSTEM_SOCKET))
+    installed = _exists(folder) and not _in_container()
     return "start one with `mcp-broker serve`" + (f", or the installed one {service}" if installed else "")
 
 
 def _see_why(endpoint: str) -> str:
-    is_service = endpoint == f"ipc://{SYSTEM_SOCKET}"
-    return "see in `systemctl status mcp-broker`" if is_service else "see in its log"
+    if endpoint != f"ipc://{SYSTEM_SOCKET}":
+        return "see in its log"
+    return f"see in `{'docker compose logs' if _in_container() else 'systemctl status'} mcp-broker`"
+
+
+def _in_container() -> bool:
+    """Return whether this is a container of Docker or Podman, without a systemd of its own."""
+    return any(map(os.path.exists, CONTAINER_MARKS)) and not os.path.exists("/run/systemd/system")
 
 
 def _nobody_listens(endpoint: str, why: str) -> NoBroker:
     return NoBroker(
         f"no broker at {endpoint}: {why}",
-        hint=f"{_see_why(endpoint)} why it ended, and {_start(endpoint)}",
+        hint=f"{_see_why(endpoint)} why it ended, and {_start(endpoint, was_there=True)}",
         data={"reason": "nobody-listens", "endpoint": endpoint},
     )
 

@@ -53,6 +53,13 @@ def arguments(stage: list[Instruction]) -> dict[str, str]:
     return {name: default for name, _, default in pairs}
 
 
+def filled(text: str, given: dict[str, str]) -> str:
+    """A text with each `${NAME}` replaced."""
+    return re.sub(r"\$\{(\w+)\}", lambda match: given[match[1]], text)
+
+
 def variables(stage: list[Instruction]) -> dict[str, str]:
-    """What ENV sets."""
-    return dict(pair.split("=", 1) for one in stage if one.word == "ENV" for pair in one.rest.split())
+    """What ENV sets, with the build arguments at their defaults."""
+    given = arguments(stage)
+    pairs = (pair.split("=", 1) for one in stage if one.word == "ENV" for pair in one.rest.split())
+    return {name: filled(value, given) for name, value in pairs}

@@ -97,7 +97,7 @@ def in_another_container(user: str, groups: list[str], *command: str) -> subproc
 def main() -> None:
     """Build, start, look, stop."""
     build()
-    environ = dockerfile.variables(STAGE)
+    environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **dockerfile.variables(STAGE)}
     user = f"{ARGUMENTS['UID']}:{ARGUMENTS['GID']}"
     entry = [*dockerfile.only(STAGE, "ENTRYPOINT").command, *dockerfile.only(STAGE, "CMD").command]
     seen: dict[str, object] = {"tini": shutil.which("tini") is not None}

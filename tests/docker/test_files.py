@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import tomli
 import yaml
+from packaging.version import Version
 
 from broker.config.loading import load
 from broker.gateway.settings import read
-from tests.docker import dockerfile
+from tests.docker import dockerfile, pins
 from tests.docker.dockerfile import Instruction
 from tests.project.wheels import pip
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "examples/docker/backend.Dockerfile"]
 every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 
-CONFIG = load(tomli.loads((ROOT / "examples/docker/broker.toml").read_text(encoding="utf-8")), {})
+CONFIGS = ROOT / "examples/docker/config"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 BROKER, BACKEND = COMPOSE["services"]["mcp-broker"], COMPOSE["services"]["backend"]
 GATEWAY = COMPOSE["services"]["gateway"]
@@ -63,6 +64,11 @@ def image() -> list[Instruction]:
     return stages[0] + stages[-1]
 
 
+VARIABLES = dockerfile.variables(image())
+CONFIG = load(tomli.loads((CONFIGS / "broker.toml").read_text(encoding="utf-8")), VARIABLES)
+ENDPOINT = VARIABLES["MCP_BROKER_ENDPOINT"]
+
+
 # --- the images --------------------------------------------------------------------------------------------
 
 
@@ -84,7 +90,7 @@ def test_every_base_is_slim_debian_of_a_named_release(path: Path) -> None:
     """A build of next year is one of this year: no `latest`, and no Python that the project does not know."""
     before, *stages = dockerfile.read(path)
     for stage in stages:
-        base = stage[0].rest.split()[0].replace("${PYTHON}", dockerfile.arguments(before).get("PYTHON", ""))
+        base = dockerfile.filled(stage[0].rest.split()[0], dockerfile.arguments(before))
         assert re.fullmatch(r"python:3\.1[0-3]-slim-trixie", base)
 
 
@@ -93,7 +99,7 @@ def test_nothing_runs_as_root_and_no_secret_is_in_a_layer(path: Path) -> None:
     """A user with a number, and no variable that would hold a key."""
     last = dockerfile.read(path)[-1]
     given = dockerfile.arguments(last)
-    user = re.sub(r"\$\{(\w+)\}", lambda match: given[match[1]], dockerfile.only(last, "USER").rest)
+    user = dockerfile.filled(dockerfile.only(last, "USER").rest, given)
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
     names = [*given, *dockerfile.variables(last)]
     assert not [name for name in names if re.search("KEY|TOKEN|SECRET|PASSWORD", name)]
@@ -137,10 +143,54 @@ def test_the_image_has_what_a_service_needs() -> None:
     stage = image()
     assert dockerfile.only(stage, "ENTRYPOINT").command == ["tini", "--", "mcp-broker"]
     assert "tini" in next(one.rest for one in stage if one.word == "RUN" and "apt-get" in one.rest)
-    assert dockerfile.only(stage, "HEALTHCHECK").command == ["mcp-broker", "status"]
+    assert dockerfile.only(stage, "HEALTHCHECK").command == ["mcp-broker", "status", "--broker"]
+    assert BROKER["healthcheck"]["test"] == ["CMD", "mcp-broker", "status", "--broker"]
     folders = dockerfile.only(stage, "VOLUME").command
-    assert f"{CONFIG.broker.endpoint}".removeprefix("ipc://").startswith(f"{folders[0]}/")
-    assert dockerfile.variables(stage)["MCP_BROKER_ENDPOINT"] == CONFIG.broker.endpoint
+    assert ENDPOINT.removeprefix("ipc://").startswith(f"{folders[0]}/")
+
+
+def test_the_image_is_built_without_a_word_to_a_registry_but_for_its_base() -> None:
+    """A `# syntax` line fetches the front end of the builder first, and nothing here needs a newer one."""
+    for path in DOCKERFILES:
+        assert "syntax=" not in path.read_text(encoding="utf-8").partition("FROM")[0]
+
+
+def test_dependencies_are_a_layer_before_the_source() -> None:
+    """A change of the source does not fetch them again: what is copied before them is not the source."""
+    stage = dockerfile.read(ROOT / "Dockerfile")[1]
+    words = [f"{one.word} {one.rest}" for one in stage]
+    fetched = next(at for at, word in enumerate(words) if "--constraint constraints.txt" in word)
+    assert "COPY broker broker" in words[fetched:]
+
+
+def test_the_broker_s_python_is_not_in_path() -> None:
+    """A server's `python` is the image's: neither its packages nor its version follow the broker's."""
+    assert "PATH" not in VARIABLES
+    assert any("/usr/local/bin/mcp-broker" in one.rest for one in image() if one.word == "RUN")
+
+
+def test_any_config_works_in_the_image() -> None:
+    """An imported one has no `[broker]`: mode of the socket and state directory are in the environment."""
+    assert load({"servers": {"a": {"command": "x"}}}, VARIABLES).broker == CONFIG.broker
+    assert CONFIG.broker.socket_mode == "0660"
+    assert CONFIG.broker.state_dir is not None
+    assert any(CONFIG.broker.state_dir.startswith(f"{folder}/") for folder in BROKER["tmpfs"])
+
+
+def test_the_versions_in_the_image_are_of_today() -> None:
+    """Each package is pinned that pip would fetch, in a series that the tests ran with."""
+    installed, pinned = pins.installed(), pins.pinned()
+    renew = "renew them: python -m tests.docker.pins"
+    assert pinned.keys() == installed.keys(), renew
+    series = {name: (_series(pinned[name]), _series(installed[name])) for name in pinned}
+    assert not [name for name, (old, new) in series.items() if old < new], renew
+
+
+def _series(version: str) -> tuple[int, ...]:
+    """The numbers up to the first that is not 0: what changes together with what callers see."""
+    release = Version(version).release
+    first = next((at for at, number in enumerate(release) if number), 0)
+    return release[: first + 1]
 
 
 def test_every_runtime_that_the_config_names_is_in_the_image() -> None:
@@ -154,7 +204,7 @@ def test_every_runtime_that_the_config_names_is_in_the_image() -> None:
 
 def test_the_compose_file_is_one() -> None:
     """The essentials of the Compose specification: known keys, volumes and services that are declared."""
-    assert set(COMPOSE) <= {"name", "services", "volumes"}
+    assert {key for key in COMPOSE if not key.startswith("x-")} == {"name", "services", "volumes"}
     for name, service in COMPOSE["services"].items():
         assert set(service) <= SERVICE_KEYS, name
         assert service["restart"] in ("no", "always", "on-failure", "unless-stopped")
@@ -189,7 +239,7 @@ def test_the_numbers_and_the_folder_match_on_both_sides() -> None:
     assert BACKEND["group_add"] == [dockerfile.arguments(image())["GID"]]
     assert CONFIG.broker.socket_mode == "0660"
     assert BACKEND["user"].split(":")[0] != dockerfile.arguments(image())["UID"]
-    assert BACKEND["environment"]["MCP_BROKER_ENDPOINT"] == CONFIG.broker.endpoint
+    assert BACKEND["environment"]["MCP_BROKER_ENDPOINT"] == ENDPOINT
     assert "mcp-socket:/run/mcp-broker" in BROKER["volumes"]
     assert "mcp-socket:/run/mcp-broker:ro" in BACKEND["volumes"]
     assert BACKEND["depends_on"]["mcp-broker"]["condition"] == "service_healthy"
@@ -206,10 +256,10 @@ def test_the_broker_is_bounded_and_restarted() -> None:
 
 def test_the_gateway_is_wanted_by_name_and_for_this_host() -> None:
     """A profile of its own; its port is published to loopback only, and what it writes is its own."""
-    settings = read(ROOT / "examples/docker/gateway.toml")
+    settings = read(CONFIGS / "gateway.toml")
     (port,) = GATEWAY["ports"]
     assert GATEWAY["profiles"] == ["gateway"]
-    assert port == "127.0.0.1:8420:8420"
+    assert port == "127.0.0.1:${MCP_GATEWAY_PORT:-8420}:8420"
     assert settings.gateway.listen == ("0.0.0.0:8420",)
     assert settings.gateway.token
     assert "mcp-socket:/run/mcp-broker:ro" in GATEWAY["volumes"]

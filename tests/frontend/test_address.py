@@ -191,6 +191,22 @@ except ClaimError as error:
 """
 
 
+def test_a_folder_of_somebody_else_is_described_with_the_command_that_gives_it_away() -> None:
+    """Law 10: a volume that root has made, say. Its owner, its mode, who asks, and `chown`."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    with tempfile.TemporaryDirectory(prefix="mb-") as name:
+        folder = Path(os.path.realpath(name))
+        (folder / "closed" / "in").mkdir(parents=True)
+        for path in (folder, folder / "closed", folder / "closed" / "in"):
+            path.chmod(0o755)
+        ask = [sys.executable, "-c", CLAIM_AS_A_STRANGER, str(folder)]
+        done = subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    inner = folder / "closed" / "in"
+    assert f"the folder {inner} belongs to 0:0 with mode 0755, and this broker is 65534:65534" in done.stdout
+    assert f"`chown 65534:65534 {inner}` as root" in done.stdout
+
+
 def test_a_socket_in_a_closed_folder_is_said_to_be_out_of_reach() -> None:
     """Law 10: this user cannot know whether there is such a folder, and it is no fault of the broker's."""
     with tempfile.TemporaryDirectory(prefix="mb-") as name:

@@ -173,7 +173,7 @@ def anchors(page: Path) -> set[str]:
 @every_page
 def test_every_fence_is_looked_at(page: Path) -> None:
     """A block of a language that no test here reads would be believed without a look."""
-    known = {"console", "python", "toml", "json", "yaml", "text", "abnf", "mermaid"}
+    known = {"console", "dockerfile", "python", "toml", "json", "yaml", "text", "abnf", "mermaid"}
     assert {match[1] for match in _FENCE.finditer(read(page))} <= known, (
         "commands are `console`, after a `$ `"
     )

@@ -131,6 +131,28 @@ def test_nobody_listens_any_more(place: Path) -> None:
     assert "its log" in error.hint
 
 
+def test_in_a_container_it_says_what_to_do_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 10: neither systemd nor a shell to run a broker in; the broker has a container of its own."""
+    marked, unmarked = str(place / "mark"), str(place / "none")
+    Path(marked).touch()
+    if os.path.exists("/run/systemd/system"):
+        pytest.skip("systemd runs here, which stands before what a container is told")
+    monkeypatch.setattr(client_shim.transport.endpoint, "SYSTEM_SOCKET", str(place / "s"))
+    for mark, said, not_said in ((marked, "docker compose", "systemctl"), (unmarked, "systemctl", "docker")):
+        monkeypatch.setattr(client_shim.transport.endpoint, "CONTAINER_MARKS", (mark,))
+        missing = refusal(f"ipc://{place / 's'}").hint
+        assert said in missing
+        assert not_said not in missing
+        assert (f"mount the volume with its socket at {place}, and start it" in missing) == (mark == marked)
+        listen(place / "s").close()
+        ended = refusal(f"ipc://{place / 's'}").hint
+        assert f"see in `{said}" in ended
+        assert "mount" not in ended
+        (place / "s").unlink()
+    elsewhere = refusal(f"ipc://{place / 't'}").hint
+    assert "mcp-broker serve" in elsewhere
+
+
 # --- it is no endpoint -------------------------------------------------------------------------------
 
 
