@@ -25,6 +25,7 @@ from benchmarks.servers import bare
 from broker.config.loading import load
 from broker.core.effects import Level
 from broker.core.engine import Engine
+from broker.frontend.address import ListenAddress
 from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.upstream.starts import lifecycle_of
@@ -128,7 +129,7 @@ class Stage:
         lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
         self.engine = Engine(config, lifecycles, instance="1" * 16, version="1", least=Level.INFO)
         self.hub, self.server = Hub(self.engine, trio.lowlevel.current_clock().current_time), BareServer()
-        self.router = Router(endpoint, config.limits, self.hub)
+        self.router = Router(config.limits, self.hub, [ListenAddress(endpoint)])
         self.hub.attach(self.router, lambda _: None)
         pipes = self.server.stdin, self.server.stdout
         self.upstream = Pipe(*pipes, max_line_bytes=1 << 20, congested=lambda _: None)

@@ -21,8 +21,8 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +32,9 @@ import trio
 from broker import __version__
 from broker.config.schema import BrokerConfig, Config
 from broker.core.engine import Engine
-from broker.frontend.address import ListenAddress, address_of, claim
+from broker.frontend.address import ListenAddress, addresses_of, claim
 from broker.frontend.permissions import set_permissions
+from broker.frontend.port import listen, open_port
 from broker.frontend.socket_file import ListenSocketFile
 from broker.frontend.zmq.router import Router
 from broker.hub import Hub
@@ -48,6 +49,7 @@ from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher, check_descriptor_limit, raise_descriptor_limit
 from broker.processes.records import hold_records, state_dir_of
 from broker.service.credentials import with_credentials
+from broker.service.keys import places_of, read_server
 from broker.service.logging import mask_by
 from broker.service.memory import Memory
 from broker.service.signals import HANDLED, Signals
@@ -86,17 +88,32 @@ def run(config: Config, path: Path, endpoint: str | None, manager: ServiceManage
     _prepare_process(meaning)
     soft_limit = raise_descriptor_limit()
     check_descriptor_limit(sum(server.runs for server in config.servers.values()))
-    address = address_of(endpoint, config.broker, os.environ, manager.sockets)
+    addresses = addresses_of(endpoint, config.broker, os.environ, manager.sockets)
     folder = path.resolve().parent
-    state_dir = state_dir_of(config.broker, address.endpoint, os.environ, folder)
-    with claim(address), hold_records(state_dir) as records:
+    state_dir = state_dir_of(config.broker, addresses[0].endpoint, os.environ, folder)
+    secret_key = _secret_key(config.broker, path, addresses)
+    with ExitStack() as claims:
+        for address in addresses:
+            claims.enter_context(claim(address))
+        records = claims.enter_context(hold_records(state_dir))
         cgroup = _delegation()
         launcher = Launcher(folder, with_credentials(os.environ), records, cgroup, soft_limit)
         servers = config.servers
         end_leftovers(records, cgroup, lambda one: launcher.removal_of(one, servers.get(one.server)))
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
-        trio.run(serve, config, path.absolute(), address, launcher, manager, meaning)
+        trio.run(serve, config, path.absolute(), addresses, secret_key, launcher, manager, meaning)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Python resets handlers while it exits: a reload would kill
+
+
+def _secret_key(config: BrokerConfig, path: Path, addresses: Iterable[ListenAddress]) -> str:
+    """Return the broker's own secret key, if clients need keys at one of the addresses.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if not any(address.with_keys for address in addresses):
+        return ""
+    return read_server(places_of(config, path).server).secret or ""
 
 
 def _prepare_process(meaning: Signals) -> None:
@@ -124,12 +141,14 @@ def _delegation() -> Delegation | None:
 async def serve(
     config: Config,
     path: Path,
-    address: ListenAddress,
+    addresses: tuple[ListenAddress, ...],
+    secret_key: str,
     launcher: Launcher,
     manager: ServiceManager,
     meaning: Signals,
 ) -> None:
-    """Build the parts of the broker and run them. The address is claimed, and no earlier process is left."""
+    """Build the parts of the broker and run them. The addresses are claimed, and no earlier process
+    is left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
@@ -139,14 +158,14 @@ async def serve(
     keeper.restore()
     with (
         trio.open_signal_receiver(*HANDLED) as signals,
-        _listening(address, hub) as (transport, look_after_socket),
+        _listening(addresses, secret_key, hub) as (transport, look_after_sockets),
         _metrics(config.broker) as metrics,
     ):
         async with trio.open_nursery() as nursery:
             supervisors = Supervisors(hub, launcher, nursery)
-            reloader = Reloader(hub, supervisors, path, partial(set_permissions, address), manager)
+            reloader = Reloader(hub, supervisors, path, partial(_set_permissions, addresses), manager)
             shown = os.fsencode(path).decode(errors="replace")  # a path is bytes, an answer is text
-            context = Context(hub, supervisors, reloader, address.endpoint, shown, trio.current_time())
+            context = Context(hub, supervisors, reloader, addresses, shown, trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, context, request))
             hub.on_move = lambda: manager.status(
                 status_line(engine.servers.values(), reloader.problems, reloader.waiting)
@@ -161,9 +180,9 @@ async def serve(
                     supervisors.add(server.name)
             log_faults(config)
             nursery.start_soon(keeper.run)
-            nursery.start_soon(_look_after, Memory().look, launcher.records.mend, look_after_socket)
+            nursery.start_soon(_look_after, Memory().look, launcher.records.mend, look_after_sockets)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
-            logger.info("broker.listening", extra={"endpoint": address.endpoint, "pid": os.getpid()})
+            _log_addresses(addresses)
             manager.ready()
 
             await _ended_by(signals, meaning, lambda: nursery.start_soon(reloader.hangup))
@@ -182,24 +201,55 @@ def _catalogue_files(launcher: Launcher, config: Config) -> CatalogueFiles:
 
 
 @contextmanager
-def _listening(address: ListenAddress, hub: Hub) -> Iterator[tuple[Router, Callable[[], None]]]:
-    """Listen at the address. Yield the endpoint, and a function that makes a missing socket file anew."""
+def _listening(
+    addresses: tuple[ListenAddress, ...], secret_key: str, hub: Hub
+) -> Iterator[tuple[Router, Callable[[], None]]]:
+    """Listen at the addresses. Yield the endpoint, and a function that makes missing socket files anew."""
     config = hub.engine.config
-    file = ListenSocketFile(address) if address.is_file else None
-    transport = Router(address.endpoint, config.limits, hub, file.make() if file else address.listener)
+    files = {address: ListenSocketFile(address) for address in addresses if address.is_file}
+    with ExitStack() as made:
+        for file in files.values():
+            made.callback(file.remove)
+        opened = (_opened(address, files.get(address)) for address in addresses)
+        transport = Router(config.limits, hub, opened, secret_key)
+        made.callback(transport.close)
+        _set_permissions(addresses, config.broker)
 
-    def listen_again() -> None:
-        if file is not None:
-            transport.listen(file.make())
+        def listen_again(address: ListenAddress, file: ListenSocketFile) -> None:
+            transport.listen(_opened(address, file))
             set_permissions(address, hub.engine.config.broker)
 
-    try:
-        set_permissions(address, config.broker)
-        yield transport, partial(file.look, listen_again) if file else lambda: None
-    finally:
-        transport.close()
-        if file is not None:
-            file.remove()
+        def look() -> None:
+            for address, file in files.items():
+                file.look(partial(listen_again, address, file))
+
+        yield transport, look
+
+
+def _opened(address: ListenAddress, file: ListenSocketFile | None) -> ListenAddress:
+    """Return the address with the descriptor of a listening socket.
+
+    Raises:
+        ClaimError: the socket cannot be made.
+    """
+    if file is not None:
+        return address._replace(listener=file.make())
+    if address.is_port:
+        return address._replace(listener=listen(open_port(address.endpoint, with_keys=address.with_keys)))
+    return address
+
+
+def _set_permissions(addresses: Iterable[ListenAddress], config: BrokerConfig) -> None:
+    for address in addresses:
+        set_permissions(address, config)
+
+
+def _log_addresses(addresses: Iterable[ListenAddress]) -> None:
+    """Log where the broker listens, and where every program of this machine may connect."""
+    for address in addresses:
+        logger.info("broker.listening", extra={"endpoint": address.endpoint, "pid": os.getpid()})
+        if address.is_port and not address.with_keys:
+            logger.warning("endpoint.without_keys", extra={"endpoint": address.endpoint})
 
 
 @contextmanager

@@ -10,14 +10,17 @@ from typing import NamedTuple
 
 from broker.command.chinese import told
 from broker.command.importing.secrets import has_secret_args, secrets_in
+from broker.command.key_texts import say_of_keys
 from broker.command.unit import Unit
 from broker.command.words import say
+from broker.config.loading import ConfigError
 from broker.config.names import toml_key
 from broker.config.schema import Config, ServerConfig
 from broker.processes.environment import environment
 from broker.processes.program import NoCommand, SpawnError, program_of
 from broker.processes.shebang import needed_by
 from broker.service.config_file import tables
+from broker.service.keys import places_of, read_server
 
 _OF_HOMES = (
     *(".local/bin", ".cargo/bin", ".nvm/versions/node/*/bin", ".volta/bin", ".bun/bin", ".deno/bin"),
@@ -28,10 +31,12 @@ _MOST_PLACES = 3
 
 
 class CheckLine(NamedTuple):
-    """One line of the report. `bad` is set if it means that a server cannot be started."""
+    """One line of the report. `bad` is set if it means that a server cannot be started, `wrong` if clients
+    cannot connect."""
 
     text: str
     bad: bool = False
+    wrong: bool = False
 
 
 def report(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | None) -> Iterator[CheckLine]:
@@ -51,7 +56,27 @@ def report(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | 
             yield from _doctor(server)
         elif not server.enabled:
             yield CheckLine(say("off", server=server.name))
+    yield from _keys(path, config, unit)
     yield from _readers(path, unit)
+
+
+def _keys(path: Path, config: Config, unit: Unit | None) -> Iterator[CheckLine]:
+    """Yield who may connect over TCP, and what is wrong with the keys."""
+    places = places_of(config.broker, path)
+    if not config.broker.has_keys:
+        ports = (one for one in config.broker.endpoints if one.startswith("tcp://"))
+        yield from (CheckLine(say_of_keys("open_port", endpoint=one)) for one in ports)
+        return
+    yield CheckLine(say_of_keys("clients", path=places.clients, count=len(config.authorized.names)))
+    yield from (CheckLine(told(fault), wrong=True) for fault in config.authorized.faults)
+    try:
+        read_server(places.server)
+    except ConfigError as error:
+        yield from (CheckLine(told(problem), wrong=True) for problem in error.problems)
+    for file, needed in ((places.server, os.R_OK), (places.clients, os.R_OK | os.X_OK)):
+        if unit is not None and (closed := unit.user.closed_at(file, needed)):
+            facts = {"path": file, "closed": closed, "user": unit.user.name}
+            yield CheckLine(say_of_keys("closed", **facts), wrong=True)
 
 
 def _doctor(server: ServerConfig) -> Iterator[CheckLine]:

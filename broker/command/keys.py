@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,24 +11,14 @@ import click
 from broker.command.chinese import told
 from broker.command.common import BAD, USAGE, fail, json_option
 from broker.command.help_text import HelpGroup
+from broker.command.key_texts import say_of_keys
 from broker.command.output import echo, echo_json
 from broker.command.serve import config_option, config_path, read_config
-from broker.command.words import fill, texts
 from broker.config.names import normal
 
 if TYPE_CHECKING:
     from broker.service.keys import KeyPlaces
     from client_shim.key_file import KeyFile
-
-
-@cache
-def _texts() -> dict[str, tuple[str, str]]:
-    return texts(Path(__file__).with_name("keys.toml"))
-
-
-def _say(word: str, **facts: object) -> str:
-    """Return one of the texts in the reader's language, filled in."""
-    return fill(_texts()[word], **facts)
 
 
 @click.group(cls=HelpGroup)
@@ -55,19 +44,19 @@ def new(name: str, path: Path | None, out: Path | None) -> None:
 
     name = normal(name)
     if not is_client_name(name):
-        fail(_say("bad_name", name=name, mend=told(MEND)), USAGE)
+        fail(say_of_keys("bad_name", name=name, mend=told(MEND)), USAGE)
     config, places = _places(path)
     out = out or Path(f"{name}{SECRET}")
     if os.path.lexists(out):
-        fail(_say("there", path=out), BAD)
+        fail(say_of_keys("there", path=out), BAD)
     public, secret = new_pair()
     try:
         server = _server(places, config)
         _authorize(places, config, KeyFile(name, public))
         _write_secret(out, KeyFile(name, public, secret, server.public))
     except OSError as error:
-        fail(_say("not_written", path=error.filename or out, problem=error.strerror), BAD)
-    echo(_say("made", name=name, path=out))
+        fail(say_of_keys("not_written", path=error.filename or out, problem=error.strerror), BAD)
+    echo(say_of_keys("made", name=name, path=out))
     for line in _missing_keys(config, places):
         echo(line)
 
@@ -91,7 +80,7 @@ def _server(places: KeyPlaces, config: Path) -> KeyFile:
         fail(told(error), BAD)
     except Untrusted as error:
         fail(told(error), BAD)
-    echo(_say("server_made", path=places.server))
+    echo(say_of_keys("server_made", path=places.server))
     return made
 
 
@@ -105,7 +94,7 @@ def _authorize(places: KeyPlaces, config: Path, keys: KeyFile) -> None:
     try:
         with open_folder(places.clients, make=1) as folder:
             if folder.stat(f"{keys.name}{PUBLIC}") is not None:
-                fail(_say("taken", name=keys.name), BAD)
+                fail(say_of_keys("taken", name=keys.name), BAD)
             if is_new and os.geteuid() == 0:
                 give(str(places.clients), config.stat(), 0o700)
             write(folder, f"{keys.name}{PUBLIC}", keys, like=config.stat())
@@ -130,7 +119,7 @@ def _missing_keys(config: Path, places: KeyPlaces) -> list[str]:
         lines.append(f'server_key = "{places.server.relative_to(config.resolve().parent)}"')
     if broker.authorized_keys is None:
         lines.append(f'authorized_keys = "{places.clients.relative_to(config.resolve().parent)}"')
-    return [_say("config", path=config), *(f"    {line}" for line in lines)] if lines else []
+    return [say_of_keys("config", path=config), *(f"    {line}" for line in lines)] if lines else []
 
 
 @keys.command("list")
@@ -171,13 +160,13 @@ def revoke(name: str, path: Path | None) -> None:
     try:
         with open_folder(places.clients) as folder:
             if "/" in name or folder.stat(f"{name}{PUBLIC}") is None:
-                fail(_say("unknown", name=name, path=places.clients), BAD)
+                fail(say_of_keys("unknown", name=name, path=places.clients), BAD)
             folder.remove(f"{name}{PUBLIC}")
     except Untrusted as error:
         fail(told(error), BAD)
     except OSError as error:
-        fail(_say("not_written", path=places.clients, problem=error.strerror), BAD)
-    echo(_say("revoked", name=name))
+        fail(say_of_keys("not_written", path=places.clients, problem=error.strerror), BAD)
+    echo(say_of_keys("revoked", name=name))
 
 
 def _places(path: Path | None) -> tuple[Path, KeyPlaces]:

@@ -80,6 +80,7 @@ def serve(
 def check(path: Path | None, as_service: bool) -> None:
     """Check the config, and that every server's command can be found and run."""
     from broker.command.check import report
+    from broker.command.key_texts import say_of_keys
     from broker.command.socket_mode import closed_by
     from broker.command.unit import NAME, installed
     from broker.processes.environment import mask_of
@@ -94,17 +95,20 @@ def check(path: Path | None, as_service: bool) -> None:
     else:
         environ = dict(os.environ)
     config = read_config(path, environ=environ)
-    bad, mask = 0, mask_of(config.servers.values(), environ)
+    bad, wrong, mask = 0, 0, mask_of(config.servers.values(), environ)
     for line in report(path, config, environ, service):
         bad += line.bad
-        echo(mask(line.text), colour="red" if line.bad else None)
+        wrong += line.wrong
+        echo(mask(line.text), colour="red" if line.bad or line.wrong else None)
+    if wrong:
+        echo(say_of_keys("wrong", path=path, count=wrong), colour="red")
     closed = closed_by(config.broker, environ)
     if closed:
         echo(closed, colour="red")
-    if bad or not closed:
+    if bad or not (wrong or closed):
         word = "config_missing" if bad else "config_fine"
         echo(say(word, path=path, missing=bad, count=len(config.servers)))
-    sys.exit(BAD if bad or closed else 0)
+    sys.exit(BAD if bad or wrong or closed else 0)
 
 
 def _log_failure(message: str, status: int) -> NoReturn:

@@ -27,7 +27,8 @@ class Requires(str, Enum):
 
 
 _NOTHING: dict[str, frozenset[str]] = {
-    "broker": frozenset({"socket_mode", "socket_group"}),
+    "broker": frozenset({"socket_mode", "socket_group", "authorized_keys"}),
+    "authorized": frozenset({"names", "faults"}),
     "limits": frozenset(
         ("calls_per_channel", "calls_per_connection", "calls", "queue_bytes", "starts_at_once", "drain_sec")
     ),

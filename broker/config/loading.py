@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from broker.base.secrets import PLACEHOLDER
+from broker.config.endpoints import is_endpoint, is_loopback
 from broker.config.fields import mend_of
 from broker.config.names import MEND, normal, toml_key, why_not
 from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
@@ -92,19 +93,22 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: b
     own = _with_defaults(mapping.get("broker", {}), environ, found.problems)
     broker = section(BrokerConfig, "broker", own, found.problems, found.problems)
     limits = section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
+    found.problems += _open_to_others(own)
     servers = dict(_servers(mapping.get("servers", {}), environ, found))
     if found.problems or broker is None or limits is None or (found.faults and not leave_out):
         raise ConfigError(found.all())
     return Config(broker=broker, limits=limits, servers=servers)
 
 
-def check_endpoint(endpoint: str, named_by: str) -> None:
+def check_endpoint(endpoint: str, named_by: str, config: BrokerConfig) -> None:
     """Check an endpoint from the command line or a variable by the rule of the config key.
 
     Raises:
         ConfigError: it is invalid; `named_by` says where it comes from.
     """
     problem = _refused("endpoint", endpoint, named_by)
+    if problem is None and not config.has_keys:
+        problem = _without_keys(endpoint, named_by)
     if problem is not None:
         raise ConfigError([problem])
 
@@ -126,6 +130,24 @@ def _refused(key: str, value: str, named_by: str) -> Problem | None:
         msgspec.convert(value, get_type_hints(BrokerConfig, include_extras=True)[key])
     except msgspec.ValidationError as error:
         return Problem(named_by, _plain(error), mend_of(BrokerConfig, key))
+    return None
+
+
+def _open_to_others(table: object) -> Iterator[Problem]:
+    """Yield each endpoint in `[broker]` at which other machines could connect without a key."""
+    if isinstance(table, Mapping) and not {"server_key", "authorized_keys"} <= table.keys():
+        written = table.get("endpoint")
+        for one in written if isinstance(written, list) else [written]:
+            if isinstance(one, str) and (problem := _without_keys(one, "broker.endpoint")):
+                yield problem
+
+
+def _without_keys(endpoint: str, named_by: str) -> Problem | None:
+    """Return that other machines could connect to this endpoint, which has no keys."""
+    if is_endpoint(endpoint) and not is_loopback(endpoint):
+        message = f"other machines may reach {endpoint}, and [broker] lacks server_key or authorized_keys"
+        mend = "add both (`mcp-broker keys new NAME` makes them), or write a loopback address"
+        return Problem(named_by, message, mend)
     return None
 
 

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from broker.config.endpoints import Endpoint, ScrapeAddress
 from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, about
+from broker.config.keys import AuthorizedKeys
 from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 
 NO_KEYS = frozenset(("servers", field) for field in (*TABLES, "name", "variables", "faults", "kept"))
@@ -19,12 +21,6 @@ NO_KEYS = frozenset(("servers", field) for field in (*TABLES, "name", "variables
 _SIZE = "write a number of bytes from 65536 up"
 
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
-_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-_LOOPBACK = rf"(127\.0\.0\.1|\[::1\]):{_PORT}"
-_PATH = r"[^\0-\x1f\x7f]+"  # a line end in it is a mistake, and would break what is written line by line
-# Not ipc://@name: a socket without a file has no permissions, so everybody here could connect.
-Endpoint = Annotated[str, Meta(pattern=rf"^ipc:///{_PATH}\Z|^tcp://{_LOOPBACK}\Z")]
-ScrapeAddress = Annotated[str, Meta(pattern=rf"^{_LOOPBACK}\Z|^unix:/{_PATH}\Z")]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # the kernel takes no NUL
 Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+\Z")]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")]
@@ -227,12 +223,13 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The `[broker]` table."""
 
     endpoint: Annotated[
-        Endpoint | None,
+        Endpoint | tuple[Endpoint, ...] | None,
         about(
-            "Where clients connect. Default: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's "
-            "runtime folder.",
+            "Where clients connect: one address, or a list. What other machines may reach needs the two keys "
+            "below. Default: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's runtime "
+            "folder.",
             'write the whole path of a socket, as in "ipc:///run/mcp-broker/broker.sock", or a loopback '
-            'address, as in "tcp://127.0.0.1:5555"',
+            'address, as in "tcp://127.0.0.1:5555", or a list',
         ),
     ] = None
     server_key: Annotated[
@@ -279,6 +276,16 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             'write a loopback port or a path, such as "127.0.0.1:9464" or "unix:/run/mcp-broker/m.sock"',
         ),
     ] = None
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The addresses of `endpoint`; none where the default holds."""
+        return (self.endpoint,) if isinstance(self.endpoint, str) else self.endpoint or ()
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether clients need a key on `tcp://`."""
+        return self.server_key is not None and self.authorized_keys is not None
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -329,3 +336,4 @@ class Config(Struct, frozen=True, kw_only=True):
     broker: BrokerConfig
     limits: LimitsConfig
     servers: dict[str, ServerConfig]
+    authorized: AuthorizedKeys = AuthorizedKeys()

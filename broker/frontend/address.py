@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,40 +11,42 @@ from typing import NamedTuple
 
 from broker.config.loading import check_endpoint
 from broker.config.schema import BrokerConfig
+from broker.frontend.port import ANOTHER, open_port
 from broker.service.claims import ClaimError, folder_of, locked
 from client_shim.trusted import Folder, Untrusted, open_folder
 
 _VARIABLE = "MCP_BROKER_ENDPOINT"
-ANOTHER = "give another endpoint by --endpoint or in [broker]"
-"""The last advice if an address cannot be used."""
-
 MAX_PATH_BYTES = 107
 """The longest path of a socket: 108 bytes with the final NUL (unix(7))."""
 
 
 class ListenAddress(NamedTuple):
-    """The address to listen at, and the listening descriptor if systemd has made it."""
+    """An address to listen at.
+
+    Attributes:
+        listener: the listening descriptor, if systemd has made it.
+        with_keys: whether clients there need a key.
+    """
 
     endpoint: str
     listener: int | None = None
+    with_keys: bool = False
 
     @property
     def is_file(self) -> bool:
         """Whether the broker makes and removes a socket file."""
         return self.endpoint.startswith("ipc://") and self.listener is None
 
-
-def not_bound(endpoint: str, number: int, another: str = ANOTHER) -> ClaimError:
-    """Return the error for an address at which the system refuses to listen; `number` is the errno."""
-    if number == errno.EADDRINUSE:
-        return ClaimError(f"{endpoint} is taken by another program; stop it, or {another}")
-    return ClaimError(f"the broker cannot listen at {endpoint}: {os.strerror(number)}; {another}")
+    @property
+    def is_port(self) -> bool:
+        """Whether it is a TCP port."""
+        return self.endpoint.startswith("tcp://")
 
 
-def address_of(
+def addresses_of(
     told: str | None, config: BrokerConfig, environ: Mapping[str, str], sockets: Mapping[str, int]
-) -> ListenAddress:
-    """Return the address to listen at: the command line's, else the config's, else the variable's.
+) -> tuple[ListenAddress, ...]:
+    """Return the addresses to listen at: the command line's, else the config's, else the variable's.
 
     Args:
         told: the address of the command line.
@@ -55,24 +55,31 @@ def address_of(
         sockets: the descriptors from systemd by address. If they do not fit, the broker does not guess.
 
     Raises:
-        ConfigError: the address of the command line or of the variable is invalid.
+        ConfigError: the address of the command line or of the variable is invalid, or needs keys.
         ClaimError: systemd listens at another address.
     """
-    named = config.endpoint
+    named = config.endpoints
     if told is not None:
-        check_endpoint(named := told, "--endpoint")
-    elif named is None and (variable := environ.get(_VARIABLE)):
-        check_endpoint(named := variable, f"${_VARIABLE}")
+        check_endpoint(told, "--endpoint", config)
+        named = (told,)
+    elif not named and (variable := environ.get(_VARIABLE)):
+        check_endpoint(variable, f"${_VARIABLE}", config)
+        named = (variable,)
     if not sockets:
-        return ListenAddress(named or f"ipc://{folder_of(environ)}/broker.sock")
+        named = named or (f"ipc://{folder_of(environ)}/broker.sock",)
+        return tuple(_listen_address(one, config) for one in named)
     made = next(iter(sockets))
-    if len(sockets) > 1 or not made.startswith("ipc://") or named not in (None, made):
+    if len(sockets) > 1 or not made.startswith("ipc://") or (named and made not in named):
         raise ClaimError(
             f"systemd listens at {', '.join(sockets)} for this broker, which is to listen at "
-            f"{named or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in [broker] the "
-            f"same path, or stop the .socket unit"
+            f"{' and '.join(named) or 'one path'}; make ListenStream= of the .socket unit and `endpoint` in "
+            f"[broker] the same path, or stop the .socket unit"
         )
-    return ListenAddress(made, sockets[made])
+    return tuple(_listen_address(one, config, sockets.get(one)) for one in named or (made,))
+
+
+def _listen_address(endpoint: str, config: BrokerConfig, listener: int | None = None) -> ListenAddress:
+    return ListenAddress(endpoint, listener, config.has_keys and endpoint.startswith("tcp://"))
 
 
 @contextmanager
@@ -83,8 +90,8 @@ def claim(address: ListenAddress) -> Iterator[None]:
         ClaimError: another program or systemd holds it, or its folder cannot be used.
     """
     endpoint = address.endpoint
-    if not endpoint.startswith("ipc://"):
-        _try_port(endpoint)
+    if address.is_port:
+        open_port(endpoint, with_keys=address.with_keys).close()
         yield  # a second bind to a TCP port fails by itself
         return
     path = Path(endpoint.removeprefix("ipc://"))
@@ -106,17 +113,6 @@ def claim(address: ListenAddress) -> Iterator[None]:
                 f"a broker whose lock was removed; start that one, or stop its .socket unit or its process"
             )
         yield
-
-
-def _try_port(endpoint: str) -> None:
-    """Raise if the port cannot be bound, before anything else is done. libzmq binds it later."""
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    with socket.socket(socket.AF_INET6 if host.startswith("[") else socket.AF_INET) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as libzmq does
-        try:
-            trial.bind((host.strip("[]"), int(port)))
-        except OSError as error:
-            raise not_bound(endpoint, error.errno or 0) from None
 
 
 def folder_for(path: Path, another: str = ANOTHER) -> Folder:

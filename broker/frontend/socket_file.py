@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from broker.frontend.address import ANOTHER, ListenAddress, folder_for, not_bound
+from broker.frontend.address import ListenAddress, folder_for
 from broker.frontend.permissions import owner_only_umask
+from broker.frontend.port import ANOTHER, not_bound
 from broker.service.claims import ClaimError
 from client_shim.permissions import ROOT, identity, user
 from client_shim.trusted import Folder, Untrusted, open_folder

@@ -7,6 +7,7 @@ from typing import Any
 import trio
 from msgspec import Struct
 
+from broker.frontend.address import ListenAddress
 from broker.hub import Hub
 from broker.management.reload import Reloader
 from broker.management.shared import Shared
@@ -20,7 +21,7 @@ class Context(Struct, frozen=True):
     hub: Hub
     supervisors: Supervisors
     reloader: Reloader
-    endpoint: str
+    addresses: tuple[ListenAddress, ...]
     config_path: str
     started_at: float
     shared: dict[str, Shared[dict[str, Any]]] = {}

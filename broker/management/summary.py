@@ -39,7 +39,11 @@ async def status(context: Context) -> Answer:
             "version": __version__,
             "instance": engine.instance,
             "uptime_s": round(now - context.started_at, 3),
-            "endpoint": context.endpoint,
+            "endpoint": context.addresses[0].endpoint,
+            "endpoints": [
+                {"address": one.endpoint, "keys": one.with_keys, "open": one.is_port and not one.with_keys}
+                for one in context.addresses
+            ],
             "config": context.config_path,
             **_reloads(context.reloader, now),
             "rss_bytes": rss_bytes(os.getpid()),

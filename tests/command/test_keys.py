@@ -137,3 +137,23 @@ def test_a_pair_that_is_not_secret_is_refused(keys: Run, change: Callable[[Path]
     change(Path("server.key_secret"))
     with pytest.raises(ConfigError, match=says):
         read_server(Path("server.key_secret"))
+
+
+def test_check_tells_who_may_connect_and_what_is_wrong(keys: Run) -> None:
+    """A mistake in the folder, a pair that everybody can read; and that loopback without keys is open."""
+    keys("new", "laptop")
+    config = Path("broker.toml")
+    plain = config.read_text()
+    config.write_text(f'[broker]\nendpoint = "tcp://*:5555"\nserver_key = "server.key_secret"\n{plain}')
+    assert "lacks server_key or authorized_keys" in CliRunner().invoke(cli, ["check"]).output
+    table = 'server_key = "server.key_secret"\nauthorized_keys = "authorized_keys"'
+    config.write_text(f'[broker]\nendpoint = "tcp://*:5555"\n{table}\n{plain}')
+    fine = CliRunner().invoke(cli, ["check"])
+    assert (fine.exit_code, "1 client may connect" in fine.output) == (0, True), fine.output
+    Path("authorized_keys/bad.key").write_text("")
+    Path("server.key_secret").chmod(0o604)
+    wrong = CliRunner().invoke(cli, ["check"])
+    assert (wrong.exit_code, "2 mistakes in the keys" in wrong.output) == (1, True), wrong.output
+    config.write_text(f'[broker]\nendpoint = "tcp://127.0.0.1:5555"\n{plain}')
+    loopback = CliRunner().invoke(cli, ["check"])
+    assert (loopback.exit_code, "needs no key" in loopback.output) == (0, True), loopback.output

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from broker.core.effects import Level
+from broker.frontend.address import ListenAddress
 from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from client_shim import wire
@@ -89,7 +90,7 @@ class Stage:
         self.server = Played()
         self.hub = Hub(world.engine, lambda: world.now)
         self.hub.upstreams["time"] = self.server
-        self.endpoint = Router(address, world.config.limits, self.hub)
+        self.endpoint = Router(world.config.limits, self.hub, [ListenAddress(address)])
         self.hub.attach(self.endpoint, lambda request: None)
 
     def say(self, message: dict[str, Any]) -> None:

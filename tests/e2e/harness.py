@@ -78,10 +78,12 @@ class RunningBroker:
         program: Sequence[str] = ("-m", "broker"),
         before: Sequence[str] = (),
         pass_fds: Sequence[int] = (),
+        ports: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self._program = program
         self.endpoint = str(sections.get("broker", {}).get("endpoint", f"ipc://{folder}/b.sock"))
+        self._ports = ports
         self.config = folder / "broker.toml"
         self.log_path = folder / "log"
         self.write(servers, **sections)
@@ -96,7 +98,9 @@ class RunningBroker:
         """Write the config, as an editor does that puts a new file in the place of the old one."""
         tables = {
             **sections,
-            "broker": {"endpoint": self.endpoint, **sections.get("broker", {})},
+            "broker": {"endpoint": [self.endpoint, *self._ports], **sections.get("broker", {})}
+            if self._ports
+            else {"endpoint": self.endpoint, **sections.get("broker", {})},
             **{f"servers.{name}": table for name, table in servers.items()},
         }
         new = self.config.with_suffix(".new")
@@ -219,12 +223,13 @@ def running(
     program: Sequence[str] = ("-m", "broker"),
     before: Sequence[str] = (),
     pass_fds: Sequence[int] = (),
+    ports: Sequence[str] = (),
     **sections: Table,
 ) -> Iterator[RunningBroker]:
     """A broker for the length of a `with`, after which it must end well and leave no process behind."""
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         broker = RunningBroker(
-            Path(folder), servers, sections, env or {}, arguments, program, before, pass_fds
+            Path(folder), servers, sections, env or {}, arguments, program, before, pass_fds, ports
         )
         try:
             if ready:

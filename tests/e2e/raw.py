@@ -24,6 +24,7 @@ import zmq
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from client_shim import wire
+from client_shim.key_file import KeyFile
 from client_shim.wire import Message, Request
 
 PATIENCE_MS = 60_000
@@ -41,10 +42,23 @@ class RawPeer:
     Args:
         unread: how many messages libzmq reads ahead before the connection backs up; 0 is any number.
         routing_id: what a client must not give itself.
+        keys: the keys of a client at an address that needs them.
     """
 
-    def __init__(self, context: Context, endpoint: str, *, unread: int = 0, routing_id: bytes = b"") -> None:
+    def __init__(
+        self,
+        context: Context,
+        endpoint: str,
+        *,
+        unread: int = 0,
+        routing_id: bytes = b"",
+        keys: KeyFile | None = None,
+    ) -> None:
         self.socket = context.socket(zmq.DEALER)
+        if keys is not None:
+            self.socket.setsockopt_string(zmq.CURVE_PUBLICKEY, keys.public)
+            self.socket.setsockopt_string(zmq.CURVE_SECRETKEY, keys.secret or "")
+            self.socket.setsockopt_string(zmq.CURVE_SERVERKEY, keys.server or "")
         for option, value in (
             (zmq.LINGER, 0),
             (zmq.RCVHWM, unread),

@@ -26,6 +26,7 @@ from broker.config.loading import load
 from broker.core.clients.flow_control import MAX_UNGREETED_BYTES
 from broker.core.clients.throttle import AT_ONCE, EVERY_S
 from broker.core.engine import Engine
+from broker.frontend.address import ListenAddress
 from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.upstream.starts import lifecycle_of
@@ -692,7 +693,7 @@ def test_the_endpoint_keeps_nothing_of_who_is_gone() -> None:
                 peers.hello().say(wire.Goodbye(0, 0, "done"))
 
     async def main(address: str) -> None:
-        endpoint = Router(address, config.limits, hub)
+        endpoint = Router(config.limits, hub, [ListenAddress(address)])
         hub.attach(endpoint, lambda request: None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(endpoint.run)

@@ -16,6 +16,7 @@ import trio
 
 from broker.config.loading import load
 from broker.core.engine import Engine
+from broker.frontend.address import ListenAddress
 from broker.frontend.zmq.router import Router
 from broker.hub import Hub
 from broker.upstream.starts import lifecycle_of
@@ -110,7 +111,7 @@ def test_a_part_that_does_not_run_does_not_come_back() -> None:
             nursery.cancel_scope.cancel()
 
     async def main(address: str) -> None:
-        endpoint = Router(address, config.limits, hub)
+        endpoint = Router(config.limits, hub, [ListenAddress(address)])
         hub.attach(endpoint, lambda request: None)
         await alive(endpoint.run, endpoint.pulse)
         await alive(hub.tick, hub.pulse)

@@ -9,13 +9,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from broker.config.loading import ConfigError, load
 from broker.config.schema import BrokerConfig, LimitsConfig
-from broker.frontend.address import address_of, claim
+from broker.frontend.address import ListenAddress, addresses_of, claim
+from broker.frontend.port import is_local, open_port
 from broker.frontend.zmq.router import Router
 from broker.service.claims import ClaimError
 from tests.daemon.test_hub import with_a_call
@@ -52,22 +56,23 @@ def serve(folder: Path, *arguments: str, **environ: str) -> subprocess.Completed
 def test_the_command_line_comes_before_the_config_and_that_before_the_variable() -> None:
     """What is not used is not looked at either."""
     config, environ = BrokerConfig(endpoint="ipc:///b"), {"MCP_BROKER_ENDPOINT": "ipc:///c"}
-    assert address_of("ipc:///a", config, environ, {}).endpoint == "ipc:///a"
-    assert address_of(None, config, {"MCP_BROKER_ENDPOINT": "nonsense"}, {}).endpoint == "ipc:///b"
-    assert address_of(None, BrokerConfig(), environ, {}).endpoint == "ipc:///c"
-    assert address_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": ""}, {}).endpoint.endswith("/broker.sock")
+    assert addresses_of("ipc:///a", config, environ, {}) == (ListenAddress("ipc:///a"),)
+    assert addresses_of(None, config, {"MCP_BROKER_ENDPOINT": "nonsense"}, {}) == (ListenAddress("ipc:///b"),)
+    assert addresses_of(None, BrokerConfig(), environ, {}) == (ListenAddress("ipc:///c"),)
+    (default,) = addresses_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": ""}, {})
+    assert default.endpoint.endswith("/broker.sock")
 
 
 @pytest.mark.parametrize("endpoint", OPEN_TO_ALL)
 def test_no_way_of_naming_it_opens_the_broker_to_the_network(endpoint: str) -> None:
-    """The design: loopback and ipc only. The same rule and the same words wherever it stands."""
+    """Without keys loopback and ipc only. The same rule and the same words wherever it stands."""
     with pytest.raises(ConfigError) as in_config:
         load({"broker": {"endpoint": endpoint}, "servers": {"a": {"command": "x"}}}, {})
     words = str(in_config.value).removeprefix("broker.endpoint")
     with pytest.raises(ConfigError) as told:
-        address_of(endpoint, BrokerConfig(), {}, {})
+        addresses_of(endpoint, BrokerConfig(), {}, {})
     with pytest.raises(ConfigError) as of_variable:
-        address_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": endpoint}, {})
+        addresses_of(None, BrokerConfig(), {"MCP_BROKER_ENDPOINT": endpoint}, {})
     assert str(told.value) == f"--endpoint{words}"
     assert str(of_variable.value) == f"$MCP_BROKER_ENDPOINT{words}"
 
@@ -86,8 +91,74 @@ def test_serve_ends_with_2_where_no_broker_may_listen(
     """It is wrong use, as in the config: no traceback, and nothing is made."""
     done = serve(tmp_path, *arguments, **environ)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(f"mcp-broker: {named}: this value does not fit; write the whole path")
+    why = "this value does not fit" if arguments == ["--endpoint", ""] else "other machines may reach"
+    assert done.stderr.startswith(f"mcp-broker: {named}: {why}")
     assert [path.name for path in tmp_path.iterdir()] == ["broker.toml"]
+
+
+SPELLINGS = st.one_of(
+    st.sampled_from(
+        ["0.0.0.0", "*", "[::]", "[::0]", "[0::0]", "[::ffff:0.0.0.0]", "[::ffff:10.0.0.1]", "0x0", "0", "00"]
+    ),
+    st.sampled_from(
+        ["0x7f.1", "0x7f000001", "2130706433", "127.1", "017700000001", "127.0.0.1.", "localhost"]
+    ),
+    st.sampled_from(
+        ["eth0", "lo", "localhost.", "LOCALHOST", "ip6-localhost", socket.gethostname(), "%", ""]
+    ),
+    st.sampled_from(
+        ["[::1%lo]", "[fe80::1%eth0]", "[::ffff:127.0.0.1]", "[::1", "::1", "::", "127.0.0.1@10.0.0.1"]
+    ),
+    st.ip_addresses(v=4).map(str),
+    st.ip_addresses(v=6).map(lambda address: f"[{address}]"),
+    st.text(alphabet="0123456789abcdefx.:[]*%@/-", max_size=12),
+)
+
+
+@given(SPELLINGS)
+@example("127.0.0.1")
+@example("[::1]")
+def test_without_keys_nothing_listens_beyond_loopback_however_it_is_spelt(host: str) -> None:
+    """The config refuses an address, or it is one of loopback, by what the kernel has bound."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        endpoint = f"tcp://{host}:{free.getsockname()[1]}"
+    try:
+        (address,) = addresses_of(endpoint, BrokerConfig(), {}, {})
+    except ConfigError:
+        return
+    assert host in ("127.0.0.1", "[::1]")
+    with open_port(address.endpoint, with_keys=False) as bound:
+        assert is_local(bound.getsockname()[0])
+
+
+@given(SPELLINGS)
+def test_what_is_bound_without_keys_is_of_loopback_whatever_the_config_took(host: str) -> None:
+    """The second door: a name may lead elsewhere than it did, or the first one may have a gap."""
+    try:
+        bound = open_port(f"tcp://{host}:0", with_keys=False)
+    except ClaimError:
+        return
+    with bound:
+        assert ip_address(bound.getsockname()[0]).is_loopback or "127.0.0.1" in bound.getsockname()[0]
+
+
+@pytest.mark.parametrize("keys", [{}, {"server_key": "s"}, {"authorized_keys": "a"}])
+def test_one_of_the_two_keys_is_not_enough(keys: dict[str, str]) -> None:
+    """Encryption alone lets everybody in; names alone encrypt nothing."""
+    with pytest.raises(ConfigError, match="lacks server_key or authorized_keys"):
+        load({"broker": {"endpoint": "tcp://*:5555", **keys}, "servers": {"a": {"command": "x"}}}, {})
+
+
+def test_several_addresses_are_listened_at() -> None:
+    """A path for this machine, and a port for others, who need a key there and nowhere else."""
+    keys = {"server_key": "s", "authorized_keys": "a"}
+    table = {"endpoint": ["ipc:///run/b.sock", "tcp://*:5555"], **keys}
+    config = load({"broker": table, "servers": {"a": {"command": "x"}}}, {}).broker
+    local, network = addresses_of(None, config, {}, {"ipc:///run/b.sock": 7})
+    assert local == ListenAddress("ipc:///run/b.sock", 7)
+    assert network == ListenAddress("tcp://*:5555", with_keys=True)
+    with pytest.raises(ClaimError, match="systemd listens at"):
+        addresses_of(None, config, {}, {"ipc:///run/other.sock": 7})
 
 
 # --- it cannot be had ------------------------------------------------------------------------------------
@@ -107,7 +178,7 @@ def test_a_port_that_is_taken_after_the_look_at_it_is_said_in_the_same_words(por
     """The bind itself is libzmq's, and may fail too."""
     _, hub, _ = with_a_call()
     with pytest.raises(ClaimError, match=rf"127\.0\.0\.1:{port} is taken by another program; stop it"):
-        Router(f"tcp://127.0.0.1:{port}", LimitsConfig(), hub)
+        Router(LimitsConfig(), hub, [ListenAddress(f"tcp://127.0.0.1:{port}")])
 
 
 def test_a_port_that_was_in_use_a_moment_ago_is_free() -> None:
@@ -118,7 +189,7 @@ def test_a_port_that_was_in_use_a_moment_ago_is_free() -> None:
             server, _ = listener.accept()
             server.close()  # who closes first has the TIME_WAIT
             assert client.recv(1) == b""
-    with claim(address_of(f"tcp://127.0.0.1:{address[1]}", BrokerConfig(), {}, {})):
+    with claim(ListenAddress(f"tcp://127.0.0.1:{address[1]}")):
         pass
 
 
@@ -128,7 +199,7 @@ def test_what_is_no_socket_is_never_to_be_removed(tmp_path: Path) -> None:
     path.write_text("root")
     with (
         pytest.raises(ClaimError, match="is not a socket; give another endpoint") as caught,
-        claim(address_of(f"ipc://{path}", BrokerConfig(), {}, {})),
+        claim(ListenAddress(f"ipc://{path}")),
     ):
         pass
     assert "remove" not in str(caught.value)
@@ -179,12 +250,11 @@ def test_a_program_in_a_closed_folder_is_not_said_to_be_missing() -> None:
 
 CLAIM_AS_A_STRANGER = """
 import grp, os, pwd, sys
-from broker.config.schema import BrokerConfig
-from broker.frontend.address import ClaimError, claim, address_of
+from broker.frontend.address import ClaimError, ListenAddress, claim
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    with claim(address_of(f"ipc://{sys.argv[1]}/closed/in/b.sock", BrokerConfig(), {}, {})):
+    with claim(ListenAddress(f"ipc://{sys.argv[1]}/closed/in/b.sock")):
         pass
 except ClaimError as error:
     print(error)

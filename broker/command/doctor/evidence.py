@@ -127,6 +127,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
         waited_s: the time that the broker was given to release them.
         runtimes: server → npx, uvx or node, for servers that need it.
         clients: client programs that were connected → the most connections at once; without the doctor.
+        open_ports: the addresses at which every program of the machine can connect.
     """
 
     before: Moment
@@ -136,6 +137,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
     waited_s: float = 0.0
     runtimes: dict[str, str] = {}
     clients: dict[str, int] = {}
+    open_ports: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> list[str]:

@@ -69,6 +69,7 @@ class Examination:
 
     def __init__(self, observer: BlockingClient, on_progress: OnProgress) -> None:
         self.endpoint = observer.endpoint
+        self._open_ports: tuple[str, ...] = ()
         self.version = observer.broker_version
         self._observer = observer
         self._on_progress = on_progress
@@ -94,11 +95,14 @@ class Examination:
             waited_s=waited_s,
             runtimes=await self._runtimes(),
             clients=self._clients,
+            open_ports=self._open_ports,
         )
 
     async def status(self) -> dict[str, Any]:
         """Return the broker's status, and remember which client programs are connected."""
         status: dict[str, Any] = await asyncio.to_thread(self._observer.request, MANAGEMENT, "status")
+        listens = status["broker"].get("endpoints", ())
+        self._open_ports = tuple(one["address"] for one in listens if one["open"])
         for name, connections in client_programs(status["clients"]).items():
             if name != COMMAND_NAME and not name.startswith(_PAGE):
                 self._clients[name] = max(len(connections), self._clients.get(name, 0))

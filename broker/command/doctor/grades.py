@@ -47,6 +47,7 @@ GRADES: dict[str, Grade] = {
     "no_tool": Grade.A,
     "tool_complains": Grade.A,
     "no_backend": Grade.A,
+    "open_port": Grade.A,
     "runtime": Grade.A,
     "elsewhere": Grade.A,
     "few_pages": Grade.A,

@@ -274,6 +274,11 @@ def _backends(evidence: Evidence) -> Iterator[Finding]:
         yield _about("no_backend", None)
 
 
+def _ports(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.open_ports:
+        yield _about("open_port", None, endpoints=", ".join(evidence.open_ports))
+
+
 def _memory(evidence: Evidence) -> Iterator[Finding]:
     before, after = evidence.before.load.rss_bytes, evidence.after.load.rss_bytes
     if after > before * MEMORY_RATIO and after - before > MEMORY_SLACK_BYTES:
@@ -292,6 +297,7 @@ RULES: tuple[Callable[[Evidence], Iterator[Finding]], ...] = (
     _asks,
     _memory,
     _backends,
+    _ports,
     _runtimes,
     _limits,
 )

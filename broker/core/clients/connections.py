@@ -34,11 +34,19 @@ class CloseReason(str, Enum):
 
 
 class Peer(Struct, frozen=True):
-    """The process of the client, as the kernel says; -1 where it does not (tcp, another pid namespace)."""
+    """Who is at the other end, as the kernel or the key says.
+
+    `uid`, `gid` and `pid` are those of the client's process; -1 where the kernel does not say (tcp, another
+    pid namespace). `key` is the name of the client's key and `public` the key itself (Z85), `address` its
+    machine; empty without a key.
+    """
 
     uid: int = -1
     gid: int = -1
     pid: int = -1
+    key: str = ""
+    public: str = ""
+    address: str = ""
 
 
 class Send(Struct, frozen=True, gc=False):

@@ -56,7 +56,7 @@ class Descriptors:
 
     def turn_away(self, fd: int) -> None:
         """Forget the connection on this descriptor, which is refused."""
-        del self._key_at[fd]
+        self.ended(fd)
 
     def admit(self, key: bytes, fd: int | None) -> bool:
         """Return whether the first message of a connection belongs to a connection that still exists.
@@ -100,7 +100,21 @@ class Descriptors:
 def peer_at(address: str) -> Peer:
     """Return the client's process by the address of a peer: libzmq appends what the kernel says to it."""
     found = _CREDENTIALS.search(address)
-    return Peer(*map(int, found.groups())) if found else Peer()
+    if not found:
+        return Peer()
+    uid, gid, pid = map(int, found.groups())
+    return Peer(uid, gid, pid)
+
+
+def address_at(fd: int) -> str:
+    """Return the address at the other end of a connection; an empty text if that has ended."""
+    with suppress(OSError):
+        connection = socket.socket(fileno=fd)
+        try:
+            return str(connection.getpeername()[0])
+        finally:
+            connection.detach()
+    return ""
 
 
 def is_routers_own(key: bytes) -> bool:

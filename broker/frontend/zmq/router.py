@@ -7,10 +7,8 @@ the task waits for the descriptor only when it has found nothing to read and has
 
 from __future__ import annotations
 
-import logging
 import math
-import struct
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 
 import trio
@@ -19,16 +17,12 @@ import zmq
 from broker.config.schema import LimitsConfig
 from broker.core.clients.connections import Peer, Send
 from broker.core.clients.throttle import Turns
-from broker.frontend.address import not_bound
-from broker.frontend.zmq.descriptors import (
-    Descriptors,
-    first_reserved,
-    hung_up,
-    is_routers_own,
-    peer_at,
-    shut,
-)
-from broker.frontend.zmq.options import configure, descriptor_of, fd_of, has_input
+from broker.frontend.address import ListenAddress
+from broker.frontend.port import not_bound
+from broker.frontend.zmq.descriptors import Descriptors, hung_up, is_routers_own, peer_at, shut
+from broker.frontend.zmq.monitor import Monitor
+from broker.frontend.zmq.options import configure, descriptor_of, fd_of, has_input, set_login, user_of
+from broker.frontend.zmq.zap import ZapHandler
 from broker.hub import Hub
 from broker.service.claims import ClaimError
 
@@ -44,63 +38,67 @@ _ZERO_COPY_BYTES = 65_536
 _RCVMORE = int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
-logger = logging.getLogger("mcp-broker")
-
 
 class Router:
     """The bound ROUTER socket.
 
     Args:
-        address: where to listen. The caller has claimed it.
         limits: the `[limits]` of the config.
-        hub: handles the messages.
-        listener: a socket that listens at `address` already. Its file is not removed at the end.
+        hub: handles the messages. The config of its engine has the keys of clients.
+        addresses: where to listen. The caller has claimed them, and removes the files of sockets at the end.
+        secret_key: the broker's own (Z85), if clients need keys at an address.
 
     Raises:
-        ClaimError: the address cannot be used.
+        ClaimError: an address cannot be used.
     """
 
-    def __init__(self, address: str, limits: LimitsConfig, hub: Hub, listener: int | None = None) -> None:
+    def __init__(
+        self, limits: LimitsConfig, hub: Hub, addresses: Iterable[ListenAddress], secret_key: str = ""
+    ) -> None:
         self._hub, self._clients = hub, hub.engine.clients
-        self._context = zmq.Context(io_threads=1)
+        self._context = zmq.Context(io_threads=2 if secret_key else 1)
         self._router = self._context.socket(zmq.ROUTER)
         configure(self._router, limits)
-        self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._send_frame = super(zmq.Socket, self._router).send  # without pyzmq's options, which cost a call
         self._descriptors = Descriptors()
+        self._monitor = Monitor(self._router, self._descriptors, limits, hub.engine.counters)
         self._telling = False
         self._turns = Turns()
-        self._most = 2 * limits.connections  # so that a client beyond the limit is told so
-        self._reserved = first_reserved()
         self._fd = fd_of(self._router)
         self._parked = False
         self._quiet = False
         """True if the last look found nothing to read, and nothing was sent since."""
         self._pulsing = trio.lowlevel.ParkingLot()
-        self._address = address
+        self._secret_key = secret_key
+        self._zap = ZapHandler(self._context, self._client_names, hub.engine.counters) if secret_key else None
         try:
-            self.listen(listener)
+            for address in addresses:
+                self.listen(address)
         except ClaimError:
             self.close()
             raise
 
-    def listen(self, listener: int | None) -> None:
-        """Listen, with this listening socket if there is one, beside those of before.
+    def listen(self, address: ListenAddress) -> None:
+        """Listen at an address, with its listening socket if it has one, beside those of before.
 
         Raises:
             ClaimError: the address cannot be used.
         """
-        if listener is not None:
-            self._router.USE_FD = listener
+        if self._secret_key:
+            set_login(self._router, self._secret_key, with_keys=address.with_keys)
+        elif address.with_keys:
+            raise ClaimError(f"{address.endpoint} needs keys, and the broker has no key of its own")
+        self._router.USE_FD = -1 if address.listener is None else address.listener
         try:
-            self._router.bind(self._address)
+            self._router.bind(address.endpoint)
         except zmq.ZMQError as error:
-            raise not_bound(self._address, error.errno or 0) from None
+            raise not_bound(address.endpoint, error.errno or 0) from None
 
     def close(self) -> None:
         """Stop listening. Messages that were sent have a moment to leave."""
-        self._router.disable_monitor()
-        self._monitor.close(linger=0)
+        self._monitor.close()
+        if self._zap is not None:
+            self._zap.close()
         self._router.close(linger=200)
         self._context.term()
 
@@ -108,6 +106,8 @@ class Router:
         """Own the socket and receive messages, in turns with other tasks, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_connections)
+            if self._zap is not None:
+                nursery.start_soon(self._zap.run)
             while True:
                 until = self._turn()
                 if self._pulsing:
@@ -230,9 +230,21 @@ class Router:
         self._tell_lost()
         if fd is None or not admitted:
             return None
-        peer = peer_at(str(frame.get("Peer-Address")))
+        self._monitor.silent.remove(fd)
+        address, public = str(frame.get("Peer-Address")), user_of(frame)
+        if public and public not in self._client_names():  # it was revoked after the handshake
+            self._descriptors.end(key)
+            self._descriptors.turn_away(fd)
+            shut(fd)
+            return None
+        name = self._client_names().get(public, "")
+        peer = Peer(key=name, public=public, address=address) if public else peer_at(address)
         self._descriptors.greet(key, fd, peer)
         return peer
+
+    def _client_names(self) -> Mapping[str, str]:
+        """Return the name of each client that may connect with a key, by its public key."""
+        return self._hub.engine.config.authorized.names
 
     # -- the hub's transport ----------------------------------------------------------------------
 
@@ -292,33 +304,10 @@ class Router:
     async def _watch_connections(self) -> None:
         while True:
             self._drain_monitor()
-            if not has_input(self._monitor):
-                await trio.lowlevel.wait_readable(fd_of(self._monitor))
-            await trio.lowlevel.checkpoint()
+            await self._monitor.wait()
 
     def _drain_monitor(self) -> None:
-        """Read which descriptors got and lost a connection, in libzmq's order.
-
-        libzmq tells of a loss, and gives the descriptor back, only after everything that was sent before has
-        been read: up to a socket buffer, so tens of thousands of tiny frames may come after a death.
-        """
-        accepted: dict[int, None] = {}
-        with suppress(zmq.Again):
-            while True:
-                event, _ = self._monitor.recv_multipart(zmq.NOBLOCK)
-                kind, fd = struct.unpack("=Hi", event)  # zmq_socket_monitor(3)
-                if kind == zmq.EVENT_ACCEPTED:
-                    self._descriptors.accepted(fd)
-                    accepted[fd] = None
-                else:
-                    self._descriptors.ended(fd)
-                    accepted.pop(fd, None)
-        for fd in reversed(accepted):
-            if fd >= self._reserved or len(self._descriptors) > self._most:
-                self._descriptors.turn_away(fd)
-                shut(fd)  # without descriptors libzmq would abort the process
-                self._hub.engine.counters.add("turned-away")
-                logger.warning("connection.turned_away", extra={"most": len(self._descriptors)})
+        self._monitor.drain()
         self._tell_lost()
 
     def _lose_hung_up(self) -> None:

@@ -273,6 +273,11 @@ CASES: dict[str, tuple[Evidence, str, set[tuple[str, str | None]]]] = {
     "memory that rose much": (seen(before=heavy(300), after=heavy(600)), "A", {("memory", None)}),
     "memory that rose little": (seen(before=heavy(30), after=heavy(60)), "A", set()),
     "no backend": (seen(whole={"clients": {}}), "A", {("no_backend", None)}),
+    "a port without keys": (
+        seen(whole={"open_ports": ("tcp://127.0.0.1:5555",)}),
+        "A",
+        {("open_port", None)},
+    ),
     "runtimes": (
         seen(a=state("disabled"), whole={"runtimes": {"a": "npx", "b": "uvx"}}),
         "A",

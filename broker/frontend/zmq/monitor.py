@@ -1,0 +1,94 @@
+"""libzmq's monitor of the ROUTER: which descriptors got and lost a connection."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from contextlib import suppress
+
+import trio
+import zmq
+
+from broker.base.metrics import Counters
+from broker.base.rate_limit import RateLimit
+from broker.config.schema import LimitsConfig
+from broker.frontend.zmq.descriptors import Descriptors, address_at, first_reserved, shut
+from broker.frontend.zmq.options import fd_of, has_input
+from broker.frontend.zmq.silent import SilentConnections
+
+MAX_SILENT = 1024
+"""The number of TCP connections that may have sent nothing yet; less if descriptors are few."""
+
+LOGGED_AT_ONCE = 10
+"""The number of lines at once, then one a second: whoever connects decides how many there are."""
+
+logger = logging.getLogger("mcp-broker")
+
+
+class Monitor:
+    """Keeps the table of descriptors by what libzmq tells, and turns away what is too much.
+
+    Args:
+        router: the socket; `close` comes before its own.
+        descriptors: the table.
+        counters: counts the connections that were turned away.
+    """
+
+    def __init__(
+        self, router: zmq.SyncSocket, descriptors: Descriptors, limits: LimitsConfig, counters: Counters
+    ) -> None:
+        self._router = router
+        self._socket = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._descriptors = descriptors
+        self._counters = counters
+        self._most = 2 * limits.connections  # so that a client beyond the limit is told so
+        self._reserved = first_reserved()
+        self._logging, self._unlogged = RateLimit(LOGGED_AT_ONCE, 1.0), 0
+        self.silent = SilentConnections(min(MAX_SILENT, limits.connections // 4, self._reserved // 4))
+
+    def close(self) -> None:
+        """Stop listening to libzmq."""
+        self._router.disable_monitor()
+        self._socket.close(linger=0)
+
+    async def wait(self) -> None:
+        """Return when there may be something to read."""
+        if not has_input(self._socket):
+            await trio.lowlevel.wait_readable(fd_of(self._socket))
+        await trio.lowlevel.checkpoint()
+
+    def drain(self) -> None:
+        """Read all events, in libzmq's order.
+
+        libzmq tells of a loss, and gives the descriptor back, only after everything that was sent before has
+        been read: up to a socket buffer, so tens of thousands of tiny frames may come after a death.
+        """
+        accepted: dict[int, bool] = {}
+        with suppress(zmq.Again):
+            while True:
+                event, endpoint = self._socket.recv_multipart(zmq.NOBLOCK)
+                kind, fd = struct.unpack("=Hi", event)  # zmq_socket_monitor(3)
+                self.silent.remove(fd)
+                if kind == zmq.EVENT_ACCEPTED:
+                    self._descriptors.accepted(fd)
+                    accepted[fd] = endpoint.startswith(b"tcp:")
+                else:
+                    self._descriptors.ended(fd)
+                    accepted.pop(fd, None)
+        for fd, is_port in accepted.items():
+            if is_port and (oldest := self.silent.add(fd, address_at(fd))) is not None:
+                self._turn_away(oldest)
+        for fd in reversed(accepted):
+            if fd >= self._reserved or len(self._descriptors) > self._most:
+                self.silent.remove(fd)
+                self._turn_away(fd)  # without descriptors libzmq would abort the process
+
+    def _turn_away(self, fd: int) -> None:
+        self._descriptors.turn_away(fd)
+        shut(fd)
+        self._counters.add("turned-away")
+        self._unlogged += 1
+        if self._logging.take(trio.current_time()):
+            facts = {"most": len(self._descriptors), "count": self._unlogged}
+            logger.warning("connection.turned_away", extra=facts)
+            self._unlogged = 0

@@ -1,0 +1,87 @@
+"""ZAP (RFC 27): every request is answered, and whatever is not a known key is denied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import trio
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from zmq.utils import z85
+
+from broker.base.metrics import Counters
+from broker.frontend.zmq.zap import ADDRESS, ZapHandler, decide
+
+KNOWN = zmq.curve_keypair()[0]
+NAMES = {KNOWN.decode(): "laptop"}
+REQUEST = [b"1.0", b"1", b"network", b"10.0.0.5", b"", b"CURVE", z85.decode(KNOWN)]
+
+
+def test_a_known_key_is_admitted_under_its_own_name() -> None:
+    """The User-Id of its messages is the key, by which the broker finds the name."""
+    assert decide(REQUEST, NAMES) == (b"200", b"OK", KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(0, b"2.0"), (2, b""), (2, b"local"), (2, b"other"), (5, b"NULL"), (5, b"PLAIN"), (6, b""), (6, KNOWN)],
+)
+def test_anything_else_is_denied(at: int, value: bytes) -> None:
+    """Another version, domain or mechanism, or what is no key."""
+    fields = [*REQUEST[:at], value, *REQUEST[at + 1 :]]
+    assert decide(fields, NAMES).status in (b"400", b"500")
+
+
+@given(st.lists(st.binary(max_size=40), max_size=9))
+def test_whatever_comes_is_decided(fields: list[bytes]) -> None:
+    """And admitted on a local address only, which needs no key."""
+    reply = decide(fields, NAMES)
+    assert reply.status != b"200" or (fields[2], fields[5]) == (b"local", b"NULL")
+
+
+async def answers(requests: list[list[bytes]], names: Mapping[str, str] | None) -> list[list[bytes]]:
+    """What a running handler answers; `None` for names is a handler that fails."""
+
+    def found() -> Mapping[str, str]:
+        if names is None:
+            raise OSError("gone")
+        return names
+
+    context, replies = zmq.Context(), []
+    handler = ZapHandler(context, found, Counters())
+    asker = context.socket(zmq.DEALER)
+    try:
+        asker.connect(ADDRESS)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handler.run)
+            for request in requests:
+                asker.send_multipart(request)
+                with trio.fail_after(20):
+                    while not asker.poll(0):
+                        await trio.sleep(0.001)
+                replies.append(asker.recv_multipart())
+            nursery.cancel_scope.cancel()
+    finally:
+        asker.close(0)
+        handler.close()
+        context.term()
+    return replies
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [[b"", *REQUEST[:3]], [b""], [b"", b""], [b"x"], [b"", *REQUEST, b"more"], [b"", *([b""] * 40)]],
+)
+def test_a_malformed_request_is_answered_too(request_: list[bytes]) -> None:
+    """With 500; the next one is served as ever."""
+    bad, good = trio.run(answers, [request_, [b"", *REQUEST]], NAMES)
+    assert bad[3] == b"500"
+    assert good == [b"", b"1.0", b"1", b"200", b"OK", KNOWN, b""]
+
+
+def test_a_handler_that_fails_denies() -> None:
+    """Each request, and it goes on."""
+    for reply in trio.run(answers, [[b"", *REQUEST]] * 3, None):
+        assert reply[3] == b"500"
