@@ -204,7 +204,7 @@ class BrokerConnection:
             self._dealer = LoopDealer(self.loop, outcome, state, self._on_event, self._context)
         except Unavailable as error:
             self._failed(error)
-        except (OSError, zmq.ZMQError) as error:  # this process is out of descriptors, say
+        except (OSError, RuntimeError, zmq.ZMQError) as error:  # out of descriptors or threads, say
             self._failed(Unavailable(f"no connection to {self.endpoint} can be made: {error}"))
 
     def _failed(self, error: Unavailable, *, announced: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import Context
 
 from client_shim import log
-from client_shim.errors import UnsupportedPlatform
+from client_shim.asyncio.waiting_thread import WaitingThread
 from client_shim.protocol.events import Event
 from client_shim.protocol.state import ClientState
 from client_shim.transport.address import FoundBroker
@@ -25,7 +25,7 @@ class LoopDealer:
 
     Raises:
         InvalidEndpoint: libzmq does not accept the endpoint.
-        UnsupportedPlatform: the loop cannot watch sockets.
+        OSError, RuntimeError: the loop cannot watch sockets, and no thread can be made for it.
     """
 
     def __init__(
@@ -45,7 +45,12 @@ class LoopDealer:
         self._timer_at = float("inf")  # uvloop's handles do not always say
         self._dealer: Dealer | None = Dealer(found.endpoint, state, found.keys)
         self._filenos = self._dealer.filenos
-        self._watch_filenos()
+        self._thread: WaitingThread | None = None
+        try:
+            self._watch_filenos()
+        except (OSError, RuntimeError):
+            self._dealer.close()
+            raise
         self.wake_by(state.next_deadline())
         self.settle()
 
@@ -54,11 +59,7 @@ class LoopDealer:
             for fileno in self._filenos:
                 self.loop.add_reader(fileno, self._work)
         except NotImplementedError:
-            self.close()
-            raise UnsupportedPlatform(
-                f"{type(self.loop).__name__} cannot watch sockets, as that of Windows cannot",
-                hint="use asyncio.SelectorEventLoop there, or run the backend in Docker or WSL",
-            ) from None
+            self._thread = WaitingThread(self.loop, self._filenos, self._work, self._context)
 
     def settle(self) -> None:
         """Send what waits, and read soon if that has consumed the edge of the socket's descriptor.
@@ -98,7 +99,9 @@ class LoopDealer:
             return
         if self._timer is not None:
             self._timer.cancel()
-        if not self.loop.is_closed():
+        if self._thread is not None:
+            self._thread.close()
+        elif not self.loop.is_closed():
             for fileno in self._filenos:
                 self.loop.remove_reader(fileno)
         dealer.close(linger_ms)

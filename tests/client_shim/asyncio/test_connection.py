@@ -7,7 +7,6 @@ import contextvars
 import gc
 import json
 import select
-import socket
 import tempfile
 import time
 import weakref
@@ -15,7 +14,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-import uvloop
 
 from client_shim import BrokerClient, errors, wire
 from client_shim.asyncio.call import WaitingCalls
@@ -23,15 +21,23 @@ from client_shim.asyncio.connection import BrokerConnection
 from client_shim.protocol.events import Dropped, Lost, Welcomed
 from client_shim.protocol.state import ClientState
 from client_shim.transport.dealer import AT_MOST, Dealer
+from tests.client_shim.loops import LOOPS, NewLoop
 from tests.client_shim.peer import PATIENCE_S, Peer, connections_of, run, until, while_greeting
 
 Run = Callable[[Coroutine[Any, Any, object]], object]
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def on_loop(request: pytest.FixtureRequest) -> Run:
+@pytest.fixture(params=list(LOOPS.values()), ids=list(LOOPS))
+def new_loop(request: pytest.FixtureRequest) -> NewLoop:
+    """Makes an event loop of each kind."""
+    make: NewLoop = request.param
+    return make
+
+
+@pytest.fixture
+def on_loop(new_loop: NewLoop) -> Run:
     """Runs a test on each kind of event loop."""
-    return lambda main: run(main, request.param)
+    return lambda main: run(main, new_loop)
 
 
 @pytest.fixture
@@ -537,23 +543,25 @@ def test_a_client_of_many_loops_keeps_no_connection_of_the_earlier_ones(on_loop:
         assert [connection() is None for connection in seen] == [True, True, False]
 
 
-def test_a_loop_that_is_just_closed_is_cleared_up_by_the_next_client(endpoint: str) -> None:
+def test_a_loop_that_is_just_closed_is_cleared_up_by_the_next_client(
+    new_loop: NewLoop, endpoint: str
+) -> None:
     """Some do not end their loops as `asyncio.run` does; then nobody tells the connection."""
     with Peer(endpoint) as peer:
-        lost, left = asyncio.new_event_loop(), BrokerClient("left", endpoint)
+        lost, left = new_loop(), BrokerClient("left", endpoint)
         who = lost.run_until_complete(while_greeting(peer, left.connect()))
         lost.close()
         assert peer.reaches(who)
-        run(while_greeting(peer, left.connect()), asyncio.new_event_loop)
+        run(while_greeting(peer, left.connect()), new_loop)
         wait_until_gone(peer, who)
 
 
 def test_a_loop_that_is_closed_with_calls_pending_leaves_no_complaint(
-    endpoint: str, capsys: pytest.CaptureFixture[str]
+    new_loop: NewLoop, endpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody can be told any more; what was left is let go by the next client, without a word on stderr."""
     with Peer(endpoint) as peer:
-        lost, left = asyncio.new_event_loop(), BrokerClient("left", endpoint)
+        lost, left = new_loop(), BrokerClient("left", endpoint)
         who = lost.run_until_complete(while_greeting(peer, left.connect()))
         call = lost.create_task(left.request("s", "slow"))
         lost.run_until_complete(peer.heard())
@@ -563,13 +571,13 @@ def test_a_loop_that_is_closed_with_calls_pending_leaves_no_complaint(
         del call, left, pending
         gc.collect()
         another = BrokerClient("another", endpoint)
-        run(while_greeting(peer, another.connect()), asyncio.new_event_loop)
+        run(while_greeting(peer, another.connect()), new_loop)
         gc.collect()
         wait_until_gone(peer, who)
     assert capsys.readouterr().err == ""
 
 
-def test_a_client_of_another_running_loop_is_refused(endpoint: str) -> None:
+def test_a_client_of_another_running_loop_is_refused(new_loop: NewLoop, endpoint: str) -> None:
     """Sockets are not shared between threads. It says what to do instead."""
 
     async def main() -> None:
@@ -577,11 +585,11 @@ def test_a_client_of_another_running_loop_is_refused(endpoint: str) -> None:
             client = BrokerClient("test", endpoint)
             await while_greeting(peer, client.connect())
             with pytest.raises(RuntimeError, match="one for each loop"):
-                await asyncio.to_thread(run, client.ping(), asyncio.new_event_loop)
-            await asyncio.to_thread(run, client.aclose(), asyncio.new_event_loop)
+                await asyncio.to_thread(run, client.ping(), new_loop)
+            await asyncio.to_thread(run, client.aclose(), new_loop)
             assert isinstance((await peer.heard()).message, wire.Goodbye)
 
-    run(main(), asyncio.new_event_loop)
+    run(main(), new_loop)
 
 
 def test_the_context_of_the_first_caller_is_not_kept(on_loop: Run, endpoint: str) -> None:
@@ -611,21 +619,3 @@ def test_the_context_of_the_first_caller_is_not_kept(on_loop: Run, endpoint: str
             await client.aclose()
 
     on_loop(main())
-
-
-def test_a_loop_that_cannot_watch_sockets_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows' own event loop has no `add_reader`: an error at once, not a wait."""
-
-    def unable(*_: object) -> None:
-        raise NotImplementedError
-
-    with tempfile.TemporaryDirectory(prefix="mb-") as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{folder}/b.sock")
-        listener.listen()
-        loop = asyncio.SelectorEventLoop()
-        monkeypatch.setattr(loop, "add_reader", unable)
-        try:
-            with pytest.raises(errors.UnsupportedPlatform, match=r"SelectorEventLoop there.*Docker or WSL"):
-                loop.run_until_complete(BrokerClient("windows", f"ipc://{folder}/b.sock").connect())
-        finally:
-            loop.close()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from client_shim import BrokerClient, errors, wire
-from tests.client_shim.asyncio.test_connection import Run, endpoint, on_loop
+from tests.client_shim.asyncio.test_connection import Run, endpoint, new_loop, on_loop
 from tests.client_shim.peer import PATIENCE_S, Heard, Peer, connections_of, until, while_greeting
 
-__all__ = ["endpoint", "on_loop"]
+__all__ = ["endpoint", "new_loop", "on_loop"]
 
 
 @pytest.mark.parametrize("how", ["refused", "crossed", "wrong instance"])

@@ -11,10 +11,10 @@ import pytest
 
 from client_shim import BrokerClient, errors, wire
 from client_shim.asyncio import channel
-from tests.client_shim.asyncio.test_connection import Run, endpoint, fails, on_loop
+from tests.client_shim.asyncio.test_connection import Run, endpoint, fails, new_loop, on_loop
 from tests.client_shim.peer import PATIENCE_S, Heard, Peer, until, while_greeting
 
-__all__ = ["endpoint", "on_loop"]
+__all__ = ["endpoint", "new_loop", "on_loop"]
 
 TOOLS, UPDATED = "notifications/tools/list_changed", "notifications/resources/updated"
 KINDS = ("tools", "resources", "prompts")

@@ -14,6 +14,7 @@ import pytest
 import broker
 import client_shim
 from client_shim import wire
+from tests.client_shim.loops import WITHOUT_READERS
 from tests.client_shim.peer import PATIENCE_S, Peer
 
 ROOT = Path(__file__).parents[3]
@@ -26,6 +27,9 @@ endpoint = sys.argv[1]
 """
 
 
+on_each_loop = pytest.mark.parametrize("loops", ["", WITHOUT_READERS], ids=["asyncio", "no add_reader"])
+
+
 @pytest.fixture
 def peer() -> Iterator[tuple[Peer, str]]:
     """Somebody who listens, and where."""
@@ -36,7 +40,7 @@ def peer() -> Iterator[tuple[Peer, str]]:
 @contextmanager
 def program(source: str, endpoint: str) -> Iterator[subprocess.Popen[str]]:
     """A Python process that runs this, and no longer than the test."""
-    command = [sys.executable, "-c", HEAD + source, endpoint]
+    command = [sys.executable, "-c", source, endpoint]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -70,10 +74,11 @@ if forked == 0:
 """
 
 
-def test_a_forked_child_opens_a_connection_of_its_own(peer: tuple[Peer, str]) -> None:
+@on_each_loop
+def test_a_forked_child_opens_a_connection_of_its_own(peer: tuple[Peer, str], loops: str) -> None:
     """Trap: a socket that two processes use belongs to neither. The parent's goes on as if nothing was."""
     remote, endpoint = peer
-    with program(FORKS, endpoint) as process:
+    with program(loops + HEAD + FORKS, endpoint) as process:
         parent = remote.receive()
         remote.welcome(parent.who)
         child = remote.receive()
@@ -122,10 +127,11 @@ client.connect()
 
 
 @pytest.mark.parametrize("source", ENDINGS.values(), ids=ENDINGS.keys())
-def test_no_process_hangs_at_its_end(peer: tuple[Peer, str], source: str) -> None:
+@on_each_loop
+def test_no_process_hangs_at_its_end(peer: tuple[Peer, str], loops: str, source: str) -> None:
     """Trap: with libzmq's defaults, a context that is ended with a socket open waits for ever."""
     remote, endpoint = peer
-    with program(source, endpoint) as process:
+    with program(loops + HEAD + source, endpoint) as process:
         remote.welcome(remote.receive().who)
         assert process.wait(timeout=PATIENCE_S) == 0
 

@@ -19,10 +19,10 @@ from client_shim.asyncio import connection as connections
 from client_shim.asyncio.pool import connection_pool
 from client_shim.protocol import calls
 from client_shim.protocol.reasons import MAX_ANSWER_BYTES
-from tests.client_shim.asyncio.test_connection import Run, endpoint, on_loop
+from tests.client_shim.asyncio.test_connection import Run, endpoint, new_loop, on_loop
 from tests.client_shim.peer import Heard, Peer, until, while_greeting
 
-__all__ = ["endpoint", "on_loop"]
+__all__ = ["endpoint", "new_loop", "on_loop"]
 
 YES: dict[str, Any] = {"action": "accept", "content": {"size": "L"}}
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"

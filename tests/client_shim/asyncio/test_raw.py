@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from client_shim import BrokerClient, errors, wire
-from tests.client_shim.asyncio.test_connection import Run, endpoint, fails, on_loop
+from tests.client_shim.asyncio.test_connection import Run, endpoint, fails, new_loop, on_loop
 from tests.client_shim.asyncio.test_listening import TOOLS, UPDATED, answer, heard_listen, params, tell
 from tests.client_shim.peer import PATIENCE_S, Peer, run, until, while_greeting
 
-__all__ = ["endpoint", "on_loop"]
+__all__ = ["endpoint", "new_loop", "on_loop"]
 
 BODIES = st.sampled_from(
     [

@@ -11,10 +11,10 @@ import pytest
 
 from client_shim import BrokerClient, Question, QuestionRefused, errors
 from client_shim.protocol.input_required import MAX_QUESTIONS, MAX_ROUNDS
-from tests.client_shim.asyncio.test_connection import Run, endpoint, on_loop
+from tests.client_shim.asyncio.test_connection import Run, endpoint, new_loop, on_loop
 from tests.client_shim.peer import Heard, Peer, while_greeting
 
-__all__ = ["endpoint", "on_loop"]
+__all__ = ["endpoint", "new_loop", "on_loop"]
 
 FORM: dict[str, Any] = {"method": "elicitation/create", "params": {"message": "Which?"}}
 DONE = {"content": [], "resultType": "complete"}

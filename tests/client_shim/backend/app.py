@@ -18,6 +18,7 @@ import os
 import platform
 import sys
 import time
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -214,9 +215,17 @@ def has_children() -> bool:
     return True
 
 
+def not_there(*_: object) -> None:
+    """Raise what the loop of Windows does."""
+    raise NotImplementedError
+
+
 def on_loop(kind: str, main: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """Run it on asyncio's own loop, or on uvloop's as uvicorn does where that is installed."""
-    if kind == "asyncio":
+    """Run it on asyncio's own loop, on one without `add_reader` as that of Windows, or on uvloop's."""
+    if kind == "no-add-reader":
+        for method in ("add_reader", "remove_reader"):
+            setattr(BaseSelectorEventLoop, method, not_there)
+    if kind != "uvloop":
         return asyncio.run(main)
     new_loop: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
     loop = new_loop()
@@ -231,7 +240,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("registry", type=Path)
     parser.add_argument("plans", type=Path)
-    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop", "no-add-reader"), default="asyncio")
     parser.add_argument("--import-mcp", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)  # stderr is for what nobody expects

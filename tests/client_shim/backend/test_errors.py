@@ -20,7 +20,7 @@ from tests.client_shim.backend.kit import fails, having, run, text_of
 from tests.client_shim.peer import Peer
 from tests.e2e.harness import RunningBroker
 
-pytestmark = pytest.mark.usefixtures("endpoint")
+pytestmark = pytest.mark.usefixtures("endpoint", "loops")
 
 # --- errors ----------------------------------------------------------------------------------------------
 
@@ -155,7 +155,8 @@ def test_arguments_are_an_object(arguments: Any) -> None:
 
 
 def test_without_a_broker_it_is_a_runtime_error(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The design, section 4: a server that cannot be reached; at once, and the next try looks again."""
+    """The design, section 4: a server that cannot be reached; the next try looks again."""
+    monkeypatch.setattr("client_shim.backend.mcp_client.RECONNECT_S", 0.1)
 
     async def main() -> None:
         client = MCPClient(having("rogue"))

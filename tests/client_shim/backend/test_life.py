@@ -13,7 +13,7 @@ from tests.client_shim.backend.kit import having, hellos, in_flight, mine, run, 
 from tests.client_shim.peer import connections_of, until
 from tests.e2e.harness import RunningBroker
 
-pytestmark = pytest.mark.usefixtures("endpoint")
+pytestmark = pytest.mark.usefixtures("endpoint", "loops")
 
 # --- pages -----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from client_shim import MCPClient
 from client_shim.backend.mcp_client import ServerSession
 from tests.client_shim.backend.kit import having, run, text_of
 
-pytestmark = pytest.mark.usefixtures("endpoint")
+pytestmark = pytest.mark.usefixtures("endpoint", "loops")
 
 # --- making one ------------------------------------------------------------------------------------------
 
