@@ -13,18 +13,13 @@ from tests.systemd import host
 from tests.systemd.host import (
     CONFIG,
     ENDPOINT,
-    PREFIX,
     PYTHON,
-    ROGUE,
     ROOT,
-    UNITS,
     Skipped,
     call,
     configure,
     journal,
     last_words,
-    main_pid,
-    processes_of,
     sh,
     show,
     status,
@@ -95,32 +90,8 @@ def a_uvx_server_runs_under_the_service() -> None:
     assert call("clock", "get_current_time", {"timezone": "UTC"})
 
 
-def uninstall_keeps_what_is_yours() -> None:
-    """`make uninstall` removes what install made, keeps the config, and says so."""
-    configure({"fine": ROGUE})
-    said = sh(f"make -C {ROOT} uninstall")
-    assert "/etc/mcp-broker" in said, said
-    assert CONFIG.exists()
-    assert main_pid() == 0
-    assert processes_of("mcp-broker") == []
-    gone = [PREFIX, Path("/usr/local/bin/mcp-broker"), Path("/run/mcp-broker"), *UNITS.glob("*/mcp-broker*")]
-    gone += [*Path("/etc/systemd/system").glob("*.wants/mcp-broker*")]
-    assert not [path for path in gone if path.is_symlink() or path.exists()]
-
-
-def purge_leaves_nothing() -> None:
-    """`make purge` removes config, state and user too, and a second one finds nothing to do."""
-    sh(f"make -C {ROOT} purge")
-    sh(f"make -C {ROOT} purge")
-    assert not CONFIG.parent.exists()
-    assert not Path("/var/lib/mcp-broker").exists()
-    assert sh("getent passwd mcp-broker; getent group mcp-broker", status=2) == ""
-
-
 CHECKS = (
     a_broken_config_is_said_once_and_not_tried_again,
     an_npx_server_runs_under_the_service,
     a_uvx_server_runs_under_the_service,
-    uninstall_keeps_what_is_yours,
-    purge_leaves_nothing,
 )

@@ -7,7 +7,7 @@ import re
 import stat
 from pathlib import Path
 
-from tests.systemd.host import UNITS, as_user, sh, show, until
+from tests.systemd.host import as_user, sh, show, units, until
 
 UNIT = "mcp-broker-gateway.service"
 SOCKET = "mcp-broker-gateway.socket"
@@ -58,13 +58,13 @@ def it_is_installed_and_not_enabled() -> None:
 def verify_finds_nothing_in_the_gateways_units() -> None:
     """`systemd-analyze verify` is clean, for the system's units and for a user's."""
     for name in (UNIT, SOCKET):
-        assert sh(f"systemd-analyze verify {UNITS}/system/{name}") == ""
-        assert sh(f"systemd-analyze --user verify {UNITS}/user/{name}", env="XDG_RUNTIME_DIR=/run") == ""
+        assert sh(f"systemd-analyze verify {units()}/system/{name}") == ""
+        assert sh(f"systemd-analyze --user verify {units()}/user/{name}", env="XDG_RUNTIME_DIR=/run") == ""
 
 
 def the_gateways_exposure_is_smaller() -> None:
     """`systemd-analyze security --offline=yes`: 2.0 at most, for it starts no program of others."""
-    said = sh(f"systemd-analyze security --offline=yes --no-pager --threshold=20 {UNITS}/system/{UNIT}")
+    said = sh(f"systemd-analyze security --offline=yes --no-pager --threshold=20 {units()}/system/{UNIT}")
     assert re.search(rf"Overall exposure level for {UNIT}: ([01]\.\d|2\.0)", said), said
 
 
@@ -98,7 +98,7 @@ def the_sockets_of_connect_are_for_the_brokers_group() -> None:
     assert sh(f"stat -c %G {SERVERS / 'fine.sock'}").strip() == "mcp-broker"
     assert stat.S_IMODE(about.st_mode) == 0o660
     hello = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"})
-    connect = f"(echo '{hello}'; sleep 3) | timeout 20 /usr/local/bin/mcp-broker connect fine"
+    connect = f"(echo '{hello}'; sleep 3) | timeout 20 mcp-broker connect fine"
     said = as_user("backend", "sh", "-c", connect)
     assert '"result":{}' in said, said
 

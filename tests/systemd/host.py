@@ -21,7 +21,8 @@ ENDPOINT = "ipc:///run/mcp-broker/broker.sock"
 SOCKET = Path("/run/mcp-broker/broker.sock")
 PREFIX = Path("/opt/mcp-broker")
 PYTHON = f"{PREFIX}/bin/python"
-UNITS = Path("/usr/local/lib/systemd")
+LIBRARIES = (Path("/usr/lib/systemd"), Path("/usr/local/lib/systemd"))
+"""Where the package has the units, and where `make install` has them."""
 PATIENCE_S = 90.0
 """The machine may be loaded."""
 
@@ -31,6 +32,10 @@ ROGUE: dict[str, Any] = {"command": PYTHON, "args": ["-I", "-S", "/opt/rogue/tes
 
 WHEELS = ""
 """A folder with everything to install from: there is no network."""
+
+PACKAGE = ""
+"""The Debian package; nothing where it cannot be built, and then why."""
+NO_PACKAGE = ""
 
 
 class Skipped(Exception):
@@ -60,6 +65,11 @@ def as_user(user: str, *command: str, status: int | None = 0) -> str:
 def show(name: str, unit: str = "mcp-broker.service") -> str:
     """One property of a unit."""
     return sh(f"systemctl show --property {name} --value {unit}").strip()
+
+
+def units() -> Path:
+    """The folder of the installed units."""
+    return next(folder for folder in LIBRARIES if (folder / "system/mcp-broker.service").exists())
 
 
 def main_pid() -> int:

@@ -1,6 +1,8 @@
 """What is done to the installed service inside a booted systemd; `test_service.py` reads what it says.
 
-    python -m tests.systemd.session WHEELS [CHECK ...]      with names: only these, after the installation
+    python -m tests.systemd.session WHEELS PACKAGE [CHECK ...]      with names: only these, once installed
+
+PACKAGE is the path of the Debian package, or why it cannot be built.
 
 Every check is a function whose docstring says what it guards. They run in their order, each on what the one
 before has left, and each gives a line of JSON: its name, how long it took, and what was wrong, if anything.
@@ -18,17 +20,25 @@ from tests.systemd import (
     boot_checks,
     gateway_checks,
     host,
+    install_checks,
     life_checks,
+    package_checks,
     place_checks,
     reload_checks,
     user_checks,
 )
 from tests.systemd.host import Skipped
 
-MODULES = (place_checks, gateway_checks, life_checks, reload_checks, user_checks, boot_checks)
+INSTALLED: tuple[Callable[[], None], ...] = tuple(
+    check
+    for module in (place_checks, gateway_checks, life_checks, reload_checks, user_checks, boot_checks)
+    for check in module.CHECKS
+)
+"""The checks of the installed service."""
 
 CHECKS: dict[str, Callable[[], None]] = {
-    check.__name__: check for module in MODULES for check in module.CHECKS
+    check.__name__: check
+    for check in (*install_checks.CHECKS, *package_checks.FIRST, *INSTALLED, *package_checks.LAST)
 }
 
 
@@ -46,7 +56,9 @@ def run(check: Callable[[], None]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    host.WHEELS = sys.argv[1]
-    first, *others = CHECKS
-    for name in (first, *(sys.argv[2:] or others)):
+    host.WHEELS, package, *names = sys.argv[1:]
+    host.PACKAGE, host.NO_PACKAGE = (package, "") if package.endswith(".deb") else ("", package)
+    if names:
+        names = [package_checks.FIRST[0].__name__, *names]
+    for name in names or CHECKS:
         print(json.dumps(run(CHECKS[name])), flush=True)

@@ -1,4 +1,4 @@
-"""The installed service under a real systemd: `make install`, then everything that happens to a service.
+"""The service under a real systemd: `make install`, the Debian package, and what happens to a service.
 
 One boot for all of it; each test here is one line of what `session.py` said in there.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.project.wheels import wheels
+from tests.project.wheels import package, wheels, why_no_package
 from tests.systemd.inside import needs_systemd, under_systemd
 from tests.systemd.session import CHECKS
 
@@ -25,7 +25,8 @@ pytestmark = pytest.mark.timeout(SESSION_S + 120)
 def session() -> dict[str, dict[str, Any]]:
     """What became of each check."""
     needs_systemd()
-    done = under_systemd(sys.executable, "-m", "tests.systemd.session", wheels(), limit_s=SESSION_S)
+    given = wheels(), why_no_package() or package()
+    done = under_systemd(sys.executable, "-m", "tests.systemd.session", *given, limit_s=SESSION_S)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
     assert lines, done.stdout + done.stderr
     return {line["check"]: line for line in lines}

@@ -1,0 +1,176 @@
+"""Checks of the Debian package: installed, upgraded, taken back, removed and purged.
+
+All other checks run between them. Where it cannot be built, `make install` installs the broker for these.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.systemd import host
+from tests.systemd.host import (
+    CONFIG,
+    PREFIX,
+    ROGUE,
+    ROOT,
+    Skipped,
+    configure,
+    journal,
+    last_words,
+    main_pid,
+    processes_of,
+    server_pids,
+    sh,
+    show,
+    status,
+    until,
+    until_ready,
+)
+from tests.systemd.life_checks import while_they_call
+
+NAME = "mcp-shared-broker"
+NEWER = Path("/opt/newer.deb")
+
+
+def package() -> str:
+    """Return the path of the package; skip the check where it cannot be built."""
+    if not host.PACKAGE:
+        raise Skipped(host.NO_PACKAGE)
+    return host.PACKAGE
+
+
+def apt(arguments: str, *, language: str = "en", status: int = 0) -> str:
+    """What apt says; it asks nothing."""
+    return sh(
+        f"DEBIAN_FRONTEND=noninteractive apt-get {arguments} --yes",
+        env=f"MCP_BROKER_LANG={language}",
+        status=status,
+    )
+
+
+def version() -> str:
+    """The installed version; nothing where the package is not installed."""
+    return sh(
+        f"dpkg-query --show --showformat='${{db:Status-Status}} ${{Version}}' {NAME}", status=None
+    ).strip()
+
+
+def apt_installs_it_for_who_has_no_checkout() -> None:
+    """`apt install ./mcp-shared-broker_*.deb`: it runs, with no server, and says what to do next."""
+    sh("rm -f /usr/sbin/policy-rc.d")  # of an image for containers: no service may start there
+    if not host.PACKAGE:
+        sh(f"make -C {ROOT} install WHEELS={host.WHEELS}")
+    said = apt(f"install {package()}")
+    assert "sudo usermod -aG mcp-broker USER" in said, said
+    assert "No server runs yet" in said, said
+    assert show("ActiveState") == show("ActiveState", "mcp-broker.socket") == "active"
+    assert show("UnitFileState") == show("UnitFileState", "mcp-broker.socket") == "enabled"
+    assert sh("command -v mcp-broker").strip() == "/usr/bin/mcp-broker"
+
+
+def a_first_install_runs_no_server() -> None:
+    """Nobody has asked for one: the config has one, which is not enabled."""
+    package()
+    assert [row["state"] for row in status()["servers"]] == ["disabled"]
+    assert processes_of("mcp-broker") == [main_pid()]
+    assert "time: disabled" in sh("mcp-broker check --service")
+
+
+def make_install_is_refused_beside_it() -> None:
+    """The files are the package manager's."""
+    package()
+    said = sh(f"make -C {ROOT} install WHEELS={host.WHEELS}", env="MCP_BROKER_LANG=en", status=2)
+    assert f"first: apt remove {NAME}" in said, said
+
+
+def its_examples_run_as_it_says() -> None:
+    """The line that it prints at the end: six servers, and the doctor finds nothing."""
+    if host.PACKAGE:
+        sh(f"cp {PREFIX}/share/examples/broker.toml {CONFIG} && systemctl restart mcp-broker")
+    until_ready()
+    assert len(server_pids()) == 6
+    assert "6" in sh("mcp-broker status")
+    sh("mcp-broker doctor --cycles 2")
+
+
+def it_changes_no_file_of_the_package() -> None:
+    """After all that the other checks have done; `dpkg --verify` compares the sums."""
+    package()
+    assert sh(f"dpkg --verify {NAME}") == ""
+
+
+def an_upgrade_restarts_it_once_and_fails_no_call() -> None:
+    """A newer package under eight callers: the config is kept, no call fails, and none is lost."""
+    make_newer(package())
+    configure({"fine": ROGUE, "other": ROGUE})
+    sh("systemctl restart mcp-broker")
+    until_ready()
+    CONFIG.write_text("# mine\n" + CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+    whole, starts = CONFIG.read_text(encoding="utf-8"), journal().count("broker.listening")
+    while_they_call(lambda: apt(f"install {NEWER}", language="zh"), in_order=True)
+    assert version() == "installed 9.9"
+    assert journal().count("broker.listening") == starts + 1, last_words()
+    assert CONFIG.read_text(encoding="utf-8") == whole
+
+
+def make_newer(package: str) -> None:
+    """Make a package with the same files and a higher version."""
+    folder = NEWER.with_suffix("")
+    sh(f"dpkg-deb --raw-extract {package} {folder}")
+    sh(f"sed -i 's/^Version: .*/Version: 9.9/' {folder}/DEBIAN/control")
+    sh(f"dpkg-deb --build -Znone {folder} {NEWER} && rm -r {folder}")
+
+
+def an_older_package_can_be_installed_again() -> None:
+    """A rollback; and what was stopped and disabled on purpose stays so."""
+    sh("systemctl disable --now mcp-broker.service mcp-broker.socket")
+    apt(f"install --allow-downgrades {package()}")
+    assert version() != "installed 9.9"
+    assert (show("ActiveState"), show("UnitFileState")) == ("inactive", "disabled")
+    assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
+    sh("systemctl enable --now mcp-broker.socket mcp-broker.service")
+    until_ready()
+
+
+def a_removal_keeps_what_is_yours() -> None:
+    """`apt remove`: the service is stopped, config and state are kept; installed again, it runs as before."""
+    package()
+    apt(f"remove {NAME}")
+    assert version().startswith("config-files"), version()
+    assert processes_of("mcp-broker") == []
+    gone = [PREFIX / "bin", Path("/usr/bin/mcp-broker"), Path("/run/mcp-broker")]
+    assert not [path for path in gone if path.is_symlink() or path.exists()]
+    assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
+    assert Path("/var/lib/mcp-broker").is_dir()
+    apt(f"install {host.PACKAGE}")
+    until(main_pid, last_words)
+    until_ready()
+    assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
+
+
+def a_purge_leaves_nothing() -> None:
+    """`apt purge`: config, state, users and the links in /etc are gone too."""
+    package()
+    apt(f"purge {NAME}")
+    assert sh("pgrep -f '[/]opt/mcp-broker/bin'", status=1) == ""
+    assert "installed" not in version()
+    gone = [PREFIX, CONFIG.parent, *Path("/var/lib").glob("mcp-broker*"), *Path("/run").glob("mcp-broker*")]
+    gone += [*Path("/etc/systemd/system").glob("*.wants/mcp-broker*")]
+    gone += [*Path("/var/lib/systemd").glob("deb-systemd-helper-*/**/mcp-broker*")]
+    assert not [path for path in gone if path.is_symlink() or path.exists()]
+    assert sh("getent passwd mcp-broker mcp-broker-gateway; getent group mcp-broker", status=2) == ""
+
+
+FIRST = (
+    apt_installs_it_for_who_has_no_checkout,
+    a_first_install_runs_no_server,
+    make_install_is_refused_beside_it,
+    its_examples_run_as_it_says,
+)
+LAST = (
+    it_changes_no_file_of_the_package,
+    an_upgrade_restarts_it_once_and_fails_no_call,
+    an_older_package_can_be_installed_again,
+    a_removal_keeps_what_is_yours,
+    a_purge_leaves_nothing,
+)
