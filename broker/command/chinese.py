@@ -18,6 +18,7 @@ from broker.command.words import language
 class _Translation(NamedTuple):
     """A text in both languages: the English as a pattern whose groups are the facts."""
 
+    key: str
     english: re.Pattern[str]
     chinese: str
 
@@ -48,22 +49,48 @@ def in_chinese(text: str) -> str:
 @lru_cache(maxsize=1024)
 def _known(text: str) -> str | None:
     """Return a text in Chinese; `None` if nothing of it is known."""
+    whole = _whole(text)
+    if whole is None or whole.spans_parts:
+        return _in_two(text, complete=True) or (whole and whole.text) or _in_two(text) or _placed(text)
+    return whole.text
+
+
+class _Whole(NamedTuple):
+    """A text that is known as one. Its last fact may have taken in the next part, what to do say."""
+
+    text: str
+    spans_parts: bool
+
+
+def _whole(text: str) -> _Whole | None:
     for translation in _translations():
         if found := translation.english.fullmatch(text):
             facts = {name: _known(fact) or fact for name, fact in found.groupdict().items()}
-            if translation.chinese != _PLACED or facts["problem"] != found["problem"]:
-                parts = _FACT.split(translation.chinese)
-                return "".join(facts[part] if number % 2 else part for number, part in enumerate(parts))
-    for at in (match.start() for match in re.finditer("; ", text)):
-        what, mend = text[:at], text[at + 2 :]
-        known = _known(what), _known(mend)
-        if any(known):
-            return f"{known[0] or what}；{known[1] or mend}"
+            parts = _FACT.split(translation.chinese)
+            chinese = "".join(facts[part] if number % 2 else part for number, part in enumerate(parts))
+            return _Whole(chinese, any("; " in fact for fact in found.groups()))
     return None
 
 
-_PLACED = "{path}：{problem}"
-"""The text of a mistake at a place. It is known only if the mistake is."""
+def _in_two(text: str, *, complete: bool = False) -> str | None:
+    """Return a text of two parts, such as what happened and what to do; `complete`: if both are known."""
+    for match in re.finditer("; |, or ", text):
+        what, mend = text[: match.start()], text[match.end() :]
+        known = _known(what), _known(mend)
+        if all(known) if complete else any(known):
+            return f"{known[0] or what}{_BETWEEN[match[0]]}{known[1] or mend}"
+    return None
+
+
+_BETWEEN = {"; ": "；", ", or ": "，或"}
+"""What stands between two parts of a text, in English and Chinese."""
+
+
+def _placed(text: str) -> str | None:
+    """Return a mistake at a place, such as a key of the config, if the mistake is known."""
+    place, colon, problem = text.partition(": ")
+    known = _known(problem) if colon else None
+    return known and f"{_known(place) or place}：{known}"
 
 
 @cache
@@ -74,12 +101,17 @@ def _translations() -> list[_Translation]:
     sections = tomli.loads(Path(__file__).with_name("chinese.toml").read_text(encoding="utf-8"))
     pairs = [pair for section in sections.values() for pair in section.items()]
     pairs.sort(key=lambda pair: -len(_FACT.sub("", pair[0])))
-    return [_Translation(_pattern(english), chinese) for english, chinese in pairs]
+    return [_Translation(english, _pattern(english), chinese) for english, chinese in pairs]
 
 
 def _pattern(english: str) -> re.Pattern[str]:
     parts = []
     for number, part in enumerate(_FACT.split(english)):
-        fact = f"(?P<{part}>{_ANY if part in _LONG else _CLAUSE})"
-        parts.append(fact if number % 2 else re.escape(part))
+        parts.append(f"(?P<{part}>{_form(part)})" if number % 2 else re.escape(part))
     return re.compile("".join(parts))
+
+
+def _form(fact: str) -> str:
+    if fact == "count":
+        return "[0-9]+"
+    return _ANY if fact in _LONG else _CLAUSE

@@ -144,6 +144,6 @@ def _show_reload(done: dict[str, Any]) -> None:
     if done["adjusted"]:
         echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
     for key in done["restart_needed"]:
-        echo(say("restart_needed", key=key["path"], why=key["why"]))
+        echo(say("restart_needed", key=key["path"], why=told(key["why"])))
     count = sum(one["what"] != "removed" for one in done["servers"])
     echo(say("reloaded", path=done["config"], count=count))

@@ -231,7 +231,8 @@ def _warnings(server: dict[str, Any]) -> Iterator[Line]:
     """Yield the deviations from the protocol that the broker tolerates of a server."""
     for warning in server.get("warnings", []):
         kind = _kind(warning["kind"])
-        text = fill((kind.english, kind.chinese), **warning["facts"]) if kind else warning["text"]
+        facts = {name: told(fact) if name == "reason" else fact for name, fact in warning["facts"].items()}
+        text = fill((kind.english, kind.chinese), **facts) if kind else warning["text"]
         yield Line(say("tolerates", server=server["name"], what=text), "yellow")
 
 

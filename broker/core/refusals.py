@@ -155,15 +155,20 @@ _UNKNOWN = "whether the call took effect is unknown: look before you repeat it"
 def deadline(call: Call, running: int, *, leased: bool = False) -> Refusal:
     """The time of the call is up, in the queue or at the server. `leased`: its clients take turns."""
     about = {"server": call.server, "method": call.method, "timeout_s": call.given_s}
+    table = f"[servers.{toml_key(call.server)}]"
     if call.sent:
-        message = f"server {call.server!r} did not answer {call.method} within {call.given_s:g} s"
-        table = f"[servers.{toml_key(call.server)}]"
-        hint = f"give the call more time, or raise timeout in {table}; it was cancelled there"
-        return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
+        return Refusal(
+            Code.DEADLINE,
+            f"server {call.server!r} did not answer {call.method} within {call.given_s:g} s",
+            f"give the call more time, or raise timeout in {table}; it was cancelled there",
+            Blame.SERVER,
+            about,
+        )
     message = f"{call.method} waited {call.timeout_s:g} s behind {running} other calls of {call.server!r}"
-    hint = "give the call more time"
-    if not leased:  # else those calls are of the client that had the lease before
-        hint += f", or raise max_in_flight in [servers.{toml_key(call.server)}]"
+    # of a lease, those calls are of the client that had it before
+    hint = (
+        "give the call more time" if leased else f"give the call more time, or raise max_in_flight in {table}"
+    )
     return Refusal(Code.DEADLINE, message, hint, Blame.SERVER, about)
 
 

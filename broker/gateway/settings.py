@@ -295,10 +295,9 @@ def _about_addresses(door: DoorConfig) -> Iterator[Problem]:
             message = f"{text} can be reached by other machines, and the gateway speaks no TLS"
             mend = (
                 "listen at 127.0.0.1 and let a proxy with TLS call it there; or write the same address into "
+                "`behind_tls`, too, where a proxy stands in front"
             )
-            yield Problem(
-                "gateway.listen", message, mend + "`behind_tls`, too, where a proxy stands in front"
-            )
+            yield Problem("gateway.listen", message, mend)
         if not door.token:
             message = f"{text} can be reached by other machines without a token"
             yield Problem("gateway.token", message, "remove token = false")

@@ -213,13 +213,13 @@ class Handshake:
             return self.refused(method, why, now)
         return self._agree(method, agreed)
 
-    def refused(self, method: str, reason: str, now: float) -> list[Step]:
+    def refused(self, method: str, why: str, now: float) -> list[Step]:
         """Note that one of the two requests failed; send the other one if that is allowed."""
-        self._refusals[method] = reason
+        self._refusals[method] = why
         self.wake_at = None
         other = INITIALIZE if method == DISCOVER else DISCOVER
         if self._may_ask_both and other not in self._asked:
-            return [*self._remembered_wrongly(other, reason), self._ask(other, now)]
+            return [*self._remembered_wrongly(other, why), self._ask(other, now)]
         if self._waits_for(other):
             return []
         if self._spare is not None:

@@ -252,19 +252,19 @@ class Lists:
         self.catalogue.lacks(method)
         return self._over(method, False, now)
 
-    def _unread(self, reading: Reading, reason: str, now: float) -> list[Step]:
+    def _unread(self, reading: Reading, why: str, now: float) -> list[Step]:
         """End a reading that failed. An earlier list stays; else the pages read so far are the list."""
         method, known = reading.method, self.catalogue
         self._again.discard(method)
         if reading.end_before_empty():
             return self._read(reading, now)
         if known.has(method) or not reading.begun:
-            if not known.has(method) and (is_unknown_method(reason) or not known.declares(method)):
+            if not known.has(method) and (is_unknown_method(why) or not known.declares(method)):
                 return self._lacks(method, now)
-            odd = Tolerated(Oddity.UNREAD, {"list": method, "reason": clip(reason)})
+            odd = Tolerated(Oddity.UNREAD, {"list": method, "reason": clip(why)})
             return [odd, *self._over(method, False, now)]
         listing = reading.listing(known.agreed.era, partial=True)
-        odd = Tolerated(Oddity.PARTIAL, {"list": method, "count": len(listing.items), "reason": clip(reason)})
+        odd = Tolerated(Oddity.PARTIAL, {"list": method, "count": len(listing.items), "reason": clip(why)})
         return self._sift(Sift(method, listing, [*reading.odd, odd]), now)
 
     def _over(self, method: str, differs: bool, now: float) -> list[Step]:
