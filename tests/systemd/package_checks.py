@@ -83,6 +83,17 @@ def make_install_is_refused_beside_it() -> None:
     assert f"first: apt remove {NAME}" in said, said
 
 
+def a_backend_s_servers_are_imported_as_it_says() -> None:
+    """The other line that it prints: the package's config is replaced; owner and mode are kept."""
+    package()
+    Path("/root/mcp_servers.json").write_text(
+        '{"mcp_servers": {"mine": {"command": "true"}}}', encoding="utf-8"
+    )
+    sh("mcp-broker import /root/mcp_servers.json --service --force")
+    assert "mine" in sh("mcp-broker check --service", status=None)
+    assert sh(f"stat -c '%a %U:%G' {CONFIG}").strip() == "640 root:mcp-broker"
+
+
 def its_examples_run_as_it_says() -> None:
     """The line that it prints at the end: six servers, and the doctor finds nothing."""
     if host.PACKAGE:
@@ -165,6 +176,7 @@ FIRST = (
     apt_installs_it_for_who_has_no_checkout,
     a_first_install_runs_no_server,
     make_install_is_refused_beside_it,
+    a_backend_s_servers_are_imported_as_it_says,
     its_examples_run_as_it_says,
 )
 LAST = (
