@@ -8,8 +8,9 @@ it may have the lease of a server, and the client has no session that would tell
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 
 from broker.gateway import eras
 from broker.gateway.jsonrpc import ClientRequest
@@ -35,12 +36,26 @@ def key_of(token: str, request: ClientRequest) -> Key:
 
 
 class _Shared:
-    """A channel, the number of requests that use it, and the alarm that releases it when none does."""
+    """A channel. As a context manager, it gives the channel for the length of a request."""
 
-    def __init__(self, broker: BrokerClient) -> None:
+    def __init__(self, broker: BrokerClient, unused: Callable[[], None]) -> None:
         self.broker = broker
-        self.users = 0
         self.alarm: asyncio.TimerHandle | None = None
+        """Releases the channel; it is set while no request uses it."""
+        self._users = 0
+        self._unused = unused
+
+    def __enter__(self) -> BrokerClient:
+        self._users += 1
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+        return self.broker
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        if not self._users:
+            self._unused()
 
 
 class Channels:
@@ -60,30 +75,20 @@ class Channels:
     def __len__(self) -> int:
         return len(self._channels)
 
-    @asynccontextmanager
-    async def channel(self, key: Key) -> AsyncIterator[BrokerClient]:
-        """Give the channel of a client for the length of a request."""
+    def channel(self, key: Key) -> AbstractContextManager[BrokerClient]:
+        """Return what gives the channel of a client for the length of a request."""
         shared = self._channels.get(key)
         if shared is None:
             broker = BrokerClient(f"gateway: {key[0]}", self._endpoint, reconnect_s=self._reconnect_s)
-            shared = self._channels[key] = _Shared(broker)
-        if shared.alarm is not None:
-            shared.alarm.cancel()
-            shared.alarm = None
-        shared.users += 1
-        try:
-            yield shared.broker
-        finally:
-            shared.users -= 1
-            if not shared.users:
-                self._unused(key, shared)
+            shared = self._channels[key] = _Shared(broker, partial(self._unused, key))
+        return shared
 
-    def _unused(self, key: Key, shared: _Shared) -> None:
+    def _unused(self, key: Key) -> None:
         """Keep a channel for the next request of its client, unless there are many."""
         if len(self._channels) > MOST_KEPT:
             self._release(key)
         else:
-            shared.alarm = asyncio.get_running_loop().call_later(KEPT_S, self._release, key)
+            self._channels[key].alarm = asyncio.get_running_loop().call_later(KEPT_S, self._release, key)
 
     def _release(self, key: Key) -> None:
         task = asyncio.get_running_loop().create_task(self._channels.pop(key).broker.aclose())

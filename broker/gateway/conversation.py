@@ -7,6 +7,7 @@ capabilities in the `_meta` of each request. Both may use one conversation: each
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -53,8 +54,9 @@ class Conversation:
 
     Args:
         server: the name of the server in `broker.toml`.
-        nonce: makes the ids of the requests to this client unlike those of any other conversation, so that a
-            stray answer to another conversation's question finds none here. It must not be guessable.
+        new_nonce: returns a text that makes the ids of the requests to this client unlike those of any other
+            conversation, so that a stray answer to another conversation's question finds none here. It must
+            not be guessable. Called at the first such request.
         session: a legacy session that was opened earlier, such as before the gateway was restarted.
         preferences: what its client has set.
         parked: the parked calls of its owner, which the client may resume.
@@ -63,7 +65,7 @@ class Conversation:
     def __init__(
         self,
         server: str,
-        nonce: str,
+        new_nonce: Callable[[], str],
         parked: ParkedCalls,
         session: ClientSession | None = None,
         preferences: Preferences = NO_PREFERENCES,
@@ -73,7 +75,7 @@ class Conversation:
         """The legacy session; `None` until `initialize` came. Set before the answer to it is sent."""
         self.dropped: Counter[str] = Counter()
         """What came and was of no use, by its kind."""
-        self._questions = OpenQuestions(nonce)
+        self._questions = OpenQuestions(new_nonce)
         self._interests = Interests(preferences.uris)
         self._interests.has_session = session is not None
         self._requests = OpenRequests(self._questions, self._interests)

@@ -142,12 +142,11 @@ class Endpoint:
         await exchange.answer(202)
 
     async def _request(self, exchange: Exchange, server: str, token: Token, request: ClientRequest) -> None:
-        params = _named(request)
         if request.method == "tools/call" and not token.may_call_all:
-            check_call(token, params.name)
+            check_call(token, _named(request).name)
             request = msgspec.structs.replace(request, params=jsonrpc.with_one_name(request.params))
         if _is_modern(exchange.headers, request):
-            await self._check_modern(exchange, server, request, params)
+            await self._check_modern(exchange, server, request)
             await self._modern_request(exchange, server, token, request)
         elif request.method == "initialize":
             await self._initialize(exchange, server, token, request)
@@ -155,9 +154,7 @@ class Endpoint:
             session = self._session(exchange, server, token)
             await self._send(exchange, session, session.ask(request, _edit(token, request)))
 
-    async def _check_modern(
-        self, exchange: Exchange, server: str, request: ClientRequest, params: _Named
-    ) -> None:
+    async def _check_modern(self, exchange: Exchange, server: str, request: ClientRequest) -> None:
         """Check the headers of a request of 2026-07-28 against its body."""
         version = request.meta.get(eras.PROTOCOL_VERSION)
         if version is None:
@@ -166,6 +163,7 @@ class Endpoint:
                 raise headers.unsupported_version(given, [eras.MODERN_VERSION, *eras.LEGACY_VERSIONS])
             message = f"`_meta` has no `{eras.PROTOCOL_VERSION}`; send the request metadata of {given}"
             raise Refused(400, message, code=jsonrpc.INVALID_PARAMS)
+        params = _named(request)
         headers.check_version(exchange.headers, version if isinstance(version, str) else "")
         headers.check_standard(exchange.headers, request.method, {"name": params.name, "uri": params.uri})
         if request.method == "tools/call" and isinstance(params.name, str):
@@ -217,8 +215,12 @@ class Endpoint:
             self.listening.discard(session)
             await session.aclose()
 
-    async def _answer(self, exchange: Exchange, stream: Stream, primer: bytes = b"") -> None:
-        """Answer a request with JSON or a stream."""
+    async def _answer(self, exchange: Exchange, stream: Stream, *, is_primed: bool = False) -> None:
+        """Answer a request with JSON or a stream.
+
+        Args:
+            is_primed: whether a stream begins with an event without data.
+        """
         exchange.hand_over(stream)
         reader = exchange.attach(stream)
         self.streams.add(stream)
@@ -228,6 +230,7 @@ class Endpoint:
                 raise ClientLeft
             message = stream.only_message()
             if message is None:
+                primer = sse.primer(stream.replay.here) if is_primed and stream.replay else b""
                 await exchange.stream(stream, reader, primer)
             else:
                 await exchange.answer(stream.status, message)
@@ -265,10 +268,8 @@ class Endpoint:
 
     async def _send(self, exchange: Exchange, session: LegacySession, stream: Stream) -> None:
         """Send a stream of a session. A client that leaves cancels nothing."""
-        assert stream.replay is not None
         opened = session.session.conversation.session
-        primer = sse.primer(stream.replay.here) if opened and opened.version >= PRIMED else b""
-        await self._answer(exchange, stream, primer)
+        await self._answer(exchange, stream, is_primed=opened is not None and opened.version >= PRIMED)
         self._sessions.remember(session, stream)
 
     async def get(self, exchange: Exchange, server: str, token: Token) -> None:

@@ -72,6 +72,9 @@ class Exchange:
 
     async def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         """Send a whole response; JSON, where it has a body and the headers name no other type."""
+        if body and not headers and not self.extra and self.connection.answer(status, body):
+            self.is_begun = True
+            return
         told = {"content-type": JSON, **(headers or {})} if body else headers or {}
         pairs = [*self.extra, (b"content-length", b"%d" % len(body))]
         pairs += [(name.encode(), value.encode("latin-1")) for name, value in told.items()]
@@ -127,7 +130,8 @@ class Exchange:
 
     async def sent(self, stream: Stream) -> None:
         """Wait until the client has read most of what a stream gave; that is no longer held then."""
-        await self.connection.flow.drain()
+        if self.connection.flow.write_paused:
+            await self.connection.flow.drain()
         stream.sent()
 
     def close(self) -> None:

@@ -41,7 +41,7 @@ class Token(NamedTuple):
 
     def may_use(self, server: str) -> bool:
         """Return whether the holder may use this server."""
-        return any(fnmatchcase(server, pattern) for pattern in self.servers)
+        return "*" in self.servers or any(fnmatchcase(server, pattern) for pattern in self.servers)
 
     @property
     def may_call_all(self) -> bool:

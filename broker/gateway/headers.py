@@ -48,9 +48,15 @@ class Headers:
     """
 
     def __init__(self, pairs: Iterable[tuple[bytes, bytes]]) -> None:
-        self._values: dict[str, list[str]] = {}
-        for name, value in pairs:
-            self._values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1").strip(" \t"))
+        self._values: dict[str, bytes] = {}
+        self._repeated: dict[str, list[bytes]] = {}
+        """All values of the headers that are there more than once."""
+        for pair in pairs:
+            name, value = pair[0].decode("latin-1"), pair[1]
+            if name in self._values:
+                self._repeated.setdefault(name, [self._values[name]]).append(value)
+            else:
+                self._values[name] = value
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -64,19 +70,24 @@ class Headers:
         Raises:
             Refused: it is there twice: two programs on the way could each believe another value.
         """
-        values = self._values.get(name)
-        if values is None:
+        value = self._values.get(name)
+        if value is None:
             return None
-        if len(values) > 1:
+        if name in self._repeated:
+            times = len(self._repeated[name])
             raise Refused(
-                400, f"The header {name} is there {len(values)} times; send it once", code=INVALID_REQUEST
+                400, f"The header {name} is there {times} times; send it once", code=INVALID_REQUEST
             )
-        return values[0]
+        return _text(value)
 
     def all(self, name: str) -> str | None:
         """Return the value of a list header; lines of one name are one list (RFC 9110, section 5.3)."""
-        values = self._values.get(name)
-        return None if values is None else ", ".join(values)
+        value = self._values.get(name)
+        return None if value is None else ", ".join(map(_text, self._repeated.get(name, [value])))
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1").strip(" \t")
 
 
 # -- what an answer may be, and what a body is ------------------------------------------------------------
@@ -85,7 +96,7 @@ class Headers:
 def check_content_type(headers: Headers) -> None:
     """Check that the body of a POST is JSON."""
     given = headers.get("content-type") or ""
-    if given.partition(";")[0].strip().lower() != JSON:
+    if given != JSON and given.partition(";")[0].strip().lower() != JSON:
         shown = f"Content-Type is {given!r}" if given else "Content-Type is missing"
         raise Refused(415, f"{shown}; send Content-Type: {JSON}", code=INVALID_REQUEST)
 
@@ -95,15 +106,19 @@ def check_accept(headers: Headers, *needed: str) -> None:
     given = headers.all("accept")
     if given is None:
         return
-    ranges = _accepted(given)
-    missing = [kind for kind in needed if not ranges & {kind, kind.partition("/")[0] + "/*", "*/*"}]
-    if missing:
+    if missing := _missing(given, needed):
         message = f"Accept does not list {' and '.join(missing)}; send Accept: {', '.join(needed)}"
         raise Refused(406, message, code=INVALID_REQUEST)
 
 
 @lru_cache(maxsize=16)  # a client sends the same one with every request
-def _accepted(accept: str) -> frozenset[str]:
+def _missing(accept: str, needed: tuple[str, ...]) -> list[str]:
+    """The media types that an Accept header does not take."""
+    ranges = _accepted(accept)
+    return [kind for kind in needed if not ranges & {kind, kind.partition("/")[0] + "/*", "*/*"}]
+
+
+def _accepted(accept: str) -> set[str]:
     """The media ranges of an Accept header, without those of weight 0."""
     ranges = set()
     for part in accept.split(","):
@@ -111,7 +126,7 @@ def _accepted(accept: str) -> frozenset[str]:
         weights = [word.partition("=")[2] for word in parameters if word.startswith("q=")]
         if not any(re.fullmatch(r"0(\.0*)?", weight) for weight in weights):
             ranges.add(kind)
-    return frozenset(ranges)
+    return ranges
 
 
 # -- versions -----------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 
 from broker.base.rate_limit import RateLimit
 from broker.gateway.audit import Audit
@@ -151,17 +151,25 @@ class HttpDoor:
             await self._page_data(exchange, token)
             return
         server = await self._server_of(exchange, token)
-        async with self._counted(token):
-            match exchange.method:
-                case "POST":
-                    await self._mcp.post(exchange, server, token)
-                case "GET":
-                    await self._mcp.get(exchange, server, token)
-                case "DELETE":
-                    await self._mcp.delete(exchange, server, token)
-                case _:
-                    message = f"{exchange.method} means nothing here; use POST, GET or DELETE"
-                    raise Refused(405, message, headers={"allow": "POST, GET, DELETE, OPTIONS"})
+        self._check_open(token)
+        self._open[token.name] += 1
+        try:
+            await self._speak(exchange, server, token)
+        finally:
+            self._open[token.name] -= 1
+
+    async def _speak(self, exchange: Exchange, server: str, token: Token) -> None:
+        """Serve an exchange at the MCP endpoint of a server."""
+        match exchange.method:
+            case "POST":
+                await self._mcp.post(exchange, server, token)
+            case "GET":
+                await self._mcp.get(exchange, server, token)
+            case "DELETE":
+                await self._mcp.delete(exchange, server, token)
+            case _:
+                message = f"{exchange.method} means nothing here; use POST, GET or DELETE"
+                raise Refused(405, message, headers={"allow": "POST, GET, DELETE, OPTIONS"})
 
     async def _healthz(self, exchange: Exchange) -> None:
         names = await self._catalogue.names()
@@ -203,9 +211,7 @@ class HttpDoor:
         if not rate.take(now):
             raise too_often(token, rate.at() - now)
 
-    @asynccontextmanager
-    async def _counted(self, token: Token) -> AsyncIterator[None]:
-        """Count an exchange of a token while it is under way."""
+    def _check_open(self, token: Token) -> None:
         if self._open[token.name] >= self._limits.streams:
             raise Refused(
                 429,
@@ -213,11 +219,6 @@ class HttpDoor:
                 "or raise `streams` in gateway.toml",
                 headers={"retry-after": "1"},
             )
-        self._open[token.name] += 1
-        try:
-            yield
-        finally:
-            self._open[token.name] -= 1
 
     # -- life ---------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ MAX_PIPELINED = 16
 STALLED_S = 60.0
 """After so long a client that takes nothing of what is sent to it is cut off."""
 
+_JSON = JSON.encode()
 _DEAD_AFTER_MS = 60_000
 
 
@@ -59,6 +60,9 @@ class HttpConnection(HttpToolsProtocol):
         self._is_known = False
         self._running: RequestResponseCycle | None = None
         self._head_bytes = 0
+        """The bytes that have come since a request may have begun, up to the end of its headers."""
+        self._header_bytes = 0
+        """The bytes of its headers, and then of its trailers."""
         self._in_head = True
         self._is_refused = False
         self._timer: asyncio.TimerHandle | None = None
@@ -84,28 +88,30 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_over:
             return
         if self._in_head:
-            self._await_request()
             self._head_bytes += len(data)
             data = _without_upgrade(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > self._limits.header_bytes:  # and no end of it yet
-            self._refuse_head()
+        if (self._head_bytes or not self._in_head) and not self._is_over:  # and no end of it yet
+            self._await_request()
+            if self._head_bytes > self._limits.header_bytes:
+                self._refuse_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._header_bytes = 0
         self.scope["state"]["connection"] = self
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        if not self._in_head:  # a trailer
-            self._head_bytes += len(name) + len(value)
-            if self._head_bytes > self._limits.header_bytes:
-                self._refuse_head()
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_bytes > self._limits.header_bytes and not self._in_head:  # trailers
+            self._refuse_head()
 
     def on_headers_complete(self) -> None:
         self._in_head, self._head_bytes = False, 0
-        if sum(len(name) + len(value) + 4 for name, value in self.headers) > self._limits.header_bytes:
+        if self._header_bytes > self._limits.header_bytes:
             self._refuse_head()
+        self._header_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
             self.cut()
         if not self._is_over:
@@ -157,6 +163,32 @@ class HttpConnection(HttpToolsProtocol):
             if cycle is not None:
                 cycle.disconnected = True  # nothing is written any more, also before the loss is told
         self.transport.abort()
+
+    def answer(self, status: int, body: bytes) -> bool:
+        """Write the whole response to the request under way: JSON, and no header that depends on the request.
+
+        Return false where it is written in another way: uvicorn's, which takes a response in parts and looks
+        at each header for characters that no header may have.
+        """
+        cycle = self._running
+        if cycle is None or cycle.response_started or not self._may_answer_at_once(cycle):
+            return False
+        cycle.response_started = cycle.response_complete = True
+        date = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
+        head = b"%b%bcontent-length: %d\r\ncontent-type: %b\r\n\r\n" % (
+            STATUS_LINE[status],
+            date,
+            len(body),
+            _JSON,
+        )
+        self.transport.writelines((head, body))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
+
+    def _may_answer_at_once(self, cycle: RequestResponseCycle) -> bool:
+        is_there = not (cycle.disconnected or self.flow.write_paused)
+        return is_there and cycle.keep_alive and cycle.scope["method"] == "POST"
 
     def end_soon(self) -> None:
         """End the connection after a refusal. What the client still sends is read, and dropped, for a while:
@@ -219,14 +251,14 @@ class HttpConnection(HttpToolsProtocol):
         self._is_refused = True
         body = refused.body()
         head = STATUS_LINE[refused.status] + b"content-type: %s\r\ncontent-length: %d\r\n" % (
-            JSON.encode(),
+            _JSON,
             len(body),
         )
         self.transport.write(head + b"connection: close\r\n\r\n" + body)
         self.end_soon()
 
 
-_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:)")
+_UPGRADE = re.compile(rb"(?i)\nupgrade(?=[ \t]*:)")  # what begins with a line end is found quickly
 
 
 def _without_upgrade(data: bytes) -> bytes:
@@ -238,7 +270,7 @@ def _without_upgrade(data: bytes) -> bytes:
     if _UPGRADE.search(data) is None:
         return data
     head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"ignored", head) + end + rest
+    return _UPGRADE.sub(b"\nignored", head) + end + rest
 
 
 def _find_dead_peers(transport: asyncio.Transport) -> None:

@@ -80,6 +80,10 @@ class _WithId(Struct, gc=False):
     id: Raw | UnsetType = UNSET
 
 
+class _WithToken(Struct, gc=False):
+    token: Raw | UnsetType = field(default=UNSET, name="progressToken")
+
+
 class _Named(Struct, gc=False):
     name: Raw | UnsetType = UNSET
     uri: Raw | UnsetType = UNSET
@@ -90,6 +94,7 @@ class _Cancelled(Struct, gc=False):
 
 
 _envelope = msgspec.json.Decoder(_Envelope)
+_with_token = msgspec.json.Decoder(_WithToken)
 _with_id = msgspec.json.Decoder(_WithId)
 _members = msgspec.json.Decoder(dict[str, Raw])
 _object = msgspec.json.Decoder(dict[str, Any])
@@ -163,15 +168,17 @@ def _request(id: bytes, method: str, params: bytes | None) -> ClientRequest | In
         members = _members.decode(params)
         if "_meta" not in members:
             return ClientRequest(id, method, params)
-        members_of_meta = _members.decode(members.pop("_meta"))
-        token = members_of_meta.pop("progressToken", None)
-        meta = _object.decode(join(members_of_meta))
+        raw_meta = members.pop("_meta")
+        meta, token = _object.decode(raw_meta), _with_token.decode(raw_meta).token
+        meta.pop("progressToken", None)
     except (msgspec.MsgspecError, RecursionError) as error:
         return InvalidMessage(id, INVALID_PARAMS, f"`_meta` cannot be read: {clip(str(error))}")
-    if token is not None and _id(token) is None:
+    if token is not UNSET and _id(token) is None:
         return InvalidMessage(id, INVALID_PARAMS, "`progressToken` is neither a string nor an integer")
     has_answers = "requestState" in members or "inputResponses" in members
-    return ClientRequest(id, method, join(members), meta, bytes(token) if token else None, has_answers)
+    return ClientRequest(
+        id, method, join(members), meta, None if token is UNSET else bytes(token), has_answers
+    )
 
 
 def _response(seen: _Envelope, id: bytes | None) -> ClientResponse | InvalidMessage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 
 from broker.gateway.byte_budget import Share
 from broker.gateway.client_session import NO_PREFERENCES
@@ -60,6 +61,8 @@ class LegacySession:
         self._asked: dict[RequestId, Stream] = {}
         self._gets: list[Stream] = []
         self._by_name: dict[str, Stream] = {}
+        self._names = count(secrets.randbits(64))
+        """The names of its streams: unlike those of other sessions, and of itself before a restart."""
 
     # -- what the client sends ----------------------------------------------------------------------------
 
@@ -91,7 +94,7 @@ class LegacySession:
         return stream
 
     def _stream(self, request: RequestId, edit: Edit | None = None) -> Stream:
-        replay = Replay(secrets.token_hex(8), request, self._limits.replay_bytes)
+        replay = Replay(f"{next(self._names) % 2**64:016x}", request, self._limits.replay_bytes)
         stream = Stream(request, self._limits.stream_bytes, replay, edit, self._share)
         self._by_name[replay.stream] = stream
         return stream

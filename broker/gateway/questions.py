@@ -6,6 +6,7 @@ are answered, the original request is made again with the answers and with the s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -148,7 +149,7 @@ def declares(capabilities: dict[str, Any], method: str) -> bool:
 
 def answers_any(capabilities: dict[str, Any]) -> bool:
     """Return whether a client with these capabilities answers any question of a legacy server."""
-    return any(declares(capabilities, method) for method in ("elicitation/create", "sampling/createMessage"))
+    return declares(capabilities, "elicitation/create") or declares(capabilities, "sampling/createMessage")
 
 
 def _params(asked: _Asked) -> bytes:
@@ -166,11 +167,12 @@ class OpenQuestions:
     """The requests to a legacy client that it has not answered.
 
     Args:
-        nonce: makes their ids unlike those of any other conversation.
+        new_nonce: returns a text that makes their ids unlike those of any other conversation.
     """
 
-    def __init__(self, nonce: str) -> None:
-        self._nonce = nonce
+    def __init__(self, new_nonce: Callable[[], str]) -> None:
+        self._new_nonce = new_nonce
+        self._nonce = ""
         self._last = 0
         self._open: dict[bytes, tuple[RequestId, InputQuestion]] = {}
         """id → the request on whose behalf it is, and the question"""
@@ -180,6 +182,7 @@ class OpenQuestions:
 
     def ask(self, request: RequestId, question: InputQuestion) -> Effect:
         """Return the message that asks the client, on the stream of the request that it is about."""
+        self._nonce = self._nonce or self._new_nonce()
         self._last += 1
         id = jsonrpc.encode(f"{self._nonce}-{self._last}")
         self._open[id] = (request, question)

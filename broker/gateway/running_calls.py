@@ -76,7 +76,8 @@ class RunningCall:
     # --- what happens to it ------------------------------------------------------------------------------
 
     def replied(self, outcome: Outcome) -> None:
-        """It has ended."""
+        """It has ended. Its holder need not wait for its task any more."""
+        self._holder.calls.pop(self._number, None)
         self._holder.run(self._holder.decides.replied(self._number, outcome))
 
     def progressed(self, params: bytes) -> None:

@@ -8,9 +8,8 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from functools import partial
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, TypeVar
 
 from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.conversation import Conversation
@@ -51,13 +50,14 @@ LIST_CHANGES = tuple(f"notifications/{name}/list_changed" for name in LISTS)
 COLLECT_S = 0.05
 """How long a modern client's request waits for further questions, once its server has asked one."""
 
-Run = Callable[[], Coroutine[Any, Any, Outcome]]
+C = TypeVar("C", MakeCall, ListenTo)
+Run = Callable[[RunningCall, C], Coroutine[Any, Any, Outcome]]
 OnCall = Callable[[Conversation, MakeCall, "Outcome | None", float], None]
 """Takes a call that ended: its outcome (`None` if it was cancelled), and the seconds that it took."""
 
 Deliver = Callable[[SendMessage | FinishRequest], None]
 
-Channel = Callable[[], AbstractAsyncContextManager[BrokerClient]]
+Channel = Callable[[], AbstractContextManager[BrokerClient]]
 """Gives a channel for the length of a call."""
 
 
@@ -96,8 +96,7 @@ class Session:
     ) -> None:
         self._parking = parking or Parking()
         self._own_parking = self._parking if parking is None else None
-        nonce = secrets.token_hex(8)
-        self.conversation = Conversation(server, nonce, self._parking.calls, opened, preferences)
+        self.conversation = Conversation(server, _new_nonce, self._parking.calls, opened, preferences)
         self._deliver = deliver
         self._on_call = on_call
         self._own: BrokerClient | None = None
@@ -164,10 +163,11 @@ class Session:
                     self._deliver(effect)
                 case MakeCall():
                     running = RunningCall(self._holder, effect.call)
-                    running.start(self._follow_call(running, effect))
+                    follow = self._follow if self._on_call is None else self._audited
+                    running.start(follow(running, self._request, effect))
                 case ListenTo():
                     running = RunningCall(self._holder, effect.call)
-                    running.start(self._follow(running, partial(self._listen, effect)))
+                    running.start(self._follow(running, self._listen, effect))
                 case _:
                     self._change(effect)
 
@@ -186,18 +186,19 @@ class Session:
             case ResumeCall(parked=parked, call=call):
                 self._parking.resume(parked, self._holder, call)
 
-    async def _follow_call(self, running: RunningCall, call: MakeCall) -> None:
+    async def _audited(self, running: RunningCall, run: Run[MakeCall], call: MakeCall) -> None:
+        """Do the same as `_follow`, and tell the audit log of the call."""
+        assert self._on_call is not None
         begun, outcome = time.monotonic(), None
         try:
-            outcome = await self._follow(running, partial(self._request, running, call))
+            outcome = await self._follow(running, run, call)
         finally:
-            if self._on_call is not None:
-                self._on_call(self.conversation, call, outcome, time.monotonic() - begun)
+            self._on_call(self.conversation, call, outcome, time.monotonic() - begun)
 
-    async def _follow(self, running: RunningCall, run: Run) -> Outcome:
+    async def _follow(self, running: RunningCall, run: Run[C], call: C) -> Outcome:
         """Wait for the outcome of a call, tell the conversation, and return it."""
         try:
-            outcome = await run()
+            outcome = await run(running, call)
         except ServerError as error:
             outcome = ServerRefusal(error.raw)
         except BrokerError as error:
@@ -215,7 +216,7 @@ class Session:
                 return answer.body
             raise QuestionRefused(error_code(answer.body), "the client gave no answer", raw=answer.body)
 
-        async with self._channel() as broker:
+        with self._channel() as broker:
             if call.timeout_s is not None and not broker.connected:
                 await broker.ping(timeout=self._reconnect_s)  # that time is the server's, not the broker's
             result = await broker.request_raw(
@@ -242,11 +243,12 @@ class Session:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(last_one(), LISTENS_SOON_S)
 
-    async def _listen(self, wanted: ListenTo) -> Outcome:
+    async def _listen(self, _: RunningCall, wanted: ListenTo) -> Outcome:
         begun, server = time.monotonic(), self.conversation.server
-        async with self._listening, self._channel() as broker:
-            resources = {server: wanted.uris} if wanted.uris else {}
-            refused = await broker.listen([server] if wanted.lists else [], resources)
+        async with self._listening:
+            with self._channel() as broker:
+                resources = {server: wanted.uris} if wanted.uris else {}
+                refused = await broker.listen([server] if wanted.lists else [], resources)
         if time.monotonic() - begun > LISTENS_SOON_S:
             for method in LIST_CHANGES:
                 self._run(self.conversation.notified(method, b"{}"))
@@ -255,6 +257,10 @@ class Session:
     def _notified(self, server: str, method: str, params: bytes) -> None:
         if server == self.conversation.server:
             self._run(self.conversation.notified(method, params))
+
+
+def _new_nonce() -> str:
+    return secrets.token_hex(8)
 
 
 def fault_of(error: BrokerError) -> BrokerFault:

@@ -23,14 +23,13 @@ class LoopTurns:
 
     async def take(self, holder: str) -> None:
         """Wait for a turn of this holder."""
-        loop = asyncio.get_running_loop()
-        if not self._begun:
-            loop.call_soon(self._next)
-        begun = self._begun.setdefault(holder, 0)
+        begun = self._begun.get(holder, 0)
         if begun < EXCHANGES_A_TURN:
+            if not self._begun:
+                asyncio.get_running_loop().call_soon(self._next)
             self._begun[holder] = begun + 1
             return
-        turn = loop.create_future()
+        turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(holder, deque()).append(turn)
         await turn
 

@@ -13,6 +13,7 @@ from client_shim.wire import MANAGEMENT, Fault, Request
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _HARMLESS = ("ping", "servers", "status", "logs", "listen")
+_SIMPLE_DEPTH = 8
 _LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
 
 
@@ -135,8 +136,31 @@ def _encode(
 
 def _plain_meta(subject: str, meta: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of `meta` that holds plain JSON data only."""
-    plain: dict[str, Any] = json.loads(encode(subject, _object(subject, meta, "_meta"), "_meta"))
+    given = _object(subject, meta, "_meta")
+    plain = _copy_of_simple(given)
+    if plain is None:
+        plain = json.loads(encode(subject, given, "_meta"))
     return plain
+
+
+def _copy_of_simple(given: dict[str, Any], depth: int = 0) -> dict[str, Any] | None:
+    """Return a copy of nested objects of ASCII texts, booleans and nulls, which nearly every `_meta` is.
+
+    Return `None` where anything else is in them: an encoder has to look at that, which takes longer.
+    """
+    copy: dict[str, Any] = {}
+    for key, value in given.items():
+        kind = type(value)
+        if kind is dict and depth < _SIMPLE_DEPTH:
+            value = _copy_of_simple(value, depth + 1)
+            if value is None:
+                return None
+        elif not (kind is bool or value is None or (kind is str and value.isascii())):
+            return None
+        if type(key) is not str or not key.isascii():
+            return None
+        copy[key] = value
+    return copy
 
 
 def _object(subject: str, value: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Chat:
         self, session: ClientSession | None = None, parked: ParkedCalls | None = None, server: str = "one"
     ) -> None:
         self.parked = ParkedCalls(map("state-{}".format, count(1)).__next__) if parked is None else parked
-        self.conversation = Conversation(server, "nonce", self.parked, session)
+        self.conversation = Conversation(server, lambda: "nonce", self.parked, session)
         self.effects: list[Effect] = []
 
     def take(self, effects: list[Effect]) -> list[Effect]:

@@ -18,11 +18,11 @@ NOBODY = "ipc:///nonexistent/broker.sock"
 def test_requests_of_one_client_share_a_channel_and_the_next_one_reuses_it() -> None:
     async def run() -> None:
         made = Channels(NOBODY, 1.0)
-        async with made.channel(("token", "host")) as first, made.channel(("token", "host")) as second:
+        with made.channel(("token", "host")) as first, made.channel(("token", "host")) as second:
             assert first is second
-            async with made.channel(("token", "other")) as third:
+            with made.channel(("token", "other")) as third:
                 assert third is not first
-        async with made.channel(("token", "host")) as again:
+        with made.channel(("token", "host")) as again:
             assert again is first
         await made.aclose()
         assert len(made) == 0
@@ -35,7 +35,7 @@ def test_a_channel_that_nobody_uses_is_released_after_a_while(monkeypatch: pytes
 
     async def run() -> None:
         made = Channels(NOBODY, 1.0)
-        async with made.channel(("token", "host")):
+        with made.channel(("token", "host")):
             await asyncio.sleep(0.05)
             assert len(made) == 1, "it was released while it was used"
         while len(made):
@@ -49,7 +49,7 @@ def test_a_client_that_changes_its_name_with_each_request_fills_no_memory() -> N
     async def run() -> None:
         made = Channels(NOBODY, 1.0)
         for number in range(channels.MOST_KEPT + 50):
-            async with made.channel(("token", f"host {number}")):
+            with made.channel(("token", f"host {number}")):
                 pass
         assert len(made) == channels.MOST_KEPT
         await made.aclose()

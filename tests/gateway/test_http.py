@@ -8,6 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 
 import pytest
 
@@ -436,22 +438,72 @@ def test_a_session_is_opened_while_its_server_still_starts() -> None:
 def test_an_offer_of_another_protocol_is_ignored(client: Http, name: str) -> None:
     """RFC 9110, 7.8. HTTP clients of Java offer HTTP/2 with every request on a connection without TLS."""
     body = client.body_of("tools/list", {"_meta": {"Upgrade": "\r\n\r\nupgrade: h2c"}}, modern=True)
-    head = "POST /mcp/rogue HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n"
-    head += f"{name}: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\ncontent-type: application/json\r\n"
-    head += "".join(
-        f"{key}: {value}\r\n"
-        for key, value in {**client.headers, **client.standard("tools/list", None)}.items()
-    )
-    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    offer = {
+        "connection": "Upgrade, HTTP2-Settings",
+        name: "h2c",
+        "http2-settings": "AAMAAABkAARAAAAAAAIAAAAA",
+    }
+    request = _written(client, body, offer)
+    with _connected(client) as (plug, answers):
+        for _ in range(2):  # the connection stays in use
+            plug.sendall(request)
+            status, _, answer = _read(answers)
+            assert status == 200
+            assert b'"tools"' in answer
+
+
+def test_requests_that_are_sent_at_once_are_answered_in_order(client: Http) -> None:
+    """RFC 9112, 9.3.2. Each response is as long as it says, and the last one ends the connection as asked."""
+    bodies = [client.body_of("tools/list", {}, modern=True) for _ in range(3)]
+    requests = [_written(client, body, {}) for body in bodies[:2]]
+    with _connected(client) as (plug, answers):
+        plug.sendall(b"".join(requests) + _written(client, bodies[2], {"connection": "close"}))
+        for body in bodies:
+            status, headers, answer = _read(answers)
+            assert (status, headers["content-type"]) == (200, "application/json")
+            assert "date" in headers
+            assert json.loads(answer)["id"] == json.loads(body)["id"]
+        assert headers["connection"] == "close"
+        assert answers.read() == b""
+
+
+@pytest.mark.parametrize("is_second", [False, True])
+def test_headers_are_bounded_for_the_second_request_too(client: Http, is_second: bool) -> None:
+    """Law 6: however the bytes of two requests come together."""
+    body = client.body_of("tools/list", {}, modern=True)
+    long = _written(client, body, {f"x-{number}": "x" * 1000 for number in range(100)})
+    with _connected(client) as (plug, answers):
+        plug.sendall((_written(client, body, {}) if is_second else b"") + long)
+        while (status := _read(answers)[0]) == 200:
+            assert is_second, "it was the only one"
+        assert status == 431
+
+
+@contextmanager
+def _connected(client: Http) -> Iterator[tuple[socket.socket, BufferedReader]]:
     with (
         socket.create_connection(("127.0.0.1", client.port), timeout=30) as plug,
         plug.makefile("rb") as answers,
     ):
-        for _ in range(2):  # the connection stays in use
-            plug.sendall(request)
-            assert answers.readline() == b"HTTP/1.1 200 OK\r\n"
-            length = 0
-            while (line := answers.readline().lower()) != b"\r\n":
-                if line.startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-            assert b'"tools"' in answers.read(length)
+        yield plug, answers
+
+
+def _written(client: Http, body: bytes, headers: dict[str, str]) -> bytes:
+    """A `tools/list` of 2026-07-28."""
+    told: dict[str, str | None] = {"host": "localhost", "content-type": "application/json"}
+    told |= {
+        "content-length": str(len(body)),
+        **client.headers,
+        **client.standard("tools/list", None),
+        **headers,
+    }
+    lines = [f"{name}: {value}\r\n" for name, value in told.items()]
+    return "".join(["POST /mcp/rogue HTTP/1.1\r\n", *lines, "\r\n"]).encode() + body
+
+
+def _read(answers: BufferedReader) -> tuple[int, dict[str, str], bytes]:
+    status, headers = int(answers.readline().split()[1]), dict[str, str]()
+    while (line := answers.readline().strip()) != b"":
+        name, _, value = line.decode().partition(": ")
+        headers[name.lower()] = value
+    return status, headers, answers.read(int(headers["content-length"]))

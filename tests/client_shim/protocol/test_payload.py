@@ -52,6 +52,38 @@ def test_meta_is_lifted_out_of_the_params() -> None:
         payload.prepare("s", "m", params, meta={})
 
 
+@given(
+    st.dictionaries(st.text() | st.sampled_from(["a", "b"]), JSON | st.text(st.characters(max_codepoint=127)))
+)
+def test_meta_goes_out_as_a_copy_of_the_json_that_it_is(meta: dict[str, Any]) -> None:
+    """Law 7. What the caller changes while the call waits for a broker does not change the call."""
+    sent = payload.prepare_raw("s", "m", None, meta=meta).meta
+    assert sent == json.loads(json.dumps(meta))
+    given_before = copy.deepcopy(meta)
+    for inner in (one for one in (sent or {}).values() if isinstance(one, dict)):
+        inner["added"] = 1
+    assert meta == given_before
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", b"raw", {"\ud800": None}, {"x": {1, 2}}])
+def test_meta_that_is_no_json_is_refused(value: object) -> None:
+    """Law 10."""
+    with pytest.raises(errors.InvalidRequest, match="_meta"):
+        payload.prepare_raw("s", "m", None, meta={"a": {"b": value}})
+
+
+def test_meta_of_any_depth_is_copied_or_refused() -> None:
+    """Law 6. The broker refuses what is nested too deeply."""
+    deep: dict[str, Any] = {}
+    for _ in range(100):
+        deep = {"in": deep}
+    assert payload.prepare_raw("s", "m", None, meta=deep).meta == deep
+    endless: dict[str, Any] = {}
+    endless["in"] = endless
+    with pytest.raises(errors.InvalidRequest, match="_meta"):
+        payload.prepare_raw("s", "m", None, meta=endless)
+
+
 ENDLESS: list[Any] = []
 ENDLESS.append(ENDLESS)
 
