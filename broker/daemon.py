@@ -180,6 +180,7 @@ async def serve(
                     supervisors.add(server.name)
             log_faults(config)
             nursery.start_soon(keeper.run)
+            nursery.start_soon(supervisors.watch_memory)
             nursery.start_soon(_look_after, Memory().look, launcher.records.mend, look_after_sockets)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
             _log_addresses(addresses)

@@ -21,6 +21,7 @@ from broker.core.effects import (
     Demand,
     Effect,
     EndProcess,
+    Grant,
     Hold,
     Idle,
     Log,
@@ -87,7 +88,10 @@ class Upstream(Protocol):
         """Start the broken or idle server, because a client calls it."""
 
     def idle(self) -> None:
-        """End the process, which nobody uses."""
+        """End the process, which nobody uses, or do not start one."""
+
+    def granted(self) -> None:
+        """Go on with the start: there is room in the budget."""
 
     def log_output(self, text: bytes) -> None:
         """Add this text to the log of what the server wrote for people."""
@@ -174,6 +178,8 @@ class Hub:
             self.upstreams[effect.server].demand()
         elif isinstance(effect, Idle):
             self.upstreams[effect.server].idle()
+        elif isinstance(effect, Grant):
+            self.upstreams[effect.server].granted()
         elif isinstance(effect, LogOutput):
             self.upstreams[effect.server].log_output(effect.text)
 

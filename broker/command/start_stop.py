@@ -13,6 +13,7 @@ import click
 from broker.command.chinese import told
 from broker.command.common import BAD, POLL_S, client, endpoint_option, json_option
 from broker.command.output import echo, echo_json
+from broker.command.room import no_room
 from broker.command.status import duration
 from broker.command.words import say
 from client_shim.blocking import BlockingClient
@@ -44,6 +45,8 @@ def _control(command: str, help: str) -> click.Command:
         else:
             echo(say("controlled", **{**reply, "state": say(reply["state"])}))
         if reply["state"] != goal:
+            if reason := no_room({**reply, "name": server}):
+                echo(reason, err=True)
             if reply.get("last_error"):
                 echo(say("last_error", server=server, error=told(reply["last_error"])), err=True)
             sys.exit(BAD)
@@ -115,7 +118,7 @@ def _settled(broker: BlockingClient, names: list[str]) -> dict[str, dict[str, An
     notice_at = time.monotonic() + QUIET_S
     while True:
         known = broker.request(MANAGEMENT, "servers")["servers"] if names else []
-        seen = {one["name"]: {key: one[key] for key in ("state", "last_error")} for one in known}
+        seen = {one["name"]: {key: one.get(key) for key in ("state", "last_error", "room")} for one in known}
         states = {name: seen[name] for name in names if name in seen}
         pending = [name for name, about in states.items() if about["state"] not in _SETTLED]
         if not pending:

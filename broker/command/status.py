@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from broker.command.chinese import told
 from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
 from broker.command.programs import client_programs
+from broker.command.room import no_room
 from broker.command.words import WORDS, fill, say
 from broker.command.wrapping import display_width
 from client_shim.text import on_one_line, shown
 
 if TYPE_CHECKING:
     from broker.base.tolerances import OddityKind
-
 
 _COLOURS = {
     "ready": "green",
@@ -113,6 +113,7 @@ def status_parts(snapshot: dict[str, Any]) -> list[Part]:
         faults.append(Line(say("what_next")))
     faults += [line for one in servers for line in _misconfigured(one)]
     faults += [line for one in enabled if one.get("start") for line in _starting(one)]
+    faults += [Line(text, "yellow") for one in enabled if (text := no_room(one))]
     faults += [_leased(one) for one in enabled if one.get("lease")]
     faults += [Line(say("was_stopped", server=name), "yellow") for name in stopped]
     faults += [line for server in enabled for line in _warnings(server)]

@@ -21,6 +21,7 @@ NO_KEYS = frozenset(("servers", field) for field in (*TABLES, "name", "variables
 _SIZE = "write a number of bytes from 65536 up"
 
 Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
+Memory = Annotated[int, Meta(ge=65_536, le=1_125_899_906_842_624)]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # the kernel takes no NUL
 Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+\Z")]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")]
@@ -274,6 +275,22 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "Where Prometheus reads the metrics: a loopback port, or a Unix socket with the mode and "
             "group above. Off by default.",
             'write a loopback port or a path, such as "127.0.0.1:9464" or "unix:/run/mcp-broker/m.sock"',
+        ),
+    ] = None
+    max_running: Annotated[
+        Count | None,
+        about(
+            "How many servers may run at once. For a further one the idle server that was unused for longest "
+            "is stopped. Default: no limit.",
+            WHOLE,
+        ),
+    ] = None
+    memory_high: Annotated[
+        Memory | None,
+        about(
+            "Bytes of memory that the servers may use together. Above it idle servers are stopped, those "
+            "unused for longest first, and no further one is started. Default: no limit.",
+            _SIZE,
         ),
     ] = None
 

@@ -65,7 +65,13 @@ class Demand(Struct, frozen=True, gc=False):
 
 
 class Idle(Struct, frozen=True, gc=False):
-    """End the process of a server that nobody uses; the next call starts another."""
+    """End the process of a server that nobody uses, or do not start one; the next call starts another."""
+
+    server: str
+
+
+class Grant(Struct, frozen=True, gc=False):
+    """Go on with the start of a server that has waited for room in the budget."""
 
     server: str
 
@@ -114,6 +120,7 @@ Effect = (
     | Respawn
     | Demand
     | Idle
+    | Grant
     | Closed
     | Hold
     | CreditExhausted

@@ -22,6 +22,7 @@ from broker.core.clients.connections import Connections
 from broker.core.clients.messages import Clients
 from broker.core.clients.notifications import Notifications
 from broker.core.effects import Effect, Effects, Level
+from broker.core.servers.budget import Budget
 from broker.core.servers.lifecycle import Lifecycle
 from broker.core.servers.oddities import Oddities
 from broker.core.servers.registry import Registry
@@ -93,6 +94,7 @@ class Engine:
             max_bytes=limits.max_message_bytes,
             client_info={"name": "mcp-broker", "version": version},
         )
+        self.budget = Budget(config, self.servers, self.registry.is_used, self.counters, self.effects)
         self.clients = Clients(
             limits,
             self.servers,
@@ -133,7 +135,7 @@ class Engine:
 
         Each server gets its table here, and nowhere else; `registry.retune` does what follows from that.
         """
-        self.config = config
+        self.config = self.budget.config = config
         self.clients.limits = self.dispatch.limits = config.limits
         for name in self.servers.keys() & config.servers.keys():
             self.servers[name].configure(config.servers[name])
@@ -153,9 +155,12 @@ class Engine:
         self.registry.tick(now)
 
     def finish(self, now: float) -> list[Effect]:
-        """End a step: close clients whose outbox overflows, and return all effects of the step."""
+        """End a step: close clients whose outbox overflows, look for room for servers that wait for it, and
+        return all effects of the step."""
         if self.connections.overflowing:
             self.clients.close_overflowing(now)
+        if self.budget.is_short:
+            self.budget.look(now)
         effects = self.effects[:]
         self.effects.clear()
         return effects

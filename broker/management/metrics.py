@@ -276,6 +276,12 @@ _of_server(
 )
 _of_server("calls_lost", "counter", "Calls that ended because their process did.", lambda one: one.lost)
 _of_server("calls_in_flight", "gauge", "Calls that the server has.", lambda one: one.queue.running)
+_of_server(
+    "server_waits_for_room",
+    "gauge",
+    "1 while it is not started because of `max_running` or `memory_high`, though it is used, else 0.",
+    lambda one: one.lifecycle.state is State.STARTING and one.room is not None,
+)
 _of_server("calls_queued", "gauge", "Calls that wait for the server.", lambda one: one.queue.waiting)
 _of_leased(
     "lease_held",
@@ -332,7 +338,7 @@ class _Scrape(Collector):
 
 async def render(context: Context, accept: str) -> tuple[str, bytes]:
     """Return a scrape of the broker now: its content type and its text."""
-    return exposed(Snapshot(context.hub.engine, await context.trees()), accept)
+    return exposed(Snapshot(context.hub.engine, await context.supervisors.trees()), accept)
 
 
 def exposed(seen: Snapshot, accept: str) -> tuple[str, bytes]:

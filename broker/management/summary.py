@@ -26,12 +26,12 @@ Answer = dict[str, Any]
 
 def servers(engine: Engine) -> Answer:
     """Return the configured servers and their states: cheap enough for every page open."""
-    return {"servers": [{**_brief(one), "doctor": _doctor(one)} for one in engine.servers.values()]}
+    return {"servers": [{**_brief(engine, one), "doctor": _doctor(one)} for one in engine.servers.values()]}
 
 
 async def status(context: Context) -> Answer:
     """Return everything that `mcp-broker status` shows."""
-    trees = await context.trees()
+    trees = await context.supervisors.trees()
     now, engine = trio.current_time(), context.hub.engine
     return {
         "broker": {
@@ -51,14 +51,15 @@ async def status(context: Context) -> Answer:
             "counters": dict(sorted(engine.counters.items())),
         },
         "servers": [
-            _full(server, context.supervisors.get(name), trees.get(name), now)
+            _full(engine, server, context.supervisors.get(name), trees.get(name), now)
             for name, server in engine.servers.items()
         ],
         "clients": [_client(engine, connection, now) for connection in engine.connections.all()],
     }
 
 
-def _brief(server: Server) -> Answer:
+def _brief(engine: Engine, server: Server) -> Answer:
+    lack = engine.budget.lack(server)
     agreed = server.catalogue.agreed if server.catalogue else None
     return {
         "name": server.name,
@@ -68,6 +69,7 @@ def _brief(server: Server) -> Answer:
         "tools": len(server.catalogue.names("tools/list")) if server.catalogue else 0,
         "hidden": _hidden(server),
         "asks": server.config.asks_within_calls,
+        "room": None if lack is None else {"limit": lack.key, "value": lack.limit, "used": lack.used},
         "last_error": server.last_error,
     }
 
@@ -101,8 +103,10 @@ def _doctor(server: Server) -> Answer | None:
     return None if doctor is None else {"tool": doctor.tool, "arguments": doctor.arguments}
 
 
-def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now: float) -> Answer:
-    brief = _brief(server)
+def _full(
+    engine: Engine, server: Server, supervisor: Supervisor | None, tree: Tree | None, now: float
+) -> Answer:
+    brief = _brief(engine, server)
     process = supervisor.process if supervisor else None
     life = server.lifecycle
     ready, waits = life.state is State.READY, life.state in (State.BACKOFF, State.BROKEN)
@@ -137,6 +141,7 @@ def _full(server: Server, supervisor: Supervisor | None, tree: Tree | None, now:
         "retry_after_s": round(max(0.0, life.wake_at - now), 3)
         if waits and life.wake_at is not None
         else None,
+        "room": brief["room"],
         "last_error": brief["last_error"],
         "last_cause": {"word": cause.word, **cause.facts} if (cause := life.last_cause) else None,
         "config_problems": list(server.config.faults),

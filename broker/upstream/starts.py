@@ -1,4 +1,4 @@
-"""What the start of a server takes: its lifecycle by the config, and a slot among `starts_at_once`."""
+"""What the start of a server takes: its lifecycle by the config, room, and a slot among `starts_at_once`."""
 
 from __future__ import annotations
 
@@ -107,15 +107,30 @@ class Slot:
     Args:
         starts: all slots.
         is_wanted: returns whether somebody waits for the server.
+        lacks_room: returns whether the server waits for room in the budget.
     """
 
-    def __init__(self, starts: Starts, is_wanted: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        starts: Starts,
+        is_wanted: Callable[[], bool] = lambda: False,
+        lacks_room: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._starts = starts
         self.is_wanted = is_wanted
+        self._lacks_room = lacks_room
+        self._looking = trio.Event()
         self.held = False
 
+    def look(self) -> None:
+        """Note that there may be room by now, or that the server was stopped."""
+        self._looking.set()
+
     async def acquire(self) -> None:
-        """Wait for a slot."""
+        """Wait for room in the budget, then for a slot."""
+        while self._lacks_room():
+            self._looking = trio.Event()
+            await self._looking.wait()
         await self._starts.acquire(self)
         self.held = True
 

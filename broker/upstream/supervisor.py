@@ -17,6 +17,7 @@ from broker.hub import Hub
 from broker.processes.environment import secrets_of
 from broker.processes.process import Launcher, Process
 from broker.processes.program import SpawnError
+from broker.upstream import life_log
 from broker.upstream.containment import HUB, came_through
 from broker.upstream.starts import Slot, Starts, retune
 from broker.upstream.stdio.attachment import ProcessAttachment
@@ -24,9 +25,6 @@ from broker.upstream.stdio.pipe import Pipe
 from broker.upstream.stdio.stderr import StderrLog
 
 logger = logging.getLogger("mcp-broker")
-
-WORRYING = frozenset({State.BACKOFF, State.BROKEN})
-"""States that are logged as warnings."""
 
 _LAST_LINES = 5
 
@@ -65,9 +63,9 @@ class Supervisor:
         self.process: Process | None = None
         self.log = StderrLog(server.name)
         self._server = server
-        self._hub, self._registry = hub, hub.engine.registry
+        self._hub, self._registry, self._budget = hub, hub.engine.registry, hub.engine.budget
         self._launcher = launcher
-        self._slot = Slot(starts, lambda: server.is_wanted)
+        self._slot = Slot(starts, lambda: server.is_wanted, lambda: self._lacks_room)
         self._max_message_bytes = max_message_bytes
         self._pipe: Pipe | None = None
         self._ended = trio.Event()
@@ -103,9 +101,18 @@ class Supervisor:
             self._feed(Event.DEMAND)
 
     def idle(self) -> None:
-        """End the process, which nobody uses."""
-        if self.lifecycle.state is State.READY:  # else it has failed, or somebody stops it
+        """End the process, which nobody uses, or do not start one."""
+        if self.lifecycle.state in (State.STARTING, State.READY):  # else it has failed, or somebody stops it
             self._feed(Event.IDLE)
+
+    def granted(self) -> None:
+        """Go on with the start: there is room in the budget."""
+        self._slot.look()
+
+    @property
+    def _lacks_room(self) -> bool:
+        """Whether its start waits for room in the budget."""
+        return self._server.room is not None and self.lifecycle.state is State.STARTING
 
     def newest_lines(self) -> list[str]:
         """Return the last lines of the process that is being started, else of the one that ended last."""
@@ -173,32 +180,24 @@ class Supervisor:
             ending = structs.replace(ending, reason=self.log.mask(ending.reason))
         action = self.lifecycle.on(event, trio.current_time(), ending)
         if self.lifecycle.state is not before:
-            self._report(ending)
+            life_log.moved(self.name, self.lifecycle, self.process, ending, trio.current_time())
             self._hub.on_move()
             self._moved.set()
             self._moved = trio.Event()
         self._alarm.deadline = math.inf if self.lifecycle.wake_at is None else self.lifecycle.wake_at
         if self.lifecycle.state not in (State.STARTING, State.HANDSHAKE):
             self._slot.release()
+        self._slot.look()
         if action is Action.SPAWN:
             self._spawn.set()
+            self._hub.run(self._budget.ask, self.name)
         elif action is Action.END:
             self._ended.set()
         elif action is Action.REST:
             self._hub.run(self._registry.rests, self.name)
+        if self.lifecycle.state is not before:
+            self._hub.run(self._budget.look)
         return action
-
-    def _report(self, ending: Ending | None) -> None:
-        state = self.lifecycle.state
-        level = logging.WARNING if state in WORRYING else logging.INFO
-        facts: dict[str, object] = {"server": self.name}
-        if self.process is not None:
-            facts["pid"] = self.process.pid
-        if state in WORRYING and self.lifecycle.wake_at is not None:
-            facts["again_in_s"] = round(self.lifecycle.wake_at - trio.current_time(), 1)
-        if ending is not None or level == logging.WARNING:
-            facts["reason"] = ending.reason if ending else self.lifecycle.last_error
-        logger.log(level, f"server.{state.value}", extra=facts)
 
     async def _watch_clock(self) -> None:
         while True:
@@ -223,9 +222,7 @@ class Supervisor:
             return
         self._feed(Event.TIMEOUT)
         self._slot.release()  # a download delays no other start
-        facts: dict[str, object] = {"server": self.name, "runner": start.runner}
-        facts |= {"started_s": round(now - start.began, 1), "at_most_s": round(start.latest - start.began, 1)}
-        logger.info("server.more_time", extra=facts)
+        life_log.more_time(self.name, start, now)
 
     @contextmanager
     def _boundary(self) -> Iterator[None]:
@@ -267,12 +264,10 @@ class Supervisor:
         finally:
             process.close()
             self.process = None
-            self._tell_container_left(process)
+            life_log.container_left(self.name, process, self._hub.engine.counters)
         if not self.lifecycle.stopping:
             self.last_lines = self.log.tail(_LAST_LINES)
-        for pid in left:
-            logger.error("server.cannot_be_killed", extra={"server": self.name, "pid": pid})
-            self._hub.engine.counters.add("left-behind.process")
+        life_log.left_behind(self.name, left, self._hub.engine.counters)
         self._feed(Event.GONE)
 
     async def _started(self) -> Process | None:
@@ -300,7 +295,7 @@ class Supervisor:
         return None
 
     async def _its_turn(self) -> None:
-        """Wait for a slot among `starts_at_once`, and until nothing is left of an earlier container.
+        """Wait for room, for a slot among `starts_at_once`, and until no earlier container is left.
 
         A server that is stopped meanwhile gives the slot back, and waits for another if it is started again.
         """
@@ -310,18 +305,14 @@ class Supervisor:
             await self._launcher.end_owed(self._server.config)
             if self.lifecycle.state is not State.STARTING:
                 return
+            if self._lacks_room:  # it was stopped and is started again: its place is another's now
+                self._slot.release()
 
     def _learn_secrets(self) -> None:
         """Mask the secrets of the next process, in its output and in all that the broker says."""
         secrets = secrets_of(self._server.config, self._launcher.environ)
         self.log.mask = Mask(secrets)
         self._hub.engine.mask.put(self.name, secrets)
-
-    def _tell_container_left(self, process: Process) -> None:
-        if process.container_left is not None:
-            facts = {"server": self.name, "reason": process.container_left}
-            logger.error("server.container_left", extra=facts)
-            self._hub.engine.counters.add("left-behind.container")
 
     async def _attend(self, process: Process) -> list[int]:
         """Serve until the process must end, and end it. Return the pids that cannot be killed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 
 import trio
@@ -9,9 +10,12 @@ import trio
 from broker.config.schema import LimitsConfig
 from broker.hub import Hub
 from broker.processes.process import Launcher
+from broker.processes.trees import Tree, trees_of
 from broker.upstream.control import Control, Goal, Intent, Step
 from broker.upstream.starts import Starts
 from broker.upstream.supervisor import Supervisor
+
+logger = logging.getLogger("mcp-broker")
 
 
 class Supervisors(Mapping[str, Supervisor]):
@@ -40,8 +44,29 @@ class Supervisors(Mapping[str, Supervisor]):
         return len(self._controlled)
 
     def adjust(self, limits: LimitsConfig) -> None:
-        """Follow limits that have changed."""
+        """Follow limits that have changed, and the budget."""
         self._starts.adjust(limits.starts_at_once)
+        self._hub.run(self._hub.engine.budget.look)
+
+    async def trees(self) -> dict[str, Tree]:
+        """Return the process trees of the servers that have one, by name. A thread reads /proc."""
+        marks = {name: one.process.mark for name, one in self.items() if one.process}
+        found = await trio.to_thread.run_sync(trees_of, list(marks.values()))
+        return {name: found[mark.cookie] for name, mark in marks.items()}
+
+    async def watch_memory(self) -> None:
+        """Tell the budget how much memory each server uses, as long as there is a limit. Never returns."""
+        budget = self._hub.engine.budget
+        while True:
+            await trio.sleep(budget.measure_s)
+            if budget.config.broker.memory_high is not None:
+                try:
+                    trees = await self.trees()
+                except OSError as error:
+                    logger.warning("server.memory_unknown", extra={"reason": str(error)})
+                else:
+                    used = {name: tree.rss_bytes for name, tree in trees.items()}
+                    self._hub.run(budget.measured, used)
 
     def add(self, name: str) -> None:
         """Start a server and keep it running, or have the first call start it."""

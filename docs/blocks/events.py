@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from broker.core.servers.lifecycle import State
-from broker.upstream.supervisor import WORRYING
+from broker.upstream.life_log import WORRYING
 from docs.blocks.markdown import DOCS, TEXTS, Block, Language, code, table
 
 LEVELS = ("debug", "info", "warning", "error")

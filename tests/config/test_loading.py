@@ -109,6 +109,8 @@ def test_the_defaults() -> None:
         "socket_group": None,
         "state_dir": None,
         "metrics": None,
+        "max_running": None,
+        "memory_high": None,
     }
     assert plain(LimitsConfig()) == {
         "max_message_bytes": 32 * 2**20,

@@ -26,16 +26,20 @@ class Reloads:
         server = self.world.config.servers.get(name)
         return server is not None and server.enabled and name in self.world.lifecycles
 
-    def reload(self, tables: Mapping[str, Json], **limits: int) -> None:
+    def reload(
+        self, tables: Mapping[str, Json], budget: Mapping[str, int] | None = None, /, **limits: int
+    ) -> None:
         """The file says this now."""
         assert not self.under_way
         world = self.world
         named = {name: {"command": "x", **table} for name, table in tables.items()}
-        made = plan(world.config, load({"servers": named, "limits": limits}, {}, leave_out=True))
+        world.budget = world.budget if budget is None else dict(budget)
+        document = {"servers": named, "limits": limits, "broker": world.budget}
+        made = plan(world.config, load(document, {}, leave_out=True))
         world.engine.configure(made.config)
+        world.run(world.engine.budget.look)
         for step in made.steps:
             if isinstance(step, Adjust):
-                assert step.section == "limits"
                 world.config = applied(world.config, step)
             elif step.change in ENDS:
                 self._begin_to_end(step)

@@ -428,7 +428,7 @@ class AnyInterleaving(RuleBasedStateMachine):
             world.slow_to_end |= {name} if what == "crash slowly" else set()
             world.exit(name)
         elif what == "idle slowly" and world.lifecycles[name].state is State.READY:
-            if not world.engine.registry._is_used(world.engine.servers[name]):
+            if not world.engine.registry.is_used(world.engine.servers[name]):
                 world.slow_to_end.add(name)
                 world.feed(name, Event.IDLE)
         elif what == "restart" and has_process and not draining:

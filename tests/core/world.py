@@ -21,6 +21,7 @@ from broker.core.effects import (
     Demand,
     Effect,
     EndProcess,
+    Grant,
     Hold,
     Idle,
     Log,
@@ -132,12 +133,20 @@ class World:
 
     Args:
         servers: the tables of `[servers]`; a command is added. By default there is one server, "time".
+        budget: the keys of `[broker]` that limit how many servers run.
         limits: the keys of `[limits]`.
     """
 
-    def __init__(self, servers: Mapping[str, Json] | None = None, /, **limits: int) -> None:
+    def __init__(
+        self,
+        servers: Mapping[str, Json] | None = None,
+        budget: Mapping[str, int] | None = None,
+        /,
+        **limits: int,
+    ) -> None:
         tables = {name: {"command": "x", **table} for name, table in (servers or {"time": {}}).items()}
-        self.config: Config = load({"servers": tables, "limits": limits}, {})
+        self.budget = dict(budget or {})
+        self.config: Config = load({"servers": tables, "limits": limits, "broker": self.budget}, {})
         self.now = 1000.0
         self.lifecycles = {name: self.lifecycle_of(self.config.servers[name]) for name in tables}
         self.engine = Engine(self.config, self.lifecycles, instance=INSTANCE, version="0.1.0")
@@ -224,20 +233,28 @@ class World:
 
     def feed(self, name: str, event: Event, ending: Ending | None = None) -> None:
         """Tell a lifecycle what happened, and do what it says."""
+        before = self.lifecycles[name].state
         action = self.lifecycles[name].on(event, self.now, ending)
         if action is Action.SPAWN:
             assert name not in self.processes, "a second process"
-            self.processes[name] = Process(self, name, self.scripts[name])
-            self.ever.append(self.processes[name])
-            self.spawned[name] += 1
-            self.feed(name, Event.SPAWNED)
-            self.run(self.engine.registry.spawned, name)
+            self.run(self.engine.budget.ask, name)
+            if self.engine.servers[name].room is None and name not in self.processes:
+                self._spawn(name)
         elif action is Action.END:
             self.run(self.engine.registry.gone, name, self.lifecycles[name].reason)
             if name not in self.slow_to_end:
                 self.bury(name)
         elif action is Action.REST:
             self.run(self.engine.registry.rests, name)
+        if name in self.lifecycles and self.lifecycles[name].state is not before:
+            self.run(self.engine.budget.look)
+
+    def _spawn(self, name: str) -> None:
+        self.processes[name] = Process(self, name, self.scripts[name])
+        self.ever.append(self.processes[name])
+        self.spawned[name] += 1
+        self.feed(name, Event.SPAWNED)
+        self.run(self.engine.registry.spawned, name)
 
     # -- effects and time -------------------------------------------------------------------------
 
@@ -271,7 +288,10 @@ class World:
             elif isinstance(effect, Demand):
                 self.feed(effect.server, Event.DEMAND)
             elif isinstance(effect, Idle):
-                self.feed(effect.server, Event.IDLE)
+                if self.lifecycles[effect.server].state in (State.STARTING, State.READY):
+                    self.feed(effect.server, Event.IDLE)
+            elif isinstance(effect, Grant):
+                self._spawn(effect.server)
             elif isinstance(effect, CreditExhausted) and self.refills:
                 self.run(self.engine.clients.flow.refill, effect.connection)
             else:

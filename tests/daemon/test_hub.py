@@ -40,6 +40,9 @@ class Pipe:
     def idle(self) -> None:
         """Nothing to do."""
 
+    def granted(self) -> None:
+        """Nothing to do."""
+
     def log_output(self, text: bytes) -> None:
         """Nothing to do."""
 

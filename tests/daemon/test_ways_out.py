@@ -69,6 +69,9 @@ class Played:
     def idle(self) -> None:
         """Nothing to do."""
 
+    def granted(self) -> None:
+        """Nothing to do."""
+
     def demand(self) -> None:
         """Nothing to do."""
 

@@ -11,8 +11,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
-from pathlib import Path
 from typing import Any
+
+import pytest
 
 from client_shim.errors import CallError, ServerDied
 from tests.e2e.harness import RunningBroker, descendants, rogue, running
@@ -106,7 +107,7 @@ def test_a_storm_of_thirty_first_calls_makes_none_time_out() -> None:
         assert {one["restarts"] for one in broker.status()["servers"]} == {0}
 
 
-def call_on(broker: RunningBroker, seed: int, over: threading.Event, ended: Counter[str]) -> None:
+def call_on(broker: RunningBroker, names: str, seed: int, over: threading.Event, ended: Counter[str]) -> None:
     """Call at moments that nobody planned; count the endings, and let no answer be another's."""
     chance = random.Random(seed)
     with broker.client() as client:
@@ -114,7 +115,7 @@ def call_on(broker: RunningBroker, seed: int, over: threading.Event, ended: Coun
             text = f"{seed}.{sum(ended.values())}"
             params = {"name": "echo", "arguments": {"text": text}}
             try:
-                said = client.request("a", "tools/call", params, timeout_s=60)
+                said = client.request(chance.choice(names), "tools/call", params, timeout_s=60)
                 ended["answered" if text in str(said) else "another's"] += 1
             except ServerDied:
                 ended["died"] += 1
@@ -122,27 +123,30 @@ def call_on(broker: RunningBroker, seed: int, over: threading.Event, ended: Coun
                 ended[repr(error)] += 1
 
 
-def test_calls_that_cross_idle_stops_kills_and_reloads_end_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("names", "most"), [("a", 1), ("abc", 2)], ids=["one server", "max_running"])
+def test_calls_that_cross_idle_stops_kills_and_reloads_end_once(names: str, most: int) -> None:
     """Laws 1 and 2 with real processes: four callers, an idle time of 20 ms, SIGKILL and other processes.
 
-    `MCP_BROKER_IDLE_S` is how long it goes on, 3 s by default.
+    Then the same with three servers of which two may run: no call waits for room for ever, and there is never
+    a third process. `MCP_BROKER_IDLE_S` is how long it goes on, 3 s by default.
     """
-    starts = tmp_path / "starts"
-    table = rogue("--start-file", str(starts), start="demand", idle_stop_sec=0.02, start_limit_burst=1000)
-    table, over, ended = {**table, "restart_sec": 0.05}, threading.Event(), Counter[str]()
+    keys = {"start": "demand", "idle_stop_sec": 0.02, "start_limit_burst": 1000, "restart_sec": 0.05}
+    table, over, ended = rogue(**keys), threading.Event(), Counter[str]()
+    tables, budget = dict.fromkeys(names, table), {"max_running": 2}
     until = time.monotonic() + float(os.environ.get("MCP_BROKER_IDLE_S", "3"))
-    with running({"a": table}, ready=False) as broker, ThreadPoolExecutor(4) as pool:
+    with running(tables, ready=False, broker=budget) as broker, ThreadPoolExecutor(4) as pool:
         broker.wait_log("broker.listening")
-        callers = [pool.submit(call_on, broker, seed, over, ended) for seed in range(4)]
+        callers = [pool.submit(call_on, broker, names, seed, over, ended) for seed in range(4)]
         try:
             for edition in count():
                 row = broker.server("a")
-                assert len(descendants(broker.pid)) <= 1, row
+                assert len(descendants(broker.pid)) <= most, broker.status()
                 if row["pid"] and edition % 3 == 0:
                     with suppress(ProcessLookupError):
                         os.kill(row["pid"], signal.SIGKILL)
                 elif edition % 3 == 1:
-                    broker.write({"a": {**table, "env": {"EDITION": str(edition)}}})
+                    edited = {**table, "env": {"EDITION": str(edition)}}
+                    broker.write({**tables, "a": edited}, broker=budget)
                     assert command("reload", "--no-wait", endpoint=broker.endpoint).returncode == 0
                 if time.monotonic() > until and ended["answered"] >= 20:
                     break
@@ -152,5 +156,6 @@ def test_calls_that_cross_idle_stops_kills_and_reloads_end_once(tmp_path: Path) 
         for caller in callers:
             caller.result(60)
         assert ended.keys() <= {"answered", "died"}, ended
-        broker.wait_state("a", "idle")
+        for name in names:
+            broker.wait_state(name, "idle")
         assert descendants(broker.pid) == []

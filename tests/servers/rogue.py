@@ -31,6 +31,7 @@ def begin(flags: Flags) -> None:
     if flags.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(flags.start_delay)
+    flags.held = b"x" * (flags.hold_mib * 1024 * 1024)
     if flags.stderr_at_start:
         write_all(2, flags.stderr_at_start.encode() + b"\n")
     if flags.exit_at_start >= 0:

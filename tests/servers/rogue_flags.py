@@ -31,6 +31,7 @@ class Flags(argparse.Namespace):
     start_file = ""  # appends "pid starttime\n" to this file
     ignore_sigterm = False  # so do the processes it leaves
     start_delay = 0.0  # seconds in which it prints and reads nothing
+    hold_mib = 0  # holds so much memory until its end
     stderr_at_start = ""  # one line
     exit_at_start = -1  # exits with this status
     fork_at_start = ""  # leaves a descendant as the tool `spawn` does

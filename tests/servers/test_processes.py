@@ -101,6 +101,14 @@ def test_start_delay_says_nothing_before() -> None:
         assert time.monotonic() - begun >= 0.3
 
 
+def test_memory_that_is_held() -> None:
+    """Guards `--hold-mib`."""
+    with Driven(*ROGUE, "--hold-mib", "16") as server:
+        server.open_legacy()
+        pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+        assert pages * os.sysconf("SC_PAGE_SIZE") > 16 * 1024 * 1024
+
+
 def test_what_is_said_at_the_start() -> None:
     """Guards `--banner`, `--stderr-at-start`, `--crlf`: the first line of each stream, and how lines end."""
     with Driven(*ROGUE, "--banner", "hello", "--stderr-at-start", "oh", "--crlf") as server:

@@ -16,7 +16,7 @@ from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import Call
 from broker.core.refusals import SAID_CHARS, Blame, Refusal
 from broker.core.servers.lifecycle import Lifecycle, State
-from broker.core.servers.server import Server
+from broker.core.servers.server import NoRoom, Server
 from client_shim.wire import Code
 
 
@@ -30,6 +30,8 @@ class When(Enum):
     """It may be ready before the call's deadline."""
     TOO_LATE = "too late"
 
+
+MIB = 1024 * 1024
 
 _RESTING = frozenset({State.STOPPED, State.BROKEN})
 
@@ -72,6 +74,8 @@ def not_in_time(call: Call, server: Server, now: float) -> Refusal:
 
 def not_served(call: Call, server: Server, now: float) -> Refusal:
     """Return why a call that waits for its server is not served."""
+    if not call.begun and server.room is not None and server.lifecycle.state is State.STARTING:
+        return no_room(server.name, server.room)
     if not call.begun:
         return not_ready(server.name, server.lifecycle, now)
     return refusals.died(call, NoRetry.STOPPED if server.lifecycle.stopped else NoRetry.LATE)
@@ -109,6 +113,21 @@ def does_not_run(config: ServerConfig) -> Refusal:
         )
         hint = "correct it in broker.toml, then `mcp-broker reload`; `mcp-broker check` shows every mistake"
     return Refusal(code, message, hint, Blame.OPERATOR, {"server": name})
+
+
+def no_room(server: str, room: NoRoom) -> Refusal:
+    """The server was not started in the time the call had: the servers that run use up a limit."""
+    if room.key == "max_running":
+        message = f"{room.used} servers run, and max_running is {room.limit}"
+    else:
+        message = f"the servers use {room.used / MIB:.0f} MiB, and memory_high is {room.limit / MIB:.0f} MiB"
+    return Refusal(
+        Code.BUSY,
+        f"server {server!r} was not started: {message}; none of them was idle",
+        f"try again when one is idle, end one with `mcp-broker stop`, or raise {room.key} in [broker]",
+        Blame.OPERATOR,
+        {"server": server, "limit": room.key, "value": room.limit, "used": room.used, "retry_after_s": 1.0},
+    )
 
 
 def not_ready(server: str, lifecycle: Lifecycle, now: float) -> Refusal:

@@ -77,6 +77,7 @@ TABLE: dict[State, dict[Event, tuple[State, Action]]] = {
     _S.STARTING: {
         _E.START: (_S.STARTING, _A.NONE),
         _E.STOP: (_S.STOPPED, _A.REST),
+        _E.IDLE: (_S.IDLE, _A.REST),  # there is no room for it, and nobody uses it
         _E.SPAWNED: (_S.HANDSHAKE, _A.GREET),
         _E.FAILED: (_S.DRAINING, _A.END),
     },
@@ -169,11 +170,8 @@ class Lifecycle:
         backoff: Backoff,
         runner: str | None = None,
     ) -> None:
-        self._restart = restart
-        self._start_s = start_s
-        self._runner = runner
+        self.retune(restart=restart, start_s=start_s, backoff=backoff, runner=runner)
         self._start: Start | None = None
-        self._backoff = backoff
         self._then = Then.STOP
         self._ending: Ending | None = None
         self.state = State.STOPPED
@@ -212,6 +210,11 @@ class Lifecycle:
     def respawning(self) -> bool:
         """Whether it exited at the era probe, and will be started again without it."""
         return self.state is State.DRAINING and self._then is Then.RESPAWN
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether another process follows at once the one that ends, or has just ended."""
+        return self._then in (Then.RESTART, Then.RESPAWN)
 
     @property
     def failing(self) -> bool:

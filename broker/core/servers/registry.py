@@ -250,7 +250,7 @@ class Registry:
         """It has no process, and its lifecycle says when it will have one again."""
         server = self._table[name]
         self._bulk_endings.server_rests(server, now)
-        if server.lifecycle.idle and self._is_used(server):
+        if server.lifecycle.idle and self.is_used(server):
             self._effects.append(Demand(name))
 
     def wake_at(self) -> float | None:
@@ -276,15 +276,16 @@ class Registry:
 
     def _end_idle(self, server: Server, now: float) -> None:
         """End a process that nobody has used for `idle_stop_sec`, or look again after that time."""
-        if self._is_used(server) or (server.session is not None and server.session.has_request):
+        if self.is_used(server) or (server.session is not None and server.session.has_request):
             server.used_at = now
         else:
             self._effects.append(Idle(server.name))
 
-    def _is_used(self, server: Server) -> bool:
+    def is_used(self, server: Server) -> bool:
         """Return whether it has a call, a lease or a subscription, or may still work on a cancelled call."""
-        calls, queue = self._dispatch.table.of_server(server.name), server.queue
-        return bool(calls or queue.reserved or queue.lease or self._uris(server))
+        queue = server.queue
+        has_calls = queue.running or server.is_wanted
+        return bool(has_calls or queue.reserved or queue.lease or self._uris(server))
 
     def _look_after(self, server: Server, session: McpSession, health: Health, now: float) -> None:
         """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Sequence
 
+from msgspec import Struct
+
 from broker.base.metrics import Counters, Latency
 from broker.base.rate_limit import soonest
 from broker.base.tolerances import KINDS, OF_ERA, Fact, Oddity, Tolerated
@@ -23,6 +25,15 @@ from broker.core.servers.session import McpSession
 from broker.core.servers.visibility import visibility_of
 
 RECENT = 64
+
+
+class NoRoom(Struct, frozen=True):
+    """The limit of the budget that is reached: its key in `[broker]`, its value, and how much is in use."""
+
+    key: str
+    limit: int
+    used: int
+
 
 DISABLED, MISCONFIGURED = "disabled", "misconfigured"
 """The states that are shown of a server that the broker does not run."""
@@ -87,6 +98,8 @@ class Server:
         """Whether clients had subscribed to its resources before it was configured."""
         self.used_at = 0.0
         """When it was last used: a call or a subscription ended, or its process became ready."""
+        self.room: NoRoom | None = None
+        """Why it is not started, or was not when it was last tried: see `budget`."""
         self.outdated = False
         """Whether its present or last process is of another program than the config says."""
 

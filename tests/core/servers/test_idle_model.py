@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +19,7 @@ from tests.core.world import Client, World
 
 IDLE_S = 1.0
 TIMEOUT_S = 20.0
+HIGH = 1024 * 1024
 TABLES: dict[str, Json] = {
     "a": {"start": "demand", "idle_stop_sec": IDLE_S, "start_limit_burst": 100, "timeout": TIMEOUT_S},
     "b": {"idle_stop_sec": 2 * IDLE_S, "stateful": True, "max_in_flight": 1, "timeout": TIMEOUT_S},
@@ -35,6 +39,7 @@ steps = st.lists(
         st.tuples(st.just("start"), names),
         st.tuples(st.just("replace"), names),
         st.tuples(st.just("retune"), names),
+        st.tuples(st.just("measure"), st.sampled_from([0, 1, 2])),
     ),
     max_size=25,
 )
@@ -43,8 +48,8 @@ steps = st.lists(
 class History:
     """One broker and one client, which calls; every call has a name of its own."""
 
-    def __init__(self) -> None:
-        self.world = World(TABLES)
+    def __init__(self, budget: Mapping[str, int]) -> None:
+        self.world = World(TABLES, budget)
         self.tables = {name: dict(table) for name, table in TABLES.items()}
         self.reloads = Reloads(self.world)
         self.client: Client = self.world.client()
@@ -66,6 +71,9 @@ class History:
         elif what == "cancel" and self.calls:
             id, _ = self.calls[int(str(about)) % len(self.calls)]
             self.client.say(wire.Cancel(1, id, None))
+        elif what == "measure":
+            used = dict.fromkeys(world.processes, int(str(about)) * HIGH)
+            world.run(world.engine.budget.measured, used)
         elif what == "wait":
             assert isinstance(about, float)
             world.wait(about)
@@ -92,11 +100,13 @@ class History:
             self.reloads.finish()
 
     def check(self) -> None:
-        """Law 1, by the world, which refuses a second process; law 2; no call waits for an idle server."""
+        """Law 1, by the world, which refuses a second process; law 2; no call waits for an idle server; and
+        never more processes than may run."""
         world = self.world
         for id, since in self.calls:
             ended = len(self.client.endings(id))
             assert ended == 1 or (ended == 0 and world.now <= since + TIMEOUT_S)
+        assert len(world.processes) <= world.budget.get("max_running", 2)
         for name, server in world.engine.servers.items():
             if server.lifecycle.idle:
                 assert not world.engine.dispatch.table.of_server(name)
@@ -116,10 +126,16 @@ class History:
         assert self.world.processes == {}
 
 
+BUDGETS: list[dict[str, int]] = [{}, {"max_running": 1}, {"memory_high": HIGH}]
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=["no limit", "max_running", "memory_high"])
 @given(steps)
-def test_no_interleaving_loses_a_call_or_does_it_twice(history: list[tuple[str, object]]) -> None:
-    """A call that meets the end of an idle process, at whatever moment."""
-    it = History()
+def test_no_interleaving_loses_a_call_or_does_it_twice(
+    budget: dict[str, int], history: list[tuple[str, object]]
+) -> None:
+    """A call that meets the end of an idle process, at whatever moment; and two that need the same place."""
+    it = History(budget)
     for what, about in history:
         it.step(what, about)
         it.check()

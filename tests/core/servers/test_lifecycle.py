@@ -61,7 +61,7 @@ def crash(server: Lifecycle, now: float, ending: Ending = CRASH) -> Action:
 #            START     STOP   DEMAND IDLE SPAWNED OPENED  FAILED LEGACY EXITED GONE TIMEOUT
 ALLOWED = """
 STOPPED      spawn     none   .      rest .       .       .      .      .      .    .
-STARTING     none      rest   .      .    greet   .       end    .      .      .    .
+STARTING     none      rest   .      rest greet   .       end    .      .      .    .
 HANDSHAKE    none      end    .      .    .       serve   end    end    end    .    end
 READY        none      end    .      end  .       .       end    .      end    .    none
 DRAINING     none      none   none   .    .       none    none   none   none   rest .

@@ -48,7 +48,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.wanted = False
         self.feed(Event.STOP)
 
-    @precondition(lambda self: self.server.state in (State.STOPPED, State.READY))
+    @precondition(lambda self: self.server.state in (State.STOPPED, State.STARTING, State.READY))
     @rule()
     def idle(self) -> None:
         self.wanted = True

@@ -1,0 +1,172 @@
+"""The budget: how many servers may run at once (`max_running`), and with how much memory (`memory_high`).
+
+A server in STARTING needs a place; it has it until its process is gone. Without a place, a server that
+somebody uses waits, first come, first served; one that nobody uses rests until its first call. For those that
+wait, and if the limits are exceeded, idle servers are stopped, the one unused for longest first. Servers that
+are used are never stopped, so a call may wait for room until its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from broker.base.metrics import Counters
+from broker.config.schema import Config
+from broker.core.effects import Effects, Grant, Idle, Level
+from broker.core.servers.lifecycle import State
+from broker.core.servers.server import NoRoom, Server
+
+MEASURE_S, SOON_S = 10.0, 1.0
+"""The seconds between two measurements of the memory, and if a server waits or has not been measured."""
+
+
+class Budget:
+    """The places of the servers.
+
+    Args:
+        config: the current config; a reload replaces it.
+        servers: each server by its name.
+        is_used: returns whether a server has a call, a subscription or a lease.
+        counters: counts how often room was missing and was made.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        servers: Mapping[str, Server],
+        is_used: Callable[[Server], bool],
+        counters: Counters,
+        effects: Effects,
+    ) -> None:
+        self.config = config
+        self._servers = servers
+        self._is_used = is_used
+        self._counters = counters
+        self._effects = effects
+        self._waiting: dict[str, Server] = {}
+        self._bytes: Mapping[str, int] = {}
+        self._is_exceeded = False
+
+    def __repr__(self) -> str:
+        return f"<Budget running={self.running} waiting={len(self._waiting)}>"
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a server waits for room, or more is in use than the limits allow."""
+        return bool(self._waiting) or self._is_exceeded
+
+    @property
+    def running(self) -> int:
+        """The number of servers that have a place."""
+        return sum(_has_place(one) and name not in self._waiting for name, one in self._servers.items())
+
+    @property
+    def measure_s(self) -> float:
+        """The seconds until the next measurement of the memory."""
+        if self.config.broker.memory_high is None:
+            return MEASURE_S
+        ready = (name for name, one in self._servers.items() if one.opened)
+        return SOON_S if self._waiting or any(name not in self._bytes for name in ready) else MEASURE_S
+
+    def ask(self, name: str, now: float) -> None:
+        """Give a place to a server that must start, or note in its row that there is no room."""
+        server = self._servers[name]
+        self._waiting.pop(name, None)
+        others = self.running + len(self._waiting) - 1
+        server.room = None if server.lifecycle.keeps_place else self._lack(others)
+        if server.room is not None:
+            self._waiting[name] = server
+            self._counters.add("no-room")
+            self._effects.log(
+                Level.INFO,
+                "server.no_room",
+                server=name,
+                limit=server.room.key,
+                value=server.room.limit,
+                used=server.room.used,
+            )
+
+    def measured(self, used: Mapping[str, int], now: float) -> None:
+        """The servers with a process use so many bytes."""
+        self._bytes = used
+        self.look(now)
+
+    def look(self, now: float) -> None:
+        """Give places to servers that wait, and make room for the others: a server has moved, or a limit."""
+        for name, server in list(self._waiting.items()):
+            if self._servers.get(name) is not server or server.lifecycle.state is not State.STARTING:
+                del self._waiting[name]  # it was stopped
+            elif not self._is_used(server):
+                self._effects.append(Idle(name))
+            else:
+                server.room = self._lack(self.running)
+                if server.room is None:
+                    del self._waiting[name]
+                    self._effects.append(Grant(name))
+        self._make_room(now)
+
+    def lack(self, server: Server) -> NoRoom | None:
+        """Return why a server is not started, unless there is room for it by now."""
+        waits = server.room is not None and server.lifecycle.state in (State.STARTING, State.IDLE)
+        return self._lack(self.running) if waits else None
+
+    def _lack(self, places: int) -> NoRoom | None:
+        """Return the limit that keeps a server from being started beside so many others."""
+        limits = self.config.broker
+        if limits.max_running is not None and places >= limits.max_running:
+            return NoRoom("max_running", limits.max_running, places)
+        if limits.memory_high is not None and (used := self._used(ending=True)) > limits.memory_high:
+            return NoRoom("memory_high", limits.memory_high, used)
+        return None
+
+    def _used(self, *, ending: bool) -> int:
+        """Return the bytes that the servers use, with or without those whose process is being ended."""
+        counted = [one for one in self._servers.values() if _has_place(one) and (ending or not _leaves(one))]
+        return sum(self._bytes.get(one.name, 0) for one in counted)
+
+    def _make_room(self, now: float) -> None:
+        """Stop idle servers, those unused for longest first, until the others are within the limits."""
+        places, size = self._excess()
+        idle = [one for one in self._servers.values() if self._may_be_stopped(one)]
+        for server in sorted(idle, key=lambda one: one.used_at):
+            its = self._bytes.get(server.name, 0)
+            if places > 0 or (size > 0 and its):
+                places, size = places - 1, size - its
+                self._counters.add("made-room")
+                self._effects.log(
+                    Level.INFO, "server.made_room", server=server.name, idle_s=round(now - server.used_at, 1)
+                )
+                self._effects.append(Idle(server.name))
+
+    def _excess(self) -> tuple[int, int]:
+        """Return how many places and bytes must be given back, beside those of processes that are ending."""
+        limits, places, size = self.config.broker, 0, 0
+        leaving = sum(map(_leaves, self._servers.values()))
+        if limits.max_running is not None:
+            wanted = sum(map(self._is_used, self._waiting.values()))
+            places = self.running + wanted - leaving - limits.max_running
+        if limits.memory_high is not None:
+            size = self._used(ending=False) - limits.memory_high
+        self._is_exceeded = places > 0 or size > 0
+        return places, size
+
+    def _may_be_stopped(self, server: Server) -> bool:
+        """Return whether the server is idle: nobody uses it, and its process keeps nothing that is needed."""
+        session, config = server.session, server.config
+        if session is None or session.has_request or not server.opened or server.queue.paused:
+            return False
+        ready = server.lifecycle.state is State.READY
+        return ready and not (config.keeps_state and not config.idle_stop_sec) and not self._is_used(server)
+
+
+def _has_place(server: Server) -> bool:
+    """Return whether it has a process, or waits for one."""
+    return server.lifecycle.state in _WITH_PLACE
+
+
+_WITH_PLACE = frozenset({State.STARTING, State.HANDSHAKE, State.READY, State.DRAINING})
+
+
+def _leaves(server: Server) -> bool:
+    """Return whether the process is being ended, and its place becomes free."""
+    return server.lifecycle.state is State.DRAINING and not server.lifecycle.keeps_place
