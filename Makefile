@@ -21,7 +21,7 @@ READY := $(if $(wildcard $(VENV)),$(VENV),$(RUN))
 MCP1  := .venv-mcp1/$(STAMP)
 NODE  := tests/node/node_modules/.installed
 PEERS := mcp-proxy fastmcp
-CHECKS := tests/project/test_architecture.py tests/project/test_words.py
+CHECKS := tests/project/test_architecture.py tests/project/test_words.py tests/project/test_texts.py
 BIN   := .venv/bin
 PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
@@ -43,7 +43,7 @@ test: check $(MCP1) node ## Set up, check, and run all tests | 安装所需的�
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    $(foreach file,$(CHECKS),--ignore $(file))
 
-check: $(VENV) ## Check style, format, types, the import rules and the wording | 检查代码风格、格式、类型、导入规则与用词
+check: $(VENV) ## Check style, format, types, the import rules, the wording and the Chinese | 检查代码风格、格式、类型、导入规则、用词与译文
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

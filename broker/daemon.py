@@ -53,7 +53,7 @@ from broker.service.keys import places_of, read_server
 from broker.service.logging import mask_by
 from broker.service.memory import Memory
 from broker.service.signals import HANDLED, Signals
-from broker.service.systemd import ServiceManager, status_line
+from broker.service.systemd import ServiceManager, status_lines
 from broker.upstream.catalogue_keeper import CatalogueKeeper
 from broker.upstream.starts import lifecycle_of
 from broker.upstream.supervisors import Supervisors
@@ -168,7 +168,7 @@ async def serve(
             context = Context(hub, supervisors, reloader, addresses, shown, trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, context, request))
             hub.on_move = lambda: manager.status(
-                status_line(engine.servers.values(), reloader.problems, reloader.waiting)
+                *status_lines(engine.servers.values(), reloader.problems, reloader.waiting)
             )
 
             nursery.start_soon(transport.run)

@@ -1,6 +1,6 @@
-"""Writes the generated blocks of the documentation.
+"""Writes the generated blocks of the documentation, and the Chinese twin of the dashboard.
 
-    python docs/generate.py            rewrite every stale block, and print its page
+    python docs/generate.py            rewrite every stale block or file, and print which
     python docs/generate.py --check    only print them; exit status 1 if there are any
 
 A block stands between `<!-- generated:NAME -->` and `<!-- /generated -->`; `BLOCKS` has the names. What the
@@ -26,6 +26,7 @@ from docs.blocks import (
     house,
     messages,
     metrics,
+    monitoring,
     paths,
     performance,
     protocol,
@@ -65,6 +66,7 @@ BLOCKS: dict[str, Block] = {
     "events-grave": events.rows(grave=True),
     "events": events.rows(grave=False),
     "metrics": metrics.families,
+    "alerts": monitoring.alerts,
     "map": paths.rooms_map,
     "paths": paths.overview,
     "owners": paths.owners,
@@ -118,6 +120,10 @@ BLOCKS: dict[str, Block] = {
 """name → the function that makes the block"""
 
 
+FILES = {ROOT / "examples" / "grafana" / "mcp-broker.zh-CN.json": monitoring.chinese_dashboard}
+"""file → the function that makes all of it"""
+
+
 def pages() -> list[Path]:
     """Return every page of the documentation, and those of the examples."""
     return sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob("examples/*/*.md")])
@@ -134,7 +140,9 @@ def blocks_in(text: str) -> list[str]:
 
 
 def renewed(page: Path) -> str:
-    """Return the text of a page with every block up to date."""
+    """Return the text of a page with every block up to date, or of a file that is made."""
+    if page in FILES:
+        return FILES[page]()
     language = language_of(page)
     return _BLOCK.sub(
         lambda match: f"{match[1]}{BLOCKS[match[2]](language)}\n{match[3]}", page.read_text(encoding="utf-8")
@@ -142,12 +150,14 @@ def renewed(page: Path) -> str:
 
 
 def stale() -> list[Path]:
-    """Return the pages with a stale block."""
-    return [page for page in pages() if renewed(page) != page.read_text(encoding="utf-8")]
+    """Return the pages with a stale block, and the stale files."""
+    return [
+        page for page in (*pages(), *FILES) if not page.exists() or renewed(page) != page.read_text("utf-8")
+    ]
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite stale blocks, or only print their pages; return the exit status."""
+    """Rewrite stale blocks and files, or only print which; return the exit status."""
     found = stale()
     for page in found:
         print(page.relative_to(ROOT))

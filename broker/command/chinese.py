@@ -8,6 +8,7 @@ English. So no text is lost and no release needs the other one's words.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +38,15 @@ def told(text: object) -> str:
     """Return a text of several lines in the reader's language."""
     lines = str(text).split("\n")
     return "\n".join(map(in_chinese, lines) if language() else lines)
+
+
+def in_a_line() -> Callable[[Iterable[str]], str]:
+    """Return a function that puts lines into one, in the language that is the reader's now."""
+    return _in_a_chinese_line if language() else "; ".join
+
+
+def _in_a_chinese_line(lines: Iterable[str]) -> str:
+    return "；".join(map(in_chinese, lines))
 
 
 def in_chinese(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import click
 
-from broker.command.chinese import told
+from broker.command.chinese import in_a_line, told
 from broker.command.common import BAD, USAGE, endpoint_option, fail, log_format_option, log_level_option
 from broker.command.words import say
 
@@ -53,13 +53,13 @@ def gateway(
     from broker.service.systemd import ServiceManager
 
     set_up(log_level, log_format, journal=under_journal(os.environ))
-    manager = ServiceManager.of(os.environ)
+    manager = ServiceManager.of(os.environ, in_a_line=in_a_line())
     try:
         found = settings.find(path, os.environ)
         program.run(settings.with_options(found, endpoint, listen), os.environ, manager)
     except ConfigError as error:
         lines = [say("gateway_config_bad", count=len(error.problems)), *map(str, error.problems)]
-        manager.status("; ".join(lines))
+        manager.status(*lines)
         fail("\n  ".join([lines[0], *map(told, error.problems)]), USAGE)
     except ClaimError as error:
         manager.status(str(error))

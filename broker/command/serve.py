@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
-from broker.command.chinese import told
+from broker.command.chinese import in_a_line, told
 from broker.command.common import BAD, USAGE, GiveUp, fail, log_format_option, log_level_option
 from broker.command.output import echo
 from broker.command.words import choose_language, say
@@ -48,9 +48,9 @@ def serve(
 
     journal = under_journal(os.environ)
     set_up(log_level, log_format, journal=journal)
+    manager = ServiceManager.of(os.environ, in_a_line=in_a_line())
     if journal or log_format == "json":
         choose_language("en")  # a fault that ends the start is a line of the log
-    manager = ServiceManager.of(os.environ)
 
     def give_up(message: str, status: int) -> NoReturn:
         manager.status(message)

@@ -33,6 +33,7 @@ class ServiceManager:
         address: the address of its socket, `@…` for an abstract one.
         watchdog_s: the seconds without a sign of life after which it restarts the broker.
         sockets: the descriptors that listen already, by endpoint.
+        in_a_line: puts the lines of a status into one line, in the language of who reads it.
     """
 
     def __init__(
@@ -40,19 +41,27 @@ class ServiceManager:
         address: str | None = None,
         watchdog_s: float | None = None,
         sockets: Mapping[str, int] | None = None,
+        in_a_line: Callable[[Iterable[str]], str] = "; ".join,
     ) -> None:
         self.watchdog_s = watchdog_s
         self.sockets = dict(sockets or {})
         self._address = address
+        self._in_a_line = in_a_line
         self._status = ""
 
     @classmethod
-    def of(cls, environ: MutableMapping[str, str], pid: int | None = None) -> ServiceManager:
+    def of(
+        cls,
+        environ: MutableMapping[str, str],
+        pid: int | None = None,
+        in_a_line: Callable[[Iterable[str]], str] = "; ".join,
+    ) -> ServiceManager:
         """Read the manager's variables, and remove them from the environment: they are not for the servers.
 
         Args:
             environ: the variables of this process.
             pid: the pid that they must be meant for; this process by default.
+            in_a_line: as of the class.
         """
         told = {name: environ.pop(name, "") for name in _VARIABLES}
         pid = os.getpid() if pid is None else pid
@@ -62,6 +71,7 @@ class ServiceManager:
             told["NOTIFY_SOCKET"] or None,
             int(told["WATCHDOG_USEC"]) / 1e6 if watched else None,
             dict(_listeners(range(FIRST_FD, FIRST_FD + int(count)) if count.isdecimal() else ())),
+            in_a_line,
         )
 
     # -- what it is told --------------------------------------------------------------------------
@@ -78,10 +88,10 @@ class ServiceManager:
         """Tell that the broker ends within this time, whatever the unit allows."""
         self._tell("STOPPING=1", f"EXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
 
-    def status(self, text: str) -> None:
+    def status(self, *texts: str) -> None:
         """Set the line that `systemctl status` shows."""
-        lines = (" ".join(line.split()) for line in text.splitlines())
-        text = "; ".join(filter(None, lines))  # a further line would be a further message
+        lines = (" ".join(line.split()) for text in texts for line in text.splitlines())
+        text = self._in_a_line(filter(None, lines))  # a further line would be a further message
         if text != self._status:
             self._status = text
             self._tell(f"STATUS={text}")
@@ -125,9 +135,10 @@ def _listeners(fds: Iterable[int]) -> Iterator[tuple[str, int]]:
         yield f"ipc://{name}" if plain else f"descriptor {fd}", fd
 
 
-def status_line(servers: Iterable[Server], problems: Sequence[str] = (), waiting: Sequence[str] = ()) -> str:
-    """Return the state in one line: how many servers are ready, and the problems of the others and the
-    config.
+def status_lines(
+    servers: Iterable[Server], problems: Sequence[str] = (), waiting: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the state: how many servers are ready, and the problems of the others and the config.
 
     Args:
         servers: all configured servers.
@@ -137,17 +148,17 @@ def status_line(servers: Iterable[Server], problems: Sequence[str] = (), waiting
     wanted = [server for server in servers if server.config.enabled]
     idle = sum(server.lifecycle.state is State.IDLE for server in wanted)
     others = [server for server in wanted if server.lifecycle.state not in (State.READY, State.IDLE)]
-    said = [f"{len(wanted) - len(others) - idle} of {len(wanted)} servers ready"]
-    said += [f"{idle} idle"] if idle else []
-    said += [_in_words(server) for server in others[:_NAMED]]
+    yield f"{len(wanted) - len(others) - idle} of {len(wanted)} servers ready"
+    if idle:
+        yield f"{idle} idle"
+    yield from map(_in_words, others[:_NAMED])
     if len(others) > _NAMED:
-        said.append(f"and {len(others) - _NAMED} more")
+        yield f"and {len(others) - _NAMED} more"
     if problems:
         further = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        said.append(f"config not reloaded: {clip(problems[0], _REASON_CHARS)}{further}")
+        yield f"config not reloaded: {clip(problems[0], _REASON_CHARS)}{further}"
     if waiting:
-        said.append(f"without effect until a restart: {clip(', '.join(waiting), _REASON_CHARS)}")
-    return "; ".join(said)
+        yield f"without effect until a restart: {clip(', '.join(waiting), _REASON_CHARS)}"
 
 
 def _in_words(server: Server) -> str:

@@ -220,9 +220,13 @@ def texts(node: Any) -> Iterator[str]:
             yield from texts(value)
 
 
-def test_every_metric_of_the_dashboard_exists() -> None:
+DASHBOARDS = sorted((ROOT / "examples/grafana").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.name)
+def test_every_metric_of_the_dashboard_exists(file: Path) -> None:
     """examples/grafana: a panel without data looks like a broker without problems."""
-    dashboard = json.loads((ROOT / "examples/grafana/mcp-broker.json").read_text(encoding="utf-8"))
+    dashboard = json.loads(file.read_text(encoding="utf-8"))
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     named = {name for expression in expressions for name in _NAME.findall(expression)}
     assert named <= EXPOSED
@@ -231,6 +235,20 @@ def test_every_metric_of_the_dashboard_exists() -> None:
     for panel in dashboard["panels"]:
         grid = panel["gridPos"]
         assert grid["x"] + grid["w"] <= 24, panel["title"]
+
+
+def test_the_dashboards_are_in_one_language_each() -> None:
+    """The Chinese one is made from the other: the same panels and queries, and no English sentence."""
+    english, chinese = (json.loads(file.read_text(encoding="utf-8")) for file in DASHBOARDS)
+    assert english["uid"] != chinese["uid"]
+    assert not any(re.search("[\u4e00-\u9fff]", text) for text in texts(english))
+    for one, other in zip(english["panels"], chinese["panels"], strict=True):
+        assert [target["expr"] for target in one["targets"]] == [
+            target["expr"] for target in other["targets"]
+        ]
+        assert re.search("[\u4e00-\u9fff]", other["title"])
+        assert re.search("[\u4e00-\u9fff]", other["description"])
+        assert re.search("[a-z]{4} [a-z]{2}", one["description"])
 
 
 @pytest.mark.parametrize(

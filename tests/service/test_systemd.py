@@ -13,11 +13,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from broker.command.chinese import in_a_line
 from broker.config.schema import ServerConfig
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Ending, Event, Lifecycle
 from broker.core.servers.server import Server
-from broker.service.systemd import ServiceManager, status_line
+from broker.service.systemd import ServiceManager, status_lines
 
 ME = 4711
 
@@ -174,25 +175,42 @@ CRASHED = (*READY, Event.EXITED, Event.GONE)
 )
 def test_the_status_says_how_many_are_ready_and_which_are_not(servers: list[Server], text: str) -> None:
     """`STATUS=` says how many servers are ready and which are not, and why."""
-    assert status_line(servers) == text
+    assert "; ".join(status_lines(servers)) == text
 
 
 def test_the_status_says_what_is_wrong_with_the_config() -> None:
     """A bad config says why in `STATUS=`, and what needs a restart is said."""
-    said = status_line([_server("a", *READY)], ["servers.a.x: mistake", "another"], ["limits.connections"])
-    assert said == (
-        "1 of 1 servers ready; config not reloaded: servers.a.x: mistake (and 1 more); "
-        "without effect until a restart: limits.connections"
-    )
+    said = status_lines([_server("a", *READY)], ["servers.a.x: mistake", "another"], ["limits.connections"])
+    assert list(said) == [
+        "1 of 1 servers ready",
+        "config not reloaded: servers.a.x: mistake (and 1 more)",
+        "without effect until a restart: limits.connections",
+    ]
 
 
 def test_a_long_reason_is_clipped() -> None:
     """Law 6: the last line of a server may be of any length, and so may the name of a key."""
-    assert len(status_line([_server("a", *CRASHED, reason="x" * 10_000)])) < 300
-    assert len(status_line([], ["x" * 10_000] * 9, ["y" * 10_000])) < 500
+    assert len("".join(status_lines([_server("a", *CRASHED, reason="x" * 10_000)]))) < 300
+    assert len("".join(status_lines([], ["x" * 10_000] * 9, ["y" * 10_000]))) < 500
 
 
 def test_a_message_of_several_lines_is_one_status(address: str, listener: Listener) -> None:
     """Every mistake of a config is in it."""
     ServiceManager(address).status("broker.toml: 2 mistakes\n  one\n  two")
     assert listener.heard() == ["STATUS=broker.toml: 2 mistakes; one; two"]
+
+
+def test_a_status_is_in_the_language_of_its_reader(
+    address: str, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's own variables say which; a word that a program reads stays."""
+    monkeypatch.setenv("MCP_BROKER_LANG", "zh")
+    manager = ServiceManager(address, in_a_line=in_a_line())
+    monkeypatch.setenv("MCP_BROKER_LANG", "en")  # as `serve` sets it for its log
+    servers = [_server("a", *READY), _server("b", *CRASHED), _server("c", Event.IDLE)]
+    manager.status(*status_lines(servers, ["servers.a.comand: there is no such key; did you mean command?"]))
+    (said,) = listener.heard()
+    assert said.split("；") == [
+        *("STATUS=3 个服务器中有 1 个就绪", "1 个空闲", "b：等待重启（以状态 1 退出）"),
+        *("配置未重新加载：servers.a.comand：没有这个键", "是否应为 command？"),
+    ]
