@@ -32,6 +32,13 @@ HEARTBEAT_MS = 1000
 LEASE_MS = 10_000
 """Heartbeats run in libzmq's thread, so a blocked event loop keeps its lease and a dead peer loses it."""
 
+MESSAGE_MS = 60_000
+"""How long one message may take over a network: no heartbeat is heard before its end. There the lease is kept
+by the kernel, which counts the bytes of a message on the way as a sign of life."""
+
+KEEPALIVE_S = 5
+"""After so long without a byte, the kernel asks whether the other side is there, and again as often."""
+
 NEVER_MS = 3_600_000
 """When libzmq would reconnect by itself if the socket were still open."""
 
@@ -87,7 +94,7 @@ class Dealer:
         self._loss: str | Unavailable | None = None
         self._quiet = False
         """Whether there was nothing to read at the last attempt, and nothing was sent since."""
-        self._socket = _dealer(keys)
+        self._socket = _dealer(endpoint, keys)
         self._send_frame = super(zmq.Socket, self._socket).send  # without pyzmq's options, which cost a call
         self._monitor = _watch(self._socket)
         try:
@@ -206,15 +213,24 @@ def _events(socket: zmq.Socket[bytes]) -> int:
     return int(socket.getsockopt(_EVENTS))
 
 
-def _dealer(keys: ClientKeys | None) -> zmq.Socket[bytes]:
+def _dealer(endpoint: str, keys: ClientKeys | None) -> zmq.Socket[bytes]:
     socket = context().socket(zmq.DEALER)
+    heard_ms = MESSAGE_MS if endpoint.startswith("tcp://") else LEASE_MS
     for option, value in (
         (zmq.LINGER, 0),
         (zmq.RECONNECT_IVL, NEVER_MS),
+        # Credit bounds what waits here. With a limit of its own, libzmq would stop to read while the event
+        # loop is blocked, and miss the answers to its heartbeats.
+        (zmq.RCVHWM, 0),
         (zmq.HEARTBEAT_IVL, HEARTBEAT_MS),
-        (zmq.HEARTBEAT_TIMEOUT, LEASE_MS),
-        (zmq.HEARTBEAT_TTL, LEASE_MS),
+        (zmq.HEARTBEAT_TIMEOUT, heard_ms),
+        (zmq.HEARTBEAT_TTL, heard_ms),
         (zmq.IPV6, 1),
+        (zmq.TCP_MAXRT, LEASE_MS),
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.TCP_KEEPALIVE_CNT, 1),
+        (zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S),
+        (zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S),
     ):
         socket.setsockopt(option, value)
     if keys is not None:

@@ -19,8 +19,11 @@ ANY_PORT = "tcp://127.0.0.1:*"
 class KeyedPeer(Peer):
     """It takes the clients whose public keys are in `authorized`, which a test may change."""
 
-    def __init__(self, endpoint: str = ANY_PORT, instance: str = "i1") -> None:
-        self.public, self._secret = new_pair()
+    def __init__(
+        self, endpoint: str = ANY_PORT, instance: str = "i1", *, pair: tuple[str, str] | None = None
+    ) -> None:
+        self.pair = pair or new_pair()
+        self.public, self._secret = self.pair
         self.authorized: set[str] = set()
         super().__init__(endpoint, instance)
 

@@ -150,26 +150,15 @@ def test_a_revoked_key_ends_the_calls_and_the_next_ones_say_why() -> None:
             call = asyncio.ensure_future(client.request("s", "slow"))
             await peer.greet()
             await peer.heard()
-            endpoint, secret = peer.endpoint, peer._secret
+            endpoint, pair = peer.endpoint, peer.pair
         with pytest.raises(errors.BrokerLost):
             await call
-        with _same_broker(endpoint, secret):
+        with KeyedPeer(endpoint, pair=pair):  # it takes no client any more
             with pytest.raises(errors.KeyRefused):
                 await asyncio.wait_for(client.request("s", "m"), AT_ONCE_S)
             await client.aclose()
 
     run(main(), asyncio.new_event_loop)
-
-
-def _same_broker(endpoint: str, secret: str) -> KeyedPeer:
-    """The broker again, with the key of before and no client that it takes."""
-
-    class Again(KeyedPeer):
-        def _configure(self) -> None:
-            self._secret = secret
-            super()._configure()
-
-    return Again(endpoint)
 
 
 def test_a_renewed_file_of_keys_is_read_at_the_next_attempt(tmp_path: Path) -> None:

@@ -1,0 +1,286 @@
+"""A network between client and broker: slow, silent, cut, and with a broker that moves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import zmq
+
+from client_shim import BrokerClient, errors, wire
+from client_shim.transport import dealer
+from tests.client_shim.keyed import ANY_PORT, KeyedPeer
+from tests.client_shim.peer import PATIENCE_S, Peer, run, while_greeting
+
+ROOT = Path(__file__).parents[3]
+CHUNK_BYTES = 16_384
+
+
+class Wire:
+    """A way to a peer that passes on so many bytes a second, in each direction, or nothing."""
+
+    def __init__(self, endpoint: str, bytes_a_second: float) -> None:
+        self._target = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
+        self._pause_s = CHUNK_BYTES / bytes_a_second
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.is_cut = False
+        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._serving = threading.Thread(target=self._serve, daemon=True)
+        self._serving.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                one, _ = self._listener.accept()
+                self._ends.append(one)
+                other = socket.create_connection(self._target)
+                self._ends.append(other)
+                for end in (one, other):  # what the kernels hold is passed at once
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK_BYTES)
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHUNK_BYTES)
+                for ends in ((one, other), (other, one)):
+                    threading.Thread(target=self._pass, args=ends, daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(CHUNK_BYTES):
+                time.sleep(self._pause_s * len(data) / CHUNK_BYTES)
+                if not self.is_cut:
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close both ends of everything."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._serving.join(PATIENCE_S)
+        for end in [self._listener, *self._ends]:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@contextmanager
+def wired(peer: Peer, bytes_a_second: float = 1e9) -> Iterator[Wire]:
+    """A way to this peer."""
+    wire_ = Wire(peer.endpoint, bytes_a_second)
+    try:
+        yield wire_
+    finally:
+        wire_.close()
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats and a lease of 0.3 s."""
+    monkeypatch.setattr(dealer, "HEARTBEAT_MS", 50)
+    monkeypatch.setattr(dealer, "LEASE_MS", 300)
+
+
+@pytest.mark.usefixtures("short_lease")
+@pytest.mark.parametrize("direction", ["result", "params"])
+def test_a_large_message_may_take_longer_than_the_lease(direction: str) -> None:
+    """No heartbeat passes a message that is on the way: its own bytes are the sign of life."""
+    large = b'"' + b"x" * 400_000 + b'"'
+
+    async def main() -> None:
+        with Peer(ANY_PORT) as peer, wired(peer, 400_000) as way:
+            client = BrokerClient("test", way.endpoint)
+            await while_greeting(peer, client.connect())
+            if direction == "result":
+                call = asyncio.ensure_future(client.request_raw("s", "m"))
+                peer.result(await peer.heard(), large)
+                assert await call == large
+            else:
+                call = asyncio.ensure_future(client.request_raw("s", "m", b'{"a":%s}' % large))
+                heard = await peer.heard()
+                assert heard.body == b'{"a":%s}' % large
+                peer.result(heard, b"1")
+                assert await call == b"1"
+            assert client.connected
+            await client.aclose()
+
+    run(main(), asyncio.new_event_loop)
+
+
+@pytest.mark.usefixtures("short_lease")
+def test_a_blocked_loop_keeps_its_lease_under_a_flood(tmp_path: Path) -> None:
+    """libzmq goes on reading, and hears the answers to its heartbeats; credit bounds what waits."""
+
+    async def main() -> None:
+        with Peer(f"ipc://{tmp_path}/s") as peer:
+            peer._router.setsockopt(zmq.SNDHWM, 0)
+            client = BrokerClient("test", peer.endpoint)
+            await while_greeting(peer, client.connect())
+            call = asyncio.ensure_future(client.request("s", "m"))
+            heard = await peer.heard()
+            note = wire.Notification(1, heard.message.id, "s", "notifications/progress")
+            for _ in range(3000):
+                peer.send(heard.who, note, b'{"progress":1}')
+            time.sleep(1)  # noqa: ASYNC251  the loop is blocked on purpose
+            assert peer.reaches(heard.who)
+            peer.result(heard, b'"the end"')
+            assert await call == "the end"
+            await client.aclose()
+
+    run(main(), asyncio.new_event_loop)
+
+
+def test_a_half_open_connection_ends_and_the_broker_is_found_at_its_new_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Laws 2 and 8: a call that was under way has an end; the name is looked up again for the next one."""
+    monkeypatch.setattr(dealer, "HEARTBEAT_MS", 50)
+    monkeypatch.setattr(dealer, "MESSAGE_MS", 300)
+    look_up, address = socket.getaddrinfo, "127.0.0.1"
+
+    def named(host: str, *arguments: int, **options: int) -> object:
+        return look_up(address if host == "broker.example" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", named)
+
+    async def main() -> None:
+        nonlocal address
+        with KeyedPeer() as peer, wired(peer) as way:
+            port = way.endpoint.rpartition(":")[2]
+            keys = peer.new_client()
+            client = BrokerClient("test", f"tcp://broker.example:{port}", keys=keys, reconnect_s=PATIENCE_S)
+            await while_greeting(peer, client.connect())
+            call = asyncio.ensure_future(client.request("s", "slow"))
+            await peer.heard()
+            way.is_cut = True
+            with pytest.raises(errors.BrokerLost, match="nothing was heard of it"):
+                await call
+            address = "127.0.0.2"
+            waiting = asyncio.ensure_future(client.request("s", "m"))
+            with KeyedPeer(f"tcp://127.0.0.2:{port}", "i2", pair=peer.pair) as moved:
+                moved.authorized = peer.authorized
+                await moved.greet()
+                moved.result(await moved.heard(), b'"found"')
+                assert await waiting == "found"
+                await client.aclose()
+
+    run(main(), asyncio.new_event_loop)
+
+
+# --- a real network --------------------------------------------------------------------------------------
+
+needs_namespaces = pytest.mark.skipif(
+    os.getuid() != 0 or shutil.which("ip") is None,
+    reason="network namespaces need root and iproute2 (sudo apt-get install iproute2)",
+)
+
+LEASE_MS = 1500
+
+SERVE = """
+import sys, time
+from client_shim import wire
+from tests.client_shim.keyed import KeyedPeer
+peer = KeyedPeer("tcp://10.211.55.2:5555")
+keys = peer.new_client()
+print(*keys, flush=True)
+while True:
+    if not peer._router.poll(60_000):
+        break
+    heard = peer._take()
+    if isinstance(heard.message, wire.Hello):
+        peer.welcome(heard.who)
+    elif isinstance(heard.message, wire.Request) and heard.message.method != "never":
+        time.sleep(float(heard.message.method))
+        peer.result(heard)
+"""
+
+CALL = f"""
+import asyncio, sys, time
+from client_shim import BrokerClient, errors
+from client_shim.keys import ClientKeys
+from client_shim.transport import dealer
+dealer.HEARTBEAT_MS, dealer.LEASE_MS, dealer.KEEPALIVE_S = 100, {LEASE_MS}, 1
+
+async def main():
+    client = BrokerClient("net", "tcp://10.211.55.2:5555", keys=ClientKeys(*sys.argv[1:]), reconnect_s=60)
+    await client.connect()
+    print("connected", flush=True)
+    await client.request("s", "0.6")
+    print("survived", flush=True)
+    try:
+        await client.request("s", "never")
+    except errors.BrokerLost as error:
+        print("lost", flush=True)
+    await client.request("s", "0")
+    print("back", flush=True)
+    await client.aclose()
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def two_hosts() -> Iterator[tuple[str, str]]:
+    """Two network namespaces with a cable between them: 10.211.55.1 and 10.211.55.2."""
+    names = f"mb-{os.getpid()}-a", f"mb-{os.getpid()}-b"
+
+    def ip(*arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
+
+    try:
+        try:
+            for name in names:
+                ip("netns", "add", name)
+            ip("-n", names[0], "link", "add", "cable", "type", "veth", "peer", "cable", "netns", names[1])
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "address", "add", f"10.211.55.{number}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+@needs_namespaces
+def test_a_cut_cable_ends_calls_after_the_lease_and_not_before() -> None:
+    """The kernel finds a dead path long before the time that a message may take."""
+    with two_hosts() as (ours, theirs):
+
+        def plug(state: str) -> None:
+            subprocess.run(
+                ["ip", "-n", theirs, "link", "set", "cable", state], check=True, timeout=PATIENCE_S
+            )
+
+        def program(host: str, source: str, *arguments: str) -> subprocess.Popen[str]:
+            command = ["ip", "netns", "exec", host, sys.executable, "-c", source, *arguments]
+            return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+        with program(theirs, SERVE) as server:
+            assert server.stdout is not None
+            keys = server.stdout.readline().split()
+            with program(ours, CALL, *keys) as client:
+                assert client.stdout is not None
+                try:
+                    assert client.stdout.readline() == "connected\n"
+                    plug("down")
+                    time.sleep(0.4)  # less than the lease
+                    plug("up")
+                    assert client.stdout.readline() == "survived\n"
+                    plug("down")
+                    began = time.monotonic()
+                    assert client.stdout.readline() == "lost\n"
+                    assert time.monotonic() - began < 10 * LEASE_MS / 1000, "it took as long as a message may"
+                    plug("up")
+                    assert client.stdout.readline() == "back\n"
+                    assert client.wait(PATIENCE_S) == 0
+                finally:
+                    client.kill()
+                    server.kill()
