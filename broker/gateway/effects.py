@@ -66,6 +66,8 @@ class ListenTo(Struct, frozen=True):
     call: int
     lists: bool
     uris: frozenset[str]
+    is_awaited: bool = False
+    """Whether a request waits for the outcome. Otherwise it is repeated until the broker has answered."""
 
 
 class AnswerQuestion(Struct, frozen=True):

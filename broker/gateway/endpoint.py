@@ -194,7 +194,7 @@ class Endpoint:
             return
         channel = partial(self._channels.channel, key_of(token.name, request))
         if (parking := self._parking.get(token.name)) is None:
-            parking = self._parking[token.name] = Parking()
+            parking = self._parking[token.name] = Parking(share)
         session = Session(server, deliver, on_call=on_call, channel=channel, parking=parking)
         await self._converse(exchange, session, request, stream)
 

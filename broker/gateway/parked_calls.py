@@ -18,7 +18,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from broker.gateway import jsonrpc
-from broker.gateway.effects import CancelCall, Effect, Outcome
+from broker.gateway.byte_budget import Share
+from broker.gateway.effects import AnswerQuestion, CancelCall, Effect, Outcome
 from broker.gateway.eras import Objection
 from broker.gateway.questions import InputQuestion
 
@@ -87,13 +88,19 @@ def binding_of(server: str, method: str, params: bytes | None) -> bytes:
 
 
 class ParkedCall(Struct, eq=False):
-    """A parked call: `questions` has the open ones, by their numbers."""
+    """A parked call. `questions` has the open ones, by their numbers; `params_bytes` counts its own params."""
 
     number: int
     server: str
     state: str
     binding: bytes
     questions: dict[int, InputQuestion]
+    params_bytes: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is held for it."""
+        return self.params_bytes + sum(len(one.params) for one in self.questions.values())
 
     def result(self) -> bytes:
         """Return the result that asks the client the open questions."""
@@ -117,36 +124,60 @@ class ParkedCalls:
     Args:
         new_state: returns a random text that was never used before.
         limit: how many calls may be parked at once.
+        share: counts the bytes of their params and questions; `None`: they are not counted.
     """
 
-    def __init__(self, new_state: Callable[[], str], limit: int = MAX_PARKED) -> None:
+    def __init__(
+        self, new_state: Callable[[], str], limit: int = MAX_PARKED, share: Share | None = None
+    ) -> None:
         self.counts: Counter[str] = Counter()
         """How often calls were parked and resumed, and how they left otherwise."""
         self.dropped: Counter[str] = Counter()
         """What came and was of no use, by its kind."""
         self._new_state = new_state
         self._limit = limit
+        self._share = share
         self._by_number: dict[int, ParkedCall] = {}
         self._last = 0
 
     def __len__(self) -> int:
         return len(self._by_number)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more call can be parked."""
-        return len(self) < self._limit
-
     def get(self, number: int) -> ParkedCall | None:
         """Return the parked call of this number."""
         return self._by_number.get(number)
 
-    def park(self, server: str, binding: bytes, questions: dict[int, InputQuestion]) -> ParkedCall:
-        """Take a call in that has these open questions. Its number and its state are never used again."""
+    def park(
+        self, server: str, method: str, params: bytes | None, questions: dict[int, InputQuestion]
+    ) -> ParkedCall | None:
+        """Take in the call of a request that has these open questions; `None` if there is no room for it.
+
+        Its number and its state are never used again.
+        """
+        if len(self) >= self._limit:
+            return None
+        binding, state = binding_of(server, method, params), PREFIX + self._new_state()
+        parked = ParkedCall(self._last + 1, server, state, binding, dict(questions), len(params or b""))
+        if not self._take(parked.held_bytes):
+            return None
         self._last += 1
-        parked = ParkedCall(self._last, server, PREFIX + self._new_state(), binding, dict(questions))
         self._by_number[parked.number] = parked
         self.counts["parked"] += 1
+        return parked
+
+    def _take(self, size: int) -> bool:
+        """Count bytes as held; return whether there is room for them."""
+        return self._share is None or self._share.take(size) is None
+
+    def _give(self, size: int) -> None:
+        if self._share is not None:
+            self._share.give(size)
+
+    def _pop(self, number: int) -> ParkedCall | None:
+        """Let a call go, and what is held for it."""
+        parked = self._by_number.pop(number, None)
+        if parked is not None:
+            self._give(parked.held_bytes)
         return parked
 
     def resume(self, state: object, binding: bytes) -> ParkedCall:
@@ -160,7 +191,7 @@ class ParkedCalls:
         if found is None or found.binding != binding:
             self.dropped["unusable state"] += 1
             raise Objection(jsonrpc.INVALID_PARAMS, _UNKNOWN if found is None else _OTHER)
-        del self._by_number[found.number]
+        self._pop(found.number)
         self.counts["resumed"] += 1
         return found
 
@@ -168,8 +199,13 @@ class ParkedCalls:
 
     def asked(self, number: int, question: int, method: str, params: bytes) -> list[Effect]:
         """The server asks more. The client learns of it when it repeats the request."""
-        if parked := self._by_number.get(number):
-            parked.questions[question] = InputQuestion(f"question-{question}", method, params, question)
+        parked = self._by_number.get(number)
+        if parked is None:
+            return []
+        if not self._take(len(params)):
+            self.dropped["question without room"] += 1
+            return [refused_question(number, question, "there is no room for what the client is asked")]
+        parked.questions[question] = InputQuestion(f"question-{question}", method, params, question)
         return []
 
     def withdrawn(self, number: int, question: int) -> list[Effect]:
@@ -177,12 +213,13 @@ class ParkedCalls:
         parked = self._by_number.get(number)
         if parked is None:
             return []
-        parked.questions.pop(question, None)
+        if withdrawn := parked.questions.pop(question, None):
+            self._give(len(withdrawn.params))
         return [] if parked.questions else self.release(number, "its questions were withdrawn")
 
     def replied(self, number: int, outcome: Outcome) -> list[Effect]:
         """The call has ended, and no request is there for the outcome."""
-        if self._by_number.pop(number, None):
+        if self._pop(number) is not None:
             self.counts["ended"] += 1
         return []
 
@@ -198,7 +235,7 @@ class ParkedCalls:
 
     def release(self, number: int, reason: str) -> list[Effect]:
         """Cancel a parked call."""
-        if self._by_number.pop(number, None) is None:
+        if self._pop(number) is None:
             return []
         self.counts["cancelled"] += 1
         return [CancelCall(number, reason)]
@@ -206,3 +243,10 @@ class ParkedCalls:
     def closed(self, reason: str) -> list[Effect]:
         """Cancel all."""
         return [effect for number in list(self._by_number) for effect in self.release(number, reason)]
+
+
+def refused_question(
+    call: int, question: int, why: str, code: int = jsonrpc.INTERNAL_ERROR
+) -> AnswerQuestion:
+    """Return the answer to a question that is not passed on."""
+    return AnswerQuestion(call, question, False, jsonrpc.encode({"code": code, "message": why}))

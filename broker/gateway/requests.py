@@ -135,7 +135,7 @@ class OpenRequests:
         self._interests.news()
         call = self.start_call(entry, replied)
         entry.is_listen = True
-        return [ListenTo(call, *self._interests.wanted())]
+        return [ListenTo(call, *self._interests.wanted(), is_awaited=True)]
 
     # --- how requests end ----------------------------------------------------------------------------------
 

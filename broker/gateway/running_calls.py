@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
+from broker.gateway.byte_budget import Share
 from broker.gateway.effects import AnswerQuestion, CancelCall, Effect, Outcome
 from broker.gateway.parked_calls import ParkedCalls
 
@@ -111,10 +112,14 @@ class RunningCall:
 
 
 class Parking:
-    """The parked calls of one owner, and their tasks."""
+    """The parked calls of one owner, and their tasks.
 
-    def __init__(self, parked_s: float = PARKED_S) -> None:
-        self.calls = ParkedCalls(lambda: secrets.token_urlsafe(_STATE_BYTES))
+    Args:
+        share: counts what is held for them; `None`: it is not counted.
+    """
+
+    def __init__(self, share: Share | None = None, parked_s: float = PARKED_S) -> None:
+        self.calls = ParkedCalls(lambda: secrets.token_urlsafe(_STATE_BYTES), share=share)
         self._parked_s = parked_s
         self._running: dict[int, RunningCall] = {}
         self._holder = CallHolder(self.calls, self._run, self._running)
@@ -137,9 +142,14 @@ class Parking:
 
     def _run(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, CancelCall) and (running := self._running.get(effect.call)) is not None:
-                logger.info("gateway.parked_call_cancelled", extra={"reason": effect.reason})
-                running.cancel()
+            match effect:
+                case AnswerQuestion(call=call) if call in self._running:
+                    self._running[call].answer(effect)
+                case CancelCall(call=call, reason=reason) if call in self._running:
+                    logger.info("gateway.parked_call_cancelled", extra={"reason": reason})
+                    self._running[call].cancel()
+                case _:
+                    pass
         for number in [one for one in self._alarms if self.calls.get(one) is None]:
             self._alarms.pop(number).cancel()
 

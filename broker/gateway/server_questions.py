@@ -25,7 +25,7 @@ from broker.gateway.effects import (
     ServerResult,
 )
 from broker.gateway.jsonrpc import ClientResponse
-from broker.gateway.parked_calls import Answers, ParkedCalls, answers_of, binding_of
+from broker.gateway.parked_calls import Answers, ParkedCalls, answers_of, binding_of, refused_question
 from broker.gateway.questions import InputQuestion, OpenQuestions, Unanswerable
 from broker.gateway.requests import OpenRequest, OpenRequests, Replied
 
@@ -85,12 +85,12 @@ class ServerQuestions:
         """Ask the client what its server asks during a call."""
         if not questions.declares(entry.capabilities, question.method):
             why = f"the client does not answer {clip(question.method)!r}"
-            return [_refused(call, question.number, why, jsonrpc.METHOD_NOT_FOUND)]
+            return [refused_question(call, question.number, why, jsonrpc.METHOD_NOT_FOUND)]
         if not entry.is_modern:
             return [self._open.ask(entry.id, question)]
         if entry.request.method not in eras.MAY_ASK:
             why = f"a client of {eras.MODERN_VERSION} is not asked during `{clip(entry.request.method)}`"
-            return [_refused(call, question.number, why, jsonrpc.METHOD_NOT_FOUND)]
+            return [refused_question(call, question.number, why, jsonrpc.METHOD_NOT_FOUND)]
         entry.asked[question.number] = question
         return [CollectQuestions(call)] if len(entry.asked) == 1 else []
 
@@ -123,14 +123,14 @@ class ServerQuestions:
         """Answer a request with the questions that are open, and park its call."""
         if not entry.asked:
             return []
-        if not self._parked.has_room:
+        request = entry.request
+        parked = self._parked.park(self._server, request.method, request.params, entry.asked)
+        if parked is None:
             self._parked.dropped["question without room"] += len(entry.asked)
-            why = f"{len(self._parked)} calls of the client wait for its answers already"
-            refused = [_refused(call, number, why) for number in entry.asked]
+            why = f"{len(self._parked)} calls of the client wait for its answers already, or too large ones"
+            refused = [refused_question(call, number, why) for number in entry.asked]
             entry.asked.clear()
             return [*refused]
-        binding = binding_of(self._server, entry.request.method, entry.request.params)
-        parked = self._parked.park(self._server, binding, entry.asked)
         return [ParkCall(call, parked.number), *self._requests.answer(entry, parked.result())]
 
     def repeated(self, entry: OpenRequest) -> list[Effect]:
@@ -164,10 +164,6 @@ class ServerQuestions:
             else:
                 unanswered += self.asked(entry, call, question)
         return [*effects, *unanswered]
-
-
-def _refused(call: int, question: int, why: str, code: int = jsonrpc.INTERNAL_ERROR) -> Effect:
-    return AnswerQuestion(call, question, False, jsonrpc.encode({"code": code, "message": why}))
 
 
 def _reason(error: bytes) -> str:

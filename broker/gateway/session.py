@@ -34,7 +34,7 @@ from broker.gateway.eras import LISTS, error_code
 from broker.gateway.jsonrpc import Incoming
 from broker.gateway.running_calls import CallHolder, Parking, RunningCall
 from client_shim import BrokerClient
-from client_shim.errors import BrokerError, ServerError
+from client_shim.errors import BrokerError, CallError, ServerError
 from client_shim.questions import QuestionRefused, RawQuestion
 
 logger = logging.getLogger("mcp-broker")
@@ -44,6 +44,9 @@ RECONNECT_S = 20.0
 
 LISTENS_SOON_S = 1.0
 """How long a stream waits for the broker to tell of changes. Where it tells later, all may have changed."""
+
+LISTEN_AGAIN_S = 2.0
+"""How long after a failed `listen` the next one is made for a stream that stays open."""
 
 LIST_CHANGES = tuple(f"notifications/{name}/list_changed" for name in LISTS)
 
@@ -112,6 +115,8 @@ class Session:
         self._holder = CallHolder(self.conversation, self._run, self._calls)
         self._listening = asyncio.Lock()
         """Held while `listen` is under way: the last one that was asked for must come last."""
+        self._last_listen = 0
+        """The call of that one."""
 
     @property
     def is_idle(self) -> bool:
@@ -166,6 +171,7 @@ class Session:
                     follow = self._follow if self._on_call is None else self._audited
                     running.start(follow(running, self._request, effect))
                 case ListenTo():
+                    self._last_listen = effect.call
                     running = RunningCall(self._holder, effect.call)
                     running.start(self._follow(running, self._listen, effect))
                 case _:
@@ -245,14 +251,24 @@ class Session:
 
     async def _listen(self, _: RunningCall, wanted: ListenTo) -> Outcome:
         begun, server = time.monotonic(), self.conversation.server
-        async with self._listening:
-            with self._channel() as broker:
-                resources = {server: wanted.uris} if wanted.uris else {}
-                refused = await broker.listen([server] if wanted.lists else [], resources)
+        while True:
+            try:
+                refused = await self._listen_once(server, wanted)
+                break
+            except BrokerError:
+                if wanted.is_awaited or wanted.call != self._last_listen:
+                    raise
+            await asyncio.sleep(LISTEN_AGAIN_S)  # a stream that stays open must not stay deaf
         if time.monotonic() - begun > LISTENS_SOON_S:
             for method in LIST_CHANGES:
                 self._run(self.conversation.notified(method, b"{}"))
         return ServerResult(b"{}") if server not in refused else fault_of(refused[server])
+
+    async def _listen_once(self, server: str, wanted: ListenTo) -> dict[str, CallError]:
+        async with self._listening:
+            with self._channel() as broker:
+                resources = {server: wanted.uris} if wanted.uris else {}
+                return await broker.listen([server] if wanted.lists else [], resources)
 
     def _notified(self, server: str, method: str, params: bytes) -> None:
         if server == self.conversation.server:

@@ -127,8 +127,8 @@ class GatewayLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     token_bytes: Annotated[
         Bytes,
         about(
-            "Bytes of requests under way and of answers not yet read that are held for one token. Above it, "
-            "a body is refused, and a stream is cut.",
+            "Bytes of requests under way, of parked calls and of answers not yet read that are held for one "
+            "token. Above it, a body or a question is refused, and a stream is cut.",
             _SIZE,
         ),
     ] = 134_217_728

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from broker.gateway.byte_budget import ByteBudget
 from broker.gateway.effects import (
     AnswerQuestion,
     CollectQuestions,
@@ -417,6 +418,49 @@ def test_parked_calls_are_bounded() -> None:
     (refused,) = answers(chat.conversation.collected(second.call))
     assert (refused.ok, parked_calls.dropped["question without room"]) == (False, 1)
     assert chat.conversation.is_open(b"2")
+
+
+def test_the_bytes_of_parked_calls_are_bounded() -> None:
+    """Law 6. What is too much is refused to the server, before and after the call is parked."""
+    full: list[str] = []
+    budget = ByteBudget(300, 10_000, lambda limit, _: full.append(limit))
+    parked_calls = ParkedCalls(map("{}".format, count(1)).__next__, share=budget.share("token"))
+    chat, made = modern(parked_calls)
+    ask(chat, made.call, params=b"{" + b" " * 1000 + b"}")
+    (refused,) = answers(chat.conversation.collected(made.call))
+    assert (refused.ok, full, budget.held) == (False, ["token_bytes"], 0)
+    parked(chat, made.call, 2)
+    held = budget.held
+    assert held > len(FORM)
+    assert parked_calls.asked(1, 3, ELICIT, FORM) == []
+    assert budget.held == held + len(FORM)
+    (refused,) = answers(parked_calls.asked(1, 4, ELICIT, b"{" + b" " * 1000 + b"}"))
+    assert (refused.call, refused.question, refused.ok) == (1, 4, False)
+    assert parked_calls.dropped["question without room"] == 2
+
+
+@pytest.mark.parametrize("ends", ["resumed", "withdrawn", "replied", "released", "closed"])
+def test_what_is_held_for_a_parked_call_is_given_back_with_it(ends: str) -> None:
+    """Law 6: at every way out, once."""
+    budget = ByteBudget(10_000, 10_000)
+    chat, made = modern(ParkedCalls(map("{}".format, count(1)).__next__, share=budget.share("token")))
+    state = parked(chat, made.call, 1, 2)
+    assert budget.held > 2 * len(FORM)
+    chat.parked.withdrawn(1, 1)
+    match ends:
+        case "resumed":
+            again(chat, 2, state, question_2={})
+        case "withdrawn":
+            chat.parked.withdrawn(1, 2)
+        case "replied":
+            chat.parked.replied(1, ServerResult(b"{}"))
+        case "released":
+            chat.parked.release(1, "it is late")
+        case _:
+            chat.parked.closed("it is gone")
+    assert (budget.held, len(chat.parked)) == (0, 0)
+    chat.parked.closed("it is gone")
+    assert budget.held == 0
 
 
 def test_all_parked_calls_of_an_owner_that_is_gone_are_cancelled() -> None:

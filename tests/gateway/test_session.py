@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from broker.gateway import jsonrpc
+from broker.gateway.client_session import ClientSession
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.running_calls import Parking
-from broker.gateway.session import Session
+from broker.gateway.session import LIST_CHANGES, Session
 from tests.e2e.harness import rogue, running, script
 from tests.gateway.bridges import INITIALIZE, MODERN_META
 
@@ -62,6 +63,28 @@ def test_a_broker_that_never_comes_is_an_error_with_a_hint(
         await client.session.aclose()
 
     asyncio.run(main())
+
+
+def test_a_stream_that_was_opened_without_a_broker_hears_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when no call waits for a broker any more. What may have changed meanwhile is told."""
+    monkeypatch.setattr("broker.gateway.session.LISTEN_AGAIN_S", 0.02)
+    monkeypatch.setattr("broker.gateway.session.LISTENS_SOON_S", 0.0)
+    with running({"one": rogue()}) as broker:
+        opened = ClientSession("2025-11-25", {}, {"name": "test", "version": "1"})
+
+        async def main() -> None:
+            await asyncio.to_thread(broker.stop)
+            client = Client(broker.endpoint, opened=opened, reconnect_s=0.05)
+            error = (await client.ask(1, "tools/call", {"name": "echo", "arguments": {}}))["error"]
+            assert error["data"]["code"] == "no-broker"
+            await asyncio.to_thread(broker.start)
+            heard = [(await asyncio.wait_for(client.heard.get(), 30))["method"] for _ in range(3)]
+            assert heard == list(LIST_CHANGES)
+            await client.session.aclose()
+
+        asyncio.run(main())
 
 
 def test_a_server_that_never_gets_ready_does_not_hold_up_initialize() -> None:
