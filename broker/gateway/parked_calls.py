@@ -88,7 +88,7 @@ def binding_of(server: str, method: str, params: bytes | None) -> bytes:
 
 
 class ParkedCall(Struct, eq=False):
-    """A parked call. `questions` has the open ones, by their numbers; `params_bytes` counts its own params."""
+    """A parked call. `questions` has the open ones by number; `params_bytes` is the size of its params."""
 
     number: int
     server: str
