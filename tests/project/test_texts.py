@@ -45,7 +45,7 @@ NOT_SHOWN = {
     "UnusableError": "a line of the log",
     "_malformed": "a client's library has to be corrected; it is logged",
     "_refuse": "the reason that the server of a question is given",
-    "_refused": "the reason that the server of a question is given",
+    "refused_question": "the reason that the server of a question is given",
     "_tell_container_left": "a line of the log",
 }
 """Error, or function that makes it → who gets its texts. Programs and the log get English; people read all
