@@ -45,6 +45,7 @@ _BLOCK = re.compile(r"(<!-- generated:([\w-]+) -->\n).*?(<!-- /generated -->)", 
 BLOCKS: dict[str, Block] = {
     "config-broker": config.keys("broker"),
     "config-limits": config.keys("limits"),
+    "config-keys": config.keys("keys"),
     "config-servers": config.keys("servers"),
     "config-doctor": config.keys("doctor"),
     "config-filters": config.keys("filters"),

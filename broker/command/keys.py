@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.command.chinese import told
-from broker.command.common import BAD, USAGE, fail, json_option
+from broker.command.common import BAD, USAGE, endpoint_option, fail, fail_by, json_option
 from broker.command.help_text import HelpGroup
 from broker.command.key_texts import say_of_keys
 from broker.command.output import echo, echo_json
+from broker.command.programs import COMMAND_NAME
 from broker.command.serve import config_option, config_path, read_config
 from broker.config.names import normal
+from client_shim.blocking import BlockingClient
+from client_shim.errors import BrokerError, Unavailable
+from client_shim.wire import MANAGEMENT
 
 if TYPE_CHECKING:
     from broker.service.keys import KeyPlaces
@@ -35,8 +39,12 @@ def keys() -> None:
     metavar="FILE",
     help="The new file for the client. Default: NAME.key_secret in this folder.",
 )
-def new(name: str, path: Path | None, out: Path | None) -> None:
-    """Make a key pair for the client NAME, and the broker's own pair if it has none."""
+@endpoint_option
+def new(name: str, path: Path | None, out: Path | None, endpoint: str | None) -> None:
+    """Make a key pair for the client NAME, and the broker's own pair if it has none.
+
+    A running broker lets the client in at once.
+    """
     from broker.config.keys import is_client_name
     from broker.config.names import MEND
     from client_shim.key_file import SECRET, KeyFile
@@ -57,8 +65,11 @@ def new(name: str, path: Path | None, out: Path | None) -> None:
     except OSError as error:
         fail(say_of_keys("not_written", path=error.filename or out, problem=error.strerror), BAD)
     echo(say_of_keys("made", name=name, path=out))
-    for line in _missing_keys(config, places):
+    lines = _missing_keys(config, places)
+    for line in lines:
         echo(line)
+    if not lines:
+        _reload(config, endpoint, name, "admitted")
 
 
 def _server(places: KeyPlaces, config: Path) -> KeyFile:
@@ -150,13 +161,14 @@ def list_(path: Path | None, as_json: bool) -> None:
 @keys.command()
 @click.argument("name")
 @config_option
-def revoke(name: str, path: Path | None) -> None:
-    """Take the key of the client NAME away; `mcp-broker reload` then cuts its connections."""
+@endpoint_option
+def revoke(name: str, path: Path | None, endpoint: str | None) -> None:
+    """Take the key of the client NAME away. A running broker cuts its connections at once."""
     from client_shim.key_file import PUBLIC
     from client_shim.trusted import Untrusted, open_folder
 
     name = normal(name)
-    _, places = _places(path)
+    config, places = _places(path)
     try:
         with open_folder(places.clients) as folder:
             if "/" in name or folder.stat(f"{name}{PUBLIC}") is None:
@@ -166,7 +178,23 @@ def revoke(name: str, path: Path | None) -> None:
         fail(told(error), BAD)
     except OSError as error:
         fail(say_of_keys("not_written", path=places.clients, problem=error.strerror), BAD)
-    echo(say_of_keys("revoked", name=name))
+    _reload(config, endpoint, name, "revoked")
+
+
+def _reload(config: Path, endpoint: str | None, name: str, word: str) -> None:
+    """Have a running broker read the keys again, and tell what that did."""
+    paths = [one for one in read_config(config).broker.endpoints if one.startswith("ipc://")]
+    try:
+        with BlockingClient(endpoint or next(iter(paths), None), reconnect_s=0, name=COMMAND_NAME) as broker:
+            done = broker.request(MANAGEMENT, "reload")
+    except Unavailable:
+        echo(say_of_keys(f"{word}_later", name=name))
+        return
+    except BrokerError as error:
+        fail_by(error)
+    if done["problems"]:
+        fail("\n  ".join([say_of_keys("not_reloaded"), *map(told, done["problems"])]), BAD)
+    echo(say_of_keys(word, name=name, count=done["revoked"]))
 
 
 def _places(path: Path | None) -> tuple[Path, KeyPlaces]:

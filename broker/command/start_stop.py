@@ -12,6 +12,7 @@ import click
 
 from broker.command.chinese import told
 from broker.command.common import BAD, POLL_S, client, endpoint_option, json_option
+from broker.command.key_texts import say_of_keys
 from broker.command.output import echo, echo_json
 from broker.command.room import no_room
 from broker.command.status import duration
@@ -102,7 +103,11 @@ def reload(endpoint: str | None, as_json: bool, no_wait: bool) -> None:
         echo_json(done)
     else:
         _show_reload(done)
-    if problems_of(done) or any(one["state"] not in ("ready", "idle", "disabled") for one in states.values()):
+    if (
+        problems_of(done)
+        or done["left_out"]
+        or any(one["state"] not in ("ready", "idle", "disabled") for one in states.values())
+    ):
         sys.exit(BAD)
 
 
@@ -144,6 +149,10 @@ def _show_reload(done: dict[str, Any]) -> None:
             echo(f"  {told(problem)}", err=True)
         if one.get("last_error") and one["state"] not in ("ready", "idle"):
             echo(say("last_error", server=one["name"], error=told(one["last_error"])), err=True)
+    if done["revoked"]:
+        echo(say_of_keys("cut", count=done["revoked"]))
+    for fault in done["left_out"]:
+        echo(told(fault), err=True)
     if done["adjusted"]:
         echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
     for key in done["restart_needed"]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from broker.command.chinese import told
+from broker.command.key_texts import say_of_keys
 from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
 from broker.command.programs import client_programs
 from broker.command.room import no_room
@@ -136,11 +137,12 @@ def _programs(programs: dict[str, list[dict[str, Any]]]) -> Iterator[Line]:
     """Yield a line for each client program that is connected."""
     for name, connections in sorted(programs.items())[:_MAX_PROGRAMS]:
         pids = [str(pid) for pid in sorted({one["pid"] for one in connections}) if pid > 0]
+        keys = sorted({f"{one['key']}, {one['address']}" for one in connections if one.get("key")})
         where = say("client_pids", pids=", ".join(pids[:_MAX_PIDS]) + ", …" * (len(pids) > _MAX_PIDS))
         text = say(
             "client",
             name=name,
-            where=where if pids else "",
+            where=(where if pids else "") + (_from_keys(keys) if keys else ""),
             connections=len(connections),
             channels=sum(one["channels"] for one in connections),
             running=sum(one["in_flight"] for one in connections),
@@ -151,6 +153,11 @@ def _programs(programs: dict[str, list[dict[str, Any]]]) -> Iterator[Line]:
         yield Line(say("more_clients", count=len(programs) - _MAX_PROGRAMS))
     if programs:
         yield Line("")
+
+
+def _from_keys(keys: list[str]) -> str:
+    shown = "; ".join(keys[:_MAX_PIDS]) + "; …" * (len(keys) > _MAX_PIDS)
+    return say_of_keys("from_keys", keys=shown)
 
 
 _MAX_PROGRAMS, _MAX_PIDS = 20, 5

@@ -28,7 +28,7 @@ class Requires(str, Enum):
 
 _NOTHING: dict[str, frozenset[str]] = {
     "broker": frozenset({"socket_mode", "socket_group", "authorized_keys", "max_running", "memory_high"}),
-    "authorized": frozenset({"names", "faults"}),
+    "authorized": frozenset({"names", "faults", "grants"}),
     "limits": frozenset(
         ("calls_per_channel", "calls_per_connection", "calls", "queue_bytes", "starts_at_once", "drain_sec")
     ),

@@ -20,6 +20,10 @@ def about(text: str, mend: str) -> Meta:
     return Meta(description=text, extra={"mend": mend})
 
 
+ServerPatterns = Annotated[tuple[str, ...], about("The servers it may use, as patterns.", WORDS)]
+"""What the holder of a token or a key may use (`base.grants`)."""
+
+
 def metas(shape: type[Struct], key: str) -> list[Meta]:
     """Return the annotations of a field: its bounds, and its description with the mend."""
     hint = get_type_hints(shape, include_extras=True)[key]

@@ -14,6 +14,7 @@ from msgspec import Struct
 from broker.base.secrets import PLACEHOLDER
 from broker.config.endpoints import is_endpoint, is_loopback
 from broker.config.fields import mend_of
+from broker.config.keys import AuthorizedKeys, KeyConfig, is_client_name
 from broker.config.names import MEND, normal, toml_key, why_not
 from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
 from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
@@ -88,16 +89,35 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: b
         ConfigError: it has every mistake.
     """
     found = _Found()
-    for key in mapping.keys() - {"broker", "limits", "servers"}:
-        found.problems.append(unknown_key(key, key, ["broker", "limits", "servers"]))
+    for key in mapping.keys() - set(_SECTIONS):
+        found.problems.append(unknown_key(key, key, _SECTIONS))
     own = _with_defaults(mapping.get("broker", {}), environ, found.problems)
     broker = section(BrokerConfig, "broker", own, found.problems, found.problems)
     limits = section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
     found.problems += _open_to_others(own)
+    grants = dict(_grants(mapping.get("keys", {}), found.problems))
     servers = dict(_servers(mapping.get("servers", {}), environ, found))
     if found.problems or broker is None or limits is None or (found.faults and not leave_out):
         raise ConfigError(found.all())
-    return Config(broker=broker, limits=limits, servers=servers)
+    return Config(broker=broker, limits=limits, servers=servers, authorized=AuthorizedKeys(grants=grants))
+
+
+_SECTIONS = ["broker", "limits", "keys", "servers"]
+
+
+def _grants(tables: object, problems: list[Problem]) -> Iterator[tuple[str, KeyConfig]]:
+    """Yield what each client with a key may do, by its name."""
+    if not isinstance(tables, Mapping):
+        problems.append(Problem("keys", "this must be a table", "write [keys.NAME] and its keys below it"))
+        return
+    for written, table in tables.items():
+        name = normal(written)
+        path = f"keys.{toml_key(name)}"
+        if not is_client_name(name):
+            problems.append(Problem(path, "a client cannot have this name", "write the name of its key"))
+        grant = section(KeyConfig, path, table, problems, problems)
+        if grant is not None:
+            yield name, grant
 
 
 def check_endpoint(endpoint: str, named_by: str, config: BrokerConfig) -> None:

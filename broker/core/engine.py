@@ -97,6 +97,7 @@ class Engine:
         self.budget = Budget(config, self.servers, self.registry.is_used, self.counters, self.effects)
         self.clients = Clients(
             limits,
+            config.authorized,
             self.servers,
             self.registry,
             self.bulk_endings,
@@ -137,6 +138,7 @@ class Engine:
         """
         self.config = self.budget.config = config
         self.clients.limits = self.dispatch.limits = config.limits
+        self.clients.authorized = config.authorized
         for name in self.servers.keys() & config.servers.keys():
             self.servers[name].configure(config.servers[name])
 

@@ -9,9 +9,9 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from broker.base.grants import is_granted
 from broker.gateway.headers import Headers
 from broker.gateway.refusals import Refused
 
@@ -41,7 +41,7 @@ class Token(NamedTuple):
 
     def may_use(self, server: str) -> bool:
         """Return whether the holder may use this server."""
-        return "*" in self.servers or any(fnmatchcase(server, pattern) for pattern in self.servers)
+        return is_granted(self.servers, server)
 
     @property
     def may_call_all(self) -> bool:
@@ -50,7 +50,7 @@ class Token(NamedTuple):
 
     def may_call(self, tool: str) -> bool:
         """Return whether the holder may call a tool of this name."""
-        return any(fnmatchcase(tool, pattern) for pattern in self.tools)
+        return is_granted(self.tools, tool)
 
 
 LOCAL = Token("local", b"")

@@ -15,7 +15,7 @@ import msgspec
 import tomli
 from msgspec import Meta, Struct
 
-from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, about
+from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, ServerPatterns, about
 from broker.config.loading import ConfigError, Problem, section, unknown_key
 from broker.config.names import toml_key
 from broker.gateway.addresses import address_of
@@ -172,7 +172,7 @@ class TokenConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(pattern=r"^[0-9a-f]{64}\Z"),
         about("The SHA-256 of the token.", "write 64 hexadecimal digits: printf %s TOKEN | sha256sum"),
     ]
-    servers: Annotated[tuple[str, ...], about("The servers it may use, as patterns.", WORDS)] = ("*",)
+    servers: ServerPatterns = ("*",)
     tools: Annotated[tuple[str, ...], about("The tools it may see and call, as patterns.", WORDS)] = ("*",)
     rate: Annotated[
         float,

@@ -15,6 +15,7 @@ from broker.base.text import clip
 from broker.config.names import normal
 from broker.core import refusals
 from broker.core.calls import leases
+from broker.core.clients.connections import Connection
 from broker.core.effects import Manage
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers.availability import never
@@ -168,6 +169,17 @@ def _masked(answer: Answer, mask: Secrets) -> Answer:
     return shown
 
 
+def _check_grant(connection: Connection | None, params: Params) -> None:
+    """Check that a client may manage the server that its command names. The core has checked the command.
+
+    Raises:
+        CommandRefused: it may not.
+    """
+    name = normal(str(params.get("server", "")))
+    if connection is not None and name and not connection.may_use(name):
+        raise CommandRefused(refusals.not_granted(connection.peer.key, name))
+
+
 async def manage(context: Context, request: Manage) -> None:
     """Carry out one management request and answer it, whatever happens."""
     command = COMMANDS.get(request.method)
@@ -180,7 +192,9 @@ async def manage(context: Context, request: Manage) -> None:
         return
     try:
         params = msgspec.json.decode(request.body, type=dict[str, Any])
-        answer = await command(context, params)
+        connection = context.hub.engine.connections.get(request.connection)
+        _check_grant(connection, params)
+        answer = summary.for_client(await command(context, params), connection)
         outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, context.hub.engine.mask))
     except CommandRefused as refused:
         outcome = refused.refusal

@@ -150,6 +150,20 @@ _of_broker(
 )
 
 
+@_metric("key_connections", "gauge", "Connections of each client with a key, by its name.", "key")
+def _key_connections(seen: Snapshot) -> Samples:
+    keys = [connection.peer.key for connection in seen.engine.connections.all()]
+    for name in sorted(seen.engine.config.authorized.names.values()):
+        yield (name,), keys.count(name)
+
+
+@_metric("key_requests", "counter", "Requests of each client with a key, by its name.", "key")
+def _key_requests(seen: Snapshot) -> Samples:
+    by_key = seen.engine.clients.requests.by_key
+    for name in sorted(seen.engine.config.authorized.names.values()):
+        yield (name,), by_key.get(name, 0)
+
+
 # --- what is dropped, late, refused ----------------------------------------------------------------
 
 _EVENTS = {

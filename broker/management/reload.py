@@ -47,13 +47,23 @@ class ServerOutcome(Struct, frozen=True):
 
 
 class ReloadOutcome(Struct, frozen=True):
-    """What a reload did. `problems` are the mistakes in the file; with any, it did nothing."""
+    """What a reload did. `problems` are the mistakes in the file; with any, it did nothing.
+
+    `revoked` is the number of connections that it cut because their keys do not hold any more, or grant
+    something else. `left_out` are the files of keys with a mistake.
+    """
 
     by: str
     problems: tuple[str, ...] = ()
     servers: tuple[ServerOutcome, ...] = ()
     adjusted: tuple[str, ...] = ()
     restart_needed: tuple[Pending, ...] = ()
+    revoked: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+_PATHS = {"names": "broker.authorized_keys", "grants": "keys", "faults": ""}
+"""What is shown of a field that is no key of the config file."""
 
 
 class Reloader:
@@ -135,12 +145,15 @@ class Reloader:
             return ReloadOutcome(by, problems=tuple(map(str, error.problems)))
         except ClaimError as error:
             return ReloadOutcome(by, problems=(str(error),))
+        before = self._hub.engine.counters["closed.revoked"]
         self._hub.engine.configure(made.config)
+        self._hub.run(self._hub.engine.clients.revoke)
+        revoked = self._hub.engine.counters["closed.revoked"] - before
         self._supervisors.adjust(made.config.limits)
         log_faults(made.config)
         self.loaded_at = trio.current_time()
         self.restart_needed = made.pending
-        return await self._carry_out(made, by)
+        return await self._carry_out(made, by, revoked)
 
     async def _read(self) -> Config:
         """Read the file.
@@ -160,7 +173,7 @@ class Reloader:
         if any(isinstance(step, Adjust) and step.section == "broker" for step in made.steps):
             self._set_permissions(made.config.broker)
 
-    async def _carry_out(self, made: ReloadPlan, by: str) -> ReloadOutcome:
+    async def _carry_out(self, made: ReloadPlan, by: str, revoked: int) -> ReloadOutcome:
         done = [_done(made.config.servers[name], "unchanged") for name in made.unchanged]
         adjusted = [step for step in made.steps if isinstance(step, Adjust)]
 
@@ -176,7 +189,14 @@ class Reloader:
         return ReloadOutcome(
             by,
             servers=tuple(sorted(done, key=lambda one: one.name)),
-            adjusted=tuple(f"{step.section}.{key}" for step in adjusted for key in step.keys),
+            adjusted=tuple(
+                path
+                for step in adjusted
+                for key in step.keys
+                if (path := _PATHS.get(key, f"{step.section}.{key}"))
+            ),
+            revoked=revoked,
+            left_out=made.config.authorized.faults,
             restart_needed=made.pending,
         )
 
@@ -247,7 +267,9 @@ def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> Server
 
 
 def log_faults(config: Config) -> None:
-    """Log each server whose table has mistakes."""
+    """Log each server whose table has mistakes, and each file of keys that is left out."""
+    for fault in config.authorized.faults:
+        logger.warning("key.left_out", extra={"reason": fault})
     for server in config.servers.values():
         if server.faults:
             what = "kept" if server.runs else "left-out"
@@ -271,4 +293,6 @@ def _report(outcome: ReloadOutcome) -> None:
     unchanged = sum(one.what == "unchanged" for one in outcome.servers)
     cut = sum(one.cut for one in outcome.servers)
     facts = {"by": outcome.by, **changed, "unchanged": unchanged, "calls_cut": cut}
+    if outcome.revoked:
+        facts["revoked"] = outcome.revoked
     logger.info("config.reloaded", extra=facts)

@@ -58,6 +58,22 @@ async def status(context: Context) -> Answer:
     }
 
 
+def for_client(answer: Answer, connection: Connection | None) -> Answer:
+    """Return what a client is told of an answer: of the servers that it may use, and of itself.
+
+    A client that may manage is told of all clients, and one without a key of everything.
+    """
+    grant = connection.grant if connection is not None else None
+    if connection is None or grant is None:
+        return answer
+    shown = dict(answer)
+    if "servers" in shown:
+        shown["servers"] = [one for one in shown["servers"] if grant.may_use(one["name"])]
+    if "clients" in shown and not grant.manage:
+        shown["clients"] = [one for one in shown["clients"] if one["key"] == connection.peer.key]
+    return shown
+
+
 def _brief(engine: Engine, server: Server) -> Answer:
     lack = engine.budget.lack(server)
     agreed = server.catalogue.agreed if server.catalogue else None
@@ -181,6 +197,8 @@ def _client(engine: Engine, connection: Connection, now: float) -> Answer:
         "name": connection.name,
         "pid": connection.peer.pid,
         "uid": connection.peer.uid,
+        "key": connection.peer.key or None,
+        "address": connection.peer.address or None,
         "channels": len(
             {call.channel for call in calls} | {*engine.notifications.subscriptions.channels(key)}
         ),

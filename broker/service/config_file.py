@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import tomli
 
-from broker.config.keys import AuthorizedKeys
 from broker.config.loading import ConfigError, Problem, load
 from broker.config.schema import Config, ServerConfig
 from broker.service.credentials import with_credentials
@@ -21,8 +20,6 @@ from broker.service.keys import places_of, read_authorized
 
 METRICS_PACKAGES = ("h11", "prometheus_client")
 """The packages of the extra `metrics` in pyproject.toml; a test compares the two."""
-
-NOBODY = AuthorizedKeys()
 
 MAX_BYTES = 1024 * 1024
 """The largest config file. A larger file is most likely no config, and reading it would delay clients."""
@@ -38,7 +35,9 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     _check_installed(config)
     folder = path.resolve().parent
     servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
-    authorized = read_authorized(places_of(config.broker, path).clients) if config.broker.has_keys else NOBODY
+    authorized = config.authorized
+    if config.broker.has_keys:
+        authorized = read_authorized(places_of(config.broker, path).clients, authorized.grants)
     return msgspec.structs.replace(config, servers=servers, authorized=authorized)
 
 

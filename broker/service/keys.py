@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.config.keys import AuthorizedKeys, is_client_name
+from broker.config.keys import AuthorizedKeys, KeyConfig, is_client_name
 from broker.config.loading import ConfigError, Problem
 from broker.config.names import normal
 from broker.config.schema import BrokerConfig
@@ -70,15 +70,18 @@ def read_server(path: Path) -> KeyFile:
 _MAKE = "make it with `mcp-broker keys new NAME`"
 
 
-def read_authorized(path: Path) -> AuthorizedKeys:
+def read_authorized(path: Path, grants: dict[str, KeyConfig] | None = None) -> AuthorizedKeys:
     """Return the clients that may connect. A file with a mistake is left out.
+
+    Args:
+        grants: what clients may do, by their names.
 
     Raises:
         ConfigError: the folder cannot be read, or another user could change it.
     """
     try:
         with open_folder(path) as folder:
-            return _authorized(folder)
+            return _authorized(folder, grants or {})
     except Untrusted as error:
         raise ConfigError([Problem("broker.authorized_keys", error.problem, error.mend)]) from None
     except FileNotFoundError:
@@ -89,7 +92,7 @@ def read_authorized(path: Path) -> AuthorizedKeys:
         raise ConfigError([Problem("broker.authorized_keys", message, "let this user read it")]) from None
 
 
-def _authorized(folder: Folder) -> AuthorizedKeys:
+def _authorized(folder: Folder, grants: dict[str, KeyConfig]) -> AuthorizedKeys:
     found: dict[str, str] = {}
     faults: list[str] = []
     files = sorted(name for name in folder.names() if not name.startswith("."))
@@ -102,7 +105,7 @@ def _authorized(folder: Folder) -> AuthorizedKeys:
             faults.append(f"{folder.where(file)} is left out: {error.strerror}")
     if len(files) > MAX_KEYS:
         faults.append(f"{folder.path} has {len(files)} files, of which the first {MAX_KEYS} count")
-    return AuthorizedKeys(found, tuple(faults))
+    return AuthorizedKeys(found, tuple(faults), grants)
 
 
 def _add(folder: Folder, file: str, found: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from msgspec import Struct, inspect
 
 from broker.config.diff import Requires, requires
 from broker.config.fields import mend_of, metas
+from broker.config.keys import KeyConfig
 from broker.config.schema import NO_KEYS, BrokerConfig, LimitsConfig, ServerConfig
 from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 from broker.processes.environment import INHERITED
@@ -19,6 +20,7 @@ from docs.blocks.markdown import TEXTS, Block, Language, code, table
 SHAPES: dict[str, type[Struct]] = {
     "broker": BrokerConfig,
     "limits": LimitsConfig,
+    "keys": KeyConfig,
     "servers": ServerConfig,
     "doctor": DoctorConfig,
     "filters": FilterConfig,

@@ -60,6 +60,7 @@ def test_anything_else_is_no_key(text: str) -> None:
         (text_of(PAIR).replace(PAIR.secret or "", "x"), "secret-key"),
         (text_of(PAIR) + f'    public-key = "{PAIR.server}"\n', "two lines public-key"),
     ],
+    ids=["empty", "short", "secret", "twice"],
 )
 def test_what_is_wrong_is_said_without_the_key(text: str, why: str) -> None:
     """The message names the line, and never a secret."""

@@ -19,6 +19,7 @@ class Keys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.server = KeyFile("mcp-broker", *new_pair())
+        self._clients: dict[str, KeyFile] = {}
         self._write(SERVER_KEY, self.server)
         (folder / AUTHORIZED_KEYS).mkdir(mode=0o700)
 
@@ -35,9 +36,13 @@ class Keys:
 
     def new(self, name: str) -> KeyFile:
         """A new client."""
-        keys = self.stranger()._replace(name=name)
+        keys = self._clients[name] = self.stranger()._replace(name=name)
         self._write(f"{AUTHORIZED_KEYS}/{name}{PUBLIC}", keys._replace(secret=None, server=None))
         return keys
+
+    def of(self, name: str) -> KeyFile:
+        """The keys of a client that was made."""
+        return self._clients[name]
 
     def revoke(self, name: str) -> None:
         """Take a client's key away; a reload follows."""

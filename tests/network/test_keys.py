@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import zmq
+from click.testing import CliRunner
 
+from broker.command.cli import cli
 from client_shim import wire
-from client_shim.key_file import KeyFile
-from tests.e2e.harness import RunningBroker, rogue
+from client_shim.blocking import BlockingClient
+from client_shim.errors import Unavailable
+from client_shim.key_file import KeyFile, parse, text_of
+from tests.e2e.harness import PATIENCE_S, RunningBroker, Table, rogue, wait_until
 from tests.e2e.raw import Peers
 from tests.network.place import Keys, reachable
 
@@ -100,3 +105,87 @@ def test_a_path_that_was_made_anew_needs_no_key_and_the_port_still_does(
         stranger = peers.connect()
         stranger.say(wire.Hello(0, 0, [wire.VERSION], {"name": "raw", "pid": 1}))
         assert stranger.is_cut_off(SOON_MS)
+
+
+def test_a_revoked_client_is_cut_at_once_and_stays_out(
+    place: tuple[RunningBroker, str], keys: Keys, laptop: KeyFile
+) -> None:
+    """Its call is cancelled at the server, its next connection is refused, and the others go on."""
+    broker, address = place
+    lost = keys.new("lost")
+    with closing(Peers(address)) as peers, broker.client() as client:
+        client.request(wire.MANAGEMENT, "reload")
+        gone, stays = peers.hello(keys=lost), peers.hello(keys=laptop)
+        gone.call("s", b'{"name":"hang"}')
+        gone.ping()
+        (row,) = (one for one in broker.status()["clients"] if one["key"] == "lost")
+        assert (row["name"], row["address"], row["pid"], row["in_flight"]) == ("raw", "127.0.0.1", -1, 1)
+        cancelled = broker.server("s")["in_flight"]
+        keys.revoke("lost")
+        done = client.request(wire.MANAGEMENT, "reload")
+        assert done["revoked"] == 1
+        assert done["adjusted"] == ["broker.authorized_keys"]
+        assert gone.is_cut_off(SOON_MS)
+        assert not [one for one in broker.status()["clients"] if one["key"] == "lost"]
+        again = peers.connect(keys=lost)
+        again.say(wire.Hello(0, 0, [wire.VERSION], {"name": "raw", "pid": 1}))
+        assert again.is_cut_off(SOON_MS)
+        wait_until(lambda: broker.server("s")["in_flight"] < cancelled)
+        stays.ping()
+    assert 'client.closed client="raw (lost)" reason=revoked key=lost' in broker.log()
+
+
+def test_a_client_with_a_key_sees_and_manages_what_its_table_says(
+    place: tuple[RunningBroker, str], keys: Keys
+) -> None:
+    """By default it may use every server, sees itself only, and manages nothing."""
+    broker, address = place
+    for name in ("plain", "admin", "narrow"):
+        keys.new(name)
+    tables: dict[str, Table] = {"keys.admin": {"manage": True}, "keys.narrow": {"servers": ["other*"]}}
+    broker.write({"s": rogue(), "t": rogue()}, broker=keys.table(), **tables)
+    with closing(Peers(address)) as peers, broker.client() as client:
+        client.request(wire.MANAGEMENT, "reload")
+        broker.wait_ready()
+        seen = {}
+        for name in ("plain", "admin", "narrow"):
+            peer = peers.hello(keys=keys.of(name))
+            _, body = peer.ask(peer.request(wire.MANAGEMENT, "status"))
+            status = json.loads(body or b"")
+            seen[name] = [one["name"] for one in status["servers"]], len(status["clients"])
+            answer, _ = peer.ask(peer.request(wire.MANAGEMENT, "restart"), b'{"server":"t"}')
+            assert isinstance(answer, wire.Result) is (name == "admin"), answer
+    assert seen == {"plain": (["s", "t"], 1), "admin": (["s", "t"], 3), "narrow": ([], 1)}
+
+
+def test_the_command_lets_clients_in_and_cuts_them(place: tuple[RunningBroker, str], keys: Keys) -> None:
+    """`mcp-broker keys new` and `keys revoke` tell the running broker, on its path."""
+    broker, address = place
+    broker.write({"s": rogue()}, broker=keys.table())
+    out = broker.folder / "mine"
+    options = ["--config", str(broker.config), "--endpoint", broker.endpoint]
+    done = CliRunner().invoke(cli, ["keys", "new", "mine", "--out", str(out), *options])
+    assert (done.exit_code, "lets mine in" in done.output) == (0, True), done.output
+    with closing(Peers(address)) as peers:
+        peer = peers.hello(keys=parse(out.read_text()))
+        done = CliRunner().invoke(cli, ["keys", "revoke", "mine", *options])
+        assert (done.exit_code, "cut: 1" in done.output) == (0, True), done.output
+        assert peer.is_cut_off(SOON_MS)
+
+
+def test_the_client_takes_the_file_that_the_command_made(
+    place: tuple[RunningBroker, str], keys: Keys
+) -> None:
+    """`MCP_BROKER_KEYS` names it; a revoked client is told so at once, and never hangs."""
+    broker, address = place
+    made = keys.new("user")
+    file = broker.folder / "user.key_secret"
+    file.write_text(text_of(made))
+    with broker.client() as client:
+        client.request(wire.MANAGEMENT, "reload")
+        with BlockingClient(address, keys=str(file), timeout_s=PATIENCE_S) as user:
+            assert user.request("s", "tools/call", {"name": "echo", "arguments": {"text": "hi"}})
+        keys.revoke("user")
+        client.request(wire.MANAGEMENT, "reload")
+    with pytest.raises(Unavailable), BlockingClient(address, keys=str(file), reconnect_s=0) as user:
+        user.request(wire.MANAGEMENT, "ping")

@@ -58,7 +58,7 @@ class Leases:
             return
         connection = self._connections.get(call.connection)
         assert connection is not None
-        queue.lease = Lease(call.channel_key, connection.name, call.client_pid, since=now, used_at=now)
+        queue.lease = Lease(call.channel_key, connection.label, call.client_pid, since=now, used_at=now)
         self._counters.add("lease.granted")
         self._effects.log(
             Level.INFO,

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from broker.base.metrics import Counters
+from broker.config.keys import KeyConfig
 from client_shim import wire
 
 Body = bytes | memoryview | None
@@ -30,6 +31,7 @@ class CloseReason(str, Enum):
     CREDIT = "credit"
     OVERDRAWN = "overdrawn"
     UNGREETED = "ungreeted"
+    REVOKED = "revoked"
     SHUTDOWN = "shutdown"
 
 
@@ -60,6 +62,8 @@ class Send(Struct, frozen=True, gc=False):
 class Connection(Struct, eq=False):
     """One connection of a client.
 
+    `grant` is what the client may do; `None` if it needs no key, and may do everything.
+
     `unread_bytes` were sent to it and have not been given back as credit. `last_id` is the highest id of the
     requests that the broker has admitted. `partings` counts goodbyes of channels, up to the number of calls.
 
@@ -72,6 +76,7 @@ class Connection(Struct, eq=False):
     name: str
     peer: Peer
     since: float
+    grant: KeyConfig | None = None
     unread_bytes: int = 0
     outbox_bytes: int = 0
     calls: int = 0
@@ -82,6 +87,15 @@ class Connection(Struct, eq=False):
     exhausted: bool = False
     beyond_bytes: int = 0
     outbox: OrderedDict[Slot, tuple[bytes, Body]] = msgspec.field(default_factory=OrderedDict)
+
+    @property
+    def label(self) -> str:
+        """What others are told of the client: the name that it gives itself, and the name of its key."""
+        return f"{self.name} ({self.peer.key})" if self.peer.key else self.name
+
+    def may_use(self, server: str) -> bool:
+        """Return whether the client may use this server."""
+        return self.grant is None or self.grant.may_use(server)
 
 
 class Connections:
@@ -117,9 +131,11 @@ class Connections:
         """Return every connection."""
         return list(self._by_key.values())
 
-    def open(self, key: bytes, name: str, peer: Peer, now: float) -> Connection:
+    def open(
+        self, key: bytes, name: str, peer: Peer, now: float, grant: KeyConfig | None = None
+    ) -> Connection:
         """Add a connection whose client has said hello."""
-        connection = Connection(key, name, peer, now)
+        connection = Connection(key, name, peer, now, grant)
         self._by_key[key] = connection
         return connection
 

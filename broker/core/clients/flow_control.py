@@ -72,7 +72,7 @@ class FlowControl:
         self._effects.append(Hold(key, verdict.until))
         if verdict.is_new:
             connection = self._connections.get(key)
-            name, pid = (connection.name, connection.peer.pid) if connection is not None else (None, None)
+            name, pid = (connection.label, connection.peer.pid) if connection is not None else (None, None)
             self._counters.add("slowed")
             self._effects.log(Level.WARNING, "client.slowed", client=name, pid=pid)
 

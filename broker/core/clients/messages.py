@@ -7,6 +7,7 @@ from collections import deque
 from broker.base.backlog import Backlog, HeavyJob, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
+from broker.config.keys import AuthorizedKeys
 from broker.config.schema import LimitsConfig
 from broker.core import refusals
 from broker.core.calls.bulk_endings import BulkEndings
@@ -31,6 +32,7 @@ class Clients:
 
     Args:
         limits: the `[limits]` of the config.
+        authorized: the clients that may connect with a key, and what they may do.
         table: each server by its name.
         registry: is told which resources clients subscribe to.
         instance: the id of this broker process.
@@ -40,6 +42,7 @@ class Clients:
     def __init__(
         self,
         limits: LimitsConfig,
+        authorized: AuthorizedKeys,
         table: dict[str, Server],
         registry: Registry,
         bulk_endings: BulkEndings,
@@ -54,6 +57,7 @@ class Clients:
         version: str,
     ) -> None:
         self.limits = limits
+        self.authorized = authorized
         self.closing = False
         self._registry = registry
         self._bulk_endings = bulk_endings
@@ -162,17 +166,20 @@ class Clients:
             self._refuse(key, 0, 0, refusals.shutting_down(), now)
         elif len(self._connections) >= self.limits.connections:
             self._refuse(key, 0, 0, refusals.busy("connections", self.limits.connections), now)
+        elif peer.key and self.authorized.grant_of(peer.public) is None:
+            self._effects.append(Closed(key, CloseReason.REVOKED))
         else:
             name = hello.client.get("name")
             shown = clip(name, 64) if isinstance(name, str) and name else "unnamed"
-            connection = self._connections.open(key, shown, peer, now)
+            grant = self.authorized.grant_of(peer.public)
+            connection = self._connections.open(key, shown, peer, now, grant)
             limits = {
                 "max_message_bytes": self.limits.max_message_bytes,
                 "credit_bytes": self.limits.credit_bytes,
                 "request_credit_bytes": self.limits.credit_bytes,
             }
             self._post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
-            self._effects.log(Level.DEBUG, "client.connected", client=shown, pid=peer.pid, uid=peer.uid)
+            self._effects.log(Level.DEBUG, "client.connected", client=connection.label, **_facts(peer))
 
     def _from_client(
         self, connection: Connection, message: wire.Message, body: bytes | None, now: float
@@ -290,8 +297,10 @@ class Clients:
             self._effects.append(Send(connection.key, goodbye))
         self._effects.append(Closed(connection.key, reason))
         level = Level.WARNING if reason in (CloseReason.CREDIT, CloseReason.OVERDRAWN) else Level.DEBUG
-        pid = connection.peer.pid
-        self._effects.log(level, "client.closed", client=connection.name, pid=pid, reason=reason.value)
+        if reason is CloseReason.REVOKED:
+            level = Level.INFO
+        facts = _facts(connection.peer)
+        self._effects.log(level, "client.closed", client=connection.label, reason=reason.value, **facts)
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
         """End the calls and subscriptions of a channel, or of a whole connection."""
@@ -308,6 +317,20 @@ class Clients:
                 if key == connection.key:
                     self._refuse(key, channel, id, refusals.cut_command(), now)
             self._close(connection, CloseReason.SHUTDOWN, now, reason)
+
+    def revoke(self, now: float) -> None:
+        """Close the connections of clients whose keys do not hold any more, or that may do something else."""
+        names = set(self.authorized.names.values())
+        for name in self.requests.by_key.keys() - names:
+            del self.requests.by_key[name]
+        for connection in self._connections.all():
+            peer = connection.peer
+            if not peer.key:
+                continue
+            if self.authorized.names.get(peer.public) != peer.key:
+                self._close(connection, CloseReason.REVOKED, now, f"the key of {peer.key} was revoked")
+            elif self.authorized.grant_of(peer.public) != connection.grant:
+                self._close(connection, CloseReason.REVOKED, now, f"what {peer.key} may do has changed")
 
     def close_overflowing(self, now: float) -> None:
         """Close the clients that do not read what they are sent."""
@@ -338,7 +361,7 @@ class Clients:
         self, key: bytes, code: Code, text: str, channel: int, id: int, now: float, *, is_late: bool = False
     ) -> None:
         connection = self._connections.get(key)
-        client = connection.name if connection is not None else None
+        client = connection.label if connection is not None else None
         if self.requests.is_open(key, id):
             id = 0  # about the frame only: with the id it would end the open request
         if is_late:
@@ -346,3 +369,8 @@ class Clients:
         else:
             self._effects.log(Level.WARNING, "frame.refused", code=code.value, client=client)
         self._refuse(key, channel, id, refusals.protocol(code, text), now)
+
+
+def _facts(peer: Peer) -> dict[str, str | int]:
+    """Return what the log tells of a client: its process, or its key and its machine."""
+    return {"key": peer.key, "address": peer.address} if peer.key else {"pid": peer.pid, "uid": peer.uid}

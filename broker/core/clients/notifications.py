@@ -13,7 +13,7 @@ from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.core import refusals
 from broker.core.calls.queue import ChannelKey
-from broker.core.clients.connections import Connections
+from broker.core.clients.connections import Connection, Connections
 from broker.core.clients.subscriptions import MAX_URIS, Subscription, Subscriptions, read_subscription
 from broker.core.effects import Effects
 from broker.core.refusals import Blame, Refusal
@@ -90,7 +90,7 @@ class Notifications:
         self.unwanted: Callable[[str], object] = lambda server: None
         """Called when a server has told of a resource that nobody has subscribed to."""
 
-    def listen(self, channel_key: ChannelKey, body: bytes) -> Refusal | Accepted:
+    def listen(self, channel_key: ChannelKey, body: bytes, connection: Connection) -> Refusal | Accepted:
         """Replace what a channel listens to.
 
         A server that is not configured, or that does not tell of resources, does not affect the others: the
@@ -101,12 +101,16 @@ class Notifications:
             wants = read_subscription(body)
         except (ValueError, msgspec.MsgspecError) as error:
             return refusals.not_listening(str(error))
+        denied = {name for name in wants.named if not connection.may_use(name)}
+        wants = wants.without(denied)
         limit = self.subscriptions.exceeded(channel_key, wants)
         if limit is not None:
             return refusals.too_many_listen(limit.name, limit.value)
         changed = self.subscriptions.want(channel_key, wants)
         followed = self._servers.keys() if wants.servers is None else wants.servers & self._servers.keys()
-        return Accepted(changed, sorted(followed), self._refused(wants))
+        refused = self._refused(wants)
+        refused |= {name: refusals.not_granted(connection.peer.key, name) for name in sorted(denied)}
+        return Accepted(changed, sorted(filter(connection.may_use, followed)), refused)
 
     def _refused(self, wants: Subscription) -> dict[str, Refusal]:
         refused = {}
@@ -204,7 +208,7 @@ class Notifications:
     def _tell(self, channel_key: ChannelKey, server: str, news: _News, said: bytes | str | None) -> None:
         key, channel = channel_key
         connection = self._connections.get(key)
-        if connection is not None:
+        if connection is not None and connection.may_use(server):
             message = wire.Notification(channel, 0, server, news.method)
             slot = ("news", channel, server, news.method, news.uri)
             older = ("news", channel, server, UPDATED, news.uri) if news.method == UNHEARD else None

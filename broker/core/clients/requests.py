@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.config import names
+from broker.config.keys import KeyConfig
 from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
 from broker.core.clients.connections import Connection, Connections
@@ -28,6 +29,15 @@ COSTS = {"status": 16, "reload": 16}
 
 MAX_MANAGING_OF_ONE = 64
 """The same for one connection, so that it cannot keep the others from asking."""
+
+
+LOOKS = frozenset({"ping", "servers", "status"})
+"""Management requests of clients that may not manage: they tell of the servers that the client may use."""
+
+
+def may_ask(grant: KeyConfig | None, command: str) -> bool:
+    """Return whether a client may send this management request."""
+    return grant is None or grant.manage or command in LOOKS
 
 
 class Requests:
@@ -56,6 +66,8 @@ class Requests:
         self._notifications = notifications
         self._flow = flow
         self._effects = effects
+        self.by_key: dict[str, int] = {}
+        """The number of requests of each client with a key, by its name."""
         self.managing: dict[tuple[bytes, int], int] = {}
         """The management requests that are under way: connection and client id → channel."""
 
@@ -65,12 +77,16 @@ class Requests:
         """Admit a request, or return why not."""
         key = connection.key
         connection.calls += 1
+        if name := connection.peer.key:
+            self.by_key[name] = self.by_key.get(name, 0) + 1
         if request.id > connection.last_id:
             connection.last_id = request.id
         if request.service == wire.MANAGEMENT and request.method == "listen":
             return self._listen(connection, request, params, now)
         if request.service == wire.MANAGEMENT:
             self._flow.cost(key, now, COSTS.get(request.method, 0))
+            if not may_ask(connection.grant, request.method):
+                return refusals.manages_nothing(connection.peer.key, request.method)
             return self._manage(key, request, params)
         return self._route(connection, request, params, now)
 
@@ -82,6 +98,8 @@ class Requests:
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
         server = self._table.get(request.service) or self._table.get(names.normal(request.service))
+        if connection.grant is not None and not connection.may_use(names.normal(request.service)):
+            return refusals.not_granted(connection.peer.key, request.service)
         if server is None:
             return refusals.unknown_server(request.service, self._registry.names)
         if (refusal := never(server)) is not None:
@@ -117,7 +135,7 @@ class Requests:
         self, connection: Connection, request: wire.Request, params: Params, now: float
     ) -> Refusal | None:
         channel_key = (connection.key, request.channel)
-        accepted = self._notifications.listen(channel_key, params.body)
+        accepted = self._notifications.listen(channel_key, params.body, connection)
         if isinstance(accepted, Refusal):
             return accepted
         self._answer(connection, request, accepted.body())

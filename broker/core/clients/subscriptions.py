@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping
+from collections.abc import Collection, Iterator, KeysView, Mapping
 
 import msgspec
 from msgspec import Struct
@@ -51,6 +51,18 @@ class Subscription(Struct, frozen=True):
 
     def __bool__(self) -> bool:
         return self.servers is None or bool(self.servers) or bool(self.resources)
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The servers that it names."""
+        return (self.servers or frozenset()) | self.resources.keys()
+
+    def without(self, servers: Collection[str]) -> Subscription:
+        """Return it without these servers."""
+        if not servers:
+            return self
+        resources = {name: uris for name, uris in self.resources.items() if name not in servers}
+        return Subscription(self.servers and self.servers - frozenset(servers), resources)
 
     @property
     def uris(self) -> int:
