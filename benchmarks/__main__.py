@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from benchmarks import bridges, calls, footprint, machine, neighbours, pages, steps
+from benchmarks import bridges, calls, footprint, machine, neighbours, networks, pages, steps
 from benchmarks.figures import figures
 from benchmarks.plan import FULL, QUICK, SMOKE, Plan
 from benchmarks.processes import HERE, PAGE_SERVERS, SERVERS, running_broker
@@ -68,6 +68,8 @@ def measure(name: str) -> Results:
     with tempfile.TemporaryDirectory(prefix="mb-", ignore_cleanup_errors=True) as folder:
         with _step("steps"):
             results.steps = steps.measure(Path(folder), plan.steps)
+        with _step("networks"):
+            networks.measure(plan, Path(folder), results)
         asyncio.run(_measure(plan, Path(folder), results))
     results.took_s = time.monotonic() - began
     return results

@@ -34,15 +34,17 @@ async def measure(server: str, broker: Broker, plan: Plan, folder: Path, results
             if number and perf_counter() > until:
                 break
             for way in ways:
-                gateway = way.name in results.peers
-                share = _PEER_SHARE if gateway else 1
-                await _latency(way, max(1, plan.calls // share), seen)
-                if way.many:
-                    await _rates(way, max(CLIENTS, plan.burst_calls // share), seen)
-                sizes = {size: max(1, count // share) for size, count in plan.bodies.items()}
-                await _bodies(way, sizes, seen)
+                await round_of(way, plan, seen, _PEER_SHARE if way.name in results.peers else 1)
         if server == "bare":
             await _cpu(next(way for way in ways if way.name == "mcp-broker"), broker.pid, plan, results)
+
+
+async def round_of(way: Way, plan: Plan, seen: OnServer, share: int = 1) -> None:
+    """Measure one round of calls by one way, with the plan's counts divided by `share`."""
+    await _latency(way, max(1, plan.calls // share), seen)
+    if way.many:
+        await _rates(way, max(CLIENTS, plan.burst_calls // share), seen)
+    await _bodies(way, {size: max(1, count // share) for size, count in plan.bodies.items()}, seen)
 
 
 @asynccontextmanager

@@ -87,19 +87,37 @@ class Broker(NamedTuple):
 
 
 @contextmanager
-def running_broker(folder: Path, name: str, servers: Mapping[str, Command]) -> Iterator[Broker]:
-    """Run a broker with these servers and the defaults of its config, until they are ready."""
-    with listening_broker(folder, name, servers) as broker:
+def running_broker(
+    folder: Path,
+    name: str,
+    servers: Mapping[str, Command],
+    port: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Broker]:
+    """Run a broker with these servers and the defaults of its config, until they are ready.
+
+    Args:
+        port: one more endpoint at which it listens.
+        settings: further keys of its `[broker]`.
+    """
+    with listening_broker(folder, name, servers, port, settings) as broker:
         _wait_ready(broker.endpoint)
         yield broker
 
 
 @contextmanager
-def listening_broker(folder: Path, name: str, servers: Mapping[str, Command]) -> Iterator[Broker]:
+def listening_broker(
+    folder: Path,
+    name: str,
+    servers: Mapping[str, Command],
+    port: str | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Broker]:
     """The same, from the moment at which it listens: its servers are being started."""
     endpoint = f"ipc://{folder}/{name}.sock"
     config = folder / f"{name}.toml"
-    config.write_text(_toml(endpoint, servers), encoding="utf-8")
+    endpoints = endpoint if port is None else [endpoint, port]
+    config.write_text(_toml({"endpoint": endpoints, **(settings or {})}, servers), encoding="utf-8")
     command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--log-level", "warning"]
     with started(command, log=folder / f"{name}.log") as process:
         deadline = time.monotonic() + READY_S
@@ -114,8 +132,8 @@ def listening_broker(folder: Path, name: str, servers: Mapping[str, Command]) ->
     raise RuntimeError(f"the broker at {endpoint} did not start; see its log")
 
 
-def _toml(endpoint: str, servers: Mapping[str, Command]) -> str:
-    tables = [f"[broker]\nendpoint = {json.dumps(endpoint)}"]
+def _toml(broker: Mapping[str, str | list[str]], servers: Mapping[str, Command]) -> str:
+    tables = ["\n".join(["[broker]", *(f"{key} = {json.dumps(value)}" for key, value in broker.items())])]
     for name, (program, *args) in servers.items():
         table = f"[servers.{name}]\ncommand = {json.dumps(program)}\nargs = {json.dumps(args)}"
         tables.append(f"{table}\ncwd = {json.dumps(str(ROOT))}")

@@ -9,7 +9,7 @@ from benchmarks import steps
 from benchmarks.figures import PARTS
 from benchmarks.plan import LARGE, SMALL
 from benchmarks.results import OnServer, Results
-from benchmarks.summary import CONNECT, FLOOR, HTTP_LEGACY, HTTP_MODERN, SDK, Summary
+from benchmarks.summary import CONNECT, FLOOR, HTTP_LEGACY, HTTP_MODERN, IPC, SDK, Summary
 from benchmarks.targets import TARGETS
 from benchmarks.timing import quantile
 from docs.blocks.markdown import table
@@ -29,6 +29,12 @@ measures it alone):"""
 _ABOUT_GATEWAYS = """\
 On the server `bare`. All HTTP is made by one client (`benchmarks/http_client.py`), and every gateway has the
 same server behind it. The gateway runs as it does by default: with a token, and in front of a broker.
+"""
+
+
+_ABOUT_NETWORKS = """\
+The shim on the server `bare`, by each transport, in turns. A thread waits for messages where the event loop
+cannot watch descriptors, as on Windows: the same loop as in the other rows, kept from it.
 """
 
 
@@ -77,6 +83,10 @@ def _parts(run: Summary) -> Iterator[str]:
     for server, seen in results.servers.items():
         yield f"On the server `{server}`, in ms."
         yield _bodies(run, seen)
+    if results.networks.latency:
+        yield "## By socket file, by TCP, with keys"
+        yield _ABOUT_NETWORKS.strip()
+        yield _networks(run)
     yield "## A page opens"
     yield _pages(run)
     yield "## Clients that are never closed"
@@ -166,6 +176,27 @@ def _bodies(run: Summary, seen: OnServer) -> str:
         for way, sizes in seen.bodies.items()
     ]
     return table(("way", "64 KiB p50", "64 KiB p99", "5 MiB p50", "5 MiB p99"), rows)
+
+
+def _networks(run: Summary) -> str:
+    seen = run.results.networks
+    rows = []
+    for way in seen.latency:
+        rate = run.rate(way, 64, seen)
+        rows.append(
+            (
+                way,
+                f"{run.latency(way, 0.5, seen) * 1e6:.0f}",
+                f"{run.network(way):.2f}",
+                f"{run.network(way, 0.99):.2f}",
+                f"{rate:.0f}",
+                f"{rate / run.rate(IPC, 64, seen):.2f}",
+                f"{run.body(way, LARGE, on=seen) * 1e3:.2f}",
+                f"{run.large_on_network(way):.2f}",
+            )
+        )
+    head = ("transport", "p50 µs", "p50 × ipc", "p99 × ipc", "64 in flight, calls/s", "× ipc")
+    return table((*head, "5 MiB, ms", "5 MiB × ipc"), rows)
 
 
 def _pages(run: Summary) -> str:

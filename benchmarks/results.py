@@ -53,6 +53,7 @@ class Results(Struct):
     load_before: float = 0.0
     took_s: float = 0.0
     servers: dict[str, OnServer] = field(default_factory=dict)
+    networks: OnServer = field(default_factory=OnServer)
     cpu_per_1000: dict[str, list[float]] = field(default_factory=dict)
     pages: list[float] = field(default_factory=list)
     old_pages: list[float] = field(default_factory=list)

@@ -14,6 +14,8 @@ FLOOR_ON_TRIO, FLOOR_ON_BOTH = "floor on trio", "floor on both loops"
 PIPE, SDK, BROKER = "raw pipe", "SDK over stdio", "mcp-broker"
 HTTP_MODERN, HTTP_LEGACY = "gateway, HTTP of 2026-07-28", "gateway, HTTP with sessions"
 CONNECT = "gateway, connect"
+IPC, THREAD = "ipc", "ipc, a thread that waits"
+TCP, KEYS = "TCP", "TCP with keys"
 OURS = (BROKER, HTTP_MODERN, HTTP_LEGACY, CONNECT)
 
 
@@ -41,6 +43,16 @@ class Summary:
         pipe, floor = self.latency(PIPE, 0.5), self.latency(FLOOR, 0.5)
         loops, whole = self.latency(FLOOR_ON_BOTH, 0.5), self.latency(BROKER, 0.5)
         return {"pipe": pipe, "zmq": floor - pipe, "loops": loops - floor, "ours": whole - loops}
+
+    def network(self, way: str, share: float = 0.5) -> float:
+        """Return the latency of a call by a transport over that by ipc; NaN if it was not measured."""
+        seen = self.results.networks
+        return self.latency(way, share, seen) / self.latency(IPC, share, seen) if seen.latency else math.nan
+
+    def large_on_network(self, way: str) -> float:
+        """Return the time for 5 MiB by a transport over that by ipc; NaN if it was not measured."""
+        seen = self.results.networks
+        return self.body(way, LARGE, on=seen) / self.body(IPC, LARGE, on=seen) if seen.bodies else math.nan
 
     @property
     def large_to_pipe(self) -> float:

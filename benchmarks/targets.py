@@ -9,7 +9,18 @@ from functools import partial
 from typing import NamedTuple
 
 from benchmarks import neighbours
-from benchmarks.summary import BROKER, CONNECT, FLOOR, HTTP_LEGACY, HTTP_MODERN, SDK, Summary
+from benchmarks.summary import (
+    BROKER,
+    CONNECT,
+    FLOOR,
+    HTTP_LEGACY,
+    HTTP_MODERN,
+    KEYS,
+    SDK,
+    TCP,
+    THREAD,
+    Summary,
+)
 from benchmarks.timing import quantile
 
 
@@ -74,6 +85,11 @@ _GATEWAY = (
 _BRIDGE = (
     "Two processes more than the shim has, the relay and the gateway, and so eight more wake-ups for a call "
     "and its answer."
+)
+_TCP = "The kernel's TCP: segments, checksums and acknowledgements, in place of a copy between two buffers."
+_KEYS = (
+    "TCP, and the encryption of each message on one side and its opening on the other, which libzmq does in "
+    "its own thread, a copy each."
 )
 _IMPORTS = "Imports: `python -X importtime -m broker status` lists them."
 _STARTED = "What comes after the imports: reading the config, the state directory, binding the socket."
@@ -194,6 +210,15 @@ TARGETS = (
         lambda run: statistics.mean(run.results.bridges.together) * 259 / 1024**2,
         "The interpreter of each.",
         "{:.0f} MiB",
+    ),
+    Target("a call over loopback TCP, p50, over ipc", 1.2, lambda run: run.network(TCP), _TCP),
+    Target("a call over TCP with keys, p50, over ipc", 1.5, lambda run: run.network(KEYS), _KEYS),
+    Target("5 MiB over TCP with keys, over ipc", 2, lambda run: run.large_on_network(KEYS), _KEYS),
+    Target(
+        "a call where the loop cannot watch descriptors, p50, over one where it can",
+        1.5,
+        lambda run: run.network(THREAD),
+        "Two switches of threads more for each wake-up: to the thread that waits, and back to the loop.",
     ),
     Target("start until it serves, over its imports", 1.4, lambda run: run.start_ratio, _STARTED),
     Target(

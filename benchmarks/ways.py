@@ -20,6 +20,7 @@ import zmq
 
 from benchmarks.processes import Broker, Command, piped, script, started
 from client_shim import BrokerClient
+from client_shim.keys import ClientKeys
 
 CLIENTS = 8
 """The number of clients that share the calls in flight."""
@@ -206,10 +207,12 @@ async def open_sdk(stack: AsyncExitStack, command: Command, log: Path) -> Way:
     return Way("SDK over stdio", [Sdk(client)] * CLIENTS, many=True)
 
 
-async def open_shim(stack: AsyncExitStack, broker: Broker, server: str) -> Way:
+async def open_shim(
+    stack: AsyncExitStack, broker: Broker, server: str, keys: ClientKeys | None = None
+) -> Way:
     """(d)"""
     clients = [
-        await stack.enter_async_context(BrokerClient(f"bench-{number}", broker.endpoint))
+        await stack.enter_async_context(BrokerClient(f"bench-{number}", broker.endpoint, keys=keys))
         for number in range(CLIENTS)
     ]
     return Way("mcp-broker", [Shim(client, server) for client in clients], many=True)
