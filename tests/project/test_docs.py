@@ -32,6 +32,7 @@ from client_shim import wire
 from docs import generate
 from docs.blocks import config, events, gateway, house, messages, protocol, service
 from docs.blocks.markdown import TEXTS
+from tests.project.console import FENCE, commands, fences, words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = generate.pages()
@@ -48,23 +49,8 @@ every_chinese_page = pytest.mark.parametrize("page", CHINESE, ids=lambda page: p
 every_section = pytest.mark.parametrize("section", config.SHAPES)
 
 
-_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-
-
-class Shown(NamedTuple):
-    """A command as a page shows it, and the output that it shows with it."""
-
-    command: str
-    output: str
-
-
 def read(page: Path) -> str:
     return page.read_text(encoding="utf-8")
-
-
-def fences(page: Path, language: str) -> list[str]:
-    """The text of every fenced block of this language."""
-    return [match[2] for match in _FENCE.finditer(read(page)) if match[1] == language]
 
 
 def every_page_with(language: str) -> pytest.MarkDecorator:
@@ -79,17 +65,7 @@ every_english_page_with_python = pytest.mark.parametrize("page", _ENGLISH, ids=l
 
 def prose(page: Path) -> str:
     """A page without its fenced blocks."""
-    return _FENCE.sub("", read(page))
-
-
-def commands(page: Path) -> list[Shown]:
-    """What follows a `$` in the console blocks, with the lines up to the next; a `\\` joins two lines."""
-    shown = []
-    for text in fences(page, "console"):
-        for part in re.split(r"^\$ ", re.sub(r"\\\n\s*", "", text), flags=re.MULTILINE)[1:]:
-            command, _, output = part.partition("\n")
-            shown.append(Shown(command.strip(), output))
-    return shown
+    return FENCE.sub("", read(page))
 
 
 def listed() -> dict[str, str]:
@@ -180,9 +156,7 @@ def anchors(page: Path) -> set[str]:
 def test_every_fence_is_looked_at(page: Path) -> None:
     """A block of a language that no test here reads would be believed without a look."""
     known = {"console", "dockerfile", "python", "toml", "json", "yaml", "text", "abnf", "mermaid"}
-    assert {match[1] for match in _FENCE.finditer(read(page))} <= known, (
-        "commands are `console`, after a `$ `"
-    )
+    assert {match[1] for match in FENCE.finditer(read(page))} <= known, "commands are `console`, after a `$ `"
 
 
 @every_page
@@ -414,7 +388,8 @@ def wait_until_ready(place: Place) -> None:
 @every_page
 def test_every_command_that_is_shown_is_run_or_has_a_reason(page: Path) -> None:
     """Every documented command is run by a test, or named with the reason why it cannot be."""
-    unknown = [shown.command for shown in commands(page) if not is_ours(shown.command)]
+    walked = english_of(page).stem in REGISTRY["walked"]
+    unknown = [shown.command for shown in commands(page) if not walked and not is_ours(shown.command)]
     lines = [f'{json.dumps(command, ensure_ascii=False)} = "…"' for command in {*unknown} - {*listed()}]
     head = f"{page.name} shows commands that nothing runs; list them in tests/project/commands.toml:"
     assert not lines, "\n".join([head, *lines])
@@ -454,15 +429,6 @@ TARGETS = set(re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.MULTILINE))
 def test_every_target_that_the_prose_names_exists(page: Path) -> None:
     """`make soak PARTS=kills` in a sentence or a table: the Makefile has the target."""
     assert set(re.findall(r"`make ([a-z][\w-]*)", prose(page))) <= TARGETS
-
-
-_WEEKDAYS = {f'"{day}day"' for day in ("Mon", "Tues", "Wednes", "Thurs", "Fri", "Satur", "Sun")}
-
-
-def words(text: str) -> set[str]:
-    """The words that are the same at every run: no figures, no times, no paths, no lines of tables."""
-    found = set(re.split(r"[\s,，。：]+", text)) - _WEEKDAYS
-    return {word for word in found if re.search(r"\w", word) and not re.search(r"\d|^/|://", word)}
 
 
 @every_english_page_with_python
@@ -529,10 +495,10 @@ def test_what_is_listed_is_shown(command: str) -> None:
     assert command in [shown.command for page in PAGES for shown in commands(page)]
 
 
-@pytest.mark.parametrize("command", REGISTRY["run_by"])
+@pytest.mark.parametrize("command", RUN := {**REGISTRY["run_by"], **REGISTRY["walked"]})
 def test_what_is_run_elsewhere_names_its_test(command: str) -> None:
-    """The test that is said to run a command is there."""
-    path, _, name = REGISTRY["run_by"][command].partition("::")
+    """The test that is said to run a command, or all commands of a page, is there."""
+    path, _, name = RUN[command].partition("::")
     source = read(ROOT / path)
     assert re.search(rf"^(async )?def {name}\(" if name else "^(async )?def test_", source, re.MULTILINE)
 

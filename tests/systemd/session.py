@@ -26,6 +26,7 @@ from tests.systemd import (
     place_checks,
     reload_checks,
     user_checks,
+    walk_checks,
 )
 from tests.systemd.host import Skipped
 
@@ -38,8 +39,15 @@ INSTALLED: tuple[Callable[[], None], ...] = tuple(
 
 CHECKS: dict[str, Callable[[], None]] = {
     check.__name__: check
-    for check in (*install_checks.CHECKS, *package_checks.FIRST, *INSTALLED, *package_checks.LAST)
+    for check in (
+        *install_checks.CHECKS,
+        *package_checks.FIRST,
+        *INSTALLED,
+        *package_checks.LAST,
+        *walk_checks.CHECKS,
+    )
 }
+AFTER_REBOOT = {check.__name__: check for check in walk_checks.AFTER_REBOOT}
 
 
 def run(check: Callable[[], None]) -> dict[str, object]:
@@ -55,10 +63,19 @@ def run(check: Callable[[], None]) -> dict[str, object]:
     return {**seen, "seconds": round(time.monotonic() - began, 2)}
 
 
-if __name__ == "__main__":
-    host.WHEELS, package, *names = sys.argv[1:]
-    host.PACKAGE, host.NO_PACKAGE = (package, "") if package.endswith(".deb") else ("", package)
+def session(names: list[str]) -> None:
+    """Run the checks, then reboot; the next boot runs this again, for the checks after it."""
+    rebooted = walk_checks.REBOOTED.exists()
     if names:
         names = [package_checks.FIRST[0].__name__, *names]
-    for name in names or CHECKS:
-        print(json.dumps(run(CHECKS[name])), flush=True)
+    checks = AFTER_REBOOT if rebooted else {name: CHECKS[name] for name in names or CHECKS}
+    for check in checks.values():
+        print(json.dumps(run(check)), flush=True)
+    if not rebooted and walk_checks.REBOOTED.exists():
+        walk_checks.reboot()
+
+
+if __name__ == "__main__":
+    host.WHEELS, package, *chosen = sys.argv[1:]
+    host.PACKAGE, host.NO_PACKAGE = (package, "") if package.endswith(".deb") else ("", package)
+    session(chosen)

@@ -13,7 +13,8 @@ import pytest
 
 from tests.project.wheels import package, wheels, why_no_package
 from tests.systemd.inside import needs_systemd, under_systemd
-from tests.systemd.session import CHECKS
+from tests.systemd.session import AFTER_REBOOT, CHECKS
+from tests.systemd.walk_checks import uv_wheel
 
 SESSION_S = 420
 """It takes a minute on an idle machine."""
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.timeout(SESSION_S + 120)
 def session() -> dict[str, dict[str, Any]]:
     """What became of each check."""
     needs_systemd()
+    uv_wheel()
     given = wheels(), why_no_package() or package()
     done = under_systemd(sys.executable, "-m", "tests.systemd.session", *given, limit_s=SESSION_S)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"check"')]
@@ -32,7 +34,7 @@ def session() -> dict[str, dict[str, Any]]:
     return {line["check"]: line for line in lines}
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", [*CHECKS, *AFTER_REBOOT])
 def test_the_service(check: str, session: dict[str, dict[str, Any]]) -> None:
     """Each check says in its docstring what it guards."""
     assert check in session, f"the session ended before; it came to {list(session)}"
