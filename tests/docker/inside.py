@@ -56,7 +56,7 @@ asyncio.run(main())
 
 
 def build() -> None:
-    """What the last stage of the Dockerfile does, and what compose.yaml mounts."""
+    """What the last stage of the Dockerfile does, with stand-ins for what needs a network."""
     for path in (sys.executable, os.path.realpath(sys.executable), sys.base_prefix, ROOT / "broker"):
         for folder in Path(path).parents:
             folder.chmod(folder.stat().st_mode | 0o055)
@@ -71,6 +71,10 @@ def build() -> None:
             old.unlink(missing_ok=True)
         path.write_text(f"#!/bin/sh\n{script.format(python=sys.executable)}\n")
         path.chmod(0o755)
+
+
+def mount() -> None:
+    """What compose.yaml mounts."""
     for volume in COMPOSE["mcp-broker"]["volumes"]:
         source, target, *_ = volume.split(":")
         Path(target).touch() if Path(source).suffix else Path(target).mkdir(exist_ok=True)
@@ -97,6 +101,7 @@ def in_another_container(user: str, groups: list[str], *command: str) -> subproc
 def main() -> None:
     """Build, start, look, stop."""
     build()
+    mount()
     environ = {"PATH": "/usr/local/bin:/usr/bin:/bin", **dockerfile.variables(STAGE)}
     user = f"{ARGUMENTS['UID']}:{ARGUMENTS['GID']}"
     entry = [*dockerfile.only(STAGE, "ENTRYPOINT").command, *dockerfile.only(STAGE, "CMD").command]
