@@ -75,7 +75,7 @@ KINDS: dict[Oddity, OddityKind] = {
     _O.ANSI: OddityKind("ANSI colours around a message", "消息前后带有 ANSI 颜色序列"),
     _O.PREFIX: OddityKind(
         "text without a line end before its first answer: a prompt, or an escape sequence",
-        "第一个应答之前有没有换行的文字：提示符或转义序列",
+        "第一个响应之前有没有换行的文字：提示符或转义序列",
     ),
     _O.NOT_JSON_RPC: OddityKind(
         'JSON on its stdout that is no JSON-RPC 2.0 (no `"jsonrpc": "2.0"`): kept as log lines',
@@ -91,10 +91,10 @@ KINDS: dict[Oddity, OddityKind] = {
         notable=True,
     ),
     _O.BROKEN: OddityKind(
-        "an answer that cannot be used: {reason}", "有无法使用的应答：{reason}", notable=True
+        "an answer that cannot be used: {reason}", "有无法使用的响应：{reason}", notable=True
     ),
-    _O.STRING_ID: OddityKind("answers carry ids as strings", "应答中的 id 是字符串", notable=True),
-    _O.FLOAT_ID: OddityKind("answers carry ids as floats", "应答中的 id 是浮点数", notable=True),
+    _O.STRING_ID: OddityKind("answers carry ids as strings", "响应中的 id 是字符串", notable=True),
+    _O.FLOAT_ID: OddityKind("answers carry ids as floats", "响应中的 id 是浮点数", notable=True),
     _O.NULL_ID: OddityKind("notifications carry an `id` of null", "通知带有值为 null 的 `id`"),
     _O.NULL_MEMBER: OddityKind("members that are null beside others", "消息中有值为 null 的成员"),
     _O.EMPTY_MEMBER: OddityKind(
@@ -104,17 +104,17 @@ KINDS: dict[Oddity, OddityKind] = {
     _O.PARAMS: OddityKind("params that are no object: taken as absent", "params 不是对象：按没有处理"),
     _O.UNMATCHED: OddityKind(
         "an answer came with the id {id}, which no open request has: a request may wait until its time is up",
-        "收到 id 为 {id} 的应答，但没有未完成的请求用这个 id：可能有请求会一直等到超时",
+        "收到 id 为 {id} 的响应，但没有未完成的请求用这个 id：可能有请求会一直等到超时",
         notable=True,
     ),
     _O.PROBE_ODD: OddityKind(
         "answered server/discover oddly, and was taken for an older server: {reason}",
-        "对 server/discover 的应答不合规范，按旧版服务器处理：{reason}",
+        "对 server/discover 的响应不合规范，按旧版服务器处理：{reason}",
     ),
     _O.PROBE_UNANSWERED: OddityKind(
         'leaves server/discover unanswered, which delays its start; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
-        '不应答 server/discover，启动因此变慢；在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
+        '不响应 server/discover，启动因此变慢；在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
         notable=True,
     ),
     _O.PROBE_EXIT: OddityKind(
@@ -127,13 +127,13 @@ KINDS: dict[Oddity, OddityKind] = {
     _O.PROBE_HANG: OddityKind(
         'answered nothing after server/discover and was started again without it; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
-        "收到 server/discover 之后不再应答，已不带它重新启动；"
+        "收到 server/discover 之后不再响应，已不带它重新启动；"
         '在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
         notable=True,
     ),
     _O.FIELD: OddityKind(
         "its answer to {method} has fields of the wrong type, which were ignored: {fields}",
-        "对 {method} 的应答中有类型不对的字段，已忽略：{fields}",
+        "对 {method} 的响应中有类型不对的字段，已忽略：{fields}",
     ),
     _O.OLD_VERSION: OddityKind("speaks the old protocol version {version}", "使用旧的协议版本 {version}"),
     _O.FORGOTTEN: OddityKind("is of another era than its last process was", "与它上一个进程的协议时代不同"),
@@ -164,7 +164,7 @@ KINDS: dict[Oddity, OddityKind] = {
     ),
     _O.NO_LIST: OddityKind(
         "{list}: the answer has no `{member}`, or null: taken for an empty list",
-        "{list}：应答中没有 `{member}`，或为 null：按空列表处理",
+        "{list}：响应中没有 `{member}`，或为 null：按空列表处理",
     ),
     _O.BAD_ITEM: OddityKind(
         "{list}: left out {count} item{count:s} that cannot be used: {reason}",
@@ -184,7 +184,7 @@ KINDS: dict[Oddity, OddityKind] = {
     _O.UNREAD: OddityKind("{list}: could not be read: {reason}", "{list}：无法读取：{reason}", notable=True),
     _O.SPARED: OddityKind(
         "{list}: an earlier process ended or fell silent at it: it is asked for when a client wants it",
-        "{list}：此前的进程在被问到它时退出或不再应答：只在客户端需要时才询问",
+        "{list}：此前的进程在被问到它时退出或不再响应：只在客户端需要时才询问",
         notable=True,
     ),
     _O.PATTERN: OddityKind(

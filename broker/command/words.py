@@ -76,7 +76,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "last_error": ("{server}: {error}", "{server}：{error}"),
     "cause_exited": ("it exited with status {status}", "以状态 {status} 退出"),
-    "cause_killed": ("it was killed by {signal}", "被 {signal} 杀死"),
+    "cause_killed": ("it was killed by {signal}", "被 {signal} 终止"),
     "cause_no-command": ("there is no command {command}", "PATH 中没有命令 {command}"),
     "cause_not-ready": ("it was not ready within {within_s:g} s", "{within_s:g} 秒内未就绪"),
     "in_other_words": ("{error}", "{cause}（{error}）"),
@@ -139,7 +139,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "refused_since_cancelled-earlier": (
         "{server}: a cancelled call has no answer, so its questions are refused: `stops_on_cancel` may help",
-        "{server}：已取消的调用未获应答，因此提问一律被拒绝：可考虑设置 `stops_on_cancel`",
+        "{server}：已取消的调用未获响应，因此提问一律被拒绝：可考虑设置 `stops_on_cancel`",
     ),
     "tolerates": ("{server}: {what}", "{server}：{what}"),
     "ran_already": ("{server}: already running", "{server}：已在运行"),
@@ -191,7 +191,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "check_unread": (
         "{path}: you may not read it, so its variables count as missing; run this as root",
-        "{path}：你无权读取，其中的变量按缺失处理；请以 root 身份运行",
+        "{path}：您无权读取，其中的变量按缺失处理；请以 root 身份运行",
     ),
     "check_config_closed": (
         "{path}: user {user} of the service has no access to {closed}; chgrp {user}, and chmod 0640",
@@ -283,7 +283,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "usage_error": ("Error: {problem}", "错误：{problem}"),
     "interrupted": ("interrupted", "已中断"),
     "no_output": ("cannot write the output: {problem}", "无法写出结果：{problem}"),
-    "no_broker": ("no broker answers; waiting for one", "没有 broker 应答，正在等待"),
+    "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
     "config_of_others": (
         "{path} is in this folder, but another user can write it; if it is yours: --config {path}",
         "当前目录中的 {path} 可被其他用户修改；如确认可用，请以 --config {path} 指定",

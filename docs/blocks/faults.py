@@ -71,7 +71,7 @@ def around(language: Language) -> str:
         "zh": [
             ("运行于", "，".join(run_on)),
             ("带故障的服务器", str(seen["servers"])),
-            ("邻居的调用，全部得到正确应答", f"{seen['calls']:,}"),
+            ("邻居的调用，全部得到正确响应", f"{seen['calls']:,}"),
             ("其中位数 / p99 / 最长", times),
             ("全部服务器停止时 broker 的描述符：每场之前 → 之后", pairs),
             ("其任务", tasks),

@@ -49,7 +49,7 @@ def verdicts(language: Language) -> str:
     rows = []
     for one in wire.Code:
         text = TEXTS["codes"][one.value]
-        blame = ", ".join(_BLAME[blame][language] for blame in text["blame"])
+        blame = {"en": ", ", "zh": "、"}[language].join(_BLAME[blame][language] for blame in text["blame"])
         kind = code(text.get("raised") or type(_raised(one)).__name__)
         rows.append([code(one.value), text[language], blame, text[f"{language}_do"], kind])
     return table(head[language], rows)

@@ -26,7 +26,7 @@ def parts(language: Language) -> str:
     """Return each part: what is done, how often, the laws that it tries, and whether all of it held."""
     head = {
         "en": ("command", "what is done", "how often", "laws", "held", "took", "load before", "date"),
-        "zh": ("命令", "内容", "次数", "铁律", "成立", "用时", "开始前负载", "日期"),
+        "zh": ("命令", "内容", "次数", "不变量", "成立", "用时", "开始前负载", "日期"),
     }
     rows = []
     for name, part in _in_order():
@@ -61,7 +61,7 @@ def laws(language: Language) -> str:
     """Return the tests and the parts of the soak that guard each law."""
     head = {
         "en": ("law", "tests", "parts of [the soak](soak.md)"),
-        "zh": ("铁律", "测试", "[长稳测试](soak.zh-CN.md)的部分"),
+        "zh": ("不变量", "测试", "[长稳测试](soak.zh-CN.md)的部分"),
     }
     tried = TEXTS["soak"]["part"].items()
     rows = (
@@ -96,7 +96,7 @@ UNITS = {
     "rounds": {"zh": "轮"},
     "restarts": {"zh": "次重启"},
     "reloads": {"zh": "次重新加载"},
-    "kills": {"zh": "次杀死"},
+    "kills": {"zh": "次强制结束"},
     "seconds": {"zh": "秒"},
     "calls": {"zh": "个调用"},
     "requests": {"zh": "个请求，10 轮", "en": "requests, 10 rounds"},

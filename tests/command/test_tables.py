@@ -157,7 +157,7 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
     "it was killed": (
         {"state": "backoff", "last_error": "E", "last_cause": {"word": "killed", "signal": "SIGKILL"}},
         "time: E",
-        "time：被 SIGKILL 杀死（E）",
+        "time：被 SIGKILL 终止（E）",
     ),
     "no command": (
         {"state": "backoff", "last_error": "E", "last_cause": {"word": "no-command", "command": "npx"}},
@@ -177,7 +177,7 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
     "odd": (
         {"state": "ready", "warnings": [{"kind": "id-as-string", "text": "T", "facts": {"server": "time"}}]},
         "time: answers carry ids as strings",
-        "time：应答中的 id 是字符串",
+        "time：响应中的 id 是字符串",
     ),
     "odd, with an amount": (
         {
@@ -202,7 +202,7 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
     "left a cancelled call unanswered": (
         {"state": "ready", "questions_refused": "cancelled-earlier"},
         "time: a cancelled call has no answer, so its questions are refused: `stops_on_cancel` may help",
-        "time：已取消的调用未获应答，因此提问一律被拒绝：可考虑设置 `stops_on_cancel`",
+        "time：已取消的调用未获响应，因此提问一律被拒绝：可考虑设置 `stops_on_cancel`",
     ),
     "asked": (
         {"state": "ready", "asked": {"answered": 1, "asked": 1, "refused.client": 2}},

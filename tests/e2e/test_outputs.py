@@ -113,7 +113,7 @@ def test_an_error_of_a_server_says_in_chinese_too_what_it_means(broker: RunningB
     [
         (("call", "noe", "echo"), "没有服务器 'noe'；broker 有 one；有没有写错？最接近的是 one；", 1),
         (("call", "one", "ecko"), "最接近的是 echo；工具及其参数见 `mcp-broker tools one`", 1),
-        (("call", "one", "sleep", '{"seconds": 9}', "--timeout", "0.1"), "在 0.1 秒内没有应答 tools/call", 1),
+        (("call", "one", "sleep", '{"seconds": 9}', "--timeout", "0.1"), "在 0.1 秒内没有响应 tools/call", 1),
         (
             ("status", "--endpoint", "ipc:///nowhere/b.sock"),
             "没有 broker：文件不存在；请用 `",

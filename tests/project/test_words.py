@@ -65,14 +65,14 @@ def found_in(text: str) -> Iterator[tuple[int, str]]:
             yield text.count("\n", 0, match.start()) + 1, phrase
 
 
-def files() -> Iterator[Path]:
-    """Return the files that are read, without what is generated or installed, and without Chinese pages."""
-    for name in READ.split():
+def files(names: list[str], kinds: set[str]) -> Iterator[Path]:
+    """Return the files of these names and folders, without what is generated or installed."""
+    for name in names:
         path = ROOT / name
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             parts = set(file.relative_to(ROOT).parts)
             installed = parts & {"node_modules", "__pycache__", "out"} or any(p[:5] == ".venv" for p in parts)
-            if file.is_file() and not installed and file.suffix in KINDS and ".zh-CN." not in file.name:
+            if file.is_file() and not installed and file.suffix in kinds:
                 yield file
 
 
@@ -85,13 +85,19 @@ def written(file: Path) -> str:
     return re.sub(r"<!-- generated:.*?<!-- /generated -->", blank, text, flags=re.DOTALL)
 
 
-FILES = [file for file in files() if file != ITSELF]
+FILES = [file for file in files(READ.split(), KINDS) if file != ITSELF and ".zh-CN." not in file.name]
 
-CHINESE = [*ROOT.glob("*.zh-CN.md"), *ROOT.glob("docs/*.zh-CN.md"), *ROOT.glob("broker/command/**/*.py")]
-CHINESE += [ROOT / "docs/texts.toml", *ROOT.glob("broker/command/**/*.toml")]
-"""The files with words in Chinese"""
+HAN = re.compile(r"[\u4e00-\u9fff]")
+GLOSSARY = ROOT / "docs/glossary.toml"
 
-TERMS = tomli.loads((ROOT / "docs/glossary.toml").read_text(encoding="utf-8"))["terms"]
+CHINESE = [
+    file
+    for file in files(["README.zh-CN.md", *READ.replace("tests", "").split()], {*KINDS, ".json", ".html"})
+    if file != GLOSSARY and HAN.search(file.read_text(encoding="utf-8"))
+]
+"""The files with words in Chinese that people read: pages, texts of the commands, examples, units, make"""
+
+TERMS = tomli.loads(GLOSSARY.read_text(encoding="utf-8"))["terms"]
 
 UNFIT = {word: term["zh"] for term in TERMS for word in term.get("not", [])}
 """a word that Chinese text does not have → the word that it has for that thing"""
@@ -109,7 +115,7 @@ def chinese_in(text: str) -> Iterator[tuple[int, str]]:
     blank = lambda fence: "\n" * fence[0].count("\n")  # noqa: E731
     prose = re.sub(r"^```.*?^```", blank, text, flags=re.DOTALL | re.MULTILINE)
     for number, line in enumerate(prose.splitlines(), 1):
-        if re.search(r"[\u4e00-\u9fff]", line):
+        if HAN.search(line):
             yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)
 
 
@@ -117,6 +123,14 @@ def test_everything_is_read() -> None:
     """A name in the list that no file has would guard nothing."""
     assert [name for name in READ.split() if not (ROOT / name).exists()] == []
     assert len(FILES) > 50
+    read = {str(file.relative_to(ROOT)) for file in CHINESE}
+    assert {
+        "README.zh-CN.md",
+        "Makefile",
+        "broker.toml",
+        "broker/command/words.py",
+        "docs/texts.toml",
+    } <= read
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -152,6 +166,33 @@ def test_chinese_text_has_one_word_for_one_thing(file: Path) -> None:
         for number, line in lines
         for word in UNFIT
         if has(line, word)
+    ]
+    assert not found, "\n".join(found)
+
+
+PAGES = [file for file in CHINESE if ".zh-CN." in file.name]
+
+TYPOGRAPHY = {
+    re.compile(r"[\u4e00-\u9fff]\x60*[,;:?!](?!\S)|[\u4e00-\u9fff]\(|\)[\u4e00-\u9fff]"): "full-width marks",
+    re.compile(r"[\u4e00-\u9fff][A-Za-z0-9\x60]|[A-Za-z0-9\x60][\u4e00-\u9fff]"): "a space at Latin and code",
+    re.compile(
+        r"[\u4e00-\u9fff] [\u4e00-\u9fff]|[，。；：、！？] (?!\|)|[^|\s] [，。；：、！？]"
+    ): "no space",
+}
+"""Pattern → what Chinese has there."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_chinese_page_is_set_as_chinese_is(page: Path) -> None:
+    """Between Chinese and Latin stands a space, and Chinese has its own punctuation."""
+    blank = lambda fence: "\n" * fence[0].count("\n")  # noqa: E731
+    prose = re.sub(r"^```.*?^```", blank, page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found = [
+        f"{page.name}:{number}: {rule}: {line[max(0, match.start() - 9) : match.end() + 9]}"
+        for number, text in enumerate(prose.splitlines(), 1)
+        for line in [re.sub(r"`[^`]*`", "`x`", re.sub(r"\]\([^)]*\)", "]", text)).strip("| ")]
+        for pattern, rule in TYPOGRAPHY.items()
+        for match in pattern.finditer(line)
     ]
     assert not found, "\n".join(found)
 
