@@ -15,7 +15,7 @@ from typing import Any
 import zmq
 
 from client_shim import log
-from client_shim.errors import BrokerError, ClientClosed, TooLarge, Unavailable
+from client_shim.errors import BrokerError, ClientClosed, TooLarge, Unavailable, WrongBrokerKey
 from client_shim.keys import Keys, keys_source
 from client_shim.protocol import input_required, payload, question_bodies, reasons
 from client_shim.protocol.backoff import HASTE_S, NEVER, ReconnectBackoff
@@ -108,11 +108,18 @@ class BlockingClient:
             if self._dealer is not None and self._dealer.state.phase is ConnectionPhase.OPEN:
                 return self._dealer
             try:
-                self._greet(expires)
+                self._greet_twice(expires)
             except Unavailable as error:
                 if not self._may_wait(error, expires, only_try):
                     raise
                 sleep(HASTE_S)
+
+    def _greet_twice(self, expires: float) -> None:
+        """Connect. A broker with another key, and one that ends in a handshake, look the same at first."""
+        try:
+            self._greet(expires)
+        except WrongBrokerKey:
+            self._greet(expires)
 
     def _greet(self, expires: float) -> None:
         self._leave()

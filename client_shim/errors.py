@@ -1,11 +1,9 @@
 """The errors that this package raises.
 
 * `Unavailable` (also a `ConnectionError`): there is no broker, or it was lost.
-* `CallError`: a call has failed. The errors of the broker have a class for each `wire.Code`; `ServerError`
-  holds a JSON-RPC error of the MCP server.
+* `CallError`: a call has failed, with a class for each `wire.Code`; `ServerError` is the MCP server's own.
 
-``str()`` of each says what happened and what to do next; ``outcome_unknown`` tells whether the call may have
-been carried out although it failed. All can be pickled.
+``str()`` of each says what happened and what to do next. All can be pickled.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -142,11 +143,9 @@ class BrokerConnection:
 
     def close_channel_soon(self, channel: Channel, reason: str) -> None:
         """The same from anywhere: another thread, or a finalizer that runs between any two instructions."""
-        try:
+        with suppress(RuntimeError):  # the loop is closed: the next client abandons the connection
             if self.is_ours:
                 self.loop.call_soon_threadsafe(self.close_channel, channel, reason)
-        except RuntimeError:
-            return  # the loop is closed: the next client of this process abandons the connection
 
     # --- calls ---------------------------------------------------------------------------------------
 
@@ -210,10 +209,14 @@ class BrokerConnection:
     def _failed(self, error: Unavailable, *, announced: bool = False) -> None:
         """Handle a failed attempt or a loss; `announced`: the broker said that it ends."""
         now, was_there = self.loop.time(), self.backoff.came_through
-        dealer, self._dealer, self._reconnect.failure = self._dealer, None, error
-        self.backoff.failed(now, announced=announced)
+        dealer, self._dealer = self._dealer, None
         if dealer is not None:
             dealer.close()
+        if self._reconnect.is_doubtful(error):
+            self._reconnect.attempt_at(now)
+            return
+        self._reconnect.failure = error
+        self.backoff.failed(now, announced=announced)
         if was_there:
             self._tell_connected(False)
         if self.backoff.was_reached or self._waiting:

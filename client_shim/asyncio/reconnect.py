@@ -10,7 +10,8 @@ from contextlib import suppress
 from contextvars import Context
 from threading import Thread
 
-from client_shim.errors import Unavailable
+from client_shim import log
+from client_shim.errors import Unavailable, WrongBrokerKey
 from client_shim.protocol.backoff import NEVER, ReconnectBackoff
 from client_shim.transport.address import BrokerAddress, FoundBroker, find_broker
 from client_shim.transport.endpoint import may_block
@@ -44,6 +45,7 @@ class Reconnect:
         self._timer: asyncio.TimerHandle | None = None
         self._due = NEVER
         self._search: Search | None = None
+        self._doubts = False
 
     @property
     def is_searching(self) -> bool:
@@ -53,6 +55,14 @@ class Reconnect:
     def copy_of_failure(self) -> Unavailable | None:
         """Return `failure` for one more caller: each gets an error of its own."""
         return copy.copy(self.failure)
+
+    def is_doubtful(self, error: Unavailable) -> bool:
+        """Return whether this error has to be seen twice in a row.
+
+        A broker with another key, and one that ends in the middle of a handshake, look the same.
+        """
+        self._doubts = isinstance(error, WrongBrokerKey) and not self._doubts
+        return self._doubts
 
     def hurry(self) -> None:
         """Make the next attempt as early as a call that waits may have it."""
@@ -124,6 +134,9 @@ class Search:
             return error.with_traceback(None)
         except OSError as error:  # this process is out of descriptors, say
             return self._impossible(error)
+        except Exception as fault:  # no further attempt would follow a search without an end
+            log.warn(f"the search for the broker failed: {fault!r}; report this", fault)
+            return self._impossible(fault)
 
     def _impossible(self, error: Exception) -> Unavailable:
         return Unavailable(f"no connection to {self._address.endpoint} can be made: {error}")

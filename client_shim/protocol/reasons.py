@@ -21,6 +21,8 @@ _HOPELESS = (
     errors.WrongWireVersion,
 )
 
+_FIT_BEFORE = (errors.InvalidKeys, errors.WrongBrokerKey)
+
 _UNKNOWN = "whether it was carried out is unknown: look before you repeat it"
 _ONLY_READS = "it only asks, so it can be repeated as soon as a broker runs again"
 _NOT_BEGUN = "it was never sent to a server, so it can be repeated"
@@ -35,8 +37,11 @@ def is_hopeless(error: errors.Unavailable, was_reached: bool) -> bool:
     """Return whether further attempts to connect cannot mend this error.
 
     A socket that this user may not open stays closed to it: a process keeps its groups. But where a broker
-    was reached before, the next one may not have set the permissions of its socket yet.
+    was reached before, the next one may not have set the permissions of its socket yet, and a file of keys
+    may be about to be replaced.
     """
+    if was_reached and isinstance(error, _FIT_BEFORE):
+        return False
     return isinstance(error, _HOPELESS) or (isinstance(error, errors.NotAllowed) and not was_reached)
 
 

@@ -16,6 +16,11 @@ from client_shim.protocol.reasons import is_hopeless
         (errors.NotAllowed, True, False),  # a process keeps its groups; but a new socket opens in two steps
         (errors.WrongWireVersion, True, True),
         (errors.InvalidEndpoint, True, True),
+        (errors.NotABroker, True, True),
+        (errors.KeyMissing, True, True),
+        (errors.KeyRefused, True, True),  # the broker has said so: the key was revoked
+        (errors.InvalidKeys, True, False),  # the file may be about to be replaced
+        (errors.WrongBrokerKey, True, False),
     ],
 )
 def test_only_what_may_pass_is_waited_out(

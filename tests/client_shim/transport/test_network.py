@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from client_shim import BrokerClient, errors, wire
+from client_shim import BlockingClient, BrokerClient, errors, wire
 from client_shim.transport import dealer
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer
 from tests.client_shim.peer import PATIENCE_S, Peer, run, while_greeting
@@ -29,7 +30,9 @@ CHUNK_BYTES = 16_384
 class Wire:
     """A way to a peer that passes on so many bytes a second, in each direction, or nothing."""
 
-    def __init__(self, endpoint: str, bytes_a_second: float) -> None:
+    def __init__(self, endpoint: str, bytes_a_second: float, broken: int = 0) -> None:
+        self._broken = broken
+        """The number of the connection that ends after the first bytes of the other side."""
         self._target = ("127.0.0.1", int(endpoint.rpartition(":")[2]))
         self._pause_s = CHUNK_BYTES / bytes_a_second
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -41,7 +44,7 @@ class Wire:
 
     def _serve(self) -> None:
         with suppress(OSError):
-            while True:
+            for number in itertools.count(1):
                 one, _ = self._listener.accept()
                 self._ends.append(one)
                 other = socket.create_connection(self._target)
@@ -49,12 +52,13 @@ class Wire:
                 for end in (one, other):  # what the kernels hold is passed at once
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK_BYTES)
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHUNK_BYTES)
-                for ends in ((one, other), (other, one)):
-                    threading.Thread(target=self._pass, args=ends, daemon=True).start()
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+                arguments = (other, one, number == self._broken)
+                threading.Thread(target=self._pass, args=arguments, daemon=True).start()
 
-    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+    def _pass(self, source: socket.socket, target: socket.socket, is_broken: bool = False) -> None:
         with suppress(OSError):
-            while data := source.recv(CHUNK_BYTES):
+            while not is_broken and (data := source.recv(CHUNK_BYTES)):
                 time.sleep(self._pause_s * len(data) / CHUNK_BYTES)
                 if not self.is_cut:
                     target.sendall(data)
@@ -71,9 +75,9 @@ class Wire:
 
 
 @contextmanager
-def wired(peer: Peer, bytes_a_second: float = 1e9) -> Iterator[Wire]:
+def wired(peer: Peer, bytes_a_second: float = 1e9, broken: int = 0) -> Iterator[Wire]:
     """A way to this peer."""
-    wire_ = Wire(peer.endpoint, bytes_a_second)
+    wire_ = Wire(peer.endpoint, bytes_a_second, broken)
     try:
         yield wire_
     finally:
@@ -171,6 +175,26 @@ def test_a_half_open_connection_ends_and_the_broker_is_found_at_its_new_address(
                 await client.aclose()
 
     run(main(), asyncio.new_event_loop)
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "blocking"])
+def test_a_handshake_that_is_cut_is_not_taken_for_a_wrong_key(kind: str) -> None:
+    """Law 8: a broker that ends in the middle of it says as little as one with another key."""
+    with KeyedPeer() as peer, wired(peer, broken=2) as way:  # the first connection is the probe's
+        keys = peer.new_client()
+        serving = threading.Thread(target=lambda: peer.welcome(peer.receive().who))
+        serving.start()
+        if kind == "blocking":
+            with BlockingClient(way.endpoint, keys=keys):
+                pass
+        else:
+
+            async def main() -> None:
+                async with BrokerClient("test", way.endpoint, keys=keys):
+                    pass
+
+            run(main(), asyncio.new_event_loop)
+        serving.join(PATIENCE_S)
 
 
 # --- a real network --------------------------------------------------------------------------------------
