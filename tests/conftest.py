@@ -19,6 +19,7 @@ LONGEST = (
     "gateway/test_connect.py",
     "e2e/test_life.py",
     "project/test_benchmarks.py",
+    "project/test_release.py",
     "command/doctor/test_doctor.py",
     "e2e/test_reload.py",
     "e2e/test_containers.py",

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
+from broker import __version__
 from broker.command.words import language, say
 
 DISTRIBUTION = "mcp-shared-broker"
@@ -64,8 +65,11 @@ def main() -> int:
 
 
 def _command() -> int:
-    """Run the command line. Without the extra, print how to install it and return status 2."""
+    """Run the command line. Without the extra, print the version, or what to install and return status 2."""
     missing = [name for name in DAEMON_PACKAGES if find_spec(name) is None]
+    if missing and sys.argv[1:] == ["--version"]:
+        print(f"mcp-broker, version {__version__}")
+        return 0
     if missing:
         sys.stderr.write(hint(missing))
         return 2

@@ -220,7 +220,7 @@ RULES = [
     Rule(
         "until it has found the extra, the entry point needs the standard library only",
         who="broker.command.entry broker.command.words broker broker.core broker.config.names",
-        only=f"{STANDARD_LIBRARY} broker.command.words broker.config.names",
+        only=f"{STANDARD_LIBRARY} broker.__version__ broker.command.words broker.config.names",
         cost=True,
         broken_by=(
             "broker.command.entry: import click",

@@ -130,6 +130,13 @@ def test_the_shim_works_without_the_extra(thin: Path) -> None:
     assert call_well(thin / "python", "-c", code) == "BrokerClient MCPClient\n"
 
 
+def test_the_command_says_its_version_without_the_extra(thin: Path) -> None:
+    """An operator asks the image of a backend which shim it has."""
+    expected = f"mcp-broker, version {broker.__version__}\n"
+    assert call_well(thin / "mcp-broker", "--version") == expected
+    assert call_well(sys.executable, "-m", "broker", "--version") == expected
+
+
 @pytest.mark.parametrize(
     "command", [["mcp-broker"], ["mcp-broker", "serve"], ["python", "-m", "broker"]], ids=" ".join
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def test_the_package_depends_on_the_python_that_it_was_built_with(built: Path) -
     minor = int(run(DEBIAN_PYTHON, "-c", "import sys; print(sys.version_info[1])"))
     assert f"python3 (>= 3.{minor}~), python3 (<< 3.{minor + 1}~)" in fields["Depends"]
     assert fields["Architecture"] == architecture
+    assert f"libc6 (>= {platform.libc_ver()[1]})" in fields["Depends"], "pip chose the wheels for it"
 
 
 def test_every_file_of_the_package_has_its_place(built: Path, unpacked: Unpacked) -> None:
