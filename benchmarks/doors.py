@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +32,17 @@ class Gateway(NamedTuple):
 
 
 async def open_gateway(
-    stack: AsyncExitStack, broker: Broker, servers: Iterable[str], folder: Path
+    stack: AsyncExitStack, broker: Broker, servers: Iterable[str], folder: Path, tokens: Iterable[str] = ()
 ) -> Gateway:
-    """Start a gateway in front of a broker, with a token and everything else as it is by default."""
+    """Start a gateway in front of a broker, with a token and everything else as it is by default.
+
+    Args:
+        tokens: further ones, which are their own names.
+    """
     port, home = free_port(), folder / "gateway-state"
     config, log = folder / "gateway.toml", folder / "gateway.log"
-    config.write_text(f'[gateway]\nstate_dir = "{home}"\n', encoding="utf-8")
+    tables = [f'[tokens.{token}]\nsha256 = "{sha256(token.encode()).hexdigest()}"\n' for token in tokens]
+    config.write_text("".join([f'[gateway]\nstate_dir = "{home}"\n', *tables]), encoding="utf-8")
     command = [sys.executable, "-m", "broker", "gateway", "--config", str(config)]
     options = ["--endpoint", broker.endpoint, "--listen", f"127.0.0.1:{port}", "--log-level", "warning"]
     process = stack.enter_context(started([*command, *options], log=log))
@@ -56,7 +62,7 @@ async def _until_there(socket: Path) -> None:
 
 async def open_http(stack: AsyncExitStack, gateway: Gateway, server: str) -> list[Way]:
     """Return the ways by HTTP, one for each era."""
-    path, headers = f"/mcp/{server}", {"authorization": f"Bearer {gateway.token}"}
+    path, headers = address_of(server, gateway.token)
     clients = [Http(gateway.port) for _ in range(2 * CLIENTS)]
     for http in clients:
         stack.callback(http.close)
@@ -65,6 +71,11 @@ async def open_http(stack: AsyncExitStack, gateway: Gateway, server: str) -> lis
     for session in sessions:
         await session.open()
     return [Way(HTTP_MODERN, list(modern), many=True), Way(HTTP_LEGACY, list(sessions), many=True)]
+
+
+def address_of(server: str, token: str) -> tuple[str, dict[str, str]]:
+    """Return the path of a server in a gateway, and the headers for it."""
+    return f"/mcp/{server}", {"authorization": f"Bearer {token}"}
 
 
 class Host:

@@ -1,8 +1,9 @@
-"""How much slower one client is while another one floods, through the broker and without it.
+"""How much slower one client is while another one floods: through the broker, without it, by the gateway.
 
 A client that floods keeps its own process and its server busy, and a call beside that waits for a processor
 first. So a client of the broker is compared with a client that has a server of its own, beside the same flood
-of another server. The flood comes from a process of its own.
+of another server. The holder of a token is compared beside the flood of another token, and beside the same
+flood made at the broker, in which the gateway has no part. The flood comes from a process of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import sys
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
+from benchmarks import doors
 from benchmarks.calls import ECHO, one_by_one
+from benchmarks.http_client import Http
+from benchmarks.http_ways import Modern
 from benchmarks.plan import Plan
 from benchmarks.processes import SERVERS, Broker, started
 from benchmarks.results import Results
@@ -24,24 +28,36 @@ IN_FLIGHT = 64
 
 ALONE, OTHER, SAME = "nobody floods", "another server is flooded", "the same server is flooded"
 DIRECT_ALONE, DIRECT_OTHER = "no broker: nobody floods", "no broker: another server is flooded"
+DOOR_ALONE, DOOR_BROKER = "gateway: nobody floods", "gateway: another server is flooded at the broker"
+DOOR_OTHER = "gateway: another token floods another server"
 
 _NO_BROKER = "-"
-_FLOODED = {ALONE: None, OTHER: "bare2", SAME: "bare"}
-"""label → the server that the other client floods while this one calls `bare` through the broker."""
+_TOKEN = "flood"
 
 
 async def measure(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
-    """Measure in turns: each client alone, and beside a flood made in the same way."""
+    """Measure in turns: each client alone, and beside floods."""
     async with AsyncExitStack() as clients:
         client = await clients.enter_async_context(BrokerClient("quiet", broker.endpoint))
         direct = await open_sdk(clients, SERVERS["bare"], folder / "quiet.log")
         quiet, alone = Shim(client, "bare"), direct.callers[0]
+        gateway = await doors.open_gateway(clients, broker, ["bare"], folder, [_TOKEN])
+        http = Http(gateway.port)
+        clients.callback(http.close)
+        holder = Modern(http, *doors.address_of("bare", gateway.token))
+        floods = {
+            ALONE: (quiet, None),
+            OTHER: (quiet, (broker.endpoint, "bare2")),
+            SAME: (quiet, (broker.endpoint, "bare")),
+            DIRECT_ALONE: (alone, None),
+            DIRECT_OTHER: (alone, (_NO_BROKER, "bare")),
+            DOOR_ALONE: (holder, None),
+            DOOR_BROKER: (holder, (broker.endpoint, "bare2")),
+            DOOR_OTHER: (holder, (f"http:{gateway.port}", "bare2")),
+        }
         for _ in range(plan.rounds):
-            for label, server in _FLOODED.items():
-                flood = None if server is None else (broker.endpoint, server)
-                await _measure(label, quiet, flood, plan, folder, results)
-            await _measure(DIRECT_ALONE, alone, None, plan, folder, results)
-            await _measure(DIRECT_OTHER, alone, (_NO_BROKER, "bare"), plan, folder, results)
+            for label, (caller, flood) in floods.items():
+                await _measure(label, caller, flood, plan, folder, results)
 
 
 async def _measure(
@@ -66,8 +82,13 @@ def _start_flood(stack: ExitStack, endpoint: str, server: str, folder: Path) -> 
 async def flood(endpoint: str, server: str, log: Path) -> None:
     """Call as fast as possible until the process is ended."""
     async with AsyncExitStack() as stack:
+        caller: Caller
         if endpoint == _NO_BROKER:
             caller = (await open_sdk(stack, SERVERS[server], log)).callers[0]
+        elif endpoint.startswith("http:"):
+            http = Http(int(endpoint.removeprefix("http:")))
+            stack.callback(http.close)
+            caller = Modern(http, *doors.address_of(server, _TOKEN))
         else:
             client = await stack.enter_async_context(BrokerClient("flood", endpoint))
             caller = Shim(client, server)

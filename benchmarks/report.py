@@ -40,7 +40,9 @@ cannot watch descriptors, as on Windows: the same loop as in the other rows, kep
 
 _ABOUT_FLOOD = """\
 Another client keeps 64 calls in flight. Such a flood takes the processors of everybody, so a client of the
-broker is compared with a client that has a server of its own, beside the same flood of yet another server.
+broker is compared with a client that has a server of its own, beside the same flood of yet another server. A
+client of the gateway (HTTP of 2026-07-28) is compared beside the flood of another token, and beside the same
+flood of a client of the broker.
 """
 
 
