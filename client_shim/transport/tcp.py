@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import socket
-from ipaddress import ip_address
 from time import monotonic
 
 from client_shim.errors import (
@@ -89,6 +88,8 @@ def host_and_port(endpoint: str) -> tuple[str, int]:
 
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine, whatever a name server says. Other names are not looked up."""
+    from ipaddress import ip_address  # costs 1 ms, which no other endpoint needs
+
     try:
         return ip_address(host).is_loopback
     except ValueError:

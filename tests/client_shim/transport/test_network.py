@@ -1,14 +1,13 @@
-"""A network between client and broker: slow, silent, cut, and with a broker that moves."""
+"""A way between client and broker that is slow, silent or cut, and a broker that moves.
+
+`tests/network/test_cut.py` has real networks.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from client_shim.transport import dealer
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer
 from tests.client_shim.peer import PATIENCE_S, Peer, run, while_greeting
 
-ROOT = Path(__file__).parents[3]
 CHUNK_BYTES = 16_384
 
 
@@ -195,116 +193,3 @@ def test_a_handshake_that_is_cut_is_not_taken_for_a_wrong_key(kind: str) -> None
 
             run(main(), asyncio.new_event_loop)
         serving.join(PATIENCE_S)
-
-
-# --- a real network --------------------------------------------------------------------------------------
-
-needs_namespaces = pytest.mark.skipif(
-    os.getuid() != 0 or shutil.which("ip") is None,
-    reason="network namespaces need root and iproute2 (sudo apt-get install iproute2)",
-)
-
-LEASE_MS = 1500
-
-SERVE = """
-import sys, time
-from client_shim import wire
-from tests.client_shim.keyed import KeyedPeer
-peer = KeyedPeer("tcp://10.211.55.2:5555")
-keys = peer.new_client()
-print(*keys, flush=True)
-while True:
-    if not peer._router.poll(60_000):
-        break
-    heard = peer._take()
-    if isinstance(heard.message, wire.Hello):
-        peer.welcome(heard.who)
-    elif isinstance(heard.message, wire.Request) and heard.message.method != "never":
-        time.sleep(float(heard.message.method))
-        peer.result(heard)
-"""
-
-CALL = f"""
-import asyncio, sys, time
-from client_shim import BrokerClient, errors
-from client_shim.keys import ClientKeys
-from client_shim.transport import dealer
-dealer.HEARTBEAT_MS, dealer.LEASE_MS, dealer.KEEPALIVE_S = 100, {LEASE_MS}, 1
-
-async def main():
-    client = BrokerClient("net", "tcp://10.211.55.2:5555", keys=ClientKeys(*sys.argv[1:]), reconnect_s=60)
-    await client.connect()
-    print("connected", flush=True)
-    await client.request("s", "0.6")
-    print("survived", flush=True)
-    try:
-        await client.request("s", "never")
-    except errors.BrokerLost as error:
-        print("lost", flush=True)
-    await client.request("s", "0")
-    print("back", flush=True)
-    await client.aclose()
-
-asyncio.run(main())
-"""
-
-
-@contextmanager
-def two_hosts() -> Iterator[tuple[str, str]]:
-    """Two network namespaces with a cable between them: 10.211.55.1 and 10.211.55.2."""
-    names = f"mb-{os.getpid()}-a", f"mb-{os.getpid()}-b"
-
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=PATIENCE_S)
-
-    try:
-        try:
-            for name in names:
-                ip("netns", "add", name)
-            ip("-n", names[0], "link", "add", "cable", "type", "veth", "peer", "cable", "netns", names[1])
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
-        for number, name in enumerate(names, 1):
-            ip("-n", name, "address", "add", f"10.211.55.{number}/24", "dev", "cable")
-            ip("-n", name, "link", "set", "cable", "up")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
-
-
-@needs_namespaces
-def test_a_cut_cable_ends_calls_after_the_lease_and_not_before() -> None:
-    """The kernel finds a dead path long before the time that a message may take."""
-    with two_hosts() as (ours, theirs):
-
-        def plug(state: str) -> None:
-            subprocess.run(
-                ["ip", "-n", theirs, "link", "set", "cable", state], check=True, timeout=PATIENCE_S
-            )
-
-        def program(host: str, source: str, *arguments: str) -> subprocess.Popen[str]:
-            command = ["ip", "netns", "exec", host, sys.executable, "-c", source, *arguments]
-            return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-
-        with program(theirs, SERVE) as server:
-            assert server.stdout is not None
-            keys = server.stdout.readline().split()
-            with program(ours, CALL, *keys) as client:
-                assert client.stdout is not None
-                try:
-                    assert client.stdout.readline() == "connected\n"
-                    plug("down")
-                    time.sleep(0.4)  # less than the lease
-                    plug("up")
-                    assert client.stdout.readline() == "survived\n"
-                    plug("down")
-                    began = time.monotonic()
-                    assert client.stdout.readline() == "lost\n"
-                    assert time.monotonic() - began < 10 * LEASE_MS / 1000, "it took as long as a message may"
-                    plug("up")
-                    assert client.stdout.readline() == "back\n"
-                    assert client.wait(PATIENCE_S) == 0
-                finally:
-                    client.kill()
-                    server.kill()
