@@ -51,6 +51,10 @@ def report(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | 
     folder = path.resolve().parent
     for server in config.servers.values():
         yield from (CheckLine(told(problem), bad=True) for problem in server.faults)
+        missing = [name for name in server.variables if name not in environ]
+        if unit is not None and server.faults and missing:
+            lines = ", ".join(f"{name}=…" for name in missing)
+            yield CheckLine("  " + say("check_variables", file=path.with_name("environment"), lines=lines))
         if server.runs:
             yield from _server(server, folder, environ, unit)
             yield from _doctor(server)

@@ -189,6 +189,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "write the full path as command, or `systemctl edit mcp-broker`: [Service] Environment=PATH={path}",
         "请把完整路径写为 command，或在 `systemctl edit mcp-broker` 中写入 [Service] Environment=PATH={path}",
     ),
+    "check_variables": (
+        "write into {file}, each on a line of its own: {lines}; then: sudo systemctl restart mcp-broker",
+        "请在 {file} 中各写一行：{lines}；然后执行 sudo systemctl restart mcp-broker",
+    ),
     "check_unread": (
         "{path}: you may not read it, so its variables count as missing; run this as root",
         "{path}：您无权读取，其中的变量按缺失处理；请以 root 身份运行",

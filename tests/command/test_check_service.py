@@ -134,9 +134,19 @@ def _report(folder: Path, table: Table, path: str = "/usr/bin:/bin", mode: int =
     config.write_text(toml({"servers.one": table}), encoding="utf-8")
     config.chmod(mode)
     service = Unit(folder / unit.NAME, STRANGER, {"PATH": path}, [])
-    loaded = load({"servers": {"one": table}}, {})
+    loaded = load({"servers": {"one": table}}, service.environ, leave_out=True)
     found = check.report(config, loaded, service.environ, service)
     return [f"{'*' if finding.bad else ''}{finding.text}" for finding in found]
+
+
+def test_a_variable_that_is_missing_has_its_file(open_folder: Path) -> None:
+    """The service's variables are in a file beside its config; a shell's are not the service's."""
+    program = _script(open_folder / "server")
+    found = _report(open_folder, {"command": str(program), "env": {"A": "${CITY_TOKEN}", "B": "${PATH}"}})
+    assert found[0].startswith("*servers.one.env.A: ${CITY_TOKEN} is not in the broker's environment")
+    assert found[1].startswith(
+        f"  write into {open_folder}/environment, each on a line of its own: CITY_TOKEN=…;"
+    )
 
 
 def test_what_the_service_can_run_is_fine(open_folder: Path) -> None:

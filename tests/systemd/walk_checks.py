@@ -212,6 +212,14 @@ def the_secrets_are_where_only_root_reads_them() -> None:
     assert "planted" not in sh("cat /etc/mcp-broker/broker.toml; ps -eww -o args") + host.journal()
 
 
+def without_sudo_it_says_sudo() -> None:
+    """The files of the service are root's: the import says so, and changes nothing."""
+    before = sh("cat /etc/mcp-broker/broker.toml")
+    done = typed([], f"mcp-broker import {BACKEND}/mcp_servers.json --service --merge")
+    assert (done.returncode, "请用 sudo 运行本命令" in done.stdout) == (2, True), done.stdout
+    assert sh("cat /etc/mcp-broker/broker.toml") == before
+
+
 def the_english_page_shows_what_the_commands_say() -> None:
     """The outputs on the English page, where the operator's language is English."""
     state = [shown.command for shown in steps() if _is_state(shown.command)]
@@ -261,6 +269,7 @@ def the_fresh_host_page_leads_to_verdict_a() -> None:
     the_page_is_walked_up_to_the_reboot()
     _one_process_for_each()
     the_secrets_are_where_only_root_reads_them()
+    without_sudo_it_says_sudo()
     the_english_page_shows_what_the_commands_say()
     the_backup_has_the_config_and_the_secrets()
     REBOOTED.touch()

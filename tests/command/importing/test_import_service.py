@@ -128,3 +128,17 @@ def test_whatever_the_value_is_the_file_has_it(value: str) -> None:
     """Quotation marks, backslashes, dollars and blanks included. tests/systemd has systemd read it."""
     assert environment_file.can_hold(value)
     assert environment_file.values_of(environment_file.line_of("NAME", value)) == {"NAME": value}
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("sk-live_1.2:3/4@5", "A=sk-live_1.2:3/4@5\n"),
+        ("two words", 'A="two words"\n'),
+        ("密钥#1", 'A="密钥#1"\n'),
+        ('a"b$c\\d`', 'A="a\\"b\\$c\\\\d\\`"\n'),
+    ],
+)
+def test_a_value_is_quoted_as_systemd_reads_it(value: str, line: str) -> None:
+    """systemd.exec(5), EnvironmentFile=: between double quotation marks a backslash escapes these four."""
+    assert environment_file.line_of("A", value) == line
