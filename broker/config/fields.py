@@ -9,9 +9,12 @@ from msgspec import Meta, Struct
 SECONDS = "write a number of seconds above 0, such as 30 or 0.5"
 WHOLE = "write a whole number from 1 to 1000000000"
 WORDS = 'write a list of strings, such as ["one", "two"]'
+SIZE = "write a number of bytes from 65536 up"
 SWITCH = "write true or false, without quotes"
 
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
+Memory = Annotated[int, Meta(ge=65_536, le=1_125_899_906_842_624)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 

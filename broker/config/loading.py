@@ -15,8 +15,9 @@ from broker.base.secrets import PLACEHOLDER
 from broker.config.endpoints import is_endpoint, is_loopback
 from broker.config.fields import mend_of
 from broker.config.keys import AuthorizedKeys, KeyConfig, is_client_name
+from broker.config.limits import LimitsConfig
 from broker.config.names import MEND, normal, toml_key, why_not
-from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.config.schema import BrokerConfig, Config, ServerConfig
 from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 
 _TOML_WORDS = {

@@ -11,17 +11,14 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from broker.config.endpoints import Endpoint, ScrapeAddress
-from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, about
+from broker.config.fields import SECONDS, SIZE, SWITCH, WHOLE, WORDS, Count, Memory, Seconds, about
 from broker.config.keys import AuthorizedKeys
+from broker.config.limits import LimitsConfig
 from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 
 NO_KEYS = frozenset(("servers", field) for field in (*TABLES, "name", "variables", "faults", "kept"))
 """Fields of the structs that are no keys: names, nested tables, and what follows from other fields."""
 
-_SIZE = "write a number of bytes from 65536 up"
-
-Bytes = Annotated[int, Meta(ge=65_536, le=17_179_869_184)]
-Memory = Annotated[int, Meta(ge=65_536, le=1_125_899_906_842_624)]
 Text = Annotated[str, Meta(pattern=r"^[^\0]*\Z")]  # the kernel takes no NUL
 Root = Annotated[str, Meta(pattern=r"^(file:///|(?![A-Za-z][A-Za-z0-9+.-]*:))[^\0]+\Z")]
 Mode = Annotated[str, Meta(pattern=r"^0?[0-7]{3}\Z")]
@@ -290,7 +287,7 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         about(
             "Bytes of memory that the servers may use together. Above it idle servers are stopped, those "
             "unused for longest first, and no further one is started. Default: no limit.",
-            _SIZE,
+            SIZE,
         ),
     ] = None
 
@@ -303,48 +300,6 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def has_keys(self) -> bool:
         """Whether clients need a key on `tcp://`."""
         return self.server_key is not None and self.authorized_keys is not None
-
-
-class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The `[limits]` table: limits of the broker, whatever clients and servers do."""
-
-    max_message_bytes: Annotated[
-        Bytes,
-        about("The largest request, result, or line of a server.", _SIZE),
-    ] = 33_554_432
-    credit_bytes: Annotated[
-        Bytes,
-        about(
-            "Bytes on the way on one connection, in each direction, before the other end has read some of "
-            "them.",
-            _SIZE,
-        ),
-    ] = 8_388_608
-    outbox_bytes: Annotated[
-        Bytes,
-        about(
-            "Bytes that may wait for one connection beyond its credit; above it the connection is closed.",
-            _SIZE,
-        ),
-    ] = 67_108_864
-    calls_per_channel: Annotated[Count, about("Calls of one client object that may wait or run.", WHOLE)] = (
-        1024
-    )
-    calls_per_connection: Annotated[Count, about("Calls of one connection that may wait or run.", WHOLE)] = (
-        4096
-    )
-    calls: Annotated[Count, about("Calls of all clients together that may wait or run.", WHOLE)] = 16384
-    queue_bytes: Annotated[
-        Bytes,
-        about("Bytes of the params of all calls that wait or may be retried.", _SIZE),
-    ] = 134_217_728
-    connections: Annotated[Count, about("Connections at the same time.", WHOLE)] = 4096
-    starts_at_once: Annotated[
-        Count, about("Servers that start at the same time; those that a call waits for come first.", WHOLE)
-    ] = 4
-    drain_sec: Annotated[
-        Seconds, about("Seconds that calls in flight have to end when the broker is stopped.", SECONDS)
-    ] = 5.0
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import trio
 
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from broker.hub import Hub
 from broker.processes.process import Launcher
 from broker.processes.trees import Tree, trees_of

@@ -12,7 +12,8 @@ from msgspec import Struct, inspect
 from broker.config.diff import Requires, requires
 from broker.config.fields import mend_of, metas
 from broker.config.keys import KeyConfig
-from broker.config.schema import NO_KEYS, BrokerConfig, LimitsConfig, ServerConfig
+from broker.config.limits import LimitsConfig
+from broker.config.schema import NO_KEYS, BrokerConfig, ServerConfig
 from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 from broker.processes.environment import INHERITED
 from docs.blocks.markdown import TEXTS, Block, Language, code, table

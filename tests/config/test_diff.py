@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from broker.config import diff
 from broker.config.diff import Adjust, Change, Requires, ServerStep, plan, requires
+from broker.config.limits import LimitsConfig
 from broker.config.loading import load
-from broker.config.schema import BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.config.schema import BrokerConfig, Config, ServerConfig
 
 Table = dict[str, Any]
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config.fields import mend_of, metas
+from broker.config.limits import LimitsConfig
 from broker.config.loading import MAX_PROBLEMS, ConfigError, Problem, load
-from broker.config.schema import NO_KEYS, BrokerConfig, Config, LimitsConfig, ServerConfig
+from broker.config.schema import NO_KEYS, BrokerConfig, Config, ServerConfig
 from broker.config.server_tables import TABLES, DoctorConfig, FilterConfig
 
 FIELDS = [

@@ -13,7 +13,8 @@ from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 
 from msgspec import Struct
 
-from broker.config.schema import Config, LimitsConfig, ServerConfig
+from broker.config.limits import LimitsConfig
+from broker.config.schema import Config, ServerConfig
 from broker.core.servers.lifecycle import Lifecycle
 
 KEPT = {

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from broker.config.limits import LimitsConfig
 from broker.config.loading import ConfigError, load
-from broker.config.schema import BrokerConfig, LimitsConfig
+from broker.config.schema import BrokerConfig
 from broker.frontend.address import ListenAddress, addresses_of, claim
 from broker.frontend.port import is_local, open_port
 from broker.frontend.zmq.router import Router

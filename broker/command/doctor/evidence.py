@@ -19,6 +19,7 @@ class ServerSample(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     last_error: str | None = None
     questions_refused: str | None = None
+    room: dict[str, str | int] | None = None
 
 
 class VisitError(Struct, frozen=True):

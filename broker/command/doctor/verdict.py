@@ -67,9 +67,11 @@ def _crashes(evidence: Evidence, name: str) -> Finding | None:
 
 def _not_ready(evidence: Evidence, name: str) -> Finding | None:
     history = evidence.history(name)
-    state = history[-1].state
+    state, room = history[-1].state, history[-1].room
     if state in ("ready", "idle"):
         return None
+    if state == "starting" and room is not None:
+        return _about("no_room", name, limit=room["limit"])
     word = _BY_STATE.get(state, "not_ready")
     return _about(word, name, state=state, error=_last_error(history, ()))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from broker.base.backlog import PIECES, Backlog, Job, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from broker.core import refusals
 from broker.core.calls import questions, retry
 from broker.core.calls.leases import Leases

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from broker.core.calls.retry import NoRetry
 
 MAX_EXTENDED_S = 86_400.0

@@ -8,7 +8,7 @@ from broker.base.backlog import Backlog, HeavyJob, JobKey
 from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.config.keys import AuthorizedKeys
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from broker.core import refusals
 from broker.core.calls.bulk_endings import BulkEndings
 from broker.core.calls.dispatch import Dispatch, fault

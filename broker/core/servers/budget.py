@@ -8,7 +8,7 @@ are used are never stopped, so a call may wait for room until its deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from broker.base.metrics import Counters
 from broker.config.schema import Config
@@ -48,17 +48,12 @@ class Budget:
         self._is_exceeded = False
 
     def __repr__(self) -> str:
-        return f"<Budget running={self.running} waiting={len(self._waiting)}>"
+        return f"<Budget running={self._running(self._placed())} waiting={len(self._waiting)}>"
 
     @property
     def is_short(self) -> bool:
         """Whether a server waits for room, or more is in use than the limits allow."""
         return bool(self._waiting) or self._is_exceeded
-
-    @property
-    def running(self) -> int:
-        """The number of servers that have a place."""
-        return sum(_has_place(one) and name not in self._waiting for name, one in self._servers.items())
 
     @property
     def measure_s(self) -> float:
@@ -72,8 +67,9 @@ class Budget:
         """Give a place to a server that must start, or note in its row that there is no room."""
         server = self._servers[name]
         self._waiting.pop(name, None)
-        others = self.running + len(self._waiting) - 1
-        server.room = None if server.lifecycle.keeps_place else self._lack(others)
+        placed = self._placed()
+        others = len(placed) - 1  # those that wait come first
+        server.room = None if server.lifecycle.keeps_place else self._lack(placed, others)
         if server.room is not None:
             self._waiting[name] = server
             self._counters.add("no-room")
@@ -93,41 +89,53 @@ class Budget:
 
     def look(self, now: float) -> None:
         """Give places to servers that wait, and make room for the others: a server has moved, or a limit."""
+        placed = self._placed()
+        running = self._running(placed)
         for name, server in list(self._waiting.items()):
             if self._servers.get(name) is not server or server.lifecycle.state is not State.STARTING:
                 del self._waiting[name]  # it was stopped
             elif not self._is_used(server):
                 self._effects.append(Idle(name))
             else:
-                server.room = self._lack(self.running)
+                server.room = self._lack(placed, running)
                 if server.room is None:
+                    running += 1
                     del self._waiting[name]
                     self._effects.append(Grant(name))
-        self._make_room(now)
+        self._make_room(placed, running, now)
 
     def lack(self, server: Server) -> NoRoom | None:
         """Return why a server is not started, unless there is room for it by now."""
         waits = server.room is not None and server.lifecycle.state in (State.STARTING, State.IDLE)
-        return self._lack(self.running) if waits else None
+        placed = self._placed()
+        return self._lack(placed, self._running(placed)) if waits else None
 
-    def _lack(self, places: int) -> NoRoom | None:
+    def _placed(self) -> list[Server]:
+        """Return the servers that have a place or wait for one."""
+        return [one for one in self._servers.values() if one.lifecycle.state in _PLACED]
+
+    def _running(self, placed: list[Server]) -> int:
+        """Return the number of those that have a place."""
+        return sum(one.name not in self._waiting for one in placed)
+
+    def _lack(self, placed: list[Server], running: int) -> NoRoom | None:
         """Return the limit that keeps a server from being started beside so many others."""
         limits = self.config.broker
-        if limits.max_running is not None and places >= limits.max_running:
-            return NoRoom("max_running", limits.max_running, places)
-        if limits.memory_high is not None and (used := self._used(ending=True)) > limits.memory_high:
+        if limits.max_running is not None and running >= limits.max_running:
+            return NoRoom("max_running", limits.max_running, running)
+        if limits.memory_high is not None and (used := self._used(placed)) > limits.memory_high:
             return NoRoom("memory_high", limits.memory_high, used)
         return None
 
-    def _used(self, *, ending: bool) -> int:
-        """Return the bytes that the servers use, with or without those whose process is being ended."""
-        counted = [one for one in self._servers.values() if _has_place(one) and (ending or not _leaves(one))]
-        return sum(self._bytes.get(one.name, 0) for one in counted)
+    def _used(self, servers: Iterable[Server]) -> int:
+        """Return the bytes that these servers use, by the last measurement."""
+        return sum(self._bytes.get(one.name, 0) for one in servers)
 
-    def _make_room(self, now: float) -> None:
+    def _make_room(self, placed: list[Server], running: int, now: float) -> None:
         """Stop idle servers, those unused for longest first, until the others are within the limits."""
-        places, size = self._excess()
-        idle = [one for one in self._servers.values() if self._may_be_stopped(one)]
+        places, size = self._excess(placed, running)
+        self._is_exceeded = places > 0 or size > 0
+        idle = filter(self._may_be_stopped, placed) if self._is_exceeded else ()
         for server in sorted(idle, key=lambda one: one.used_at):
             its = self._bytes.get(server.name, 0)
             if places > 0 or (size > 0 and its):
@@ -138,16 +146,15 @@ class Budget:
                 )
                 self._effects.append(Idle(server.name))
 
-    def _excess(self) -> tuple[int, int]:
-        """Return how many places and bytes must be given back, beside those of processes that are ending."""
+    def _excess(self, placed: list[Server], running: int) -> tuple[int, int]:
+        """Return how many places and bytes are missing, apart from those of processes that are ending."""
         limits, places, size = self.config.broker, 0, 0
-        leaving = sum(map(_leaves, self._servers.values()))
+        staying = [one for one in placed if not _leaves(one)]
         if limits.max_running is not None:
             wanted = sum(map(self._is_used, self._waiting.values()))
-            places = self.running + wanted - leaving - limits.max_running
+            places = running - (len(placed) - len(staying)) + wanted - limits.max_running
         if limits.memory_high is not None:
-            size = self._used(ending=False) - limits.memory_high
-        self._is_exceeded = places > 0 or size > 0
+            size = self._used(staying) - limits.memory_high
         return places, size
 
     def _may_be_stopped(self, server: Server) -> bool:
@@ -159,12 +166,7 @@ class Budget:
         return ready and not (config.keeps_state and not config.idle_stop_sec) and not self._is_used(server)
 
 
-def _has_place(server: Server) -> bool:
-    """Return whether it has a process, or waits for one."""
-    return server.lifecycle.state in _WITH_PLACE
-
-
-_WITH_PLACE = frozenset({State.STARTING, State.HANDSHAKE, State.READY, State.DRAINING})
+_PLACED = frozenset({State.STARTING, State.HANDSHAKE, State.READY, State.DRAINING})
 
 
 def _leaves(server: Server) -> bool:

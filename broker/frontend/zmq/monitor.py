@@ -11,7 +11,7 @@ import zmq
 
 from broker.base.metrics import Counters
 from broker.base.rate_limit import RateLimit
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from broker.frontend.zmq.descriptors import Descriptors, address_at, first_reserved, shut
 from broker.frontend.zmq.options import fd_of, has_input
 from broker.frontend.zmq.silent import SilentConnections

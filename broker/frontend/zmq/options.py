@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zmq
 
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from client_shim import wire
 
 RECEIVE_HWM = 8

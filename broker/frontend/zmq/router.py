@@ -14,7 +14,7 @@ from time import perf_counter
 import trio
 import zmq
 
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from broker.core.clients.connections import Peer, Send
 from broker.core.clients.throttle import Turns
 from broker.frontend.address import ListenAddress

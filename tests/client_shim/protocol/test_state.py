@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from client_shim import errors, wire
 from client_shim.protocol import outbox
 from client_shim.protocol.calls import GRACE_S

@@ -174,6 +174,11 @@ CASES: dict[str, tuple[Evidence, str, set[tuple[str, str | None]]]] = {
     "waiting for its restart": (seen(a=state("backoff")), "B", {("not_ready", "a")}),
     "stopped by hand": (seen(a=state("stopped")), "B", {("stopped", "a")}),
     "starting": (seen(a=state("starting")), "B", {("starting", "a")}),
+    "waiting for room": (
+        seen(a=state("starting", room={"limit": "max_running", "value": 2, "used": 2})),
+        "B",
+        {("no_room", "a")},
+    ),
     "in its handshake": (seen(a=state("handshake")), "B", {("starting", "a")}),
     "switched off": (seen(a=state("disabled"), visits={"a": lambda n: None}), "A", set()),
     "ready at last": (seen(a=lambda n: {"state": "ready" if n > 3 else "starting"}), "A", set()),

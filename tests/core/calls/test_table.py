@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from broker.config.schema import LimitsConfig
+from broker.config.limits import LimitsConfig
 from broker.core.calls.retry import NoRetry
 from broker.core.calls.table import MAX_EXTENDED_S, Call, CallTable
 
