@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from broker.service.keys import AUTHORIZED_KEYS, SERVER_KEY
 from client_shim.key_file import PUBLIC, KeyFile, text_of
@@ -62,9 +63,9 @@ def free_port() -> int:
 
 @contextmanager
 def reachable(
-    keys: Keys, servers: dict[str, Table], host: str = "127.0.0.1"
+    keys: Keys, servers: dict[str, Table], host: str = "127.0.0.1", **how: Any
 ) -> Iterator[tuple[RunningBroker, str]]:
     """A broker on a path and a port, and the address of the port."""
     address = f"tcp://{host}:{free_port()}"
-    with running(servers, ports=[address], broker=keys.table()) as broker:
+    with running(servers, ports=[address], broker=keys.table(), **how) as broker:
         yield broker, address

@@ -1,0 +1,149 @@
+"""Laws 4 to 6: somebody without a key gets nowhere, takes nothing that others need, and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from broker.frontend.zmq.monitor import MAX_SILENT
+from client_shim import wire
+from client_shim.key_file import KeyFile
+from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, wait_until
+from tests.e2e.raw import Peers
+from tests.network.attacker import RAW, Recorder, Way, attacked, connect, is_deaf, port_of
+from tests.network.place import Keys, reachable
+
+CALL = b'{"name":"echo","arguments":{"text":"hi"}}'
+FEW = 3000
+"""Connections of an attack: more than may say nothing at once. The soak has more."""
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    """The keys of one broker."""
+    keys = Keys(tmp_path_factory.mktemp("keys"))
+    keys.new("laptop")
+    return keys
+
+
+@pytest.fixture(scope="module")
+def place(keys: Keys) -> Iterator[tuple[RunningBroker, str]]:
+    """A broker on a path and a port."""
+    with reachable(keys, {"s": rogue()}) as place:
+        yield place
+
+
+def descriptors(broker: RunningBroker) -> int:
+    """How many the broker has open."""
+    return len(os.listdir(f"/proc/{broker.pid}/fd"))
+
+
+def serve(broker: RunningBroker, address: str, laptop: KeyFile, calls: int) -> None:
+    """A client with a key and one on the path come in, and each of their calls is answered."""
+    with closing(Peers(address)) as peers, closing(Peers(broker.endpoint)) as local:
+        for peer in (peers.hello(keys=laptop), local.hello()):
+            for _ in range(calls):
+                answer, _ = peer.ask(peer.request("s"), CALL)
+                assert isinstance(answer, wire.Result), answer
+                peer.give_credit()
+
+
+def test_thousands_of_connections_keep_nobody_out(place: tuple[RunningBroker, str], keys: Keys) -> None:
+    """Silence, junk, halves of handshakes, forged ones, and clients without a key, at full speed: the others
+    come in and are served meanwhile. At the end nothing is left of the attack.
+    """
+    broker, address = place
+    before, counters = descriptors(broker), broker.status()["broker"]["counters"]
+    with attacked(address, keys.stranger(), FEW, FEW) as made:
+        while made() < FEW:
+            serve(broker, address, keys.of("laptop"), 5)
+        wait_until(lambda: descriptors(broker) <= before + MAX_SILENT + 8)
+        serve(broker, address, keys.of("laptop"), 20)
+        assert len(broker.status()["clients"]) == 1
+    wait_until(lambda: descriptors(broker) <= before, lambda: f"{before}, {descriptors(broker)}")
+    after = broker.status()["broker"]["counters"]
+    assert after.get("turned-away", 0) > counters.get("turned-away", 0)
+    assert broker.log().count("connection.turned_away") < 100  # law 6: the log is bounded, too
+    assert broker.server("s")["restarts"] == 0
+
+
+def test_an_attacker_takes_no_descriptors_that_others_need(keys: Keys) -> None:
+    """Of 400 descriptors a quarter of those for connections may be silent; the rest is for who has a key."""
+    few = ("sh", "-c", 'ulimit -n 400; exec "$0" "$@"')
+    with reachable(keys, {"s": rogue()}, before=few) as (broker, address):
+        with attacked(address, keys.stranger(), 600, 600) as made:
+            wait_until(lambda: made() >= 600)
+            serve(broker, address, keys.of("laptop"), 5)
+            assert descriptors(broker) < 300
+        assert "turned_away" in broker.log()
+
+
+@pytest.mark.parametrize("way", RAW, ids=lambda way: way.__name__)
+def test_whoever_has_no_key_is_not_answered(place: tuple[RunningBroker, str], keys: Keys, way: Way) -> None:
+    """The broker's greeting is all that comes, and an end: at once, or with the handshake's time limit."""
+    _, address = place
+    with closing(way(port_of(address), keys.stranger())) as one:
+        heard = b""
+        one.settimeout(0.3)
+        with suppress(OSError):
+            while data := one.recv(4096):
+                heard += data
+        assert heard[:1] in (b"", b"\xff"), heard
+        assert b"WELCOME" not in heard
+        assert len(heard) <= 64
+
+
+def test_other_keys_end_at_the_handshake(place: tuple[RunningBroker, str], keys: Keys) -> None:
+    """An unknown key, the public key of a client without its secret, another broker's key, a revoked one."""
+    broker, address = place
+    revoked = keys.new("revoked")
+    with broker.client() as client, closing(Peers(address)) as peers:
+        client.request(wire.MANAGEMENT, "reload")
+        peers.hello(keys=revoked)
+        keys.revoke("revoked")
+        client.request(wire.MANAGEMENT, "reload")
+        stranger, laptop = keys.stranger(), keys.of("laptop")
+        stolen = stranger._replace(public=laptop.public)
+        other = laptop._replace(server=keys.stranger().public)
+        for attempt in (stranger, stolen, other, revoked):
+            assert is_deaf(peers.connect(keys=attempt)), attempt.name
+    assert not [one for one in broker.status()["clients"] if one["name"] == "attacker"]
+
+
+def test_a_recorded_connection_cannot_be_played_again(place: tuple[RunningBroker, str], keys: Keys) -> None:
+    """Its bytes are worth nothing under the keys of another connection: no call is made twice (law 2)."""
+    broker, address = place
+    with closing(Recorder(address)) as recorder, closing(Peers(recorder.endpoint)) as peers:
+        peer = peers.hello(keys=keys.of("laptop"))
+        answer, _ = peer.ask(peer.request("s"), CALL)
+        assert isinstance(answer, wire.Result)
+        peers.close()
+    calls = broker.server("s")["calls"]
+    assert CALL not in recorder.sent  # it is encrypted
+    with closing(connect(port_of(address), recorder.sent)) as again:
+        again.settimeout(PATIENCE_S)
+        heard, began = b"", time.monotonic()
+        with suppress(OSError):
+            while data := again.recv(4096):
+                heard += data
+        assert time.monotonic() - began < PATIENCE_S / 2
+    assert b"READY" not in heard
+    assert broker.server("s")["calls"] == calls
+    assert not [one for one in broker.status()["clients"] if one["key"] == "laptop"]
+
+
+def test_the_log_names_the_place_of_the_attack(place: tuple[RunningBroker, str], keys: Keys) -> None:
+    """Law 9: it is counted, and logged with its address, though not for each of thousands."""
+    broker, address = place
+    before = broker.counter("login-refused")
+    with closing(Peers(address)) as peers:
+        for _ in range(15):
+            assert is_deaf(peers.connect(keys=keys.stranger()))
+    assert broker.counter("login-refused") == before + 15
+    broker.wait_log('login.refused address=127.0.0.1 reason="the key is not known"')
+    assert Path(broker.log_path).stat().st_size < 10_000_000
