@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
 from client_shim import wire
+from tests.client_shim.backend.pythons import VERSIONS, thin_python
 from tests.client_shim.keyed import KeyedPeer, write_keys
 from tests.client_shim.loops import WITHOUT_READERS
 from tests.client_shim.peer import PATIENCE_S
@@ -56,12 +58,16 @@ except client_shim.Unavailable as error:
 """
 
 
-def test_a_backend_on_windows_uses_a_broker_over_tcp_with_keys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_backend_on_windows_uses_a_broker_over_tcp_with_keys(tmp_path: Path, version: str) -> None:
     """Each client; and without an endpoint the error says that the platform has no ipc://."""
+    python = thin_python(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} on this machine")
     with KeyedPeer() as peer:
         keys = write_keys(tmp_path / "k", peer.new_client())
         environ = {"MCP_BROKER_ENDPOINT": peer.endpoint, "MCP_BROKER_KEYS": keys}
-        command = [sys.executable, "-c", AS_ON_WINDOWS + WITHOUT_READERS + PROGRAM]
+        command = [str(python), "-c", AS_ON_WINDOWS + WITHOUT_READERS + PROGRAM]
         with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
             try:
                 for body in (b'{"tools":[{"name":"t","inputSchema":{}}]}', b'"asyncio"', b'"blocking"'):
