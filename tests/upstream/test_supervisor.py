@@ -10,6 +10,8 @@ from msgspec import structs
 from trio.testing import MockClock
 
 from broker.config.schema import ServerConfig
+from broker.core.calls.queue import Lease
+from broker.core.servers.lifecycle import Event
 from broker.hub import Hub
 from broker.processes.program import SpawnError
 from broker.upstream.starts import DISTANCE_S, Slot, Starts
@@ -20,7 +22,7 @@ OLD, NEW = "0ld-t0ken-0123456789", "n3w-t0ken-0123456789"
 
 
 def supervised(world: World, config: ServerConfig, launcher: object) -> Supervisor:
-    """A supervisor of the world's only server."""
+    """A supervisor of the world's server `time`."""
     world.engine.servers["time"].config = config
     return Supervisor(
         world.engine.servers["time"],
@@ -99,3 +101,45 @@ def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_who_lost_its_room_while_it_waited_for_a_place_waits_for_room_again() -> None:
+    """`stop`, then `start`, and meanwhile another server runs: never more processes than `max_running`."""
+    world, spawned = World({"time": {}, "b": {}}, {"max_running": 1}), list[str]()
+
+    class Launcher:
+        def __init__(self) -> None:
+            self.environ: dict[str, str] = {}
+
+        async def end_owed(self, _: ServerConfig) -> None:
+            pass
+
+        def spawn(self, _: ServerConfig) -> None:
+            spawned.append("time")
+            raise SpawnError("no such program")
+
+    server, other = world.engine.servers["time"], world.lifecycles["b"]
+    supervisor = supervised(world, server.config, Launcher())
+    hub, starts = supervisor._hub, supervisor._slot._starts
+    hub.upstreams["time"] = supervisor
+    server.queue.lease = Lease((b"a", 1), "page", 7, world.now, world.now)  # somebody uses it
+    another = Slot(starts)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await another.acquire()
+            nursery.start_soon(supervisor.run)
+            await trio.sleep(1.0)
+            supervisor.stop()
+            other.on(Event.START, world.now)
+            supervisor.start()
+            another.release()
+            await trio.sleep(1.0)
+            assert (spawned, starts.held, server.room is None) == ([], 0, False)
+            other.on(Event.STOP, world.now)
+            hub.run(world.engine.budget.look)
+            await trio.sleep(1.0)
+            assert spawned == ["time"]
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
