@@ -58,7 +58,7 @@ def main() -> int:
         if error.filename is not None:  # of a file, so not of the output
             raise
         if not isinstance(error, BrokenPipeError):
-            _last_word(say("no_output", problem=error.strerror or error))
+            _last_word(say("no_output", errno=error.strerror or error))
         return CANNOT_WRITE
     finally:
         _leave_nothing_to_write()

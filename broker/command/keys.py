@@ -52,7 +52,7 @@ def new(name: str, path: Path | None, out: Path | None, endpoint: str | None) ->
 
     name = normal(name)
     if not is_client_name(name):
-        fail(say_of_keys("bad_name", name=name, mend=told(MEND)), USAGE)
+        fail(say_of_keys("bad_name", name=name, mend=MEND), USAGE)
     config, places = _places(path)
     out = out or Path(f"{name}{SECRET}")
     if os.path.lexists(out):

@@ -49,7 +49,7 @@ def _control(command: str, help: str) -> click.Command:
             if reason := no_room({**reply, "name": server}):
                 echo(reason, err=True)
             if reply.get("last_error"):
-                echo(say("last_error", server=server, error=told(reply["last_error"])), err=True)
+                echo(say("last_error", server=server, error=reply["last_error"]), err=True)
             sys.exit(BAD)
 
     return run
@@ -148,7 +148,7 @@ def _show_reload(done: dict[str, Any]) -> None:
         for problem in one["problems"]:
             echo(f"  {told(problem)}", err=True)
         if one.get("last_error") and one["state"] not in ("ready", "idle"):
-            echo(say("last_error", server=one["name"], error=told(one["last_error"])), err=True)
+            echo(say("last_error", server=one["name"], error=one["last_error"]), err=True)
     if done["revoked"]:
         echo(say_of_keys("cut", count=done["revoked"]))
     for fault in done["left_out"]:
@@ -156,6 +156,6 @@ def _show_reload(done: dict[str, Any]) -> None:
     if done["adjusted"]:
         echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
     for key in done["restart_needed"]:
-        echo(say("restart_needed", key=key["path"], why=told(key["why"])))
+        echo(say("restart_needed", key=key["path"], why=key["why"]))
     count = sum(one["what"] != "removed" for one in done["servers"])
     echo(say("reloaded", path=done["config"], count=count))

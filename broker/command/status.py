@@ -178,7 +178,7 @@ def _config(broker: dict[str, Any]) -> list[Line]:
 def _error(server: dict[str, Any]) -> Iterator[Line]:
     """Yield why a server is not ready and when it is tried again, then its last output."""
     name, retry_s = server["name"], server["retry_after_s"]
-    text = say("last_error", server=name, error=_reason(server))
+    text = say("last_error", server=name, error=server["last_error"])
     if retry_s is not None:
         text += say("tried_again", after=duration(math.ceil(retry_s)))
     if server["state"] == "broken":
@@ -239,8 +239,7 @@ def _warnings(server: dict[str, Any]) -> Iterator[Line]:
     """Yield the deviations from the protocol that the broker tolerates of a server."""
     for warning in server.get("warnings", []):
         kind = _kind(warning["kind"])
-        facts = {name: told(fact) if name == "reason" else fact for name, fact in warning["facts"].items()}
-        text = fill((kind.english, kind.chinese), **facts) if kind else warning["text"]
+        text = fill((kind.english, kind.chinese), **warning["facts"]) if kind else warning["text"]
         yield Line(say("tolerates", server=server["name"], what=text), "yellow")
 
 
@@ -264,17 +263,6 @@ def _in_words(asked: dict[str, int]) -> Iterator[str]:
         outcome, _, why = what.partition(".")
         word = f"question_{outcome}"
         yield say(word, count=asked[what], why=why) if word in WORDS else f"{what} {asked[what]}"
-
-
-def _reason(server: dict[str, Any]) -> str:
-    """Return a server's last error. The broker writes it in English; frequent causes are put into Chinese."""
-    error, cause = str(server["last_error"]), server["last_cause"]
-    word = f"cause_{cause['word']}" if cause else ""
-    if word not in WORDS:
-        return told(error)
-    return say(
-        "in_other_words", error=error, cause=say(word, **{key: cause[key] for key in cause if key != "word"})
-    )
 
 
 def _servers(servers: list[dict[str, Any]]) -> Grid:

@@ -75,11 +75,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "{count} 个服务器中有 {ready} 个就绪，{idle} 个空闲，有调用时启动。",
     ),
     "last_error": ("{server}: {error}", "{server}：{error}"),
-    "cause_exited": ("it exited with status {status}", "以状态 {status} 退出"),
-    "cause_killed": ("it was killed by {signal}", "被 {signal} 终止"),
-    "cause_no-command": ("there is no command {command}", "PATH 中没有命令 {command}"),
-    "cause_not-ready": ("it was not ready within {within_s:g} s", "{within_s:g} 秒内未就绪"),
-    "in_other_words": ("{error}", "{cause}（{error}）"),
     "tried_again": ("; next try in {after}", "；{after} 后重试"),
     "tried_at_once": (
         ", or now with `mcp-broker start {server:sh}`",
@@ -286,7 +281,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "see_help": ("Try '{command} --help' for help.", "帮助：{command} --help"),
     "usage_error": ("Error: {problem}", "错误：{problem}"),
     "interrupted": ("interrupted", "已中断"),
-    "no_output": ("cannot write the output: {problem}", "无法写出结果：{problem}"),
+    "no_output": ("cannot write the output: {errno}", "无法写出结果：{errno}"),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
     "config_of_others": (
         "{path} is in this folder, but another user can write it; if it is yours: --config {path}",
@@ -358,7 +353,20 @@ def say(word: str, **facts: object) -> str:
 
 def fill(text: tuple[str, str], **facts: object) -> str:
     """Return a text in the reader's language, filled in."""
-    return fill_in(text[language()], **facts)
+    return fill_in(text[language()], **in_one_language(facts))
+
+
+_TEXTS = frozenset(("problem", "mend", "error", "why", "reason"))
+"""Facts that are texts themselves: of the broker, the system or a server, which write English."""
+
+
+def in_one_language(facts: Mapping[str, object]) -> dict[str, object]:
+    """Return the facts with those that are texts in the reader's language, as far as they are known."""
+    if not language() or not _TEXTS & facts.keys():
+        return dict(facts)
+    from broker.command.chinese import told
+
+    return {name: told(fact) if name in _TEXTS else fact for name, fact in facts.items()}
 
 
 def fill_in(text: str, **facts: object) -> str:

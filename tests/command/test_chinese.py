@@ -13,6 +13,7 @@ import pytest
 
 from broker.command.chinese import in_chinese
 from broker.command.cli import cli
+from broker.command.words import fill
 from broker.command.wrapping import display_width
 from tests.e2e.harness import ROOT
 
@@ -123,3 +124,17 @@ def test_the_help_of_a_process_is_chinese() -> None:
 def test_no_text_of_a_server_holds_the_command_up(text: str) -> None:
     """What a server wrote is compared with every text: a long one stays as it is."""
     assert in_chinese(text) == text
+
+
+@pytest.mark.parametrize(
+    "reason", ["Permission denied", "it exited with status 1; its last line was: no key"]
+)
+def test_a_reason_within_a_text_is_chinese_too(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system and the broker give it in English; a name or a path stays as it is."""
+    text = ("{path}: {problem}", "{path}：{problem}")
+    monkeypatch.setenv("MCP_BROKER_LANG", "zh")
+    told = fill(text, path="Permission denied", problem=reason)
+    assert told == f"Permission denied：{in_chinese(reason)}"
+    assert re.search("[\u4e00-\u9fff]", told)
+    monkeypatch.setenv("MCP_BROKER_LANG", "en")
+    assert fill(text, path="p", problem=reason) == f"p: {reason}"

@@ -150,29 +150,14 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
         "time：E；按 `restart` 设置不再重试；可用 `mcp-broker start time` 启动",
     ),
     "it exited": (
-        {"state": "backoff", "last_error": "E", "last_cause": {"word": "exited", "status": 3}},
-        "time: E",
-        "time：以状态 3 退出（E）",
-    ),
-    "it was killed": (
-        {"state": "backoff", "last_error": "E", "last_cause": {"word": "killed", "signal": "SIGKILL"}},
-        "time: E",
-        "time：被 SIGKILL 终止（E）",
-    ),
-    "no command": (
-        {"state": "backoff", "last_error": "E", "last_cause": {"word": "no-command", "command": "npx"}},
-        "time: E",
-        "time：PATH 中没有命令 npx（E）",
-    ),
-    "not ready": (
-        {"state": "backoff", "last_error": "E", "last_cause": {"word": "not-ready", "within_s": 1.0}},
-        "time: E",
-        "time：1 秒内未就绪（E）",
+        {"state": "backoff", "last_error": "it exited with status 3; its last line was: no key"},
+        "time: it exited with status 3; its last line was: no key",
+        "time：以状态 3 退出；最后一行输出：no key",
     ),
     "of a newer broker": (
-        {"state": "backoff", "last_error": "E", "last_cause": {"word": "new"}},
-        "time: E",
-        "time：E",
+        {"state": "backoff", "last_error": "it was swallowed"},
+        "time: it was swallowed",
+        "time：it was swallowed",
     ),
     "odd": (
         {"state": "ready", "warnings": [{"kind": "id-as-string", "text": "T", "facts": {"server": "time"}}]},

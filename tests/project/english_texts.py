@@ -22,10 +22,10 @@ _MOST = 400
 
 _MANY = 4
 _DEPTH = 12
-_SAYS = {"message", "reason", "why"}
+_SAYS = {"message", "reason", "why", "text"}
 """The fields by which a struct is an error."""
 
-_TEXTS = {"message", "reason", "why", "hint", "mend", "problem"}
+_TEXTS = {"message", "reason", "why", "hint", "mend", "problem", "text"}
 """The fields of errors that are texts."""
 
 _LISTS = {"faults", "problems"}

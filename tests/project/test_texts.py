@@ -43,6 +43,7 @@ NOT_SHOWN = {
     "NotKeptError": "a line of the log",
     "UnknownEngine": "a line of the log",
     "UnusableError": "a line of the log",
+    "ErrorReport": "the words of the program that failed",
     "_malformed": "a client's library has to be corrected; it is logged",
     "_refuse": "the reason that the server of a question is given",
     "refused_question": "the reason that the server of a question is given",

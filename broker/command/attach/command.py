@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.command.chinese import told
 from broker.command.common import BAD, USAGE, endpoint_option, fail
 from broker.command.output import echo
 
@@ -203,7 +202,7 @@ def _take_over(host: Host, file: HostFile, records: Mapping[str, Record], kept: 
     for name, record in records.items():
         entry = entries.get(name)
         if not isinstance(entry, dict) or any(entry.get(key) != value for key, value in record.after.items()):
-            raise AttachError("attach_claude", entry=name, problem=told("its entry is missing or different"))
+            raise AttachError("attach_claude", entry=name, problem="its entry is missing or different")
     kept.put(file.real, host.name, {name: changed(one, after=entries[name]) for name, one in records.items()})
 
 

@@ -16,7 +16,6 @@ import msgspec
 from msgspec import Struct
 
 from broker.command.attach.texts import AttachError
-from broker.command.chinese import told
 from client_shim.trusted import Folder, Untrusted, open_folder
 
 NAME, LOCK = "attached.json", "attached.lock"
@@ -124,7 +123,7 @@ def ledger(environ: Mapping[str, str], *, make: bool = True) -> Iterator[Ledger]
             finally:
                 os.close(lock)
     except Untrusted as error:
-        raise AttachError("attach_untrusted", problem=told(error.problem), mend=told(error.mend)) from None
+        raise AttachError("attach_untrusted", problem=error.problem, mend=error.mend) from None
     except OSError as error:
         raise AttachError("attach_unwritable", path=path, problem=error.strerror or error) from None
 

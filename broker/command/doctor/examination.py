@@ -13,7 +13,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker.base.secrets import Secrets
-from broker.command.chinese import told
 from broker.command.doctor import machine
 from broker.command.doctor.evidence import Evidence, Load, Moment, Page, ServerSample, Stray
 from broker.command.doctor.pages import open_page, server_of
@@ -182,7 +181,7 @@ class Examination:
         try:
             servers = read(path, environ).servers
         except ConfigError as error:
-            raise Unreadable("config_unreadable", path=path, problem=told(error.problems[0])) from error
+            raise Unreadable("config_unreadable", path=path, problem=error.problems[0]) from error
         wanted = {name: server for name, server in servers.items() if server.runs}
         return Configs(wanted, path.parent, environ)
 

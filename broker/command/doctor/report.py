@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Struct
 
 from broker.base.secrets import Secrets
-from broker.command import chinese
 from broker.command.doctor.comparison import Comparison
 from broker.command.doctor.evidence import Evidence, Page, ServerSample
 from broker.command.doctor.grades import Finding, Grade
@@ -238,8 +237,6 @@ def tell(finding: Finding, say: Say) -> FindingText:
     for name in ("first", "last"):
         if f"{name}_bytes" in facts:
             facts[name] = f"{int(facts[f'{name}_bytes']) / MIB:.1f}"
-    if "error" in facts:
-        facts["error"] = chinese.told(facts["error"])
     names = _ANY if finding.word != finding.kind else {}
     mend = "" if finding.grade is Grade.A else say(f"{finding.kind}.mend", **{**facts, **names})
     return FindingText(say(finding.word, **facts), mend)

@@ -58,10 +58,10 @@ def markdown_speaker(language: int) -> Say:
     """
 
     def say(word: str, **facts: object) -> str:
-        parts = WORDS[word][language].split("`")
+        parts, told = WORDS[word][language].split("`"), words.in_one_language(facts)
         formatted = [
             words.fill_in(
-                part, **{name: _inert(fact, in_code=bool(number % 2)) for name, fact in facts.items()}
+                part, **{name: _inert(fact, in_code=bool(number % 2)) for name, fact in told.items()}
             )
             for number, part in enumerate(parts)
         ]
@@ -79,4 +79,4 @@ def _inert(fact: object, *, in_code: bool) -> object:
 
 def speaker(language: int) -> Say:
     """Return a `Say` for this language: 0 for English, 1 for Chinese."""
-    return lambda word, **facts: words.fill_in(WORDS[word][language], **facts)
+    return lambda word, **facts: words.fill_in(WORDS[word][language], **words.in_one_language(facts))

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, Protocol
 
 from broker.base.secrets import PLACEHOLDER
-from broker.command.chinese import told
 from broker.command.importing import placeholders, windows
 from broker.command.importing.command_line import NotSplittable, split
 from broker.command.importing.hosts import Found
@@ -285,7 +284,7 @@ class Conversion:
             return load({"servers": {self._name: table}}, environ).servers[self._name]
         except ConfigError as error:
             for problem in error.problems:
-                self.remark("fault", "import_invalid", problem=told(problem))
+                self.remark("fault", "import_invalid", problem=problem)
             return None
 
     def _locate(self, server: ServerConfig) -> None:
@@ -294,7 +293,7 @@ class Conversion:
         try:
             program = self._machine.program(server, self._folder)
         except NotFoundHere as error:
-            self.remark("warning", "import_not_found", problem=told(error))
+            self.remark("warning", "import_not_found", problem=error)
             return
         self.table["command"] = program
         if self._is_private(server.command, program):

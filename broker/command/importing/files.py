@@ -85,9 +85,7 @@ def servers_there(text: str, path: Path) -> list[Imported]:
     except tomli.TOMLDecodeError as error:
         raise FileProblem("import_not_toml", path=path, problem=error) from None
     if not isinstance(servers, dict) or not all(isinstance(table, dict) for table in servers.values()):
-        raise FileProblem(
-            "import_not_toml", path=path, problem=told("[servers] holds something other than tables")
-        )
+        raise FileProblem("import_not_toml", path=path, problem="[servers] holds something other than tables")
     return [Imported(name, table, str(path), []) for name, table in servers.items()]
 
 
