@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from broker.command import socket_mode
+from broker.config.loading import OF_ENVIRONMENT
 from client_shim.wire import MANAGEMENT
 from tests.e2e.harness import ROOT, RunningBroker, rogue, running
 
@@ -123,3 +125,8 @@ def test_the_broker_loads_no_more_than_it_runs_on() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     unwanted = {"asyncio", "rich", "click", "mcp", "pydantic", "multiprocessing", "prometheus_client"}
     assert set(done.stdout.split()) & unwanted == set()
+
+
+def test_the_command_knows_the_variable_without_the_config() -> None:
+    """`status` looks at the socket's mode, and loads nothing that reads a config."""
+    assert OF_ENVIRONMENT["socket_mode"] == socket_mode.VARIABLE
