@@ -36,6 +36,7 @@ from broker.command.gateway import gateway
 from broker.command.help_text import HelpContext, HelpGroup
 from broker.command.import_ import import_
 from broker.command.keys import keys
+from broker.command.language import LANGUAGES, choose_language, language
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
 from broker.command.programs import STATUS_NAME
@@ -43,7 +44,7 @@ from broker.command.serve import check, serve
 from broker.command.socket_mode import closed_socket
 from broker.command.start_stop import release, reload, restart, start, stop
 from broker.command.status import broker_line, status_parts, tools_parts
-from broker.command.words import LANGUAGES, choose_language, language, say
+from broker.command.words import say
 from broker.config.names import normal
 from client_shim.blocking import BlockingClient
 from client_shim.errors import CallError, MethodRefused, Unavailable

@@ -13,9 +13,9 @@ import click
 
 from broker.base.secrets import redact
 from broker.command.chinese import in_chinese
+from broker.command.language import language
 from broker.command.output import echo
 from broker.command.programs import COMMAND_NAME
-from broker.command.words import language
 from client_shim.blocking import BlockingClient
 from client_shim.errors import (
     BrokerError,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TextIO
 
 from broker import __version__
-from broker.command.words import language, say
+from broker.command.language import language
+from broker.command.words import say
 
 DISTRIBUTION = "mcp-shared-broker"
 """The name in pyproject.toml. `mcp-broker` on the package index is another project."""

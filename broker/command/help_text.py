@@ -9,7 +9,8 @@ from itertools import pairwise
 import click
 
 from broker.command.chinese import in_chinese
-from broker.command.words import language, say
+from broker.command.language import language
+from broker.command.words import say
 from broker.command.wrapping import breaks, display_width
 
 _EXTRA = re.compile(r"(.*?)(  \[.*\])?", re.DOTALL)

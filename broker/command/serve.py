@@ -13,8 +13,9 @@ import click
 
 from broker.command.chinese import in_a_line, told
 from broker.command.common import BAD, USAGE, GiveUp, fail, log_format_option, log_level_option
+from broker.command.language import choose_language
 from broker.command.output import echo
-from broker.command.words import choose_language, say
+from broker.command.words import say
 
 if TYPE_CHECKING:
     from broker.config.schema import Config

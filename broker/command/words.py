@@ -6,12 +6,11 @@ install prints some of them without a TOML parser.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from broker.command.language import language
 from broker.config.names import shell, toml_key
 
 WORDS: dict[str, tuple[str, str]] = {
@@ -293,26 +292,6 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
 }
 """word → English, Chinese."""
-
-
-LANGUAGES = ("en", "zh")
-
-
-def language(environ: Mapping[str, str] = os.environ) -> int:
-    """Return 0 for English, 1 for Chinese: as chosen, else by $MCP_BROKER_LANG, else by the POSIX locale."""
-    if environ is os.environ and (named := _CHOSEN.get()) is not None:
-        return named
-    names = ("MCP_BROKER_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
-    chosen = next((value for name in names if (value := environ.get(name))), "")
-    return int(chosen.lower().startswith("zh"))
-
-
-_CHOSEN: ContextVar[int | None] = ContextVar("language", default=None)
-
-
-def choose_language(name: str | None) -> None:
-    """Speak English ("en") or Chinese ("zh") from here on, whatever the locale is; `None`: as it says."""
-    _CHOSEN.set(None if name is None else LANGUAGES.index(name))
 
 
 class _Text(str):
