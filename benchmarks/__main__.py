@@ -97,6 +97,7 @@ async def _measure(plan: Plan, folder: Path, results: Results) -> None:
             footprint.measure_start_up(broker, plan, folder, results)
     with _step("restarts"):
         await pages.measure_restarts(plan, folder, results)
+        await pages.measure_on_demand(plan, folder, results)
 
 
 @contextmanager

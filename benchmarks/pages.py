@@ -5,12 +5,21 @@ broker, and the old way; and ten thousand clients that are opened, used once, an
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from time import perf_counter
 
 from benchmarks.calls import ECHO
 from benchmarks.plan import Plan
-from benchmarks.processes import PAGE_SERVERS, ROOT, Broker, Command, listening_broker, running_broker
+from benchmarks.processes import (
+    PAGE_SERVERS,
+    ROOT,
+    SERVERS,
+    Broker,
+    Command,
+    listening_broker,
+    running_broker,
+)
 from benchmarks.results import Results
 from client_shim import BrokerClient
 
@@ -40,9 +49,21 @@ async def measure_restarts(plan: Plan, folder: Path, results: Results) -> None:
             results.after_restart.append(perf_counter() - began)
 
 
-async def _new_page(endpoint: str) -> None:
+async def measure_on_demand(plan: Plan, folder: Path, results: Results) -> None:
+    """Measure from the start of a broker to the lists of all servers, none of which has a process."""
+    servers = {f"s{number}": SERVERS["bare"] for number in range(plan.on_demand)}
+    with listening_broker(folder, "demand", servers, start="demand") as broker:
+        await _new_page(broker.endpoint, servers)  # a list that nobody knows starts its server
+    for _ in range(plan.restarts):
+        began = perf_counter()
+        with listening_broker(folder, "demand", servers, start="demand") as broker:
+            await _new_page(broker.endpoint, servers)
+            results.on_demand.append(perf_counter() - began)
+
+
+async def _new_page(endpoint: str, servers: Iterable[str] = PAGE_SERVERS) -> None:
     async with BrokerClient("page", endpoint) as client:
-        await asyncio.gather(*map(client.list_tools, PAGE_SERVERS))
+        await asyncio.gather(*map(client.list_tools, servers))
 
 
 async def _old_page(log: Path) -> float:

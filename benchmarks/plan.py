@@ -15,6 +15,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         bodies: size in bytes → results of that size in each round and of each way.
         pages: page opens in each round; `old_pages` of the old way, in all.
         restarts: of the broker, each with a page that opens right after it.
+        on_demand: servers that wait for their first call while their lists are answered.
         connections: how many connections the broker's memory is looked at with.
         channels: how many channels of one connection, the same.
         cycles: open, call, drop.
@@ -32,6 +33,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     pages: int
     old_pages: int
     restarts: int
+    on_demand: int
     connections: tuple[int, ...]
     channels: int
     cycles: int
@@ -52,6 +54,7 @@ FULL = Plan(
     pages=20,
     old_pages=3,
     restarts=20,
+    on_demand=30,
     connections=(1, 100, 1000),
     channels=1000,
     cycles=10_000,
@@ -68,6 +71,7 @@ QUICK = Plan(
     pages=10,
     old_pages=1,
     restarts=5,
+    on_demand=30,
     connections=(1, 100, 1000),
     channels=1000,
     cycles=2000,
@@ -84,6 +88,7 @@ SMOKE = Plan(
     pages=1,
     old_pages=1,
     restarts=1,
+    on_demand=3,
     connections=(1, 100, 101),
     channels=3,
     cycles=10,

@@ -112,12 +112,14 @@ def listening_broker(
     servers: Mapping[str, Command],
     port: str | None = None,
     settings: Mapping[str, str] | None = None,
+    *,
+    start: str = "boot",
 ) -> Iterator[Broker]:
-    """The same, from the moment at which it listens: its servers are being started."""
+    """The same, from the moment at which it listens: its servers are being started, or wait for a call."""
     endpoint = f"ipc://{folder}/{name}.sock"
     config = folder / f"{name}.toml"
     endpoints = endpoint if port is None else [endpoint, port]
-    config.write_text(_toml({"endpoint": endpoints, **(settings or {})}, servers), encoding="utf-8")
+    config.write_text(_toml({"endpoint": endpoints, **(settings or {})}, servers, start), encoding="utf-8")
     command = [sys.executable, "-m", "broker", "serve", "--config", str(config), "--log-level", "warning"]
     with started(command, log=folder / f"{name}.log") as process:
         deadline = time.monotonic() + READY_S
@@ -132,11 +134,11 @@ def listening_broker(
     raise RuntimeError(f"the broker at {endpoint} did not start; see its log")
 
 
-def _toml(broker: Mapping[str, str | list[str]], servers: Mapping[str, Command]) -> str:
+def _toml(broker: Mapping[str, str | list[str]], servers: Mapping[str, Command], start: str) -> str:
     tables = ["\n".join(["[broker]", *(f"{key} = {json.dumps(value)}" for key, value in broker.items())])]
     for name, (program, *args) in servers.items():
         table = f"[servers.{name}]\ncommand = {json.dumps(program)}\nargs = {json.dumps(args)}"
-        tables.append(f"{table}\ncwd = {json.dumps(str(ROOT))}")
+        tables.append(f"{table}\ncwd = {json.dumps(str(ROOT))}\nstart = {json.dumps(start)}")
     return "\n".join(tables) + "\n"
 
 

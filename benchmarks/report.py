@@ -208,6 +208,9 @@ def _pages(run: Summary) -> str:
     if after := run.results.after_restart:
         p50, slowest = quantile(after, 0.5), quantile(after, 0.99)
         rows.append(("a client right after a restart, with kept lists", _ms(p50), _ms(slowest)))
+    if run.results.on_demand:
+        p50, slowest = statistics.median(run.results.on_demand), run.on_demand
+        rows.append(("the broker itself, with thirty servers on demand", _ms(p50), _ms(slowest)))
     if old:
         rows.append(("spawn and initialize five servers", _ms(statistics.median(old)), _ms(max(old))))
     return table(("from the page's opening to the tools of five servers, in ms", "p50", "p99"), rows)

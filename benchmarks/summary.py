@@ -89,6 +89,11 @@ class Summary:
         """Return the slowest page that was opened right after a restart; NaN without one."""
         return max(self.results.after_restart, default=math.nan)
 
+    @property
+    def on_demand(self) -> float:
+        """Return the longest time until all lists of servers on demand were there; NaN without one."""
+        return max(self.results.on_demand, default=math.nan)
+
     def to_best_peer(self, way: str) -> float:
         """Return the p50 of a way over that of the fastest other gateway; NaN without one."""
         peers = [self.latency(peer, 0.5) for peer in self.results.peers if peer in self.bare.latency]
