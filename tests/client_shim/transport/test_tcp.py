@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from client_shim import BlockingClient, BrokerClient, errors
+from client_shim import BlockingClient, BrokerClient, MCPClient, errors
 from client_shim.keys import VARIABLE, ClientKeys, Keys
 from client_shim.transport.curve import new_pair
 from client_shim.transport.endpoint import probe
 from client_shim.transport.tcp import is_loopback
+from tests.client_shim.backend.kit import having
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer, write_keys
 from tests.client_shim.peer import PATIENCE_S, Peer, run, until
 
@@ -48,7 +50,27 @@ def connect_blocking(endpoint: str, keys: Keys | None) -> None:
         client.close()
 
 
-@pytest.fixture(params=[connect_asyncio, connect_blocking], ids=["asyncio", "blocking"])
+def connect_drop_in(endpoint: str, keys: Keys | None) -> None:
+    """The first call of an `MCPClient`, which takes both from the environment."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MCP_BROKER_ENDPOINT", endpoint)
+        if keys is not None:
+            path = write_keys(Path(folder) / "k", keys) if isinstance(keys, ClientKeys) else str(keys)
+            patch.setenv(VARIABLE, path)
+
+        async def main() -> None:
+            async with MCPClient(having("s")) as client:
+                await client.call_tool("s", "t", {})
+
+        try:
+            run(main(), asyncio.new_event_loop)
+        except RuntimeError as error:
+            raise error.__cause__ or error from None
+
+
+@pytest.fixture(
+    params=[connect_asyncio, connect_blocking, connect_drop_in], ids=["asyncio", "blocking", "drop-in"]
+)
 def connect(request: pytest.FixtureRequest) -> Connect:
     """Makes a call with each client."""
     function: Connect = request.param
@@ -113,7 +135,7 @@ def test_a_client_with_keys_is_served(
 
 def _serve_one(peer: Peer) -> None:
     peer.welcome(peer.receive().who)
-    peer.result(peer.receive())
+    peer.result(peer.receive(), b'{"content":[]}')
 
 
 def test_each_mistake_with_keys_is_an_error_of_its_own_at_once(connect: Connect, tmp_path: Path) -> None:
