@@ -301,6 +301,41 @@ def test_what_names_no_host_and_port_is_told_how_to_write_it(endpoint: str) -> N
     assert error.hint
 
 
+@pytest.mark.parametrize("ends", ["client", "loop"])
+def test_a_search_that_outlives_its_client_or_its_loop_disturbs_nobody(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: str
+) -> None:
+    """A name server may take half a minute: nothing waits for that thread, and it wakes no closed loop."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        asked.set()
+        answered.wait(PATIENCE_S)
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    client = BrokerClient("test", "tcp://broker.example:5", keys=ClientKeys(new_pair()[0], *new_pair()))
+
+    async def main() -> None:
+        call = asyncio.ensure_future(client.ping())
+        await until(asked.is_set)
+        if ends == "client":
+            await client.aclose()
+            with pytest.raises(errors.ClientClosed):
+                await call
+        else:
+            call.cancel()
+
+    run(main(), asyncio.new_event_loop)
+    searches = [thread for thread in threading.enumerate() if thread.name == "mcp-broker search"]
+    assert searches
+    answered.set()
+    for thread in searches:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert capsys.readouterr().err == ""
+
+
 def test_the_endpoint_for_libzmq_has_the_address_that_answered() -> None:
     """libzmq would look up names in the thread that sends the heartbeats of all connections."""
     with Peer(ANY_PORT) as peer:
