@@ -143,6 +143,20 @@ def an_older_package_can_be_installed_again() -> None:
     until_ready()
 
 
+def an_upgrade_over_a_refused_config_ends_well() -> None:
+    """The package is installed and says what is wrong; the service fails, as at any restart."""
+    package()
+    whole = CONFIG.read_text(encoding="utf-8")
+    CONFIG.write_text(whole.replace("command =", "comand =", 1), encoding="utf-8")
+    said = apt(f"install {NEWER}")
+    assert version() == "installed 9.9"
+    assert "there is no such key; did you mean command?" in said, said
+    assert show("ActiveState") == "failed"
+    CONFIG.write_text(whole, encoding="utf-8")
+    sh("systemctl start mcp-broker")
+    until_ready()
+
+
 def a_removal_keeps_what_is_yours() -> None:
     """`apt remove`: the service is stopped, config and state are kept; installed again, it runs as before."""
     package()
@@ -183,6 +197,7 @@ LAST = (
     it_changes_no_file_of_the_package,
     an_upgrade_restarts_it_once_and_fails_no_call,
     an_older_package_can_be_installed_again,
+    an_upgrade_over_a_refused_config_ends_well,
     a_removal_keeps_what_is_yours,
     a_purge_leaves_nothing,
 )
