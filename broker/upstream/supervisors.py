@@ -56,15 +56,18 @@ class Supervisors(Mapping[str, Supervisor]):
 
     async def watch_memory(self) -> None:
         """Tell the budget how much memory each server uses, as long as there is a limit. Never returns."""
-        budget = self._hub.engine.budget
+        budget, failed = self._hub.engine.budget, False
         while True:
             await trio.sleep(budget.measure_s)
             if budget.config.broker.memory_high is not None:
                 try:
                     trees = await self.trees()
                 except OSError as error:
-                    logger.warning("server.memory_unknown", extra={"reason": str(error)})
+                    if not failed:  # else it is said already
+                        logger.warning("server.memory_unknown", extra={"reason": str(error)})
+                    failed = True
                 else:
+                    failed = False
                     used = {name: tree.rss_bytes for name, tree in trees.items()}
                     self._hub.run(budget.measured, used)
 
