@@ -189,6 +189,18 @@ def test_a_server_that_starts_with_the_broker_is_ended_as_well() -> None:
     assert state(world) is State.IDLE
 
 
+@pytest.mark.parametrize(("fresh", "told"), [(["echo"], 0), (["echo", "new"], 1)])
+def test_the_next_process_may_have_other_lists(fresh: list[str], told: int) -> None:
+    """The same command may bring other tools, as `@latest` does: every start compares and tells."""
+    world, client = used()
+    client.listen()
+    world.wait(IDLE_S)
+    world.scripts["time"].lists["tools/list"] = fresh
+    assert client.news() == []
+    answered(world, client, client.call())
+    assert [method for _, _, method, _ in client.news()] == ["tools/list_changed"] * told
+
+
 # --- a call that crosses the end ----------------------------------------------------------------------
 
 
