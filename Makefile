@@ -27,10 +27,10 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test conformance bench soak fuzz check dist install uninstall purge clean node
+.PHONY: help run test conformance docker-test bench soak fuzz check dist install uninstall purge clean node
 
 help: ## Show this list | 显示本列表
-	@awk -F ':.*## ' -v n=$(if $(ZH),2,1) '/^[a-z]+:.*## / { split($$2, text, / \| /); printf "  make %-12s%s\n", $$1, text[n] }' \
+	@awk -F ':.*## ' -v n=$(if $(ZH),2,1) '/^[a-z-]+:.*## / { split($$2, text, / \| /); printf "  make %-12s%s\n", $$1, text[n] }' \
 	    $(MAKEFILE_LIST)
 	@echo "$(call say,PYTHON=python3.12 uses another Python; CONFIG=my.toml another configuration.,\
 	PYTHON=python3.12 使用另一个 Python，CONFIG=my.toml 使用另一份配置。)"
@@ -51,6 +51,9 @@ check: $(VENV) ## Check style, format, types, the import rules, the wording and 
 
 conformance: $(VENV) node ## Run the official conformance suite through gateway and broker (a minute) | 经网关和 broker 运行官方一致性测试（一分钟）
 	$(BIN)/python -m pytest --quiet tests/gateway/test_conformance.py
+
+docker-test: $(VENV) ## Build and run the image under a real container engine: docs/docker.md (4 minutes)
+	$(BIN)/python -m tests.docker $(CHECK)
 
 bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (10 minutes) | 与其他方案对比测量：benchmarks/REPORT.md（10 分钟）
 	@.venv/$(PIP) --editable '.[bench]'

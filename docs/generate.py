@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from docs.blocks import (
     config,
+    docker,
     events,
     faults,
     gateway,
@@ -117,6 +118,8 @@ BLOCKS: dict[str, Block] = {
     "soak-machine": soak.machine,
     "soak-parts": soak.parts,
     "soak-lines": soak.lines,
+    "docker-about": docker.about,
+    "docker-checks": docker.checks,
 }
 """name → the function that makes the block"""
 

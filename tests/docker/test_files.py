@@ -1,9 +1,11 @@
-"""Dockerfile, compose.yaml and what they name: what can be known of them without a Docker engine."""
+"""Dockerfile, compose.yaml and what they name: what is known of them without an engine."""
 
 from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from packaging.version import Version
 
 from broker.config.loading import load
 from broker.gateway.settings import read
-from tests.docker import dockerfile, pins
+from docs.blocks import docker
+from docs.blocks.markdown import TEXTS
+from tests.docker import checks, dockerfile, pins
 from tests.docker.dockerfile import Instruction
 from tests.project.wheels import pip
 
@@ -269,3 +273,35 @@ def test_the_gateway_is_wanted_by_name_and_for_this_host() -> None:
     assert {"mem_limit", "pids_limit", "restart", "read_only", "logging"} <= GATEWAY.keys()
     assert GATEWAY["cap_drop"] == ["ALL"]
     assert int(GATEWAY["stop_grace_period"].removesuffix("s")) > settings.limits.drain_sec + 4
+
+
+# --- what `make docker-test` found ----------------------------------------------------------------------
+
+
+def test_what_the_page_says_was_run_is_what_the_checks_are() -> None:
+    """Each check is in the page with its text, in their order, and each figure in both languages."""
+    found, texts = docker.found(), TEXTS["docker"]
+    names = [check.__name__ for check in checks.CHECKS]
+    assert [one["name"] for one in found["checks"]] == names, "make docker-test"
+    assert list(texts["check"]) == names
+    assert {one["what"] for check in found["checks"] for one in check["figures"]} == set(texts["figure"])
+    for check in found["checks"]:
+        within = all(one["measured"] <= one.get("bound", one["measured"]) for one in check["figures"])
+        assert within or not check["held"]
+
+
+def test_without_an_engine_it_says_why(tmp_path: Path) -> None:
+    """`make docker-test` never passes for want of an engine."""
+    environ = {"PATH": f"{tmp_path}", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.docker"]
+    tools = ("env", "bash")
+    for tool in tools:
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith(
+        "the image cannot be run here: there is no docker; and for tests/docker/with-docker: "
+    )
+    assert "it needs" in done.stdout
