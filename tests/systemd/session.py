@@ -70,7 +70,7 @@ def session(names: list[str]) -> None:
         names = [package_checks.FIRST[0].__name__, *names]
     checks = AFTER_REBOOT if rebooted else {name: CHECKS[name] for name in names or CHECKS}
     for check in checks.values():
-        print(json.dumps(run(check)), flush=True)
+        print(json.dumps(run(check), ensure_ascii=False), flush=True)
     if not rebooted and walk_checks.REBOOTED.exists():
         walk_checks.reboot()
 
