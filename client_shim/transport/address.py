@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import zmq
+
 from client_shim import key_file
 from client_shim.errors import InvalidKeys
 from client_shim.keys import VARIABLE, ClientKeys
@@ -74,7 +76,7 @@ def _checked(keys: ClientKeys, where: str) -> ClientKeys:
             raise InvalidKeys(f"{where}: its {name} {state}", hint=_MAKE)
     try:
         is_pair = curve.public_of(keys.secret) == keys.public
-    except OSError as error:  # a libzmq without CURVE
+    except zmq.ZMQError as error:  # a libzmq without CURVE
         raise InvalidKeys(
             f"{where}: this libzmq has no encryption: {error.strerror}",
             hint="install the wheel of pyzmq from the package index",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zmq
 import zmq.auth
 
 from client_shim import errors
@@ -74,6 +75,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(errors.InvalidEndpoint) as caught:
         load_keys(str(path))
     assert str(path) in str(caught.value)
+
+
+def test_a_libzmq_without_encryption_is_told(monkeypatch: pytest.MonkeyPatch, keys: ClientKeys) -> None:
+    """Such as one that was built by hand; without keys it is all that is needed."""
+
+    def missing(_: bytes) -> bytes:
+        raise zmq.ZMQError(zmq.ENOTSUP)
+
+    monkeypatch.setattr(zmq, "curve_public", missing)
+    with pytest.raises(errors.InvalidKeys, match="this libzmq has no encryption"):
+        load_keys(keys)
 
 
 def test_a_secret_key_is_not_shown(keys: ClientKeys) -> None:
