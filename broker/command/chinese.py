@@ -24,11 +24,13 @@ class _Translation(NamedTuple):
     chinese: str
 
 
-_LONG = ("problem", "broken", "error")
-"""Facts that are texts with a `; ` of their own."""
+_LONG = ("problem", "broken", "error", "shown", "value", "outcome", "instead")
+"""Facts that are texts with a `; ` or `: ` of their own."""
 
-_ANY, _CLAUSE = ".+?", "(?:(?!; ).)+?"
-_MAX_CHARS, _MAX_CLAUSES = 600, 8
+_NUMBERS = ("count", "status", "seconds", "size", "uid", "took", "times", "grace", "held", "call")
+
+_ANY, _CLAUSE, _NUMBER = ".+?", "(?:(?!; |: ).)+?", "[0-9][0-9.e+-]*"
+_MAX_CHARS, _MAX_CLAUSES = 600, 10
 """Longer texts stay English: servers write them, and to recognise them would take long."""
 
 _FACT = re.compile(r"\{(\w+)\}")
@@ -51,56 +53,71 @@ def _in_a_chinese_line(lines: Iterable[str]) -> str:
 
 def in_chinese(text: str) -> str:
     """Return a text in Chinese, as far as it is known: the whole, else the parts beside a `; `."""
-    if len(text) > _MAX_CHARS or text.count("; ") >= _MAX_CLAUSES:
+    if len(text) > _MAX_CHARS or sum(map(text.count, _BETWEEN)) >= _MAX_CLAUSES:
         return text
-    return _known(text) or text
+    known = _known(text)
+    return known.chinese if known else text
+
+
+class _Known(NamedTuple):
+    """What is known of a text: its Chinese, and whether nothing but facts is left in English."""
+
+    chinese: str
+    complete: bool = True
 
 
 @lru_cache(maxsize=1024)
-def _known(text: str) -> str | None:
+def _known(text: str) -> _Known | None:
     """Return a text in Chinese; `None` if nothing of it is known."""
-    whole = _whole(text)
-    if whole is None or whole.spans_parts:
-        return _in_two(text, complete=True) or (whole and whole.text) or _in_two(text) or _placed(text)
-    return whole.text
+    whole, spans_parts = _whole(text)
+    if whole and not spans_parts:
+        return whole
+    parts = _in_two(text)
+    if parts and parts.complete:
+        return parts
+    return whole or parts or _placed(text)
 
 
-class _Whole(NamedTuple):
-    """A text that is known as one. Its last fact may have taken in the next part, what to do say."""
-
-    text: str
-    spans_parts: bool
-
-
-def _whole(text: str) -> _Whole | None:
+def _whole(text: str) -> tuple[_Known | None, bool]:
+    """Return a text that is known as one, and whether a fact of it may have taken in the next part."""
     for translation in _translations():
         if found := translation.english.fullmatch(text):
-            facts = {name: _known(fact) or fact for name, fact in found.groupdict().items()}
+            facts = {name: _chinese_of(fact) for name, fact in found.groupdict().items()}
             parts = _FACT.split(translation.chinese)
             chinese = "".join(facts[part] if number % 2 else part for number, part in enumerate(parts))
-            return _Whole(chinese, any("; " in fact for fact in found.groups()))
-    return None
+            return _Known(chinese), any("; " in fact for fact in found.groups())
+    return None, False
 
 
-def _in_two(text: str, *, complete: bool = False) -> str | None:
-    """Return a text of two parts, such as what happened and what to do; `complete`: if both are known."""
-    for match in re.finditer("; |, or ", text):
+def _chinese_of(fact: str) -> str:
+    known = _known(fact)
+    return known.chinese if known else fact
+
+
+def _in_two(text: str) -> _Known | None:
+    """Return a text of two parts, such as what happened and what to do; best where both are known."""
+    best = None
+    for match in re.finditer("|".join(_BETWEEN), text):
         what, mend = text[: match.start()], text[match.end() :]
         known = _known(what), _known(mend)
-        if all(known) if complete else any(known):
-            return f"{known[0] or what}{_BETWEEN[match[0]]}{known[1] or mend}"
-    return None
+        if any(known):
+            chinese = f"{_chinese_of(what)}{_BETWEEN[match[0]]}{_chinese_of(mend)}"
+            complete = all(part is not None and part.complete for part in known)
+            if complete:
+                return _Known(chinese)
+            best = best or _Known(chinese, complete=False)
+    return best
 
 
 _BETWEEN = {"; ": "；", ", or ": "，或"}
 """What stands between two parts of a text, in English and Chinese."""
 
 
-def _placed(text: str) -> str | None:
+def _placed(text: str) -> _Known | None:
     """Return a mistake at a place, such as a key of the config, if the mistake is known."""
     place, colon, problem = text.partition(": ")
     known = _known(problem) if colon else None
-    return known and f"{_known(place) or place}：{known}"
+    return known and _Known(f"{_chinese_of(place)}：{known.chinese}", known.complete)
 
 
 @cache
@@ -122,6 +139,6 @@ def _pattern(english: str) -> re.Pattern[str]:
 
 
 def _form(fact: str) -> str:
-    if fact == "count":
-        return "[0-9]+"
+    if fact in _NUMBERS:
+        return _NUMBER
     return _ANY if fact in _LONG else _CLAUSE

@@ -28,7 +28,7 @@ _SAYS = {"message", "reason", "why", "text"}
 _TEXTS = {"message", "reason", "why", "hint", "mend", "problem", "text"}
 """The fields of errors that are texts."""
 
-_LISTS = {"faults", "problems"}
+_LISTS = {"faults", "problems", "parts"}
 """Lists of texts."""
 
 _FORMATTING = {"shown", "toml_key", "shell", "clip", "file_name", "printable"}
@@ -160,11 +160,18 @@ class Search:
                 given = call.args
             elif name == "replace":  # of a struct
                 given = [keyword.value for keyword in call.keywords if keyword.arg in _TEXTS]
-            file = str(self.modules[scope.module].file.relative_to(ROOT))
             for argument in given:
-                self.parts.clear()
-                texts = self.read(argument, scope)
-                yield from ((file, name, text) for text in [*texts, *self.parts] if is_prose(text))
+                yield from self._prose(argument, name, scope)
+        for (module, name), function in self.functions.items():
+            if name in _ADVICE:
+                for made in (node.value for node in ast.walk(function) if isinstance(node, ast.Return)):
+                    yield from self._prose(made, name, Scope(module, function))
+
+    def _prose(self, node: ast.expr | None, name: str, scope: Scope) -> Iterator[tuple[str, str, str]]:
+        file = str(self.modules[scope.module].file.relative_to(ROOT))
+        self.parts.clear()
+        texts = self.read(node, scope)
+        yield from ((file, name, text) for text in [*texts, *self.parts] if is_prose(text))
 
     def _arguments(self, error: str, call: ast.Call) -> Iterator[ast.expr]:
         """Yield the arguments that may be texts: of an exception without a constructor of its own, all."""
@@ -221,8 +228,14 @@ class Search:
                             yield from self.read(made.elts[at], inner, below)
             case ast.Subscript(value=ast.Name() as value):
                 yield from self._values(value.id, scope, below)
+            case ast.Call(func=ast.Attribute(value=ast.Constant(value="; "), attr="join"), args=[parts]):
+                yield from self.read(parts, scope, below)
             case ast.Call():
                 yield from self._called(node, scope, below)
+            case ast.List(elts=elements) | ast.Tuple(elts=elements):
+                yield from itertools.chain(*(self.read(one, scope, below) for one in elements))
+            case ast.Starred(value=value):
+                yield from self.read(value, scope, below)
             case _:
                 yield FACT
 

@@ -87,6 +87,45 @@ def test_every_text_has_its_chinese(text: str) -> None:
     assert not lost, f"{chinese!r} has lost facts of {english!r}"
 
 
+INNER = sorted(
+    {
+        sample(text)
+        for text, place in TEXTS.items()
+        if place.split(": ")[1] in {"Ending", "SpawnError", "NotRunnable"}
+    }
+)
+
+OUTER = ["server 'time' is down: {}", "server 'time' ended during tools/call: {}", "config not reloaded: {}"]
+
+
+@pytest.mark.parametrize("outer", [*OUTER, "server 'time' was left out, for its table has a mistake: {}"])
+def test_a_text_within_a_text_is_told_as_it_is_alone(outer: str) -> None:
+    """No other sentence of the catalogue takes a part of both for its own."""
+    for inner in INNER:
+        around = in_chinese(outer.format("REASON"))
+        assert in_chinese(outer.format(inner)) == around.replace("REASON", in_chinese(inner))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (
+            "it is tried again in 300 s, or by the first call in 30 s",
+            "`mcp-broker status` says why, and the broker's log at `catalogue.unread`",
+        ),
+        (
+            "it was not ready within 3 s (timeout_start_sec = 3; raise it if the server needs longer)",
+            "it was sent initialize, and has not answered",
+            'if it is an older server, `protocol = "legacy"` in [servers.a] may help',
+            "it is being started again",
+        ),
+    ],
+)
+def test_the_parts_of_a_text_are_told_as_they_are_alone(parts: tuple[str, ...]) -> None:
+    """Also those with a `; ` or `, or ` of their own."""
+    assert in_chinese("; ".join(parts)) == "；".join(map(in_chinese, parts))
+
+
 def test_the_texts_are_found() -> None:
     """The search finds what it is to guard, and each exemption is still needed."""
     assert len(TEXTS) > 400
