@@ -226,7 +226,7 @@ class ServerDied(CallError):
 
 
 class Busy(CallError):
-    """A queue is full; the server did not get the call. See `retry_after_s`."""
+    """A limit is reached, of calls or of servers that run; no server got the call. See `retry_after_s`."""
 
     default_code = Code.BUSY.value
 

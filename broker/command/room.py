@@ -22,7 +22,7 @@ _LIMITS = {
 _SERVERS = {
     "starting": (
         "{server}: waits for room: {limit}; it starts when another server is idle",
-        "{server}：等待空位：{limit}；有其他服务器空闲时启动",
+        "{server}：等待名额：{limit}；有其他服务器空闲时启动",
     ),
     "idle": (
         "{server}: not started: {limit}; its first call stops the server that is idle for longest",
