@@ -111,6 +111,7 @@ BLOCKS: dict[str, Block] = {
     "threats-client": security.threats("client"),
     "threats-server": security.threats("server"),
     "threats-user": security.threats("user"),
+    "threats-network": security.threats("network"),
     "threats-text": security.threats("text"),
     "threats-http": security.threats("http"),
     "refused-questions": questions.refusals,
