@@ -251,12 +251,12 @@ _PREFIXES: dict[type[Any], tuple[int, int]] = {
     shape: (VERSION, int(kind)) for kind, (shape, _) in _SHAPES.items()
 }
 
-_WELL_TYPED = {
-    (kind, int, int, int, int, *types): shape
-    for kind, (shape, all_types) in _SHAPES.items()
-    for types in all_types
-}
-"""The kind and the types of all elements of a header → what it decodes to."""
+_WELL_TYPED: dict[tuple[type, ...], dict[int, type[Any]]] = {}
+"""The types of all elements of a header → its kind → what it decodes to."""
+
+for _kind, (_shape, _all_types) in _SHAPES.items():
+    for _types in _all_types:
+        _WELL_TYPED.setdefault((int, int, int, int, *_types), {})[_kind] = _shape
 
 _MAX_NUMBER = 2**63 - 1
 
@@ -295,8 +295,8 @@ def decode(header: bytes) -> Message:
         raise WireError(Code.MALFORMED, f"the header is not msgpack: {reason}") from None
     if type(fields) is not list or not fields:
         raise WireError(Code.MALFORMED, "the header is not an array")
-    types = tuple(map(type, fields))
-    shape = _WELL_TYPED.get((fields[1], *types)) if types[:2] == (int, int) else None
+    by_kind = _WELL_TYPED.get(tuple(map(type, fields)))
+    shape = by_kind.get(fields[1]) if by_kind is not None else None
     if shape is None or fields[0] != VERSION or not 0 <= fields[2] <= _MAX_NUMBER >= fields[3] >= 0:
         raise _misshapen(fields)
     message: Message = shape(*fields[2:])

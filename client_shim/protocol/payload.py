@@ -12,6 +12,7 @@ from client_shim.text import shown
 from client_shim.wire import MANAGEMENT, Fault, Request
 
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_from_json = json.JSONDecoder().decode
 _HARMLESS = ("ping", "servers", "status", "logs", "listen")
 _SIMPLE_DEPTH = 8
 _LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
@@ -221,7 +222,7 @@ def decode(subject: str, body: bytes) -> Any:
         InvalidReply: it is not JSON.
     """
     try:
-        return json.loads(str(body, "utf-8"))
+        return _from_json(str(body, "utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidReply(f"{subject}: the result is not JSON: {error}", hint=SERVER_AT_FAULT) from None
 

@@ -59,7 +59,6 @@ _LOSSES: dict[int, str] = {
 
 # As plain numbers: pyzmq's are enumerations, and each `|` or `&` of those makes a new one.
 _EVENTS, _POLLIN, _POLLOUT = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.POLLOUT)
-_RCVMORE = int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
@@ -142,11 +141,13 @@ class Dealer:
     def _next_frames(self) -> list[bytes] | None:
         socket = self._socket
         try:
-            frames = [socket.recv(_NOBLOCK)]
+            frame = socket.recv(_NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        while socket.getsockopt(_RCVMORE):
-            frames.append(socket.recv(_NOBLOCK))
+        frames = [frame.bytes]
+        while frame.more:  # to ask the socket for it takes longer
+            frame = socket.recv(_NOBLOCK, copy=False)
+            frames.append(frame.bytes)
         return frames
 
     def _take(self, frames: list[bytes], now: float) -> list[Event]:

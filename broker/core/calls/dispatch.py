@@ -272,7 +272,9 @@ class Dispatch:
         self.table.end(call)
         connection = self._connections.get(call.connection)
         if ending is not None and connection is not None:
-            self._post(connection, ending, body)
+            post = self._connections.post(connection, ending, body)
+            if post is not None:
+                self._effects.append(post)
         outcome = _outcome(ending)
         server.outcomes.add(outcome)
         if self._effects.is_logged(Level.DEBUG):

@@ -35,7 +35,6 @@ TURN_S = 0.001
 _TOO_MANY_FRAMES = "a message has one frame or two, and this one has more"
 _ZERO_COPY_BYTES = 65_536
 # Plain numbers: pyzmq's constants are enumerations, and each `|` or `&` of them makes a new one.
-_RCVMORE = int(zmq.RCVMORE)
 _NOBLOCK, _SNDMORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
@@ -187,16 +186,16 @@ class Router:
         if peer is None:
             self._receive_first(key)
             return
-        header = self._router.recv(_NOBLOCK)
-        body, has_more = self._read_body()
+        header = self._router.recv(_NOBLOCK, copy=False)
+        body, has_more = self._read_body(header)
         if has_more:
             self._malformed(key, _TOO_MANY_FRAMES)
         else:
-            self._hub.step(self._clients.received, key, peer, header, body)
+            self._hub.step(self._clients.received, key, peer, header.bytes, body)
 
     def _receive_first(self, key: bytes) -> None:
         first = self._router.recv(_NOBLOCK, copy=False)
-        body, has_more = self._read_body()
+        body, has_more = self._read_body(first)
         fd = descriptor_of(first)
         peer = self._greet(key, fd, first)
         if not is_routers_own(key):
@@ -210,15 +209,14 @@ class Router:
         else:
             self._hub.step(self._clients.received, key, peer, first.bytes, body)
 
-    def _read_body(self) -> tuple[bytes | None, bool]:
+    def _read_body(self, first: zmq.Frame) -> tuple[bytes | None, bool]:
         """Return the second frame, if there is one, and whether further frames came, which are dropped."""
-        if not self._router.getsockopt(_RCVMORE):
+        if not first.more:  # to ask the socket for it takes longer
             return None, False
-        body, has_more = self._router.recv(_NOBLOCK), False
-        while self._router.getsockopt(_RCVMORE):
-            self._router.recv(_NOBLOCK)
-            has_more = True
-        return body, has_more
+        second = last = self._router.recv(_NOBLOCK, copy=False)
+        while last.more:
+            last = self._router.recv(_NOBLOCK, copy=False)
+        return second.bytes, second.more
 
     def _malformed(self, key: bytes, why: str) -> None:
         self._hub.run(self._clients.malformed, key, why)
