@@ -52,7 +52,7 @@ check: $(VENV) ## Check style, format, types, the import rules, the wording and 
 conformance: $(VENV) node ## Run the official conformance suite through gateway and broker (a minute) | 经网关和 broker 运行官方一致性测试（一分钟）
 	$(BIN)/python -m pytest --quiet tests/gateway/test_conformance.py
 
-docker-test: $(VENV) ## Build and run the image under a real container engine: docs/docker.md (4 minutes)
+docker-test: $(VENV) ## Build and run the image under a real container engine: docs/docker.md (4 minutes) | 在真实的容器引擎中构建并运行镜像：docs/docker.zh-CN.md（4 分钟）
 	$(BIN)/python -m tests.docker $(CHECK)
 
 bench: $(VENV) ## Measure it beside the alternatives: benchmarks/REPORT.md (10 minutes) | 与其他方案对比测量：benchmarks/REPORT.md（10 分钟）

@@ -37,7 +37,8 @@ _COLOURS = {"note": None, "warning": "yellow", "fault": "red"}
     "--service",
     "for_service",
     is_flag=True,
-    help=f"Write {SYSTEM_CONFIG}, and the secrets into the file environment beside it. As root.",
+    help=f"Write {SYSTEM_CONFIG}, and the secrets into the file environment beside it. As root. "
+    "Implied by its path as --output.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the file instead of writing it.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file; keep it as .bak.")
@@ -80,6 +81,7 @@ def import_(
 
     if force and merge:
         fail(say("import_force_or_merge"), USAGE)
+    for_service = for_service or output == SYSTEM_CONFIG
     output = output or (SYSTEM_CONFIG if for_service else Path("broker.toml"))
     if for_service:
         search_path = search_path or service_files.search_path()

@@ -28,6 +28,7 @@ from broker.core.calls.questions import Unanswered
 from broker.core.calls.retry import NoRetry
 from broker.core.servers.lifecycle import State
 from broker.gateway.settings import parse
+from broker.processes.environment import INHERITED
 from client_shim import wire
 from docs import generate
 from docs.blocks import config, events, gateway, house, messages, protocol, service
@@ -325,6 +326,14 @@ def test_every_yaml_that_is_shown_parses(page: Path) -> None:
 
 
 _TOLD = re.compile(r"annotations: .*")
+
+
+def test_the_variables_of_mirrors_reach_the_servers() -> None:
+    """docs/troubleshooting.md: what a reader writes into the service's file is what servers inherit."""
+    texts = "".join(fences(ROOT / "docs" / "troubleshooting.md", "text"))
+    named = re.findall(r"^(\w+)=\S", texts, re.MULTILINE)
+    assert len(named) > 5
+    assert {*named} - {*INHERITED} == set()
 
 
 # --- commands, with a broker that runs -------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_the_language_is_chosen_as_for_the_command(environ: dict[str, str], chin
 
 def test_every_target_is_told_in_both_languages() -> None:
     """`## English | Chinese` behind the target."""
-    told = re.findall(r"^[a-z]+:.*## (.*)$", MAKEFILE, re.MULTILINE)
+    told = re.findall(r"^[a-z-]+:.*## (.*)$", MAKEFILE, re.MULTILINE)
     halves = [text.split(" | ") for text in told]
     assert [text for text in halves if len(text) != 2 or not CHINESE.search(text[1])] == []
 
