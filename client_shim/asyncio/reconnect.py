@@ -9,12 +9,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
 from threading import Thread
+from threading import enumerate as enumerate_threads
 
 from client_shim import log
 from client_shim.errors import Unavailable, WrongBrokerKey
 from client_shim.protocol.backoff import NEVER, ReconnectBackoff
 from client_shim.transport.address import BrokerAddress, FoundBroker, find_broker
 from client_shim.transport.endpoint import may_block
+
+MAX_SEARCHES = 32
+"""The threads of this process that search at the same time. A name server may keep each for half a minute,
+also after its client was closed."""
+
+_NAME = "mcp-broker search"
 
 OnSearched = Callable[["FoundBroker | Unavailable"], None]
 
@@ -117,8 +124,11 @@ class Search:
         if not may_block(self._address.endpoint):
             self._on_end(self, self._outcome())
             return
+        if sum(thread.name == _NAME for thread in enumerate_threads()) >= MAX_SEARCHES:
+            self._on_end(self, self._impossible("too many searches wait for a name server already"))
+            return
         try:
-            Thread(target=self._run, name="mcp-broker search", daemon=True).start()
+            Thread(target=self._run, name=_NAME, daemon=True).start()
         except RuntimeError as error:  # this process is out of threads
             self._on_end(self, self._impossible(error))
 
@@ -138,5 +148,5 @@ class Search:
             log.warn(f"the search for the broker failed: {fault!r}; report this", fault)
             return self._impossible(fault)
 
-    def _impossible(self, error: Exception) -> Unavailable:
-        return Unavailable(f"no connection to {self._address.endpoint} can be made: {error}")
+    def _impossible(self, reason: object) -> Unavailable:
+        return Unavailable(f"no connection to {self._address.endpoint} can be made: {reason}")

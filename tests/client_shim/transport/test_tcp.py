@@ -314,7 +314,8 @@ def test_a_search_that_outlives_its_client_or_its_loop_disturbs_nobody(
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    client = BrokerClient("test", "tcp://broker.example:5", keys=ClientKeys(new_pair()[0], *new_pair()))
+    keys = ClientKeys(new_pair()[0], *new_pair())
+    client = BrokerClient("test", "tcp://broker.example:5", keys=keys)
 
     async def main() -> None:
         call = asyncio.ensure_future(client.ping())
@@ -327,6 +328,9 @@ def test_a_search_that_outlives_its_client_or_its_loop_disturbs_nobody(
             call.cancel()
 
     run(main(), asyncio.new_event_loop)
+    monkeypatch.setattr("client_shim.asyncio.reconnect.MAX_SEARCHES", 1)
+    with pytest.raises(errors.Unavailable, match="too many searches"):
+        run(BrokerClient("another", "tcp://broker.example:5", keys=keys).connect(), asyncio.new_event_loop)
     searches = [thread for thread in threading.enumerate() if thread.name == "mcp-broker search"]
     assert searches
     answered.set()
