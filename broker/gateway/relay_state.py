@@ -187,7 +187,7 @@ def _remember(table: dict[str, Json] | dict[str, None], key: str, value: object)
 def _object(line: bytes) -> Json:
     """A message as plain data; of what is not an object, nothing: the gateway refuses it."""
     try:
-        message = json.loads(line, parse_int=_integer)
+        message = _decode(str(line, "utf-8", "surrogatepass"))
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
@@ -203,11 +203,16 @@ def _params(message: Json) -> Json:
     return params if isinstance(params, dict) else {}
 
 
+# Made once: `json.loads` makes a decoder for each message where it is told how to read integers.
+_decode = json.JSONDecoder(parse_int=_integer).decode
+_decode_first = json.JSONDecoder().raw_decode
+
+
 def _head(line: bytes) -> tuple[str, bool]:
     """The id of a message of the gateway as JSON text, and whether it is a request."""
     text = line[len(_ANSWER) : _HEAD_BYTES].decode(errors="replace")
     try:
-        id, end = json.JSONDecoder().raw_decode(text)
+        id, end = _decode_first(text)
     except ValueError:
         return "", False
     return _text(id), text.startswith(',"method"', end)
