@@ -21,7 +21,7 @@ READY := $(if $(wildcard $(VENV)),$(VENV),$(RUN))
 MCP1  := .venv-mcp1/$(STAMP)
 NODE  := tests/node/node_modules/.installed
 PEERS := mcp-proxy fastmcp
-CHECKS := tests/project/test_architecture.py tests/project/test_words.py tests/project/test_texts.py
+CHECKS := tests/project/test_architecture.py tests/project/test_words.py tests/project/test_make.py tests/project/test_texts.py
 BIN   := .venv/bin
 PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 

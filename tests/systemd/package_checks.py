@@ -89,7 +89,7 @@ def a_backend_s_servers_are_imported_as_it_says() -> None:
     Path("/root/mcp_servers.json").write_text(
         '{"mcp_servers": {"mine": {"command": "true"}}}', encoding="utf-8"
     )
-    sh("mcp-broker import /root/mcp_servers.json --service --force")
+    sh("mcp-broker import /root/mcp_servers.json --service")
     assert "mine" in sh("mcp-broker check --service", status=None)
     assert sh(f"stat -c '%a %U:%G' {CONFIG}").strip() == "640 root:mcp-broker"
 
