@@ -56,7 +56,7 @@ def gateway(
     manager = ServiceManager.of(os.environ, in_a_line=in_a_line())
     try:
         found = settings.find(path, os.environ)
-        program.run(settings.with_options(found, endpoint, listen), os.environ, manager)
+        program.run(settings.with_options(found, endpoint, listen), os.environ, manager, say)
     except ConfigError as error:
         lines = [say("gateway_config_bad", count=len(error.problems)), *map(str, error.problems)]
         manager.status(*lines)

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import uvloop
@@ -133,8 +133,13 @@ async def _ticking(
             logger.warning("gateway.clients_cut", extra={"clients": cut, "reason": "they take nothing"})
 
 
-def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager) -> None:
+def run(
+    settings: Settings, environ: Mapping[str, str], manager: ServiceManager, say: Callable[..., str]
+) -> None:
     """Run a gateway until it is ended.
+
+    Args:
+        say: returns a text of the commands in the language of the reader, by its word and facts.
 
     Raises:
         ClaimError: it cannot have its state directory, or an address; the message says why.
@@ -145,7 +150,7 @@ def run(settings: Settings, environ: Mapping[str, str], manager: ServiceManager)
     state = StateFolder.open(path, settings.limits.session_sec, time.time())
     with contextlib.closing(state), contextlib.ExitStack() as held:
         plugs = {address: held.enter_context(plug) for address, plug in sockets_at(door.listen, manager)}
-        _tell_token(state, plugs, sys.stderr.isatty())
+        _tell_token(state, plugs, say if sys.stderr.isatty() else None)
         folder = _sockets_folder(door.sockets, door.endpoint, environ)
         gateway = Gateway(settings, state, plugs, folder, _audit(settings.audit, held))
         loop = uvloop.new_event_loop()
@@ -190,17 +195,14 @@ def _sockets_folder(named: str | None, endpoint: str | None, environ: Mapping[st
     return Path(found.removeprefix("ipc://")).parent / "gateway" if found.startswith("ipc://") else None
 
 
-def _tell_token(state: StateFolder, addresses: Iterable[Address], to_person: bool) -> None:
-    """Say where the token is; at the first start, and only to a terminal, say what it is."""
+def _tell_token(state: StateFolder, addresses: Iterable[Address], say: Callable[..., str] | None) -> None:
+    """Say where the token is; at the first start, and only to a terminal (`say`), say what it is."""
     port = next((address for address in addresses if not address.path), None)
     if port is None or not state.is_new_token:
         return
-    if not to_person:  # the journal can be read by others
+    if say is None:  # the journal can be read by others
         logger.info("gateway.token_made", extra={"path": state.token_path})
         return
-    sys.stderr.write(
-        f"The token of this gateway is in {state.token_path}. For Claude Code, for example:\n\n"
-        f"  claude mcp add --transport http SERVER http://{port}/mcp/SERVER \\\n"
-        f'      --header "Authorization: Bearer {state.token}"\n\n'
-    )
+    told = say("gateway_token", path=state.token_path, address=port, token=state.token)
+    sys.stderr.write(f"{told}\n\n")
     sys.stderr.flush()

@@ -14,7 +14,7 @@ import pytest
 
 from broker.command.chinese import in_chinese
 from broker.command.cli import cli
-from broker.command.words import fill
+from broker.command.filling import fill
 from broker.command.wrapping import display_width
 from tests.e2e.harness import ROOT
 

@@ -219,10 +219,10 @@ RULES = [
     ),
     Rule(
         "until it has found the extra, the entry point needs the standard library only",
-        who="broker.command.entry broker.command.words broker.command.language broker broker.core "
-        "broker.config.names",
-        only=f"{STANDARD_LIBRARY} broker.__version__ broker.command.words broker.command.language "
-        "broker.config.names",
+        who="broker.command.entry broker.command.words broker.command.filling broker.command.language "
+        "broker broker.core broker.config.names",
+        only=f"{STANDARD_LIBRARY} broker.__version__ broker.command.words broker.command.filling "
+        "broker.command.language broker.config.names",
         cost=True,
         broken_by=(
             "broker.command.entry: import click",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from broker.command import words
+from broker.command.filling import fill_in, in_one_language, texts
 from client_shim.text import on_one_line
 
 Say = Callable[..., str]
@@ -36,12 +37,12 @@ class OnProgress(Protocol):
 
 _FOLDER = Path(__file__).parent
 
-FINDINGS = words.texts(_FOLDER / "findings.toml")
+FINDINGS = texts(_FOLDER / "findings.toml")
 """word of a finding → English, Chinese"""
 
 WORDS = {
     **{f"state.{state}": words.WORDS[state] for state in STATES},
-    **words.texts(_FOLDER / "texts.toml"),
+    **texts(_FOLDER / "texts.toml"),
     **FINDINGS,
 }
 """word → English, Chinese"""
@@ -58,11 +59,9 @@ def markdown_speaker(language: int) -> Say:
     """
 
     def say(word: str, **facts: object) -> str:
-        parts, told = WORDS[word][language].split("`"), words.in_one_language(facts)
+        parts, told = WORDS[word][language].split("`"), in_one_language(facts)
         formatted = [
-            words.fill_in(
-                part, **{name: _inert(fact, in_code=bool(number % 2)) for name, fact in told.items()}
-            )
+            fill_in(part, **{name: _inert(fact, in_code=bool(number % 2)) for name, fact in told.items()})
             for number, part in enumerate(parts)
         ]
         return "`".join(formatted)
@@ -79,4 +78,4 @@ def _inert(fact: object, *, in_code: bool) -> object:
 
 def speaker(language: int) -> Say:
     """Return a `Say` for this language: 0 for English, 1 for Chinese."""
-    return lambda word, **facts: words.fill_in(WORDS[word][language], **words.in_one_language(facts))
+    return lambda word, **facts: fill_in(WORDS[word][language], **in_one_language(facts))
