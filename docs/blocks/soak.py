@@ -101,6 +101,7 @@ UNITS = {
     "calls": {"zh": "个调用"},
     "requests": {"zh": "个请求，10 轮", "en": "requests, 10 rounds"},
     "clients": {"zh": "个客户端，10 轮", "en": "clients, 10 rounds"},
+    "connections": {"zh": "个连接"},
     "cycles": {"zh": "个循环"},
     "games": {"zh": "局"},
     "bridges": {"zh": "个桥接进程"},

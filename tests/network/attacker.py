@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -74,6 +76,18 @@ def port_of(endpoint: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def connections(
+    endpoint: str, keys: KeyFile, count: int, at_once: int, held: list[socket.socket]
+) -> Iterator[int]:
+    """Make so many connections in all raw ways, one after the other. So many of them are held open."""
+    for number in range(count):
+        with suppress(OSError):
+            held.append(RAW[number % len(RAW)](port_of(endpoint), keys))
+        yield number
+        if len(held) > at_once:
+            held.pop(0).close()
+
+
 @contextmanager
 def attacked(endpoint: str, keys: KeyFile, count: int, at_once: int) -> Iterator[Callable[[], int]]:
     """Connections in all raw ways, one after the other, of which so many stay open; until the end of the
@@ -83,14 +97,10 @@ def attacked(endpoint: str, keys: KeyFile, count: int, at_once: int) -> Iterator
 
     def attack() -> None:
         held: list[socket.socket] = []
-        for number in range(count):
+        for _ in connections(endpoint, keys, count, at_once, held):
+            made[0] += 1
             if over.is_set():
                 break
-            with suppress(OSError):
-                held.append(RAW[number % len(RAW)](port_of(endpoint), keys))
-            made[0] += 1
-            if len(held) > at_once:
-                held.pop(0).close()
         over.wait(PATIENCE_MS / 1000)
         for one in held:
             one.close()
@@ -142,3 +152,10 @@ def is_deaf(peer: RawPeer) -> bool:
     """Whether a libzmq client that says hello is cut off without a word."""
     peer.say(wire.Hello(0, 0, [wire.VERSION], {"name": "attacker", "pid": 1}))
     return peer.is_cut_off() and not peer.socket.poll(0, zmq.POLLIN)
+
+
+if __name__ == "__main__":
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for _ in connections(sys.argv[1], KeyFile("nobody", ""), int(sys.argv[2]), int(sys.argv[3]), []):
+        pass
