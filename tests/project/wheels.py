@@ -74,6 +74,8 @@ def why_no_package() -> str | None:
     """What is missing here for a Debian package to be built of those wheels; `None` where nothing is."""
     if not shutil.which("dpkg-deb"):
         return "there is no dpkg-deb here: the package is built on Debian or Ubuntu"
+    if not Path(DEBIAN_PYTHON).exists():
+        return f"there is no {DEBIAN_PYTHON} here, on which the package would depend"
     version = "import sys; print(*sys.version_info[:2], sep='.')"
     found = subprocess.run([DEBIAN_PYTHON, "-c", version], capture_output=True, text=True, check=False)
     ours = "{}.{}".format(*sys.version_info)
