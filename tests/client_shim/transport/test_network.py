@@ -1,6 +1,6 @@
 """A way between client and broker that is slow, silent or cut, and a broker that moves.
 
-`tests/network/test_cut.py` has real networks.
+`tests/network/test_client.py` has real networks.
 """
 
 from __future__ import annotations
