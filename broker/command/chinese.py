@@ -17,11 +17,16 @@ from broker.command.language import language
 
 
 class _Translation(NamedTuple):
-    """A text in both languages: the English as a pattern whose groups are the facts."""
+    """A text in both languages. `words` are the parts of the English between its facts."""
 
     key: str
-    english: re.Pattern[str]
+    words: list[str]
     chinese: str
+
+    def facts_in(self, text: str) -> dict[str, str] | None:
+        """Return the facts in a text, if it is this one. Few patterns are needed, so few are compiled."""
+        found = all(word in text for word in self.words) and _pattern(self.key).fullmatch(text)
+        return found.groupdict() if found else None
 
 
 _LONG = ("problem", "broken", "error", "shown", "value", "outcome", "instead")
@@ -81,11 +86,12 @@ def _known(text: str) -> _Known | None:
 def _whole(text: str) -> tuple[_Known | None, bool]:
     """Return a text that is known as one, and whether a fact of it may have taken in the next part."""
     for translation in _translations():
-        if found := translation.english.fullmatch(text):
-            facts = {name: _chinese_of(fact) for name, fact in found.groupdict().items()}
+        found = translation.facts_in(text)
+        if found is not None:
+            facts = {name: _chinese_of(fact) for name, fact in found.items()}
             parts = _FACT.split(translation.chinese)
             chinese = "".join(facts[part] if number % 2 else part for number, part in enumerate(parts))
-            return _Known(chinese), any("; " in fact for fact in found.groups())
+            return _Known(chinese), any("; " in fact for fact in found.values())
     return None, False
 
 
@@ -128,9 +134,10 @@ def _translations() -> list[_Translation]:
     sections = tomli.loads(Path(__file__).with_name("chinese.toml").read_text(encoding="utf-8"))
     pairs = [pair for section in sections.values() for pair in section.items()]
     pairs.sort(key=lambda pair: -len(_FACT.sub("", pair[0])))
-    return [_Translation(english, _pattern(english), chinese) for english, chinese in pairs]
+    return [_Translation(english, _FACT.split(english)[::2], chinese) for english, chinese in pairs]
 
 
+@cache
 def _pattern(english: str) -> re.Pattern[str]:
     parts = []
     for number, part in enumerate(_FACT.split(english)):

@@ -241,9 +241,10 @@ OTHER_CLICK = {
 def used(text: str) -> Iterator[str]:
     """The keys of the catalogue that a text is recognised by, those of its facts and parts included."""
     for translation in _translations():
-        if found := translation.english.fullmatch(text):
+        found = translation.facts_in(text)
+        if found is not None:
             yield translation.key
-            for fact in found.groupdict().values():
+            for fact in found.values():
                 yield from used(fact)
             break
     for match in re.finditer("; |: |, or ", text):
