@@ -111,10 +111,15 @@ def address_at(fd: int) -> str:
     with suppress(OSError):
         connection = socket.socket(fileno=fd)
         try:
-            return str(connection.getpeername()[0])
+            return plain_address(str(connection.getpeername()[0]))
         finally:
             connection.detach()
     return ""
+
+
+def plain_address(address: str) -> str:
+    """Return an address as people write it: IPv4 that came in at a port of both families is IPv4."""
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def is_routers_own(key: bytes) -> bool:

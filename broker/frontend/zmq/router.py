@@ -19,7 +19,14 @@ from broker.core.clients.connections import Peer, Send
 from broker.core.clients.throttle import Turns
 from broker.frontend.address import ListenAddress
 from broker.frontend.port import not_bound
-from broker.frontend.zmq.descriptors import Descriptors, hung_up, is_routers_own, peer_at, shut
+from broker.frontend.zmq.descriptors import (
+    Descriptors,
+    hung_up,
+    is_routers_own,
+    peer_at,
+    plain_address,
+    shut,
+)
 from broker.frontend.zmq.monitor import Monitor
 from broker.frontend.zmq.options import configure, descriptor_of, fd_of, has_input, set_login, user_of
 from broker.frontend.zmq.zap import ZapHandler
@@ -229,7 +236,7 @@ class Router:
         if fd is None or not admitted:
             return None
         self._monitor.silent.remove(fd)
-        address, public = str(frame.get("Peer-Address")), user_of(frame)
+        address, public = plain_address(str(frame.get("Peer-Address"))), user_of(frame)
         if public and public not in self._client_names():  # it was revoked after the handshake
             self._descriptors.end(key)
             self._descriptors.turn_away(fd)

@@ -17,6 +17,7 @@ from zmq.utils import z85
 
 from broker.base.metrics import Counters
 from broker.base.rate_limit import RateLimit
+from broker.frontend.zmq.descriptors import plain_address
 from broker.frontend.zmq.options import LOCAL, NETWORK, fd_of, has_input
 
 ADDRESS = "inproc://zeromq.zap.01"
@@ -110,7 +111,7 @@ class ZapHandler:
         self._unlogged += 1
         if not self._logging.take(trio.current_time()):
             return
-        address = fields[3].decode(errors="replace") if len(fields) > 3 else None
+        address = plain_address(fields[3].decode(errors="replace")) if len(fields) > 3 else None
         facts = {"address": address, "reason": reply.text.decode(), "count": self._unlogged}
         logger.warning("login.refused", extra=facts)
         self._unlogged = 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.clients.connections import Peer
-from broker.frontend.zmq.descriptors import REMEMBERED, Descriptors, is_routers_own
+from broker.frontend.zmq.descriptors import REMEMBERED, Descriptors, is_routers_own, plain_address
 from tests.core.residue import residue
 
 PEER = Peer(1000, 1000, 42)
@@ -122,3 +122,10 @@ def test_the_names_of_those_that_are_over_are_bounded() -> None:
         assert speaks(connections, number, 7)
         connections.ended(7)
     assert len(connections._over) == REMEMBERED
+
+
+def test_an_address_is_shown_as_people_write_it() -> None:
+    """An IPv4 address inside of IPv6, which a port of both families sees; others stay."""
+    assert plain_address("::ffff:10.0.0.5") == "10.0.0.5"
+    assert plain_address("::ffff:1:2") == "::ffff:1:2"
+    assert plain_address("2001:db8::10:20:30") == "2001:db8::10:20:30"
