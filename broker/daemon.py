@@ -21,8 +21,8 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,11 +32,8 @@ import trio
 from broker import __version__
 from broker.config.schema import BrokerConfig, Config
 from broker.core.engine import Engine
-from broker.frontend.address import ListenAddress, addresses_of, claim
-from broker.frontend.permissions import set_permissions
-from broker.frontend.port import listen, open_port
-from broker.frontend.socket_file import ListenSocketFile
-from broker.frontend.zmq.router import Router
+from broker.frontend.address import ListenAddress, addresses_of
+from broker.frontend.listening import claimed, listening, log_addresses, secret_key_of, set_all_permissions
 from broker.hub import Hub
 from broker.management.commands import manage
 from broker.management.context import Context
@@ -49,7 +46,6 @@ from broker.processes.leftovers import end_leftovers
 from broker.processes.process import Launcher, check_descriptor_limit, raise_descriptor_limit
 from broker.processes.records import hold_records, state_dir_of
 from broker.service.credentials import with_credentials
-from broker.service.keys import places_of, read_server
 from broker.service.logging import mask_by
 from broker.service.memory import Memory
 from broker.service.signals import HANDLED, Signals
@@ -91,11 +87,8 @@ def run(config: Config, path: Path, endpoint: str | None, manager: ServiceManage
     addresses = addresses_of(endpoint, config.broker, os.environ, manager.sockets)
     folder = path.resolve().parent
     state_dir = state_dir_of(config.broker, addresses[0].endpoint, os.environ, folder)
-    secret_key = _secret_key(config.broker, path, addresses)
-    with ExitStack() as claims:
-        for address in addresses:
-            claims.enter_context(claim(address))
-        records = claims.enter_context(hold_records(state_dir))
+    secret_key = secret_key_of(config.broker, path, addresses)
+    with claimed(addresses), hold_records(state_dir) as records:
         cgroup = _delegation()
         launcher = Launcher(folder, with_credentials(os.environ), records, cgroup, soft_limit)
         servers = config.servers
@@ -103,17 +96,6 @@ def run(config: Config, path: Path, endpoint: str | None, manager: ServiceManage
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
         trio.run(serve, config, path.absolute(), addresses, secret_key, launcher, manager, meaning)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Python resets handlers while it exits: a reload would kill
-
-
-def _secret_key(config: BrokerConfig, path: Path, addresses: Iterable[ListenAddress]) -> str:
-    """Return the broker's own secret key, if clients need keys at one of the addresses.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    if not any(address.with_keys for address in addresses):
-        return ""
-    return read_server(places_of(config, path).server).secret or ""
 
 
 def _prepare_process(meaning: Signals) -> None:
@@ -147,8 +129,7 @@ async def serve(
     manager: ServiceManager,
     meaning: Signals,
 ) -> None:
-    """Build the parts of the broker and run them. The addresses are claimed, and no earlier process
-    is left."""
+    """Build the parts of the broker and run them. Its addresses are claimed, no earlier process is left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
     instance, least = secrets.token_hex(8), logger.getEffectiveLevel()
     engine = Engine(config, lifecycles, instance=instance, version=__version__, least=least)
@@ -158,12 +139,12 @@ async def serve(
     keeper.restore()
     with (
         trio.open_signal_receiver(*HANDLED) as signals,
-        _listening(addresses, secret_key, hub) as (transport, look_after_sockets),
+        listening(addresses, secret_key, hub) as (transport, look_after_sockets),
         _metrics(config.broker) as metrics,
     ):
         async with trio.open_nursery() as nursery:
             supervisors = Supervisors(hub, launcher, nursery)
-            reloader = Reloader(hub, supervisors, path, partial(_set_permissions, addresses), manager)
+            reloader = Reloader(hub, supervisors, path, partial(set_all_permissions, addresses), manager)
             shown = os.fsencode(path).decode(errors="replace")  # a path is bytes, an answer is text
             context = Context(hub, supervisors, reloader, addresses, shown, trio.current_time())
             hub.attach(transport, lambda request: nursery.start_soon(manage, context, request))
@@ -183,7 +164,7 @@ async def serve(
             nursery.start_soon(supervisors.watch_memory)
             nursery.start_soon(_look_after, Memory().look, launcher.records.mend, look_after_sockets)
             nursery.start_soon(manager.feed, transport.pulse, hub.pulse)
-            _log_addresses(addresses)
+            log_addresses(addresses)
             manager.ready()
 
             await _ended_by(signals, meaning, lambda: nursery.start_soon(reloader.hangup))
@@ -199,58 +180,6 @@ def _catalogue_files(launcher: Launcher, config: Config) -> CatalogueFiles:
     """Return the files of the kept catalogues, in the state directory."""
     state_dir, max_bytes = launcher.records.folder, config.limits.max_message_bytes
     return CatalogueFiles(state_dir, launcher.folder, launcher.environ, max_bytes)
-
-
-@contextmanager
-def _listening(
-    addresses: tuple[ListenAddress, ...], secret_key: str, hub: Hub
-) -> Iterator[tuple[Router, Callable[[], None]]]:
-    """Listen at the addresses. Yield the endpoint, and a function that makes missing socket files anew."""
-    config = hub.engine.config
-    files = {address: ListenSocketFile(address) for address in addresses if address.is_file}
-    with ExitStack() as made:
-        for file in files.values():
-            made.callback(file.remove)
-        opened = (_opened(address, files.get(address)) for address in addresses)
-        transport = Router(config.limits, hub, opened, secret_key)
-        made.callback(transport.close)
-        _set_permissions(addresses, config.broker)
-
-        def listen_again(address: ListenAddress, file: ListenSocketFile) -> None:
-            transport.listen(_opened(address, file))
-            set_permissions(address, hub.engine.config.broker)
-
-        def look() -> None:
-            for address, file in files.items():
-                file.look(partial(listen_again, address, file))
-
-        yield transport, look
-
-
-def _opened(address: ListenAddress, file: ListenSocketFile | None) -> ListenAddress:
-    """Return the address with the descriptor of a listening socket.
-
-    Raises:
-        ClaimError: the socket cannot be made.
-    """
-    if file is not None:
-        return address._replace(listener=file.make())
-    if address.is_port:
-        return address._replace(listener=listen(open_port(address.endpoint, with_keys=address.with_keys)))
-    return address
-
-
-def _set_permissions(addresses: Iterable[ListenAddress], config: BrokerConfig) -> None:
-    for address in addresses:
-        set_permissions(address, config)
-
-
-def _log_addresses(addresses: Iterable[ListenAddress]) -> None:
-    """Log where the broker listens, and where every program of this machine may connect."""
-    for address in addresses:
-        logger.info("broker.listening", extra={"endpoint": address.endpoint, "pid": os.getpid()})
-        if address.is_port and not address.with_keys:
-            logger.warning("endpoint.without_keys", extra={"endpoint": address.endpoint})
 
 
 @contextmanager
