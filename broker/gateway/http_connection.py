@@ -159,10 +159,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def cut(self) -> None:
         """End the connection at once; what was not sent is dropped."""
+        self._drop_answers()
+        self.transport.abort()
+
+    def _drop_answers(self) -> None:
+        """Write nothing any more for the requests that came in, also before the loss is told."""
         for cycle in (self._running, *(waiting for waiting, _ in self.pipeline)):
             if cycle is not None:
-                cycle.disconnected = True  # nothing is written any more, also before the loss is told
-        self.transport.abort()
+                cycle.disconnected = True
 
     def answer(self, status: int, body: bytes) -> bool:
         """Write the whole response to the request under way: JSON, and no header that depends on the request.
@@ -249,6 +253,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_over:
             return
         self._is_refused = True
+        self._drop_answers()
         body = refused.body()
         head = STATUS_LINE[refused.status] + b"content-type: %s\r\ncontent-length: %d\r\n" % (
             _JSON,

@@ -125,12 +125,11 @@ def test_a_token_with_many_requests_waits_for_itself(door: RunningGateway, recor
 def test_a_host_with_many_requests_waits_for_itself(door: RunningGateway, recorder: Recorder) -> None:
     """The same for the clients of a Unix socket, each of which is one connection."""
     path = door.folder.parent / "sockets" / "rogue.sock"
-    wait_until(path.exists)
     with ExitStack() as opened:
         flood, good = (opened.enter_context(socket.socket(socket.AF_UNIX)) for _ in NAMES)
         for plug, whose in zip((flood, good), NAMES, strict=True):
             plug.settimeout(30)
-            plug.connect(str(path))
+            wait_until(lambda plug=plug: plug.connect_ex(str(path)) == 0)  # type: ignore[misc]
             plug.sendall(_line(whose))
             assert b'"result"' in plug.recv(65536)
         recorder.order.clear()

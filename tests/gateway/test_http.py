@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
+from typing import Any
 
 import pytest
 
@@ -467,16 +468,25 @@ def test_requests_that_are_sent_at_once_are_answered_in_order(client: Http) -> N
         assert answers.read() == b""
 
 
-@pytest.mark.parametrize("is_second", [False, True])
-def test_headers_are_bounded_for_the_second_request_too(client: Http, is_second: bool) -> None:
-    """Law 6: however the bytes of two requests come together."""
+@pytest.mark.parametrize("first", [None, "tools/list", "tools/call"])
+def test_headers_are_bounded_for_the_second_request_too(
+    client: Http, door: RunningGateway, first: str | None
+) -> None:
+    """Law 6: however the bytes of two requests come together. A call under way has nobody to answer then."""
     body = client.body_of("tools/list", {}, modern=True)
     long = _written(client, body, {f"x-{number}": "x" * 1000 for number in range(100)})
+    params = {"name": "sleep", "arguments": {"seconds": 0.2}} if first == "tools/call" else {}
+    request = b""
+    if first is not None:
+        request = _written(client, client.body_of(first, params, modern=True), {}, first, params)
     with _connected(client) as (plug, answers):
-        plug.sendall((_written(client, body, {}) if is_second else b"") + long)
+        plug.sendall(request + long)
         while (status := _read(answers)[0]) == 200:
-            assert is_second, "it was the only one"
+            assert first, "it was the only one"
         assert status == 431
+        assert answers.read() == b""
+        wait_until(lambda: door.figures()["exchanges"] == 0, door.figures)
+    assert "request_failed" not in door.log()
 
 
 @contextmanager
@@ -488,13 +498,19 @@ def _connected(client: Http) -> Iterator[tuple[socket.socket, BufferedReader]]:
         yield plug, answers
 
 
-def _written(client: Http, body: bytes, headers: dict[str, str]) -> bytes:
-    """A `tools/list` of 2026-07-28."""
+def _written(
+    client: Http,
+    body: bytes,
+    headers: dict[str, str],
+    method: str = "tools/list",
+    params: dict[str, Any] | None = None,
+) -> bytes:
+    """A request of 2026-07-28."""
     told: dict[str, str | None] = {"host": "localhost", "content-type": "application/json"}
     told |= {
         "content-length": str(len(body)),
         **client.headers,
-        **client.standard("tools/list", None),
+        **client.standard(method, params),
         **headers,
     }
     lines = [f"{name}: {value}\r\n" for name, value in told.items()]
