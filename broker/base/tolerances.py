@@ -114,21 +114,21 @@ KINDS: dict[Oddity, OddityKind] = {
     _O.PROBE_UNANSWERED: OddityKind(
         'leaves server/discover unanswered, which delays its start; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
-        '不响应 server/discover，启动因此变慢；在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
+        '不响应 server/discover，启动因此变慢；在 [servers.{server}] 中写 `protocol = "legacy"` 可跳过这一步',
         notable=True,
     ),
     _O.PROBE_EXIT: OddityKind(
         'ended at server/discover and was started again without it; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
-        "收到 server/discover 就退出，已不带它重新启动；"
-        '在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
+        "收到 server/discover 就退出，已重新启动，不再发送该请求；"
+        '在 [servers.{server}] 中写 `protocol = "legacy"` 可跳过这一步',
         notable=True,
     ),
     _O.PROBE_HANG: OddityKind(
         'answered nothing after server/discover and was started again without it; `protocol = "legacy"` in '
         "[servers.{server}] leaves it out",
-        "收到 server/discover 之后不再响应，已不带它重新启动；"
-        '在 [servers.{server}] 中写 `protocol = "legacy"` 即可跳过',
+        "收到 server/discover 之后不再响应，已重新启动，不再发送该请求；"
+        '在 [servers.{server}] 中写 `protocol = "legacy"` 可跳过这一步',
         notable=True,
     ),
     _O.FIELD: OddityKind(

@@ -127,7 +127,7 @@ def _elsewhere(command: str, unit: Unit | None) -> Iterator[CheckLine]:
     found = [*dict.fromkeys(_places(command))][:_MOST_PLACES]
     if not found:
         return
-    yield CheckLine("  " + say("check_elsewhere", places=", ".join(map(str, found))))
+    yield CheckLine("  " + say("check_elsewhere", places=[*map(str, found)]))
     if unit is None:
         return
     usable = [place for place in found if not unit.user.closed_at(place, os.X_OK)]
@@ -164,7 +164,7 @@ def _readers(path: Path, unit: Unit | None) -> Iterator[CheckLine]:
         facts = {"path": path, "closed": closed, "user": unit.user.name}
         yield CheckLine(say("check_config_closed", **facts), bad=True)
     if path.stat().st_mode & stat.S_IROTH and (names := _secrets(path)):
-        yield CheckLine(say("check_secrets", path=path, names=", ".join(names)))
+        yield CheckLine(say("check_secrets", path=path, names=names))
 
 
 def _secrets(path: Path) -> list[str]:

@@ -32,6 +32,9 @@ class _Translation(NamedTuple):
 _LONG = ("problem", "broken", "error", "shown", "value", "outcome", "instead")
 """Facts that are texts with a `; ` or `: ` of their own."""
 
+_LISTS = ("known", "names", "keys", "others", "choices")
+"""Facts that are lists of names."""
+
 _NUMBERS = ("count", "status", "seconds", "size", "uid", "took", "times", "grace", "held", "call")
 
 _ANY, _CLAUSE, _NUMBER = ".+?", "(?:(?!; |: ).)+?", "[0-9][0-9.e+-]*"
@@ -88,11 +91,16 @@ def _whole(text: str) -> tuple[_Known | None, bool]:
     for translation in _translations():
         found = translation.facts_in(text)
         if found is not None:
-            facts = {name: _chinese_of(fact) for name, fact in found.items()}
+            facts = {name: _told_fact(name, fact) for name, fact in found.items()}
             parts = _FACT.split(translation.chinese)
             chinese = "".join(facts[part] if number % 2 else part for number, part in enumerate(parts))
             return _Known(chinese), any("; " in fact for fact in found.values())
     return None, False
+
+
+def _told_fact(name: str, fact: str) -> str:
+    chinese = _chinese_of(fact)
+    return chinese.replace(", ", "、") if name in _LISTS else chinese
 
 
 def _chinese_of(fact: str) -> str:

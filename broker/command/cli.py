@@ -113,7 +113,7 @@ def _snapshot(broker: BlockingClient, server: str | None) -> dict[str, Any]:
         known = [one["name"] for one in snapshot["servers"]]
         snapshot["servers"] = [one for one in snapshot["servers"] if one["name"] == normal(server)]
         if not snapshot["servers"]:
-            fail(say("no_server", server=server, known=", ".join(known)), BAD)
+            fail(say("no_server", server=server, known=known), BAD)
     return snapshot
 
 
@@ -263,7 +263,7 @@ def _json_object(text: str) -> dict[str, Any]:
     except ValueError as error:
         fail(say("not_json", problem=error), USAGE)
     if not isinstance(value, dict):
-        fail(say("not_json", problem=type(value).__name__), USAGE)
+        fail(say("not_json", problem="a list" if isinstance(value, list) else text), USAGE)
     return value
 
 

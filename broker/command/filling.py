@@ -51,9 +51,11 @@ _TEXTS = frozenset(("problem", "mend", "error", "why", "reason"))
 
 
 def in_one_language(facts: Mapping[str, object]) -> dict[str, object]:
-    """Return the facts with those that are texts in the reader's language, as far as they are known."""
+    """Return the facts with lists joined, and with known texts in the reader's language."""
+    between = (", ", "、")[language()]
+    facts = {name: between.join(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
     if not language() or not _TEXTS & facts.keys():
-        return dict(facts)
+        return facts
     from broker.command.chinese import told
 
     return {name: told(fact) if name in _TEXTS else fact for name, fact in facts.items()}

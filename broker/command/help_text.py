@@ -44,7 +44,9 @@ class _ChineseFormatter(click.HelpFormatter):
         indent = self.current_indent + widest + col_spacing
         for name, text in rows:
             found = _EXTRA.fullmatch(text)
-            about = in_chinese(found[1]) + (found[2] or "") if found else text
+            about = (
+                in_chinese(found[1]) + (found[2] or "").replace("[default: ", "[默认：") if found else text
+            )
             first, *rest = self._lines(about, indent) or [""]
             head = f"{' ' * self.current_indent}{name}"
             if len(name) > widest:

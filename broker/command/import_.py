@@ -172,7 +172,7 @@ def _sources(files: Iterable[Path]) -> list[Source]:
         source, twice = read_source(file)
         sources.append(source)
         if twice:
-            _echo("warning", say("import_twice", path=file, keys=", ".join(twice)))
+            _echo("warning", say("import_twice", path=file, keys=twice))
     return sources
 
 
@@ -235,9 +235,9 @@ def _tell_secrets(servers: Mapping[str, Table]) -> None:
 
     plain = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
     if plain:
-        _echo("warning", say("import_secrets", names=", ".join(plain)))
+        _echo("warning", say("import_secrets", names=plain))
     if names := _variables(servers):
-        _echo("warning", say("import_variables", names=", ".join(names.values())))
+        _echo("warning", say("import_variables", names=[*names.values()]))
 
 
 def _set_variables(output: Path, plan: ImportPlan, known: Mapping[str, str], files: str) -> None:
@@ -254,11 +254,11 @@ def _set_variables(output: Path, plan: ImportPlan, known: Mapping[str, str], fil
     missing = [about for name, about in _variables(plan.servers).items() if name not in {**known, **new}]
     facts = {"path": path, "files": files}
     if new:
-        _echo("note", say("import_service_secrets", names=", ".join(new), **facts))
+        _echo("note", say("import_service_secrets", names=[*new], **facts))
     if different:
-        _echo("warning", say("import_service_differ", names=", ".join(different), **facts))
+        _echo("warning", say("import_service_differ", names=different, **facts))
     if missing:
-        _echo("warning", say("import_service_variables", names=", ".join(missing), **facts))
+        _echo("warning", say("import_service_variables", names=missing, **facts))
 
 
 def _variables(servers: Mapping[str, Table]) -> dict[str, str]:
@@ -269,7 +269,7 @@ def _variables(servers: Mapping[str, Table]) -> dict[str, str]:
     for name, table in servers.items():
         for variable in dict.fromkeys(variables_of(table)):
             users.setdefault(variable, []).append(name)
-    return {variable: f"{variable} ({', '.join(names)})" for variable, names in sorted(users.items())}
+    return {name: say("import_variable", name=name, servers=of) for name, of in sorted(users.items())}
 
 
 def _tell(remarks: Iterable[Remark]) -> None:

@@ -129,7 +129,7 @@ def _settled(broker: BlockingClient, names: list[str]) -> dict[str, dict[str, An
         if not pending:
             return states
         if time.monotonic() >= notice_at:
-            echo(say("still_waiting", servers=", ".join(pending)), err=True)
+            echo(say("still_waiting", servers=pending), err=True)
             notice_at = math.inf
         time.sleep(POLL_S)
 
@@ -142,7 +142,7 @@ def _show_reload(done: dict[str, Any]) -> None:
         echo(say("reload_refused"), err=True)
         return
     for one in done["servers"]:
-        line = say(f"reload_{one['what']}", server=one["name"], keys=", ".join(one["keys"]))
+        line = say(f"reload_{one['what']}", server=one["name"], keys=one["keys"])
         line += say("reload_cut", cut=one["cut"]) if one["cut"] else ""
         echo(line + (say("reload_state", state=say(one["state"])) if "state" in one else ""))
         for problem in one["problems"]:
@@ -154,7 +154,7 @@ def _show_reload(done: dict[str, Any]) -> None:
     for fault in done["left_out"]:
         echo(told(fault), err=True)
     if done["adjusted"]:
-        echo(say("reload_adjusted", keys=", ".join(done["adjusted"])))
+        echo(say("reload_adjusted", keys=done["adjusted"]))
     for key in done["restart_needed"]:
         echo(say("restart_needed", key=key["path"], why=key["why"]))
     count = sum(one["what"] != "removed" for one in done["servers"])

@@ -80,7 +80,7 @@ def _words() -> tuple[str, ...]:
 def _left_out() -> Iterator[Line]:
     """Yield a line that names the columns for which the terminal is too narrow."""
     if missing := [say(word) for word in _COLUMNS if word not in _words()]:
-        yield Line(say("columns_left_out", columns=", ".join(missing), width=WIDTH), "dim")
+        yield Line(say("columns_left_out", columns=missing, width=WIDTH), "dim")
 
 
 def broker_line(broker: dict[str, Any], *, clients: int | None = None) -> str:
@@ -172,7 +172,7 @@ def _config(broker: dict[str, Any]) -> list[Line]:
         refused = say("config_refused", path=broker["config"], since=duration(error["since_s"]))
         lines.append(Line("\n  ".join([refused, *map(told, error["problems"])]), "red"))
     if broker["restart_needed"]:
-        lines.append(Line(say("waits_for_restart", keys=", ".join(broker["restart_needed"])), "yellow"))
+        lines.append(Line(say("waits_for_restart", keys=broker["restart_needed"]), "yellow"))
     return lines
 
 
@@ -248,7 +248,7 @@ def _questions(server: dict[str, Any]) -> Iterator[Line]:
     """Yield what happened to the questions of a server, and why all of them are refused now."""
     name, asked = server["name"], server.get("asked")
     if asked:
-        yield Line(say("asked", server=name, counts=", ".join(_in_words(asked))), "dim")
+        yield Line(say("asked", server=name, counts=[*_in_words(asked)]), "dim")
     word = f"refused_since_{server.get('questions_refused')}"
     if word in WORDS:
         yield Line(say(word, server=name), "yellow")

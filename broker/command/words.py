@@ -92,11 +92,11 @@ The token of this gateway is in {path}. For Claude Code, for example:
     ),
     "is_starting": (
         "{server}: starting for {since}, {left} left (timeout_start_sec)",
-        "{server}：已启动 {since}，还有 {left}（timeout_start_sec）",
+        "{server}：启动已用 {since}，最多再等 {left}（timeout_start_sec）",
     ),
     "installing": (
         "{server}: starting for {since}; `{runner}` may be downloading; limit {most}",
-        "{server}：已启动 {since}；`{runner}` 可能仍在下载，上限 {most}",
+        "{server}：启动已用 {since}；`{runner}` 可能仍在下载，最多等待 {most}",
     ),
     "left_out": (
         "{server}: not started, its table has a mistake; correct it, then run: mcp-broker reload",
@@ -159,7 +159,7 @@ The token of this gateway is in {path}. For Claude Code, for example:
     ),
     "no_server": (
         "there is no server {server}; the broker has {known}",
-        "没有服务器 {server}；broker 中有：{known}",
+        "没有服务器 {server}；broker 中有 {known}",
     ),
     "nothing_written": ("{server} has written nothing so far", "{server} 尚未输出任何内容"),
     "lines_missing": (
@@ -287,7 +287,7 @@ The token of this gateway is in {path}. For Claude Code, for example:
     "see_help": ("Try '{command} --help' for help.", "帮助：{command} --help"),
     "usage_error": ("Error: {problem}", "错误：{problem}"),
     "interrupted": ("interrupted", "已中断"),
-    "no_output": ("cannot write the output: {errno}", "无法写出结果：{errno}"),
+    "no_output": ("cannot write the output: {errno}", "无法输出结果：{errno}"),
     "no_broker": ("no broker answers; waiting for one", "没有 broker 响应，正在等待"),
     "config_of_others": (
         "{path} is in this folder, but another user can write it; if it is yours: --config {path}",

@@ -7,6 +7,7 @@ bytes and little time, and there are few connections: a further one replaces the
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 from contextlib import suppress
@@ -78,7 +79,8 @@ class MetricsServer:
             family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
             return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=_BACKLOG)
         except OSError as error:
-            raise ClaimError(f"broker.metrics: {self._address} cannot be had: {error}; {_ANOTHER}") from None
+            why = os.strerror(error.errno) if error.errno else error
+            raise ClaimError(f"broker.metrics: {self._address} cannot be had: {why}; {_ANOTHER}") from None
         except ClaimError as error:
             raise ClaimError(f"broker.metrics: {error}") from None
 

@@ -15,6 +15,7 @@ import pytest
 from broker.command.chinese import in_chinese
 from broker.command.cli import cli
 from broker.command.filling import fill
+from broker.command.words import say
 from broker.command.wrapping import display_width
 from tests.e2e.harness import ROOT
 
@@ -53,7 +54,7 @@ def test_mistakes_in_the_config_are_chinese(name: str, tmp_path: Path) -> None:
     said = done.stderr
     for line in (
         '  servers."时间".comand：没有这个键；是否应为 command？',
-        '  servers."时间".timeout：应为数，实际为字符串；请写大于 0 的秒数，例如 30 或 0.5',
+        '  servers."时间".timeout：应为数字，实际为字符串；请写大于 0 的秒数，例如 30 或 0.5',
         '  servers."时间".max_in_flight：应为不小于 1 的整数；请写 1 到 1000000000 的整数',
         '  servers."时间".restart：不能取值 \'often\'；请写 "always"、"on-failure" 或 "never"',
         "NOT_SET_ANYWHERE",
@@ -71,7 +72,9 @@ def test_an_address_that_is_taken_is_chinese(tmp_path: Path) -> None:
         taken.listen()
         endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         done = command("serve", "--config", str(path), "--endpoint", endpoint, "--lang", "zh")
-    said = f"{endpoint} 已被其他程序占用；请停止它，或用 --endpoint 或在 [broker] 中指定其他地址"
+    said = (
+        f"{endpoint} 已被其他程序占用；请停止它，也可以用 --endpoint 或 [broker] 中的 endpoint 指定其他地址"
+    )
     assert (done.returncode, said in done.stderr) == (1, True), done.stderr
 
 
@@ -91,6 +94,14 @@ def test_mistakes_in_the_command_line_are_chinese(args: tuple[str, ...], said: s
     assert "用法：mcp-broker" in done.stderr.replace("： ", "：")
 
 
+def test_names_are_listed_as_chinese_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `、` between them: in texts that are English first, and in those of the command."""
+    assert in_chinese("there is no server 'x'; the broker has a, b") == "没有服务器 'x'；broker 中有 a、b"
+    for lang, between in (("zh", "、"), ("en", ", ")):
+        monkeypatch.setenv("MCP_BROKER_LANG", lang)
+        assert f"a{between}b" in say("no_server", server="x", known=["a", "b"])
+
+
 def test_every_command_takes_lang() -> None:
     """Also the command itself."""
     assert all(any(one.name == "lang" for one in name.params) for name in (cli, *cli.commands.values()))
@@ -100,7 +111,7 @@ def test_every_command_takes_lang() -> None:
 def test_help_is_chinese(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every description, option and command: no English sentence is left, and no line is too wide.
 
-    The default and the range that click adds (`[default: info]`) stay: they are values to type.
+    The range that click adds (`[x>0]`) stays.
     """
     monkeypatch.setenv("MCP_BROKER_LANG", "zh")
     monkeypatch.setenv("COLUMNS", "80")
@@ -111,7 +122,7 @@ def test_help_is_chinese(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "选项：" in shown
     assert max(map(display_width, shown.splitlines())) <= 80
     plain = re.sub(r"`[^`]*`", "", shown)
-    assert not re.search(r"\b(the|of|and|is|are|with|instead)\b", plain), shown
+    assert not re.search(r"\b(the|of|and|is|are|with|instead|default:)", plain), shown
 
 
 def test_the_help_of_a_process_is_chinese() -> None:

@@ -192,7 +192,7 @@ WHY: dict[str, tuple[dict[str, Any], str, str]] = {
     "asked": (
         {"state": "ready", "asked": {"answered": 1, "asked": 1, "refused.client": 2}},
         "time: questions: asked 1, answered 1, refused.client 2",
-        "time：提问：送达客户端 1, 已回答 1, 已拒绝（client）2",
+        "time：提问：送达客户端 1、已回答 1、已拒绝（client）2",
     ),
     "its table has a mistake": (
         {"state": "misconfigured", "config_problems": ["servers.time.timout: there is no such key"]},
@@ -267,7 +267,11 @@ def test_columns_that_are_left_out_are_named(
             word in header for word in (("restarts", "errors") if locale == "en" else ("重启", "错误"))
         )
     mark = "not shown at this width: " if locale == "en" else "因宽度不足未显示："
-    said = out.partition(mark)[2].partition("；" if locale == "zh" else ";")[0].split(",")
+    said = (
+        out.partition(mark)[2]
+        .partition("；" if locale == "zh" else ";")[0]
+        .split("、" if locale == "zh" else ",")
+    )
     assert len(said) == (left_out or 1)
     assert (mark in out) is bool(left_out)
     assert max(map(display_width, out.splitlines())) <= columns

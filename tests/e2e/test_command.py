@@ -268,7 +268,7 @@ BAD_TIMES = ("0", "-1", "nan", "inf")
     ("args", "words"),
     [
         (("call", "one", "echo", "{"), "not a JSON object"),
-        (("call", "one", "echo", "[1]"), "not a JSON object: list"),
+        (("call", "one", "echo", "[1]"), "not a JSON object: a list"),
         (("call", "one"), "Missing argument 'TOOL'"),
         (("nonsense",), "No such command 'nonsense'"),
         *((("call", "one", "echo", "--timeout", bad), "is not in the range x>0") for bad in BAD_TIMES),

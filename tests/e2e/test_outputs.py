@@ -111,15 +111,19 @@ def test_an_error_of_a_server_says_in_chinese_too_what_it_means(broker: RunningB
 @pytest.mark.parametrize(
     ("args", "told", "status"),
     [
-        (("call", "noe", "echo"), "没有服务器 'noe'；broker 有 one；有没有写错？最接近的是 one；", 1),
+        (("call", "noe", "echo"), "没有服务器 'noe'；broker 中有 one；名称是否写错了？最接近的是 one；", 1),
         (("call", "one", "ecko"), "最接近的是 echo；工具及其参数见 `mcp-broker tools one`", 1),
         (("call", "one", "sleep", '{"seconds": 9}', "--timeout", "0.1"), "在 0.1 秒内没有响应 tools/call", 1),
         (
             ("status", "--endpoint", "ipc:///nowhere/b.sock"),
-            "没有 broker：文件不存在；请用 `",
+            "上没有 broker：文件不存在；请用 `",
             3,
         ),
-        (("status", "--endpoint", "tcp://127.0.0.1:1"), "tcp://127.0.0.1:1 没有 broker：没有程序在监听；", 3),
+        (
+            ("status", "--endpoint", "tcp://127.0.0.1:1"),
+            "tcp://127.0.0.1:1 上没有 broker：没有程序在监听；",
+            3,
+        ),
         (("status", "--endpoint", "foo"), "'foo' 不是有效的地址；请写 ipc:///路径/broker.sock", 2),
         (("doctor", "--endpoint", "foo"), "'foo' 不是有效的地址；请写 ipc:///路径/broker.sock", 2),
     ],

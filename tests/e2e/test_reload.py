@@ -201,7 +201,7 @@ def test_a_bad_config_changes_nothing_and_says_every_mistake() -> None:
         assert broker.status()["broker"]["reload"]["refused"]
         assert broker.pids() == pids
         broker.config.write_text("[servers", encoding="utf-8")
-        assert "不是 TOML" in command("reload", endpoint=broker.endpoint, MCP_BROKER_LANG="zh").stderr
+        assert "不是有效的 TOML" in command("reload", endpoint=broker.endpoint, MCP_BROKER_LANG="zh").stderr
         broker.config.unlink()
         assert "No such file" in command("reload", endpoint=broker.endpoint).stderr
         broker.config.write_text(good, encoding="utf-8")

@@ -114,7 +114,7 @@ class Examination:
             waiting = [row["name"] for row in (await self.status())["servers"] if row["state"] in STARTING]
             if not waiting:
                 return
-            self._on_progress("waiting", 0, 1, servers=", ".join(waiting))
+            self._on_progress("waiting", 0, 1, servers=waiting)
             await asyncio.sleep(_PAUSE_S)
 
     async def _page(self, number: int, of: int) -> Page:

@@ -62,7 +62,7 @@ def record(report: DoctorReport, say: Say) -> Grid:
     rows = []
     for page in report.evidence.pages:
         client = say("closed" if page.closed else "forgotten")
-        remarks = ", ".join(_remarks(page, earlier, say))
+        remarks = say("between").join(_remarks(page, earlier, say))
         rows.append([str(page.number), _s(page.took_s), str(page.processes), client, remarks])
         earlier = page.servers
     numbers = [Column(say(word), right=True) for word in ("number", "answer", "processes")]
@@ -81,7 +81,7 @@ def _remarks(page: Page, earlier: tuple[ServerSample, ...], say: Say) -> Iterato
         if changed is not None:
             kinds.setdefault((changed[0], tuple(changed[1].items())), []).append(server.name)
     for (word, facts), names in kinds.items():
-        yield say(word, server=_together(names), **dict(facts))
+        yield say(word, server=_together(names, say("between_names")), **dict(facts))
 
 
 def _change(was: ServerSample, now: ServerSample, say: Say) -> tuple[str, dict[str, object]] | None:
@@ -99,10 +99,9 @@ _NAMED = 3
 """The number of names in a table cell; the findings below name every server."""
 
 
-def _together(names: Sequence[str]) -> str:
-    if len(names) <= _NAMED:
-        return ", ".join(names)
-    return f"{', '.join(names[:_NAMED])}, … ({len(names)})"
+def _together(names: Sequence[str], between: str) -> str:
+    more = [f"… ({len(names)})"] if len(names) > _NAMED else []
+    return between.join([*names[:_NAMED], *more])
 
 
 def loads(report: DoctorReport, say: Say) -> Grid:
@@ -188,12 +187,12 @@ def notes(report: DoctorReport, say: Say) -> list[str]:
         return [report.no_comparison] if report.no_comparison else []
     lines = [say("compare.meaning"), *_sum(old, report.evidence, say)]
     if old.skipped:
-        lines.append(say("compare.skipped", servers=", ".join(old.skipped)))
+        lines.append(say("compare.skipped", servers=[*old.skipped]))
     if old.memory_ran_out:
         lines.append(say("compare.memory", pages=len(old.pages)))
     failed = {server: error for page in old.pages for server, error in page.failed.items()}
     for error in dict.fromkeys(failed.values()):
-        servers = ", ".join(server for server, other in failed.items() if other == error)
+        servers = [server for server, other in failed.items() if other == error]
         lines.append(say("compare.failed", server=servers, error=error))
     started = max((page.processes for page in old.pages), default=0)
     lines.append(say("compare.left", count=old.left) if old.left else say("compare.ended", count=started))
@@ -250,7 +249,8 @@ def conclusion(report: DoctorReport, say: Say) -> list[str]:
     is_alone = grade == "A" and not report.evidence.clients
     if grade == "A" and len(pages) >= LEAST_PAGES:
         why.append(say("why.steady"))
-    return [say("verdict.A.alone" if is_alone else f"verdict.{grade}"), " ".join(why), say("rule")]
+    verdict = say("verdict.A.alone" if is_alone else f"verdict.{grade}")
+    return [verdict, say("between_sentences").join(why), say("rule")]
 
 
 def connected(report: DoctorReport, say: Say) -> str:
@@ -258,7 +258,7 @@ def connected(report: DoctorReport, say: Say) -> str:
     clients = [f"{name} ×{count}" for name, count in sorted(report.evidence.clients.items())]
     more = len(clients) - _MAX_CLIENTS
     shown = clients if more <= 0 else [*clients[:_MAX_CLIENTS], f"… ({len(clients)})"]
-    return say("clients", clients=", ".join(shown)) if clients else say("no_clients")
+    return say("clients", clients=shown) if clients else say("no_clients")
 
 
 _MAX_CLIENTS = 10
@@ -341,7 +341,7 @@ def _markdown(report: DoctorReport, say: Say) -> Iterator[str]:
         lines = [f"- {f'{text}. {mend}' if mend else text}" for text, mend in items]
         yield from ("", f"### {say(word)}", "", *lines) if lines else ()
     grade, *rest = conclusion(report, say)
-    yield from ("", f"**{grade}** {' '.join(rest)}")
+    yield from ("", f"**{grade}** {say('between_sentences').join(rest)}")
 
 
 def _table(grid: Grid) -> Iterator[str]:
