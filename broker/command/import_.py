@@ -14,7 +14,7 @@ from broker.base.secrets import redact
 from broker.command.common import BAD, USAGE, fail
 from broker.command.output import echo
 from broker.command.serve import SYSTEM_CONFIG
-from broker.command.unit import DEFAULT_PATH
+from broker.command.unit import DEFAULT_PATH, installed
 
 if TYPE_CHECKING:
     from broker.command.importing.conversion import Remark
@@ -215,7 +215,9 @@ def _finish(output: Path, text: str, plan: ImportPlan, *, for_service: bool, dry
             kept = write(output, text, access=0o600 if private else 0o777)
         if kept:
             _echo("note", say("import_kept", path=kept))
-        word = "import_service_written" if for_service else "import_written"
+        word = "import_written"
+        if for_service:
+            word = "import_service_written" if installed() else "import_service_absent"
         _echo("note", say(word, path=output, count=len(plan.servers)))
         if private and not for_service:
             _echo("warning", say("import_private_file", path=output))

@@ -40,7 +40,17 @@ def test_the_secrets_go_where_only_root_reads_them(run: Run, write: Write, confi
     assert variables(config) == {"API_KEY": SECRET}
     assert (mode(config), mode(config.with_name("environment"))) == (0o640, 0o600)
     assert SECRET not in done.output + config.read_text(encoding="utf-8")
-    assert "sudo systemctl restart mcp-broker" in done.stderr
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_next_step_fits_the_host(
+    run: Run, write: Write, config: Path, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 10: a service that is not installed cannot be restarted."""
+    monkeypatch.setattr("broker.command.import_.installed", lambda: there or None)
+    done = run(write("a.json", one()), "--service", "--output", config)
+    assert ("sudo systemctl restart mcp-broker" in done.stderr) is there
+    assert ("sudo make install" in done.stderr) is not there
 
 
 def test_the_service_s_group_may_read_the_config(
