@@ -58,7 +58,7 @@ def test_a_download_is_shown(tmp_path: Path) -> None:
         row = seen["servers"][0]
         assert row["last_lines"] == ["Downloading torch (800.0MiB)"]
         assert (row["start"]["timeout_start_sec"], row["start"]["at_most_s"]) == (1.0, 10.0)
-        for language, words in (("en", "`npx` may be downloading; limit 10s"), ("zh", "上限 10s")):
+        for language, words in (("en", "`npx` may be downloading; limit 10s"), ("zh", "最多等待 10s")):
             printed = command("status", endpoint=broker.endpoint, MCP_BROKER_LANG=language).stdout
             assert words in printed
             assert "    Downloading torch (800.0MiB)" in printed
