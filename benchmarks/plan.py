@@ -10,6 +10,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     Args:
         patience_s: no further round on a server begins after so many seconds on it.
+        warm_up_s: how long each way is called first, so that what compiles while it runs has done so.
         calls: one at a time, in each round and of each way.
         burst_calls: with several in flight, in each round and of each way.
         bodies: size in bytes → results of that size in each round and of each way.
@@ -27,6 +28,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     rounds: int
     patience_s: float
+    warm_up_s: float
     calls: int
     burst_calls: int
     bodies: dict[int, int]
@@ -48,6 +50,7 @@ SMALL, LARGE = 64 * 1024, 5 * 1024 * 1024
 FULL = Plan(
     rounds=10,
     patience_s=210,
+    warm_up_s=3,
     calls=300,
     burst_calls=1000,
     bodies={SMALL: 50, LARGE: 4},
@@ -65,6 +68,7 @@ FULL = Plan(
 QUICK = Plan(
     rounds=3,
     patience_s=120,
+    warm_up_s=2,
     calls=150,
     burst_calls=400,
     bodies={SMALL: 20, LARGE: 3},
@@ -82,6 +86,7 @@ QUICK = Plan(
 SMOKE = Plan(
     rounds=1,
     patience_s=120,
+    warm_up_s=0,
     calls=3,
     burst_calls=8,
     bodies={SMALL: 1, LARGE: 1},
