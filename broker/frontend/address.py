@@ -127,8 +127,10 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise ClaimError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
     missing = f"the folder {path.parent} does not exist or may not be written to; create it for this user"
-    if os.path.exists(path.parent) and not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ClaimError(_closed(path.parent))
+    with suppress(OSError):  # missing, or another user takes it away meanwhile
+        about = os.stat(path.parent)
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise ClaimError(_closed(path.parent, about))
     try:
         folder = open_folder(path.parent, make=1)
     except Untrusted as error:
@@ -143,16 +145,14 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
     return folder
 
 
-def _closed(folder: Path) -> str:
+def _closed(folder: Path, about: os.stat_result) -> str:
     """Return the message for a folder where this user may not write: owner, mode, and what helps."""
-    about = os.stat(folder)
     owner, mode = f"{about.st_uid}:{about.st_gid}", f"{stat.S_IMODE(about.st_mode):04o}"
     me = f"{os.geteuid()}:{os.getegid()}"
-    message = (
+    return (
         f"the folder {folder} belongs to {owner} with mode {mode}, and this broker is {me}; run it as that "
         f"user, or `chown {me} {folder}` as root (in a container: what is mounted there)"
     )
-    return message
 
 
 def _check_socket(folder: Folder, name: str, another: str) -> None:

@@ -332,7 +332,7 @@ def test_a_broker_that_ends_is_not_reloaded() -> None:
 
         async def main() -> None:
             async with BrokerClient("page", broker.endpoint) as client:
-                call = asyncio.create_task(client.call_tool("s", "sleep", {"seconds": 1}))
+                call = asyncio.create_task(client.call_tool("s", "hang"))
                 await in_flight(broker, "s")
                 broker.process.send_signal(signal.SIGTERM)
                 await asyncio.to_thread(broker.wait_log, "broker.ending")
@@ -341,7 +341,9 @@ def test_a_broker_that_ends_is_not_reloaded() -> None:
                 assert refused.returncode != 0
                 assert "shutting down" in refused.stderr
                 broker.process.send_signal(signal.SIGHUP)
-                assert (await call).content[0].text == "slept"
+                await asyncio.to_thread(broker.wait_log, "broker.already_ending signal=SIGHUP")
+                assert not call.done()
+                call.cancel()
 
         asyncio.run(main())
         assert broker.stop() == 0

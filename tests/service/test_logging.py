@@ -147,7 +147,7 @@ def test_the_catalogue_sees_every_event() -> None:
     assert {"server.ready", "server.late.reply", "catalogue.unread", "call.ended", "server.stderr"} <= {
         *KNOWN
     }
-    assert KNOWN["client.closed"] == {"debug", "warning"}
+    assert KNOWN["client.closed"] == {"debug", "info", "warning"}
     assert KNOWN["server.backoff"] == {"warning"}
     assert KNOWN["command.failed"] == {"error"}
 
