@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from shutil import which
 
 import click
 
@@ -65,6 +66,8 @@ def add(
             return
         save(file, text, {name: table})
         echo(say("add_done", name=name, path=file.path))
+        if "/" not in program and which(program) is None:  # the broker's own PATH may be another
+            echo(say("add_not_found", name=name, command=program), err=True, colour="yellow")
         if not reloaded(file, endpoint, {name: table}):
             sys.exit(BAD)
 

@@ -47,6 +47,14 @@ def test_the_first_server_makes_the_file(home: Home) -> None:
     assert "mcp-broker serve --config broker.toml" in done.stderr
 
 
+def test_a_command_that_is_not_found_here_is_said(home: Home) -> None:
+    """It is added nevertheless: the broker's own PATH may be another."""
+    said = "there is no command no-such-command in your PATH"
+    done = home.run("add", "new", "--", "no-such-command")
+    assert (done.exit_code, said in done.stderr, "new" in home.servers()) == (0, True, True), done.output
+    assert "in your PATH" not in home.run("add", "other", "--", "sh").stderr
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
