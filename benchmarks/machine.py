@@ -19,7 +19,7 @@ def describe() -> dict[str, str]:
     return {
         "commit": _commit(),
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": sys.version.split()[0],
         "libzmq": zmq.zmq_version(),
         **{name: version(name) for name in PACKAGES},

@@ -1,7 +1,8 @@
 """`python -m tests.docker [CHECK ...]`: run the checks under a real engine, and keep what they find in docs/.
 
-The engine is the running Docker of this machine; else one that `with-docker` starts, as root on Debian. With
-the names of checks only these run, and nothing is written.
+The engine is the one that the command `docker` reaches, Podman's too if it stands behind that name or behind
+`DOCKER_HOST`; else one that `with-docker` starts, as root on Debian. With the names of checks only these run,
+and nothing is written.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def facts() -> dict[str, str]:
     return {
         "engine": docker("version", "--format", "{{.Server.Version}}").stdout.strip(),
         "compose": run("docker", "compose", "version", "--short").stdout.strip(),
-        "kernel": os.uname().release,
+        "kernel": os.uname().release.partition("-")[0],
         "load": f"{os.getloadavg()[0]:.1f}",
         "processors": str(os.cpu_count()),
         "python": version,

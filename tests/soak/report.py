@@ -25,13 +25,11 @@ def today() -> str:
 def machine() -> dict[str, str]:
     """Processor, cores, memory, kernel, versions."""
     found = describe()
-    system, _, release = found.pop("kernel").partition(" ")
-    kernel = f"{system} {release.partition('-')[0]}"
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": found.pop("processor"),
         "memory": f"{pages / 1024**3:.0f} GiB",
-        "kernel": kernel,
+        "kernel": found.pop("kernel"),
         **found,
     }
 
