@@ -120,7 +120,7 @@ The token of this gateway is in {path}. For Claude Code, for example:
     ),
     "released": (
         "{server}: taken from {client} (pid {pid}), which had it for {since}; calls waiting: {waiting}",
-        "{server}：已从 {client}（进程号 {pid}）收回，独占了 {since}；等待中的调用 {waiting} 个",
+        "{server}：已从 {client}（进程号 {pid}）收回，此前它独占了 {since}；等待中的调用 {waiting} 个",
     ),
     "released_later": (
         "{server}: calls of that client that still run: {count}; others are served after them",
@@ -238,7 +238,7 @@ The token of this gateway is in {path}. For Claude Code, for example:
     ),
     "controlled": (
         "{server}: {state}; calls: {ended} ended, {again} sent again, {cut} cut off, {waiting} waiting",
-        "{server}：{state}；调用：已结束 {ended} 个，重新发送 {again} 个，中断 {cut} 个，等待中 {waiting} 个",
+        "{server}：{state}；调用：已结束 {ended} 个，重试 {again} 个，中断 {cut} 个，等待中 {waiting} 个",
     ),
     "reload_unchanged": ("{server}: unchanged", "{server}：未变化"),
     "reload_added": ("{server}: added", "{server}：已添加"),
