@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from time import monotonic
 
 import httptools
 
 ANSWER_S = 60.0
 """How long a gateway may take for an answer."""
+
+MAX_IDLE_S = 2.0
+"""How long a connection may have been idle. Many gateways close one after 5 s, perhaps just now."""
 
 OnMessage = Callable[[bytes], None]
 
@@ -59,6 +63,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, freed: Callable[[Connection], None]) -> None:
         self.headers: dict[bytes, bytes] = {}
         self.is_lost = False
+        self.idle_since = 0.0
         self._freed = freed
         self._events: Events | None = None
         self._body: list[bytes] = []
@@ -106,6 +111,7 @@ class Connection(asyncio.Protocol):
             self._on_failed(f"HTTP {status}: {b''.join(self._body)[:200]!r}")
         elif self._events is None:
             self._on_message(b"".join(self._body))
+        self.idle_since = monotonic()
         self._freed(self)
 
     def close(self) -> None:
@@ -150,8 +156,9 @@ class Http:
         """Return a connection that no exchange uses."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_lost:
+            if not connection.is_lost and monotonic() - connection.idle_since < MAX_IDLE_S:
                 return connection
+            connection.close()
         loop = asyncio.get_running_loop()
         _, made = await loop.create_connection(lambda: Connection(self._idle.append), "127.0.0.1", self._port)
         self._all.append(made)
