@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from types import MappingProxyType
 
 import zmq
 
@@ -23,6 +25,14 @@ HELLO = b"\x04\xc8\x05HELLO\x01\x00"
 """The beginning of a HELLO command, whose 200 bytes need the broker's public key."""
 
 NO_KEY = GREETING.replace(b"CURVE", b"NULL\0")
+
+
+def ready(properties: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """The READY command of a DEALER, with more properties (RFC 23)."""
+    body = b"\x05READY"
+    for name, value in {"Socket-Type": "DEALER", **properties}.items():
+        body += struct.pack(f">B{len(name)}sI", len(name), name.encode(), len(value)) + value.encode()
+    return struct.pack(">BB", 0x04, len(body)) + body
 
 
 def silent(address: tuple[str, int], keys: KeyFile) -> socket.socket:
@@ -47,8 +57,7 @@ def forged_handshake(address: tuple[str, int], keys: KeyFile) -> socket.socket:
 
 def without_a_key(address: tuple[str, int], keys: KeyFile) -> socket.socket:
     """Greet as a client that needs no key, with the messages of one behind it."""
-    ready = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"[:27]
-    return connect(address, NO_KEY + ready + b"\x00\x05hello")
+    return connect(address, NO_KEY + ready() + b"\x00\x05hello")
 
 
 Way = Callable[[tuple[str, int], KeyFile], socket.socket]
