@@ -23,6 +23,11 @@ class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = False
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether the client may use every server."""
+        return "*" in self.servers
+
     def may_use(self, server: str) -> bool:
         """Return whether the client may use this server."""
         return is_granted(self.servers, server)

@@ -8,6 +8,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from broker.base.secrets import redact
+from broker.config.keys import KeyConfig
 from broker.core.clients.connections import CloseReason, Send
 
 Fact = str | int | float | bool | None
@@ -30,12 +31,18 @@ class Write(Struct, frozen=True, gc=False):
 
 
 class Manage(Struct, frozen=True, gc=False):
-    """Carry out a management request, then call `clients.managed` with the outcome."""
+    """Carry out a management request, then call `clients.managed` with the outcome.
+
+    `key` is the name of the client's key, and `grant` what the client could do when its request came; `None`
+    if it needs no key, and may do everything. Its connection may have ended since.
+    """
 
     connection: bytes
     client_id: int
     method: str
     body: bytes
+    key: str
+    grant: KeyConfig | None
 
 
 class Opened(Struct, frozen=True, gc=False):

@@ -74,30 +74,6 @@ def unknown_server(name: str, names: Iterable[str]) -> Refusal:
     )
 
 
-def not_granted(key: str, name: str) -> Refusal:
-    """The client's key does not let it use a server of that name, configured or not."""
-    table = f"[keys.{toml_key(key)}]"
-    return Refusal(
-        Code.UNKNOWN_SERVER,
-        f"the key {key!r} may not use a server {clip(name)!r}",
-        f"add it to `servers` of {table} in broker.toml, then `mcp-broker reload`",
-        Blame.CALLER,
-        {"server": clip(name), "key": key},
-    )
-
-
-def manages_nothing(key: str, command: str) -> Refusal:
-    """The client's key does not let it manage the broker."""
-    table = f"[keys.{toml_key(key)}]"
-    return Refusal(
-        Code.METHOD_REFUSED,
-        f"the key {key!r} may not send the command {clip(command)!r}",
-        f"run it where the broker runs, or write manage = true into {table} of broker.toml and reload",
-        Blame.CALLER,
-        {"method": clip(command), "key": key},
-    )
-
-
 def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
     """The server's catalogue has no tool of that name."""
     known = sorted(names)

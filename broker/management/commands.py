@@ -9,13 +9,15 @@ from typing import Any
 
 import msgspec
 import trio
+from msgspec import Struct
 
 from broker.base.secrets import Secrets
 from broker.base.text import clip
+from broker.config.keys import KeyConfig
 from broker.config.names import normal
 from broker.core import refusals
 from broker.core.calls import leases
-from broker.core.clients.connections import Connection
+from broker.core.clients import grants
 from broker.core.effects import Manage
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers.availability import never
@@ -30,7 +32,17 @@ from client_shim.wire import Code
 logger = logging.getLogger("mcp-broker")
 
 Answer = dict[str, Any]
-Params = dict[str, Any]
+
+
+class Command(Struct, frozen=True):
+    """A management request whose params are read. `server` is the name that they have, or empty.
+
+    `grant` is what its client may do; `None` if it may do everything.
+    """
+
+    params: dict[str, Any]
+    server: str
+    grant: KeyConfig | None
 
 
 class CommandRefused(Exception):
@@ -41,54 +53,55 @@ class CommandRefused(Exception):
         self.refusal = refusal
 
 
-def _server(context: Context, params: Params) -> Server:
+def _server(context: Context, command: Command) -> Server:
     """Return the server that a command is about.
 
     Raises:
         CommandRefused: there is no such server, or it does not run.
     """
-    name, engine = normal(str(params.get("server"))), context.hub.engine
+    engine = context.hub.engine
     names = engine.registry.names
-    if name not in names:
-        raise CommandRefused(refusals.unknown_server(name, names))
-    server = engine.servers[name]
+    if command.server not in names:
+        raise CommandRefused(grants.unknown_server(command.grant, command.server, names))
+    server = engine.servers[command.server]
     if (refusal := never(server)) is not None:  # though its process may not have ended yet
         raise CommandRefused(refusal)
     return server
 
 
-async def ping(context: Context, params: Params) -> Answer:
+async def ping(context: Context, command: Command) -> Answer:
     """Answer, so that the client knows that the broker runs."""
     return {}
 
 
-async def servers(context: Context, params: Params) -> Answer:
+async def servers(context: Context, command: Command) -> Answer:
     """Return the configured servers and their states."""
     return summary.servers(context.hub.engine)
 
 
-async def status(context: Context, params: Params) -> Answer:
+async def status(context: Context, command: Command) -> Answer:
     """Return everything that `mcp-broker status` shows."""
     shared = context.shared.setdefault("status", Shared(partial(summary.status, context)))
     return await shared.get()
 
 
-async def logs(context: Context, params: Params) -> Answer:
+async def logs(context: Context, command: Command) -> Answer:
     """Return the last lines that a server wrote; with `after`, those since that number, except `missing`."""
-    log = context.supervisors[_server(context, params).name].log
+    server = _server(context, command)
+    log = context.supervisors[server.name].log
     first = log.written - len(log.lines)
-    since = params.get("after")
+    since = command.params.get("after")
     if not isinstance(since, int) or since > log.written:  # a number of an earlier broker's log
         since = first
     return {
-        "server": normal(params["server"]),
+        "server": server.name,
         "written": log.written,
         "missing": max(0, first - since),
         "lines": list(log.lines)[max(0, since - first) :],
     }
 
 
-async def reload(context: Context, params: Params) -> Answer:
+async def reload(context: Context, command: Command) -> Answer:
     """Reload the config file. Return what changed, or `problems` if the file has mistakes."""
     outcome = await context.reloader.reload("command")
     if isinstance(outcome, Refusal):
@@ -96,35 +109,35 @@ async def reload(context: Context, params: Params) -> Answer:
     return {"config": context.config_path, **msgspec.to_builtins(outcome)}
 
 
-async def stop(context: Context, params: Params) -> Answer:
+async def stop(context: Context, command: Command) -> Answer:
     """Stop a server. Its calls have time to end first; those that wait are refused."""
-    return await _carry_out(context, params, Intent.STOP)
+    return await _carry_out(context, command, Intent.STOP)
 
 
-async def restart(context: Context, params: Params) -> Answer:
+async def restart(context: Context, command: Command) -> Answer:
     """Restart a server. The new process serves the calls that wait."""
-    return await _carry_out(context, params, Intent.RESTART)
+    return await _carry_out(context, command, Intent.RESTART)
 
 
-async def _carry_out(context: Context, params: Params, intent: Intent) -> Answer:
+async def _carry_out(context: Context, command: Command, intent: Intent) -> Answer:
     """Carry out the operator's intent. Return what happened to the calls that the server had."""
-    server = _server(context, params)
+    server = _server(context, command)
     had, lost, again = server.queue.running, server.lost, server.again
     await context.supervisors.carry_out(intent, server.name)
     return _moved(server, had=had, cut=server.lost - lost, again=server.again - again)
 
 
-async def start(context: Context, params: Params) -> Answer:
+async def start(context: Context, command: Command) -> Answer:
     """Start a server that is stopped, broken or waiting, or take back a stop that has not happened yet."""
-    server = _server(context, params)
+    server = _server(context, command)
     already = server.lifecycle.state is State.READY and not server.queue.paused
     context.supervisors.begin(Intent.START, server.name)
     return {**_moved(server), "already": already}
 
 
-async def release(context: Context, params: Params) -> Answer:
+async def release(context: Context, command: Command) -> Answer:
     """End the lease of a server. Return who had it, and how many of its calls still run."""
-    server, now = _server(context, params), trio.current_time()
+    server, now = _server(context, command), trio.current_time()
     if server.config.lease_sec is None:
         raise CommandRefused(refusals.no_lease(server.name))
     had = leases.shown(server, now)
@@ -145,7 +158,7 @@ def _moved(server: Server, *, had: int = 0, cut: int = 0, again: int = 0) -> Ans
     }
 
 
-COMMANDS: dict[str, Callable[[Context, Params], Awaitable[Answer]]] = {
+COMMANDS: dict[str, Callable[[Context, Command], Awaitable[Answer]]] = {
     "ping": ping,
     "servers": servers,
     "status": status,
@@ -169,15 +182,20 @@ def _masked(answer: Answer, mask: Secrets) -> Answer:
     return shown
 
 
-def _check_grant(connection: Connection | None, params: Params) -> None:
-    """Check that a client may manage the server that its command names. The core has checked the command.
+def _command(request: Manage) -> Command:
+    """Read the params of a management request. The core has checked that its client may send this command.
+
+    The client's connection may have ended since: its grant is that of the request.
 
     Raises:
-        CommandRefused: it may not.
+        CommandRefused: the client may not use the server that the params name.
     """
-    name = normal(str(params.get("server", "")))
-    if connection is not None and name and not connection.may_use(name):
-        raise CommandRefused(refusals.not_granted(connection.peer.key, name))
+    params = msgspec.json.decode(request.body, type=dict[str, Any])
+    given = params.get("server")
+    name = normal(given) if isinstance(given, str) else ""
+    if name and not grants.may_use(request.grant, name):
+        raise CommandRefused(grants.not_granted(request.key, name))
+    return Command(params, name, request.grant)
 
 
 async def manage(context: Context, request: Manage) -> None:
@@ -191,10 +209,8 @@ async def manage(context: Context, request: Manage) -> None:
         context.hub.run(context.hub.engine.clients.managed, request, refusal)
         return
     try:
-        params = msgspec.json.decode(request.body, type=dict[str, Any])
-        connection = context.hub.engine.connections.get(request.connection)
-        _check_grant(connection, params)
-        answer = summary.for_client(await command(context, params), connection)
+        answer = await command(context, _command(request))
+        answer = summary.for_client(answer, request, context.hub.engine.registry.names)
         outcome: bytes | Refusal = msgspec.json.encode(_masked(answer, context.hub.engine.mask))
     except CommandRefused as refused:
         outcome = refused.refusal

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import trio
 
 from broker import __version__
 from broker.base.tolerances import told
+from broker.config.keys import KeyConfig
+from broker.config.loading import Problem
+from broker.config.names import toml_key
 from broker.core.calls import leases, questions
 from broker.core.clients.connections import Connection
+from broker.core.effects import Manage
 from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import Server
@@ -58,19 +63,53 @@ async def status(context: Context) -> Answer:
     }
 
 
-def for_client(answer: Answer, connection: Connection | None) -> Answer:
+def for_client(answer: Answer, request: Manage, servers: Iterable[str]) -> Answer:
     """Return what a client is told of an answer: of the servers that it may use, and of itself.
 
     A client that may manage is told of all clients, and one without a key of everything.
+
+    Args:
+        servers: the names of the configured servers.
     """
-    grant = connection.grant if connection is not None else None
-    if connection is None or grant is None:
+    grant = request.grant
+    if grant is None:
         return answer
     shown = dict(answer)
     if "servers" in shown:
         shown["servers"] = [one for one in shown["servers"] if grant.may_use(one["name"])]
     if "clients" in shown and not grant.manage:
-        shown["clients"] = [one for one in shown["clients"] if one["key"] == connection.peer.key]
+        shown["clients"] = [one for one in shown["clients"] if one["key"] == request.key]
+    if "problems" in shown:  # of a reload
+        shown["problems"] = _problems(shown["problems"], grant, servers)
+    if "broker" in shown:
+        shown["broker"] = _broker(shown["broker"], grant, servers)
+    return shown
+
+
+def _broker(broker: Answer, grant: KeyConfig, servers: Iterable[str]) -> Answer:
+    """Return what is told of the broker to a client that may do this."""
+    shown = dict(broker)
+    if (error := broker["config_error"]) is not None:
+        shown["config_error"] = {**error, "problems": _problems(error["problems"], grant, servers)}
+    if (last := broker["reload"]) is not None:
+        seen = {name: what for name, what in last["servers"].items() if grant.may_use(name)}
+        shown["reload"] = {**last, "servers": seen}
+    return shown
+
+
+def _problems(problems: list[str], grant: KeyConfig, servers: Iterable[str]) -> list[str]:
+    """Return the mistakes in the config that a client may know: a limited one those of its servers only.
+
+    A mistake elsewhere may name any server, such as one in the form of the file.
+    """
+    if grant.is_for_all:
+        return problems
+    tables = [f"servers.{toml_key(name)}" for name in servers if grant.may_use(name)]
+    mine = tuple(table + end for table in tables for end in (".", ":"))
+    shown = [problem for problem in problems if problem.startswith(mine)]
+    if hidden := len(problems) - len(shown):
+        message = f"there are other mistakes ({hidden}), which this key may not see"
+        shown.append(str(Problem("and so on", message, "run `mcp-broker check` where the broker runs")))
     return shown
 
 

@@ -59,6 +59,22 @@ class FlowControl:
         if post is not None:
             self._effects.append(post)
 
+    def credit(self, connection: Connection, read_bytes: int, now: float) -> str:
+        """Take the credit that a client gives, and send what waited for it. Return what is wrong with it."""
+        if not 0 <= read_bytes <= connection.unread_bytes:
+            return f"credit for {read_bytes} bytes, where {connection.unread_bytes} are to be read"
+        self._effects += self._connections.credit(connection, read_bytes)
+        if read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
+            self.came_to_nothing("empty.credit", connection.key, now)
+        return ""
+
+    def part(self, connection: Connection, now: float) -> None:
+        """Count the goodbye of a channel. A channel begins with a request: more goodbyes than these cost."""
+        if connection.partings < connection.calls:
+            connection.partings += 1
+        else:
+            self.came_to_nothing("empty.goodbye", connection.key, now)
+
     def came_to_nothing(self, what: str, key: bytes, now: float) -> None:
         """Count a message that was late or empty."""
         self._counters.add(what)

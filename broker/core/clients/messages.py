@@ -11,11 +11,13 @@ from broker.config.keys import AuthorizedKeys
 from broker.config.limits import LimitsConfig
 from broker.core import refusals
 from broker.core.calls.bulk_endings import BulkEndings
-from broker.core.calls.dispatch import Dispatch, fault
-from broker.core.clients.connections import Body, CloseReason, Connection, Connections, Peer, Send
+from broker.core.calls.dispatch import Dispatch
+from broker.core.clients import grants
+from broker.core.clients.connections import CloseReason, Connection, Connections, Peer, Send
 from broker.core.clients.flow_control import MAX_UNGREETED_BYTES, FlowControl
 from broker.core.clients.notifications import Notifications
 from broker.core.clients.requests import Requests
+from broker.core.clients.responder import Responder
 from broker.core.effects import Closed, Effects, Level, Manage
 from broker.core.mcp import jsonrpc
 from broker.core.mcp.jsonrpc import BodyError
@@ -72,10 +74,13 @@ class Clients:
         self._behind: dict[bytes, deque[tuple[bytes, bytes | None, float]]] = {}
         """The messages of a connection that came behind a long request, and when they came."""
         self.flow = FlowControl(connections, counters, effects)
-        self.requests = Requests(table, registry, connections, dispatch, notifications, self.flow, effects)
+        self._responder = Responder(connections, self.flow, counters, effects)
+        self.requests = Requests(
+            table, registry, self._responder, dispatch, notifications, self.flow, effects
+        )
 
     def received(self, key: bytes, peer: Peer, header: bytes, body: bytes | None, now: float) -> None:
-        """Handle a message of the connection `key`. `peer` is the client's process, as the kernel says."""
+        """Handle a message of the connection `key`. `peer` is its client, as the kernel or the key says."""
         connection = self._connections.get(key)
         if connection is not None and key in self._behind:
             if self.flow.keeps_behind(connection, header, body):
@@ -124,7 +129,7 @@ class Clients:
             outcome = self._request(connection, message, body, now)
             if not isinstance(outcome, Refusal):
                 return outcome
-            self._refuse(key, message.channel, message.id, outcome, now)
+            self._responder.refuse(key, message.channel, message.id, outcome, now)
         else:
             self._from_client(connection, message, body, now)
         return None
@@ -137,9 +142,7 @@ class Clients:
         size = self.flow.size
         text = f"the client sent {size} bytes before its hello, and may send {MAX_UNGREETED_BYTES}"
         self._refuse_frame(key, Code.TOO_LARGE, text, 0, 0, now)
-        self.flow.forget(key)
-        self._counters.add(f"closed.{CloseReason.UNGREETED.value}")
-        self._effects.append(Closed(key, CloseReason.UNGREETED))
+        self._closed(key, CloseReason.UNGREETED)
 
     def malformed(self, key: bytes, why: str, now: float) -> None:
         """Refuse a message that is not one of the protocol, whatever its header says."""
@@ -163,29 +166,36 @@ class Clients:
             text = f"the client speaks the wire versions {theirs}, the broker {wire.VERSION}"
             self._refuse_frame(key, Code.WIRE_VERSION, clip(text), 0, 0, now)
         elif self.closing:
-            self._refuse(key, 0, 0, refusals.shutting_down(), now)
+            self._responder.refuse(key, 0, 0, refusals.shutting_down(), now)
         elif len(self._connections) >= self.limits.connections:
-            self._refuse(key, 0, 0, refusals.busy("connections", self.limits.connections), now)
-        elif peer.key and self.authorized.grant_of(peer.public) is None:
-            self._effects.append(Closed(key, CloseReason.REVOKED))
+            self._responder.refuse(key, 0, 0, refusals.busy("connections", self.limits.connections), now)
         else:
-            name = hello.client.get("name")
-            shown = clip(name, 64) if isinstance(name, str) and name else "unnamed"
-            grant = self.authorized.grant_of(peer.public)
-            connection = self._connections.open(key, shown, peer, now, grant)
-            limits = {
-                "max_message_bytes": self.limits.max_message_bytes,
-                "credit_bytes": self.limits.credit_bytes,
-                "request_credit_bytes": self.limits.credit_bytes,
-            }
-            self._post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
-            self._effects.log(Level.DEBUG, "client.connected", client=connection.label, **_facts(peer))
+            self._welcome(key, peer, hello, now)
+
+    def _welcome(self, key: bytes, peer: Peer, hello: wire.Hello, now: float) -> None:
+        """Open the connection of a client; close it if its key was revoked after the handshake."""
+        name = hello.client.get("name")
+        shown = clip(name, 64) if isinstance(name, str) and name else "unnamed"
+        grant = self.authorized.grant_of(peer.public)
+        connection = self._connections.open(key, shown, peer, now, grant)
+        if grants.ended(self.authorized, peer, grant):
+            self._close(connection, CloseReason.REVOKED, now)
+            return
+        limits = {
+            "max_message_bytes": self.limits.max_message_bytes,
+            "credit_bytes": self.limits.credit_bytes,
+            "request_credit_bytes": self.limits.credit_bytes,
+        }
+        self._responder.post(connection, wire.Welcome(0, 0, self._instance, self._version, limits))
+        self._effects.log(Level.DEBUG, "client.connected", client=connection.label, **_facts(peer))
 
     def _from_client(
         self, connection: Connection, message: wire.Message, body: bytes | None, now: float
     ) -> None:
         if isinstance(message, wire.Credit):
-            self._credit(connection, message, now)
+            if wrong := self.flow.credit(connection, message.read_bytes, now):
+                key, channel = connection.key, message.channel
+                self._refuse_frame(key, Code.MALFORMED, wrong, channel, message.id, now)
         elif isinstance(message, wire.Cancel):
             call = self._dispatch.table.by_client(connection.key, message.id)
             if call is not None:
@@ -197,29 +207,13 @@ class Clients:
             if unfit is not None:
                 self.flow.came_to_nothing(unfit, connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
-            self._part(connection, message.channel, now)
+            self._release(connection.key, message.channel, now)
+            self.flow.part(connection, now)
         elif isinstance(message, wire.Goodbye):
             self._close(connection, CloseReason.GOODBYE, now)
         else:
             text = f"the broker takes no {type(message).__name__.lower()} from a client"
             self._refuse_frame(connection.key, Code.METHOD_REFUSED, text, message.channel, message.id, now)
-
-    def _credit(self, connection: Connection, credit: wire.Credit, now: float) -> None:
-        if 0 <= credit.read_bytes <= connection.unread_bytes:
-            self._effects += self._connections.credit(connection, credit.read_bytes)
-            if credit.read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
-                self.flow.came_to_nothing("empty.credit", connection.key, now)
-            return
-        text = f"credit for {credit.read_bytes} bytes, where {connection.unread_bytes} are to be read"
-        self._refuse_frame(connection.key, Code.MALFORMED, text, credit.channel, credit.id, now)
-
-    def _part(self, connection: Connection, channel: int, now: float) -> None:
-        """Close a channel. It began with a request, so there are never more goodbyes than requests."""
-        self._release(connection.key, channel, now)
-        if connection.partings < connection.calls:
-            connection.partings += 1
-        else:
-            self.flow.came_to_nothing("empty.goodbye", connection.key, now)
 
     def _request(
         self, connection: Connection, request: wire.Request, body: bytes | None, now: float
@@ -263,7 +257,7 @@ class Clients:
             refusal = refusals.invalid_body(error.code, str(error))
         if refusal is not None:
             self.flow.size = size
-            self._refuse(connection.key, request.channel, request.id, refusal, now)
+            self._responder.refuse(connection.key, request.channel, request.id, refusal, now)
 
     def managed(self, request: Manage, outcome: bytes | Refusal, now: float) -> None:
         """Send the outcome of a management request."""
@@ -273,9 +267,9 @@ class Clients:
         if connection is None:
             self._counters.add("late.managed")
         elif isinstance(outcome, Refusal):
-            self._refuse(key, channel, client_id, outcome, now)
+            self._responder.refuse(key, channel, client_id, outcome, now)
         else:
-            self._post(connection, wire.Result(channel, client_id), outcome)
+            self._responder.post(connection, wire.Result(channel, client_id), outcome)
 
     def lost(self, key: bytes, now: float) -> None:
         """Close a connection that the transport has lost."""
@@ -289,18 +283,22 @@ class Clients:
         self._connections.close(connection.key)
         self._behind.pop(connection.key, None)
         self._backlog.drop(JobKey("requests", connection=connection.key))
-        self.flow.forget(connection.key)
         self._release(connection.key, None, now)
-        self._counters.add(f"closed.{reason.value}")
         if farewell:  # beyond its credit, as messages that wait for credit are gone with the connection
             goodbye = wire.encode(wire.Goodbye(0, 0, farewell, connection.last_id))
             self._effects.append(Send(connection.key, goodbye))
-        self._effects.append(Closed(connection.key, reason))
+        self._closed(connection.key, reason)
         level = Level.WARNING if reason in (CloseReason.CREDIT, CloseReason.OVERDRAWN) else Level.DEBUG
         if reason is CloseReason.REVOKED:
             level = Level.INFO
         facts = _facts(connection.peer)
         self._effects.log(level, "client.closed", client=connection.label, reason=reason.value, **facts)
+
+    def _closed(self, key: bytes, reason: CloseReason) -> None:
+        """Count the end of a connection, whether or not its client has said hello, and have it closed."""
+        self.flow.forget(key)
+        self._counters.add(f"closed.{reason.value}")
+        self._effects.append(Closed(key, reason))
 
     def _release(self, key: bytes, channel: int | None, now: float) -> None:
         """End the calls and subscriptions of a channel, or of a whole connection."""
@@ -315,22 +313,16 @@ class Clients:
                 self._dispatch.fail(call, refusals.cut(call), now)
             for (key, id), channel in self.requests.managing.items():
                 if key == connection.key:
-                    self._refuse(key, channel, id, refusals.cut_command(), now)
+                    self._responder.refuse(key, channel, id, refusals.cut_command(), now)
             self._close(connection, CloseReason.SHUTDOWN, now, reason)
 
     def revoke(self, now: float) -> None:
         """Close the connections of clients whose keys do not hold any more, or that may do something else."""
-        names = set(self.authorized.names.values())
-        for name in self.requests.by_key.keys() - names:
+        for name in self.requests.by_key.keys() - set(self.authorized.names.values()):
             del self.requests.by_key[name]
         for connection in self._connections.all():
-            peer = connection.peer
-            if not peer.key:
-                continue
-            if self.authorized.names.get(peer.public) != peer.key:
-                self._close(connection, CloseReason.REVOKED, now, f"the key of {peer.key} was revoked")
-            elif self.authorized.grant_of(peer.public) != connection.grant:
-                self._close(connection, CloseReason.REVOKED, now, f"what {peer.key} may do has changed")
+            if why := grants.ended(self.authorized, connection.peer, connection.grant):
+                self._close(connection, CloseReason.REVOKED, now, why)
 
     def close_overflowing(self, now: float) -> None:
         """Close the clients that do not read what they are sent."""
@@ -338,24 +330,6 @@ class Clients:
         for connection in overflowing:
             if self._connections.get(connection.key) is connection:
                 self._close(connection, CloseReason.CREDIT, now, "the client did not read what it was sent")
-
-    # -- answers ----------------------------------------------------------------------------------
-
-    def _post(self, connection: Connection, message: wire.Message, body: Body = None) -> None:
-        post = self._connections.post(connection, message, body)
-        if post is not None:
-            self._effects.append(post)
-
-    def _refuse(self, key: bytes, channel: int, id: int, refusal: Refusal, now: float) -> None:
-        """Answer with a fault. A connection without a hello has no credit to respect."""
-        self._counters.add(f"refused.{refusal.code.value}")
-        self._effects.log(Level.DEBUG, "request.refused", code=refusal.code.value)
-        connection = self._connections.get(key)
-        if connection is not None:
-            self._post(connection, fault(channel, id, refusal, self._effects.mask))
-        else:
-            self._effects.append(Send(key, wire.encode(fault(channel, id, refusal, self._effects.mask))))
-        self.flow.cost(key, now)
 
     def _refuse_frame(
         self, key: bytes, code: Code, text: str, channel: int, id: int, now: float, *, is_late: bool = False
@@ -368,7 +342,7 @@ class Clients:
             self._counters.add("late.frame")
         else:
             self._effects.log(Level.WARNING, "frame.refused", code=code.value, client=client)
-        self._refuse(key, channel, id, refusals.protocol(code, text), now)
+        self._responder.refuse(key, channel, id, refusals.protocol(code, text), now)
 
 
 def _facts(peer: Peer) -> dict[str, str | int]:

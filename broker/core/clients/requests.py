@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from broker.config import names
-from broker.config.keys import KeyConfig
 from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
-from broker.core.clients.connections import Connection, Connections
+from broker.core.clients import grants
+from broker.core.clients.connections import Connection
 from broker.core.clients.flow_control import FlowControl
 from broker.core.clients.notifications import Notifications
+from broker.core.clients.responder import Responder
 from broker.core.effects import Effects, Manage
 from broker.core.mcp.jsonrpc import Params
 from broker.core.mcp.methods import NO_TASKS, Era, Route, rule_for
@@ -31,15 +32,6 @@ MAX_MANAGING_OF_ONE = 64
 """The same for one connection, so that it cannot keep the others from asking."""
 
 
-LOOKS = frozenset({"ping", "servers", "status"})
-"""Management requests of clients that may not manage: they tell of the servers that the client may use."""
-
-
-def may_ask(grant: KeyConfig | None, command: str) -> bool:
-    """Return whether a client may send this management request."""
-    return grant is None or grant.manage or command in LOOKS
-
-
 class Requests:
     """The requests of clients whose params are checked.
 
@@ -53,7 +45,7 @@ class Requests:
         self,
         table: dict[str, Server],
         registry: Registry,
-        connections: Connections,
+        responder: Responder,
         dispatch: Dispatch,
         notifications: Notifications,
         flow: FlowControl,
@@ -61,7 +53,7 @@ class Requests:
     ) -> None:
         self._table = table
         self._registry = registry
-        self._connections = connections
+        self._responder = responder
         self._dispatch = dispatch
         self._notifications = notifications
         self._flow = flow
@@ -85,9 +77,9 @@ class Requests:
             return self._listen(connection, request, params, now)
         if request.service == wire.MANAGEMENT:
             self._flow.cost(key, now, COSTS.get(request.method, 0))
-            if not may_ask(connection.grant, request.method):
-                return refusals.manages_nothing(connection.peer.key, request.method)
-            return self._manage(key, request, params)
+            if not grants.may_ask(connection.grant, request.method):
+                return grants.manages_nothing(connection.peer.key, request.method)
+            return self._manage(connection, request, params)
         return self._route(connection, request, params, now)
 
     def is_open(self, key: bytes, client_id: int) -> bool:
@@ -99,9 +91,9 @@ class Requests:
     ) -> Refusal | None:
         server = self._table.get(request.service) or self._table.get(names.normal(request.service))
         if connection.grant is not None and not connection.may_use(names.normal(request.service)):
-            return refusals.not_granted(connection.peer.key, request.service)
+            return grants.not_granted(connection.peer.key, request.service)
         if server is None:
-            return refusals.unknown_server(request.service, self._registry.names)
+            return grants.unknown_server(connection.grant, request.service, self._registry.names)
         if (refusal := never(server)) is not None:
             return refusal
         era = server.era
@@ -115,7 +107,7 @@ class Requests:
         if rule.route is Route.CATALOGUE and params.has_cursor:
             return refusals.invalid_params(request.method)
         if rule.route is Route.BROKER and server.lifecycle.idle:  # a ping starts nothing
-            self._answer(connection, request, b"{}")
+            self._responder.result(connection, request, b"{}")
             return None
         if rule.route is not Route.CATALOGUE or server.catalogue is None:
             return self._dispatch.accept(server, connection, request, params, now)
@@ -128,7 +120,7 @@ class Requests:
             return self._dispatch.accept(server, connection, request, params, now)
         if body is None:
             return refusals.no_list(server.name, request.method)
-        self._answer(connection, request, body)
+        self._responder.result(connection, request, body)
         return None
 
     def _listen(
@@ -138,23 +130,21 @@ class Requests:
         accepted = self._notifications.listen(channel_key, params.body, connection)
         if isinstance(accepted, Refusal):
             return accepted
-        self._answer(connection, request, accepted.body())
+        self._responder.result(connection, request, accepted.body())
         self._notifications.tell_refused(channel_key, accepted)
         subscribed = self._notifications.subscriptions.count
         self._flow.cost(connection.key, now, len(params.body) // BYTES_A_TIME + subscribed // URIS_A_TIME)
         self._registry.want(accepted.changed, now)
         return None
 
-    def _manage(self, key: bytes, request: wire.Request, params: Params) -> Refusal | None:
+    def _manage(self, connection: Connection, request: wire.Request, params: Params) -> Refusal | None:
+        key = connection.key
         if len(self.managing) >= MAX_MANAGING:
             return refusals.management_busy(MAX_MANAGING)
         if sum(held == key for held, _ in self.managing) >= MAX_MANAGING_OF_ONE:
             return refusals.management_busy(MAX_MANAGING_OF_ONE)
         self.managing[key, request.id] = request.channel
-        self._effects.append(Manage(key, request.id, request.method, params.body))
+        self._effects.append(
+            Manage(key, request.id, request.method, params.body, connection.peer.key, connection.grant)
+        )
         return None
-
-    def _answer(self, connection: Connection, request: wire.Request, body: bytes) -> None:
-        message = self._connections.post(connection, wire.Result(request.channel, request.id), body)
-        if message is not None:
-            self._effects.append(message)

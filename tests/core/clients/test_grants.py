@@ -7,6 +7,7 @@ import pytest
 
 from broker.config.keys import AuthorizedKeys, KeyConfig
 from broker.core.clients.connections import CloseReason, Peer
+from broker.core.effects import Level
 from client_shim import wire
 from client_shim.wire import Code
 from tests.core.world import Client, World
@@ -110,6 +111,19 @@ def test_a_client_whose_key_was_revoked_before_its_hello_is_not_welcome() -> Non
     assert world.closed == {b"k": CloseReason.REVOKED}
     assert not client.inbox
     assert len(world.engine.connections) == 0
+    assert world.engine.counters["closed.revoked"] == 1
+    (note,) = (one for one in world.notes if one.event == "client.closed")
+    assert note.level == Level.INFO
+    assert note.facts == {"client": "page (laptop)", "reason": "revoked", "key": "laptop", "address": ""}
+
+
+def test_a_key_that_has_another_name_by_the_hello_is_not_welcome() -> None:
+    """The handshake gave the connection the old name, by which it would be counted and told of."""
+    world = place(laptop=KeyConfig())
+    client = world.stranger(b"k")
+    client.peer = Peer(key="old", public="laptop")
+    client.say(wire.Hello(0, 0, [wire.VERSION], {"name": "page", "version": "1", "pid": 7}))
+    assert world.closed == {b"k": CloseReason.REVOKED}
 
 
 def test_others_are_told_of_a_client_by_its_key() -> None:
