@@ -115,16 +115,17 @@ class BlockingClient:
                 sleep(HASTE_S)
 
     def _greet_twice(self, expires: float) -> None:
-        """Connect. A broker with another key, and one that ends in a handshake, look the same at first."""
+        """Connect. A broker with another key, and one that ends or turns a client away, look the same at
+        first."""
         try:
             self._greet(expires)
         except WrongBrokerKey:
-            self._greet(expires)
+            self._greet(expires, self._backoff.hold_s(monotonic()))
 
-    def _greet(self, expires: float) -> None:
+    def _greet(self, expires: float, hold_s: float = 0.0) -> None:
         self._leave()
         self._backoff.tried(monotonic())
-        found = find_broker(self._address, self._hello_s(expires))
+        found = find_broker(self._address, self._hello_s(expires), min(hold_s, self._hello_s(expires)))
         state = ClientState(self._who, monotonic(), hello_timeout_s=self._hello_s(expires))
         self._dealer = dealer = Dealer(found.endpoint, state, found.keys)
         dealer.flush()

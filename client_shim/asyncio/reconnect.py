@@ -53,6 +53,7 @@ class Reconnect:
         self._due = NEVER
         self._search: Search | None = None
         self._doubts = False
+        self._hold_s = 0.0
 
     @property
     def is_searching(self) -> bool:
@@ -66,9 +67,11 @@ class Reconnect:
     def is_doubtful(self, error: Unavailable) -> bool:
         """Return whether this error has to be seen twice in a row.
 
-        A broker with another key, and one that ends in the middle of a handshake, look the same.
+        A broker with another key looks the same as one that ends in the middle of a handshake, or turns the
+        client away because it has too many connections. So the next search waits for that.
         """
         self._doubts = isinstance(error, WrongBrokerKey) and not self._doubts
+        self._hold_s = self.backoff.hold_s(self._loop.time()) if self._doubts else 0.0
         return self._doubts
 
     def hurry(self) -> None:
@@ -92,7 +95,9 @@ class Reconnect:
     def _attempt(self) -> None:
         self._timer = None
         self.backoff.tried(self._loop.time())
-        self._search = Search(self._loop, self._address, self._wait_s, self._searched, self._context)
+        self._search = Search(
+            self._loop, self._address, self._wait_s, self._hold_s, self._searched, self._context
+        )
         self._search.begin()
 
     def _searched(self, search: Search, outcome: FoundBroker | Unavailable) -> None:
@@ -112,11 +117,12 @@ class Search:
         loop: asyncio.AbstractEventLoop,
         address: BrokerAddress,
         wait_s: float,
+        hold_s: float,
         on_end: Callable[[Search, FoundBroker | Unavailable], None],
         context: Context,
     ) -> None:
         self._loop, self._context = loop, context
-        self._address, self._wait_s = address, wait_s
+        self._address, self._wait_s, self._hold_s = address, wait_s, min(hold_s, wait_s)
         self._on_end = on_end
 
     def begin(self) -> None:
@@ -139,7 +145,7 @@ class Search:
 
     def _outcome(self) -> FoundBroker | Unavailable:
         try:
-            return find_broker(self._address, self._wait_s)
+            return find_broker(self._address, self._wait_s, self._hold_s)
         except Unavailable as error:
             return error.with_traceback(None)
         except OSError as error:  # this process is out of descriptors, say

@@ -17,6 +17,8 @@ SETTLED_S = 10.0
 HASTE_S = 0.1
 """The delay between two attempts while a call waits for the broker."""
 
+MIN_HOLD_S = 0.2
+
 
 class ReconnectBackoff:
     """The attempts of one connection to reach its broker. All times are seconds of one clock.
@@ -63,6 +65,13 @@ class ReconnectBackoff:
     def soonest(self, now: float) -> float:
         """Return when the next attempt may be made for a call that waits."""
         return max(now, self.tried_at + HASTE_S)
+
+    def hold_s(self, now: float) -> float:
+        """Return how long a broker must keep a silent connection, after a handshake has failed now.
+
+        A broker that has too many connections ends the silent one as early as it has ended the handshake.
+        """
+        return max(2 * (now - self.tried_at), MIN_HOLD_S)
 
     def after(self, now: float, *, hasty: bool) -> float:
         """Return when the next attempt is due after a failure or a loss; `hasty`: a call waits for it."""

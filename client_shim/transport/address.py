@@ -29,17 +29,19 @@ class FoundBroker(NamedTuple):
     keys: ClientKeys | None = None
 
 
-def find_broker(address: BrokerAddress, wait_s: float) -> FoundBroker:
+def find_broker(address: BrokerAddress, wait_s: float, hold_s: float = 0.0) -> FoundBroker:
     """Return where a broker listens that takes this client. The file of its keys is read each time.
 
     Args:
         wait_s: how long the probe may wait, if it may at all.
+        hold_s: how long the broker must keep the connection of the probe over ``tcp://``.
 
     Raises:
         Unavailable: it cannot be reached; the error says why.
     """
     keys = load_keys(address.keys)
-    return FoundBroker(probe(address.endpoint, has_keys=keys is not None, wait_s=wait_s), keys)
+    endpoint = probe(address.endpoint, has_keys=keys is not None, wait_s=wait_s, hold_s=hold_s)
+    return FoundBroker(endpoint, keys)
 
 
 def load_keys(source: str | ClientKeys | None) -> ClientKeys | None:

@@ -46,13 +46,15 @@ FAREWELL_MS = 100
 """How long libzmq may go on sending the goodbye of a socket that was closed on purpose."""
 
 _NO_HANDSHAKE = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
-"""With the wrong key of the broker, the broker ends the handshake and gives no reason (ZeroMQ RFC 26)."""
+"""With the wrong key of the broker, the broker ends the handshake and gives no reason (ZeroMQ RFC 26). A
+broker that has too many connections does the same; `probe_tcp` tells the two apart."""
 
 _LOSSES: dict[int, str] = {
     zmq.EVENT_DISCONNECTED: "it ended, or nothing was heard of it for too long",
     zmq.EVENT_CLOSED: "it stopped listening",
     zmq.EVENT_CONNECT_RETRIED: "no connection could be made",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "what listens there does not speak ZeroMQ",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the other side ended it before the handshake was done: it has too "
+    "many connections, or does not speak ZeroMQ",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "what listens there does not speak ZeroMQ as a broker does",
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "what listens there wants a login",
 }

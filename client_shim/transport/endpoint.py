@@ -83,12 +83,13 @@ def may_block(endpoint: str) -> bool:
     return endpoint.startswith("tcp://")
 
 
-def probe(endpoint: str, *, has_keys: bool = False, wait_s: float = 5.0) -> str:
+def probe(endpoint: str, *, has_keys: bool = False, wait_s: float = 5.0, hold_s: float = 0.0) -> str:
     """Return the endpoint for libzmq if a program listens there. A full backlog counts as listening.
 
     Args:
         has_keys: whether the client has keys for it.
         wait_s: how long it may wait, if it may at all.
+        hold_s: see `probe_tcp`.
 
     Raises:
         NoBroker: there is no such file, or no program listens at it any more.
@@ -98,7 +99,7 @@ def probe(endpoint: str, *, has_keys: bool = False, wait_s: float = 5.0) -> str:
     """
     scheme, _, address = endpoint.partition("://")
     if scheme == "tcp" and address:
-        return probe_tcp(endpoint, has_keys, wait_s)
+        return probe_tcp(endpoint, has_keys, wait_s, hold_s)
     if scheme != "ipc" or not address:
         raise InvalidEndpoint(f"{endpoint!r} is not an endpoint", hint=_WRITE)
     _probe_ipc(endpoint, address)

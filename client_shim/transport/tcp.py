@@ -35,13 +35,17 @@ _MECHANISM = slice(12, 32)
 _CURVE, _NULL = b"CURVE", b"NULL"
 
 
-def probe_tcp(endpoint: str, has_keys: bool, wait_s: float) -> str:
+def probe_tcp(endpoint: str, has_keys: bool, wait_s: float, hold_s: float = 0.0) -> str:
     """Return the endpoint with its host as a number, if a broker listens there that takes such a client.
+
+    Args:
+        hold_s: how long the broker must keep the connection, in which nothing more is said.
 
     Raises:
         InvalidEndpoint: it is not an endpoint.
         KeyMissing: the host is another machine, or the broker wants keys, and the client has none.
-        NoBroker: the host is not known or not reached, or nobody listens there.
+        NoBroker: the host is not known or not reached, nobody listens there, or the broker has too many
+            connections.
         NotABroker, BrokerSilent: what listens there does not speak ZeroMQ, or says nothing.
         WrongBrokerKey: the client has keys, and the program there has none.
     """
@@ -56,6 +60,14 @@ def probe_tcp(endpoint: str, has_keys: bool, wait_s: float) -> str:
     with _connected(endpoint, host, port, until) as connection:
         mechanism = _mechanism(endpoint, connection, until)
         address = _numeric(connection)
+        if mechanism == _CURVE and hold_s and not _is_kept(connection, hold_s):
+            raise _no_broker(
+                endpoint,
+                "turned-away",
+                "the broker there ends connections before their handshake, because it has too many",
+                "see the lines connection.turned_away in its log, and `connections` under [limits] of its "
+                "broker.toml",
+            )
     if mechanism == _CURVE and not has_keys:
         raise KeyMissing(
             f"{endpoint}: the broker takes only clients with keys, and this one has none",
@@ -159,6 +171,17 @@ def _mechanism(endpoint: str, connection: socket.socket, until: float) -> bytes:
     if not _is_signature(greeting[_SIGNATURE]):
         raise _not_a_broker(endpoint)
     return greeting[_MECHANISM].rstrip(b"\0")
+
+
+def _is_kept(connection: socket.socket, hold_s: float) -> bool:
+    """Return whether the other side keeps the connection so long."""
+    connection.settimeout(hold_s)
+    try:
+        return bool(connection.recv(1))
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
 
 
 def _is_signature(greeting: bytes) -> bool:

@@ -11,18 +11,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import zmq
 
 from client_shim import BlockingClient, BrokerClient, errors, wire
+from client_shim.keys import ClientKeys
 from client_shim.transport import dealer
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer
 from tests.client_shim.peer import PATIENCE_S, Peer, run, while_greeting
 
 CHUNK_BYTES = 16_384
+
+GREETING_BYTES = 64
+"""The greeting of ZMTP 3 (RFC 23)."""
 
 
 class Wire:
@@ -36,9 +40,16 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ends: list[socket.socket] = []
         self.is_cut = False
+        self.is_full = False
+        """Whether each connection ends after the greeting of the other side: it has too many connections."""
         self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
         self._serving = threading.Thread(target=self._serve, daemon=True)
         self._serving.start()
+
+    @property
+    def connections(self) -> int:
+        """How many there have been."""
+        return len(self._ends) // 2
 
     def _serve(self) -> None:
         with suppress(OSError):
@@ -55,11 +66,14 @@ class Wire:
                 threading.Thread(target=self._pass, args=arguments, daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, is_broken: bool = False) -> None:
+        passed = 0
         with suppress(OSError):
             while not is_broken and (data := source.recv(CHUNK_BYTES)):
                 time.sleep(self._pause_s * len(data) / CHUNK_BYTES)
                 if not self.is_cut:
                     target.sendall(data)
+                passed += len(data)
+                is_broken = self.is_full and passed >= GREETING_BYTES
             target.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -193,3 +207,47 @@ def test_a_handshake_that_is_cut_is_not_taken_for_a_wrong_key(kind: str) -> None
 
             run(main(), asyncio.new_event_loop)
         serving.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "blocking"])
+def test_a_broker_with_too_many_connections_is_named_and_waited_for(kind: str) -> None:
+    """Law 8: it ends a handshake without a word, as one with another key does. A client that only tries is
+    told the reason; a call waits, as for a broker that is not there.
+    """
+    with KeyedPeer() as peer, wired(peer) as way:
+        keys = peer.new_client()
+        way.is_full = True
+        with pytest.raises(errors.NoBroker, match="it has too many") as caught:
+            use(kind, way.endpoint, keys, only_try=True)
+        assert caught.value.data["reason"] == "turned-away"
+        attempts = way.connections
+
+        def recover() -> None:
+            while way.connections < attempts + 6:  # two whole attempts and their doubts
+                time.sleep(0.001)
+            way.is_full = False
+            peer.welcome(peer.receive().who)
+            peer.result(peer.receive())
+
+        serving = threading.Thread(target=recover)
+        serving.start()
+        use(kind, way.endpoint, keys, only_try=False)
+        serving.join(PATIENCE_S)
+
+
+def use(kind: str, endpoint: str, keys: ClientKeys, *, only_try: bool) -> None:
+    """Connect with a client of this kind, or make its first call."""
+    if kind == "blocking":
+        blocking = BlockingClient(endpoint, keys=keys, reconnect_s=PATIENCE_S)
+        with closing(blocking):
+            blocking.connect() if only_try else blocking.request(wire.MANAGEMENT, "ping")
+        return
+
+    async def main() -> None:
+        client = BrokerClient("test", endpoint, keys=keys, reconnect_s=PATIENCE_S)
+        try:
+            await (client.connect() if only_try else client.ping())
+        finally:
+            await client.aclose()
+
+    run(main(), asyncio.new_event_loop)
