@@ -43,6 +43,7 @@ class RawPeer:
         unread: how many messages libzmq reads ahead before the connection backs up; 0 is any number.
         routing_id: what a client must not give itself.
         keys: the keys of a client at an address that needs them.
+        immediate: it can send when the handshake is done, and not before.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class RawPeer:
         unread: int = 0,
         routing_id: bytes = b"",
         keys: KeyFile | None = None,
+        immediate: bool = False,
     ) -> None:
         self.socket = context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.IMMEDIATE, immediate)
         if keys is not None:
             self.socket.setsockopt_string(zmq.CURVE_PUBLICKEY, keys.public)
             self.socket.setsockopt_string(zmq.CURVE_SECRETKEY, keys.secret or "")

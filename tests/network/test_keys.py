@@ -17,7 +17,7 @@ from client_shim.blocking import BlockingClient
 from client_shim.errors import Unavailable
 from client_shim.key_file import KeyFile, parse, text_of
 from tests.e2e.harness import PATIENCE_S, RunningBroker, Table, rogue, wait_until
-from tests.e2e.raw import Peers
+from tests.e2e.raw import PATIENCE_MS, Peers
 from tests.network.place import Keys, reachable
 
 SOON_MS = 5_000
@@ -133,6 +133,24 @@ def test_a_revoked_client_is_cut_at_once_and_stays_out(
         wait_until(lambda: broker.server("s")["in_flight"] < cancelled)
         stays.ping()
     assert 'client.closed client="raw (lost)" reason=revoked key=lost' in broker.log()
+
+
+def test_a_client_whose_key_is_revoked_between_handshake_and_hello_is_cut(
+    place: tuple[RunningBroker, str], keys: Keys
+) -> None:
+    """libzmq had admitted it; the broker asks again when it says hello."""
+    broker, address = place
+    late = keys.new("late")
+    with closing(Peers(address)) as peers, broker.client() as client:
+        client.request(wire.MANAGEMENT, "reload")
+        peer = peers.connect(keys=late, immediate=True)
+        assert peer.socket.poll(PATIENCE_MS, zmq.POLLOUT), "the handshake does not end"
+        keys.revoke("late")
+        client.request(wire.MANAGEMENT, "reload")
+        peer.say(wire.Hello(0, 0, [wire.VERSION], {"name": "raw", "pid": 1}))
+        assert peer.is_cut_off(SOON_MS)
+        assert not peer.socket.poll(0, zmq.POLLIN)
+    broker.wait_log(f'client.closed client="raw ({late.public})" reason=revoked')
 
 
 def test_a_client_with_a_key_sees_and_manages_what_its_table_says(

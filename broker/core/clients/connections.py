@@ -39,8 +39,8 @@ class Peer(Struct, frozen=True):
     """Who is at the other end, as the kernel or the key says.
 
     `uid`, `gid` and `pid` are those of the client's process; -1 where the kernel does not say (tcp, another
-    pid namespace). `key` is the name of the client's key and `public` the key itself (Z85), `address` its
-    machine; empty without a key.
+    pid namespace). `public` is the client's key (Z85), `key` the name of the key (the key itself if it
+    has none any more), and `address` its machine; empty without a key.
     """
 
     uid: int = -1

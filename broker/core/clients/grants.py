@@ -31,7 +31,7 @@ def may_use(grant: KeyConfig | None, server: str) -> bool:
 
 def ended(authorized: AuthorizedKeys, peer: Peer, grant: KeyConfig | None) -> str:
     """Return why a client with a key may not go on; empty if its key and its grant still hold."""
-    if not peer.key:
+    if not peer.public:
         return ""
     if authorized.names.get(peer.public) != peer.key:
         return f"the key of {peer.key} was revoked"

@@ -347,4 +347,4 @@ class Clients:
 
 def _facts(peer: Peer) -> dict[str, str | int]:
     """Return what the log tells of a client: its process, or its key and its machine."""
-    return {"key": peer.key, "address": peer.address} if peer.key else {"pid": peer.pid, "uid": peer.uid}
+    return {"key": peer.key, "address": peer.address} if peer.public else {"pid": peer.pid, "uid": peer.uid}

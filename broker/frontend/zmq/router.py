@@ -236,23 +236,21 @@ class Router:
         if fd is None or not admitted:
             return None
         self._monitor.silent.remove(fd)
-        address, public = plain_address(str(frame.get("Peer-Address"))), self._user_of(frame)
-        if public and public not in self._client_names():  # it was revoked after the handshake
-            self._descriptors.end(key)
-            self._descriptors.turn_away(fd)
-            shut(fd)
-            return None
-        name = self._client_names().get(public, "")
-        peer = Peer(key=name, public=public, address=address) if public else peer_at(address)
+        peer = self._peer_of(frame)
         self._descriptors.greet(key, fd, peer)
         return peer
 
-    def _user_of(self, frame: zmq.Frame) -> str:
-        """Return the public key of the client that a frame came from; an empty text if it needed none.
+    def _peer_of(self, frame: zmq.Frame) -> Peer:
+        """Return the client that a frame came from, by its key if it needed one.
 
         Without a handler of ZAP, libzmq reports the User-Id that the client itself has put into its READY.
         """
-        return "" if self._zap is None else user_of(frame)
+        address = str(frame.get("Peer-Address"))
+        public = "" if self._zap is None else user_of(frame)
+        if not public:
+            return peer_at(address)
+        name = self._client_names().get(public, public)  # it may have been revoked after the handshake
+        return Peer(key=name, public=public, address=plain_address(address))
 
     def _client_names(self) -> Mapping[str, str]:
         """Return the name of each client that may connect with a key, by its public key."""

@@ -117,11 +117,14 @@ def test_a_client_whose_key_was_revoked_before_its_hello_is_not_welcome() -> Non
     assert note.facts == {"client": "page (laptop)", "reason": "revoked", "key": "laptop", "address": ""}
 
 
-def test_a_key_that_has_another_name_by_the_hello_is_not_welcome() -> None:
-    """The handshake gave the connection the old name, by which it would be counted and told of."""
+@pytest.mark.parametrize(
+    "peer", [Peer(key="old", public="laptop"), Peer(key="gone", public="gone"), Peer(public="gone")]
+)
+def test_a_key_that_has_another_name_or_none_by_the_hello_is_not_welcome(peer: Peer) -> None:
+    """The connection would be counted and told of by the old name, or be taken for one that needs no key."""
     world = place(laptop=KeyConfig())
     client = world.stranger(b"k")
-    client.peer = Peer(key="old", public="laptop")
+    client.peer = peer
     client.say(wire.Hello(0, 0, [wire.VERSION], {"name": "page", "version": "1", "pid": 7}))
     assert world.closed == {b"k": CloseReason.REVOKED}
 
