@@ -97,13 +97,17 @@ def import_(
         )
         _tell(plan.remarks)
         names = ", ".join(map(str, files or ["<stdin>"]))
-        if for_service and not dry_run:
-            _set_variables(output, plan, known, names)
-        if plan.servers:
-            text = new_text(old, plan.servers, say("import_header", files=names))
-            _finish(output, text, plan, for_service=for_service, dry_run=dry_run)
-        else:
+        text = new_text(old, plan.servers, say("import_header", files=names)) if plan.servers else None
+        if dry_run:
+            echo(text or "", end=False)
+        elif for_service:
+            _write_service(output, text, plan, names)
+        elif text is not None:
+            _write(output, text, plan)
+        if text is None:
             echo(say("import_nothing", path=output), err=True)
+        elif dry_run or not for_service:
+            _tell_secrets(plan)
     except FileProblem as problem:
         fail(str(problem), USAGE)
     nothing = not plan.servers and not there
@@ -200,29 +204,43 @@ def _plan(
         fail(say("import_refused"), USAGE)
 
 
-def _finish(output: Path, text: str, plan: ImportPlan, *, for_service: bool, dry_run: bool) -> None:
-    """Write or print the text, then say what to do next."""
-    from broker.command.importing import service_files
-    from broker.command.importing.files import write
+def _write(output: Path, text: str, plan: ImportPlan) -> None:
+    """Write the file, and say what to do next."""
+    from broker.command.importing.files import NewFile, write
 
     private = _has_secrets(plan.servers.values())
-    if dry_run:
-        echo(text, end=False)
-    else:
-        if for_service:
-            kept = service_files.write_config(output, text)
-        else:
-            kept = write(output, text, access=0o600 if private else 0o777)
-        if kept:
-            _echo("note", say("import_kept", path=kept))
-        word = "import_written"
-        if for_service:
-            word = "import_service_written" if installed() else "import_service_absent"
-        _echo("note", say(word, path=output, count=len(plan.servers)))
-        if private and not for_service:
-            _echo("warning", say("import_private_file", path=output))
-    if dry_run or not for_service:
-        _tell_secrets(plan.servers)
+    _tell_written(
+        output, write(NewFile(output, text, access=0o600 if private else 0o777)), plan, "import_written"
+    )
+    if private:
+        _echo("warning", say("import_private_file", path=output))
+
+
+def _write_service(output: Path, text: str | None, plan: ImportPlan, files: str) -> None:
+    """Write the files of the service, and say what to do next."""
+    from broker.command.importing import service_files
+
+    variables = plan.variables
+    if text is None and not variables.new and not variables.changed:
+        return
+    kept = service_files.write(output, text, variables.new)
+    facts = {"path": service_files.variables_file(output), "files": files}
+    if variables.new:
+        _echo("note", say("import_service_secrets", names=[*variables.new], **facts))
+    if variables.changed:
+        _echo("warning", say("import_service_differ", names=variables.changed, **facts))
+    if variables.missing:
+        _echo("warning", say("import_service_variables", names=_with_users(plan, variables.missing), **facts))
+    if text is not None:
+        _tell_written(
+            output, kept, plan, "import_service_written" if installed() else "import_service_absent"
+        )
+
+
+def _tell_written(output: Path, kept: Iterable[Path], plan: ImportPlan, word: str) -> None:
+    for path in kept:
+        _echo("note", say("import_kept", path=path))
+    _echo("note", say(word, path=output, count=len(plan.servers)))
 
 
 def _has_secrets(tables: Iterable[Table]) -> bool:
@@ -231,47 +249,20 @@ def _has_secrets(tables: Iterable[Table]) -> bool:
     return any(secrets_in(table) or has_secret_args(table.get("args")) for table in tables)
 
 
-def _tell_secrets(servers: Mapping[str, Table]) -> None:
+def _tell_secrets(plan: ImportPlan) -> None:
     """Tell which secrets are in the file, and which variables it needs."""
     from broker.command.importing.secrets import secrets_in
 
-    plain = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
+    plain = [f"{name} {key}" for name, table in plan.servers.items() for key in secrets_in(table)]
     if plain:
         _echo("warning", say("import_secrets", names=plain))
-    if names := _variables(servers):
-        _echo("warning", say("import_variables", names=[*names.values()]))
+    if names := _with_users(plan, sorted(plan.variables.users)):
+        _echo("warning", say("import_variables", names=names))
 
 
-def _set_variables(output: Path, plan: ImportPlan, known: Mapping[str, str], files: str) -> None:
-    """Write the secrets for the service, and tell which variables the operator has to add."""
-    from broker.command.environment_file import can_hold
-    from broker.command.importing import service_files
-
-    if not plan.servers and not plan.secrets:
-        return
-    new = {name: value for name, value in plan.secrets.items() if name not in known and can_hold(value)}
-    different = [name for name, value in plan.secrets.items() if known.get(name, value) != value]
-    path = service_files.variables_file(output)
-    service_files.write_variables(output, new)
-    missing = [about for name, about in _variables(plan.servers).items() if name not in {**known, **new}]
-    facts = {"path": path, "files": files}
-    if new:
-        _echo("note", say("import_service_secrets", names=[*new], **facts))
-    if different:
-        _echo("warning", say("import_service_differ", names=different, **facts))
-    if missing:
-        _echo("warning", say("import_service_variables", names=missing, **facts))
-
-
-def _variables(servers: Mapping[str, Table]) -> dict[str, str]:
-    """Return the variables of the servers, each with the names of its servers behind it."""
-    from broker.command.importing.secrets import variables_of
-
-    users: dict[str, list[str]] = {}
-    for name, table in servers.items():
-        for variable in dict.fromkeys(variables_of(table)):
-            users.setdefault(variable, []).append(name)
-    return {name: say("import_variable", name=name, servers=of) for name, of in sorted(users.items())}
+def _with_users(plan: ImportPlan, names: Iterable[str]) -> list[str]:
+    """Return these variables, each with the names of its servers behind it."""
+    return [say("import_variable", name=name, servers=plan.variables.users[name]) for name in names]
 
 
 def _tell(remarks: Iterable[Remark]) -> None:

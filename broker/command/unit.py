@@ -110,7 +110,7 @@ def _variables(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]
     for value in _values(lines, "EnvironmentFile"):
         file = Path(value.removeprefix("-"))
         try:
-            named |= environment_file.values_of(file.read_text(encoding="utf-8"))
+            named |= environment_file.values_of(file.read_bytes().decode())
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError):

@@ -45,8 +45,8 @@ LINES
 """
 """What is typed: the variable that the import asks for, and the mirror of a host without a network."""
 
-KEYS = [len('sk-live-planted-1 "$HOME"'), len("planted-2")]
-"""The lengths of the two secrets: that of mcp_servers.json, and the one that `nano` types."""
+KEYS = [len("""sk-live-planted-1 "$HOME"\n'two' \\lines"""), len("planted-2")]
+"""The lengths of the two secrets: that of mcp_servers.json, of two lines, and the one that `nano` types."""
 
 UNIT = f"""\
 [Service]

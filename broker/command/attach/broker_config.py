@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from broker.command.attach.texts import AttachError, say
 from broker.command.chinese import told
-from broker.command.importing.files import new_text, read_old, servers_there, write
+from broker.command.importing.files import NewFile, new_text, read_old, servers_there, write
 from broker.command.importing.secrets import has_secret_args, secrets_in
 from broker.command.importing.shapes import Table
 from broker.command.output import echo
@@ -92,8 +92,7 @@ def save(file: BrokerFile, text: str, servers: Mapping[str, Table]) -> None:
         raise AttachError("attach_changed_meanwhile", path=file.path)
     secrets = [f"{name} {key}" for name, table in servers.items() for key in secrets_in(table)]
     secrets += [f"{name} args" for name, table in servers.items() if has_secret_args(table.get("args"))]
-    kept = write(file.path, text, access=0o640 if secrets else 0o777)
-    if kept:
+    for kept in write(NewFile(file.path, text, access=0o640 if secrets else 0o777)):
         echo(say("attach_backup", path=kept), err=True)
     if secrets:
         echo(say("attach_plain_secrets", path=file.path, names=", ".join(secrets)), err=True, colour="yellow")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ def read_source(path: Path) -> tuple[Source, list[str]]:
     Raises:
         FileProblem: the file cannot be read, or has no section for servers.
     """
-    text, label = _text_of(path), "<stdin>" if str(path) == STDIN else path
+    text, label = read_text(path), "<stdin>" if str(path) == STDIN else path
     if not text.strip():
         raise FileProblem("import_empty", path=label)
     format, value, twice = document(text, label, path.suffix.lower())
@@ -52,12 +52,23 @@ def read_source(path: Path) -> tuple[Source, list[str]]:
     return Source(whole, switched(found, value)), twice
 
 
-def _text_of(path: Path) -> str:
+def read_text(path: Path, *, problem: str = "import_unreadable", default: str | None = None) -> str:
+    """Return the text of a file, or of standard input for `-`.
+
+    Args:
+        problem: the text of the error.
+        default: the text of a file that does not exist; by default that is an error.
+
+    Raises:
+        FileProblem: it cannot be read, or is not UTF-8.
+    """
     try:
         content = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
         return content.decode("utf-8-sig")  # Windows editors write a byte-order mark
     except OSError as error:
-        raise FileProblem("import_unreadable", path=path, problem=error.strerror) from None
+        if default is not None and isinstance(error, FileNotFoundError):
+            return default
+        raise FileProblem(problem, path=path, problem=error.strerror) from None
     except UnicodeDecodeError as error:
         raise FileProblem("import_not_utf8", path=path, problem=error.reason) from None
 
@@ -171,44 +182,70 @@ class FileOwner(NamedTuple):
     mode: int
 
 
-def write(
-    path: Path,
-    text: str,
-    *,
-    access: int = 0o777,
-    owner: FileOwner | None = None,
-    backup: bool = True,
-    problem: str = "import_unwritable",
-) -> Path | None:
-    """Write a file atomically; return the path of the backup of an existing one.
+class NewFile(NamedTuple):
+    """A file to write.
 
-    The new file has the owner of the old one, and of its mode what `access` allows, unless `owner` is given.
+    It gets the owner of the file that it replaces, and of its mode what `access` allows, unless `owner` is
+    given.
 
-    Args:
-        problem: the text of the error.
+    Attributes:
+        backup: whether a replaced file is kept.
+        problem: the text of the error if it cannot be written.
+    """
+
+    path: Path
+    text: str
+    access: int = 0o777
+    owner: FileOwner | None = None
+    backup: bool = True
+    problem: str = "import_unwritable"
+
+
+def write(*files: NewFile) -> list[Path]:
+    """Write these files, all or none; return the paths of the backups of replaced files.
 
     Raises:
-        FileProblem: it cannot be written; an existing file is unchanged.
+        FileProblem: one of them cannot be written; existing files are unchanged.
     """
-    path = path.resolve()
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    mode = 0o666 if access == 0o777 and owner is None else 0o600
-    kept = None
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            if path.exists():
-                _inherit(path, descriptor, access)
-                kept = _back_up(path) if backup else None
-            if owner is not None:
-                os.fchown(descriptor, -1, owner.gid)
-                os.fchmod(descriptor, owner.mode)
-            file.write(text)
-        new.replace(path)
-    except OSError as error:
-        new.unlink(missing_ok=True)
-        raise FileProblem(problem, path=path, problem=error.strerror) from None
+    kept: list[Path] = []
+    with ExitStack() as undo:
+        written = [(_beside(file, undo), file) for file in files]
+        for file in files:
+            with _reporting(file):
+                if file.backup and file.path.exists():
+                    kept.append(_back_up(file.path.resolve()))
+                    undo.callback(kept[-1].unlink, missing_ok=True)
+        for new, file in written:
+            with _reporting(file):
+                new.replace(file.path.resolve())
+        undo.pop_all()
     return kept
+
+
+@contextmanager
+def _reporting(file: NewFile) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise FileProblem(file.problem, path=file.path.resolve(), problem=error.strerror) from None
+
+
+def _beside(file: NewFile, undo: ExitStack) -> Path:
+    """Write the text into a new file beside the one that it will replace, and return its path."""
+    path = file.path.resolve()
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    mode = 0o666 if file.access == 0o777 and file.owner is None else 0o600
+    with _reporting(file):
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        undo.callback(new.unlink, missing_ok=True)
+        with open(descriptor, "w", encoding="utf-8", newline="") as opened:
+            if path.exists():
+                _inherit(path, descriptor, file.access)
+            if file.owner is not None:
+                os.fchown(descriptor, -1, file.owner.gid)
+                os.fchmod(descriptor, file.owner.mode)
+            opened.write(file.text)
+    return new
 
 
 def _inherit(path: Path, successor: int, access: int) -> None:
@@ -226,7 +263,12 @@ def _back_up(path: Path) -> Path:
         kept = path.with_name(backup_name(path.name, folder))
     finally:
         os.close(folder)
-    with open(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-        copy.write(path.read_bytes())
-    shutil.copystat(path, kept)
+    descriptor = os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as copy:
+            copy.write(path.read_bytes())
+        shutil.copystat(path, kept)
+    except OSError:
+        kept.unlink(missing_ok=True)
+        raise
     return kept

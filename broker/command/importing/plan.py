@@ -12,7 +12,13 @@ from broker.command.importing.conversion import KEYS, RARE_KEYS, Conversion, Mac
 from broker.command.importing.hosts import PROJECT_FOLDERS, Found
 from broker.command.importing.naming import distinct_names, valid_name
 from broker.command.importing.placeholders import SYSTEM_VARIABLES, named_in
-from broker.command.importing.secrets import VariableNames, replace_secrets, variables_of
+from broker.command.importing.secrets import (
+    VariableNames,
+    Variables,
+    replace_secrets,
+    variables_for,
+    variables_of,
+)
 from broker.command.importing.shapes import Table
 from broker.config.names import normal
 from broker.config.schema import ServerConfig
@@ -43,11 +49,11 @@ class Imported(NamedTuple):
 
 
 class ImportPlan(NamedTuple):
-    """The servers to write, by name, the remarks, and the secrets by the variable that stands for each."""
+    """The servers to write, by name, the remarks, and the variables."""
 
     servers: dict[str, Table]
     remarks: list[Remark]
-    secrets: dict[str, str]
+    variables: Variables
 
 
 class Clash(Exception):
@@ -82,14 +88,15 @@ def plan(
     found, remarks = _converted(sources, machine)
     secrets: dict[str, str] = {}
     if secrets_as_variables:
-        tables = {one.name: one.table for one in found}
+        tables = [(one.name, one.table) for one in found]
         secrets = replace_secrets(tables, {one.name: one.table for one in there}, known or {})
     chosen, about = merged([*there, *found], prefer)
     new = [one for one in chosen if not any(one is other for other in there)]
     remarks += [remark for one in new for remark in one.remarks]
+    servers = {one.name: one.table for one in new}
     used = {name for one in chosen for name in variables_of(one.table)}
-    kept = {name: value for name, value in secrets.items() if name in used}
-    return ImportPlan({one.name: one.table for one in new}, remarks + about, kept)
+    used_secrets = {name: value for name, value in secrets.items() if name in used}
+    return ImportPlan(servers, remarks + about, variables_for(servers, used_secrets, known or {}))
 
 
 def _converted(sources: Iterable[Source], machine: Machine) -> tuple[list[Imported], list[Remark]]:

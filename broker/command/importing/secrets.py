@@ -6,8 +6,10 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from typing import NamedTuple
 
 from broker.base.secrets import PLACEHOLDER, is_secret, secrets_among
+from broker.command.environment_file import can_hold
 
 
 def variable(*parts: str) -> str:
@@ -58,29 +60,95 @@ class VariableNames:
         return next(name for name in names if self._meanings.setdefault(name, meaning) == meaning)
 
 
+class Variables(NamedTuple):
+    """The variables of an import: which ones the servers use, and which values are to be set.
+
+    Attributes:
+        users: the servers that use each variable, by variable.
+        new: the variables that get their values from the import.
+        changed: the variables that keep another value than the import has.
+        missing: the variables whose values the operator has to add.
+    """
+
+    users: dict[str, list[str]]
+    new: dict[str, str]
+    changed: list[str]
+    missing: list[str]
+
+
+def variables_for(
+    servers: Mapping[str, object], secrets: Mapping[str, str], known: Mapping[str, str]
+) -> Variables:
+    """Return the variables of these servers.
+
+    Args:
+        servers: the tables to write, by server.
+        secrets: the values of the import, by variable.
+        known: the variables that are set already, with their values.
+    """
+    users: dict[str, list[str]] = {}
+    for server, table in servers.items():
+        for name in dict.fromkeys(variables_of(table)):
+            users.setdefault(name, []).append(server)
+    new = {name: value for name, value in secrets.items() if name not in known and can_hold(value)}
+    changed = [name for name, value in secrets.items() if known.get(name, value) != value]
+    missing = [name for name in sorted(users) if name not in known and name not in new]
+    return Variables(users, new, changed, missing)
+
+
 def replace_secrets(
-    imported: Mapping[str, dict[str, object]],
+    imported: Iterable[tuple[str, dict[str, object]]],
     existing: Mapping[str, Mapping[str, object]],
     known: Mapping[str, str],
 ) -> dict[str, str]:
     """Replace the secrets in the imported tables with variables, and return their values by variable.
 
+    A secret that a server of `existing` has as a variable keeps that variable, unless another server uses it
+    with another value.
+
     Args:
-        imported: tables by server; they are changed.
-        existing: tables of the `broker.toml` to merge into, whose variables are kept.
+        imported: servers with their tables, which are changed.
+        existing: tables of the `broker.toml` to merge into.
         known: variables that are set already, with their values.
     """
-    names = VariableNames(
-        (name for table in (*existing.values(), *imported.values()) for name in variables_of(table)), known
-    )
+    tables = list(imported)
+    used = [
+        name
+        for table in (*existing.values(), *(table for _, table in tables))
+        for name in variables_of(table)
+    ]
+    names = VariableNames(used, known)
+    given = _given(tables, existing, known)
     values: dict[str, str] = {}
-    for server, table in imported.items():
+    for server, table in tables:
         env, kept = env_of(table), env_of(existing.get(server))
         for key in secrets_in(table):
+            value = env[key]
             there = PLACEHOLDER.fullmatch(kept.get(key, ""))
-            numbered = (variable(server, key, str(number)) for number in itertools.count(2))
-            candidates = itertools.chain([variable(key), variable(server, key)], numbered)
-            name = there[1] if there else names.claim(candidates, env[key])
+            if there and (known.get(there[1]) == value or given[there[1]] <= {value}):
+                name = there[1]
+            else:
+                numbered = (variable(server, key, str(number)) for number in itertools.count(2))
+                name = names.claim(itertools.chain([variable(key), variable(server, key)], numbered), value)
             table["env"] = env_of(table) | {key: f"${{{name}}}"}
-            values[name] = env[key]
+            values[name] = value
     return values
+
+
+def _given(
+    imported: Iterable[tuple[str, Mapping[str, object]]],
+    existing: Mapping[str, Mapping[str, object]],
+    known: Mapping[str, str],
+) -> dict[str, set[str]]:
+    """Return the values that the servers of `existing` have for each of its variables after the import."""
+    secrets: dict[tuple[str, str], set[str]] = {}
+    for server, table in imported:
+        for key in secrets_in(table):
+            secrets.setdefault((server, key), set()).add(env_of(table)[key])
+    given: dict[str, set[str]] = {}
+    for server, table in existing.items():
+        for key, value in env_of(table).items():
+            for name in PLACEHOLDER.findall(value):
+                unchanged = {known[name]} if name in known else set[str]()
+                given.setdefault(name, set()).update(secrets.get((server, key), unchanged))
+    return given

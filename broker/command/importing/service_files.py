@@ -8,10 +8,12 @@ from __future__ import annotations
 import grp
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from broker.command import environment_file
-from broker.command.importing.files import FileOwner, write
+from broker.command.importing import files
+from broker.command.importing.files import read_text
 from broker.command.importing.reading import FileProblem
 from broker.command.unit import SERVICE_PATH, installed
 
@@ -37,18 +39,11 @@ def variables_there(config: Path) -> dict[str, str]:
     Raises:
         FileProblem: this user may not read them, or they are not UTF-8.
     """
-    return environment_file.values_of(_text_of(variables_file(config)))
+    return environment_file.values_of(_variables_text(config))
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise FileProblem("import_not_utf8", path=path, problem=error.reason) from None
-    except OSError as error:
-        raise FileProblem(_NEEDS_ROOT, path=path, problem=error.strerror) from None
+def _variables_text(config: Path) -> str:
+    return read_text(variables_file(config), problem=_NEEDS_ROOT, default="")
 
 
 def is_default(config: Path) -> bool:
@@ -59,13 +54,36 @@ def is_default(config: Path) -> bool:
         return False
 
 
-def write_config(path: Path, text: str) -> Path | None:
-    """Write the config, which the service's group may read; return the path of the backup of an old one.
+def write(config: Path, text: str | None, values: Mapping[str, str]) -> list[Path]:
+    """Write the config and add variables, both or neither; return the paths of the backups of old configs.
+
+    The service's group may read the config. Root alone may read the variables; those that are there stay.
+
+    Args:
+        text: the text of the config; `None` leaves it as it is.
 
     Raises:
-        FileProblem: it cannot be written.
+        FileProblem: a file cannot be written.
     """
-    return write(path, text, owner=FileOwner(_group(), 0o640), problem=_NEEDS_ROOT)
+    old, path = _variables_text(config), variables_file(config)
+    new = environment_file.extended(old, values)
+    written = []
+    if new != old or not path.exists():
+        written.append(files.NewFile(path, new, access=0o600, backup=False, problem=_NEEDS_ROOT))
+    if text is not None:
+        owner = files.FileOwner(_group(), 0o640)
+        written.append(files.NewFile(config, text, owner=owner, problem=_NEEDS_ROOT))
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return files.write(*written)
+    except (OSError, FileProblem) as error:
+        for folder in missing:
+            with suppress(OSError):  # it was not made, or is no longer empty
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise FileProblem(_NEEDS_ROOT, path=path.parent, problem=error.strerror) from None
+        raise
 
 
 def _group() -> int:
@@ -73,20 +91,3 @@ def _group() -> int:
         return grp.getgrnam(GROUP).gr_gid
     except KeyError:  # the installation makes the group, and gives the file to it
         return -1
-
-
-def write_variables(config: Path, values: Mapping[str, str]) -> None:
-    """Add variables to the file of the service, which root alone may read; those that it has stay.
-
-    Raises:
-        FileProblem: it cannot be written.
-    """
-    path = variables_file(config)
-    try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileProblem(_NEEDS_ROOT, path=path.parent, problem=error.strerror) from None
-    old = _text_of(path)
-    new = environment_file.extended(old, values)
-    if new != old or not path.exists():
-        write(path, new, access=0o600, backup=False, problem=_NEEDS_ROOT)

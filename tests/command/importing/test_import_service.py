@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.command import environment_file
@@ -102,13 +103,101 @@ def test_a_secret_that_changed_is_told(run: Run, write: Write, config: Path) -> 
     assert variables(config) == {"API_KEY": SECRET}
 
 
+def test_a_changed_secret_of_two_servers_is_not_lost(run: Run, write: Write, config: Path) -> None:
+    """One variable never stands for two values: the server with the changed secret gets one of its own."""
+
+    def given(**keys: str) -> Path:
+        env = {name: {"command": "npx", "env": {"API_KEY": key}} for name, key in keys.items()}
+        return write("a.json", {"mcpServers": env})
+
+    run(given(a=SECRET, b=SECRET), "--service", "--output", config)
+    before = config.read_text(encoding="utf-8")
+    changed = given(a="sk-live-of-a-alone", b=SECRET)
+    done = run(changed, "--service", "--output", config, "--merge")
+    assert (done.exit_code, "a: " in done.stderr, "differ in env" in done.stderr) == (2, True, True)
+    assert (config.read_text(encoding="utf-8"), variables(config)) == (before, {"API_KEY": SECRET})
+    for _ in range(2):  # the second time it is the same
+        assert run(changed, "--service", "--output", config, "--merge", "--prefer", "last").exit_code == 0
+        assert {name: table["env"]["API_KEY"] for name, table in servers(config).items()} == {
+            "a": "${A_API_KEY}",
+            "b": "${API_KEY}",
+        }
+        assert variables(config) == {"API_KEY": SECRET, "A_API_KEY": "sk-live-of-a-alone"}
+
+
+def test_a_secret_of_a_server_that_is_not_imported_stays(run: Run, write: Write, config: Path) -> None:
+    """Its variable is not given another value by the import of the server that shares it."""
+    both = {name: {"command": "npx", "env": {"API_KEY": SECRET}} for name in "ab"}
+    run(write("a.json", {"mcpServers": both}), "--service", "--output", config)
+    only_a = {"a": {"command": "npx", "env": {"API_KEY": "sk-live-of-a-alone"}}}
+    path = write("b.json", {"mcpServers": only_a})
+    assert run(path, "--service", "--output", config, "--merge", "--prefer", "last").exit_code == 0
+    assert variables(config) == {"API_KEY": SECRET, "A_API_KEY": "sk-live-of-a-alone"}
+
+
+def test_a_server_in_two_files_leaves_no_secret_in_the_config(run: Run, write: Write, config: Path) -> None:
+    """Both definitions are the same, and the one that is taken has the variable."""
+    first, second = (write(name, one(env={"API_KEY": SECRET})) for name in ("a.json", "b.json"))
+    done = run(first, second, "--service", "--output", config)
+    assert done.exit_code == 0, done.stderr
+    assert servers(config)["it"]["env"] == {"API_KEY": "${API_KEY}"}
+    assert variables(config) == {"API_KEY": SECRET}
+
+
 def test_variables_without_a_value_are_named(run: Run, write: Write, config: Path) -> None:
-    """What the file only names, and what a line of that file cannot hold."""
-    env = {"GIVEN": "${env:NOT_SET}", "PRIVATE_KEY": "-----BEGIN\nKEY-----", "API_KEY": SECRET}
+    """What the file only names, and what systemd accepts in no value."""
+    env = {"GIVEN": "${env:NOT_SET}", "PRIVATE_KEY": "secret-with-\uffff", "API_KEY": SECRET}
     done = run(write("a.json", one(env=env)), "--service", "--output", config)
     told = f"to {config.with_name('environment')}: NOT_SET (it), PRIVATE_KEY (it); until then"
     assert told in done.stderr
     assert variables(config) == {"API_KEY": SECRET}
+
+
+def test_a_secret_of_several_lines_is_written(run: Run, write: Write, config: Path) -> None:
+    """As a private key has. What is added after it is a variable of its own."""
+    key = '-----BEGIN PRIVATE KEY-----\nA="$1"\n-----END PRIVATE KEY-----\n'
+    assert run(write("a.json", one(env={"PRIVATE_KEY": key})), "--service", "--output", config).exit_code == 0
+    assert variables(config) == {"PRIVATE_KEY": key}
+    other = {"mcpServers": {"b": {"command": "npx", "env": {"API_KEY": SECRET}}}}
+    assert run(write("b.json", other), "--service", "--output", config, "--merge").exit_code == 0
+    assert variables(config) == {"PRIVATE_KEY": key, "API_KEY": SECRET}
+
+
+@pytest.mark.parametrize("what", ["a config that the broker would refuse", "a full disk"])
+def test_a_failed_import_leaves_nothing(run: Run, write: Write, config: Path, what: str) -> None:
+    """Neither secrets nor a folder: all is checked first and written last."""
+    path = write("a.json", one(env={"API_KEY": SECRET}))
+    merge: list[str] = []
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if what == "a full disk":  # for the config; the variables would have room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    else:
+        write("etc/mcp-broker/broker.toml", "[broker]\nno_such_key = 1\n")
+        merge = ["--merge"]
+    before = sorted(config.parent.parent.rglob("*"))
+    try:
+        done = run(path, "--service", "--output", config, *merge)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.exit_code == 2, done.stderr
+    assert sorted(config.parent.parent.rglob("*")) == before
+
+
+def test_a_folder_of_which_one_file_cannot_be_written_stays_as_it_is(
+    run: Run, write: Write, config: Path
+) -> None:
+    """The old config, its mode and the variables: no backup and no half of a new file is left beside them."""
+    run(write("a.json", one(env={"API_KEY": SECRET})), "--service", "--output", config)
+    before = {path.name: path.read_bytes() for path in config.parent.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(map(len, before.values())) + 8, limits[1]))
+    try:
+        other = {"mcpServers": {"b": {"command": "npx", "env": {"TOKEN": "t" * 9}}}}
+        done = run(write("b.json", other), "--service", "--output", config, "--merge")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert done.exit_code == 2, done.stderr
+    assert {path.name: path.read_bytes() for path in config.parent.iterdir()} == before
 
 
 def test_a_dry_run_writes_nothing(run: Run, write: Write, config: Path) -> None:
@@ -130,14 +219,44 @@ def test_without_root_it_says_sudo(run: Run, write: Write, tmp_path: Path) -> No
     assert (done.exit_code, "run this command with sudo" in done.stderr) == (2, True)
 
 
-printable = st.text(st.characters(exclude_categories=["Cs"])).filter(str.isprintable)
+values = st.text(st.characters(exclude_categories=["Cs"])).filter(environment_file.can_hold)
 
 
-@given(printable)
-def test_whatever_the_value_is_the_file_has_it(value: str) -> None:
-    """Quotation marks, backslashes, dollars and blanks included. tests/systemd has systemd read it."""
-    assert environment_file.can_hold(value)
-    assert environment_file.values_of(environment_file.line_of("NAME", value)) == {"NAME": value}
+@example({"A": "two\nlines=1", "B": "\r\n'\"\\\n", "C": " # no comment"})
+@given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]*", fullmatch=True), values))
+def test_whatever_the_values_are_the_file_has_them(values: dict[str, str]) -> None:
+    """Quotation marks, backslashes, dollars, line ends included. tests/systemd has systemd read it."""
+    text = "# mine\nOTHER=1" if "OTHER" not in values else ""
+    written = environment_file.values_of(environment_file.extended(text, values))
+    assert {name: written[name] for name in values} == values
+    assert written.keys() - values.keys() <= {"OTHER"}
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ufeffa", "\ud800", "\ufdd0", "\uffff", "\U0010fffe"])
+def test_what_systemd_accepts_in_no_value(value: str) -> None:
+    """systemd.exec(5), EnvironmentFile=: NUL, byte-order marks, noncharacters; a surrogate is no UTF-8."""
+    assert not environment_file.can_hold(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+        ("A = 1 2 \t\n", {"A": "1 2"}),
+        ("A=it's\n", {"A": "it's"}),
+        ("A='1\n2'\nB=\"3\n4\"\n", {"A": "1\n2", "B": "3\n4"}),
+        ('A="1\\\n2\\x\\\\"', {"A": "12\\x\\"}),
+        ("A=1\\\n2\\x\\\\\n", {"A": "12x\\"}),
+        ("A='1'\"2\"3\n", {"A": "123"}),
+        ("A=\nB=\n", {"A": "", "B": ""}),
+        ("# A=1\n ; B=2\nno assignment\n=3\n\nC=#4\n", {"C": "#4"}),
+        ("A='open\nB=2", {"A": "open\nB=2"}),
+        ("A=1\nA=2\n", {"A": "2"}),
+    ],
+)
+def test_the_file_is_read_as_systemd_reads_it(text: str, found: dict[str, str]) -> None:
+    """systemd.exec(5), EnvironmentFile=: a quoted value may have several lines; the last one counts."""
+    assert environment_file.values_of(text) == found
 
 
 @pytest.mark.parametrize(
@@ -147,6 +266,7 @@ def test_whatever_the_value_is_the_file_has_it(value: str) -> None:
         ("two words", 'A="two words"\n'),
         ("密钥#1", 'A="密钥#1"\n'),
         ('a"b$c\\d`', 'A="a\\"b\\$c\\\\d\\`"\n'),
+        ("two\nlines", 'A="two\nlines"\n'),
     ],
 )
 def test_a_value_is_quoted_as_systemd_reads_it(value: str, line: str) -> None:
