@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-SCRIPTS = (".ci/make-venv", "systemd/host", "systemd/install", "systemd/package", "systemd/debian/postinst")
+SCRIPTS = (
+    *(".ci/make-venv", "systemd/host", "systemd/install", "systemd/package"),
+    *("systemd/debian/preinst", "systemd/debian/postinst", "systemd/debian/postrm"),
+)
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+")
 TWO = {"$1", "$2"}

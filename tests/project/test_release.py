@@ -170,7 +170,7 @@ def test_a_maintainer_script_needs_no_file_of_the_package(built: Path, tmp_path:
     assert {*SCRIPTS} < {*control}
     for name in SCRIPTS:
         text = control.text(name)
-        assert text.startswith("#!/bin/bash\nset -e\nunset PREFIX DESTDIR CONFIG IMPORT\n")
+        assert text.startswith("#!/bin/bash\nset -e\nunset DESTDIR CONFIG IMPORT\nPREFIX=/opt/mcp-broker\n")
         assert not re.search(r"^\s*(\.|source) ", text, re.MULTILINE)
         (tmp_path / name).write_text(text, encoding="utf-8")
         run("bash", "-n", tmp_path / name)

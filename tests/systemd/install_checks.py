@@ -86,9 +86,12 @@ def the_package_is_refused_beside_it() -> None:
     """Two owners of the same files: apt stops before it has changed one, and says what to do."""
     if not host.PACKAGE:
         raise Skipped(host.NO_PACKAGE)
-    before = main_pid()
-    said = sh(f"apt-get install --yes {host.PACKAGE}", status=100)
-    assert f"first: sudo {PREFIX}/share/install uninstall" in said, said
+    before, link = main_pid(), Path("/usr/local/bin/mcp-broker")
+    sh("mkdir -p /srv/other/share && touch /srv/other/pyvenv.cfg /srv/other/share/install")
+    for prefix in (Path("/srv/other"), PREFIX):  # as if it had been installed there
+        sh(f"ln -sfn {prefix}/bin/mcp-broker {link}")
+        said = sh(f"apt-get install --yes {host.PACKAGE}", status=100)
+        assert f"first: sudo {prefix}/share/install uninstall" in said, said
     assert main_pid() == before
     assert "mcp-shared-broker" not in sh("dpkg-query --show", status=None)
 

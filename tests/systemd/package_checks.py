@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.systemd import host
 from tests.systemd.host import (
     CONFIG,
+    LIBRARIES,
     PREFIX,
     ROGUE,
     ROOT,
@@ -158,7 +159,7 @@ def an_upgrade_over_a_refused_config_ends_well() -> None:
 
 
 def a_removal_keeps_what_is_yours() -> None:
-    """`apt remove`: the service is stopped, config and state are kept; installed again, it runs as before."""
+    """`apt remove`: the service is stopped; config and state are kept."""
     package()
     apt(f"remove {NAME}")
     assert version().startswith("config-files"), version()
@@ -167,7 +168,26 @@ def a_removal_keeps_what_is_yours() -> None:
     assert not [path for path in gone if path.is_symlink() or path.exists()]
     assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
     assert Path("/var/lib/mcp-broker").is_dir()
-    apt(f"install {host.PACKAGE}")
+
+
+def a_purge_spares_what_make_install_has_made_since() -> None:
+    """`apt purge` long after `apt remove` and `make install`: the new installation keeps all that it has."""
+    package()
+    unit, links = LIBRARIES[1] / "system", sorted(Path("/etc/systemd/system").glob("*.wants/mcp-broker*"))
+    assert len(links) == 2
+    sh(f"mkdir -p {PREFIX} {unit} && touch {PREFIX}/pyvenv.cfg {unit}/mcp-broker.service")
+    said = apt(f"purge {NAME}")
+    assert "installed by make install since" in said, said
+    assert "config-files" not in version()
+    kept = [PREFIX / "pyvenv.cfg", CONFIG, Path("/var/lib/mcp-broker"), *links]
+    assert [path for path in kept if not (path.is_symlink() or path.exists())] == []
+    assert sh("getent passwd mcp-broker mcp-broker-gateway").count("\n") == 2
+    sh(f"rm {PREFIX}/pyvenv.cfg {unit}/mcp-broker.service")
+
+
+def installed_again_it_runs_as_before() -> None:
+    """The package finds the config that a removal has kept."""
+    apt(f"install {package()}")
     until(main_pid, last_words)
     until_ready()
     assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
@@ -199,5 +219,7 @@ LAST = (
     an_older_package_can_be_installed_again,
     an_upgrade_over_a_refused_config_ends_well,
     a_removal_keeps_what_is_yours,
+    a_purge_spares_what_make_install_has_made_since,
+    installed_again_it_runs_as_before,
     a_purge_leaves_nothing,
 )
