@@ -20,7 +20,7 @@ from broker.processes.environment import environment
 from broker.processes.program import NoCommand, SpawnError, program_of
 from broker.processes.shebang import needed_by
 from broker.service.config_file import tables
-from broker.service.keys import places_of, read_server
+from broker.service.keys import KeyPlaces, places_of, read_server
 
 _OF_HOMES = (
     *(".local/bin", ".cargo/bin", ".nvm/versions/node/*/bin", ".volta/bin", ".bun/bin", ".deno/bin"),
@@ -65,14 +65,17 @@ def report(path: Path, config: Config, environ: Mapping[str, str], unit: Unit | 
 
 
 def _keys(path: Path, config: Config, unit: Unit | None) -> Iterator[CheckLine]:
-    """Yield who may connect over TCP, and what is wrong with the keys."""
-    places = places_of(config.broker, path)
-    if not config.broker.has_keys:
+    """Yield who may connect over TCP, and what is wrong with the keys and their tables."""
+    if config.broker.has_keys:
+        yield from _key_files(places_of(config.broker, path), len(config.authorized.names), unit)
+    else:
         ports = (one for one in config.broker.endpoints if one.startswith("tcp://"))
         yield from (CheckLine(say_of_keys("open_port", endpoint=one)) for one in ports)
-        return
-    yield CheckLine(say_of_keys("clients", path=places.clients, count=len(config.authorized.names)))
     yield from (CheckLine(told(fault), wrong=True) for fault in config.authorized.faults)
+
+
+def _key_files(places: KeyPlaces, count: int, unit: Unit | None) -> Iterator[CheckLine]:
+    yield CheckLine(say_of_keys("clients", path=places.clients, count=count))
     try:
         read_server(places.server)
     except ConfigError as error:

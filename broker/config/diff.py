@@ -162,7 +162,7 @@ def _server(old: ServerConfig | None, new: ServerConfig | None) -> Iterator[Serv
         elif old is not None:
             yield ServerStep(Change.REMOVE, old)
         return
-    keys = _changed(old, new)
+    keys = tuple(key for key in _changed(old, new) if key not in _NO_KEYS)
     if old.runs and new.faults and new.enabled:
         kept = msgspec.structs.replace(old, faults=new.faults, kept=True)
         if kept != old:
@@ -176,9 +176,9 @@ def _server(old: ServerConfig | None, new: ServerConfig | None) -> Iterator[Serv
 
 
 _NO_KEYS = frozenset({"variables", "faults", "kept"})
+"""Fields of a server that follow from other fields."""
 
 
 def _changed(old: Struct, new: Struct) -> tuple[str, ...]:
     names = (field.name for field in msgspec.structs.fields(new))
-    changed = (name for name in names if getattr(old, name) != getattr(new, name))
-    return tuple(name for name in changed if name not in _NO_KEYS)  # they follow from other fields
+    return tuple(name for name in names if getattr(old, name) != getattr(new, name))

@@ -36,8 +36,8 @@ class KeyConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class AuthorizedKeys(Struct, frozen=True):
     """The clients that may connect with a key.
 
-    `names` has the name of each by its public key (Z85), as in the folder `authorized_keys`; `faults` are the
-    files there that are left out, and why. `grants` are the tables `[keys.NAME]`.
+    `names` has the name of each by its public key (Z85), as in the folder `authorized_keys`. `grants` are the
+    tables `[keys.NAME]`. `faults` are the files and the tables without effect, and why.
     """
 
     names: dict[str, str] = {}

@@ -111,11 +111,16 @@ def _grants(tables: object, problems: list[Problem]) -> Iterator[tuple[str, KeyC
     if not isinstance(tables, Mapping):
         problems.append(Problem("keys", "this must be a table", "write [keys.NAME] and its keys below it"))
         return
+    seen = set[str]()
     for written, table in tables.items():
         name = normal(written)
         path = f"keys.{toml_key(name)}"
         if not is_client_name(name):
             problems.append(Problem(path, "a client cannot have this name", "write the name of its key"))
+        elif name in seen:
+            message = "two tables have this name, one of them in another spelling of its letters (NFC, NFD)"
+            problems.append(Problem(path, message, "remove one of them"))
+        seen.add(name)
         grant = section(KeyConfig, path, table, problems, problems)
         if grant is not None:
             yield name, grant

@@ -50,7 +50,7 @@ class ReloadOutcome(Struct, frozen=True):
     """What a reload did. `problems` are the mistakes in the file; with any, it did nothing.
 
     `revoked` is the number of connections that it cut because their keys do not hold any more, or grant
-    something else. `left_out` are the files of keys with a mistake.
+    something else. `left_out` are the files and the tables of keys without effect, and why.
     """
 
     by: str
@@ -62,8 +62,12 @@ class ReloadOutcome(Struct, frozen=True):
     left_out: tuple[str, ...] = ()
 
 
-_PATHS = {"names": "broker.authorized_keys", "grants": "keys", "faults": ""}
-"""What is shown of a field that is no key of the config file."""
+_PATHS = {
+    ("authorized", "names"): "broker.authorized_keys",
+    ("authorized", "grants"): "keys",
+    ("authorized", "faults"): "",
+}
+"""Section and field → what is shown of a field that is no key of the config file."""
 
 
 class Reloader:
@@ -193,7 +197,7 @@ class Reloader:
                 path
                 for step in adjusted
                 for key in step.keys
-                if (path := _PATHS.get(key, f"{step.section}.{key}"))
+                if (path := _PATHS.get((step.section, key), f"{step.section}.{key}"))
             ),
             revoked=revoked,
             left_out=made.config.authorized.faults,
@@ -267,7 +271,7 @@ def _done(server: ServerConfig, what: str, keys: tuple[str, ...] = ()) -> Server
 
 
 def log_faults(config: Config) -> None:
-    """Log each server whose table has mistakes, and each file of keys that is left out."""
+    """Log each server whose table has mistakes, and each file and table of keys without effect."""
     for fault in config.authorized.faults:
         logger.warning("key.left_out", extra={"reason": fault})
     for server in config.servers.values():

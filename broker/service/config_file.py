@@ -16,7 +16,7 @@ import tomli
 from broker.config.loading import ConfigError, Problem, load
 from broker.config.schema import Config, ServerConfig
 from broker.service.credentials import with_credentials
-from broker.service.keys import places_of, read_authorized
+from broker.service.keys import places_of, read_authorized, with_idle_tables
 
 METRICS_PACKAGES = ("h11", "prometheus_client")
 """The packages of the extra `metrics` in pyproject.toml; a test compares the two."""
@@ -38,6 +38,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     authorized = config.authorized
     if config.broker.has_keys:
         authorized = read_authorized(places_of(config.broker, path).clients, authorized.grants)
+    authorized = with_idle_tables(authorized, config.broker)
     return msgspec.structs.replace(config, servers=servers, authorized=authorized)
 
 

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from broker.config.keys import AuthorizedKeys, KeyConfig, is_client_name
-from broker.config.loading import ConfigError, Problem
-from broker.config.names import normal
+from broker.config.loading import MAX_PROBLEMS, ConfigError, Problem
+from broker.config.names import normal, toml_key
 from broker.config.schema import BrokerConfig
 from client_shim import key_file
 from client_shim.key_file import MAX_BYTES, PUBLIC, KeyFile, KeyFileError
@@ -106,6 +108,22 @@ def _authorized(folder: Folder, grants: dict[str, KeyConfig]) -> AuthorizedKeys:
     if len(files) > MAX_KEYS:
         faults.append(f"{folder.path} has {len(files)} files, of which the first {MAX_KEYS} count")
     return AuthorizedKeys(found, tuple(faults), grants)
+
+
+def with_idle_tables(authorized: AuthorizedKeys, broker: BrokerConfig) -> AuthorizedKeys:
+    """Return the clients, with a fault for each table that limits nobody.
+
+    Its name may be mistyped; then the client that it is for may use every server.
+    """
+    if broker.has_keys:
+        message = "no client has a key of this name, so this table limits nobody"
+        mend = "correct the name (`mcp-broker keys list` shows the clients), or remove the table"
+    else:
+        message = "[broker] lacks server_key or authorized_keys, so this table limits nobody"
+        mend = "add both (`mcp-broker keys new NAME` makes them), or remove the table"
+    idle = sorted(authorized.grants.keys() - set(authorized.names.values()))[:MAX_PROBLEMS]
+    faults = (str(Problem(f"keys.{toml_key(name)}", message, mend)) for name in idle)
+    return msgspec.structs.replace(authorized, faults=(*authorized.faults, *faults))
 
 
 def _add(folder: Folder, file: str, found: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from broker.config import diff
 from broker.config.diff import Adjust, Change, Requires, ServerStep, plan, requires
+from broker.config.keys import AuthorizedKeys, KeyConfig
 from broker.config.limits import LimitsConfig
 from broker.config.loading import load
 from broker.config.schema import BrokerConfig, Config, ServerConfig
@@ -41,6 +42,14 @@ files = st.fixed_dictionaries(
         ),
     },
 )
+
+authorized = st.builds(
+    AuthorizedKeys,
+    names=st.dictionaries(st.sampled_from("XY"), st.sampled_from("ab")),
+    faults=st.lists(st.sampled_from("fg"), max_size=2).map(tuple),
+    grants=st.dictionaries(st.sampled_from("ab"), st.builds(KeyConfig, manage=st.booleans())),
+)
+"""What the folder of keys and the tables `[keys.NAME]` say."""
 
 
 def config(*, limits: Table | None = None, broker: Table | None = None, **tables: Table) -> Config:
@@ -99,10 +108,13 @@ def without(config: Config, paths: set[str]) -> Config:
     return config
 
 
-@given(files, files)
-def test_the_steps_lead_to_what_the_file_says(before: Table, after: Table) -> None:
-    """All that changed is changed, but for what is said to need a restart."""
-    old, new = load(before, {}), load(after, {})
+@given(files, files, authorized, authorized)
+def test_the_steps_lead_to_what_the_file_says(
+    before: Table, after: Table, earlier: AuthorizedKeys, later: AuthorizedKeys
+) -> None:
+    """All that changed is changed, but for what is said to need a restart; so are the keys of clients."""
+    old = msgspec.structs.replace(load(before, {}), authorized=earlier)
+    new = msgspec.structs.replace(load(after, {}), authorized=later)
     made = plan(old, new)
     waits = {pending.path for pending in made.pending}
     assert without(made.config, waits) == without(new, waits)

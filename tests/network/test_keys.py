@@ -176,6 +176,24 @@ def test_a_client_with_a_key_sees_and_manages_what_its_table_says(
     assert seen == {"plain": (["s", "t"], 1), "admin": (["s", "t"], 3), "narrow": ([], 1)}
 
 
+def test_a_table_whose_name_is_mistyped_is_told_of(place: tuple[RunningBroker, str], keys: Keys) -> None:
+    """By the answer to the reload and by the log; `mcp-broker reload` and `check` end with status 1."""
+    broker, _ = place
+    tables: dict[str, Table] = {"keys.narow": {"servers": ["other*"]}}
+    broker.write({"s": rogue()}, broker=keys.table(), **tables)
+    with broker.client() as client:
+        (told,) = client.request(wire.MANAGEMENT, "reload")["left_out"]
+    assert told.startswith("keys.narow: no client has a key of this name")
+    broker.wait_log('key.left_out reason="keys.narow: ')
+    for command in (["reload", "--endpoint", broker.endpoint], ["check", "--config", str(broker.config)]):
+        done = CliRunner().invoke(cli, command)
+        assert (done.exit_code, "keys.narow: " in done.output) == (1, True), done.output
+    broker.write({"s": rogue()}, broker=keys.table())
+    with broker.client() as client:
+        done = client.request(wire.MANAGEMENT, "reload")
+    assert (done["left_out"], done["adjusted"]) == ([], ["keys"])
+
+
 def test_the_command_lets_clients_in_and_cuts_them(place: tuple[RunningBroker, str], keys: Keys) -> None:
     """`mcp-broker keys new` and `keys revoke` tell the running broker, on its path."""
     broker, address = place
