@@ -85,13 +85,13 @@ def _error(request: Json, code: int, message: str) -> Json:
 
 
 def _answers(line: bytes) -> set[int]:
-    """The id that a line answers, if it does."""
+    """The id that a line answers, if it does; a server may write it as a string."""
     try:
         said = json.loads(line)
     except (ValueError, RecursionError):
         return set()
-    is_answer = isinstance(said, dict) and "method" not in said and type(said.get("id")) is int
-    return {said["id"]} if is_answer else set()
+    id = said.get("id") if isinstance(said, dict) and "method" not in said else None
+    return {int(id)} if type(id) is int or (isinstance(id, str) and id.isdecimal()) else set()
 
 
 class Process:

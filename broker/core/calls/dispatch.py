@@ -70,10 +70,11 @@ class Dispatch:
         now: float,
         list_by: float | None = None,
     ) -> Refusal | None:
-        """Open a call, or return why not. `list_by`: until when it waits for a list that is being read."""
+        """Open a call, or return why not. `list_by`: until when it waits for a list that is being made."""
         given_ms = request.timeout_ms
         timeout_s = server.config.timeout if given_ms is None else max(0, given_ms) / 1000
-        available = When.NOW if server.opened else availability.when(server, now + timeout_s, now)
+        served = server.opened or list_by is not None
+        available = When.NOW if served else availability.when(server, now + timeout_s, now)
         if available is When.TOO_LATE:
             return availability.not_ready(server.name, server.lifecycle, now)
         channel_key = (connection.key, request.channel)

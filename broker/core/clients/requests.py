@@ -15,6 +15,7 @@ from broker.core.mcp.jsonrpc import Params
 from broker.core.mcp.methods import NO_TASKS, Era, Route, rule_for
 from broker.core.refusals import Refusal
 from broker.core.servers.availability import never
+from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.registry import Registry
 from broker.core.servers.server import Server
 from client_shim import wire
@@ -109,15 +110,14 @@ class Requests:
         if rule.route is Route.BROKER and server.lifecycle.idle:  # a ping starts nothing
             self._responder.result(connection, request, b"{}")
             return None
-        if rule.route is not Route.CATALOGUE or server.catalogue is None:
+        catalogue = server.catalogue
+        from_memory = rule.route is Route.CATALOGUE
+        if catalogue is None or not from_memory or not _answers(server, catalogue, request.method):
             return self._dispatch.accept(server, connection, request, params, now)
         list_by = self._dispatch.reread(server, request.method, now)
         if list_by is not None:
             return self._dispatch.accept(server, connection, request, params, now, list_by)
-        body = server.catalogue.answer(request.method, now)
-        doubted = server.lifecycle.idle and server.catalogue.is_doubted(request.method)
-        if not server.opened and (body is None or doubted):  # the next process may have it
-            return self._dispatch.accept(server, connection, request, params, now)
+        body = catalogue.answer(request.method, now)
         if body is None:
             return refusals.no_list(server.name, request.method)
         self._responder.result(connection, request, body)
@@ -148,3 +148,10 @@ class Requests:
             Manage(key, request.id, request.method, params.body, connection.peer.key, connection.grant)
         )
         return None
+
+
+def _answers(server: Server, catalogue: Catalogue, method: str) -> bool:
+    """Return whether the catalogue answers this method. Without a process the next one may have to."""
+    if server.opened:
+        return True
+    return catalogue.is_known(method) and not (server.lifecycle.idle and catalogue.is_doubted(method))

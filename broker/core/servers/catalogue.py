@@ -145,6 +145,10 @@ class Catalogue:
         """Return whether the list has been read."""
         return method in self._listings
 
+    def is_known(self, method: str) -> bool:
+        """Return whether memory has the result of this method, perhaps not yet compared with the filters."""
+        return method == "server/discover" or method in self._whole or method in self._lacking
+
     def is_lacking(self, method: str) -> bool:
         """Return whether the server is known not to have this list."""
         return method in self._lacking

@@ -117,7 +117,7 @@ class Lists:
 
         The list of tools is never among them: a server without tools is useless.
         """
-        fatal = self._since.keys() if failed and not self.opened else set[str]()
+        fatal = set(self.unanswered) if failed and not self.opened else set[str]()
         return set() if "tools/list" in fatal else (self._silent | fatal) - {"tools/list"}
 
     def hold_up(self, now: float) -> bool:
@@ -131,8 +131,8 @@ class Lists:
 
     @property
     def unanswered(self) -> Collection[str]:
-        """The lists that are being read."""
-        return self._since.keys()
+        """The lists of which a requested page has no answer yet."""
+        return dict.fromkeys(one.reading.method for one in self._pending.values())
 
     def is_late(self, id: Id | None) -> bool:
         """Return whether this is the id of a request that is answered or given up."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from broker.base.backlog import result_of
 from broker.config.loading import load
 from broker.core.clients.subscriptions import MAX_URIS
+from broker.core.servers.lifecycle import State
 from broker.core.servers.visibility import Visibility, _Filter, visibility_of
 from client_shim import wire
 from client_shim.wire import Code
@@ -501,6 +502,41 @@ def test_a_server_that_is_down_shows_what_the_reload_says() -> None:
     made.stop()
     reloads.reload({"time": {"tools": {"hide": ["echo"]}}})
     assert listed(client, "tools/list") == ["get_time", "delete_all"]
+
+
+@pytest.mark.parametrize("start", ["boot", "demand"])
+def test_a_server_without_a_process_is_not_started_for_a_comparison(start: str) -> None:
+    """A long list that is compared with new filters is answered after it, as with a process (law 5)."""
+    table: Json = {"start": start, "idle_stop_sec": 10 if start == "demand" else 0}
+    made = world(dict(table), begin=False)
+    made.scripts["time"].lists["tools/list"] = MANY
+    made.start()
+    client, reloads = made.client(), Reloads(made)
+    made.wait(10.0) if start == "demand" else made.stop()
+    assert made.lifecycles["time"].state is (State.IDLE if start == "demand" else State.STOPPED)
+    reloads.reload({"time": {**table, "tools": {"hide": ["delete_*"]}}})
+    assert made.engine.backlog  # some of the names were compared
+    asked = client.request("time", "tools/list")
+    assert client.endings(asked) == []
+    made.wait(0.0)
+    assert [item["name"] for item in client.result(asked)["tools"]] == MANY[:-1]
+    assert made.spawned["time"] == 1
+    assert len(made.engine.dispatch.table) == 0
+
+
+def test_a_process_that_fails_while_its_list_is_compared_has_not_failed_at_it() -> None:
+    """Law 3: the next one is asked for the list again; only a list without an answer may be at fault."""
+    made = world({"prompts": {"hide": ["secret"]}}, begin=False)
+    many = [*(f"hello_{index}" for index in range(3000)), "secret"]
+    made.scripts["time"].lists["prompts/list"] = many
+    made.scripts["time"].mute = {"resources/list"}
+    made.start()
+    assert made.engine.backlog  # some of the names were compared
+    made.exit()
+    made.scripts["time"].mute = set()
+    made.wait(60.0)
+    assert listed(made.client(), "prompts/list") == many[:-1]
+    assert len(made.processes["time"].got("prompts/list")) == 1
 
 
 # --- what an operator is told ------------------------------------------------------------------------
