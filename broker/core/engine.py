@@ -63,8 +63,17 @@ class Engine:
             credit_bytes=limits.credit_bytes, outbox_bytes=limits.outbox_bytes, counters=self.counters
         )
         self.backlog = Backlog()
+        self.budget = Budget(
+            config, self.servers, lambda one: self.registry.is_used(one), self.counters, self.effects
+        )
         self.dispatch = Dispatch(
-            limits, self.servers, self.connections, self.counters, self.effects, self.backlog
+            limits,
+            self.servers,
+            self.connections,
+            self.counters,
+            self.effects,
+            self.backlog,
+            self.budget,
         )
         self.bulk_endings = BulkEndings(
             self.dispatch, self.servers, self.backlog, self.counters, self.effects
@@ -81,6 +90,7 @@ class Engine:
             self.counters,
             self.effects,
             self.backlog,
+            self.budget,
         )
         self.registry = Registry(
             self.servers,
@@ -91,10 +101,10 @@ class Engine:
             self.notifications,
             oddities,
             self.effects,
+            self.budget,
             max_bytes=limits.max_message_bytes,
             client_info={"name": "mcp-broker", "version": version},
         )
-        self.budget = Budget(config, self.servers, self.registry.is_used, self.counters, self.effects)
         self.clients = Clients(
             limits,
             config.authorized,
@@ -136,7 +146,8 @@ class Engine:
 
         Each server gets its table here, and nowhere else; `registry.retune` does what follows from that.
         """
-        self.config = self.budget.config = config
+        self.config = config
+        self.budget.configure(config)
         self.clients.limits = self.dispatch.limits = config.limits
         self.clients.authorized = config.authorized
         for name in self.servers.keys() & config.servers.keys():
@@ -157,11 +168,11 @@ class Engine:
         self.registry.tick(now)
 
     def finish(self, now: float) -> list[Effect]:
-        """End a step: close clients whose outbox overflows, look for room for servers that wait for it, and
-        return all effects of the step."""
+        """End a step: close clients whose outbox overflows, have the budget look if something has changed,
+        and return all effects of the step."""
         if self.connections.overflowing:
             self.clients.close_overflowing(now)
-        if self.budget.is_short:
+        if self.budget.is_due:
             self.budget.look(now)
         effects = self.effects[:]
         self.effects.clear()

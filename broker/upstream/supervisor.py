@@ -195,8 +195,7 @@ class Supervisor:
             self._ended.set()
         elif action is Action.REST:
             self._hub.run(self._registry.rests, self.name)
-        if self.lifecycle.state is not before:
-            self._hub.run(self._budget.look)
+        self._hub.run(self._budget.changed)  # in the same state too: what follows may have changed
         return action
 
     async def _watch_clock(self) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 import trio
 
 from broker.config.limits import LimitsConfig
+from broker.core.servers.budget import SOON_S
 from broker.hub import Hub
 from broker.processes.process import Launcher
-from broker.processes.trees import Tree, trees_of
+from broker.processes.trees import Mark, Tree, trees_of
 from broker.upstream.control import Control, Goal, Intent, Step
 from broker.upstream.starts import Starts
 from broker.upstream.supervisor import Supervisor
@@ -44,32 +45,41 @@ class Supervisors(Mapping[str, Supervisor]):
         return len(self._controlled)
 
     def adjust(self, limits: LimitsConfig) -> None:
-        """Follow limits that have changed, and the budget."""
+        """Follow limits that have changed."""
         self._starts.adjust(limits.starts_at_once)
-        self._hub.run(self._hub.engine.budget.look)
 
     async def trees(self) -> dict[str, Tree]:
-        """Return the process trees of the servers that have one, by name. A thread reads /proc."""
-        marks = {name: one.process.mark for name, one in self.items() if one.process}
+        """Return the process trees of the servers that have one, by name. A thread reads /proc.
+
+        A process that is replaced meanwhile is left out: its figures are not those of the next one.
+        """
+        marks = self._marks()
         found = await trio.to_thread.run_sync(trees_of, list(marks.values()))
-        return {name: found[mark.cookie] for name, mark in marks.items()}
+        return {name: found[mark.cookie] for name, mark in self._marks().items() if mark.cookie in found}
+
+    def _marks(self) -> dict[str, Mark]:
+        return {name: one.process.mark for name, one in self.items() if one.process}
 
     async def watch_memory(self) -> None:
-        """Tell the budget how much memory each server uses, as long as there is a limit. Never returns."""
-        budget, failed = self._hub.engine.budget, False
+        """Tell the budget how much memory each server uses, as long as there is a limit. Never returns.
+
+        A server that starts, or one that waits for room, makes a measurement due earlier.
+        """
+        budget, failed, measured_at = self._hub.engine.budget, False, trio.current_time()
         while True:
-            await trio.sleep(budget.measure_s)
-            if budget.config.broker.memory_high is not None:
-                try:
-                    trees = await self.trees()
-                except OSError as error:
-                    if not failed:  # else it is said already
-                        logger.warning("server.memory_unknown", extra={"reason": str(error)})
-                    failed = True
-                else:
-                    failed = False
-                    used = {name: tree.rss_bytes for name, tree in trees.items()}
-                    self._hub.run(budget.measured, used)
+            await trio.sleep(SOON_S)
+            if (now := trio.current_time()) < measured_at + budget.measure_s:
+                continue
+            measured_at = now
+            try:
+                trees = await self.trees()
+            except OSError as error:
+                if not failed:  # else it is said already
+                    logger.warning("server.memory_unknown", extra={"reason": str(error)})
+                failed = True
+            else:
+                failed = False
+                self._hub.run(budget.measured, {name: tree.rss_bytes for name, tree in trees.items()})
 
     def add(self, name: str) -> None:
         """Start a server and keep it running, or have the first call start it."""

@@ -37,7 +37,7 @@ class Reloads:
         document = {"servers": named, "limits": limits, "broker": world.budget}
         made = plan(world.config, load(document, {}, leave_out=True))
         world.engine.configure(made.config)
-        world.run(world.engine.budget.look)
+        world.run(world.engine.clients.revoke)
         for step in made.steps:
             if isinstance(step, Adjust):
                 world.config = applied(world.config, step)

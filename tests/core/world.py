@@ -233,7 +233,6 @@ class World:
 
     def feed(self, name: str, event: Event, ending: Ending | None = None) -> None:
         """Tell a lifecycle what happened, and do what it says."""
-        before = self.lifecycles[name].state
         action = self.lifecycles[name].on(event, self.now, ending)
         if action is Action.SPAWN:
             assert name not in self.processes, "a second process"
@@ -246,8 +245,7 @@ class World:
                 self.bury(name)
         elif action is Action.REST:
             self.run(self.engine.registry.rests, name)
-        if name in self.lifecycles and self.lifecycles[name].state is not before:
-            self.run(self.engine.budget.look)
+        self.run(self.engine.budget.changed)
 
     def _spawn(self, name: str) -> None:
         self.processes[name] = Process(self, name, self.scripts[name])

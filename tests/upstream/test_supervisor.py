@@ -137,7 +137,7 @@ def test_who_lost_its_room_while_it_waited_for_a_place_waits_for_room_again() ->
             await trio.sleep(1.0)
             assert (spawned, starts.held, server.room is None) == ([], 0, False)
             other.on(Event.STOP, world.now)
-            hub.run(world.engine.budget.look)
+            hub.run(world.engine.budget.changed)
             await trio.sleep(1.0)
             assert spawned == ["time"]
             nursery.cancel_scope.cancel()

@@ -27,6 +27,7 @@ from broker.core.mcp.methods import FROM_MEMORY, Era
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers import availability
 from broker.core.servers.availability import When
+from broker.core.servers.budget import Budget
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.server import Server
 from client_shim import wire
@@ -50,6 +51,7 @@ class Dispatch:
         counters: Counters,
         effects: Effects,
         backlog: Backlog,
+        budget: Budget,
     ) -> None:
         self.limits = limits
         self._servers = servers
@@ -57,9 +59,10 @@ class Dispatch:
         self._counters = counters
         self._effects = effects
         self._backlog = backlog
+        self._budget = budget
         self.table = CallTable()
         self.questions = Questions(servers, self.table, connections, counters, effects)
-        self.leases = Leases(servers, connections, counters, effects, self.pump)
+        self.leases = Leases(servers, connections, counters, effects, self.freed)
 
     def accept(
         self,
@@ -163,6 +166,11 @@ class Dispatch:
             else:
                 self._serve(server, call, now)
 
+    def freed(self, server: Server, now: float) -> None:
+        """Give the server its next calls after a place or a lease has become free; it may be idle by now."""
+        self.pump(server, now)
+        self._budget.use_ended(server)
+
     def _pump_later(self, server: Server, now: float) -> Job:
         self.pump(server, now)
         yield
@@ -229,24 +237,23 @@ class Dispatch:
         if call.extends:
             self.table.extend(call, now)
         message = wire.Notification(call.channel, call.client_id, call.server, "notifications/progress")
-        connection = self._connections.get(call.connection)
-        if connection is not None:
-            self._post(connection, message, body, slot=("progress", call.id))
+        self._post(call, message, body, slot=("progress", call.id))
 
     def log_message(self, call: Call, body: bytes) -> None:
         """Send a log message of the server to the client of a call."""
         call.logged += 1
         message = wire.Notification(call.channel, call.client_id, call.server, "notifications/message")
+        slot = ("log", call.id, call.logged)
+        oldest = ("log", call.id, call.logged - MAX_LOG_WAITING)
+        self._post(call, message, body, slot=slot, instead_of=oldest)
+
+    def _post(self, call: Call, message: wire.Message, body: Body, **slots: Slot) -> None:
+        """Send a message about a call to its client, unless the client is gone."""
         connection = self._connections.get(call.connection)
         if connection is not None:
-            slot = ("log", call.id, call.logged)
-            oldest = ("log", call.id, call.logged - MAX_LOG_WAITING)
-            self._post(connection, message, body, slot=slot, instead_of=oldest)
-
-    def _post(self, connection: Connection, message: wire.Message, body: Body, **slots: Slot) -> None:
-        post = self._connections.post(connection, message, body, **slots)
-        if post is not None:
-            self._effects.append(post)
+            post = self._connections.post(connection, message, body, **slots)
+            if post is not None:
+                self._effects.append(post)
 
     def _list(self, call: Call, listing: bytes | None, now: float) -> None:
         if listing is None:
@@ -264,6 +271,7 @@ class Dispatch:
         """End a call. `ending` goes to its client, unless the client is gone."""
         server = self._servers[call.server]
         server.leave(call)
+        self._budget.use_ended(server)
         if server.queue.lease is not None:
             server.queue.use_lease(call, now)
         server.used_at = server.used_at if call.from_memory else now
@@ -271,11 +279,8 @@ class Dispatch:
             server.ended.append(call.id)
             self.questions.call_ends(call, now, is_told=ending is not None)
         self.table.end(call)
-        connection = self._connections.get(call.connection)
-        if ending is not None and connection is not None:
-            post = self._connections.post(connection, ending, body)
-            if post is not None:
-                self._effects.append(post)
+        if ending is not None:
+            self._post(call, ending, body)
         outcome = _outcome(ending)
         server.outcomes.add(outcome)
         if self._effects.is_logged(Level.DEBUG):
@@ -322,15 +327,6 @@ class Dispatch:
             server.health.missed()
         self.cancel_upstream(call, "its time was up", now)
         self.fail(call, refusal, now)
-
-    def busy_until(self, server: Server, before: float, now: float) -> float | None:
-        """Return the latest deadline of the calls that the server got by `before` and still has, if any."""
-        deadlines = [
-            call.deadline
-            for call in self.table.of_server(server.name)
-            if call.sent and call.sent_at <= before and call.deadline > now
-        ]
-        return max(deadlines, default=None)
 
 
 def _outcome(ending: wire.Message | None) -> str:

@@ -34,7 +34,7 @@ class Leases:
 
     Args:
         servers: each server by its name.
-        pump: gives a server its next calls.
+        freed: gives a server its next calls after its lease has ended.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Leases:
         connections: Connections,
         counters: Counters,
         effects: Effects,
-        pump: Callable[[Server, float], None],
+        freed: Callable[[Server, float], None],
     ) -> None:
         self._servers = servers
         self._connections = connections
         self._counters = counters
         self._effects = effects
-        self._pump = pump
+        self._freed = freed
 
     def grant(self, server: Server, call: Call, now: float) -> None:
         """Grant the lease of a server to the channel of a call that is sent now, unless a channel has it."""
@@ -107,7 +107,7 @@ class Leases:
             reason=reason.value,
             held_s=round(now - lease.since, 3),
         )
-        self._pump(server, now)
+        self._freed(server, now)
 
 
 def _holder(lease: Lease) -> dict[str, Any]:

@@ -158,6 +158,15 @@ class CallTable:
         """Return the open calls of a server, sent or waiting."""
         return [call for call in self._calls.values() if call.server == server]
 
+    def busy_until(self, server: str, before: float, now: float) -> float | None:
+        """Return the latest deadline of the calls that a server got by `before` and still has, if any."""
+        deadlines = [
+            call.deadline
+            for call in self.of_server(server)
+            if call.sent and call.sent_at <= before and call.deadline > now
+        ]
+        return max(deadlines, default=None)
+
     def exceeded(self, limits: LimitsConfig, channel_key: tuple[bytes, int], size: int) -> str | None:
         """Return the name of the limit that a further call with params of this size would exceed."""
         if self._per_channel.get(channel_key, 0) >= limits.calls_per_channel:

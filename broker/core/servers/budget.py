@@ -4,10 +4,19 @@ A server in STARTING needs a place; it has it until its process is gone. Without
 somebody uses waits, first come, first served; one that nobody uses rests until its first call. For those that
 wait, and if the limits are exceeded, idle servers are stopped, the one unused for longest first. Servers that
 are used are never stopped, so a call may wait for room until its deadline.
+
+The memory counts for the processes that there are: a server that has none yet is not kept out by the figure
+of its last one. So a server that alone uses more than `memory_high` runs if no other does, and it stays until
+another one needs the room: to stop it would not help anybody, and its next call would start it again.
+
+The budget looks at the end of a step of the engine (`finish`), and only if something has changed that may
+free a place or need one: the lifecycle of a server, a limit, the figures, or the use of a server that could
+be stopped.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from broker.base.metrics import Counters
@@ -17,7 +26,9 @@ from broker.core.servers.lifecycle import State
 from broker.core.servers.server import NoRoom, Server
 
 MEASURE_S, SOON_S = 10.0, 1.0
-"""The seconds between two measurements of the memory, and if a server waits or has not been measured."""
+"""The seconds between two measurements of the memory, and if a server waits or has not been measured.
+
+`SOON_S` is also how often the shell looks whether one is due."""
 
 
 class Budget:
@@ -44,29 +55,58 @@ class Budget:
         self._counters = counters
         self._effects = effects
         self._waiting: dict[str, Server] = {}
-        self._bytes: Mapping[str, int] = {}
+        self._leaving: set[Server] = set()
+        """The servers that are told to rest, and have not moved yet."""
+        self._bytes: dict[str, int] = {}
         self._is_exceeded = False
+        self.is_due = False
+        """Whether something has changed since the last look."""
 
     def __repr__(self) -> str:
         return f"<Budget running={self._running(self._placed())} waiting={len(self._waiting)}>"
 
     @property
     def is_short(self) -> bool:
-        """Whether a server waits for room, or more is in use than the limits allow."""
+        """Whether a server waits for room, or servers are to be stopped as soon as they are idle."""
         return bool(self._waiting) or self._is_exceeded
 
     @property
     def measure_s(self) -> float:
-        """The seconds until the next measurement of the memory."""
+        """The seconds between two measurements of the memory."""
         if self.config.broker.memory_high is None:
-            return MEASURE_S
+            return math.inf
         ready = (name for name, one in self._servers.items() if one.opened)
         return SOON_S if self._waiting or any(name not in self._bytes for name in ready) else MEASURE_S
 
+    # -- what changes -----------------------------------------------------------------------------
+
+    def configure(self, config: Config) -> None:
+        """Follow a changed config."""
+        self.config = config
+        self.is_due = True
+
+    def changed(self, now: float) -> None:
+        """Note that the lifecycle of a server has taken an event, or that a server was removed."""
+        self.is_due = True
+
+    def measured(self, used: Mapping[str, int], now: float) -> None:
+        """The servers with a process use so many bytes."""
+        self._bytes = dict(used)
+        self.is_due = True
+
+    def use_ended(self, server: Server) -> None:
+        """Note that a use of a server has ended: if it is idle by now, it may make room for another."""
+        if self.is_short and not self._is_used(server):
+            self.is_due |= server.name in self._waiting or self._may_be_stopped(server)
+
     def ask(self, name: str, now: float) -> None:
-        """Give a place to a server that must start, or note in its row that there is no room."""
+        """Give a place to a server that must start, or note in its row that there is no room.
+
+        `changed` must follow.
+        """
         server = self._servers[name]
         self._waiting.pop(name, None)
+        self._bytes.pop(name, None)  # the process that it was of has ended
         placed = self._placed()
         others = len(placed) - 1  # those that wait come first
         server.room = None if server.lifecycle.keeps_place else self._lack(placed, others)
@@ -82,27 +122,36 @@ class Budget:
                 used=server.room.used,
             )
 
-    def measured(self, used: Mapping[str, int], now: float) -> None:
-        """The servers with a process use so many bytes."""
-        self._bytes = used
-        self.look(now)
+    # -- the look ---------------------------------------------------------------------------------
 
     def look(self, now: float) -> None:
-        """Give places to servers that wait, and make room for the others: a server has moved, or a limit."""
+        """Give places to servers that wait, and make room for the others. Only the end of a step calls it."""
+        self.is_due = False
+        self._leaving = {one for one in self._leaving if self._is_to_rest(one)}
         placed = self._placed()
         running = self._running(placed)
         for name, server in list(self._waiting.items()):
             if self._servers.get(name) is not server or server.lifecycle.state is not State.STARTING:
                 del self._waiting[name]  # it was stopped
             elif not self._is_used(server):
-                self._effects.append(Idle(name))
+                self._rest(server)
             else:
                 server.room = self._lack(placed, running)
                 if server.room is None:
                     running += 1
                     del self._waiting[name]
                     self._effects.append(Grant(name))
-        self._make_room(placed, running, now)
+        self._make_room(placed, now)
+
+    def _is_to_rest(self, server: Server) -> bool:
+        """Return whether a server that was told to rest has not moved since."""
+        return server.lifecycle.state in _MAY_REST and self._servers.get(server.name) is server
+
+    def _rest(self, server: Server) -> None:
+        """Tell a server to rest, once: other steps may come before it does."""
+        if server not in self._leaving:
+            self._leaving.add(server)
+            self._effects.append(Idle(server.name))
 
     def lack(self, server: Server) -> NoRoom | None:
         """Return why a server is not started, unless there is room for it by now."""
@@ -128,34 +177,39 @@ class Budget:
         return None
 
     def _used(self, servers: Iterable[Server]) -> int:
-        """Return the bytes that these servers use, by the last measurement."""
-        return sum(self._bytes.get(one.name, 0) for one in servers)
+        """Return the bytes that the processes of these servers use, by the last measurement."""
+        return sum(self._bytes.get(one.name, 0) for one in servers if _has_process(one))
 
-    def _make_room(self, placed: list[Server], running: int, now: float) -> None:
+    def _make_room(self, placed: list[Server], now: float) -> None:
         """Stop idle servers, those unused for longest first, until the others are within the limits."""
-        places, size = self._excess(placed, running)
-        self._is_exceeded = places > 0 or size > 0
-        idle = filter(self._may_be_stopped, placed) if self._is_exceeded else ()
+        staying = [one for one in placed if not self._leaves(one)]
+        places, size = self._excess(staying)
+        spare = sum(map(_has_process, staying))
+        if not any(one.name in self._waiting for one in staying):
+            spare -= 1  # the last one stays, whatever it uses
+        self._is_exceeded = places > 0 or (size > 0 and spare > 0)
+        idle = filter(self._may_be_stopped, staying) if self._is_exceeded else ()
         for server in sorted(idle, key=lambda one: one.used_at):
             its = self._bytes.get(server.name, 0)
-            if places > 0 or (size > 0 and its):
-                places, size = places - 1, size - its
+            if places > 0 or (size > 0 and spare > 0 and its):
+                places, size, spare = places - 1, size - its, spare - 1
                 self._counters.add("made-room")
                 self._effects.log(
                     Level.INFO, "server.made_room", server=server.name, idle_s=round(now - server.used_at, 1)
                 )
-                self._effects.append(Idle(server.name))
+                self._rest(server)
 
-    def _excess(self, placed: list[Server], running: int) -> tuple[int, int]:
-        """Return how many places and bytes are missing, apart from those of processes that are ending."""
-        limits, places, size = self.config.broker, 0, 0
-        staying = [one for one in placed if not _leaves(one)]
-        if limits.max_running is not None:
-            wanted = sum(map(self._is_used, self._waiting.values()))
-            places = running - (len(placed) - len(staying)) + wanted - limits.max_running
-        if limits.memory_high is not None:
-            size = self._used(staying) - limits.memory_high
+    def _excess(self, staying: list[Server]) -> tuple[int, int]:
+        """Return how many places and bytes are missing for these servers, of which some may wait."""
+        limits = self.config.broker
+        places = 0 if limits.max_running is None else len(staying) - limits.max_running
+        size = 0 if limits.memory_high is None else self._used(staying) - limits.memory_high
         return places, size
+
+    def _leaves(self, server: Server) -> bool:
+        """Return whether the place of a server becomes free: it is told to rest, or its process ends."""
+        ends = server.lifecycle.state is State.DRAINING and not server.lifecycle.keeps_place
+        return ends or server in self._leaving
 
     def _may_be_stopped(self, server: Server) -> bool:
         """Return whether the server is idle: nobody uses it, and its process keeps nothing that is needed."""
@@ -168,7 +222,9 @@ class Budget:
 
 _PLACED = frozenset({State.STARTING, State.HANDSHAKE, State.READY, State.DRAINING})
 
+_MAY_REST = frozenset({State.STARTING, State.READY})
 
-def _leaves(server: Server) -> bool:
-    """Return whether the process is being ended, and its place becomes free."""
-    return server.lifecycle.state is State.DRAINING and not server.lifecycle.keeps_place
+
+def _has_process(server: Server) -> bool:
+    """Return whether a server with a place has a process."""
+    return server.lifecycle.state is not State.STARTING

@@ -17,6 +17,7 @@ from broker.core.clients.notifications import NOT_THERE, Notifications
 from broker.core.effects import Demand, Effects, EndProcess, Idle, Level
 from broker.core.mcp.methods import Era
 from broker.core.servers import availability
+from broker.core.servers.budget import Budget
 from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.health import Health, HealthVerdict
 from broker.core.servers.kept import KeptCatalogue
@@ -38,6 +39,7 @@ class Registry:
         backlog: the unfinished jobs.
         notifications: tells the channels that subscribed.
         oddities: counts and logs what servers send that is odd or dropped.
+        budget: is told when a use of a server ends.
         max_bytes: the limit of one list of a server.
         client_info: the broker's name and version for servers.
     """
@@ -52,6 +54,7 @@ class Registry:
         notifications: Notifications,
         oddities: Oddities,
         effects: Effects,
+        budget: Budget,
         *,
         max_bytes: int,
         client_info: dict[str, str],
@@ -64,6 +67,7 @@ class Registry:
         self._notifications = notifications
         self._oddities = oddities
         self._effects = effects
+        self._budget = budget
         self._max_bytes = max_bytes
         self._client_info = client_info
 
@@ -150,6 +154,7 @@ class Registry:
         self._bulk_endings.refuse(server, availability.removed(name), now)
         self._backlog.finish(name)
         del self._table[name]
+        self._budget.changed(now)
         if server.known is not None:
             for notification in server.known.changes_since(None):
                 self._notifications.list_changed(name, notification)
@@ -187,6 +192,8 @@ class Registry:
             if server is not None and server.session is not None:
                 did = server.session.want(self._uris(server), now)
                 self._replies.apply(server, server.session, did, now)
+            if server is not None:
+                self._budget.use_ended(server)
 
     def _use(self, server: Server, now: float) -> None:
         """Note that clients use it; whoever subscribes to a resource of an idle server has it started."""
@@ -210,7 +217,7 @@ class Registry:
         """Give it calls again: it is not to be stopped after all."""
         server = self._table[name]
         server.queue.paused = False
-        self._dispatch.pump(server, now)
+        self._dispatch.freed(server, now)
 
     def gone(self, name: str, reason: str, now: float) -> None:
         """Its process ends, or has ended, for this reason."""
@@ -268,7 +275,7 @@ class Registry:
             self._dispatch.leases.tick(server, now)
             if server.queue.tick(now):
                 self._oddities.discard(server, "never.replied")
-                self._dispatch.pump(server, now)
+                self._dispatch.freed(server, now)
             if server.health is not None and server.session is not None:
                 self._look_after(server, server.session, server.health, now)
             if server.idle_at is not None and server.idle_at <= now:
@@ -289,7 +296,7 @@ class Registry:
 
     def _look_after(self, server: Server, session: McpSession, health: Health, now: float) -> None:
         """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
-        verdict = health.look(now, lambda before: self._dispatch.busy_until(server, before, now))
+        verdict = health.look(now, lambda before: self._dispatch.table.busy_until(server.name, before, now))
         if verdict is HealthVerdict.ASK:
             id, line = session.check()
             health.asked(id)

@@ -25,6 +25,7 @@ from broker.core.mcp.jsonrpc import Id, Message, Noise, ServerNotification, Serv
 from broker.core.mcp.methods import Era
 from broker.core.mcp.notifications import progress_body, read_progress, read_request_id, read_uri
 from broker.core.mcp.pieces import LONG_BYTES
+from broker.core.servers.budget import Budget
 from broker.core.servers.catalogue import LISTS
 from broker.core.servers.lists import Read, Sift
 from broker.core.servers.oddities import Oddities
@@ -59,6 +60,7 @@ class Replies:
         counters: Counters,
         effects: Effects,
         backlog: Backlog,
+        budget: Budget,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
@@ -67,6 +69,7 @@ class Replies:
         self._counters = counters
         self._effects = effects
         self._backlog = backlog
+        self._budget = budget
         notifications.unwanted = self._unwanted
 
     def line(self, name: str, line: bytes, now: float) -> None:
@@ -154,7 +157,7 @@ class Replies:
     def _answers_check(self, server: Server, id: Id | None, now: float) -> bool:
         """Return whether a reply answers a health check or a ping behind a cancellation: it tells no more."""
         if server.has_read_cancel(id, now):
-            self._dispatch.pump(server, now)
+            self._dispatch.freed(server, now)
             return True
         return server.health is not None and server.health.answered(id)
 
@@ -163,7 +166,7 @@ class Replies:
         shown = _shown(id)
         if server.release(id):
             self._oddities.discard(server, "late.reply", id=shown)
-            self._dispatch.pump(server, now)
+            self._dispatch.freed(server, now)
         elif session.is_late(id) or id in server.ended:
             self._oddities.discard(server, "late.reply", id=shown)
         elif server.queue.running or session.waits:  # it may be the answer to one of these
@@ -304,6 +307,7 @@ class Replies:
                 self._opened(server, session, now)
             elif isinstance(one, EndProcess):
                 server.remembered = None
+        self._budget.use_ended(server)  # a request of the session's own may have ended
 
     def _sift(self, server: Server, session: McpSession, read: Sift, now: float) -> HeavyJob:
         """Compare a list with the filters of its server; again, if a reload changes them meanwhile."""

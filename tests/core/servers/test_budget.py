@@ -1,4 +1,4 @@
-"""The budget: `max_running` and `memory_high`, the idle server unused for longest first, a busy one never."""
+"""The budget: `max_running`, the idle server unused for longest first, a busy one never."""
 
 from __future__ import annotations
 
@@ -47,6 +47,13 @@ def logged(world: World, event: str) -> list[object]:
     return [note.facts["server"] for note in world.notes if note.event == event]
 
 
+def made_room(world: World) -> list[object]:
+    """The servers that were stopped to make room: each stop is logged and counted once."""
+    servers = logged(world, "server.made_room")
+    assert world.engine.counters["made-room"] == len(servers)
+    return servers
+
+
 # --- room ----------------------------------------------------------------------------------------------
 
 
@@ -57,9 +64,8 @@ def test_the_idle_server_unused_for_longest_makes_room() -> None:
         served(world, client, name)
     served(world, client, "c")
     assert states(world) == "ready idle ready"
-    assert (logged(world, "server.no_room"), logged(world, "server.made_room")) == (["c"], ["b"])
-    counters = world.engine.counters
-    assert (counters["no-room"], counters["made-room"]) == (1, 1)
+    assert (logged(world, "server.no_room"), made_room(world)) == (["c"], ["b"])
+    assert world.engine.counters["no-room"] == 1
     world.assert_empty()
 
 
@@ -229,80 +235,8 @@ def test_a_reload_changes_the_limits_at_once() -> None:
     process = world.processes["a"]
     process.reply(process.calls[-1], "a")
     Reloads(world).reload(tables, {"max_running": 1})
-    assert states(world) == "idle ready ready"
+    assert (states(world), made_room(world)) == ("idle ready ready", ["a"])
     process = world.processes["c"]
     process.reply(process.calls[-1], "c")
-    assert states(world) == "idle ready idle"
+    assert (states(world), made_room(world)) == ("idle ready idle", ["a", "c"])
     assert client.result(ids["c"]) == "c"
-
-
-# --- memory --------------------------------------------------------------------------------------------
-
-
-def measure(world: World, **used: int) -> None:
-    """The servers with a process use so many MiB."""
-    world.run(world.engine.budget.measured, {name: size * MIB for name, size in used.items()})
-
-
-def test_above_memory_high_idle_servers_are_stopped_until_it_is_enough() -> None:
-    """Those unused for longest first; a server of which nothing is known is no help."""
-    world, client = limited("abcd", {"memory_high": 100 * MIB})
-    for name in "dabc":
-        served(world, client, name)
-    measure(world, a=30, b=50, c=60)
-    assert states(world) == "idle idle ready ready"
-    measure(world, c=60, d=10)
-    assert states(world) == "idle idle ready ready"
-
-
-def test_above_memory_high_no_further_server_is_started() -> None:
-    """Until it is measured that there is room again; the refusal says how much is in use."""
-    world, client = limited("ab", {"memory_high": 100 * MIB})
-    running = client.call("a", timeout_ms=600_000)
-    measure(world, a=120)
-    id = client.call("b", timeout_ms=1000)
-    assert states(world) == "ready starting"
-    world.wait(1.0)
-    fault = client.fault(id)
-    assert (fault.code, fault.data["limit"], fault.data["used"]) == (Code.BUSY, "memory_high", 120 * MIB)
-    assert "the servers use 120 MiB, and memory_high is 100 MiB" in fault.message
-    waiting = client.call("b", timeout_ms=600_000)
-    measure(world, a=90)
-    assert states(world) == "ready ready"
-    assert client.endings(running) == client.endings(waiting) == []
-
-
-def test_a_server_that_is_idle_makes_room_for_one_that_is_called() -> None:
-    """The memory of a process that has ended is free, before the next measurement says so."""
-    world, client = limited("ab", {"memory_high": 100 * MIB})
-    running = client.call("a")
-    measure(world, a=120)
-    waiting = client.call("b")
-    process = world.processes["a"]
-    process.reply(process.calls[-1], "a")
-    assert (client.result(running), states(world)) == ("a", "idle ready")
-    assert client.endings(waiting) == []
-
-
-def test_the_memory_is_measured_sooner_while_something_is_unknown() -> None:
-    """Every ten seconds; every second after a start, and while a server waits for room."""
-    world, client = limited("ab", {"memory_high": 100 * MIB})
-    budget = world.engine.budget
-    assert budget.measure_s == 10.0
-    running = client.call("a", timeout_ms=600_000)
-    assert budget.measure_s == 1.0
-    measure(world, a=120)
-    assert budget.measure_s == 10.0
-    client.call("b", timeout_ms=600_000)
-    assert budget.measure_s == 1.0
-    assert client.endings(running) == []
-
-
-def test_without_a_limit_nothing_is_asked_and_nothing_is_stopped() -> None:
-    """The default: thirty servers that all run."""
-    world, client = limited("abcdefgh", {})
-    for name in "abcdefgh":
-        served(world, client, name)
-    measure(world, **dict.fromkeys("abcdefgh", 10_000))
-    assert set(states(world).split()) == {"ready"}
-    assert not world.engine.budget.is_short

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from broker.core.servers.lifecycle import Event, State
 from client_shim import wire
+from tests.core.clients.test_notifications import ALL
 from tests.core.fake_server import Json
 from tests.core.reloading import Reloads
 from tests.core.world import Client, World
@@ -40,6 +41,7 @@ steps = st.lists(
         st.tuples(st.just("replace"), names),
         st.tuples(st.just("retune"), names),
         st.tuples(st.just("measure"), st.sampled_from([0, 1, 2])),
+        st.tuples(st.just("subscribe"), st.sampled_from(["", *sorted(TABLES)])),
     ),
     max_size=25,
 )
@@ -50,6 +52,8 @@ class History:
 
     def __init__(self, budget: Mapping[str, int]) -> None:
         self.world = World(TABLES, budget)
+        for script in self.world.scripts.values():
+            script.capabilities = ALL
         self.tables = {name: dict(table) for name, table in TABLES.items()}
         self.reloads = Reloads(self.world)
         self.client: Client = self.world.client()
@@ -74,6 +78,9 @@ class History:
         elif what == "measure":
             used = dict.fromkeys(world.processes, int(str(about)) * HIGH)
             world.run(world.engine.budget.measured, used)
+        elif what == "subscribe":
+            params = {"servers": None, "resources": {name: ["u"]} if name else {}}
+            self.client.request(wire.MANAGEMENT, "listen", params, channel=1)
         elif what == "wait":
             assert isinstance(about, float)
             world.wait(about)
@@ -100,9 +107,11 @@ class History:
             self.reloads.finish()
 
     def check(self) -> None:
-        """Law 1, by the world, which refuses a second process; law 2; no call waits for an idle server; and
-        never more processes than may run."""
+        """Law 1, by the world, which refuses a second process; law 2; no call waits for an idle server;
+        never more processes than may run; and the budget has looked whenever it had to."""
         world = self.world
+        world.engine.budget.look(world.now)
+        assert world.engine.finish(world.now) == []
         for id, since in self.calls:
             ended = len(self.client.endings(id))
             assert ended == 1 or (ended == 0 and world.now <= since + TIMEOUT_S)
@@ -116,6 +125,7 @@ class History:
 
     def end(self) -> None:
         """Everything ends: each call has one ending, and what nobody uses rests."""
+        self.client.listen()
         for name in TABLES:
             if self.world.lifecycles[name].state is State.DRAINING:
                 self.world.bury(name)
