@@ -86,13 +86,15 @@ def _listen_address(endpoint: str, config: BrokerConfig, listener: int | None = 
 def claim(address: ListenAddress) -> Iterator[None]:
     """Hold the address, so that no second broker takes it over: libzmq would do so without an error.
 
+    A port is only looked at: of two programs that bind it, the kernel lets one listen.
+
     Raises:
         ClaimError: another program or systemd holds it, or its folder cannot be used.
     """
     endpoint = address.endpoint
     if address.is_port:
         open_port(endpoint, with_keys=address.with_keys).close()
-        yield  # a second bind to a TCP port fails by itself
+        yield
         return
     path = Path(endpoint.removeprefix("ipc://"))
     taken = f"already listens at {endpoint}; stop it first, or {ANOTHER}"

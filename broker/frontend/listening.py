@@ -23,7 +23,7 @@ logger = logging.getLogger("mcp-broker")
 
 @contextmanager
 def claimed(addresses: Iterable[ListenAddress]) -> Iterator[None]:
-    """Hold the addresses, so that no second broker takes one over.
+    """Hold the addresses as `claim` does.
 
     Raises:
         ClaimError: another program holds one of them, or its folder cannot be used.
@@ -84,7 +84,8 @@ def _opened(address: ListenAddress, file: ListenSocketFile | None) -> ListenAddr
     if file is not None:
         return address._replace(listener=file.make())
     if address.is_port:
-        return address._replace(listener=listen(open_port(address.endpoint, with_keys=address.with_keys)))
+        made = open_port(address.endpoint, with_keys=address.with_keys)
+        return address._replace(listener=listen(address.endpoint, made))
     return address
 
 

@@ -17,12 +17,10 @@ from pathlib import Path
 
 from broker.frontend.address import ListenAddress, folder_for
 from broker.frontend.permissions import owner_only_umask
-from broker.frontend.port import ANOTHER, not_bound
+from broker.frontend.port import ANOTHER, BACKLOG, not_bound
 from broker.service.claims import ClaimError
 from client_shim.permissions import ROOT, identity, user
 from client_shim.trusted import Folder, Untrusted, open_folder
-
-_BACKLOG = 1024
 
 logger = logging.getLogger("mcp-broker")
 
@@ -57,7 +55,7 @@ class ListenSocketFile:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as made:
                     with owner_only_umask():
                         made.bind(os.fsencode(self._path))  # nobody else can change where this path leads
-                    made.listen(_BACKLOG)
+                    made.listen(BACKLOG)
                     self._own = _seen(folder, self._path.name)
                     return made.detach()
         except Untrusted as error:

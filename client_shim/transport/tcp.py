@@ -10,6 +10,7 @@ Source: ZMTP 3.1 (ZeroMQ RFC 37), "Greeting".
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 from time import monotonic
@@ -120,9 +121,15 @@ def _connected(endpoint: str, host: str, port: int, until: float) -> socket.sock
             "correct the host, or look at the name service; in a container the name of another one is known "
             "while that one runs, on a network that both are on",
         ) from None
-    failure: OSError = TimeoutError()
+    failure: OSError | None = None
     for number, (family, kind, protocol, _, address) in enumerate(found):
-        connection = socket.socket(family, kind, protocol)
+        try:
+            connection = socket.socket(family, kind, protocol)
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+            failure = failure or error  # this machine has no IPv6, say
+            continue
         try:
             connection.settimeout(max((until - monotonic()) / (len(found) - number), 0.001))
             connection.connect(address)
@@ -141,7 +148,7 @@ def _connected(endpoint: str, host: str, port: int, until: float) -> socket.sock
     raise _no_broker(
         endpoint,
         "unreachable",
-        f"the host cannot be reached ({_said(failure)})",
+        f"the host cannot be reached ({_said(failure or TimeoutError())})",
         "see whether it is up, and whether a firewall or the network stands in between",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -20,7 +22,7 @@ from broker.config.limits import LimitsConfig
 from broker.config.loading import ConfigError, load
 from broker.config.schema import BrokerConfig
 from broker.frontend.address import ListenAddress, addresses_of, claim
-from broker.frontend.port import is_local, open_port
+from broker.frontend.port import is_local, listen, open_port
 from broker.frontend.zmq.router import Router
 from broker.service.claims import ClaimError
 from tests.daemon.test_hub import with_a_call
@@ -132,6 +134,36 @@ def test_without_keys_nothing_listens_beyond_loopback_however_it_is_spelt(host: 
         assert is_local(bound.getsockname()[0])
 
 
+@pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_a_machine_without_ipv6_listens_at_the_other_addresses_of_a_host(
+    monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """Its kernel has no IPv6, or has it switched off. `::1` alone is refused, and says why."""
+
+    class WithoutIPv6(socket.socket):
+        def bind(self, address: Any) -> None:
+            if self.family == socket.AF_INET6:
+                raise OSError(error, os.strerror(error))
+            super().bind(address)
+
+    monkeypatch.setattr("broker.frontend.port.socket.socket", WithoutIPv6)
+    for host, bound in (("*", "0.0.0.0"), ("localhost", "127.0.0.1")):
+        with open_port(f"tcp://{host}:0", with_keys=True) as made:
+            assert made.getsockname()[0] == bound
+    with pytest.raises(ClaimError, match=f"{os.strerror(error)}; give another endpoint"):
+        open_port("tcp://[::1]:0", with_keys=True)
+
+
+def test_a_port_that_another_program_takes_before_the_broker_listens_is_told() -> None:
+    """Two sockets may be bound to it, of which one may listen."""
+    with open_port("tcp://127.0.0.1:0", with_keys=False) as ours:
+        endpoint = f"tcp://127.0.0.1:{ours.getsockname()[1]}"
+        with open_port(endpoint, with_keys=False) as theirs:
+            theirs.listen()
+            with pytest.raises(ClaimError, match="taken by another program; stop it, or give another"):
+                listen(endpoint, ours)
+
+
 @given(SPELLINGS)
 def test_what_is_bound_without_keys_is_of_loopback_whatever_the_config_took(host: str) -> None:
     """The second door: a name may lead elsewhere than it did, or the first one may have a gap."""
@@ -211,6 +243,7 @@ def test_what_is_no_socket_is_never_to_be_removed(tmp_path: Path) -> None:
 AS_A_STRANGER = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from broker.config.schema import ServerConfig
 from broker.processes.program import SpawnError, program_of
 if os.getuid() == 0:

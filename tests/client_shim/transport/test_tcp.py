@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import tempfile
 import threading
@@ -250,6 +252,28 @@ def test_an_unknown_host_and_one_that_does_not_answer_are_told_apart(monkeypatch
     error = refusal("tcp://127.0.0.1:5")
     assert error.data["reason"] == "unreachable"
     assert "did not answer in time" in str(error)
+
+
+def test_a_machine_without_ipv6_reaches_the_other_addresses_of_a_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its name servers and its table of hosts still name addresses of IPv6, and first."""
+    look_up, make = socket.getaddrinfo, socket.socket
+
+    def both(host: str, port: int, **options: int) -> list[object]:
+        return [*look_up("::1", port, **options), *look_up("127.0.0.1", port, **options)]
+
+    def without_ipv6(family: int = -1, *arguments: int, **options: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return make(family, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    with Peer(ANY_PORT) as peer:
+        monkeypatch.setattr("client_shim.transport.tcp.socket.socket", without_ipv6)
+        port = peer.endpoint.rpartition(":")[2]
+        assert probe(f"tcp://localhost:{port}") == f"tcp://127.0.0.1:{port}"
+    assert refusal(f"tcp://localhost:{port}").data["reason"] == "nobody-listens"
 
 
 def test_the_first_call_waits_for_a_host_that_is_not_known_yet(monkeypatch: pytest.MonkeyPatch) -> None:
