@@ -28,6 +28,12 @@ MOST_KEPT = 256
 _MAX_NAME = 100
 
 
+def client_name(token: str) -> str:
+    """Return what the broker's `status` calls the clients with this token. They share a connection of this
+    name: the broker limits calls, subscriptions and refused requests by connection, and so by token."""
+    return f"gateway: {token}"
+
+
 def key_of(token: str, request: ClientRequest) -> Key:
     """Return which client a request is of, as far as that can be known."""
     info = request.meta.get(eras.CLIENT_INFO)
@@ -79,7 +85,8 @@ class Channels:
         """Return what gives the channel of a client for the length of a request."""
         shared = self._channels.get(key)
         if shared is None:
-            broker = BrokerClient(f"gateway: {key[0]}", self._endpoint, reconnect_s=self._reconnect_s)
+            name = client_name(key[0])
+            broker = BrokerClient(name, self._endpoint, reconnect_s=self._reconnect_s, connection=name)
             shared = self._channels[key] = _Shared(broker, partial(self._unused, key))
         return shared
 

@@ -23,7 +23,7 @@ from broker.gateway import eras, headers, jsonrpc, sse
 from broker.gateway.audit import Audit
 from broker.gateway.byte_budget import ByteBudget
 from broker.gateway.catalogue import ServerNames
-from broker.gateway.channels import Channels, key_of
+from broker.gateway.channels import Channels, client_name, key_of
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.exchange import ClientLeft, Exchange
 from broker.gateway.guard import Token, check_call
@@ -187,7 +187,7 @@ class Endpoint:
 
         on_call = self._audit.caller(token.name, "http") if self._audit else None
         if request.method == "subscriptions/listen":
-            name = f"gateway: {token.name}"
+            name = client_name(token.name)
             session = Session(server, deliver, name=name, endpoint=self._endpoint, on_call=on_call)
             self.listening.add(session)
             await self._converse(exchange, session, request, stream)

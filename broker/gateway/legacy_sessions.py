@@ -19,6 +19,7 @@ import msgspec
 
 from broker.gateway.audit import Audit
 from broker.gateway.byte_budget import ByteBudget
+from broker.gateway.channels import client_name
 from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Preferences
 from broker.gateway.guard import Token
 from broker.gateway.headers import session_unknown
@@ -189,7 +190,7 @@ class LegacySessions:
         session.session = Session(
             server,
             session.deliver,
-            name=f"gateway: {owner.name}",
+            name=client_name(owner.name),
             endpoint=self._endpoint,
             opened=opened,
             preferences=preferences,

@@ -73,7 +73,7 @@ class Session:
     Args:
         server: the name of the server in `broker.toml`.
         deliver: takes each message to the client, and the end of each of its requests.
-        name: what the broker's `status` calls the client.
+        name: what the broker's `status` calls the client; sessions of one name share a connection.
         endpoint: where the broker listens; `None`: where the shim finds it.
         opened: a legacy session that was opened earlier.
         preferences: what its client has set.
@@ -105,7 +105,11 @@ class Session:
         self._own: BrokerClient | None = None
         if channel is None:
             self._own = own = BrokerClient(
-                name, endpoint, reconnect_s=reconnect_s, on_raw_notification=self._notified
+                name,
+                endpoint,
+                reconnect_s=reconnect_s,
+                connection=name,
+                on_raw_notification=self._notified,
             )
             self._channel: Channel = lambda: nullcontext(own)
         else:

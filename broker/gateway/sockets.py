@@ -271,7 +271,8 @@ class Sockets:
     def _welcome(self, name: str) -> LinesProtocol:
         def session(who: str, deliver: Deliver) -> Session:
             on_call = self._audit.caller(who, "socket") if self._audit else None
-            return Session(name, deliver, endpoint=self._endpoint, on_call=on_call)
+            owner = f"gateway socket: {who}"
+            return Session(name, deliver, name=owner, endpoint=self._endpoint, on_call=on_call)
 
         is_full = len(self._clients) >= MAX_CLIENTS
         if is_full:

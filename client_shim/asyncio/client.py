@@ -38,9 +38,10 @@ class BrokerClient(McpMethods):
             tools = await broker.list_tools("time")
             result = await broker.call_tool("time", "get_current_time", {"timezone": "Asia/Tokyo"})
 
-    Clients are cheap: all clients of an event loop share one connection. Python releases a client that nobody
-    has closed when it collects the object. A client may be made anywhere, also before a fork. It belongs to
-    the loop in which it is first used; in another process, or after the end of that loop, it connects anew.
+    Clients are cheap: all clients of an event loop share one connection, unless `connection` says otherwise.
+    Python releases a client that nobody has closed when it collects the object. A client may be made
+    anywhere, also before a fork. It belongs to the loop in which it is first used; in another process, or
+    after the end of that loop, it connects anew.
     docs/client.md describes everything with examples.
 
     Args:
@@ -52,6 +53,9 @@ class BrokerClient(McpMethods):
         hello_timeout_s: how long a broker may take to answer the hello.
         reconnect_s: how long a call waits, within its deadline, for a broker that is gone or not there yet.
             After that time no further call waits for it.
+        connection: clients that give different names have different connections. The broker limits calls,
+            subscriptions and refused requests by connection: a program that serves several users gives the
+            clients of each a name of their own.
         capabilities: the capabilities that are declared with every request whose `meta` has none. With a
             callback for questions they are ``{"elicitation": {}}`` by default.
         on_question: called with a `Question` of a server that asks before it goes on with a call; returns
@@ -81,6 +85,7 @@ class BrokerClient(McpMethods):
         timeout: float | None = None,
         hello_timeout_s: float = 5.0,
         reconnect_s: float = 5.0,
+        connection: str = "",
         capabilities: Mapping[str, Any] | None = None,
         on_question: OnQuestion | None = None,
         on_list_changed: OnListChanged | None = None,
@@ -95,7 +100,9 @@ class BrokerClient(McpMethods):
         callbacks = Callbacks(
             on_list_changed, on_resource_updated, on_notification, on_raw_notification, on_connection
         )
-        self._membership = Membership(name, endpoint, keys, hello_timeout_s, reconnect_s, callbacks)
+        self._membership = Membership(
+            name, endpoint, keys, hello_timeout_s, reconnect_s, callbacks, connection
+        )
 
     def __repr__(self) -> str:
         return f"<BrokerClient {self.name!r} {self._membership}>"

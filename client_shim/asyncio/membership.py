@@ -78,6 +78,7 @@ class Membership:
         keys: the keys for ``tcp://``, or their file; `None`: the file that `MCP_BROKER_KEYS` names.
         hello_timeout_s: how long a broker may take to answer the hello.
         reconnect_s: how long a call waits for a broker that is gone or not there yet.
+        connection: the name of the connection that it shares with other clients.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class Membership:
         hello_timeout_s: float,
         reconnect_s: float,
         callbacks: Callbacks,
+        connection: str = "",
     ) -> None:
         self.name = name
+        self._connection_name = connection
         self._endpoint, self._keys = endpoint, keys
         self._hello_timeout_s = hello_timeout_s
         self._reconnect_s = reconnect_s
@@ -248,7 +251,9 @@ class Membership:
                     f"the client {self.name!r} belongs to another event loop; make one for each loop"
                 )
         who = {"name": self.name, "version": __version__, "pid": os.getpid()}
-        connection = connection_pool().connection(loop, self._address(), who, self._hello_timeout_s)
+        connection = connection_pool().connection(
+            loop, self._address(), who, self._hello_timeout_s, self._connection_name
+        )
         channel = connection.open_channel(weakref.ref(self), self._listen_set)
         self._joined = joined = Joined(connection, channel)
         if self._release is not None:  # from a loop that has ended, or from the parent process

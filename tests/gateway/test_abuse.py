@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.clients.subscriptions import MAX_URIS_OF_ONE
 from broker.gateway.guard import digest_of
 from tests.e2e.harness import RunningBroker, Table, rogue, running, wait_until
 from tests.gateway.gateways import Http, RunningGateway, close_all, gateway, settled
@@ -221,6 +222,26 @@ def test_a_token_has_a_rate(door: RunningGateway, client: Http) -> None:
         statuses = [one.result().status for one in asked]
     assert statuses.count(429) > 100
     assert 200 in statuses
+
+
+def test_the_subscriptions_of_a_token_are_its_own(
+    door: RunningGateway, client: Http, broker: RunningBroker
+) -> None:
+    """Law 5: the broker limits subscriptions, calls and refusals by connection, and each token has one.
+
+    A client that has taken all subscriptions of its token is told so, and no other token is short of any.
+    """
+    greedy, one_more = as_holder(door, "narrow"), {"resourceSubscriptions": ["rogue://one more"]}
+    uris = [f"rogue://{number}" for number in range(MAX_URIS_OF_ONE)]
+    taken = greedy.stream("subscriptions/listen", {"notifications": {"resourceSubscriptions": uris}}).next()
+    assert taken is not None
+    assert taken["method"] == "notifications/subscriptions/acknowledged", taken
+    refused = greedy.ask("subscriptions/listen", {"notifications": one_more}).message["error"]
+    assert refused["data"]["code"] == "busy", refused
+    told = client.stream("subscriptions/listen", {"notifications": one_more}).next()
+    assert told is not None
+    assert told["params"]["notifications"] == one_more
+    assert {"gateway: own", "gateway: narrow"} <= {one["name"] for one in broker.status()["clients"]}
 
 
 def test_a_token_opens_what_it_is_for(door: RunningGateway) -> None:

@@ -243,6 +243,28 @@ def test_all_clients_of_a_loop_share_one_connection(on_loop: Run, endpoint: str)
     on_loop(main())
 
 
+def test_clients_that_name_their_connection_share_it_with_those_of_the_same_name(
+    on_loop: Run, endpoint: str
+) -> None:
+    """The broker's limits are by connection: users of one program that name theirs do not share them."""
+
+    async def main() -> None:
+        with Peer(endpoint) as peer:
+            names = ("", "a", "b")
+            firsts = [BrokerClient("test", endpoint, connection=name) for name in names]
+            keys = {await while_greeting(peer, client.connect()) for client in firsts}
+            assert len(keys) == len(connections_of()) == 3
+            seconds = [BrokerClient("test", endpoint, connection=name) for name in names]
+            for client in seconds:
+                await asyncio.wait_for(client.connect(), PATIENCE_S)  # no hello is needed
+            assert len(connections_of()) == 3
+            for client in (*firsts, *seconds):
+                await client.aclose()
+            assert connections_of() == []
+
+    on_loop(main())
+
+
 # --- calls -----------------------------------------------------------------------------------------------
 
 
