@@ -136,12 +136,18 @@ def default_config(give_up: GiveUp = fail) -> Path | None:
     return SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None
 
 
-def read_config(path: Path, give_up: GiveUp = fail, environ: Mapping[str, str] = os.environ) -> Config:
+def read_config(
+    path: Path,
+    give_up: GiveUp = fail,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    authorized_keys: bool = True,
+) -> Config:
     from broker.config.loading import ConfigError
     from broker.service.config_file import read
 
     try:
-        return read(path, environ)
+        return read(path, environ, authorized_keys=authorized_keys)
     except ConfigError as error:
         lines = [say("config_bad", path=path, count=len(error.problems)), *map(told, error.problems)]
         give_up("\n  ".join(lines), USAGE)

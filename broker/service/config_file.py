@@ -25,8 +25,11 @@ MAX_BYTES = 1024 * 1024
 """The largest config file. A larger file is most likely no config, and reading it would delay clients."""
 
 
-def read(path: Path, environ: Mapping[str, str]) -> Config:
+def read(path: Path, environ: Mapping[str, str], *, authorized_keys: bool = True) -> Config:
     """Read a config file. A server with a mistake in its own values has `faults`.
+
+    Args:
+        authorized_keys: whether to read the keys of the clients as well.
 
     Raises:
         ConfigError: the file cannot be read, is not TOML, or has other mistakes. It has all of them.
@@ -36,7 +39,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Config:
     folder = path.resolve().parent
     servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
     authorized = config.authorized
-    if config.broker.has_keys:
+    if authorized_keys and config.broker.has_keys:
         authorized = read_authorized(places_of(config.broker, path).clients, authorized.grants)
     authorized = with_idle_tables(authorized, config.broker)
     return msgspec.structs.replace(config, servers=servers, authorized=authorized)

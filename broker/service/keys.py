@@ -153,9 +153,14 @@ def write(folder: Folder, name: str, keys: KeyFile, like: os.stat_result | None 
         OSError: it cannot be written.
     """
     folder.write(name, key_file.text_of(keys).encode())
-    if like is not None and os.geteuid() == 0:
+    if like is None or os.geteuid() != 0:
+        return
+    try:
         with folder.entry(name) as (fd, _):
             give(f"/proc/self/fd/{fd}", like)
+    except OSError:
+        folder.remove(name)
+        raise
 
 
 def give(path: str, like: os.stat_result, mode: int = 0o600) -> None:

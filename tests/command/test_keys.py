@@ -29,6 +29,20 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return lambda *args: CliRunner().invoke(cli, ["keys", *args])
 
 
+def name_the_keys() -> None:
+    """Add the two lines to the config that `keys new` asks for."""
+    with open("broker.toml", "a") as config:
+        config.write('[broker]\nserver_key = "server.key_secret"\nauthorized_keys = "authorized_keys"\n')
+
+
+def test_keys_that_the_config_names_are_made(keys: Run) -> None:
+    """`check` says that the folder is missing and that this command makes it; so it does."""
+    name_the_keys()
+    assert "keys new" in CliRunner().invoke(cli, ["check"]).output
+    done = keys("new", "laptop")
+    assert (done.exit_code, Path("authorized_keys/laptop.key").exists()) == (0, True), done.output
+
+
 def test_a_new_client_gets_all_that_it_needs(keys: Run) -> None:
     """Its own pair and the broker's public key, in a file that only this user can read."""
     done = keys("new", "laptop")
@@ -67,9 +81,7 @@ def test_the_installed_service_can_read_what_root_makes(keys: Run) -> None:
 def test_the_broker_keeps_its_pair(keys: Run) -> None:
     """The second client gets the same key of the broker, and the config that has the keys is not nagged."""
     keys("new", "laptop")
-    text = '[broker]\nserver_key = "server.key_secret"\nauthorized_keys = "authorized_keys"\n'
-    with open("broker.toml", "a") as config:
-        config.write(text)
+    name_the_keys()
     done = keys("new", "desk", "--out", "elsewhere")
     assert done.exit_code == 0, done.output
     assert "[broker]" not in done.output
@@ -88,6 +100,61 @@ def test_nothing_is_overwritten(keys: Run) -> None:
     there = keys("new", "desk", "--out", "laptop.key_secret")
     assert (there.exit_code, "--out" in there.output) == (1, True)
     assert {path: path.read_bytes() for path in Path().rglob("*.key*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("out", ["none/laptop", "broker.toml/laptop"])
+def test_a_client_whose_file_cannot_be_written_is_not_authorized(keys: Run, out: str) -> None:
+    """The error has the whole path and what to do, and the name is free for the next try."""
+    done = keys("new", "laptop", "--out", out)
+    assert done.exit_code == 1
+    assert f"{Path(out).absolute()} cannot be written" in done.output
+    assert "--out" in done.output
+    assert not list(Path().rglob("laptop.key"))
+    assert keys("new", "laptop").exit_code == 0
+
+
+def test_a_client_that_cannot_be_authorized_gets_no_file(keys: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its secret nor half of its public key is left."""
+    Path("authorized_keys").touch()
+    done = keys("new", "laptop")
+    assert (done.exit_code, "sudo" in done.output) == (1, True)
+    assert str(Path("authorized_keys/laptop.key").absolute()) in done.output
+    Path("authorized_keys").unlink()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("broker.service.keys.give", refuse)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    Path("authorized_keys").mkdir(mode=0o700)
+    assert keys("new", "laptop").exit_code == 1
+    assert not [*Path().rglob("laptop*")]
+
+
+def test_every_path_that_is_told_is_whole(keys: Run) -> None:
+    """The reader may be in another folder, or read the output elsewhere."""
+    here = str(Path().absolute())
+    for args in (("new", "laptop"), ("new", "desk"), ("revoke", "desk")):
+        keys(*args)
+    made = keys("new", "phone").output
+    taken, there = keys("new", "laptop").output, keys("new", "desk", "--out", "broker.toml").output
+    unknown = keys("revoke", "nobody").output
+    for output, file in (
+        (made, "phone.key_secret"),
+        (made, "broker.toml"),
+        (taken, "authorized_keys/laptop.key"),
+        (there, "broker.toml"),
+        (unknown, "authorized_keys"),
+    ):
+        assert f"{here}/{file}" in output
+
+
+def test_a_broker_that_could_not_be_told_is_not_taken_for_none(keys: Run) -> None:
+    """Law 10: something listens there, so the operator has to reload it."""
+    name_the_keys()
+    done = keys("new", "laptop", "--endpoint", f"ipc://{Path('broker.toml').absolute()}")
+    assert (done.exit_code, "mcp-broker reload" in done.output) == (2, True), done.output
+    assert "no broker answers" not in done.output
 
 
 def test_a_revoked_client_has_no_key(keys: Run) -> None:

@@ -209,6 +209,25 @@ def test_the_command_lets_clients_in_and_cuts_them(place: tuple[RunningBroker, s
         assert peer.is_cut_off(SOON_MS)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_broker_with_another_config_is_not_told(
+    place: tuple[RunningBroker, str], keys: Keys, tmp_path: Path, language: str
+) -> None:
+    """It has other keys: it is left alone, and the operator learns which broker has to be told."""
+    broker, _ = place
+    other = tmp_path / "broker.toml"
+    table = 'server_key = "server.key_secret"\nauthorized_keys = "authorized_keys"'
+    other.write_text(f'[broker]\n{table}\n[servers.a]\ncommand = "sh"\n')
+    before = broker.log().count("config.reloaded")
+    options = ["--config", str(other), "--endpoint", broker.endpoint]
+    for command in (["new", "mine", "--out", str(tmp_path / "mine")], ["revoke", "mine"]):
+        done = CliRunner(env={"MCP_BROKER_LANG": language}).invoke(cli, ["keys", *command, *options])
+        assert done.exit_code == 0, done.output
+        told = (str(broker.config), str(other), "mcp-broker reload --endpoint")
+        assert all(word in done.output for word in told), done.output
+    assert broker.log().count("config.reloaded") == before
+
+
 def test_the_client_takes_the_file_that_the_command_made(
     place: tuple[RunningBroker, str], keys: Keys
 ) -> None:
