@@ -30,6 +30,25 @@ class RateLimit:
         return True
 
 
+class LogLimit:
+    """Limits the lines of one kind in the log: a burst, then one a second, with a count of those left out.
+
+    It is for lines whose number others decide, such as programs that connect without a key.
+    """
+
+    def __init__(self, burst: int = 10) -> None:
+        self._rate = RateLimit(burst, 1.0)
+        self._count = 0
+
+    def take(self, now: float) -> int:
+        """Count one event. Return how many there were since the last line; 0 if no line may be logged now."""
+        self._count += 1
+        if not self._rate.take(now):
+            return 0
+        count, self._count = self._count, 0
+        return count
+
+
 def soonest(times: Iterable[float | None]) -> float | None:
     """Return the first of these times; `None` is never."""
     known = [time for time in times if time is not None]

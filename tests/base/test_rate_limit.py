@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.base.rate_limit import RateLimit
+from broker.base.rate_limit import LogLimit, RateLimit
 from tests.core.spans import spans
 
 
@@ -30,3 +30,10 @@ def test_never_more_in_any_time(steps: list[float], burst: int) -> None:
     for first in range(len(times)):
         for last in range(first, len(times)):
             assert last - first + 1 <= burst + (times[last] - times[first]) / 2.0
+
+
+def test_a_line_of_the_log_counts_those_that_were_left_out() -> None:
+    """Law 9: nothing vanishes; the burst comes first, then one a second."""
+    limit = LogLimit(burst=2)
+    assert [limit.take(0.0) for _ in range(5)] == [1, 1, 0, 0, 0]
+    assert [limit.take(1.0), limit.take(1.5), limit.take(2.0)] == [4, 0, 2]

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from broker.frontend.zmq.monitor import MAX_SILENT
-from client_shim import wire
+from client_shim import BlockingClient, wire
+from client_shim.errors import NoBroker
 from client_shim.key_file import KeyFile
+from client_shim.keys import ClientKeys
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, wait_until
 from tests.e2e.raw import Peers
 from tests.network.attacker import RAW, Recorder, Way, attacked, connect, is_deaf, port_of
@@ -81,6 +83,34 @@ def test_an_attacker_takes_no_descriptors_that_others_need(keys: Keys) -> None:
             serve(broker, address, keys.of("laptop"), 5)
             assert descriptors(broker) < 300
         assert "turned_away" in broker.log()
+
+
+def test_a_broker_of_few_connections_has_room_for_handshakes(keys: Keys) -> None:
+    """Whatever `connections` is: silent ones take no place of clients, and no client is taken for one. Beyond
+    its limit the broker says so, and the client waits.
+    """
+    laptop = keys.of("laptop")
+    client_keys = ClientKeys(keys.server.public, laptop.public, str(laptop.secret))
+    with reachable(keys, {"s": rogue()}, limits={"connections": 1}) as (broker, address):
+        with closing(Peers(address)) as peers:
+            with attacked(address, keys.stranger(), 40, 40) as made:
+                wait_until(lambda: made() == 40)
+                peers.hello(keys=laptop).ping()
+            for _ in range(2):
+                answer, _ = peers.connect(keys=laptop).ask(wire.Hello(0, 0, [wire.VERSION], {}))
+                assert isinstance(answer, wire.Fault)
+                assert answer.code == wire.Code.BUSY.value
+            with pytest.raises(NoBroker, match="it has too many"):
+                BlockingClient(address, keys=client_keys).connect()
+
+            def is_logged() -> bool:
+                connect(port_of(address)).close()  # one line a second after so many
+                return "connection.turned_away limit=connections most=2 address=127.0.0.1" in broker.log()
+
+            wait_until(is_logged)
+            assert "connection.turned_away limit=silent most=16 address=127.0.0.1" in broker.log()
+        with closing(BlockingClient(address, keys=client_keys, reconnect_s=PATIENCE_S)) as client:
+            assert client.request(wire.MANAGEMENT, "ping") is not None
 
 
 @pytest.mark.parametrize("way", RAW, ids=lambda way: way.__name__)

@@ -107,11 +107,12 @@ def peer_at(address: str) -> Peer:
 
 
 def address_at(fd: int) -> str:
-    """Return the address at the other end of a connection; an empty text if that has ended."""
+    """Return the address at the other end of a connection; an empty text if it has ended or is not of TCP."""
     with suppress(OSError):
         connection = socket.socket(fileno=fd)
         try:
-            return plain_address(str(connection.getpeername()[0]))
+            name = connection.getpeername()
+            return plain_address(str(name[0])) if isinstance(name, tuple) else ""
         finally:
             connection.detach()
     return ""

@@ -10,17 +10,14 @@ import trio
 import zmq
 
 from broker.base.metrics import Counters
-from broker.base.rate_limit import RateLimit
+from broker.base.rate_limit import LogLimit
 from broker.config.limits import LimitsConfig
 from broker.frontend.zmq.descriptors import Descriptors, address_at, first_reserved, shut
 from broker.frontend.zmq.options import fd_of, has_input
 from broker.frontend.zmq.silent import SilentConnections
 
-MAX_SILENT = 1024
-"""The number of TCP connections that may have sent nothing yet; less if descriptors are few."""
-
-LOGGED_AT_ONCE = 10
-"""The number of lines at once, then one a second: whoever connects decides how many there are."""
+MIN_SILENT, MAX_SILENT = 16, 1024
+"""The bounds of the number of TCP connections that may have sent nothing yet; less if descriptors are few."""
 
 logger = logging.getLogger("mcp-broker")
 
@@ -43,8 +40,9 @@ class Monitor:
         self._counters = counters
         self._most = 2 * limits.connections  # so that a client beyond the limit is told so
         self._reserved = first_reserved()
-        self._logging, self._unlogged = RateLimit(LOGGED_AT_ONCE, 1.0), 0
-        self.silent = SilentConnections(min(MAX_SILENT, limits.connections // 4, self._reserved // 4))
+        self._log_limit = LogLimit()
+        self._most_silent = min(max(limits.connections // 4, MIN_SILENT), MAX_SILENT, self._reserved / 4)
+        self.silent = SilentConnections(self._most_silent)
 
     def close(self) -> None:
         """Stop listening to libzmq."""
@@ -75,20 +73,22 @@ class Monitor:
                 else:
                     self._descriptors.ended(fd)
                     accepted.pop(fd, None)
-        for fd, is_port in accepted.items():
+        for fd, is_port in tuple(accepted.items()):
             if is_port and (oldest := self.silent.add(fd, address_at(fd))) is not None:
-                self._turn_away(oldest)
-        for fd in reversed(accepted):
-            if fd >= self._reserved or len(self._descriptors) > self._most:
-                self.silent.remove(fd)
-                self._turn_away(fd)  # without descriptors libzmq would abort the process
+                accepted.pop(oldest, None)
+                self._turn_away(oldest, "silent", self._most_silent)
+        for fd in reversed(accepted):  # without descriptors libzmq would abort the process
+            if fd >= self._reserved:
+                self._turn_away(fd, "descriptors", self._reserved)
+            elif len(self._descriptors) - len(self.silent) > self._most:  # those have a limit of their own
+                self._turn_away(fd, "connections", self._most)
 
-    def _turn_away(self, fd: int) -> None:
+    def _turn_away(self, fd: int, limit: str, most: float) -> None:
+        self.silent.remove(fd)
         self._descriptors.turn_away(fd)
+        address = address_at(fd)
         shut(fd)
         self._counters.add("turned-away")
-        self._unlogged += 1
-        if self._logging.take(trio.current_time()):
-            facts = {"most": len(self._descriptors), "count": self._unlogged}
+        if count := self._log_limit.take(trio.current_time()):
+            facts = {"limit": limit, "most": int(most), "address": address or None, "count": count}
             logger.warning("connection.turned_away", extra=facts)
-            self._unlogged = 0

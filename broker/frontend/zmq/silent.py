@@ -21,6 +21,8 @@ class SilentConnections:
         self._most = most
         self._machine_of: dict[int, str] = {}
         self._by_machine: dict[str, dict[int, None]] = {}
+        self._by_count: list[dict[str, None]] = []
+        """The machines that have one connection, two, and so on: to compare them all takes long."""
 
     def __len__(self) -> int:
         return len(self._machine_of)
@@ -30,11 +32,12 @@ class SilentConnections:
         self.remove(fd)
         machine = machine_of(address)
         self._machine_of[fd] = machine
-        self._by_machine.setdefault(machine, {})[fd] = None
+        theirs = self._by_machine.setdefault(machine, {})
+        theirs[fd] = None
+        self._recount(machine, len(theirs) - 1, len(theirs))
         if len(self._machine_of) <= self._most:
             return None
-        most = max(self._by_machine, key=lambda one: len(self._by_machine[one]))
-        oldest = next(iter(self._by_machine[most]))
+        oldest = next(iter(self._by_machine[next(iter(self._by_count[-1]))]))
         self.remove(oldest)
         return oldest
 
@@ -44,8 +47,19 @@ class SilentConnections:
         if machine is not None:
             theirs = self._by_machine[machine]
             del theirs[fd]
+            self._recount(machine, len(theirs) + 1, len(theirs))
             if not theirs:
                 del self._by_machine[machine]
+
+    def _recount(self, machine: str, before: int, now: int) -> None:
+        if before:
+            del self._by_count[before - 1][machine]
+        if now > len(self._by_count):
+            self._by_count.append({})
+        if now:
+            self._by_count[now - 1][machine] = None
+        if not self._by_count[-1]:
+            self._by_count.pop()
 
 
 def machine_of(address: str) -> str:

@@ -16,15 +16,13 @@ import zmq
 from zmq.utils import z85
 
 from broker.base.metrics import Counters
-from broker.base.rate_limit import RateLimit
+from broker.base.rate_limit import LogLimit
 from broker.frontend.zmq.descriptors import plain_address
 from broker.frontend.zmq.options import LOCAL, NETWORK, fd_of, has_input
 
 ADDRESS = "inproc://zeromq.zap.01"
 _VERSION, _KEY_BYTES = b"1.0", 32
 _REQUESTS_A_TURN = 64
-LOGGED_AT_ONCE = 10
-"""The number of lines at once, then one a second: whoever has no key decides how many refusals there are."""
 
 logger = logging.getLogger("mcp-broker")
 
@@ -75,7 +73,7 @@ class ZapHandler:
         self._socket = context.socket(zmq.ROUTER)  # a REP could not leave a request behind
         self._socket.LINGER = 0
         self._socket.bind(ADDRESS)
-        self._logging, self._unlogged = RateLimit(LOGGED_AT_ONCE, 1.0), 0
+        self._log_limit = LogLimit()
 
     def close(self) -> None:
         """Close the socket; nobody is admitted any more."""
@@ -108,10 +106,7 @@ class ZapHandler:
     def _refused(self, fields: list[bytes], reply: ZapReply) -> None:
         """Count a refused connection, and log it unless too many were logged just now."""
         self._counters.add("login-refused")
-        self._unlogged += 1
-        if not self._logging.take(trio.current_time()):
-            return
-        address = plain_address(fields[3].decode(errors="replace")) if len(fields) > 3 else None
-        facts = {"address": address, "reason": reply.text.decode(), "count": self._unlogged}
-        logger.warning("login.refused", extra=facts)
-        self._unlogged = 0
+        if count := self._log_limit.take(trio.current_time()):
+            address = plain_address(fields[3].decode(errors="replace")) if len(fields) > 3 else None
+            facts = {"address": address, "reason": reply.text.decode(), "count": count}
+            logger.warning("login.refused", extra=facts)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +42,46 @@ def test_there_are_never_too_many(steps: list[tuple[int, int, bool]]) -> None:
         else:
             silent.remove(fd)
         assert len(silent) <= 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5), st.booleans())))
+def test_it_is_always_the_oldest_of_a_machine_that_has_most(steps: list[tuple[int, int, bool]]) -> None:
+    """As a table of all connections has it; at the end nothing is left."""
+    silent, table = SilentConnections(5), dict[int, str]()
+    for fd, machine, comes in steps:
+        table.pop(fd, None)
+        if not comes:
+            silent.remove(fd)
+            continue
+        table[fd] = f"10.0.0.{machine}"
+        ended = silent.add(fd, table[fd])
+        assert (ended is not None) is (len(table) > 5)
+        if ended is not None:
+            counts = Counter(table.values())
+            theirs = [fd for fd in table if table[fd] == table[ended]]
+            assert (len(theirs), ended) == (max(counts.values()), theirs[0])
+            del table[ended]
+    for fd in table:
+        silent.remove(fd)
+    assert not residue(silent)
+
+
+def steps_of_one_more(machines: int) -> int:
+    """How many calls it takes to add one more connection where so many machines have one each."""
+    silent, calls = SilentConnections(machines), [0]
+    for number in range(machines):
+        silent.add(number, f"10.0.{number // 256}.{number % 256}")
+    sys.setprofile(lambda *_: calls.append(0))
+    try:
+        silent.add(machines, "10.1.0.0")
+    finally:
+        sys.setprofile(None)
+    return len(calls)
+
+
+def test_an_attempt_costs_the_same_however_many_machines_attack() -> None:
+    """Law 5: each connection of an attack would cost as much as all others together."""
+    assert steps_of_one_more(1000) == steps_of_one_more(10)
 
 
 def test_a_machine_has_a_whole_network_of_addresses_in_ipv6() -> None:
