@@ -27,7 +27,7 @@ PIP   := bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test conformance docker-test bench soak fuzz check dist install uninstall purge clean node
+.PHONY: help run test loop-test conformance docker-test bench soak fuzz check dist install uninstall purge clean node
 
 help: ## Show this list | 显示本列表
 	@awk -F ':.*## ' -v n=$(if $(ZH),2,1) '/^[a-z-]+:.*## / { split($$2, text, / \| /); printf "  make %-12s%s\n", $$1, text[n] }' \
@@ -42,6 +42,11 @@ run: $(READY) ## Set up, then run the broker on broker.toml until Ctrl-C | 安�
 test: check $(MCP1) node ## Set up, check, and run all tests | 安装所需的一切，检查并运行全部测试
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
 	    $(foreach file,$(CHECKS),--ignore $(file))
+
+# Programs that find this folder in PYTHONPATH have no other loops: tests/client_shim/loops.py.
+loop-test: export PYTHONPATH := $(CURDIR)/tests/client_shim/without_add_reader
+loop-test: $(VENV) $(MCP1) node ## Run the client's tests over event loops that cannot watch descriptors, as that of Windows (5 minutes) | 在无法监视描述符的事件循环（如 Windows 的）上运行客户端的测试（5 分钟）
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder tests/client_shim tests/e2e
 
 check: $(VENV) ## Check style, format, types, the import rules, the wording and the Chinese | 检查代码风格、格式、类型、导入规则、用词与译文
 	$(BIN)/ruff check .

@@ -30,6 +30,11 @@ socket.socketpair = lambda *_: pair(unix)
 del socket.AF_UNIX
 """
 
+WITHOUT_ADD_READER = f"""
+import runpy
+runpy.run_path({str(WITHOUT_READERS / "sitecustomize.py")!r})
+"""
+
 PROGRAM = """
 import asyncio, importlib, pkgutil
 import client_shim
@@ -67,7 +72,7 @@ def test_a_backend_on_windows_uses_a_broker_over_tcp_with_keys(tmp_path: Path, v
     with KeyedPeer() as peer:
         keys = write_keys(tmp_path / "k", peer.new_client())
         environ = {"MCP_BROKER_ENDPOINT": peer.endpoint, "MCP_BROKER_KEYS": keys}
-        command = [str(python), "-c", AS_ON_WINDOWS + WITHOUT_READERS + PROGRAM]
+        command = [str(python), "-c", AS_ON_WINDOWS + WITHOUT_ADD_READER + PROGRAM]
         with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
             try:
                 for body in (b'{"tools":[{"name":"t","inputSchema":{}}]}', b'"asyncio"', b'"blocking"'):

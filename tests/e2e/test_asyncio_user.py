@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvloop
 
 from client_shim import BrokerClient, errors
+from tests.client_shim.loops import LOOPS, NewLoop
 from tests.client_shim.peer import connections_of, run, until
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, running
 
@@ -147,11 +147,9 @@ async def fate(broker: RunningBroker, ended: Counter[str]) -> None:
         broker.start()
 
 
-@pytest.mark.parametrize(
-    "new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
-)
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
 def test_whatever_a_backend_does_every_call_ends_once_and_nothing_is_left(
-    new_loop: Any, monkeypatch: pytest.MonkeyPatch
+    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Laws 2 to 4, from the side of the caller: no hang, no warning, no connection that stays."""
     warnings: list[str] = []  # the handlers of pytest would keep the errors, and with them the clients

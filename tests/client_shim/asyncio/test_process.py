@@ -14,7 +14,6 @@ import pytest
 import broker
 import client_shim
 from client_shim import wire
-from tests.client_shim.loops import WITHOUT_READERS
 from tests.client_shim.peer import PATIENCE_S, Peer
 
 ROOT = Path(__file__).parents[3]
@@ -25,9 +24,6 @@ from client_shim import BlockingClient, BrokerClient
 from client_shim.asyncio.pool import connection_pool
 endpoint = sys.argv[1]
 """
-
-
-on_each_loop = pytest.mark.parametrize("loops", ["", WITHOUT_READERS], ids=["asyncio", "no add_reader"])
 
 
 @pytest.fixture
@@ -74,11 +70,11 @@ if forked == 0:
 """
 
 
-@on_each_loop
-def test_a_forked_child_opens_a_connection_of_its_own(peer: tuple[Peer, str], loops: str) -> None:
+@pytest.mark.usefixtures("loops")
+def test_a_forked_child_opens_a_connection_of_its_own(peer: tuple[Peer, str]) -> None:
     """Trap: a socket that two processes use belongs to neither. The parent's goes on as if nothing was."""
     remote, endpoint = peer
-    with program(loops + HEAD + FORKS, endpoint) as process:
+    with program(HEAD + FORKS, endpoint) as process:
         parent = remote.receive()
         remote.welcome(parent.who)
         child = remote.receive()
@@ -127,11 +123,11 @@ client.connect()
 
 
 @pytest.mark.parametrize("source", ENDINGS.values(), ids=ENDINGS.keys())
-@on_each_loop
-def test_no_process_hangs_at_its_end(peer: tuple[Peer, str], loops: str, source: str) -> None:
+@pytest.mark.usefixtures("loops")
+def test_no_process_hangs_at_its_end(peer: tuple[Peer, str], source: str) -> None:
     """Trap: with libzmq's defaults, a context that is ended with a socket open waits for ever."""
     remote, endpoint = peer
-    with program(loops + HEAD + source, endpoint) as process:
+    with program(HEAD + source, endpoint) as process:
         remote.welcome(remote.receive().who)
         assert process.wait(timeout=PATIENCE_S) == 0
 
@@ -144,7 +140,7 @@ def test_both_packages_have_one_version() -> None:
 def test_the_blocking_client_does_without_asyncio() -> None:
     """A command must start fast: asyncio alone would double its time."""
     check = "import sys, client_shim.blocking; sys.exit(bool({'asyncio', 'logging'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-E", "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_package_loads_nothing_until_a_name_is_used() -> None:
@@ -153,4 +149,4 @@ def test_the_package_loads_nothing_until_a_name_is_used() -> None:
         "import sys, client_shim; a = 'zmq' in sys.modules; client_shim.BrokerClient; sys.exit(a or "
         "'asyncio' not in sys.modules or not hasattr(client_shim, 'errors') or hasattr(client_shim, 'nope'))"
     )
-    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-E", "-c", check], cwd=ROOT, check=False).returncode == 0

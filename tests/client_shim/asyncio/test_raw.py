@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from client_shim import BrokerClient, errors, wire
 from tests.client_shim.asyncio.test_connection import Run, endpoint, fails, new_loop, on_loop
 from tests.client_shim.asyncio.test_listening import TOOLS, UPDATED, answer, heard_listen, params, tell
+from tests.client_shim.loops import LOOPS, NewLoop
 from tests.client_shim.peer import PATIENCE_S, Peer, run, until, while_greeting
 
 __all__ = ["endpoint", "new_loop", "on_loop"]
@@ -33,16 +34,17 @@ BODIES = st.sampled_from(
 ) | st.binary(max_size=100)
 
 
-@given(st.lists(st.tuples(BODIES, BODIES, st.booleans()), min_size=1, max_size=20))
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+@given(told=st.lists(st.tuples(BODIES, BODIES, st.booleans()), min_size=1, max_size=20))
 @settings(max_examples=20, deadline=None)
 @example(
-    [
+    told=[
         (b'{"a":1e400,"a":2}', b'{"b":1e400,"b":2}', True),
         (b"{}", b'{"code":1,"message":"m","data":1e9}', False),
     ]
 )
 def test_params_results_and_errors_pass_as_the_bytes_that_they_are(
-    told: list[tuple[bytes, bytes, bool]],
+    new_loop: NewLoop, told: list[tuple[bytes, bytes, bool]]
 ) -> None:
     """Law 7: nothing is decoded and encoded again, neither towards the server nor back."""
 
@@ -67,7 +69,7 @@ def test_params_results_and_errors_pass_as_the_bytes_that_they_are(
             await client.aclose()
 
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
-        run(main(f"ipc://{folder}/s"), asyncio.new_event_loop)
+        run(main(f"ipc://{folder}/s"), new_loop)
 
 
 def test_a_raw_request_has_the_header_of_any_other(on_loop: Run, endpoint: str) -> None:
@@ -279,9 +281,12 @@ async def answer_listens(peer: Peer, heard: list[Any], done: asyncio.Future[Any]
         peer.result(message, json.dumps({"servers": [], **refused}).encode())
 
 
-@given(STEPS)
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+@given(steps=STEPS)
 @settings(max_examples=25, deadline=None)
-def test_the_broker_always_knows_all_that_a_client_listens_to(steps: list[tuple[Any, ...]]) -> None:
+def test_the_broker_always_knows_all_that_a_client_listens_to(
+    new_loop: NewLoop, steps: list[tuple[Any, ...]]
+) -> None:
     """Each `listen` replaces all, each subscription changes one; the next broker is told the same."""
 
     async def main(endpoint: str) -> None:
@@ -320,7 +325,7 @@ def test_the_broker_always_knows_all_that_a_client_listens_to(steps: list[tuple[
         await client.aclose()
 
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
-        run(main(f"ipc://{folder}/s"), asyncio.new_event_loop)
+        run(main(f"ipc://{folder}/s"), new_loop)
 
 
 def test_a_listen_that_fails_leaves_what_was_listened_to(on_loop: Run, endpoint: str) -> None:

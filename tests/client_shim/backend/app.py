@@ -17,8 +17,8 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
-from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -175,11 +175,13 @@ async def run(registry: Registry, plans: list[list[Step]]) -> dict[str, Any]:
     await until(lambda: open_files() <= files)  # libzmq closes what it had a little later
     async with BrokerClient() as broker:
         status = await broker.status()
+        waits_in_thread = any(thread.name == "mcp-broker waiting" for thread in threading.enumerate())
     return {
         "python": platform.python_version(),
         "mcp": version("mcp") if importlib.util.find_spec("mcp") else None,
         "mcp loaded": "mcp" in sys.modules,
         "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
+        "waits in a thread": waits_in_thread,
         "shim": sys.modules["client_shim"].__file__,
         "answers": answers,
         "clients": clients,
@@ -215,16 +217,8 @@ def has_children() -> bool:
     return True
 
 
-def not_there(*_: object) -> None:
-    """Raise what the loop of Windows does."""
-    raise NotImplementedError
-
-
 def on_loop(kind: str, main: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """Run it on asyncio's own loop, on one without `add_reader` as that of Windows, or on uvloop's."""
-    if kind == "no-add-reader":
-        for method in ("add_reader", "remove_reader"):
-            setattr(BaseSelectorEventLoop, method, not_there)
+    """Run it on asyncio's own loop or on uvloop's."""
     if kind != "uvloop":
         return asyncio.run(main)
     new_loop: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
@@ -240,7 +234,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("registry", type=Path)
     parser.add_argument("plans", type=Path)
-    parser.add_argument("--loop", choices=("asyncio", "uvloop", "no-add-reader"), default="asyncio")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--import-mcp", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.CRITICAL)  # stderr is for what nobody expects

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.client_shim.loops import all_without_readers
 from tests.e2e.harness import RunningBroker, rogue, running
 
 SERVERS = {
@@ -25,16 +24,6 @@ def broker() -> Iterator[RunningBroker]:
         for name in ("rogue", "other"):
             broker.wait_state(name, "ready")
         yield broker
-
-
-@pytest.fixture(params=["asyncio", "no add_reader"])
-def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The loops of this process, with `add_reader` and without it."""
-    if request.param == "asyncio":
-        yield
-        return
-    with all_without_readers(monkeypatch):
-        yield
 
 
 @pytest.fixture

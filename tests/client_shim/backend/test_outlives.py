@@ -16,10 +16,11 @@ import pytest
 from client_shim import MCPClient, errors
 from client_shim.backend import mcp_client
 from tests.client_shim.backend.kit import PATIENCE_S, fails, having, in_flight, mine, run, text_of
+from tests.client_shim.loops import python_path
 from tests.client_shim.peer import connections_of
 from tests.e2e.harness import ROOT, RunningBroker, rogue, running
 
-pytestmark = pytest.mark.usefixtures("endpoint")
+pytestmark = pytest.mark.usefixtures("endpoint", "loops")
 
 PREFORK = ROOT / "tests" / "client_shim" / "backend" / "prefork.py"
 
@@ -71,7 +72,7 @@ def test_forked_workers_use_what_they_inherit(broker: RunningBroker) -> None:
     done = subprocess.run(
         [sys.executable, PREFORK],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": python_path(ROOT)},
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -84,7 +85,6 @@ def test_forked_workers_use_what_they_inherit(broker: RunningBroker) -> None:
     assert broker.pids() == before
 
 
-@pytest.mark.usefixtures("loops")
 def test_a_blocked_loop_keeps_its_connection(broker: RunningBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap: a loop that is blocked for longer than the lease keeps it; heartbeats are libzmq's own affair."""
     monkeypatch.setattr("client_shim.transport.dealer.HEARTBEAT_MS", 100)
@@ -108,7 +108,6 @@ def test_a_blocked_loop_keeps_its_connection(broker: RunningBroker, monkeypatch:
 # --- the broker ends and comes again ---------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("loops")
 def test_a_killed_broker_costs_the_calls_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next call works without a line in the backend, also one that is made before there is a broker."""
     monkeypatch.setattr(mcp_client, "RECONNECT_S", PATIENCE_S)
@@ -159,7 +158,6 @@ def test_a_broker_that_stays_away_is_not_waited_for_again(monkeypatch: pytest.Mo
         run(main(broker))
 
 
-@pytest.mark.usefixtures("loops")
 def test_a_page_that_opens_while_the_broker_is_replaced_has_its_tools(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

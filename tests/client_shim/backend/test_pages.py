@@ -6,12 +6,12 @@ MCP_BROKER_PAGES says how many pages; it takes a few by default.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 
 from client_shim.blocking import BlockingClient
 from tests.client_shim.backend.pythons import VERSIONS, thin_python
+from tests.client_shim.loops import LOOPS, all_without_readers, programs_are_without_readers, python_path
 from tests.e2e.harness import LED_SCREEN, ROOT, RunningBroker, descendants, running, wait_until
 
 PAGES = int(os.environ.get("MCP_BROKER_PAGES", "20"))
@@ -63,14 +64,16 @@ def ask(client: BlockingClient, server: str, tool: str, arguments: dict[str, Any
     return f"Error: {text}" if result["isError"] else text
 
 
-def replay(broker: RunningBroker, folder: Path, python: str | Path, *options: str, path: str = "") -> Any:
+def replay(
+    broker: RunningBroker, folder: Path, python: str | Path, *options: str, path: tuple[Path, ...] = ()
+) -> Any:
     """Run the backend in that Python, and check all that must hold in every one of them; its report."""
     entries = {name: {"command": "is-not-run", "args": []} for name in LED_SCREEN}
     registry, plans = folder / "mcp_servers.json", folder / "plans.json"
     registry.write_text(json.dumps({"mcp_servers": entries}), encoding="utf-8")
     plans.write_text(json.dumps([plan(page) for page in range(PAGES)]), encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    env = {**kept, "MCP_BROKER_ENDPOINT": broker.endpoint, "PYTHONPATH": path}
+    env = {**kept, "MCP_BROKER_ENDPOINT": broker.endpoint, "PYTHONPATH": python_path(*path)}
     before = broker.pids(), sorted(descendants(broker.pid))
     done = subprocess.run(
         [python, "-X", "dev", "-W", "error", APP, registry, plans, *options],
@@ -85,6 +88,7 @@ def replay(broker: RunningBroker, folder: Path, python: str | Path, *options: st
     assert (broker.pids(), sorted(descendants(broker.pid))) == before
     report = json.loads(done.stdout)
     assert (report["children"], report["clients"]) == (False, 0)
+    assert report["waits in a thread"] is (programs_are_without_readers() and report["loop"] == "asyncio")
     assert report["mcp loaded"] is ("--import-mcp" in options)
     (row,) = report["at the broker"]
     assert (row["in_flight"], row["channels"]) == (0, 0)
@@ -107,16 +111,16 @@ def test_on_every_python_with_the_shim_and_nothing_else(
     assert report["mcp"] is None
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "no-add-reader"])
-def test_beside_the_newer_sdk_on_either_loop(
+@pytest.mark.parametrize("loop", LOOPS)
+def test_beside_the_newer_sdk_on_each_loop(
     broker: RunningBroker, expected: list[list[str]], tmp_path: Path, loop: str
 ) -> None:
     """The design, section 3: any major version of `mcp` may stand beside the shim; uvicorn runs on uvloop."""
-    if loop == "uvloop" and importlib.util.find_spec(loop) is None:
-        pytest.skip(f"there is no {loop} in this environment")
-    report = replay(broker, tmp_path, sys.executable, "--loop", loop, "--import-mcp", path=str(ROOT))
+    module = "uvloop" if loop == "uvloop" else "asyncio"
+    with all_without_readers() if loop == "no add_reader" else nullcontext():
+        report = replay(broker, tmp_path, sys.executable, "--loop", module, "--import-mcp", path=(ROOT,))
     assert report["answers"] == expected
-    assert report["loop"] == ("uvloop" if loop == "uvloop" else "asyncio")
+    assert report["loop"] == module
     assert report["mcp"].startswith("2.")
 
 

@@ -21,6 +21,7 @@ from client_shim import BlockingClient, BrokerClient, errors, wire
 from client_shim.keys import ClientKeys
 from client_shim.transport import dealer
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer
+from tests.client_shim.loops import LoopWithoutReaders
 from tests.client_shim.peer import PATIENCE_S, Peer, run, while_greeting
 
 CHUNK_BYTES = 16_384
@@ -103,7 +104,7 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dealer, "LEASE_MS", 300)
 
 
-@pytest.mark.usefixtures("short_lease")
+@pytest.mark.usefixtures("loops", "short_lease")
 @pytest.mark.parametrize("direction", ["result", "params"])
 def test_a_large_message_may_take_longer_than_the_lease(direction: str) -> None:
     """No heartbeat passes a message that is on the way: its own bytes are the sign of life."""
@@ -129,7 +130,7 @@ def test_a_large_message_may_take_longer_than_the_lease(direction: str) -> None:
     run(main(), asyncio.new_event_loop)
 
 
-@pytest.mark.usefixtures("short_lease")
+@pytest.mark.usefixtures("loops", "short_lease")
 def test_a_blocked_loop_keeps_its_lease_under_a_flood(tmp_path: Path) -> None:
     """libzmq goes on reading, and hears the answers to its heartbeats; credit bounds what waits."""
 
@@ -152,6 +153,7 @@ def test_a_blocked_loop_keeps_its_lease_under_a_flood(tmp_path: Path) -> None:
     run(main(), asyncio.new_event_loop)
 
 
+@pytest.mark.usefixtures("loops")
 def test_a_half_open_connection_ends_and_the_broker_is_found_at_its_new_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -189,7 +191,7 @@ def test_a_half_open_connection_ends_and_the_broker_is_found_at_its_new_address(
     run(main(), asyncio.new_event_loop)
 
 
-@pytest.mark.parametrize("kind", ["asyncio", "blocking"])
+@pytest.mark.parametrize("kind", ["asyncio", "no add_reader", "blocking"])
 def test_a_handshake_that_is_cut_is_not_taken_for_a_wrong_key(kind: str) -> None:
     """Law 8: a broker that ends in the middle of it says as little as one with another key."""
     with KeyedPeer() as peer, wired(peer, broken=2) as way:  # the first connection is the probe's
@@ -205,7 +207,7 @@ def test_a_handshake_that_is_cut_is_not_taken_for_a_wrong_key(kind: str) -> None
                 async with BrokerClient("test", way.endpoint, keys=keys):
                     pass
 
-            run(main(), asyncio.new_event_loop)
+            run(main(), LoopWithoutReaders if kind == "no add_reader" else asyncio.new_event_loop)
         serving.join(PATIENCE_S)
 
 

@@ -22,6 +22,7 @@ from client_shim.transport.endpoint import probe
 from client_shim.transport.tcp import is_loopback
 from tests.client_shim.backend.kit import having
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer, write_keys
+from tests.client_shim.loops import all_without_readers
 from tests.client_shim.peer import PATIENCE_S, Peer, run, until
 
 AT_ONCE_S = 3.0
@@ -41,6 +42,12 @@ def connect_asyncio(endpoint: str, keys: Keys | None) -> None:
             await client.aclose()
 
     run(main(), asyncio.new_event_loop)
+
+
+def connect_without_readers(endpoint: str, keys: Keys | None) -> None:
+    """The same on a loop that cannot watch descriptors."""
+    with all_without_readers():
+        connect_asyncio(endpoint, keys)
 
 
 def connect_blocking(endpoint: str, keys: Keys | None) -> None:
@@ -71,7 +78,8 @@ def connect_drop_in(endpoint: str, keys: Keys | None) -> None:
 
 
 @pytest.fixture(
-    params=[connect_asyncio, connect_blocking, connect_drop_in], ids=["asyncio", "blocking", "drop-in"]
+    params=[connect_asyncio, connect_without_readers, connect_blocking, connect_drop_in],
+    ids=["asyncio", "no add_reader", "blocking", "drop-in"],
 )
 def connect(request: pytest.FixtureRequest) -> Connect:
     """Makes a call with each client."""
@@ -165,6 +173,7 @@ def test_another_machine_is_reached_with_keys_only(connect: Connect) -> None:
             connect(f"tcp://{host}:5", None)
 
 
+@pytest.mark.usefixtures("loops")
 def test_a_revoked_key_ends_the_calls_and_the_next_ones_say_why() -> None:
     """The broker cuts the connection; no call waits for a broker that will not take this client."""
 
@@ -185,6 +194,7 @@ def test_a_revoked_key_ends_the_calls_and_the_next_ones_say_why() -> None:
     run(main(), asyncio.new_event_loop)
 
 
+@pytest.mark.usefixtures("loops")
 def test_a_renewed_file_of_keys_is_read_at_the_next_attempt(tmp_path: Path) -> None:
     """A key that is replaced needs no restart of the backend."""
 
@@ -276,6 +286,7 @@ def test_a_machine_without_ipv6_reaches_the_other_addresses_of_a_host(
     assert refusal(f"tcp://localhost:{port}").data["reason"] == "nobody-listens"
 
 
+@pytest.mark.usefixtures("loops")
 def test_the_first_call_waits_for_a_host_that_is_not_known_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compose starts a backend before its broker: the name of that is not known until then."""
     known, looked_up = threading.Event(), threading.Event()
@@ -325,6 +336,7 @@ def test_what_names_no_host_and_port_is_told_how_to_write_it(endpoint: str) -> N
     assert error.hint
 
 
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("ends", ["client", "loop"])
 def test_a_search_that_outlives_its_client_or_its_loop_disturbs_nobody(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: str
