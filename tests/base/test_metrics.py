@@ -51,7 +51,7 @@ def test_counters_count() -> None:
 
 @given(st.lists(st.floats(0.0, 1000.0), max_size=50))
 def test_the_bounds_of_a_histogram_hold_what_is_below_them(durations: list[float]) -> None:
-    """Issue 6: what Prometheus is given is exact at its bounds, not interpolated."""
+    """What Prometheus gets is exact at the bounds, not interpolated."""
     latency = Latency()
     for seconds in durations:
         latency.add(seconds)
@@ -60,7 +60,7 @@ def test_the_bounds_of_a_histogram_hold_what_is_below_them(durations: list[float
 
 
 def test_the_bounds_of_a_histogram_double_from_a_quarter_millisecond_to_two_minutes() -> None:
-    """Issue 6: enough of them for a cached answer and for a slow tool, and always the same."""
+    """The bounds are the same in every release, and fit a cached answer as well as a slow tool."""
     bounds = [bound for bound, _ in Latency().cumulative()]
     assert (bounds[0], bounds[-1], len(bounds)) == (0.000256, 134.217728, 20)
     assert bounds == [bounds[0] * 2**octave for octave in range(20)]

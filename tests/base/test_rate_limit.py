@@ -10,7 +10,7 @@ from tests.core.spans import spans
 
 
 def test_a_burst_and_then_one_at_a_time() -> None:
-    """Issue 5: a server that says all the time that something changed makes no hot loop."""
+    """Law 6: a server that keeps saying that something changed makes no hot loop."""
     pace = RateLimit(3, 2.0)
     assert [pace.take(10.0) for _ in range(4)] == [True, True, True, False]
     assert pace.at() == 12.0

@@ -50,7 +50,7 @@ BROKER = {
 def test_no_figure_is_cut(
     locale: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Issue 4: processes, memory and CPU of a tree, whole, in 100 columns; a long name is folded instead."""
+    """Processes, memory and CPU of a tree stand whole in 100 columns; a long name is folded instead."""
     monkeypatch.setenv("LC_ALL", locale)
     monkeypatch.setenv("COLUMNS", "100")
     tables.show(status_parts({"broker": BROKER, "servers": [ROW], "clients": []}))

@@ -423,7 +423,7 @@ def test_progress_extends_the_deadline_for_who_says_so() -> None:
 
 
 def test_to_who_does_not_read_only_the_newest_progress_waits_and_before_its_result() -> None:
-    """Issue 5: coalesced, so a flood of it takes no memory; in order, so nobody hears of it after the end."""
+    """Law 6: a flood of progress is coalesced and takes no memory; law 2: none comes after the result."""
     world = World(credit_bytes=65_536, outbox_bytes=65_536)
     process, client = world.start(), world.client()
     large, first, second = client.call(), client.call(flags=WANTED), client.call(flags=WANTED)

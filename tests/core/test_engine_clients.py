@@ -146,7 +146,7 @@ def test_a_flood_is_refused_with_the_name_of_the_limit(
 @pytest.mark.parametrize("keys", [{}, {"max_in_flight": 3}, {"serialized": True}])
 @pytest.mark.parametrize("connections", [1, 2])
 def test_behind_a_thousand_calls_a_single_one_waits_for_what_runs(keys: Json, connections: int) -> None:
-    """Issue 5: for at most `max_in_flight` others, on another channel as well as on another connection."""
+    """Law 5: for at most `max_in_flight` calls, on another channel as well as on another connection."""
     world = World({"time": keys})
     process = world.start()
     clients = [world.client(str(number).encode()) for number in range(connections)]

@@ -9,7 +9,7 @@ from tests.soak.parts import PARTS
 
 @pytest.mark.parametrize("name", [name for name, part in PARTS.items() if part.few])
 def test_a_part_holds(name: str) -> None:
-    """Issues 4 and 5: every line of the part, but for those that measure the machine and its load."""
+    """Every line of the part, except for those that measure the machine and its load."""
     part = PARTS[name]
     seen: list[int] = []
     lines = part.run(part.few, seen.append)

@@ -46,7 +46,7 @@ BODY = b'{"level":"info", "data":"x"}'
 
 
 def test_the_one_that_asked_hears_it() -> None:
-    """Issue 5: as the bytes it came in; others that are under way did not ask."""
+    """Law 3: the question arrives as the bytes it came in, and only at the call that asked."""
     world, process, client = there()
     client.call(channel=1)
     id = client.call(channel=2, meta=ASKS)
@@ -78,7 +78,7 @@ def test_of_a_server_of_the_older_era_it_is_always_kept_for_people() -> None:
 
 
 def test_one_that_waits_in_line_cannot_be_meant() -> None:
-    """Issue 5: the server does not know of it yet."""
+    """Law 3: the server does not know a queued call, so it cannot ask on its behalf."""
     _world, process, client = there(max_in_flight=1)
     first, _second = client.call(meta=ASKS), client.call(meta=ASKS)
     say(process)

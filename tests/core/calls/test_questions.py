@@ -34,7 +34,7 @@ def ask(process: Process, method: str, id: object = "q") -> Any:
 
 @pytest.mark.parametrize("method", ["sampling/createMessage", "elicitation/create", "x/y"])
 def test_a_question_is_refused_with_what_its_author_can_do(method: str) -> None:
-    """Issue 5: which of the clients it is for cannot be known."""
+    """Law 8: the broker cannot know which client the question is for."""
     world = ready()
     answer = ask(world.processes["time"], method)
     assert (answer["id"], answer["error"]["code"]) == ("q", -32601)
@@ -56,7 +56,7 @@ def test_questions_are_counted_and_told_of_once_for_each_process() -> None:
 
 
 def test_roots_are_those_of_the_config() -> None:
-    """Issue 5: and the capability is declared where there are any, and nowhere else."""
+    """The capability is declared to servers that have roots in the config, and to no others."""
     world = ready(roots=ROOTS)
     process = world.processes["time"]
     assert ask(process, "roots/list")["result"] == {"roots": [{"uri": uri} for uri in ROOTS]}

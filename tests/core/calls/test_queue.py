@@ -106,7 +106,7 @@ LANES = st.tuples(st.sampled_from([b"a", b"b"]), st.integers(1, 4))
 
 @given(st.integers(1, 1000), st.integers(1, 40), st.integers(0, 1200))
 def test_a_single_call_waits_for_what_runs_and_for_no_more(flood: int, concurrency: int, served: int) -> None:
-    """Issue 5: behind 1,000 calls of one channel, it waits for at most `max_in_flight` others."""
+    """Law 5: behind 1,000 calls of one channel, a call of another waits for at most `max_in_flight` calls."""
     line = FairQueue(concurrency)
     for id in range(flood):
         line.join(call(id))
@@ -175,7 +175,7 @@ def test_nobody_has_three_turns_while_another_waits_for_one(
 
 
 def test_a_call_that_was_given_up_keeps_its_place_on_a_serialized_server() -> None:
-    """Issue 5: until its late reply, the end of the process, or a stated time."""
+    """A serialized server is busy until the late reply, the end of the process, or a stated time."""
     for freed_by in ("reply", "process", "time"):
         line = FairQueue(1)
         line.join(call(1))
@@ -202,7 +202,7 @@ def test_no_place_is_kept_where_the_server_may_have_several_calls() -> None:
 
 
 def test_what_is_to_be_sent_again_is_sent_first_and_in_its_order() -> None:
-    """Issue 4: those calls had had their turn, and have waited for the longest."""
+    """Law 5: calls that are sent again have waited longest, so they go first."""
     line = FairQueue(3)
     for id, channel in enumerate([1, 2, 1, 3, 3, 1]):
         line.join(call(id, channel))

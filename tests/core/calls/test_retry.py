@@ -55,7 +55,7 @@ HARMLESS = {
 
 @pytest.mark.parametrize(("annotations", "method", "params"), HARMLESS.values(), ids=HARMLESS.keys())
 def test_what_does_no_harm_is_sent_again_word_for_word(annotations: Any, method: str, params: Any) -> None:
-    """Issue 4: once, to the new process, under a new id; its client sees nothing but an answer."""
+    """Law 2: a harmless call goes once to the new process, under a new id; its client sees only an answer."""
     world = begin(annotations)
     client, old = world.client(), now(world)
     id = client.request("time", method, params, meta={"k": 1})
@@ -107,7 +107,7 @@ def test_what_may_do_harm_ends_at_once_and_says_why(
 
 
 def test_the_catalogue_that_counts_is_the_one_it_was_sent_under() -> None:
-    """Issue 4: what a later list says of the tool, it did not say when the call was made."""
+    """Law 8: annotations of a later list do not apply to a call that was made before it."""
     for before, after, again in ((READ_ONLY, {}, True), ({}, READ_ONLY, False)):
         world = begin(before)
         client = world.client()
@@ -132,7 +132,7 @@ def test_every_method_has_its_word(era: Era) -> None:
 
 
 def test_a_call_that_was_there_at_two_deaths_is_never_sent_again() -> None:
-    """Issue 4: it may be what the server dies of."""
+    """Law 5: the call may be the reason why the server dies."""
     world = begin()
     client = world.client()
     id = client.call(timeout_ms=600_000)
@@ -149,7 +149,7 @@ def test_a_call_that_was_there_at_two_deaths_is_never_sent_again() -> None:
 
 
 def test_what_waited_in_line_was_at_no_death() -> None:
-    """Issue 4: only what the server had counts; a call in line is not to blame for anything."""
+    """Law 5: only calls that the server had received count; a queued call cannot be the cause."""
     world = begin(serialized=True)
     client = world.client()
     first, waiting = client.call(timeout_ms=600_000), client.call(timeout_ms=600_000)
@@ -180,7 +180,7 @@ def test_a_call_whose_time_is_up_before_the_next_process_is_ready_says_so() -> N
 
 @pytest.mark.parametrize("table", [{"restart": "never"}, {"start_limit_burst": 1}, {"restart_sec": 60.0}])
 def test_a_call_whose_server_is_not_back_in_time_for_certain_ends_at_once(table: dict[str, Any]) -> None:
-    """Issue 4: calls in flight are answered at once where waiting is of no use."""
+    """Law 2: calls in flight are answered at once where waiting cannot help."""
     world = begin(**table)
     client = world.client()
     id = client.call()
@@ -207,7 +207,7 @@ def test_after_the_deadline_at_the_new_process_it_is_an_ordinary_deadline() -> N
 
 @pytest.mark.parametrize("when", ["while it runs", "while it drains", "while it rests", "while it starts"])
 def test_after_a_stop_nothing_is_sent_again(when: str) -> None:
-    """Issue 4: whoever stops a server does not want its calls carried out later."""
+    """An operator who stops a server does not want its calls carried out later."""
     world = begin()
     client = world.client()
     id = client.call(timeout_ms=600_000)
@@ -229,7 +229,7 @@ def test_after_a_stop_nothing_is_sent_again(when: str) -> None:
 
 
 def test_a_stop_answers_at_once_and_a_start_thereafter_does_not_take_it_back() -> None:
-    """Issue 4: nobody waits for the end of the process; what was refused is over."""
+    """Law 2: no call waits for the end of the process, and a refused call stays refused."""
     world = begin()
     client = world.client()
     id = client.call(timeout_ms=600_000)
@@ -242,7 +242,7 @@ def test_a_stop_answers_at_once_and_a_start_thereafter_does_not_take_it_back() -
 
 
 def test_a_restart_sends_again_what_does_no_harm() -> None:
-    """Issue 4, `mcp-broker restart`: what is cut off by it is not lost."""
+    """Law 2: `mcp-broker restart` loses no harmless call that it cuts off."""
     world = begin()
     client = world.client()
     id = client.call()

@@ -38,7 +38,7 @@ HOWS = ("cancel", "deadline", "channel", "lost")
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("late", ["result", "error", "broken"])
 def test_the_next_call_waits_for_the_late_reply(world: World, how: str, late: str) -> None:
-    """Issue 5: the server may still be at it, and takes no second one."""
+    """A serialized server may still work on the cancelled call, and gets no second one."""
     process, other = world.processes["time"], world.client(b"other")
     give_up(world, how)
     second = other.call()
@@ -54,7 +54,7 @@ def test_the_next_call_waits_for_the_late_reply(world: World, how: str, late: st
 
 @pytest.mark.parametrize("how", HOWS)
 def test_the_next_call_is_served_by_the_next_process(world: World, how: str) -> None:
-    """Issue 5: what the old one was at has ended with it."""
+    """The cancelled call ended with the old process."""
     other = world.client(b"other")
     give_up(world, how)
     second = other.call()

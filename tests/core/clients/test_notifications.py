@@ -61,7 +61,7 @@ def change(process: Process, *tools: str) -> None:
 
 @ERAS
 def test_who_listens_hears_that_a_list_changed_after_it_was_read(era: Era) -> None:
-    """Issue 5: so who then asks gets the new one; who does not listen hears nothing."""
+    """A client that asks after the notification gets the new list; other clients hear nothing."""
     world = there(era)
     page, other = world.client(b"a"), world.client(b"b")
     assert page.result(page.listen()) == {"servers": ["time"]}
@@ -78,7 +78,7 @@ def test_who_listens_hears_that_a_list_changed_after_it_was_read(era: Era) -> No
 
 @ERAS
 def test_a_list_that_is_the_same_did_not_change(era: Era) -> None:
-    """Issue 5: a server that cries wolf wakes nobody; hints about its age are no change."""
+    """A server that announces changes without any wakes no client; hints about the age do not count."""
     world = there(era)
     page = world.client()
     page.listen()
@@ -89,7 +89,7 @@ def test_a_list_that_is_the_same_did_not_change(era: Era) -> None:
 
 @ERAS
 def test_who_listens_hears_what_changed_across_a_restart(era: Era) -> None:
-    """Issue 5: and of nothing else."""
+    """Subscribers are told of the lists that changed, and of no others."""
     world = there(era)
     page = world.client()
     page.listen()
@@ -200,7 +200,7 @@ def test_a_server_that_tells_of_no_resources_cannot_be_subscribed_to() -> None:
 
 
 def test_a_server_that_is_not_there_costs_the_others_nothing() -> None:
-    """Issue 13: one bad subscription silenced a client. What can be heard is; the rest is said, each once."""
+    """Law 5: one subscription that fails does not silence the others; each failure is reported once."""
     world = there(Era.LEGACY)
     page = world.client()
     params = {"servers": ["time", "gone"], "resources": {"time": ["u"], "gone": ["v", "w"]}}
@@ -223,7 +223,7 @@ def test_a_server_that_is_not_there_costs_the_others_nothing() -> None:
 
 @ERAS
 def test_a_server_that_comes_back_is_heard_again(era: Era) -> None:
-    """Issue 13: who asked for it need not ask again, is told when it goes, and what may have been missed."""
+    """A subscriber is told when the server goes and what it may have missed, and need not subscribe again."""
     world = there(Era.LEGACY)
     reloads = Reloads(world)
     page = world.client()
@@ -290,7 +290,7 @@ def test_an_update_reaches_who_subscribed(era: Era) -> None:
 
 @ERAS
 def test_the_subscription_is_made_again_after_a_restart(era: Era) -> None:
-    """Issue 5: and what may have been missed meanwhile is told, for it cannot be known that nothing was."""
+    """Law 8: the broker cannot know that nothing was missed, so it tells what may have been."""
     world = there(era)
     page = world.client()
     page.listen([], time=["u", "v"])
@@ -302,7 +302,7 @@ def test_the_subscription_is_made_again_after_a_restart(era: Era) -> None:
 
 @ERAS
 def test_who_subscribes_before_the_server_is_there_is_subscribed_when_it_is(era: Era) -> None:
-    """Issue 5: nothing was missed then."""
+    """A subscriber that came before the server has missed nothing."""
     world = World()
     script = world.scripts["time"]
     script.era, script.capabilities, script.lists = era, ALL, dict(LISTS)
@@ -377,13 +377,13 @@ FIRST = {"toolsListChanged": True, "resourcesListChanged": True}
 
 
 def test_the_stream_is_asked_for_before_the_lists_are_read() -> None:
-    """Issue 5: so no change can fall between the two."""
+    """No change can fall between the subscription and the reading."""
     lines = there(Era.MODERN).processes["time"].lines
     assert [line["method"] for line in lines][:3] == ["server/discover", "subscriptions/listen", "tools/list"]
 
 
 def test_the_old_stream_is_taken_back_when_the_new_one_is_acknowledged() -> None:
-    """Issue 5: there is a time with two, and none without any."""
+    """There is a moment with two streams, and never one without any."""
     world = there(Era.MODERN)
     process, page = world.processes["time"], world.client()
     process.script.mute = {"subscriptions/listen"}
@@ -414,7 +414,7 @@ def test_many_changes_of_mind_are_one_stream() -> None:
 
 @pytest.mark.parametrize("how", ["result", "error", "cancelled"])
 def test_a_stream_that_ends_is_opened_again_and_what_was_missed_is_seen_to(how: str) -> None:
-    """Issue 5: the lists are read again, and who subscribed to a resource is told to look."""
+    """The lists are read again, and subscribers of a resource are told to read it again."""
     world = there(Era.MODERN)
     process, page = world.processes["time"], world.client()
     page.listen(time=["u"])
@@ -431,7 +431,7 @@ def test_a_stream_that_ends_is_opened_again_and_what_was_missed_is_seen_to(how: 
 
 
 def test_a_stream_that_always_ends_is_opened_at_a_steady_pace() -> None:
-    """Issue 5: no hot loop."""
+    """Law 6: a stream that always ends makes no hot loop."""
     world = there(Era.MODERN)
     process = world.processes["time"]
     for _ in range(10):

@@ -38,7 +38,7 @@ def wants(*servers: str, **resources: str) -> Subscription:
     ],
 )
 def test_the_params_of_listen(body: bytes, what: Subscription) -> None:
-    """Issue 5: `null` is all servers; what is not said is not wanted."""
+    """`null` means all servers; a kind that the params do not name is not subscribed."""
     assert read_subscription(body) == what
 
 
@@ -60,7 +60,7 @@ def test_params_that_are_none_are_refused(body: bytes) -> None:
 
 
 def test_who_listens_hears() -> None:
-    """Issue 5: each channel what it asked for, of one server or of all."""
+    """Law 3: each channel gets what it subscribed to, of one server or of all."""
     table = Subscriptions()
     table.want(A, Subscription(None))
     table.want(B, wants("s"))
@@ -72,7 +72,7 @@ def test_who_listens_hears() -> None:
 
 
 def test_the_first_in_and_the_last_out_make_a_difference() -> None:
-    """Issue 5: upstream there is one subscription for all."""
+    """The broker holds one subscription at the server for all its clients."""
     table = Subscriptions()
     assert table.want(A, wants(s="u v")) == {"s"}
     table.want(B, wants(s="u", t="w"))

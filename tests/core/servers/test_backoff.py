@@ -74,7 +74,7 @@ def test_a_burst_of_one_opens_it_at_once() -> None:
 
 
 def test_an_open_breaker_stays_open_at_every_further_failure() -> None:
-    """Issue 4: one try every five minutes, not a new burst, though the old failures are long ago by then."""
+    """An open breaker allows one try every five minutes, not a new burst, however old the failures are."""
     server = backoff(burst=3, interval_s=60.0)
     assert [server.failed(1.0), server.failed(2.0), server.failed(3.0)] == [1.0, 2.0, None]
     assert [server.failed(3.0 + RETRY_S * number) for number in range(1, 9)] == [None] * 8

@@ -19,7 +19,7 @@ def broken(**table: object) -> World:
 
 
 def test_a_call_heals_a_broken_server() -> None:
-    """Issue 4: a screen that booted before its network is well again with the first page that is opened."""
+    """A host that booted before its network recovers with the first page that is opened."""
     world = broken()
     client = world.client()
     id = client.call()
@@ -30,7 +30,7 @@ def test_a_call_heals_a_broken_server() -> None:
 
 
 def test_a_storm_of_calls_is_one_start() -> None:
-    """Issue 4: what comes during the try waits for it, and what comes after it is refused at once."""
+    """Law 6: calls during the try wait for it; calls after a failed try are refused at once."""
     world = broken()
     world.scripts["time"].mute = {"initialize"}
     client = world.client()
@@ -77,7 +77,7 @@ def test_a_call_that_is_refused_for_a_limit_starts_nothing() -> None:
 
 
 def test_a_call_does_not_start_what_was_stopped() -> None:
-    """Issue 4: a stopped server stays stopped; one that `restart` leaves alone says so, and why."""
+    """A stopped server stays stopped; the refusal says so, and why."""
     world = ready(restart="never")
     client = world.client()
     world.exit(reason="it exited with status 7")
@@ -97,7 +97,7 @@ def test_a_call_does_not_start_what_was_stopped() -> None:
 
 
 def test_a_line_that_was_paused_without_a_process_is_open_to_the_next_one() -> None:
-    """Issue 4: `stop` of a server that waits for its next start, then `start`: calls are served again."""
+    """After `stop` of a server that waits for its next start, `start` serves calls again."""
     world = ready(restart_sec=10.0)
     world.exit()
     line = world.engine.servers["time"].queue
@@ -111,7 +111,7 @@ def test_a_line_that_was_paused_without_a_process_is_open_to_the_next_one() -> N
 
 
 def test_a_server_that_is_not_stopped_after_all_is_given_what_waited() -> None:
-    """Issue 4: `start` while `stop` still waits for the calls: the last word counts."""
+    """`start` takes back a `stop` that still waits for calls."""
     world = ready()
     world.engine.servers["time"].queue.paused = True
     client = world.client()

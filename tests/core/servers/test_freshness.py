@@ -90,7 +90,7 @@ def test_what_is_left_of_its_time_is_what_a_client_is_told() -> None:
 
 
 def test_a_hundred_who_ask_are_one_reading() -> None:
-    """Issue 5: single flight; each is answered once, when it is read."""
+    """One reading serves all clients that wait for it, and each gets one answer."""
     world = there(1000)
     process = world.processes["time"]
     world.wait(1.0)

@@ -58,7 +58,7 @@ def state(world: World) -> State:
 
 @ERAS
 def test_a_silent_server_is_asked_and_one_that_answers_lives(era: Era) -> None:
-    """Issue 4: a check per era, once in `watchdog_sec`, for as long as it says nothing of itself."""
+    """A server that writes nothing gets one check of its era in each `watchdog_sec`."""
     world = at_rest(era, mute=False)
     world.wait(WATCH_S - 0.001)
     assert questions(world, era) == 0
@@ -72,7 +72,7 @@ def test_a_silent_server_is_asked_and_one_that_answers_lives(era: Era) -> None:
 
 @ERAS
 def test_one_that_answers_nothing_is_asked_twice_and_then_replaced(era: Era) -> None:
-    """Issue 4: that is a failure, with the reason in words."""
+    """Two unanswered checks are a failure, with the reason in words."""
     world = at_rest(era)
     world.wait(HUNG_S - 0.001)
     assert (questions(world, era), state(world)) == (QUESTIONS, State.READY)
@@ -90,7 +90,7 @@ def test_one_that_answers_nothing_is_asked_twice_and_then_replaced(era: Era) -> 
     "sign", ["error", "broken answer", "late answer", "notification", "request", "banner", "other id"]
 )
 def test_any_line_is_a_sign_of_life(era: Era, sign: str) -> None:
-    """Issue 4: an old server that does not know `ping` says so, and lives."""
+    """An old server that does not know `ping` answers with an error, which is a sign of life."""
     world = at_rest(era)
     for _ in range(5):
         world.wait(2 * WATCH_S)
@@ -118,7 +118,7 @@ def test_stderr_is_no_sign_of_life() -> None:
 
 
 def test_a_server_that_talks_is_not_asked() -> None:
-    """Issue 4: off while calls are being answered."""
+    """There are no checks while calls are being answered."""
     world = at_rest()
     client = world.client()
     for _ in range(20):
@@ -139,7 +139,7 @@ def test_zero_switches_it_off() -> None:
 
 
 def test_a_server_busy_for_two_minutes_with_one_call_is_left_alone() -> None:
-    """Issue 4: it has the time, and it is not even asked."""
+    """A server with a call in flight is busy, not dead, and is not asked."""
     world = at_rest()
     client = world.client()
     id = client.call(timeout_ms=180_000)
@@ -151,7 +151,7 @@ def test_a_server_busy_for_two_minutes_with_one_call_is_left_alone() -> None:
 
 
 def test_one_whose_only_call_has_run_out_of_time_is_asked() -> None:
-    """Issue 4: hung is who answers no check *and* has every call past its deadline."""
+    """A server hangs if it answers no check *and* all its calls are past their deadlines."""
     world = at_rest()
     client = world.client()
     id = client.call(timeout_ms=45_000)
@@ -162,7 +162,7 @@ def test_one_whose_only_call_has_run_out_of_time_is_asked() -> None:
 
 
 def test_one_call_that_has_time_excuses_those_that_ran_out_of_it() -> None:
-    """Issue 4: a server that takes one call at a time inside leaves the others to their deadlines."""
+    """A server that handles one call at a time leaves the others to their deadlines."""
     world = at_rest()
     client = world.client()
     client.call(timeout_ms=300_000)
@@ -175,7 +175,7 @@ def test_one_call_that_has_time_excuses_those_that_ran_out_of_it() -> None:
 
 
 def test_a_hung_server_is_found_although_it_is_called_all_the_time() -> None:
-    """Issue 4: calls that came after the doubt are no excuse, or an audience would keep the dead alive."""
+    """Calls that came after the first doubt are no excuse, or busy clients would keep a dead server."""
     world = at_rest(restart_sec=600.0)
     client = world.client()
     for _ in range(24):
@@ -188,7 +188,7 @@ def test_a_hung_server_is_found_although_it_is_called_all_the_time() -> None:
 
 
 def test_a_call_that_is_given_up_does_not_excuse_for_long() -> None:
-    """Issue 4: nobody waits for it any more."""
+    """No client waits for a cancelled call any more, so it excuses nothing."""
     world = at_rest(restart_sec=600.0)
     client = world.client()
     client.call(timeout_ms=3_600_000)
@@ -199,7 +199,7 @@ def test_a_call_that_is_given_up_does_not_excuse_for_long() -> None:
 
 
 def test_calls_of_a_hung_server_share_the_fate_of_others() -> None:
-    """Issue 4: a hung server is a dead one: what does no harm is sent again to the next."""
+    """A hung server counts as dead: harmless calls are sent again to the next process."""
     world = at_rest()
     world.scripts["time"].annotations = {"echo": {"readOnlyHint": True}}
     process(world).say({"method": "notifications/tools/list_changed"})
@@ -263,7 +263,7 @@ def untried(**table: object) -> World:
 
 
 def test_a_server_that_ignores_the_question_is_not_taken_for_hung() -> None:
-    """Issue 4: a check that kills the healthy would be worse than none. Nor is it asked without an end."""
+    """A check must not kill a healthy server, and must not be repeated without an end."""
     world = untried()
     client = world.client()
     for _ in range(5):
@@ -276,7 +276,7 @@ def test_a_server_that_ignores_the_question_is_not_taken_for_hung() -> None:
 
 
 def test_it_is_hung_when_a_call_has_run_out_of_time_too() -> None:
-    """Issue 4: it answers neither calls nor checks; it has the time of two questions after that call."""
+    """A server that answers neither calls nor checks gets the time of two checks after its last call."""
     world = untried(restart_sec=600.0)
     client = world.client()
     world.wait(1000.0)
@@ -295,7 +295,7 @@ def questions_ever(world: World) -> int:
 
 
 def test_a_line_after_that_call_clears_the_server() -> None:
-    """Issue 4: it was slow once; it lives."""
+    """A server that was slow once is not replaced."""
     world = untried()
     client = world.client()
     client.call()
@@ -306,7 +306,7 @@ def test_a_line_after_that_call_clears_the_server() -> None:
 
 
 def test_one_answer_is_enough_for_all_later_processes() -> None:
-    """Issue 4: the server is known to answer; a process of it that hangs from the start is found."""
+    """After one answer the server is known to answer: a later process that hangs from the start is found."""
     world = untried(restart_sec=600.0)
     world.wait(WATCH_S)
     process(world).reply(process(world).got("ping")[0], {})
@@ -317,7 +317,7 @@ def test_one_answer_is_enough_for_all_later_processes() -> None:
 
 
 def test_a_server_that_ends_at_the_question_is_not_asked_again() -> None:
-    """Issue 4: else it would die of its health checks, every `watchdog_sec`."""
+    """Otherwise the server would die of its health checks, once in each `watchdog_sec`."""
     world = untried()
     world.wait(WATCH_S)
     assert questions(world) == 1
@@ -370,7 +370,7 @@ def test_whoever_speaks_within_the_watch_is_never_doubted(
 
 @given(spans(0.125, 1000.0), spans(0.0, 5000.0))
 def test_a_hung_server_is_found_within_a_stated_time(patience_s: float, busy_s: float) -> None:
-    """Issue 4: three times `watchdog_sec` after its last line, or two after its last excuse."""
+    """Within three times `watchdog_sec` after its last line, or two after its last excuse."""
     health, now = Health(patience_s, answers=True, now=0.0), 0.0
     while health.wake_at is not None:
         now = health.wake_at
@@ -391,7 +391,7 @@ def test_answers_are_known_by_their_ids_and_only_the_last_are_waited_for() -> No
 
 
 def test_a_process_is_replaced_when_it_is_found_stopped_twice_in_a_row() -> None:
-    """Issue 4: once may be a debugger's moment; twice is SIGSTOP."""
+    """Stopped once may be a debugger; stopped twice is SIGSTOP."""
     looks = Looks()
     assert [looks.saw(stopped=seen) for seen in (True, False, True, False, False)] == [False] * 5
     assert [looks.saw(stopped=True) for _ in range(LOOKS)] == [False] * (LOOKS - 1) + [True]

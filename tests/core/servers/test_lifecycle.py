@@ -252,7 +252,7 @@ def broken(now: float = 0.0) -> Lifecycle:
 
 @pytest.mark.parametrize("by", [Event.TIMEOUT, Event.DEMAND])
 def test_a_single_try_that_fails_opens_the_breaker_again(by: Event) -> None:
-    """Issue 4: one try every five minutes, whoever had it tried; not a burst of them."""
+    """Whoever caused the try, the breaker allows one every five minutes, not a burst."""
     server, now = broken(), 0.0
     for _ in range(5):
         now += RETRY_S if by is Event.TIMEOUT else DEMAND_S
@@ -263,7 +263,7 @@ def test_a_single_try_that_fails_opens_the_breaker_again(by: Event) -> None:
 
 
 def test_a_try_that_works_closes_the_breaker_once_it_has_settled() -> None:
-    """Issue 4: a server that comes up and falls at once is still broken; one that runs well has healed."""
+    """A server that fails soon after its start is still broken; a server that stays up has recovered."""
     server = broken()
     feed(server, [Event.DEMAND, Event.SPAWNED, Event.OPENED], DEMAND_S)
     crash(server, DEMAND_S + 1)
@@ -275,7 +275,7 @@ def test_a_try_that_works_closes_the_breaker_once_it_has_settled() -> None:
 
 
 def test_a_call_may_have_it_tried_when_the_last_failure_is_a_while_ago() -> None:
-    """Issue 4: a storm of calls must not become a storm of starts."""
+    """Law 6: many calls must not cause many starts."""
     server = broken(now=5.0)
     assert server.demand_at() == 5.0 + DEMAND_S
     server.on(Event.DEMAND, 40.0)
@@ -286,7 +286,7 @@ def test_a_call_may_have_it_tried_when_the_last_failure_is_a_while_ago() -> None
 
 @pytest.mark.parametrize("state", [State.STARTING, State.HANDSHAKE, State.DRAINING, State.READY])
 def test_a_start_by_hand_closes_the_breaker_in_every_state(state: State) -> None:
-    """Issue 4: at once, also while a try of the breaker is under way."""
+    """`start` closes the breaker at once, also while one of its tries is under way."""
     server = broken()
     path = {
         State.STARTING: [],
