@@ -120,26 +120,30 @@ class Slot:
         self.is_wanted = is_wanted
         self._lacks_room = lacks_room
         self._looking = trio.Event()
+        self._waiting = trio.CancelScope()
         self.held = False
 
     def look(self) -> None:
-        """Note that there may be room by now, or that the server was stopped."""
+        """Note that there may be room by now."""
         self._looking.set()
 
-    async def acquire(self) -> None:
-        """Wait for room in the budget, then for a slot."""
-        while self._lacks_room():
-            self._looking = trio.Event()
-            await self._looking.wait()
-        await self._starts.acquire(self)
-        self.held = True
+    async def acquire(self) -> bool:
+        """Wait for room in the budget, then for a slot. Return False if `release` has ended the wait."""
+        with trio.CancelScope() as self._waiting:
+            while self._lacks_room():
+                self._looking = trio.Event()
+                await self._looking.wait()
+            await self._starts.acquire(self)
+            self.held = True
+        return self.held
 
     def started(self) -> None:
         """Note that the process was started: the next start keeps its distance from now on."""
         self._starts.started()
 
     def release(self) -> None:
-        """Give the slot back, if it is held."""
+        """Give the slot back, or wait for it no longer."""
+        self._waiting.cancel()
         if self.held:
             self.held = False
             self._starts.release(self)

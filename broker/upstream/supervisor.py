@@ -296,14 +296,13 @@ class Supervisor:
     async def _its_turn(self) -> None:
         """Wait for room, for a slot among `starts_at_once`, and until no earlier container is left.
 
-        A server that is stopped meanwhile gives the slot back, and waits for another if it is started again.
+        A server that is stopped or rests meanwhile takes no slot, or gives it back. If it is started again it
+        waits for another one.
         """
-        while not self._slot.held:
-            await self._slot.acquire()
-            self._learn_secrets()
-            await self._launcher.end_owed(self._server.config)
-            if self.lifecycle.state is not State.STARTING:
-                return
+        while self.lifecycle.state is State.STARTING and not self._slot.held:
+            if await self._slot.acquire():
+                self._learn_secrets()
+                await self._launcher.end_owed(self._server.config)
             if self._lacks_room:  # it was stopped and is started again: its place is another's now
                 self._slot.release()
 

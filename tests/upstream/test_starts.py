@@ -96,6 +96,30 @@ def test_a_start_that_is_cancelled_while_it_waits_keeps_no_slot() -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0.001))
 
 
+def test_a_start_that_is_called_off_while_it_waits_takes_no_slot() -> None:
+    """Neither from the queue, nor while it keeps its distance from the last start."""
+
+    async def main() -> None:
+        starts = Starts(1)
+        first, in_the_queue, at_a_distance = (Slot(starts) for _ in range(3))
+        await first.acquire()
+        began = trio.current_time()
+        with trio.fail_after(TAKES_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(in_the_queue.acquire)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(at_a_distance.acquire)
+                await trio.testing.wait_all_tasks_blocked()
+                in_the_queue.release()
+                first.release()
+                await trio.testing.wait_all_tasks_blocked()
+                at_a_distance.release()
+        assert (in_the_queue.held, at_a_distance.held, starts.held) == (False, False, 0)
+        assert trio.current_time() < began + DISTANCE_S
+
+    trio.run(main, clock=MockClock(autojump_threshold=0.001))
+
+
 def test_a_changed_limit_holds_at_once() -> None:
     """`reload`: those that wait begin; those that have begun go on."""
 

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from broker.config.schema import ServerConfig
 from broker.core.calls.queue import Lease
-from broker.core.servers.lifecycle import Event
+from broker.core.servers.lifecycle import Event, State
 from broker.hub import Hub
 from broker.processes.program import SpawnError
 from broker.upstream.starts import DISTANCE_S, Slot, Starts
@@ -101,6 +101,34 @@ def test_who_gave_its_place_back_starts_only_in_another_one() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_a_server_that_rests_because_there_is_no_room_takes_no_slot() -> None:
+    """At the start of a broker with thirty servers, of which two may run, the others hold up no start."""
+    world, looked_at = World({"time": {}, "b": {}}, {"max_running": 1}), list[str]()
+
+    class Launcher:
+        def __init__(self) -> None:
+            self.environ: dict[str, str] = {}
+
+        async def end_owed(self, config: ServerConfig) -> None:
+            looked_at.append(config.name)
+
+    supervisor = supervised(world, world.engine.servers["time"].config, Launcher())
+    starts = supervisor._slot._starts
+    supervisor._hub.upstreams["time"] = supervisor
+    world.lifecycles["b"].on(Event.START, world.now)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (supervisor.lifecycle.state, starts.held) == (State.IDLE, 0)
+            await trio.sleep(2 * DISTANCE_S)
+            assert looked_at == []
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 def test_who_lost_its_room_while_it_waited_for_a_place_waits_for_room_again() -> None:
