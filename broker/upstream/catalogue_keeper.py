@@ -60,7 +60,7 @@ class CatalogueKeeper:
         self._hub = hub
         self._files = files
         self._seen: dict[str, _Seen] = {}
-        self._turn = trio.Lock()
+        self._ending, self._ended = trio.Event(), trio.Event()
 
     def restore(self) -> None:
         """Restore the catalogues that an earlier broker kept. It blocks: call it before anything runs."""
@@ -70,25 +70,29 @@ class CatalogueKeeper:
             self._seen[name] = _seen(engine.servers[name])
 
     async def run(self) -> None:
-        """Keep the catalogues up to date. Never returns."""
-        while True:
-            await trio.sleep(LOOK_S)
+        """Keep the catalogues up to date, and look once more after `flush`. Only this task writes."""
+        is_last = False
+        while not is_last:
+            with trio.move_on_after(LOOK_S):
+                await self._ending.wait()
+            is_last = self._ending.is_set()
             await self._look_at_all()
+        self._ended.set()
 
     async def flush(self) -> None:
-        """Write what has changed since the last look, after a write that is under way: the broker ends."""
+        """Have `run` write what has changed since its last look, and wait for it: the broker ends."""
+        self._ending.set()
         with trio.move_on_after(FLUSH_S) as scope:
-            await self._look_at_all()
+            await self._ended.wait()
         if scope.cancelled_caught:
             logger.warning("catalogues.not_flushed", extra={"after_s": FLUSH_S})
 
     async def _look_at_all(self) -> None:
-        async with self._turn:
-            servers = self._hub.engine.servers
-            for name in self._seen.keys() - servers.keys():
-                del self._seen[name]
-            for server in list(servers.values()):
-                await self._look(server)
+        servers = self._hub.engine.servers
+        for name in self._seen.keys() - servers.keys():
+            del self._seen[name]
+        for server in list(servers.values()):
+            await self._look(server)
 
     async def _look(self, server: Server) -> None:
         """Write the catalogue of a server if it has changed, or could not be written some time ago."""

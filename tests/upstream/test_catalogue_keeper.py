@@ -162,27 +162,30 @@ def test_a_disk_that_hangs_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         released.set()
 
 
-def test_the_end_of_the_broker_writes_the_last_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has changed since the last look is kept too, after the write that is under way."""
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_the_end_of_the_broker_writes_the_last_change(names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has changed since the last look is kept too, after the write that is under way, also where that
+    look has passed it."""
+    under_way, changed = list(names)
     world, files = World({"a": {}, "b": {}}), Files()
 
     async def slowly(what: Callable[..., object], *arguments: Any, **_: object) -> None:
-        await trio.sleep(FLUSH_S / 2 if arguments[0].name == "a" else 0)
+        await trio.sleep(FLUSH_S / 2 if arguments[0].name == under_way else 0)
         what(*arguments)
 
     async def main() -> None:
         keeper = CatalogueKeeper(Hub(world.engine), cast(Any, files))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keeper.run)
-            world.start("a")
+            world.start(under_way)
             await trio.sleep(LOOK_S + FLUSH_S / 8)
-            world.start("b")
+            world.start(changed)
             await keeper.flush()
             nursery.cancel_scope.cancel()
 
     monkeypatch.setattr(trio.to_thread, "run_sync", slowly)
     trio.run(main, clock=MockClock(autojump_threshold=0))
-    assert [name for name, _, _ in files.writes] == ["a", "b"]
+    assert [name for name, _, _ in files.writes] == [under_way, changed]
 
 
 def test_a_disk_that_hangs_holds_up_the_end_for_a_second(
@@ -195,9 +198,12 @@ def test_a_disk_that_hangs_holds_up_the_end_for_a_second(
 
     async def main() -> None:
         keeper = CatalogueKeeper(Hub(ready().engine), cast(Any, Files()))
-        began = trio.current_time()
-        await keeper.flush()
-        assert trio.current_time() == began + FLUSH_S
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            began = trio.current_time()
+            await keeper.flush()
+            assert trio.current_time() == began + FLUSH_S
+            nursery.cancel_scope.cancel()
 
     monkeypatch.setattr(trio.to_thread, "run_sync", hang)
     with caplog.at_level(logging.WARNING, "mcp-broker"):
