@@ -84,6 +84,8 @@ class Conversation:
             server, self._requests, self._questions, parked, self._make_call, self._passed
         )
         self._log_level = preferences.level
+        self._may_log = False
+        """Whether the server declared `logging` to the legacy client."""
 
     @property
     def holds(self) -> int:
@@ -221,6 +223,7 @@ class Conversation:
             return self._requests.fail(entry, outcome)
         if entry.is_modern or self.session is None:
             return self._requests.answer(entry, eras.discover_result(self.server, found))
+        self._may_log = "logging" in found.capabilities
         answer = eras.initialize_result(self.server, self.session.version, found)
         return [*self._requests.answer(entry, answer), *self._requests.listen()]
 
@@ -255,7 +258,8 @@ class Conversation:
         entry = self._requests.of_call(call)
         replied = None if entry is None else self._requests.end_call(entry)
         if entry is None or replied is None:
-            return []  # cancelled meanwhile, or a `ListenTo` that no request waits for
+            takes_log = self._may_log and eras.is_logged("warning", self._log_level)
+            return self._subscriber.ended(call, outcome, takes_log)
         return replied(entry, outcome)
 
     def _passed(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:

@@ -67,7 +67,7 @@ class ListenTo(Struct, frozen=True):
     lists: bool
     uris: frozenset[str]
     is_awaited: bool = False
-    """Whether a request waits for the outcome. Otherwise it is repeated until the broker has answered."""
+    """Whether a request waits for the outcome. Otherwise it is repeated until a broker has answered."""
 
 
 class AnswerQuestion(Struct, frozen=True):

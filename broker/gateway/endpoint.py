@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, UnsetType
 
-from broker.gateway import eras, headers, jsonrpc, sse
+from broker.gateway import eras, faults, headers, jsonrpc, sse
 from broker.gateway.audit import Audit
 from broker.gateway.byte_budget import ByteBudget
 from broker.gateway.catalogue import ServerNames
@@ -188,7 +188,10 @@ class Endpoint:
         on_call = self._audit.caller(token.name, "http") if self._audit else None
         if request.method == "subscriptions/listen":
             name = client_name(token.name)
-            session = Session(server, deliver, name=name, endpoint=self._endpoint, on_call=on_call)
+            refusals = self._sessions.refusals
+            session = Session(
+                server, deliver, name=name, endpoint=self._endpoint, on_call=on_call, refusals=refusals
+            )
             self.listening.add(session)
             await self._converse(exchange, session, request, stream)
             return
@@ -286,12 +289,17 @@ class Endpoint:
         reader = exchange.attach(stream)
         self.streams.add(stream)
         try:
-            await session.session.listening()  # it hears what changes after the response begins
+            if (
+                refusal := await session.session.listening()
+            ):  # it hears what changes after the response begins
+                raise headers.not_listening(faults.message_of(refusal))
             await exchange.stream(stream, reader)
         finally:
             now = asyncio.get_running_loop().time()
             self.streams.discard(stream)
             stream.leave(reader, now)
+            if not stream.is_begun:
+                session.forget(stream)
             self._sessions.remember(session, stream)
 
     async def delete(self, exchange: Exchange, server: str, token: Token) -> None:

@@ -256,6 +256,16 @@ def level_of(params: bytes | None) -> str:
     return level
 
 
+def is_logged(level: str, least: str) -> bool:
+    """Return whether a client that set this least log level is sent messages of a level."""
+    return LOG_LEVELS.index(level) >= LOG_LEVELS.index(least)
+
+
+def warning(said: str) -> bytes:
+    """Return the params of a log message of the gateway itself."""
+    return encode({"level": "warning", "logger": "mcp-broker", "data": said})
+
+
 class Objection(Exception):
     """A modern request lacks what it must say of itself; with the JSON-RPC error that says so."""
 

@@ -315,3 +315,10 @@ def session_missing() -> Refused:
 def session_unknown() -> Refused:
     """Return the refusal of a session that is unknown, over or another's. Clients start anew at 404."""
     return Refused(404, "There is no such session, or it is over; send `initialize` without Mcp-Session-Id")
+
+
+def not_listening(why: str) -> Refused:
+    """Return the refusal of a GET stream that would hear of no changes."""
+    return Refused(
+        503, f"The broker does not tell this session of changes: {why}", headers={"retry-after": "5"}
+    )

@@ -248,6 +248,7 @@ class HttpDoor:
             "held_bytes": self._budget.held,
             "parked": self._mcp.parked,
             "dropped": self._mcp.dropped,
+            "listen_refused": self._sessions.refusals.count,
         }
 
     def end_streams(self, reason: str) -> None:

@@ -24,6 +24,7 @@ from broker.gateway.client_session import NO_PREFERENCES, ClientSession, Prefere
 from broker.gateway.guard import Token
 from broker.gateway.headers import session_unknown
 from broker.gateway.legacy_session import LegacySession
+from broker.gateway.listen_refusals import ListenRefusals
 from broker.gateway.refusals import Refused
 from broker.gateway.session import Session
 from broker.gateway.session_ids import Seal, SealedSession
@@ -67,6 +68,8 @@ class LegacySessions:
         self._kept: OrderedDict[str, tuple[LegacySession, Stream]] = OrderedDict()
         """name → a stream that clients have left, the one left first in front, and its session."""
         self._closing: set[asyncio.Task[None]] = set()
+        self.refusals = ListenRefusals()
+        """The refusals of the broker to tell sessions of changes."""
         self.counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         """What was of no use in the sessions that are not in memory any more."""
@@ -195,6 +198,7 @@ class LegacySessions:
             opened=opened,
             preferences=preferences,
             on_call=self._audit.caller(owner.name, "http") if self._audit else None,
+            refusals=self.refusals,
         )
         return session
 

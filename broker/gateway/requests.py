@@ -72,6 +72,8 @@ class OpenRequests:
         self._by_id: dict[RequestId, OpenRequest] = {}
         self._by_call: dict[int, OpenRequest] = {}
         self._last_call = 0
+        self._last_listen = 0
+        """The call of the last `ListenTo`."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -128,14 +130,21 @@ class OpenRequests:
     def listen(self) -> list[Effect]:
         """Hear what is wanted now, where that is not what is heard already."""
         news = self._interests.news()
-        return [] if news is None else [ListenTo(self.next_call(), *news)]
+        if news is None:
+            return []
+        self._last_listen = self.next_call()
+        return [ListenTo(self._last_listen, *news)]
 
     def listen_for(self, entry: OpenRequest, replied: Replied) -> list[Effect]:
         """The same for a request that waits for it: each is told whether the server tells of resources."""
         self._interests.news()
-        call = self.start_call(entry, replied)
+        self._last_listen = call = self.start_call(entry, replied)
         entry.is_listen = True
         return [ListenTo(call, *self._interests.wanted(), is_awaited=True)]
+
+    def is_last_listen(self, call: int) -> bool:
+        """Return whether this is the call that asked for what is listened to now."""
+        return call == self._last_listen
 
     # --- how requests end ----------------------------------------------------------------------------------
 

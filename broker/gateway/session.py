@@ -32,9 +32,10 @@ from broker.gateway.effects import (
 )
 from broker.gateway.eras import LISTS, error_code
 from broker.gateway.jsonrpc import Incoming
+from broker.gateway.listen_refusals import ListenRefusals
 from broker.gateway.running_calls import CallHolder, Parking, RunningCall
 from client_shim import BrokerClient
-from client_shim.errors import BrokerError, CallError, ServerError
+from client_shim.errors import BrokerError, CallError, ServerError, Unavailable
 from client_shim.questions import QuestionRefused, RawQuestion
 
 logger = logging.getLogger("mcp-broker")
@@ -46,7 +47,7 @@ LISTENS_SOON_S = 1.0
 """How long a stream waits for the broker to tell of changes. Where it tells later, all may have changed."""
 
 LISTEN_AGAIN_S = 2.0
-"""How long after a failed `listen` the next one is made for a stream that stays open."""
+"""How long after a `listen` that reached no broker the next one is made for a stream that stays open."""
 
 LIST_CHANGES = tuple(f"notifications/{name}/list_changed" for name in LISTS)
 
@@ -81,6 +82,7 @@ class Session:
         on_call: takes each call that ended, for the audit log.
         channel: gives one that the session shares and must not listen on, in place of one of its own.
         parking: where its calls wait for answers of a modern client; `None`: in the session itself.
+        refusals: counts the refusals of the broker to tell it of changes.
     """
 
     def __init__(
@@ -96,7 +98,10 @@ class Session:
         on_call: OnCall | None = None,
         channel: Channel | None = None,
         parking: Parking | None = None,
+        refusals: ListenRefusals | None = None,
     ) -> None:
+        self._name = name
+        self._refusals = refusals or ListenRefusals()
         self._parking = parking or Parking()
         self._own_parking = self._parking if parking is None else None
         self.conversation = Conversation(server, _new_nonce, self._parking.calls, opened, preferences)
@@ -121,6 +126,8 @@ class Session:
         """Held while `listen` is under way: the last one that was asked for must come last."""
         self._last_listen = 0
         """The call of that one."""
+        self._not_told: BrokerFault | None = None
+        """Why the broker does not tell of what was asked for last."""
 
     @property
     def is_idle(self) -> bool:
@@ -242,8 +249,11 @@ class Session:
             )
         return ServerResult(result)
 
-    async def listening(self) -> None:
-        """Wait until the broker tells of what is listened to, but no longer than `LISTENS_SOON_S`."""
+    async def listening(self) -> BrokerFault | None:
+        """Wait until the broker tells of what is listened to, but no longer than `LISTENS_SOON_S`.
+
+        Return why it does not, if it has refused.
+        """
 
         async def last_one() -> None:
             await asyncio.sleep(0)  # a `listen` that was asked for just now takes the lock first
@@ -252,6 +262,7 @@ class Session:
 
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(last_one(), LISTENS_SOON_S)
+        return self._not_told
 
     async def _listen(self, _: RunningCall, wanted: ListenTo) -> Outcome:
         begun, server = time.monotonic(), self.conversation.server
@@ -259,14 +270,22 @@ class Session:
             try:
                 refused = await self._listen_once(server, wanted)
                 break
-            except BrokerError:
+            except Unavailable:
                 if wanted.is_awaited or wanted.call != self._last_listen:
                     raise
+            except BrokerError as error:  # what was listened to before still is
+                self._refusals.add(self._name, server, error)
+                if not wanted.is_awaited:
+                    self._not_told = fault_of(error)
+                raise
             await asyncio.sleep(LISTEN_AGAIN_S)  # a stream that stays open must not stay deaf
+        self._not_told = None
         if time.monotonic() - begun > LISTENS_SOON_S:
             for method in LIST_CHANGES:
                 self._run(self.conversation.notified(method, b"{}"))
-        return ServerResult(b"{}") if server not in refused else fault_of(refused[server])
+        if wanted.is_awaited and server in refused:
+            return fault_of(refused[server])
+        return ServerResult(b"{}")  # a server that is not heard for now is heard as soon as that is possible
 
     async def _listen_once(self, server: str, wanted: ListenTo) -> dict[str, CallError]:
         async with self._listening:

@@ -21,6 +21,7 @@ from broker.gateway import jsonrpc
 from broker.gateway.audit import Audit
 from broker.gateway.effects import FinishRequest, SendMessage
 from broker.gateway.lines import LineSplitter
+from broker.gateway.listen_refusals import ListenRefusals
 from broker.gateway.session import Deliver, Session
 from broker.gateway.socket_folder import SocketFile, SocketFolder
 from client_shim import BrokerClient
@@ -190,6 +191,7 @@ class Sockets:
         self._clients: dict[LinesProtocol, str] = {}
         self._releases: set[asyncio.Task[None]] = set()
         self._problem = ""
+        self._refusals = ListenRefusals()
 
     @property
     def clients(self) -> int:
@@ -272,7 +274,14 @@ class Sockets:
         def session(who: str, deliver: Deliver) -> Session:
             on_call = self._audit.caller(who, "socket") if self._audit else None
             owner = f"gateway socket: {who}"
-            return Session(name, deliver, name=owner, endpoint=self._endpoint, on_call=on_call)
+            return Session(
+                name,
+                deliver,
+                name=owner,
+                endpoint=self._endpoint,
+                on_call=on_call,
+                refusals=self._refusals,
+            )
 
         is_full = len(self._clients) >= MAX_CLIENTS
         if is_full:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from broker.gateway import subscriptions
+from broker.gateway import eras, faults, subscriptions
 from broker.gateway.effects import BrokerFault, Effect, Outcome, SendMessage, ServerResult
+from broker.gateway.jsonrpc import notification_message
 from broker.gateway.requests import OpenRequest, OpenRequests, discovered
 from broker.gateway.subscriptions import Interests
 
@@ -68,3 +69,19 @@ class Subscriber:
         if not tells and not (isinstance(outcome, BrokerFault) and outcome.code == "method-refused"):
             return self._requests.fail(entry, outcome)
         return [SendMessage(self._interests.acknowledge(entry.id, tells), entry.id), *self._requests.listen()]
+
+    def ended(self, call: int, outcome: Outcome, takes_log: bool) -> list[Effect]:
+        """A call that no request waits for has ended: a cancelled one, or a `ListenTo` after a change.
+
+        If the broker refused to tell of what is wanted now, the client is told that by a log message.
+
+        Args:
+            takes_log: whether the client is sent such messages.
+        """
+        if not isinstance(outcome, BrokerFault) or not self._requests.is_last_listen(call):
+            return []
+        self._interests.unheard()
+        if not (takes_log and self._interests.has_stream):
+            return []
+        said = f"changes of lists and resources are not told of: {faults.message_of(outcome)}"
+        return [SendMessage(notification_message("notifications/message", eras.warning(said)))]

@@ -197,6 +197,10 @@ class Interests:
         self._heard = wanted
         return wanted
 
+    def unheard(self) -> None:
+        """The broker does not tell of what it was last asked for: it is asked again at the next change."""
+        self._heard = (False, frozenset())
+
     def notified(self, method: str, params: bytes) -> list[Effect]:
         """Return the messages for a notification of the server.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from broker.core.clients.subscriptions import MAX_URIS_OF_ONE
 from tests.e2e.harness import RunningBroker, rogue, running, wait_until
 from tests.gateway.gateways import (
     LEGACY,
@@ -220,6 +221,25 @@ def test_a_get_stream_tells_of_changes(client: Http, broker: RunningBroker) -> N
     assert told is not None
     assert told["method"] == "notifications/tools/list_changed"
     stream.close()
+
+
+def test_a_get_stream_that_would_hear_of_nothing_is_refused(broker: RunningBroker) -> None:
+    """Law 9: where the subscriptions of a token are all taken, its clients are told, and may come back."""
+    with gateway(broker, limits={"session_idle_sec": 0.2, "replay_sec": 0.2}) as door:
+        client = door.http()
+        session = client.initialized()
+        assert "result" in session.ask("resources/subscribe", {"uri": "rogue://one"}).message
+        wait_until(lambda: door.figures()["sessions"] == 0, door.figures)
+        uris = [f"rogue://{number}" for number in range(MAX_URIS_OF_ONE)]
+        all_taken = client.stream("subscriptions/listen", {"notifications": {"resourceSubscriptions": uris}})
+        assert all_taken.next() is not None
+        refused = session.send("GET", None, {"accept": "text/event-stream"})
+        assert (refused.status, refused.headers["retry-after"]) == (503, "5"), refused
+        assert "subscribed resources" in refused.message["error"]["message"]
+        assert door.figures()["listen_refused"] > 0
+        assert "gateway.not_listening" in door.log()
+        all_taken.close()
+        wait_until(lambda: session.listen().status == 200, door.figures)
 
 
 def test_a_second_get_stream_is_served(client: Http) -> None:

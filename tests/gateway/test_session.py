@@ -12,8 +12,11 @@ import pytest
 from broker.gateway import jsonrpc
 from broker.gateway.client_session import ClientSession
 from broker.gateway.effects import FinishRequest, SendMessage
+from broker.gateway.listen_refusals import ListenRefusals
 from broker.gateway.running_calls import Parking
 from broker.gateway.session import LIST_CHANGES, Session
+from client_shim import wire
+from tests.client_shim.peer import PATIENCE_S, Heard, Peer
 from tests.e2e.harness import rogue, running, script
 from tests.gateway.bridges import INITIALIZE, MODERN_META
 
@@ -85,6 +88,51 @@ def test_a_stream_that_was_opened_without_a_broker_hears_the_next_one(
             await client.session.aclose()
 
         asyncio.run(main())
+
+
+def test_a_broker_that_refuses_to_tell_of_changes_is_not_asked_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Law 9: the refusal is counted, logged and told to the client. The next stream asks once more."""
+    monkeypatch.setattr("broker.gateway.session.LISTEN_AGAIN_S", 0.0)
+    can = {"supportedVersions": ["2025-11-25"], "capabilities": {"tools": {}, "logging": {}}}
+
+    async def main() -> None:
+        refusals = ListenRefusals()
+        with Peer(f"ipc://{tmp_path}/broker.sock") as peer:
+            client = Client(peer.endpoint, name="gateway: phone", refusals=refusals)
+            opening = asyncio.create_task(client.ask(0, "initialize", INITIALIZE))
+            await peer.greet()
+            peer.result(await heard_of(peer, "ping"))
+            peer.result(await heard_of(peer, "server/discover"), json.dumps(can).encode())
+            assert "result" in await opening
+            refused = await heard_of(peer, "listen")
+            peer.send(
+                refused.who, wire.Fault(1, refused.message.id, "busy", "all is taken", {"hint": "wait"})
+            )
+            told = await asyncio.wait_for(client.heard.get(), PATIENCE_S)
+            assert (told["method"], told["params"]["level"]) == ("notifications/message", "warning")
+            assert "all is taken" in told["params"]["data"]
+            client.session.received(line(1, "tools/call", {"name": "echo"}))
+            peer.result(await heard_of(peer, "tools/call"))  # no other `listen` came before it
+            assert (await asyncio.wait_for(client.heard.get(), PATIENCE_S))["id"] == 1
+            client.session.stream_closed()
+            client.session.stream_opened()
+            peer.result(await heard_of(peer, "listen"), b'{"servers":["one"]}')
+            assert await client.session.listening() is None
+            await client.session.aclose()
+        assert refusals.count == 1
+
+    asyncio.run(main())
+    (logged,) = [one for one in caplog.records if one.message == "gateway.not_listening"]
+    assert (logged.client, logged.server) == ("gateway: phone", "one")  # type: ignore[attr-defined]
+
+
+async def heard_of(peer: Peer, method: str) -> Heard:
+    """The next request, which must be of this method."""
+    heard = await peer.heard()
+    assert heard.message.method == method, heard
+    return heard
 
 
 def test_a_server_that_never_gets_ready_does_not_hold_up_initialize() -> None:
