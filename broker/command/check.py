@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from broker.command.chinese import told
 from broker.command.importing.secrets import has_secret_args, secrets_in
 from broker.command.key_texts import say_of_keys
-from broker.command.unit import Unit
+from broker.command.unit import CONFIG_GROUP, Unit, group_id
 from broker.command.words import say
 from broker.config.loading import ConfigError
 from broker.config.names import toml_key
@@ -82,8 +83,9 @@ def _key_files(places: KeyPlaces, count: int, unit: Unit | None) -> Iterator[Che
         yield from (CheckLine(told(problem), wrong=True) for problem in error.problems)
     for file, needed in ((places.server, os.R_OK), (places.clients, os.R_OK | os.X_OK)):
         if unit is not None and (closed := unit.user.closed_at(file, needed)):
-            facts = {"path": file, "closed": closed, "user": unit.user.name}
+            facts = {"path": file, "closed": closed, "user": unit.user.name, "group": unit.user.config_group}
             yield CheckLine(say_of_keys("closed", **facts), wrong=True)
+    yield from _read_by_clients(places.server, unit)
 
 
 def _doctor(server: ServerConfig) -> Iterator[CheckLine]:
@@ -164,10 +166,21 @@ def _readers(path: Path, unit: Unit | None) -> Iterator[CheckLine]:
     for file in unit.unread if unit else ():
         yield CheckLine(say("check_unread", path=file))
     if unit is not None and (closed := unit.user.closed_at(path.resolve(), os.R_OK)):
-        facts = {"path": path, "closed": closed, "user": unit.user.name}
+        facts = {"path": path, "closed": closed, "user": unit.user.name, "group": unit.user.config_group}
         yield CheckLine(say("check_config_closed", **facts), bad=True)
     if path.stat().st_mode & stat.S_IROTH and (names := _secrets(path)):
         yield CheckLine(say("check_secrets", path=path, names=names))
+    yield from _read_by_clients(path, unit)
+
+
+def _read_by_clients(path: Path, unit: Unit | None) -> Iterator[CheckLine]:
+    """Yield that every client of the service can read a file, because it has the group of the clients."""
+    if unit is None or unit.user.config_group != CONFIG_GROUP:
+        return
+    with suppress(OSError):  # a missing file is reported elsewhere
+        about = path.stat()
+        if about.st_gid == group_id(unit.user.name) and about.st_mode & stat.S_IRGRP:
+            yield CheckLine(say("check_clients_read", path=path, user=unit.user.name, group=CONFIG_GROUP))
 
 
 def _secrets(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ the files but no running systemd, and systemd names the files of `EnvironmentFil
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -24,6 +25,8 @@ FOLDERS = tuple(map(Path, ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The default PATH of a systemd unit: systemd.exec(5), $PATH."""
+CONFIG_GROUP = "mcp-broker-config"
+"""The group of the config and the keys, which systemd/mcp-broker.service gives to the broker only."""
 SERVICE_PATH = f"/var/lib/mcp-broker/.local/bin:{DEFAULT_PATH}"
 """The PATH in systemd/mcp-broker.service."""
 
@@ -36,6 +39,11 @@ class User(NamedTuple):
     name: str
     uid: int
     gids: frozenset[int]
+
+    @property
+    def config_group(self) -> str:
+        """The group that gives this user, and nobody else, access to the config and the keys."""
+        return CONFIG_GROUP if group_id(CONFIG_GROUP) in self.gids else self.name
 
     def closed_at(self, path: Path, needed: int) -> Path | None:
         """Return the first folder above a file that this user may not enter, or the file that it may not use.
@@ -77,8 +85,10 @@ def installed(folders: Iterable[Path] = FOLDERS) -> Unit | None:
     drop_ins = {file.name: file for place in reversed(places) for file in place.glob(f"{NAME}.d/*.conf")}
     lines = [line for file in (path, *map(drop_ins.get, sorted(drop_ins))) if file for line in _lines(file)]
     name = next(iter(reversed(_values(lines, "User"))), "root")
+    group = next(iter(reversed(_values(lines, "Group"))), "")
+    more = [word for value in _values(lines, "SupplementaryGroups") for word in value.split()]
     environ, unread = _variables(lines)
-    return Unit(path, _user(name), {**_usual(name), **environ}, unread)
+    return Unit(path, _user(name, group, more), {**_usual(name), **environ}, unread)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -144,9 +154,22 @@ def _usual(user: str) -> dict[str, str]:
     return environ
 
 
-def _user(name: str) -> User:
+def group_id(name: str) -> int | None:
+    """Return the number of a group, which may also be given as a number; `None` if there is no such group."""
+    if name.isdecimal():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _user(name: str, group: str, more: Iterable[str]) -> User:
+    """Return a user with the groups that systemd gives to its process: systemd.exec(5), User= and Group=."""
     try:
         about = pwd.getpwnam(name)
     except KeyError:
         return User(name, -1, frozenset())
-    return User(name, about.pw_uid, frozenset(os.getgrouplist(name, about.pw_gid)))
+    primary = group_id(group) if group else None
+    gids = {*os.getgrouplist(name, about.pw_gid if primary is None else primary), *map(group_id, more)}
+    return User(name, about.pw_uid, frozenset(gid for gid in gids if gid is not None))

@@ -199,8 +199,12 @@ The token of this gateway is in {path}. For Claude Code, for example:
         "{path}：您无权读取，其中的变量按缺失处理；请以 root 身份运行",
     ),
     "check_config_closed": (
-        "{path}: user {user} of the service has no access to {closed}; chgrp {user}, and chmod 0640",
-        "{path}：服务无法读取，用户 {user} 无权访问 {closed}；请执行 chgrp {user} 和 chmod 0640",
+        "{path}: user {user} of the service has no access to {closed}; chgrp {group}, and chmod 0640",
+        "{path}：服务无法读取，用户 {user} 无权访问 {closed}；请执行 chgrp {group} 和 chmod 0640",
+    ),
+    "check_clients_read": (
+        "{path}: members of group {user}, which are the clients, can read it; chgrp {group}",
+        "{path}：{user} 组的成员（即各客户端）可以读取它；请执行 chgrp {group}",
     ),
     "check_doctor_hidden": (
         "{server}: its table tools hides {tool}, so that doctor cannot call it; name another doctor.tool",

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from broker.command import check, unit
 from broker.command.cli import cli
-from broker.command.unit import FOLDERS, Unit, User, installed
+from broker.command.unit import CONFIG_GROUP, FOLDERS, Unit, User, installed
 from broker.config.loading import load
 from tests.e2e.harness import ROOT, Table, toml
 
@@ -224,6 +224,44 @@ def test_a_config_that_is_closed_to_others_may_have_secrets(
     _, closed = _report(open_folder, SECRET, mode=0o600)
     assert closed.startswith("*")
     assert "of the service has no access to" in closed
+    assert "chgrp nobody, and chmod 0640" in closed
+
+
+def test_a_config_that_clients_can_read_is_named(
+    open_folder: Path, host: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has a group for its config and its keys. Clients are in the group of its user."""
+    monkeypatch.setenv("MCP_BROKER_LANG", "en")
+    config = open_folder / "broker.toml"
+    config.write_text(toml({"servers.one": {"command": "/bin/sh"}}), encoding="utf-8")
+    clients = config.stat().st_gid
+    monkeypatch.setattr(unit, "group_id", lambda name: 4242 if name == CONFIG_GROUP else clients)
+    monkeypatch.setattr(check, "group_id", unit.group_id)
+    text = f"[Service]\nUser=nobody\nSupplementaryGroups=docker {CONFIG_GROUP}\n"
+    service = installed(host(lib={unit.NAME: text}))
+    assert service is not None
+    assert (service.user.config_group, 4242 in service.user.gids) == (CONFIG_GROUP, True)
+    loaded = load({"servers": {"one": {"command": "/bin/sh"}}}, service.environ)
+    for mode, warns in ((0o640, True), (0o644, True), (0o600, False)):
+        config.chmod(mode)
+        lines = [line.text for line in check.report(config, loaded, service.environ, service)]
+        said = f"which are the clients, can read it; chgrp {CONFIG_GROUP}"
+        assert any(said in line for line in lines) is warns, lines
+
+
+def test_the_groups_of_the_unit_count(host: Callable[..., list[Path]]) -> None:
+    """systemd.exec(5): Group= is the first group, SupplementaryGroups= adds to those of the user."""
+    lines = [
+        "[Service]",
+        "User=nobody",
+        "Group=4242",
+        "SupplementaryGroups=4243 no-such-group",
+        "SupplementaryGroups=4244",
+    ]
+    found = installed(host(lib={unit.NAME: "\n".join(lines)}))
+    assert found is not None
+    assert {4242, 4243, 4244} <= found.user.gids
+    assert found.user.config_group == "nobody"
 
 
 # --- the command -----------------------------------------------------------------------------------------

@@ -22,7 +22,11 @@ from tests.systemd.host import (
     show,
     until_ready,
 )
-from tests.systemd.place_checks import the_files_are_what_they_should_be
+from tests.systemd.place_checks import (
+    clients_may_not_read,
+    give_to_clients,
+    the_files_are_what_they_should_be,
+)
 
 
 def install(language: str) -> str:
@@ -30,7 +34,9 @@ def install(language: str) -> str:
 
 
 def install_says_what_a_backend_has_to_do() -> None:
-    """`make install` prints what a backend's user must do to reach the socket."""
+    """`make install` prints what a backend's user must do to reach the socket. There are keys of a backup."""
+    sh(f"mkdir -p {CONFIG.parent}/authorized_keys && cd {CONFIG.parent} && touch server.key_secret")
+    sh(f"touch {CONFIG.parent}/authorized_keys/laptop.key && chown -R 4242:4243 {CONFIG.parent}")
     said = install("en")
     assert "sudo usermod -aG mcp-broker USER" in said, said
     assert ENDPOINT in said, said
@@ -58,8 +64,10 @@ def six_servers_run_as_the_services_own_user() -> None:
 def to_install_again_is_to_upgrade() -> None:
     """`make install` again: the config is never overwritten, a running broker is started anew."""
     CONFIG.write_text("# mine\n" + CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+    give_to_clients()
     before = main_pid()
     said = install("zh")
+    clients_may_not_read()
     assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
     assert "已存在，保持不变" in said, said
     assert "sudo usermod -aG mcp-broker USER" in said, said
@@ -80,6 +88,12 @@ def what_was_stopped_on_purpose_stays_so_over_an_upgrade() -> None:
 def the_files_of_make_install_are_roots() -> None:
     """Config, secrets, socket and program have the owner and the mode that the page says."""
     the_files_are_what_they_should_be()
+    clients_may_not_read()
+    about = sh(
+        f"cd {CONFIG.parent} && stat -c '%a %U:%G' . server.key_secret authorized_keys authorized_keys/*"
+    )
+    closed = [f"{mode} root:mcp-broker-config" for mode in (640, 750, 640)]
+    assert about.splitlines() == ["755 root:root", *closed]
 
 
 def the_package_is_refused_beside_it() -> None:
@@ -119,7 +133,7 @@ def purge_leaves_nothing() -> None:
     sh(f"make -C {ROOT} purge")
     assert not CONFIG.parent.exists()
     assert not Path("/var/lib/mcp-broker").exists()
-    assert sh("getent passwd mcp-broker; getent group mcp-broker", status=2) == ""
+    assert sh("getent passwd mcp-broker; getent group mcp-broker mcp-broker-config", status=2) == ""
 
 
 CHECKS = (

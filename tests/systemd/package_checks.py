@@ -28,6 +28,7 @@ from tests.systemd.host import (
     until_ready,
 )
 from tests.systemd.life_checks import while_they_call
+from tests.systemd.place_checks import clients_may_not_read, give_to_clients
 
 NAME = "mcp-shared-broker"
 NEWER = Path("/opt/newer.deb")
@@ -92,7 +93,7 @@ def a_backend_s_servers_are_imported_as_it_says() -> None:
     )
     sh("mcp-broker import /root/mcp_servers.json --service")
     assert "mine" in sh("mcp-broker check --service", status=None)
-    assert sh(f"stat -c '%a %U:%G' {CONFIG}").strip() == "640 root:mcp-broker"
+    assert sh(f"stat -c '%a %U:%G' {CONFIG}").strip() == "640 root:mcp-broker-config"
 
 
 def its_examples_run_as_it_says() -> None:
@@ -118,11 +119,13 @@ def an_upgrade_restarts_it_once_and_fails_no_call() -> None:
     sh("systemctl restart mcp-broker")
     until_ready()
     CONFIG.write_text("# mine\n" + CONFIG.read_text(encoding="utf-8"), encoding="utf-8")
+    give_to_clients()
     whole, starts = CONFIG.read_text(encoding="utf-8"), journal().count("broker.listening")
     while_they_call(lambda: apt(f"install {NEWER}", language="zh"), in_order=True)
     assert version() == "installed 9.9"
     assert journal().count("broker.listening") == starts + 1, last_words()
     assert CONFIG.read_text(encoding="utf-8") == whole
+    clients_may_not_read()
 
 
 def make_newer(package: str) -> None:
@@ -186,10 +189,13 @@ def a_purge_spares_what_make_install_has_made_since() -> None:
 
 
 def installed_again_it_runs_as_before() -> None:
-    """The package finds the config that a removal has kept."""
+    """The config that a removal has kept, or a backup: there with the numbers of another host's groups."""
+    sh(f"chown -R 4242:4243 {CONFIG.parent}")
     apt(f"install {package()}")
     until(main_pid, last_words)
     until_ready()
+    clients_may_not_read()
+    assert sh(f"find {CONFIG.parent} ! -user root -o -group 4243") == ""
     assert CONFIG.read_text(encoding="utf-8").startswith("# mine\n")
 
 
@@ -203,7 +209,10 @@ def a_purge_leaves_nothing() -> None:
     gone += [*Path("/etc/systemd/system").glob("*.wants/mcp-broker*")]
     gone += [*Path("/var/lib/systemd").glob("deb-systemd-helper-*/**/mcp-broker*")]
     assert not [path for path in gone if path.is_symlink() or path.exists()]
-    assert sh("getent passwd mcp-broker mcp-broker-gateway; getent group mcp-broker", status=2) == ""
+    assert (
+        sh("getent passwd mcp-broker mcp-broker-gateway; getent group mcp-broker mcp-broker-config", status=2)
+        == ""
+    )
 
 
 FIRST = (

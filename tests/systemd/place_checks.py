@@ -7,6 +7,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+from client_shim.blocking import BlockingClient
 from tests.systemd.host import (
     CONFIG,
     ENDPOINT,
@@ -25,6 +26,9 @@ from tests.systemd.host import (
     until_ready,
 )
 
+CONFIG_GROUP = "mcp-broker-config"
+PORT = "tcp://127.0.0.1:5599"
+
 CONNECT = f"""
 import time
 from client_shim.blocking import BlockingClient
@@ -40,14 +44,51 @@ print("seconds", time.monotonic() - began)
 
 
 def the_files_are_what_they_should_be() -> None:
-    """Config for root and the service; secrets for root; what runs can be written by nobody else."""
-    modes = {CONFIG: (0o640, "root:mcp-broker"), CONFIG.with_name("environment"): (0o600, "root:root")}
+    """Config for root and the broker; secrets for root; what runs can be written by nobody else."""
+    modes = {CONFIG: (0o640, "root:mcp-broker-config"), CONFIG.with_name("environment"): (0o600, "root:root")}
     modes |= {SOCKET: (0o660, "mcp-broker:mcp-broker"), PREFIX: (0o755, "root:root")}
+    modes |= {Path("/var/lib/mcp-broker"): (0o700, "mcp-broker:mcp-broker")}
     for path, (mode, owner) in modes.items():
         about = path.stat()
         assert stat.S_IMODE(about.st_mode) == mode, (path, oct(about.st_mode))
         assert sh(f"stat -c %U:%G {path}").strip() == owner, path
     assert sh(f"find {PREFIX} -perm /022 ! -type l") == ""
+
+
+def give_to_clients() -> None:
+    """Give the config and its backup the group that they had before there was one for them."""
+    sh(f"cp -p {CONFIG} {CONFIG}.bak && chgrp mcp-broker {CONFIG} {CONFIG}.bak")
+
+
+def clients_may_not_read() -> None:
+    """The users of backends and the gateway are in the group of the socket, and in no other of the broker."""
+    user = "setpriv --reuid=nobody --regid=mcp-broker --clear-groups"
+    sh(f"{user} test -w {SOCKET}")
+    files = sh(f"find {CONFIG.parent} -type f ! -name gateway.toml").split()
+    assert str(CONFIG) in files
+    for file in [*files, "/var/lib/mcp-broker"]:
+        said = sh(f"{user} head -c1 {file}", status=1)
+        assert "Permission denied" in said, (file, said)
+
+
+def clients_read_neither_the_config_nor_the_keys() -> None:
+    """A backend calls tools. It does not get the secrets of the servers, nor the key of the broker."""
+    whole = CONFIG.read_text(encoding="utf-8")
+    sh("cd /root && mcp-broker keys new laptop")
+    keys = 'server_key = "server.key_secret"\nauthorized_keys = "authorized_keys"'
+    CONFIG.write_text(f'[broker]\nendpoint = ["{ENDPOINT}", "{PORT}"]\n{keys}\n{whole}', encoding="utf-8")
+    clients_may_not_read()
+    sh("mcp-broker check --service && systemctl restart mcp-broker")
+    until_ready()
+    with BlockingClient(PORT, keys="/root/laptop.key_secret") as broker:  # the broker has read its keys
+        assert broker.request("fine", "tools/list", {})["tools"]
+    sh(f"chgrp mcp-broker {CONFIG}")
+    said = sh("mcp-broker check --service", env="MCP_BROKER_LANG=en")
+    assert f"{CONFIG}: members of group mcp-broker, which are the clients, can read it" in said, said
+    sh(f"chgrp mcp-broker-config {CONFIG}")
+    CONFIG.write_text(whole, encoding="utf-8")
+    sh(f"cd {CONFIG.parent} && rm -r server.key_secret authorized_keys && systemctl restart mcp-broker")
+    until_ready()
 
 
 def check_looks_as_the_service_does() -> None:
@@ -123,7 +164,9 @@ def systemd_does_not_take_the_socket_of_a_broker_either() -> None:
     """Nor does systemd, which would take over the path without a word, take it from a broker by hand."""
     install_rogue()  # from here on: the six have shown what they can, and take seconds to start
     sh("systemctl stop mcp-broker.socket && rm -f /run/mcp-broker/broker.sock")
-    user = "setpriv --reuid=mcp-broker --regid=mcp-broker --init-groups env HOME=/var/lib/mcp-broker"
+    user = (
+        f"setpriv --reuid=mcp-broker --regid=mcp-broker --groups={CONFIG_GROUP} env HOME=/var/lib/mcp-broker"
+    )
     serve = f"{user} {PREFIX}/bin/mcp-broker serve --config {CONFIG}"
     by_hand = subprocess.Popen(serve.split(), cwd="/", stderr=subprocess.DEVNULL)
     try:
@@ -233,4 +276,5 @@ CHECKS = (
     what_a_server_puts_in_the_place_of_the_socket_is_not_given_to_it,
     another_group_can_be_given_the_socket,
     the_journal_has_a_priority_for_each_line,
+    clients_read_neither_the_config_nor_the_keys,
 )

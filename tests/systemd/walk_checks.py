@@ -206,7 +206,7 @@ def the_secrets_are_where_only_root_reads_them() -> None:
     """Owner and mode of the two files; no secret in the config, in the journal or in a list of processes."""
     about = sh("stat -c '%n %a %U:%G' /etc/mcp-broker/broker.toml /etc/mcp-broker/environment").splitlines()
     assert about == [
-        "/etc/mcp-broker/broker.toml 640 root:mcp-broker",
+        "/etc/mcp-broker/broker.toml 640 root:mcp-broker-config",
         "/etc/mcp-broker/environment 600 root:root",
     ]
     assert "planted" not in sh("cat /etc/mcp-broker/broker.toml; ps -eww -o args") + host.journal()
@@ -234,13 +234,13 @@ def the_english_page_shows_what_the_commands_say() -> None:
 def the_backup_has_the_config_and_the_secrets() -> None:
     """The commands of docs/troubleshooting.md, as they stand there."""
     shown = [one.command for one in console.commands(ROOT / "docs" / "troubleshooting.md")]
+    backup = HOME / "mcp-broker-backup.tar.gz"
     for command in [command for command in shown if command.startswith("sudo ")]:
         done = typed([], command)
         assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}"
-    backup = HOME / "mcp-broker-backup.tar.gz"
+        assert sh(f"stat -c %a {backup}").strip() == "600", "never readable for others, not even for a moment"
     kept = sh(f"tar -tzf {backup}").split()
     assert {"etc/mcp-broker/broker.toml", "etc/mcp-broker/environment"} <= {*kept}, kept
-    assert sh(f"stat -c %a {backup}").strip() == "600"
 
 
 # --- the reboot ----------------------------------------------------------------------------------------

@@ -1,11 +1,10 @@
 """The files of the installed service that `mcp-broker import --service` writes: the config and the secrets.
 
-systemd reads `environment` as root. The service's user reads `broker.toml` by its group. It writes neither.
+systemd reads `environment` as root. The broker reads `broker.toml` by its group. It writes neither.
 """
 
 from __future__ import annotations
 
-import grp
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,9 +14,8 @@ from broker.command import environment_file
 from broker.command.importing import files
 from broker.command.importing.files import read_text
 from broker.command.importing.reading import FileProblem
-from broker.command.unit import SERVICE_PATH, installed
+from broker.command.unit import CONFIG_GROUP, SERVICE_PATH, group_id, installed
 
-GROUP = "mcp-broker"
 DEFAULT_CONFIG = Path(sys.prefix) / "share" / "broker.toml"
 _NEEDS_ROOT = "import_needs_root"
 
@@ -57,7 +55,8 @@ def is_default(config: Path) -> bool:
 def write(config: Path, text: str | None, values: Mapping[str, str]) -> list[Path]:
     """Write the config and add variables, both or neither; return the paths of the backups of old configs.
 
-    The service's group may read the config. Root alone may read the variables; those that are there stay.
+    The broker may read the config, by a group that no client is in. Root alone may read the variables; those
+    that are there stay.
 
     Args:
         text: the text of the config; `None` leaves it as it is.
@@ -87,7 +86,5 @@ def write(config: Path, text: str | None, values: Mapping[str, str]) -> list[Pat
 
 
 def _group() -> int:
-    try:
-        return grp.getgrnam(GROUP).gr_gid
-    except KeyError:  # the installation makes the group, and gives the file to it
-        return -1
+    group = group_id(CONFIG_GROUP)
+    return -1 if group is None else group  # the installation makes the group, and gives the file to it
