@@ -1,4 +1,4 @@
-"""The metrics for Prometheus: figures of the live objects, taken at each scrape.
+"""The metrics for Prometheus: a table of figures of the live objects.
 
 Nothing is counted here. Labels are names from the config and words of the code, never what a client or a
 server calls something: so the config alone says how many lines a scrape can have.
@@ -7,14 +7,11 @@ server calls something: so the config alone says how many lines a scrape can hav
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from broker import __version__
 from broker.core.calls import questions
@@ -22,7 +19,6 @@ from broker.core.calls.questions import Unanswered
 from broker.core.engine import Engine
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import DISABLED, MISCONFIGURED, Server
-from broker.management.context import Context
 from broker.processes.trees import Tree
 
 STATES = (*(state.value for state in State), DISABLED, MISCONFIGURED)
@@ -152,9 +148,9 @@ _of_broker(
 
 @_metric("key_connections", "gauge", "Connections of each client with a key, by its name.", "key")
 def _key_connections(seen: Snapshot) -> Samples:
-    keys = [connection.peer.key for connection in seen.engine.connections.all()]
+    by_key = Counter(connection.peer.key for connection in seen.engine.connections.all())
     for name in sorted(seen.engine.config.authorized.names.values()):
-        yield (name,), keys.count(name)
+        yield (name,), by_key[name]
 
 
 @_metric("key_requests", "counter", "Requests of each client with a key, by its name.", "key")
@@ -256,9 +252,9 @@ def _others(seen: Snapshot) -> Samples:
 
 @_metric("servers", "gauge", "Configured servers, by their state.", "state")
 def _servers(seen: Snapshot) -> Samples:
-    states = [server.shown_state for server in seen.engine.servers.values()]
+    by_state = Counter(server.shown_state for server in seen.engine.servers.values())
     for state in STATES:
-        yield (state,), states.count(state)
+        yield (state,), by_state[state]
 
 
 @_metric("server_state", "gauge", "1 for the state that a server is in, 0 for the others.", "server", "state")
@@ -321,44 +317,3 @@ _of_tree(
     lambda tree: tree.cpu_s,
 )
 _of_tree("server_resident_bytes", "gauge", "Resident memory of the tree.", lambda tree: tree.rss_bytes)
-
-
-# --- a scrape ----------------------------------------------------------------------------------------
-
-
-class _Scrape(Collector):
-    """Collector of `prometheus_client` for the metrics of one moment."""
-
-    def __init__(self, seen: Snapshot) -> None:
-        self._seen = seen
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield every family with its samples."""
-        for family, figure in METRICS.items():
-            kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-            metric = kind(family.name, family.help, labels=family.labels)
-            for labels, value in figure(self._seen):
-                metric.add_metric(labels, value)
-            yield metric
-        yield self._call_seconds()
-
-    def _call_seconds(self) -> Metric:
-        metric = HistogramMetricFamily(CALL_SECONDS.name, CALL_SECONDS.help, labels=CALL_SECONDS.labels)
-        for server in self._seen.engine.servers.values():
-            buckets = [(repr(bound), float(count)) for bound, count in server.latency.cumulative()]
-            metric.add_metric([server.name], [*buckets, ("+Inf", server.latency.count)], server.latency.sum_s)
-        return metric
-
-
-async def render(context: Context, accept: str) -> tuple[str, bytes]:
-    """Return a scrape of the broker now: its content type and its text."""
-    return exposed(Snapshot(context.hub.engine, await context.supervisors.trees()), accept)
-
-
-def exposed(seen: Snapshot, accept: str) -> tuple[str, bytes]:
-    """Return a scrape in a form that the client accepts: its content type and its text."""
-    registry = CollectorRegistry()
-    registry.register(_Scrape(seen))
-    ProcessCollector(registry=registry)
-    encode, content_type = choose_encoder(accept)
-    return content_type, encode(registry)

@@ -21,7 +21,7 @@ from broker.frontend.address import ListenAddress, folder_for
 from broker.frontend.permissions import set_permissions
 from broker.frontend.socket_file import ListenSocketFile
 from broker.management.context import Context
-from broker.management.metrics import render
+from broker.management.scrape import render
 from broker.service.claims import ClaimError
 
 MAX_CONNECTIONS = 32

@@ -309,20 +309,21 @@ RULES = [
     ),
     # The metrics.
     Rule(
-        "the figures and their HTTP have a file each: prometheus_client there, h11 here",
+        "a scrape and its HTTP have a file each: prometheus_client there, h11 here",
         who="broker broker.*",
-        not_who="broker.management.metrics broker.management.metrics_http",
+        not_who="broker.management.scrape broker.management.metrics_http",
         never="prometheus_client h11",
         broken_by=(
             "broker.hub: import prometheus_client",
+            "broker.management.metrics: import prometheus_client",
             "broker.management.commands: def f(): from h11 import Request",
         ),
     ),
     Rule(
         "only who sets `metrics` pays for them, and has to have them installed",
         who="broker broker.*",
-        not_who="broker.management.metrics broker.management.metrics_http",
-        never="broker.management.metrics broker.management.metrics_http",
+        not_who="broker.management.scrape broker.management.metrics_http",
+        never="broker.management.metrics broker.management.scrape broker.management.metrics_http",
         cost=True,
         broken_by=("broker.daemon: from broker.management.metrics_http import MetricsServer",),
     ),
