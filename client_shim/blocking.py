@@ -133,9 +133,9 @@ class BlockingClient:
             for event in self._wait(dealer):
                 if isinstance(event, Lost):
                     self._leave()
-                    raise event.error
+                    raise reasons.at(self.endpoint, event.error)
         if state.phase is not ConnectionPhase.OPEN:
-            raise reasons.draining()
+            raise reasons.at(self.endpoint, reasons.draining())
 
     def _hello_s(self, expires: float) -> float:
         return max(min(self._hello_timeout_s, expires - monotonic()), HASTE_S)

@@ -37,6 +37,10 @@ class KeyFile(NamedTuple):
     secret: str | None = None
     server: str | None = None
 
+    def __repr__(self) -> str:
+        secret = None if self.secret is None else "…"
+        return f"KeyFile(name={self.name!r}, public={self.public!r}, secret={secret}, server={self.server!r})"
+
 
 def is_key(text: str) -> bool:
     """Return whether a text is a key of 32 bytes in Z85 (RFC 32)."""

@@ -204,7 +204,7 @@ class BrokerConnection:
         except Unavailable as error:
             self._failed(error)
         except (OSError, RuntimeError, zmq.ZMQError) as error:  # out of descriptors or threads, say
-            self._failed(Unavailable(f"no connection to {self.endpoint} can be made: {error}"))
+            self._failed(reasons.no_connection(self.endpoint, error))
 
     def _failed(self, error: Unavailable, *, announced: bool = False) -> None:
         """Handle a failed attempt or a loss; `announced`: the broker said that it ends."""
@@ -215,7 +215,7 @@ class BrokerConnection:
         if self._reconnect.is_doubtful(error):
             self._reconnect.attempt_at(now)
             return
-        self._reconnect.failure = error
+        self._reconnect.failure = reasons.at(self.endpoint, error)
         self.backoff.failed(now, announced=announced)
         if was_there:
             self._tell_connected(False)
@@ -226,15 +226,15 @@ class BrokerConnection:
     def why_not(self) -> Unavailable:
         """Return why no call can be sent now."""
         if self._dealer is not None and self._dealer.state.phase is ConnectionPhase.DRAINING:
-            return reasons.draining()
+            return reasons.at(self.endpoint, reasons.draining())
         tried_s = round(self.loop.time() - self.backoff.tried_at, 3)
         if may_block(self.endpoint) and self._dealer is None:
-            return self._reconnect.copy_of_failure() or reasons.not_connected(tried_s)
+            return self._reconnect.copy_of_failure() or reasons.not_connected(self.endpoint, tried_s)
         try:
             self.look()
         except Unavailable as error:
             return error
-        return self._error or reasons.silent(tried_s)
+        return self._error or reasons.at(self.endpoint, reasons.silent(tried_s))
 
     def look(self) -> None:
         """Raise `Unavailable` if there is no broker, as far as that can be seen without waiting."""

@@ -13,6 +13,7 @@ from threading import enumerate as enumerate_threads
 
 from client_shim import log
 from client_shim.errors import Unavailable, WrongBrokerKey
+from client_shim.protocol import reasons
 from client_shim.protocol.backoff import NEVER, ReconnectBackoff
 from client_shim.transport.address import BrokerAddress, FoundBroker, find_broker
 from client_shim.transport.endpoint import may_block
@@ -155,4 +156,4 @@ class Search:
             return self._impossible(fault)
 
     def _impossible(self, reason: object) -> Unavailable:
-        return Unavailable(f"no connection to {self._address.endpoint} can be made: {reason}")
+        return reasons.no_connection(self._address.endpoint, reason)

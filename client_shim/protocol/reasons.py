@@ -149,6 +149,24 @@ def server_error(subject: str, body: bytes) -> errors.CallError:
 # --- the end of a connection -----------------------------------------------------------------------------
 
 
+def at(endpoint: str, error: errors.Unavailable) -> errors.Unavailable:
+    """Return the error of an attempt or of a connection, whose message names the endpoint."""
+    if endpoint not in error.message:
+        error.message = f"{endpoint}: {error.message}"
+        error.args = (error.message,)
+    error.data.setdefault("endpoint", endpoint)
+    return error
+
+
+def no_connection(endpoint: str, problem: object) -> errors.Unavailable:
+    """Return the error of an attempt that this process could not make."""
+    return errors.Unavailable(
+        f"no connection to {endpoint} can be made: {problem}",
+        hint="see what this process has open, and its limits of files and threads (`ulimit -a`)",
+        data={"endpoint": endpoint},
+    )
+
+
 def key_refused(public_key: str) -> errors.KeyRefused:
     """Return the error of a client whose key the broker has refused in the handshake (ZAP, RFC 27)."""
     return errors.KeyRefused(
@@ -167,12 +185,12 @@ def wrong_broker_key(server_key: str) -> errors.WrongBrokerKey:
     )
 
 
-def not_connected(wait_s: float) -> errors.NoBroker:
+def not_connected(endpoint: str, wait_s: float) -> errors.NoBroker:
     """Return the error of a call whose time ended before anything answered on the network."""
     return errors.NoBroker(
-        f"there was no connection within {wait_s:g} s",
+        f"{endpoint}: there was no connection within {wait_s:g} s",
         hint="see whether the host of the broker is up, and whether a firewall stands in between",
-        data={"reason": "unreachable"},
+        data={"reason": "unreachable", "endpoint": endpoint},
     )
 
 
@@ -218,7 +236,7 @@ def too_many_wait(subject: str, messages: int, size_bytes: int) -> errors.Busy:
 def refused(fault: wire.Fault) -> errors.BrokerRefused:
     return errors.BrokerRefused(
         f"the broker refused the connection: {fault.message}",
-        hint=errors.hint_of(fault),
+        hint=errors.hint_of(fault) or "see its log",
         data={**fault.data, "fault": fault.code},
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from functools import lru_cache
 from typing import NamedTuple
 
 import zmq
 
-from client_shim import key_file
+from client_shim import key_file, log
 from client_shim.errors import InvalidKeys
 from client_shim.keys import VARIABLE, ClientKeys
 from client_shim.transport import curve
@@ -58,6 +61,8 @@ def load_keys(source: str | ClientKeys | None) -> ClientKeys | None:
 def _read(path: str) -> ClientKeys:
     try:
         with open(path, encoding="utf-8") as file:
+            if os.name == "posix" and os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+                _warn_of_readers(path)
             found = key_file.parse(file.read(key_file.MAX_BYTES))
     except (OSError, ValueError) as error:
         if isinstance(error, UnicodeDecodeError):
@@ -68,6 +73,14 @@ def _read(path: str) -> ClientKeys:
             data={"path": path},
         ) from None
     return ClientKeys(found.server or "", found.public, found.secret or "")
+
+
+@lru_cache
+def _warn_of_readers(path: str) -> None:
+    """Log once that every user of this machine may connect with these keys."""
+    log.warn(
+        f"everybody may read the keys in {path}; run `chmod o= {path}`, and {_MAKE} if others have read it"
+    )
 
 
 def _checked(keys: ClientKeys, where: str) -> ClientKeys:

@@ -102,7 +102,9 @@ class Dealer:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise InvalidEndpoint(f"{endpoint}: {error.strerror}") from None
+            raise InvalidEndpoint(
+                f"{endpoint}: {error.strerror}", hint="write ipc:///path/to/broker.sock or tcp://host:port"
+            ) from None
 
     @property
     def filenos(self) -> tuple[int, int]:

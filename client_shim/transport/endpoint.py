@@ -253,7 +253,9 @@ def _not_allowed(endpoint: str, path: str) -> NotAllowed:
         about = os.stat(culprit)
     except OSError as error:
         return NotAllowed(
-            f"{endpoint}: {culprit} is closed to {_me()}: {error.strerror}", data={"path": culprit}
+            f"{endpoint}: {culprit} is closed to {_me()}: {error.strerror}",
+            hint=f"let this user enter the folders above it, or {_WHERE}",
+            data={"path": culprit},
         )
     return NotAllowed(
         f"{endpoint}: {_describe(culprit, about)}, and closed to {_me()}",

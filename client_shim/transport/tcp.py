@@ -25,7 +25,9 @@ from client_shim.errors import (
 )
 from client_shim.keys import VARIABLE
 
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+_ADDRESS = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[0-9A-Za-z_.-]+)?)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})"
+)
 _FORM = "write tcp://host:port, with an IPv6 address in brackets"
 
 _OPENING = b"\xff\0\0\0\0\0\0\0\1\x7f\3"
@@ -52,10 +54,8 @@ def probe_tcp(endpoint: str, has_keys: bool, wait_s: float, hold_s: float = 0.0)
     """
     host, port = host_and_port(endpoint)
     if not has_keys and not is_loopback(host):
-        raise KeyMissing(
-            f"{endpoint}: a broker on another machine is reached with keys only, and this client has none",
-            hint=f"name a file of keys with {VARIABLE} or `keys=`: `mcp-broker keys new NAME` makes one "
-            "where the broker runs",
+        raise _key_missing(
+            endpoint, "a broker on another machine is reached with keys only, and this client has none"
         )
     until = monotonic() + wait_s
     with _connected(endpoint, host, port, until) as connection:
@@ -70,11 +70,7 @@ def probe_tcp(endpoint: str, has_keys: bool, wait_s: float, hold_s: float = 0.0)
                 "broker.toml",
             )
     if mechanism == _CURVE and not has_keys:
-        raise KeyMissing(
-            f"{endpoint}: the broker takes only clients with keys, and this one has none",
-            hint=f"name a file of keys with {VARIABLE} or `keys=`: `mcp-broker keys new NAME` makes one "
-            "where the broker runs",
-        )
+        raise _key_missing(endpoint, "the broker takes only clients with keys, and this one has none")
     if mechanism == _NULL and has_keys:
         raise WrongBrokerKey(
             f"{endpoint}: this client has keys, and the program there has none, so it cannot prove to be "
@@ -197,8 +193,18 @@ def _is_signature(greeting: bytes) -> bool:
 
 
 def _numeric(connection: socket.socket) -> str:
-    host, port = connection.getpeername()[:2]
-    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+    if connection.family != socket.AF_INET6:
+        return "tcp://{}:{}".format(*connection.getpeername())
+    host, port, _, scope = connection.getpeername()
+    return f"tcp://[{host}%{scope}]:{port}" if scope else f"tcp://[{host}]:{port}"
+
+
+def _key_missing(endpoint: str, why: str) -> KeyMissing:
+    return KeyMissing(
+        f"{endpoint}: {why}",
+        hint=f"name a file of keys with {VARIABLE} or `keys=`: `mcp-broker keys new NAME` makes one where "
+        "the broker runs",
+    )
 
 
 def _no_broker(endpoint: str, reason: str, why: str, hint: str) -> NoBroker:

@@ -37,6 +37,7 @@ class Peer:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._router.setsockopt(zmq.LINGER, 2000)
+        self._router.setsockopt(zmq.IPV6, "[" in endpoint)
         self._configure()
         self._router.bind(endpoint)
         self.endpoint = str(self._router.getsockopt_string(zmq.LAST_ENDPOINT))

@@ -38,6 +38,13 @@ def test_what_zmq_auth_writes_is_read(tmp_path: Path) -> None:
     assert public_of(keys[1].secret) == keys[0].public == keys[1].public
 
 
+def test_the_secret_is_not_shown() -> None:
+    """Logs and tracebacks have the `repr` of anything; a public certificate has no secret to hide."""
+    assert (PAIR.secret or "-") not in repr([PAIR])
+    assert repr(PAIR) == f"KeyFile(name='laptop', public={PAIR.public!r}, secret=…, server={PAIR.server!r})"
+    assert "secret=None" in repr(PAIR._replace(secret=None))
+
+
 @given(st.binary(min_size=32, max_size=32))
 def test_every_key_of_libzmq_is_a_key(raw: bytes) -> None:
     """Z85 as libzmq decodes it (RFC 32)."""

@@ -77,6 +77,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("mode", "is_warned"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)]
+)
+def test_a_file_that_everybody_may_read_is_warned_of_once(
+    tmp_path: Path, keys: ClientKeys, caplog: pytest.LogCaptureFixture, mode: int, is_warned: bool
+) -> None:
+    """It is still used: the file of a container's secret may have no other mode."""
+    path = write_keys(tmp_path / "k", keys)
+    Path(path).chmod(mode)
+    for _ in range(3):
+        assert load_keys(path) == keys
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == is_warned
+    assert all(path in text and "chmod o=" in text for text in warned)
+
+
 def test_a_libzmq_without_encryption_is_told(monkeypatch: pytest.MonkeyPatch, keys: ClientKeys) -> None:
     """Such as one that was built by hand; without keys it is all that is needed."""
 

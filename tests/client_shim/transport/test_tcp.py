@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def refused_at_once(kind: type[errors.Unavailable], words: str) -> Iterator[None
     assert type(caught.value) is kind, repr(caught.value)
     assert words in str(caught.value)
     assert caught.value.hint
+    assert "://" in str(caught.value) or kind is errors.InvalidKeys  # which names the file
     assert time.monotonic() - began < AT_ONCE_S
 
 
@@ -327,6 +329,8 @@ def test_the_first_call_waits_for_a_host_that_is_not_known_yet(monkeypatch: pyte
         "tcp://127.0.0.1:5;h:5",
         "tcp://::1:5",
         "tcp://*:5",
+        "tcp://[fe80::1%]:5",
+        "tcp://[fe80::1%eth0;x]:5",
     ],
 )
 def test_what_names_no_host_and_port_is_told_how_to_write_it(endpoint: str) -> None:
@@ -381,6 +385,27 @@ def test_the_endpoint_for_libzmq_has_the_address_that_answered() -> None:
     with Peer(ANY_PORT) as peer:
         port = peer.endpoint.rpartition(":")[2]
         assert probe(f"tcp://localhost:{port}") == f"tcp://127.0.0.1:{port}"
+
+
+def link_local() -> str:
+    """An address of this machine that needs a scope, with its scope."""
+    with open("/proc/net/if_inet6", encoding="ascii") as table:
+        for digits, _, _, kind, _, device in map(str.split, table):
+            if kind == "20":  # link-local (RFC 4291)
+                return f"{IPv6Address(int(digits, 16))}%{device}"
+    pytest.skip("this machine has no link-local address")
+
+
+def test_an_address_with_a_scope_is_reached() -> None:
+    """Two machines on one cable have no other addresses (RFC 4007), and libzmq needs the scope, too."""
+    here = link_local()
+    with KeyedPeer(f"tcp://[{here}]:*") as peer:
+        port = peer.endpoint.rpartition(":")[2]
+        keys = peer.new_client()
+        serving = threading.Thread(target=_serve_one, args=(peer,))
+        serving.start()
+        connect_blocking(f"tcp://[{here}]:{port}", keys)
+        serving.join(PATIENCE_S)
 
 
 @pytest.mark.parametrize(
