@@ -59,7 +59,7 @@ async def _measure(
     async with AsyncExitStack() as stack:
 
         async def way(name: str, endpoint: str, keys: ClientKeys | None = None) -> Way:
-            opened = await open_shim(stack, Broker(endpoint, bare.pid), _SERVER, keys)
+            opened = await open_shim(stack, bare._replace(endpoint=endpoint), _SERVER, keys)
             return opened._replace(name=name)
 
         ways = [await way(IPC, bare.endpoint), await way(TCP, bare_port), await way(KEYS, port, keys)]

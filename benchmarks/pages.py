@@ -52,6 +52,7 @@ async def measure_restarts(plan: Plan, folder: Path, results: Results) -> None:
 async def measure_on_demand(plan: Plan, folder: Path, results: Results) -> None:
     """Measure from the start of a broker to the lists of all servers, none of which has a process."""
     servers = {f"s{number}": SERVERS["bare"] for number in range(plan.on_demand)}
+    results.on_demand_servers = plan.on_demand
     with listening_broker(folder, "demand", servers, start="demand") as broker:
         await _new_page(broker.endpoint, servers)  # a list that nobody knows starts its server
     for _ in range(plan.restarts):

@@ -83,7 +83,12 @@ class Broker(NamedTuple):
     """A running broker."""
 
     endpoint: str
-    pid: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self.process.pid
 
 
 @contextmanager
@@ -101,7 +106,7 @@ def running_broker(
         settings: further keys of its `[broker]`.
     """
     with listening_broker(folder, name, servers, port, settings) as broker:
-        _wait_ready(broker.endpoint)
+        wait_ready(broker)
         yield broker
 
 
@@ -129,7 +134,7 @@ def listening_broker(
             except Unavailable:
                 time.sleep(0.001)
                 continue
-            yield Broker(endpoint, process.pid)
+            yield Broker(endpoint, process)
             return
     raise RuntimeError(f"the broker at {endpoint} did not start; see its log")
 
@@ -142,12 +147,15 @@ def _toml(broker: Mapping[str, str | list[str]], servers: Mapping[str, Command],
     return "\n".join(tables) + "\n"
 
 
-def _wait_ready(endpoint: str) -> None:
+def wait_ready(broker: Broker) -> None:
+    """Wait until all servers of a broker are ready."""
     deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline:
-        with suppress(Unavailable), BlockingClient(endpoint) as client:
+    while time.monotonic() < deadline and broker.process.poll() is None:
+        with suppress(Unavailable), BlockingClient(broker.endpoint) as client:
             known = client.request(MANAGEMENT, "servers")["servers"]
             if all(server["state"] == "ready" for server in known):
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"the broker at {endpoint} did not get its servers ready; see its log")
+    status = broker.process.poll()
+    what = "did not get its servers ready" if status is None else f"has ended with status {status}"
+    raise RuntimeError(f"the broker at {broker.endpoint} {what}; see its log")

@@ -59,6 +59,7 @@ class Results(Struct):
     old_pages: list[float] = field(default_factory=list)
     after_restart: list[float] = field(default_factory=list)
     on_demand: list[float] = field(default_factory=list)
+    on_demand_servers: int = 0
     cycles: list[float] = field(default_factory=list)
     beside_cycles: list[float] = field(default_factory=list)
     neighbour: dict[str, Rounds] = field(default_factory=dict)

@@ -14,8 +14,9 @@ import pytest
 from benchmarks.figures import PARTS
 from benchmarks.http_client import Events
 from benchmarks.plan import FULL, QUICK, SMOKE
-from benchmarks.report import report
-from benchmarks.results import Results
+from benchmarks.processes import SERVERS, listening_broker, wait_ready
+from benchmarks.report import pages, report
+from benchmarks.results import OnServer, Results
 from benchmarks.steps import STEPS
 from benchmarks.summary import OURS, Summary
 from benchmarks.targets import TARGETS, Target
@@ -107,6 +108,31 @@ def test_events_come_whole_however_they_are_cut() -> None:
         events = Events()
         pieces = [body[start : start + size] for start in range(0, len(body), size)]
         assert [event for piece in pieces for event in events.feed(piece)] == [b'{"id":1}', b"a\nb"]
+
+
+def test_pages_are_told_with_what_was_measured() -> None:
+    """A p99 is no maximum, and few samples have only that. The number of servers is that of the run."""
+    thousandths = [number / 1000 for number in range(1, 201)]
+    results = Results("smoke", "", {}, servers={"bare": OnServer()}, on_demand_servers=3)
+    results.pages, results.on_demand, results.old_pages = thousandths, thousandths[:20], thousandths[:3]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in pages(Summary(results)).splitlines()]
+    assert rows[0][1:] == ["times", "p50", "p99", "slowest"]
+    assert [row[1:] for row in rows[2:]] == [
+        ["200", "101.00", "199.00", "200.00"],
+        ["20", "11.00", "-", "20.00"],
+        ["3", "2.00", "-", "3.00"],
+    ]
+    assert rows[3][0] == "from the start of a broker with 3 servers on demand"
+
+
+def test_a_broker_that_has_ended_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run says so at once, with its status, instead of a minute and a half later."""
+    with listening_broker(tmp_path, "ended", SERVERS, start="demand") as broker:
+        broker.process.kill()
+        broker.process.wait()
+        monkeypatch.setattr("benchmarks.processes.time.sleep", lambda _: pytest.fail("it was waited for"))
+        with pytest.raises(RuntimeError, match="has ended with status -9; see its log"):
+            wait_ready(broker)
 
 
 def test_what_is_said_of_samples() -> None:
