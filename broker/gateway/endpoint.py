@@ -195,7 +195,9 @@ class Endpoint:
             self.listening.add(session)
             await self._converse(exchange, session, request, stream)
             return
-        channel = partial(self._channels.channel, key_of(token.name, request))
+        key = key_of(token.name, request)
+        exchange.connection.client_name = key[1]
+        channel = partial(self._channels.channel, key)
         if (parking := self._parking.get(token.name)) is None:
             parking = self._parking[token.name] = Parking(share)
         session = Session(server, deliver, on_call=on_call, channel=channel, parking=parking)
@@ -298,8 +300,6 @@ class Endpoint:
             now = asyncio.get_running_loop().time()
             self.streams.discard(stream)
             stream.leave(reader, now)
-            if not stream.is_begun:
-                session.forget(stream)
             self._sessions.remember(session, stream)
 
     async def delete(self, exchange: Exchange, server: str, token: Token) -> None:

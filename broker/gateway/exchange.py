@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from broker.gateway.byte_budget import Share
-from broker.gateway.headers import Headers
+from broker.gateway.headers import SESSION_ID, Headers
 from broker.gateway.http_connection import HttpConnection, Receive, Scope, Send
 from broker.gateway.refusals import JSON, Refused
 from broker.gateway.sse import HEADERS
@@ -41,6 +41,16 @@ class Exchange:
         self._share: Share | None = None
         self._held = 0
         """The bytes of the body that are counted."""
+
+    @property
+    def client(self) -> str:
+        """Which of the clients with its token it comes from, as far as its headers and connection show that:
+        the id of a session, or what the client of the connection's last request is called.
+
+        Raises:
+            Refused: it names several sessions.
+        """
+        return self.headers.get(SESSION_ID) or self.connection.client_name
 
     async def body(self, limit: int, within_s: float, share: Share) -> bytes:
         """Return the body of the request. Its bytes are counted until the exchange is over, or by a stream.

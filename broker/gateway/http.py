@@ -90,8 +90,8 @@ class HttpDoor:
             await self._serve(exchange)
         except Refused as refused:
             self._log_refusal(exchange, refused)
-            if not exchange.has_turn:
-                await self._turns.take("")
+            if not exchange.has_turn and not self._turns.begin(""):
+                await self._turns.wait("", "")
             await exchange.refuse(refused)
         except ClientLeft:
             self.counts["left"] += 1
@@ -144,8 +144,9 @@ class HttpDoor:
             )
         token = self._guard.identify(exchange.headers) if exchange.needs_token else LOCAL
         exchange.connection.known()
+        if not self._turns.begin(token.name):
+            await self._turns.wait(token.name, exchange.client)
         exchange.has_turn = True
-        await self._turns.take(token.name)
         self._check_rate(token)
         if exchange.path in DATA and exchange.method == "GET":
             await self._page_data(exchange, token)

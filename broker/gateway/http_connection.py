@@ -48,11 +48,13 @@ class HttpConnection(HttpToolsProtocol):
 
     Attributes:
         on_lost: called once when the connection is lost while an exchange is under way.
+        client_name: what the client of its last request of 2026-07-28 is called.
     """
 
     def __init__(self, *args: Any, limits: GatewayLimits, room: ConnectionLimit, **named: Any) -> None:
         super().__init__(*args, **named)
         self.on_lost: Callable[[], None] | None = None
+        self.client_name = ""
         self.is_late = False
         """Whether the request under way takes longer than it may."""
         self._limits = limits

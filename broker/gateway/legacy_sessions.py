@@ -146,7 +146,11 @@ class LegacySessions:
         """A client has left a stream, or got its end. It may come back; of all that is kept for such clients,
         the oldest is forgotten first."""
         session.used = asyncio.get_running_loop().time()
-        if stream.replay is None or not stream.is_begun or session.is_over:
+        if stream.replay is None or session.is_over:
+            return
+        if not stream.is_begun:  # nobody can come back to it
+            if not stream.request:
+                session.forget(stream)
             return
         self._kept[stream.replay.stream] = session, stream
         self._kept.move_to_end(stream.replay.stream)

@@ -19,13 +19,14 @@ from typing import Any, cast
 import pytest
 
 from broker.gateway.guard import digest_of
+from broker.gateway.headers import SESSION_ID, VERSION
 from broker.gateway.sockets import LINES_A_TURN
 from broker.gateway.turns import EXCHANGES_A_TURN
 from client_shim import wire
 from tests.client_shim.peer import Peer
 from tests.e2e.harness import RunningBroker, wait_until
 from tests.gateway.bridges import MODERN_META
-from tests.gateway.gateways import Http, RunningGateway, close_all, gateway
+from tests.gateway.gateways import LEGACY, META, Http, RunningGateway, close_all, gateway
 
 FLOOD, GOOD = 64, 4
 """How many requests each of the two has ready at once."""
@@ -112,14 +113,36 @@ def test_a_token_with_many_requests_waits_for_itself(door: RunningGateway, recor
     with ExitStack() as opened:
         plugs = [(name, _connected(opened, door)) for name in ["flood"] * FLOOD + ["good"] * GOOD]
         for name, plug in plugs:  # each connection is open, and its token was seen on it
-            plug.sendall(_post(name))
+            plug.sendall(_post(name, name))
             assert plug.recv(65536).startswith(b"HTTP/1.1 200 ")
         recorder.order.clear()
         with stopped(door):
             for name, plug in plugs:
-                plug.sendall(_post(name))
+                plug.sendall(_post(name, name))
         wait_until(lambda: len(recorder.order) == FLOOD + GOOD, lambda: recorder.order)
     assert floods_before_the_last_good(recorder.order) <= 2 * EXCHANGES_A_TURN
+
+
+@pytest.mark.parametrize("era", ["sessions", "names"])
+def test_a_client_with_many_requests_waits_for_itself_beside_one_of_the_same_token(
+    door: RunningGateway, recorder: Recorder, era: str
+) -> None:
+    """Law 5 between sessions, and between clients of 2026-07-28 by what they say that they are called."""
+    client = Http(door.port, "/mcp/rogue", {"authorization": "Bearer good"})
+    sessions = {name: client.initialized().id if era == "sessions" else None for name in NAMES}
+    whose = ["flood"] * FLOOD + ["good"] * GOOD
+    with ExitStack() as opened:
+        plugs = [_connected(opened, door) for _ in whose]
+        posts = [_post("good", name, id, session=sessions[name]) for id, name in enumerate(whose)]
+        for plug, post in zip(plugs, posts, strict=True):
+            plug.sendall(post)
+            assert plug.recv(65536).startswith(b"HTTP/1.1 200 ")
+        recorder.order.clear()
+        with stopped(door):
+            for plug, post in zip(plugs, posts, strict=True):
+                plug.sendall(post)
+        wait_until(lambda: len(recorder.order) == len(whose), lambda: recorder.order)
+    assert floods_before_the_last_good(recorder.order) <= EXCHANGES_A_TURN + 2 * GOOD
 
 
 def test_a_host_with_many_requests_waits_for_itself(door: RunningGateway, recorder: Recorder) -> None:
@@ -145,13 +168,21 @@ def _connected(opened: ExitStack, door: RunningGateway) -> socket.socket:
     return opened.enter_context(closing(plug))
 
 
-def _post(token: str) -> bytes:
-    body = json.dumps(request_of(token)).encode()
+def _post(token: str, whose: str, id: int = 0, *, session: str | None = None) -> bytes:
+    """A call of a client of 2026-07-28 of this name, or of a session."""
+    request = request_of(whose, id)
+    about = request["params"].pop("_meta")
+    if session is None:
+        request["params"]["_meta"] = {**about, META + "clientInfo": {"name": whose, "version": "1"}}
+        era = Http.standard("tools/call", {"name": "echo"})
+    else:
+        era = {VERSION: LEGACY, SESSION_ID: session}
+    body = json.dumps(request).encode()
     told = {
         "host": "localhost",
         "authorization": f"Bearer {token}",
         "content-type": "application/json",
-        **Http.standard("tools/call", {"name": "echo"}),
+        **era,
         "content-length": str(len(body)),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in told.items())

@@ -14,7 +14,10 @@ from broker.gateway.turns import EXCHANGES_A_TURN, LoopTurns
 
 
 async def _begin(turns: LoopTurns, holder: str, begun: list[str]) -> None:
-    await turns.take(holder)
+    """Begin an exchange of a client, `HOLDER/CLIENT`."""
+    name, _, client = holder.partition("/")
+    if not turns.begin(name):
+        await turns.wait(name, client)
     begun.append(holder)
 
 
@@ -43,13 +46,32 @@ def test_holders_who_are_there_at_once_have_short_turns(
     async def play() -> list[str]:
         turns, begun = LoopTurns(), list[str]()
         for name in names:  # they were there lately
-            await turns.take(name)
+            turns.begin(name)
         await asyncio.sleep(0.001)
         tasks = [asyncio.create_task(_begin(turns, name, begun)) for name in names for _ in range(50)]
         await asyncio.wait(tasks, timeout=30)
         return begun
 
     assert asyncio.run(play()) == names * 50
+
+
+@pytest.mark.parametrize("sessions", [1, 3])
+def test_the_clients_of_one_holder_go_in_turn(sessions: int) -> None:
+    """One that sends little waits for one exchange of each other client, in every turn."""
+    names = [f"holder/flood {number}" for number in range(sessions)]
+
+    async def play() -> list[str]:
+        turns, begun = LoopTurns(), list[str]()
+        tasks = [asyncio.create_task(_begin(turns, name, begun)) for name in names for _ in range(100)]
+        tasks += [asyncio.create_task(_begin(turns, "holder/good", begun)) for _ in range(3)]
+        await asyncio.wait(tasks, timeout=30)
+        return begun
+
+    begun = asyncio.run(play())
+    assert len(begun) == 100 * sessions + 3
+    assert [at for at, one in enumerate(begun) if one == "holder/good"][-1] < EXCHANGES_A_TURN + 3 * (
+        sessions + 1
+    )
 
 
 def test_an_exchange_that_is_cancelled_takes_no_turn() -> None:
