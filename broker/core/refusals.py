@@ -212,6 +212,13 @@ def busy(limit: str, value: int) -> Refusal:
     )
 
 
+def too_many_connections(value: int) -> Refusal:
+    """The broker has as many connections as it takes."""
+    message = f"the broker has as many connections as it takes: limits.connections is {value}"
+    hint = "see who is connected (`mcp-broker status --json`), or raise connections in [limits]"
+    return _busy(message, hint, "connections", value)
+
+
 def management_busy(value: int) -> Refusal:
     """There are too many management requests at once."""
     message = f"the broker is answering {value} management requests, as many as it takes at once"

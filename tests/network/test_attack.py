@@ -100,6 +100,11 @@ def test_a_broker_of_few_connections_has_room_for_handshakes(keys: Keys) -> None
                 answer, _ = peers.connect(keys=laptop).ask(wire.Hello(0, 0, [wire.VERSION], {}))
                 assert isinstance(answer, wire.Fault)
                 assert answer.code == wire.Code.BUSY.value
+                assert (
+                    answer.message
+                    == "the broker has as many connections as it takes: limits.connections is 1"
+                )
+                assert "raise connections" in answer.data["hint"]
             with pytest.raises(NoBroker, match="it has too many"):
                 BlockingClient(address, keys=client_keys).connect()
 

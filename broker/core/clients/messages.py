@@ -168,7 +168,7 @@ class Clients:
         elif self.closing:
             self._responder.refuse(key, 0, 0, refusals.shutting_down(), now)
         elif len(self._connections) >= self.limits.connections:
-            self._responder.refuse(key, 0, 0, refusals.busy("connections", self.limits.connections), now)
+            self._responder.refuse(key, 0, 0, refusals.too_many_connections(self.limits.connections), now)
         else:
             self._welcome(key, peer, hello, now)
 
