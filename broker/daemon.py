@@ -80,8 +80,8 @@ def run(config: Config, path: Path, endpoint: str | None, manager: ServiceManage
             descriptors for so many servers.
         ClaimError: the endpoint or the state directory cannot be used.
     """
-    meaning = Signals()
-    _prepare_process(meaning)
+    signals = Signals()
+    _prepare_process(signals)
     soft_limit = raise_descriptor_limit()
     check_descriptor_limit(sum(server.runs for server in config.servers.values()))
     addresses = addresses_of(endpoint, config.broker, os.environ, manager.sockets)
@@ -94,17 +94,17 @@ def run(config: Config, path: Path, endpoint: str | None, manager: ServiceManage
         servers = config.servers
         end_leftovers(records, cgroup, lambda one: launcher.removal_of(one, servers.get(one.server)))
         gc.freeze()  # the collector need not look at what is loaded by now, in the middle of a call
-        trio.run(serve, config, path.absolute(), addresses, secret_key, launcher, manager, meaning)
+        trio.run(serve, config, path.absolute(), addresses, secret_key, launcher, manager, signals)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Python resets handlers while it exits: a reload would kill
 
 
-def _prepare_process(meaning: Signals) -> None:
+def _prepare_process(signals: Signals) -> None:
     """Hide the process from the servers, and set what its signals do before and after `serve`."""
     faulthandler.enable()  # the watchdog ends a stuck broker by SIGABRT: the log shows where it was stuck
     if not hide_from_servers(os.environ):
         logger.warning("broker.not_hidden", extra={"pid": os.getpid()})
     for number in HANDLED:
-        signal.signal(number, lambda number, _: sys.exit(0) if meaning.ends(number) else None)
+        signal.signal(number, lambda number, _: sys.exit(0) if signals.ends(number) else None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a parent may have ignored it: then exit statuses are lost
 
 
@@ -127,7 +127,7 @@ async def serve(
     secret_key: str,
     launcher: Launcher,
     manager: ServiceManager,
-    meaning: Signals,
+    signals: Signals,
 ) -> None:
     """Build the parts of the broker and run them. Its addresses are claimed, no earlier process is left."""
     lifecycles = {name: lifecycle_of(server) for name, server in config.servers.items()}
@@ -138,7 +138,7 @@ async def serve(
     keeper = CatalogueKeeper(hub, _catalogue_files(launcher, config))
     keeper.restore()
     with (
-        trio.open_signal_receiver(*HANDLED) as signals,
+        trio.open_signal_receiver(*HANDLED) as received,
         listening(addresses, secret_key, hub) as (transport, look_after_sockets),
         _metrics(config.broker) as metrics,
     ):
@@ -167,9 +167,9 @@ async def serve(
             log_addresses(addresses)
             manager.ready()
 
-            await _ended_by(signals, meaning, lambda: nursery.start_soon(reloader.hangup))
+            await _ended_by(received, signals, lambda: nursery.start_soon(reloader.hangup))
             manager.stopping(_longest_end(engine.config))
-            nursery.start_soon(_log_further, signals)
+            nursery.start_soon(_log_further, received)
             await _end(hub, supervisors)
             await keeper.flush()
             nursery.cancel_scope.cancel()
@@ -205,18 +205,18 @@ async def _look_after(*looks: Callable[[], None]) -> None:
             look()
 
 
-async def _ended_by(signals: AsyncIterator[int], meaning: Signals, reload: Callable[[], None]) -> None:
+async def _ended_by(received: AsyncIterator[int], signals: Signals, reload: Callable[[], None]) -> None:
     """Wait for a signal that ends the broker; reload at each other one."""
-    async for number in signals:
-        if meaning.ends(number):
+    async for number in received:
+        if signals.ends(number):
             logger.info("broker.ending", extra={"signal": signal.Signals(number).name})
             return
         reload()
 
 
-async def _log_further(signals: AsyncIterator[int]) -> None:
+async def _log_further(received: AsyncIterator[int]) -> None:
     """Log further signals. They change nothing: every step of the end has a time limit."""
-    async for number in signals:
+    async for number in received:
         logger.info("broker.already_ending", extra={"signal": signal.Signals(number).name})
 
 

@@ -1,4 +1,4 @@
-"""The shell's only caller of the core: tells the engine what happens, and runs its effects.
+"""Tells the engine every event, and runs the effects of it. Nobody else in the shell does.
 
 The caller names the part of the engine that an event is about: `hub.run(engine.registry.spawned, name)`.
 The hub adds the time, calls that part and runs the effects. Nothing here waits: the task that reads a reply
@@ -101,7 +101,8 @@ class Hub:
     """Calls the parts of one engine and runs their effects.
 
     Args:
-        engine: the core; nobody else calls its parts.
+        engine: the core. Whoever changes it without an event (its config, its counters, the rows of its
+            servers) owns that change, and needs no effect of it.
         clock: seconds that only go forward.
     """
 
@@ -243,7 +244,7 @@ class Hub:
         Its next process is given calls again; so is this one after `resume` of the registry.
         """
         queue = self.engine.servers[name].queue
-        queue.paused = True
+        self.run(self.engine.registry.suspend, name)
         with trio.move_on_after(patience_s):
             while queue.running and queue.paused:
                 await self._watching.park()

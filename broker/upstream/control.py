@@ -1,8 +1,8 @@
 """The one arbiter of a server's process: what the operator, a reload and the end of the broker want of it.
 
 An intent may come while another one is carried out. So every intent goes through one table: the phase and the
-intent give the next phase and the step. `supervisors` takes the steps; nothing else drains, stops, restarts
-or replaces a server.
+intent give the next phase and the step; `supervisors` takes the steps. What befalls the process itself (it
+fails, is idle, or is called again) is no intent: `core.servers.lifecycle` decides that.
 
     SETTLED ── stop, restart ──► DRAINING ──┐ its calls have ended, or their time is over
        │                            │       ├──► ENDING ── its process is gone ──► SETTLED, or LEFT

@@ -28,6 +28,7 @@ UPDATED = "notifications/resources/updated"
 _REASON_CHARS = 400
 
 NOT_THERE = "the server has no such resource"
+NOT_SUBSCRIBED = "no client has subscribed to it"
 
 UNHEARD = "$broker/not_subscribed"
 """The broker's own notification that a subscription is not served; MCP has none for it."""
@@ -145,12 +146,14 @@ class Notifications:
         """Tell the channels that a list of a server has changed."""
         self._put(server, _News(notification), b"{}")
 
-    def resource_updated(self, server: str, uri: str, body: bytes) -> bool:
-        """Tell the channels that a resource has changed. Return whether anybody may have subscribed."""
-        if not self.subscriptions.has_subscribers(server) or len(self._news.get(server, ())) >= MAX_URIS:
-            return False
+    def resource_updated(self, server: str, uri: str, body: bytes) -> str:
+        """Tell the channels that a resource has changed. Return why it is dropped; empty if it is not."""
+        if not self.subscriptions.has_subscribers(server):
+            return NOT_SUBSCRIBED
+        if len(self._news.get(server, ())) >= MAX_URIS:
+            return f"{MAX_URIS} notifications of the server are waiting"
         self._put(server, _News(UPDATED, uri), body)
-        return True
+        return ""
 
     def missed(self, server: str, uris: Iterable[str]) -> None:
         """Tell the channels that these resources may have changed."""

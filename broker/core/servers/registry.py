@@ -213,6 +213,10 @@ class Registry:
         server.queue.held = congested
         self._dispatch.pump(server, now)
 
+    def suspend(self, name: str, _now: float) -> None:
+        """Give it no more calls: its process must end."""
+        self._table[name].queue.paused = True
+
     def resume(self, name: str, now: float) -> None:
         """Give it calls again: it is not to be stopped after all."""
         server = self._table[name]

@@ -18,7 +18,7 @@ from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
 from broker.core.calls.questions import Unanswered
 from broker.core.calls.table import Call
-from broker.core.clients.notifications import UPDATED, Notifications
+from broker.core.clients.notifications import NOT_SUBSCRIBED, UPDATED, Notifications
 from broker.core.effects import Effects, EndProcess, Level, LogOutput, Opened, Write
 from broker.core.mcp import jsonrpc, lines
 from broker.core.mcp.jsonrpc import Id, Message, Noise, ServerNotification, ServerReply, ServerRequest
@@ -217,18 +217,19 @@ class Replies:
 
     def _updated(self, server: Server, told: ServerNotification) -> None:
         uri = read_uri(told.params)
-        hidden = uri is not None and server.visible is not None and not server.visible.allows_uri(uri)
-        if (
-            uri is None
-            or hidden
-            or not self._notifications.resource_updated(server.name, uri, bytes(told.params or b""))
-        ):
-            self._oddities.discard(server, "resource.updated")
+        if uri is None:
+            dropped = "it names no uri"
+        elif server.visible is not None and not server.visible.allows_uri(uri):
+            dropped = "the config hides the resource"
+        else:
+            dropped = self._notifications.resource_updated(server.name, uri, bytes(told.params or b""))
+        if dropped:
+            self._oddities.discard(server, "resource.updated", reason=dropped)
 
     def _unwanted(self, name: str) -> None:
         server = self._table.get(name)
         if server is not None:
-            self._oddities.discard(server, "resource.updated")
+            self._oddities.discard(server, "resource.updated", reason=NOT_SUBSCRIBED)
 
     def _log_message(self, server: Server, told: ServerNotification, now: float) -> None:
         """Send a log message to the call that it is about, if that asked for it; else keep it for the log."""

@@ -35,7 +35,7 @@ def configure(router: zmq.SyncSocket, limits: LimitsConfig) -> None:
     router.SNDHWM = limits.credit_bytes // wire.MESSAGE_OVERHEAD_BYTES + 8
     # Above our own limit, so that a message above that one gets an answer.
     router.MAXMSGSIZE = 2 * limits.max_message_bytes
-    # Heartbeats are the clients': with their TTL in them, libzmq ends the lease of who is silent. Of its
+    # Heartbeats are the clients': with their TTL in them, libzmq ends the lease of a silent client. Of its
     # own, libzmq 4.3.5 would send them even to the dead it has stopped reading from, and abort (its #4364).
     router.HEARTBEAT_IVL = 0
     router.HANDSHAKE_IVL = HANDSHAKE_MS

@@ -286,6 +286,8 @@ def test_an_update_reaches_who_subscribed(era: Era) -> None:
     assert [len(page.news()) for page in pages] == [1, 0, 0]
     assert sorted(subscribed(process)) == ["u", "v"]
     assert world.engine.servers["time"].dropped["resource.updated"] == 2
+    dropped = [note.facts["reason"] for note in world.notes if note.event == "server.resource.updated"]
+    assert dropped == ["no client has subscribed to it", "it names no uri"]
 
 
 @ERAS
