@@ -95,7 +95,7 @@ def load(mapping: Mapping[str, Any], environ: Mapping[str, str], *, leave_out: b
     own = _with_defaults(mapping.get("broker", {}), environ, found.problems)
     broker = section(BrokerConfig, "broker", own, found.problems, found.problems)
     limits = section(LimitsConfig, "limits", mapping.get("limits", {}), found.problems, found.problems)
-    found.problems += _open_to_others(own)
+    found.problems += _endpoints(own)
     grants = dict(_grants(mapping.get("keys", {}), found.problems))
     servers = dict(_servers(mapping.get("servers", {}), environ, found))
     if found.problems or broker is None or limits is None or (found.faults and not leave_out):
@@ -159,13 +159,17 @@ def _refused(key: str, value: str, named_by: str) -> Problem | None:
     return None
 
 
-def _open_to_others(table: object) -> Iterator[Problem]:
-    """Yield each endpoint in `[broker]` at which other machines could connect without a key."""
+def _endpoints(table: object) -> Iterator[Problem]:
+    """Yield each endpoint in `[broker]` that is there twice, or that others could use without a key."""
+    written = table.get("endpoint") if isinstance(table, Mapping) else None
+    listed = [one for one in (written if isinstance(written, list) else [written]) if isinstance(one, str)]
+    seen = set[str]()
+    for one in listed:
+        if (place := re.sub(r"/(\.?/)+", "/", one)) in seen:  # the same path may be written with `//` or `/./`
+            yield Problem("broker.endpoint", f"the list has {one} twice", "remove one of them")
+        seen.add(place)
     if isinstance(table, Mapping) and not {"server_key", "authorized_keys"} <= table.keys():
-        written = table.get("endpoint")
-        for one in written if isinstance(written, list) else [written]:
-            if isinstance(one, str) and (problem := _without_keys(one, "broker.endpoint")):
-                yield problem
+        yield from filter(None, (_without_keys(one, "broker.endpoint") for one in listed))
 
 
 def _without_keys(endpoint: str, named_by: str) -> Problem | None:

@@ -221,7 +221,7 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The `[broker]` table."""
 
     endpoint: Annotated[
-        Endpoint | tuple[Endpoint, ...] | None,
+        Endpoint | Annotated[tuple[Endpoint, ...], Meta(min_length=1)] | None,
         about(
             "Where clients connect: one address, or a list. What other machines may reach needs the two keys "
             "below. Default: $MCP_BROKER_ENDPOINT, else /run/mcp-broker, else the user's runtime "

@@ -214,6 +214,26 @@ def test_endpoints_that_stay_on_the_host_are_taken(endpoint: str) -> None:
     assert load(mapping, {}).broker.endpoint == endpoint
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ["tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555"],
+        ["ipc:///run/x.sock", "ipc:///run/x.sock"],
+        ["ipc:///run/x.sock", "ipc:///run//./x.sock"],
+    ],
+)
+def test_an_endpoint_that_is_listed_twice_is_refused(twice: list[str]) -> None:
+    """Law 10: the second listener would find the first, and be told to stop another broker."""
+    mapping = {"broker": {"endpoint": ["ipc:///run/y.sock", *twice]}, "servers": {"a": {"command": "x"}}}
+    assert problems(mapping)["broker.endpoint"].message == f"the list has {twice[1]} twice"
+
+
+def test_an_empty_list_of_endpoints_is_refused() -> None:
+    """Law 8: it says that the broker listens nowhere, and not that the default holds."""
+    found = problems({"broker": {"endpoint": []}, "servers": {"a": {"command": "x"}}})
+    assert found["broker.endpoint"].message == "expected a list of length >= 1"
+
+
 # --- names, and keys that are none -------------------------------------------------------------------
 
 

@@ -157,7 +157,14 @@ def of_the_config() -> Iterator[str]:
     """The mistakes of a config that the reader of msgspec's types finds."""
     for table in (MISTAKES_OF_EACH_KIND, {"cwd": 5, "command": 1, "watchdog_sec": 1e99}):
         with pytest.raises(ConfigError) as caught:
-            load({"servers": {"a": table}, "limits": {"calls": 10**12, "connections": 0}}, {})
+            load(
+                {
+                    "broker": {"endpoint": []},
+                    "servers": {"a": table},
+                    "limits": {"calls": 10**12, "connections": 0},
+                },
+                {},
+            )
         yield from map(str, caught.value.problems)
     config = load({"servers": {"a": {"command": "x", **MISTAKES_OF_EACH_KIND}}}, {}, leave_out=True)
     yield from config.servers["a"].faults
