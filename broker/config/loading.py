@@ -165,7 +165,9 @@ def _endpoints(table: object) -> Iterator[Problem]:
     listed = [one for one in (written if isinstance(written, list) else [written]) if isinstance(one, str)]
     seen = set[str]()
     for one in listed:
-        if (place := re.sub(r"/(\.?/)+", "/", one)) in seen:  # the same path may be written with `//` or `/./`
+        if (
+            place := re.sub(r"/(\.?/)+", "/", one)
+        ) in seen:  # the same path may be written with `//` or `/./`
             yield Problem("broker.endpoint", f"the list has {one} twice", "remove one of them")
         seen.add(place)
     if isinstance(table, Mapping) and not {"server_key", "authorized_keys"} <= table.keys():

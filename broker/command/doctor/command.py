@@ -63,11 +63,13 @@ def doctor(
 
 
 def _print(report: DoctorReport, say: Say, *, json: bool, markdown: bool) -> None:
-    from broker.command.doctor.report import as_json, as_markdown, as_parts
+    from broker.command.doctor.report import as_json, as_parts
 
     if json:
         echo_json(as_json(report, say))
     elif markdown:
+        from broker.command.doctor.markdown import as_markdown
+
         echo(as_markdown(report, say))
     else:
         from broker.command.tables import show
