@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from broker.base.secrets import redact
 from broker.command.common import BAD, USAGE, fail
 from broker.command.output import echo
 from broker.command.serve import SYSTEM_CONFIG
-from broker.command.unit import DEFAULT_PATH, installed
+from broker.command.unit import SERVICE_PATH, installed
 
 if TYPE_CHECKING:
     from broker.command.importing.conversion import Remark
@@ -127,8 +129,8 @@ class LocalMachine:
 
     def __init__(self, path: str | None) -> None:
         self.path = path or os.environ.get("PATH", os.defpath)
-        self.service_path = path or DEFAULT_PATH
-        self.home = os.path.expanduser("~")
+        self.service_path = path or SERVICE_PATH
+        self.home = _home()
 
     def exists(self, path: str) -> bool:
         """Return whether this file or folder exists."""
@@ -149,6 +151,15 @@ class LocalMachine:
             raise NotFoundHere(str(error)) from None
         except OSError as error:
             raise NotFoundHere(f"{error.filename}: {error.strerror}") from None
+
+
+def _home() -> str:
+    """Return the home folder of the user who runs the command, also of the one who runs it with sudo."""
+    home = os.path.expanduser("~")
+    with suppress(KeyError):  # the user is unknown here
+        if home == pwd.getpwuid(0).pw_dir:
+            home = pwd.getpwnam(os.environ.get("SUDO_USER", "root")).pw_dir
+    return home
 
 
 def _refuse(output: Path, *, overwrites: bool) -> None:

@@ -51,6 +51,7 @@ def test_our_own_unit_is_understood(host: Callable[..., list[Path]]) -> None:
     found = installed(host(lib={unit.NAME: text}))
     assert found is not None
     assert found.user.name == "mcp-broker"
+    assert found.environ["PATH"] == unit.SERVICE_PATH, "an import without the unit looks there, too"
     assert found.environ["PATH"].startswith("/var/lib/mcp-broker/.local/bin:/usr/local/sbin:")
 
 

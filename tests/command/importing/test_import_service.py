@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import resource
 import stat
 from pathlib import Path
@@ -217,6 +218,51 @@ def test_without_root_it_says_sudo(run: Run, write: Write, tmp_path: Path) -> No
     closed.mkdir(mode=0o500)
     done = run(write("a.json", one()), "--service", "--output", closed / "etc" / "broker.toml")
     assert (done.exit_code, "run this command with sudo" in done.stderr) == (2, True)
+
+
+def test_a_program_in_the_path_of_the_service_is_not_private(
+    run: Run, write: Write, bin_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the import does not write the files of the service."""
+    path, told = write("a.json", one()), "a service may have no access"
+    assert told in run(path, "--dry-run", path=None, PATH=str(bin_folder)).stderr
+    monkeypatch.setattr("broker.command.import_.SERVICE_PATH", f"/bin:{bin_folder}")
+    assert told not in run(path, "--dry-run", path=None, PATH=str(bin_folder)).stderr
+
+
+def test_a_secret_in_an_argument_stays_in_the_config_and_is_told(
+    run: Run, write: Write, config: Path
+) -> None:
+    """The broker fills in variables in env only. The name of the server is told, and not the secret."""
+    done = run(write("a.json", one(args=["--api-key", SECRET])), "--service", "--output", config)
+    assert "it: an argument looks like a secret: it stays in args" in done.stderr
+    assert SECRET not in done.output
+    assert (servers(config)["it"]["args"], mode(config)) == (["--api-key", SECRET], 0o640)
+    assert variables(config) == {}
+
+
+@pytest.mark.parametrize(
+    ("environ", "home"),
+    [
+        ({"SUDO_USER": "nobody"}, pwd.getpwnam("nobody").pw_dir),
+        ({"SUDO_USER": "root"}, pwd.getpwuid(0).pw_dir),
+        ({"SUDO_USER": "no such user"}, pwd.getpwuid(0).pw_dir),
+        ({}, pwd.getpwuid(0).pw_dir),
+        ({"SUDO_USER": "nobody", "HOME": "/srv/home"}, "/srv/home"),  # as with sudo HOME=…
+    ],
+    ids=str,
+)
+def test_with_sudo_the_home_is_that_of_the_calling_user(
+    run: Run, write: Write, config: Path, environ: dict[str, str], home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`~` in the user's own file is not root's home, although sudo says HOME=/root."""
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    path = write("a.json", one(command="~/bin/server", cwd="~/data", env={"LOGS": "${userHome}/logs"}))
+    given = {"HOME": pwd.getpwuid(0).pw_dir, **environ}
+    assert run(path, "--service", "--output", config, **given).exit_code == 0
+    found = servers(config)["it"]
+    wanted = f"{home}/bin/server", f"{home}/data", f"{home}/logs"
+    assert (found["command"], found["cwd"], found["env"]["LOGS"]) == wanted
 
 
 values = st.text(st.characters(exclude_categories=["Cs"])).filter(environment_file.can_hold)
