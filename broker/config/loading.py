@@ -178,7 +178,10 @@ def _without_keys(endpoint: str, named_by: str) -> Problem | None:
     """Return that other machines could connect to this endpoint, which has no keys."""
     if is_endpoint(endpoint) and not is_loopback(endpoint):
         message = f"other machines may reach {endpoint}, and [broker] lacks server_key or authorized_keys"
-        mend = "add both (`mcp-broker keys new NAME` makes them), or write a loopback address"
+        mend = (
+            'add server_key = "server.key_secret" and authorized_keys = "authorized_keys", and make the keys '
+            "with `mcp-broker keys new NAME`, or write a loopback address"
+        )
         return Problem(named_by, message, mend)
     return None
 

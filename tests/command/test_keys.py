@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,21 @@ def name_the_keys() -> None:
     """Add the two lines to the config that `keys new` asks for."""
     with open("broker.toml", "a") as config:
         config.write('[broker]\nserver_key = "server.key_secret"\nauthorized_keys = "authorized_keys"\n')
+
+
+def test_a_port_that_is_open_to_others_gets_its_keys_as_its_refusal_says(keys: Run) -> None:
+    """Law 10: with the lines and the command that the message names, the config is fine."""
+    config = Path("broker.toml")
+    servers = config.read_text()
+    config.write_text(f'[broker]\nendpoint = "tcp://*:5555"\n{servers}')
+    refused = CliRunner().invoke(cli, ["check"]).output
+    assert "with `mcp-broker keys new NAME`" in refused
+    lines = re.findall(r'\w+ = "\w[\w.]+"', refused)
+    config.write_text("\n".join(["[broker]", 'endpoint = "tcp://*:5555"', *lines, servers]))
+    done = keys("new", "laptop")
+    assert done.exit_code == 0, done.output
+    fine = CliRunner().invoke(cli, ["check"])
+    assert fine.exit_code == 0, fine.output
 
 
 def test_keys_that_the_config_names_are_made(keys: Run) -> None:
