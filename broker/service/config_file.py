@@ -16,7 +16,7 @@ import tomli
 from broker.config.loading import ConfigError, Problem, load
 from broker.config.schema import Config, ServerConfig
 from broker.service.credentials import with_credentials
-from broker.service.keys import places_of, read_authorized, with_idle_tables
+from broker.service.keys import authorized_by
 
 METRICS_PACKAGES = ("h11", "prometheus_client")
 """The packages of the extra `metrics` in pyproject.toml; a test compares the two."""
@@ -38,10 +38,7 @@ def read(path: Path, environ: Mapping[str, str], *, authorized_keys: bool = True
     _check_installed(config)
     folder = path.resolve().parent
     servers = {name: _with_roots(server, folder) for name, server in config.servers.items()}
-    authorized = config.authorized
-    if authorized_keys and config.broker.has_keys:
-        authorized = read_authorized(places_of(config.broker, path).clients, authorized.grants)
-    authorized = with_idle_tables(authorized, config.broker)
+    authorized = authorized_by(config, path) if authorized_keys else config.authorized
     return msgspec.structs.replace(config, servers=servers, authorized=authorized)
 
 

@@ -11,7 +11,7 @@ import msgspec
 from broker.config.keys import AuthorizedKeys, KeyConfig, is_client_name
 from broker.config.loading import MAX_PROBLEMS, ConfigError, Problem
 from broker.config.names import normal, toml_key
-from broker.config.schema import BrokerConfig
+from broker.config.schema import BrokerConfig, Config
 from client_shim import key_file
 from client_shim.key_file import MAX_BYTES, PUBLIC, KeyFile, KeyFileError
 from client_shim.trusted import Folder, Untrusted, open_folder
@@ -110,12 +110,17 @@ def _authorized(folder: Folder, grants: dict[str, KeyConfig]) -> AuthorizedKeys:
     return AuthorizedKeys(found, tuple(faults), grants)
 
 
-def with_idle_tables(authorized: AuthorizedKeys, broker: BrokerConfig) -> AuthorizedKeys:
-    """Return the clients, with a fault for each table that limits nobody.
+def authorized_by(config: Config, file: Path) -> AuthorizedKeys:
+    """Return the clients that may connect by a config, with a fault for each table that limits nobody.
 
     Its name may be mistyped; then the client that it is for may use every server.
+
+    Raises:
+        ConfigError: the folder of their keys cannot be read, or another user could change it.
     """
-    if broker.has_keys:
+    authorized = config.authorized
+    if config.broker.has_keys:
+        authorized = read_authorized(places_of(config.broker, file).clients, authorized.grants)
         message = "no client has a key of this name, so this table limits nobody"
         mend = "correct the name (`mcp-broker keys list` shows the clients), or remove the table"
     else:
