@@ -21,6 +21,7 @@ import zmq
 from client_shim import log
 from client_shim.errors import InvalidEndpoint, Unavailable
 from client_shim.keys import ClientKeys
+from client_shim.lease import KEEPALIVE_S, LEASE_MS
 from client_shim.protocol import reasons
 from client_shim.protocol.events import Event
 from client_shim.protocol.state import ClientState, ConnectionPhase
@@ -29,15 +30,11 @@ AT_MOST = 64
 """Messages read in one turn. To read until the socket is empty would starve a loop under a flood."""
 
 HEARTBEAT_MS = 1000
-LEASE_MS = 10_000
 """Heartbeats run in libzmq's thread, so a blocked event loop keeps its lease and a dead peer loses it."""
 
 MESSAGE_MS = 60_000
 """How long one message may take over a network: no heartbeat is heard before its end. There the lease is kept
 by the kernel, which counts the bytes of a message on the way as a sign of life."""
-
-KEEPALIVE_S = 5
-"""After so long without a byte, the kernel asks whether the other side is there, and again as often."""
 
 NEVER_MS = 3_600_000
 """When libzmq would reconnect by itself if the socket were still open."""

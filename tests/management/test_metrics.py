@@ -137,6 +137,30 @@ def test_a_scrape_looks_at_each_connection_once() -> None:
     assert Name.compared < 1_000
 
 
+def test_requests_of_each_key_are_told_by_its_name() -> None:
+    """A key without a request has 0; a client on the socket has no row, nor has a key that was revoked."""
+    names = {"p1": "laptop", "p2": "desk", "p3": "gone"}
+    world = World({"time": {}})
+    world.start("time")
+    _authorize(world, names)
+    for public, calls in (("p1", 2), ("p3", 1)):
+        client = world.stranger(public.encode())
+        client.peer = Peer(key=names[public], public=public, address="10.0.0.5")
+        client.hello()
+        for _ in range(calls):
+            client.call("time", "echo")
+    world.client(b"local").call("time", "echo")
+    assert scrape(world)["mcp_broker_key_requests_total"] == {("laptop",): 2, ("desk",): 0, ("gone",): 1}
+    _authorize(world, {"p1": "laptop", "p2": "desk"})
+    assert scrape(world)["mcp_broker_key_requests_total"] == {("laptop",): 2, ("desk",): 0}
+
+
+def _authorize(world: World, names: dict[str, str]) -> None:
+    authorized = AuthorizedKeys(names)
+    world.engine.configure(msgspec.structs.replace(world.engine.config, authorized=authorized))
+    world.run(world.engine.clients.revoke)
+
+
 def test_every_counter_of_the_core_is_in_some_metric() -> None:
     """Law 9: what is dropped, late or refused is counted; a new counter needs nobody to think of it here."""
     world = World()

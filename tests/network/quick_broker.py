@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from broker.__main__ import main
-from broker.frontend.zmq import options
+from client_shim import lease
 
 LEASE_MS, KEEPALIVE_S = 2000, 1
 
 if __name__ == "__main__":
-    options.LEASE_MS, options.KEEPALIVE_S = LEASE_MS, KEEPALIVE_S
+    lease.LEASE_MS, lease.KEEPALIVE_S = LEASE_MS, KEEPALIVE_S
+
+    from broker.__main__ import main
+
     main()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 
 import pytest
 
@@ -17,10 +17,18 @@ from client_shim.key_file import KeyFile
 from client_shim.keys import ClientKeys
 from tests.e2e.harness import PATIENCE_S, RunningBroker, rogue, wait_until
 from tests.e2e.raw import Peers
-from tests.network.attacker import RAW, Recorder, Way, attacked, connect, is_deaf, port_of
+from tests.network.attacker import GREETING, RAW, Recorder, Way, attacked, connect, is_deaf, port_of
 from tests.network.place import Keys, reachable
 
 CALL = b'{"name":"echo","arguments":{"text":"hi"}}'
+BURST = 10
+"""The lines of one kind in the log at once; then there is one a second."""
+
+SIGNATURE = b"\xff" + bytes(7) + b"\x01\x7f"
+"""What a libzmq of today says first: the signature of ZMTP (RFC 23)."""
+
+LOGIN = 'login.refused address=127.0.0.1 reason="the key is not known"'
+
 FEW = 3000
 """Connections of an attack: more than may say nothing at once. The soak has more."""
 
@@ -60,7 +68,7 @@ def test_thousands_of_connections_keep_nobody_out(place: tuple[RunningBroker, st
     come in and are served meanwhile. At the end nothing is left of the attack.
     """
     broker, address = place
-    before, counters = descriptors(broker), broker.status()["broker"]["counters"]
+    before, turned_away, began = descriptors(broker), broker.counter("turned-away"), time.monotonic()
     with attacked(address, keys.stranger(), FEW, FEW) as made:
         while made() < FEW:
             serve(broker, address, keys.of("laptop"), 5)
@@ -68,9 +76,9 @@ def test_thousands_of_connections_keep_nobody_out(place: tuple[RunningBroker, st
         serve(broker, address, keys.of("laptop"), 20)
         assert len(broker.status()["clients"]) == 1
     wait_until(lambda: descriptors(broker) <= before, lambda: f"{before}, {descriptors(broker)}")
-    after = broker.status()["broker"]["counters"]
-    assert after.get("turned-away", 0) > counters.get("turned-away", 0)
-    assert broker.log().count("connection.turned_away") < 100  # law 6: the log is bounded, too
+    assert broker.counter("turned-away") > turned_away
+    lines = broker.log().count("connection.turned_away")  # law 6: the log is bounded, too
+    assert 1 <= lines <= BURST + time.monotonic() - began
     assert broker.server("s")["restarts"] == 0
 
 
@@ -82,7 +90,7 @@ def test_an_attacker_takes_no_descriptors_that_others_need(keys: Keys) -> None:
             wait_until(lambda: made() >= 600)
             serve(broker, address, keys.of("laptop"), 5)
             assert descriptors(broker) < 300
-        assert "turned_away" in broker.log()
+        assert "connection.turned_away limit=silent most=75 address=127.0.0.1" in broker.log()
 
 
 def test_a_broker_of_few_connections_has_room_for_handshakes(keys: Keys) -> None:
@@ -120,17 +128,19 @@ def test_a_broker_of_few_connections_has_room_for_handshakes(keys: Keys) -> None
 
 @pytest.mark.parametrize("way", RAW, ids=lambda way: way.__name__)
 def test_whoever_has_no_key_is_not_answered(place: tuple[RunningBroker, str], keys: Keys, way: Way) -> None:
-    """The broker's greeting is all that comes, and an end: at once, or with the handshake's time limit."""
+    """The broker's greeting is all that comes, and an end: at once, or with the handshake's time limit. A
+    client that comes later has its answer by then, from the same thread of libzmq.
+    """
     _, address = place
-    with closing(way(port_of(address), keys.stranger())) as one:
-        heard = b""
-        one.settimeout(0.3)
-        with suppress(OSError):
-            while data := one.recv(4096):
-                heard += data
-        assert heard[:1] in (b"", b"\xff"), heard
+    with closing(way(port_of(address), keys.stranger())) as one, closing(Peers(address)) as peers:
+        heard = one.recv(len(SIGNATURE), socket.MSG_WAITALL)
+        peers.hello(keys=keys.of("laptop")).ping()
+        one.setblocking(False)
+        with suppress(BlockingIOError, ConnectionResetError):
+            heard += one.recv(4096)
+        assert not heard or heard.startswith(SIGNATURE)  # libzmq may end it before it has greeted
         assert b"WELCOME" not in heard
-        assert len(heard) <= 64
+        assert len(heard) <= len(GREETING)
 
 
 def test_other_keys_end_at_the_handshake(place: tuple[RunningBroker, str], keys: Keys) -> None:
@@ -162,11 +172,10 @@ def test_a_recorded_connection_cannot_be_played_again(place: tuple[RunningBroker
     assert CALL not in recorder.sent  # it is encrypted
     with closing(connect(port_of(address), recorder.sent)) as again:
         again.settimeout(PATIENCE_S)
-        heard, began = b"", time.monotonic()
-        with suppress(OSError):
+        heard = b""
+        with suppress(ConnectionResetError):
             while data := again.recv(4096):
                 heard += data
-        assert time.monotonic() - began < PATIENCE_S / 2
     assert b"READY" not in heard
     assert broker.server("s")["calls"] == calls
     assert not [one for one in broker.status()["clients"] if one["key"] == "laptop"]
@@ -175,10 +184,9 @@ def test_a_recorded_connection_cannot_be_played_again(place: tuple[RunningBroker
 def test_the_log_names_the_place_of_the_attack(place: tuple[RunningBroker, str], keys: Keys) -> None:
     """Law 9: it is counted, and logged with its address, though not for each of thousands."""
     broker, address = place
-    before = broker.counter("login-refused")
+    before, lines, began = broker.counter("login-refused"), broker.log().count(LOGIN), time.monotonic()
     with closing(Peers(address)) as peers:
         for _ in range(15):
             assert is_deaf(peers.connect(keys=keys.stranger()))
     assert broker.counter("login-refused") == before + 15
-    broker.wait_log('login.refused address=127.0.0.1 reason="the key is not known"')
-    assert Path(broker.log_path).stat().st_size < 10_000_000
+    assert 1 <= broker.log().count(LOGIN) - lines <= BURST + time.monotonic() - began

@@ -114,7 +114,7 @@ CORE_ROOMS = {
 """The same within the core. Clients, calls and servers share a floor with what the core returns and what it
 says: there it is modules that have no circle."""
 
-_GROUND = " errors key_file keys log permissions questions results text trusted version wire"
+_GROUND = " errors key_file keys lease log permissions questions results text trusted version wire"
 
 SHIM_ROOMS = {
     "client_shim.backend": "asyncio" + _GROUND,
@@ -435,7 +435,7 @@ RULES = [
         not_who="broker.command broker.command.* broker.gateway broker.gateway.*",
         never="client_shim",
         unless="client_shim.wire client_shim.text client_shim.trusted client_shim.permissions "
-        "client_shim.key_file",
+        "client_shim.key_file client_shim.lease",
         broken_by=(
             "broker.hub: import client_shim",
             "broker.frontend.zmq.router: from client_shim.protocol.state import State",

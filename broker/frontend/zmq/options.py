@@ -6,6 +6,7 @@ import zmq
 
 from broker.config.limits import LimitsConfig
 from client_shim import wire
+from client_shim.lease import KEEPALIVE_S, LEASE_MS
 
 RECEIVE_HWM = 8
 """The number of messages of one connection that libzmq reads ahead. Of a connection that keeps to its credit
@@ -13,9 +14,6 @@ one of them may be large; of another one all of them, until it is cut off."""
 
 HANDSHAKE_MS = 10_000
 """The time limit of a handshake."""
-
-LEASE_MS, KEEPALIVE_S = 10_000, 5
-"""When the kernel gives up a TCP connection: what was sent is not acknowledged, or nobody is there."""
 
 NETWORK, LOCAL = b"network", b"local"
 """The domains of ZAP: of addresses at which clients need a key, and of the others."""

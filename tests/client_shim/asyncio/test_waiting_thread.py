@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, cast
 
 import pytest
 
@@ -123,31 +124,46 @@ def test_without_a_thread_there_is_no_connection_and_it_is_said(
     run(main(), LoopWithoutReaders)
 
 
+class HandMadeLoop:
+    """An event loop whose calls a test makes by hand."""
+
+    def __init__(self) -> None:
+        self.asked: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def is_closed(self) -> bool:
+        """It is open until the end."""
+        return False
+
+    def call_soon_threadsafe(self, call: Callable[[], None], *, context: object) -> None:
+        """Keep what the thread asks for."""
+        self.asked.put(call)
+
+
 def test_the_thread_waits_until_the_loop_has_read() -> None:
     """A descriptor stays readable until then, so the loop would be woken without end."""
+    loop, reads = HandMadeLoop(), list[None]()
     ours, theirs = socket.socketpair()
-    calls: list[bytes] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        waiting = WaitingThread(loop, [ours.fileno()], lambda: calls.append(b""), contextvars.Context())
-        theirs.send(b"x")
-        time.sleep(0.05)  # noqa: ASYNC251  the loop is busy
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert len(calls) == 1
-        await until(lambda: len(calls) > 3)  # it is still readable, as with `add_reader`
-        ours.recv(1)
-        await asyncio.sleep(0.01)
-        seen = len(calls)
-        await asyncio.sleep(0.05)
-        assert len(calls) == seen
-        theirs.send(b"x")
-        time.sleep(0.02)  # noqa: ASYNC251  its call is under way
-        waiting.close()
-        await asyncio.sleep(0.01)
-        assert len(calls) == seen, "closed is closed"
-
-    run(main(), LoopWithoutReaders)
+    waiting = WaitingThread(
+        cast(asyncio.AbstractEventLoop, loop),
+        [ours.fileno()],
+        lambda: reads.append(None),
+        contextvars.Context(),
+    )
+    theirs.send(b"x")
+    for number in range(1, 4):  # it stays readable, and the thread asks again, as with `add_reader`
+        read = loop.asked.get(timeout=PATIENCE_S)
+        assert loop.asked.empty(), "it asks twice"
+        read()
+        assert len(reads) == number
+    read = loop.asked.get(timeout=PATIENCE_S)
+    ours.recv(1)
+    read()
+    assert loop.asked.empty(), "there is nothing to read"
+    theirs.send(b"x")
+    read = loop.asked.get(timeout=PATIENCE_S)
+    waiting.close()
+    read()
+    assert loop.asked.empty()
+    assert len(reads) == 4, "closed is closed"
     ours.close()
     theirs.close()

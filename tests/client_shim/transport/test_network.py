@@ -106,13 +106,15 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("loops", "short_lease")
 @pytest.mark.parametrize("direction", ["result", "params"])
-def test_a_large_message_may_take_longer_than_the_lease(direction: str) -> None:
+@pytest.mark.parametrize("has_keys", [False, True], ids=["without keys", "with keys"])
+def test_a_large_message_may_take_longer_than_the_lease(direction: str, has_keys: bool) -> None:
     """No heartbeat passes a message that is on the way: its own bytes are the sign of life."""
     large = b'"' + b"x" * 400_000 + b'"'
 
     async def main() -> None:
-        with Peer(ANY_PORT) as peer, wired(peer, 400_000) as way:
-            client = BrokerClient("test", way.endpoint)
+        with KeyedPeer() if has_keys else Peer(ANY_PORT) as peer, wired(peer, 400_000) as way:
+            keys = peer.new_client() if isinstance(peer, KeyedPeer) else None
+            client = BrokerClient("test", way.endpoint, keys=keys)
             await while_greeting(peer, client.connect())
             if direction == "result":
                 call = asyncio.ensure_future(client.request_raw("s", "m"))

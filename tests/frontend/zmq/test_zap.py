@@ -25,13 +25,23 @@ def test_a_known_key_is_admitted_under_its_own_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "value"),
-    [(0, b"2.0"), (2, b""), (2, b"local"), (2, b"other"), (5, b"NULL"), (5, b"PLAIN"), (6, b""), (6, KNOWN)],
+    ("at", "value", "reply"),
+    [
+        (0, b"2.0", (b"500", b"not a request of ZAP 1.0")),
+        (2, b"", (b"400", b"a key is needed here")),
+        (2, b"local", (b"400", b"a key is needed here")),
+        (2, b"other", (b"400", b"a key is needed here")),
+        (5, b"NULL", (b"400", b"a key is needed here")),
+        (5, b"PLAIN", (b"400", b"a key is needed here")),
+        (6, b"", (b"500", b"not a key of CURVE")),
+        (6, KNOWN, (b"500", b"not a key of CURVE")),
+        (6, bytes(32), (b"400", b"the key is not known")),
+    ],
 )
-def test_anything_else_is_denied(at: int, value: bytes) -> None:
-    """Another version, domain or mechanism, or what is no key."""
+def test_anything_else_is_denied(at: int, value: bytes, reply: tuple[bytes, bytes]) -> None:
+    """Another version, domain or mechanism, what is no key, and a key that is not known."""
     fields = [*REQUEST[:at], value, *REQUEST[at + 1 :]]
-    assert decide(fields, NAMES).status in (b"400", b"500")
+    assert decide(fields, NAMES) == (*reply, b"")
 
 
 @given(st.lists(st.binary(max_size=40), max_size=9))
