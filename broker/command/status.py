@@ -12,7 +12,7 @@ from broker.command.filling import fill
 from broker.command.key_texts import say_of_keys
 from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
 from broker.command.programs import client_programs
-from broker.command.room import no_room
+from broker.command.start_limits import no_room
 from broker.command.words import WORDS, say
 from broker.command.wrapping import display_width
 from client_shim.text import on_one_line, shown

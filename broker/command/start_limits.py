@@ -1,4 +1,4 @@
-"""The line that says that there is no room for a server: `max_running` or `memory_high` is reached."""
+"""The line that says that a server is not started because `max_running` or `memory_high` is reached."""
 
 from __future__ import annotations
 
