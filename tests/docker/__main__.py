@@ -17,6 +17,7 @@ from typing import Any
 import tomlkit
 
 from docs import generate
+from tests.docker.texts import in_language
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = ROOT / "docs/docker.toml"
@@ -26,23 +27,28 @@ LIMIT_S = 1800
 
 
 def chosen() -> list[str] | str:
-    """Return the words before a Python that sees an engine; or why there is no engine."""
+    """Return the words before a Python that sees an engine; or why there is no engine, for the reader."""
     missing = []
     for command in (("docker", "version"), ("docker", "compose", "version")):
         try:
             said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         except FileNotFoundError:
-            missing.append("there is no docker")
+            missing.append(in_language("there is no docker", "没有 docker 命令"))
             break
         if said.returncode:
-            missing.append((said.stderr.strip().splitlines() or [f"{' '.join(command)} failed"])[-1])
+            failed = in_language(f"{' '.join(command)} failed", f"{' '.join(command)} 执行失败")
+            missing.append((said.stderr.strip().splitlines() or [failed])[-1])
             break
     else:
         return [sys.executable]
     probe = subprocess.run([WITH_DOCKER, "-p"], capture_output=True, text=True, timeout=60, check=False)
     if probe.returncode == 0:
         return [str(WITH_DOCKER), "python3"]
-    return f"{missing[0]}; and for tests/docker/with-docker: {probe.stdout.strip() or probe.stderr.strip()}"
+    lacks = probe.stdout.strip() or probe.stderr.strip()
+    return in_language(
+        f"the image cannot be run here: {missing[0]}; and for tests/docker/with-docker: {lacks}",
+        f"无法在这里运行镜像：{missing[0]}；tests/docker/with-docker 也不可用：{lacks}",
+    )
 
 
 def write(found: dict[str, Any]) -> None:
@@ -74,7 +80,7 @@ def main(wanted: list[str]) -> int:
     """Run the checks; return the exit status."""
     python = chosen()
     if isinstance(python, str):
-        print(f"the image cannot be run here: {python}")
+        print(python)
         return 1
     command = [*python, "-B", "-m", "tests.docker.checks", *wanted]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=LIMIT_S, check=False)

@@ -35,6 +35,7 @@ from tests.docker.engine import (
     inspect,
     until,
 )
+from tests.docker.texts import in_language
 
 Figure = tuple[str, float, float | None]
 Check = Callable[[Stack, Place], Iterator[Figure]]
@@ -378,17 +379,17 @@ def checked(check: Check, stack: Stack) -> dict[str, object]:
         for what, measured, bound in check(stack, place):
             figures.append({"what": what, "measured": round(measured, 1), "bound": bound})
             if bound is not None and measured > bound:
-                failed += f"{what}: {measured:.1f}, and at most {bound}; "
+                failed += in_language(
+                    f"{what}: {measured:.1f}, and at most {bound}; ",
+                    f"{what}：{measured:.1f}，上限 {bound}；",
+                )
     except Exception:
         failed = traceback.format_exc()
     finally:
         place.end()
     took_s = round(time.monotonic() - began, 1)
-    print(
-        f"{'FAILED' if failed else 'ok    '} {check.__name__:15} {took_s:6.1f} s  {failed}",
-        file=sys.stderr,
-        flush=True,
-    )
+    ending = in_language("FAILED", "失败  ") if failed else in_language("ok    ", "通过  ")
+    print(f"{ending} {check.__name__:15} {took_s:6.1f} s  {failed}", file=sys.stderr, flush=True)
     return {"name": check.__name__, "seconds": took_s, "figures": figures, "failed": failed}
 
 

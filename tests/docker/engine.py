@@ -24,6 +24,9 @@ PORT = "18420"
 PATIENCE_S = 120.0
 """How long anything may take; a server's first start downloads it."""
 
+ENGLISH = {"MCP_BROKER_LANG": "en"}
+"""The language of the containers, which compose.yaml takes from here: the checks read what they print."""
+
 USER, GROUP = "1000:1000", "10001"
 ENDPOINT = "ipc:///run/mcp-broker/broker.sock"
 
@@ -45,7 +48,7 @@ def run(*command: str, status: int | None = 0, timeout_s: float = PATIENCE_S, **
     ended = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, **environ},
+        env={**os.environ, **ENGLISH, **environ},
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -135,7 +138,7 @@ class Stack:
         return subprocess.Popen(
             [*command, script, *arguments],
             cwd=ROOT,
-            env={**os.environ, "MCP_GATEWAY_PORT": PORT},
+            env={**os.environ, **ENGLISH, "MCP_GATEWAY_PORT": PORT},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

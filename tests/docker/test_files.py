@@ -19,7 +19,7 @@ from broker.config.loading import load
 from broker.gateway.settings import read
 from docs.blocks import docker
 from docs.blocks.markdown import TEXTS
-from tests.docker import checks, dockerfile, pins
+from tests.docker import checks, dockerfile, engine, pins
 from tests.docker.dockerfile import Instruction
 from tests.project.wheels import pip
 
@@ -290,9 +290,20 @@ def test_what_the_page_says_was_run_is_what_the_checks_are() -> None:
         assert within or not check["held"]
 
 
-def test_without_an_engine_it_says_why(tmp_path: Path) -> None:
-    """`make docker-test` never passes for want of an engine."""
-    environ = {"PATH": f"{tmp_path}", "HOME": str(tmp_path)}
+@pytest.mark.parametrize(
+    ("language", "here", "needs"),
+    [
+        (
+            "en",
+            "the image cannot be run here: there is no docker; and for tests/docker/with-docker: ",
+            "it needs",
+        ),
+        ("zh", "无法在这里运行镜像：没有 docker 命令；tests/docker/with-docker 也不可用：", "需要"),
+    ],
+)
+def test_without_an_engine_it_says_why(tmp_path: Path, language: str, here: str, needs: str) -> None:
+    """`make docker-test` never passes for want of an engine, and says why in the reader's language."""
+    environ = {"PATH": f"{tmp_path}", "HOME": str(tmp_path), "MCP_BROKER_LANG": language}
     command = [sys.executable, "-m", "tests.docker"]
     tools = ("env", "bash")
     for tool in tools:
@@ -301,7 +312,11 @@ def test_without_an_engine_it_says_why(tmp_path: Path) -> None:
         command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert done.stdout.startswith(
-        "the image cannot be run here: there is no docker; and for tests/docker/with-docker: "
-    )
-    assert "it needs" in done.stdout
+    assert done.stdout.startswith(here)
+    assert needs in done.stdout
+
+
+def test_containers_speak_english_to_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks read what the broker prints, whatever the reader's language is (compose.yaml takes it)."""
+    monkeypatch.setenv("MCP_BROKER_LANG", "zh")
+    assert "MCP_BROKER_LANG=en" in engine.run("env").stdout

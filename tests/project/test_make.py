@@ -1,4 +1,4 @@
-"""What `make`, the installer and `make-venv` say: in both languages, chosen as for the command."""
+"""What `make`, the installer and the scripts of `make` say: in both languages, chosen as for the command."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SCRIPTS = (
     *(".ci/make-venv", "systemd/host", "systemd/install", "systemd/package"),
     *("systemd/debian/preinst", "systemd/debian/postinst", "systemd/debian/postrm"),
+    "tests/docker/with-docker",
 )
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 VARIABLE = re.compile(r"\$\{[^}]*\}|\$\w+")
@@ -71,9 +72,9 @@ def test_make_prints_no_text_of_one_language() -> None:
 
 @pytest.mark.parametrize("path", SCRIPTS)
 def test_each_script_says_all_in_both_languages(path: str) -> None:
-    """`say` and `fail` have two texts, the second of them Chinese, with the same facts."""
+    """`say`, `fail` and `lacks` have two texts, the second of them Chinese, with the same facts."""
     source = re.sub(r"\\\n\s*", " ", (ROOT / path).read_text(encoding="utf-8"))
-    calls = re.findall(rf"\b(?:say|fail) ({TEXT})( +{TEXT})?", source)
+    calls = re.findall(rf"\b(?:say|fail|lacks) ({TEXT})( +{TEXT})?", source)
     assert calls
     for english, chinese in calls:
         if re.search(r"[a-z]{2}", VARIABLE.sub("", english)):  # else it only passes on what it is given
