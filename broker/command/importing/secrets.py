@@ -104,7 +104,7 @@ def replace_secrets(
     """Replace the secrets in the imported tables with variables, and return their values by variable.
 
     A secret that a server of `existing` has as a variable keeps that variable, unless another server uses it
-    with another value.
+    with another value. A variable whose value all its servers change is given to no further server.
 
     Args:
         imported: servers with their tables, which are changed.
@@ -117,8 +117,9 @@ def replace_secrets(
         for table in (*existing.values(), *(table for _, table in tables))
         for name in variables_of(table)
     ]
-    names = VariableNames(used, known)
     given = _given(tables, existing, known)
+    unchanged = {name: value for name, value in known.items() if value in given.get(name, {value})}
+    names = VariableNames(used, unchanged)
     values: dict[str, str] = {}
     for server, table in tables:
         env, kept = env_of(table), env_of(existing.get(server))
