@@ -27,6 +27,9 @@ PATIENCE_S = 120.0
 ENGLISH = {"MCP_BROKER_LANG": "en"}
 """The language of the containers, which compose.yaml takes from here: the checks read what they print."""
 
+Figure = tuple[str, float, float | None]
+"""What was measured, how much, and the most that it may be, if there is a bound."""
+
 USER, GROUP = "1000:1000", "10001"
 ENDPOINT = "ipc:///run/mcp-broker/broker.sock"
 
@@ -132,14 +135,14 @@ class Stack:
         )
 
     def in_background(self, script: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start a script as `backend` does; its output is for `communicate`."""
+        """Start a script as `backend` does, with pipes; its stdin ends at `communicate`."""
         files = ("-f", "compose.yaml", "-f", str(self._override), "-p", PROJECT)
         command = ["docker", "compose", *files, "run", "--rm", "-T", "--no-deps", "backend", "python", "-c"]
         return subprocess.Popen(
             [*command, script, *arguments],
             cwd=ROOT,
             env={**os.environ, **ENGLISH, "MCP_GATEWAY_PORT": PORT},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
