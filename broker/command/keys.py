@@ -223,4 +223,6 @@ def _places(path: Path | None) -> tuple[Path, KeyPlaces]:
 
 def _broker_table(config: Path) -> BrokerConfig:
     """Return `[broker]` of the config. The keys that it names may be missing: these commands make them."""
+    if config.exists() and not os.access(config, os.R_OK):
+        fail(say_of_keys("unreadable", path=config.absolute()), USAGE)
     return read_config(config, authorized_keys=False).broker

@@ -165,6 +165,17 @@ def test_every_path_that_is_told_is_whole(keys: Run) -> None:
         assert f"{here}/{file}" in output
 
 
+@pytest.mark.parametrize("command", [("new", "laptop"), ("list",), ("revoke", "laptop")])
+def test_a_config_that_this_user_cannot_read_is_told_with_sudo(
+    keys: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config of the service has secrets, so nobody is told to open it."""
+    monkeypatch.setattr("os.access", lambda *_, **__: False)  # root can read every file
+    done = keys(*command)
+    assert (done.exit_code, "sudo" in done.output, "chmod" in done.output) == (2, True, False)
+    assert str(Path("broker.toml").absolute()) in done.output
+
+
 def test_a_broker_that_could_not_be_told_is_not_taken_for_none(keys: Run) -> None:
     """Law 10: something listens there, so the operator has to reload it."""
     name_the_keys()
