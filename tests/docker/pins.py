@@ -1,4 +1,4 @@
-"""The versions in the image: `examples/docker/constraints.txt`, from the environment of the tests.
+"""The versions in the image and the package: `examples/docker/constraints.txt`, from the tests' environment.
 
 python -m tests.docker.pins      write the file anew, after a test said that it is out of date
 """
@@ -12,19 +12,19 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PATH = Path(__file__).resolve().parents[2] / "examples/docker/constraints.txt"
-WANTED = ("mcp-shared-broker[daemon,gateway,metrics]", "hatchling", "uv")
-"""What the Dockerfile installs by pip."""
+WANTED = ("mcp-shared-broker[daemon,gateway,metrics,examples]", "hatchling", "uv")
+"""What the Dockerfile and systemd/package install by pip."""
 
 _HEAD = """\
-# The versions of what the Dockerfile installs by pip: those that the tests ran with.
+# The versions of what the Dockerfile and the Debian package install by pip: those that the tests ran with.
 # After a test has said that they are out of date: python -m tests.docker.pins
-# 镜像中各 Python 包的版本，与测试所用的相同。测试提示过期时，运行 python -m tests.docker.pins
+# 镜像和 Debian 软件包中各 Python 包的版本，与测试所用的相同。测试提示过期时，运行 python -m tests.docker.pins
 """
 _IMAGE = {"python_version": "3.12", "python_full_version": "3.12.0"}
 
 
 def installed() -> dict[str, str]:
-    """Return the version of every distribution that the image needs, as this environment has it."""
+    """Return the version of every distribution that they need, as this environment has it."""
     found: dict[str, str] = {}
     todo = [Requirement(text) for text in WANTED]
     while todo:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -68,6 +69,24 @@ def test_make_prints_no_text_of_one_language() -> None:
     echoes = re.findall(r'echo "(.*?)[")]', MAKEFILE, re.MULTILINE)
     assert len(echoes) > 5
     assert [text for text in echoes if not text.startswith("$(call say,")] == []
+
+
+def test_ci_installs_the_commands_that_the_tests_run(tmp_path: Path) -> None:
+    """On a minimal Debian as root, where a missing command would skip tests or fail them."""
+    for name in ("apt-get", "make"):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*"\n', encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname") or "")
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    script = script.replace("EUID", "0").replace("${BASH_SOURCE[0]}", str(ROOT / ".ci/run"))
+    command = ["/bin/bash", "-c", script]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    told, *installed, made = done.stdout.splitlines()
+    packages = {"iproute2", "mount", "nodejs", "npm", "procps", "python3", "python3-venv", "util-linux"}
+    assert packages <= {*told.split()}
+    assert packages <= {*installed[-1].split()}
+    assert made == "make test"
 
 
 @pytest.mark.parametrize("path", SCRIPTS)

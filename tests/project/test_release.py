@@ -17,9 +17,10 @@ import tomli
 import broker
 from broker.config.loading import load
 from client_shim.version import __version__ as version_of_the_shim
-from tests.project.wheels import DEBIAN_PYTHON, build_package, package, why_no_package
+from tests.project.wheels import DEBIAN_PYTHON, PACKAGE_SETTINGS, package, why_no_package
 
 ROOT = Path(__file__).parents[2]
+NAME = f"mcp_shared_broker-{broker.__version__}"
 SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 
 pytestmark = pytest.mark.timeout(400)
@@ -51,17 +52,24 @@ def test_the_version_is_the_newest_of_the_changelog() -> None:
 # --- wheel and sdist -----------------------------------------------------------------------------------
 
 
-def test_two_builds_of_wheel_and_sdist_are_equal(tmp_path: Path) -> None:
+def build(folder: Path, zone: str) -> dict[str, bytes]:
+    """Build wheel and sdist into a folder, and return them."""
+    command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder)
+    run(*command, SOURCE_DATE_EPOCH=PACKAGE_SETTINGS["SOURCE_DATE_EPOCH"], TZ=zone)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Wheel and sdist."""
+    return build(tmp_path_factory.mktemp("dist"), "UTC")
+
+
+def test_two_builds_of_wheel_and_sdist_are_equal(dist: dict[str, bytes], tmp_path: Path) -> None:
     """The same bytes at another time, in another place and zone; the wheel is made of the sdist."""
-    folders = [tmp_path / "first", tmp_path / "second"]
-    for folder, zone in zip(folders, ("UTC", "Asia/Tokyo"), strict=True):
-        build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder)
-        run(*build, SOURCE_DATE_EPOCH="1700000000", TZ=zone, TMPDIR=str(tmp_path))
-    first, second = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders)
-    name = f"mcp_shared_broker-{broker.__version__}"
-    assert set(first) == {f"{name}-py3-none-any.whl", f"{name}.tar.gz"}
-    assert first == second
-    with tarfile.open(folders[0] / f"{name}.tar.gz") as sdist:
+    assert set(dist) == {f"{NAME}-py3-none-any.whl", f"{NAME}.tar.gz"}
+    assert build(tmp_path, "Asia/Tokyo") == dist
+    with tarfile.open(fileobj=io.BytesIO(dist[f"{NAME}.tar.gz"])) as sdist:
         held = {member.name.partition("/")[2] for member in sdist}
     assert {"Makefile", "systemd/package", "systemd/host", ".ci/make-venv", "docs/service.md"} <= held, (
         "the sdist can be installed as a service, tested, and released again"
@@ -106,15 +114,29 @@ def unpacked(built: Path) -> Unpacked:
     return unpack(built, "fsys")
 
 
-def test_two_builds_of_the_package_are_equal(built: Path, tmp_path: Path) -> None:
-    """The same bytes at another time, in another place, for another umask, zone and language."""
+def test_make_dist_builds_an_equal_package(built: Path, dist: dict[str, bytes], tmp_path: Path) -> None:
+    """Of the unpacked sdist: the same bytes at another time, in another place, for another umask, zone and
+    language. lintian, here a stand-in, is given the package.
+    """
+    with tarfile.open(fileobj=io.BytesIO(dist[f"{NAME}.tar.gz"])) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / NAME
+    environment = f".venv/.installed-{DEBIAN_PYTHON.replace('/', '_')}"  # is not made
+    tools = (f"BIN={Path(sys.executable).parent}", f"--assume-old={environment}")
     other = {"TZ": "Asia/Tokyo", "LANG": "zh_CN.UTF-8", "TMPDIR": str(tmp_path), "PYTHONHASHSEED": "7"}
+    other["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+    (tmp_path / "lintian").write_text('#!/bin/sh\necho "checked: $*"\n', encoding="utf-8")
+    (tmp_path / "lintian").chmod(0o755)
     mask = os.umask(0o077)
     try:
-        build_package(tmp_path / "again", **other)
+        said = run("make", "--directory", source, "dist", *tools, **PACKAGE_SETTINGS, **other)
     finally:
         os.umask(mask)
-    assert (tmp_path / "again" / built.name).read_bytes() == built.read_bytes()
+    assert f"checked: --allow-root --fail-on error,warning dist/{built.name}" in said
+    again = {path.name: path.read_bytes() for path in (source / "dist").iterdir()}
+    assert again.keys() == {*dist, built.name}
+    assert again[built.name] == built.read_bytes()
+    assert again[f"{NAME}-py3-none-any.whl"] == dist[f"{NAME}-py3-none-any.whl"]
 
 
 def test_the_package_depends_on_the_python_that_it_was_built_with(built: Path) -> None:

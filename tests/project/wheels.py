@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -21,6 +22,14 @@ INSTALL_S = 300
 DEBIAN_PYTHON = "/usr/bin/python3"
 PACKAGED = ("*.md", "*.toml", ".ci/make-venv", "systemd/**/*", "docs/*.md", "examples/**/*", "benchmarks/*.*")
 """What a Debian package has beside the wheels, and what builds it."""
+
+PACKAGE_SETTINGS = {
+    "WHEELS": str(FOLDER / "wheels"),
+    "PYTHON": DEBIAN_PYTHON,
+    "SOURCE_DATE_EPOCH": "1700000000",
+    "COMPRESSION": "none",
+}
+"""The variables of systemd/package."""
 
 
 @contextmanager
@@ -57,14 +66,30 @@ def wheel() -> Path:
         return built
 
 
+@functools.cache
+def service_python() -> str:
+    """The Python on which `make install` puts the service: perhaps another version than that of the tests."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    found = ["bash", "-c", ". systemd/install && find_python"]
+    done = subprocess.run(found, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def _version_of(python: str) -> str:
+    version = "import sys; print(*sys.version_info[:2], sep='.')"
+    return subprocess.run([python, "-c", version], capture_output=True, text=True, check=False).stdout.strip()
+
+
 def wheels() -> Path:
-    """A folder with that one and all that a service needs: for a place without a network."""
-    folder, own = FOLDER / "wheels", wheel()
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
+    """A folder with that one and all that a service needs, on its Python: for a place without a network."""
+    folder, own, python = FOLDER / "wheels", wheel(), service_python()
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + _version_of(python).encode()).hexdigest()
     with alone("wheels"):
         if not is_stamped(folder, wanted):
             shutil.rmtree(folder, ignore_errors=True)
-            pip("wheel", "--wheel-dir", str(folder), f"{ROOT}[daemon,gateway,metrics,examples]")
+            what = f"{own}[daemon,gateway,metrics,examples]"
+            pip("--python", python, "wheel", "--wheel-dir", str(folder), what)
             stamp(folder, wanted)
         shutil.copy(own, folder)
     return folder
@@ -76,13 +101,9 @@ def why_no_package() -> str | None:
         return "there is no dpkg-deb here: the package is built on Debian or Ubuntu"
     if not Path(DEBIAN_PYTHON).exists():
         return f"there is no {DEBIAN_PYTHON} here, on which the package would depend"
-    version = "import sys; print(*sys.version_info[:2], sep='.')"
-    found = subprocess.run([DEBIAN_PYTHON, "-c", version], capture_output=True, text=True, check=False)
-    ours = "{}.{}".format(*sys.version_info)
-    if found.stdout.strip() != ours:
-        return (
-            f"{DEBIAN_PYTHON} is not Python {ours}, for which the tests have wheels: {found.stdout.strip()}"
-        )
+    found, wanted = _version_of(DEBIAN_PYTHON), _version_of(service_python())
+    if found != wanted:
+        return f"{DEBIAN_PYTHON} is not Python {wanted}, for which the tests have wheels: {found}"
     owner = subprocess.run(["dpkg-query", "--search", os.path.realpath(DEBIAN_PYTHON)], capture_output=True)
     return None if owner.returncode == 0 else f"{DEBIAN_PYTHON} is not Debian's"
 
@@ -104,12 +125,11 @@ def package() -> Path:
         return built
 
 
-def build_package(folder: Path, **environ: str) -> None:
+def build_package(folder: Path) -> None:
     """Build the Debian package into a new folder."""
     folder.mkdir(parents=True)
-    settings = {"WHEELS": str(FOLDER / "wheels"), "PYTHON": DEBIAN_PYTHON, "PIP": sys.executable}
-    fixed = {"SOURCE_DATE_EPOCH": "1700000000", "COMPRESSION": "none"}
-    run(str(ROOT / "systemd/package"), str(folder), environ={**os.environ, **settings, **fixed, **environ})
+    environ = {**os.environ, **PACKAGE_SETTINGS, "PIP": sys.executable}
+    run(str(ROOT / "systemd/package"), str(folder), environ=environ)
 
 
 def pip(*arguments: str) -> None:

@@ -47,6 +47,7 @@ CHECKS: dict[str, Callable[[], None]] = {
         *walk_checks.CHECKS,
     )
 }
+BEFORE_REBOOT = walk_checks.CHECKS[-1].__name__
 AFTER_REBOOT = {check.__name__: check for check in walk_checks.AFTER_REBOOT}
 
 

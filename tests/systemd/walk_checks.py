@@ -264,6 +264,8 @@ def the_page_is_walked_after_the_reboot() -> None:
 
 def the_fresh_host_page_leads_to_verdict_a() -> None:
     """From an mcp_servers.json to the doctor's A as a service, by nothing but the commands of the page."""
+    if wheels.service_python() != wheels.DEBIAN_PYTHON:
+        raise host.Skipped(f"{wheels.DEBIAN_PYTHON} is not there, or too old: the page is for Debian's")
     a_host_without_the_broker()
     before_the_page_the_backend_leaks()
     the_page_is_walked_up_to_the_reboot()
