@@ -83,7 +83,7 @@ def test_what_it_has_made_is_removed(host: Host, mark: str) -> None:
     """By the mark of the installer; before that there was a copy of the installer."""
     host.put(host.programs, *SHARED, "pyvenv.cfg", mark)
     host.link(host.programs)
-    done = host.run("uninstall", host.programs)
+    done = host.run("uninstall", f"{host.programs}/")
     assert done.returncode == 0, done.stderr
     assert host.files() == set()
     assert host.run("uninstall", host.programs).returncode == 0, "a second one finds nothing to do"
