@@ -59,7 +59,8 @@ def test_an_idle_server_is_no_fault() -> None:
 
 def test_a_process_that_nobody_uses_is_ended() -> None:
     """All of it; the next call starts another, and nothing was restarted."""
-    with running({"a": rogue(idle_stop_sec=0.2)}) as broker:
+    with running({"a": rogue(idle_stop_sec=0.2)}, ready=False) as broker:
+        broker.wait_log("server.ready")
         broker.wait_state("a", "idle")
         row = broker.server("a")
         assert (row["pid"], row["processes"], row["restarts"], row["last_error"]) == (None, 0, 0, None)

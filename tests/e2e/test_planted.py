@@ -204,7 +204,7 @@ def test_the_service_is_not_installed_where_others_could_replace_it(shared: Path
     open_to_all = shared.parent / "open"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
-    check = f'. "{ROOT}/systemd/install" && check_prefix "{sys.executable}"'
+    check = f'. "{ROOT}/systemd/install" && check_owner "{sys.executable}"'
 
     def run(prefix: Path) -> subprocess.CompletedProcess[str]:
         environ = {**os.environ, "PREFIX": str(prefix), "MCP_BROKER_LANG": "en"}

@@ -7,6 +7,7 @@ import pytest
 from tests.soak.parts import PARTS
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", [name for name, part in PARTS.items() if part.few])
 def test_a_part_holds(name: str) -> None:
     """Every line of the part, except for those that measure the machine and its load."""
