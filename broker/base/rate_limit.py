@@ -31,13 +31,13 @@ class RateLimit:
 
 
 class LogLimit:
-    """Limits the lines of one kind in the log: a burst, then one a second, with a count of those left out.
+    """Limits the lines of one kind in the log as `RateLimit` does, and counts those that are left out.
 
     It is for lines whose number others decide, such as programs that connect without a key.
     """
 
-    def __init__(self, burst: int = 10) -> None:
-        self._rate = RateLimit(burst, 1.0)
+    def __init__(self, burst: int = 10, every_s: float = 1.0) -> None:
+        self._rate = RateLimit(burst, every_s)
         self._count = 0
 
     def take(self, now: float) -> int:

@@ -127,7 +127,9 @@ def folder_for(path: Path, another: str = ANOTHER) -> Folder:
         ClaimError: the socket cannot be there, or another user could change it.
     """
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise ClaimError(f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes)")
+        raise ClaimError(
+            f"the path {path} is longer than a socket's may be ({MAX_PATH_BYTES} bytes); {another}"
+        )
     missing = f"the folder {path.parent} does not exist or may not be written to; create it for this user"
     with suppress(OSError):  # missing, or another user takes it away meanwhile
         about = os.stat(path.parent)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 
-from broker.base.rate_limit import RateLimit
+from broker.base.rate_limit import LogLimit, RateLimit
 from broker.gateway.audit import Audit
 from broker.gateway.byte_budget import ByteBudget
 from broker.gateway.catalogue import ServerNames
@@ -72,12 +72,8 @@ class HttpDoor:
         self._open: Counter[str] = Counter()
         """Exchanges under way, by the name of their token."""
         self._turns = LoopTurns()
-        self._refusals = RateLimit(LOGGED_AT_ONCE, 1.0)
-        self._unlogged = 0
-        """Refusals since the last one that was logged."""
-        self._bytes_full = RateLimit(1, FULL_EVERY_S)
-        self._unsaid = 0
-        """How often there was no room for bytes since that was last logged."""
+        self._refusals = LogLimit(LOGGED_AT_ONCE)
+        self._bytes_full = LogLimit(1, FULL_EVERY_S)
         self.is_ending = False
         self.counts: Counter[str] = Counter()
 
@@ -105,22 +101,17 @@ class HttpDoor:
     def _log_refusal(self, exchange: Exchange, refused: Refused) -> None:
         """Log a refusal, and count those that are too many for the log."""
         self.counts[f"refused {refused.status}"] += 1
-        if not self._refusals.take(asyncio.get_running_loop().time()):
-            self._unlogged += 1
-            return
-        path, reason = exchange.path[:100], refused.message[:200]
-        extra = {"status": refused.status, "path": path, "reason": reason, "unlogged": self._unlogged}
-        logger.info("gateway.refused", extra=extra)
-        self._unlogged = 0
+        if count := self._refusals.take(asyncio.get_running_loop().time()):
+            path, reason = exchange.path[:100], refused.message[:200]
+            extra = {"status": refused.status, "path": path, "reason": reason, "unlogged": count - 1}
+            logger.info("gateway.refused", extra=extra)
 
     def _full(self, limit: str, token: str) -> None:
         """Count the bodies and answers for which there is no room, and log them from time to time."""
         self.counts[f"full {limit}"] += 1
-        self._unsaid += 1
-        if self._bytes_full.take(asyncio.get_running_loop().time()):
-            extra = {"limit": limit, "token": token, "held": self._budget.held, "times": self._unsaid}
+        if count := self._bytes_full.take(asyncio.get_running_loop().time()):
+            extra = {"limit": limit, "token": token, "held": self._budget.held, "times": count}
             logger.warning("gateway.bytes_full", extra=extra)
-            self._unsaid = 0
 
     # -- routes -------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from broker.base.rate_limit import RateLimit
 from broker.gateway.connection_limit import ConnectionLimit
 from broker.gateway.http_connection import HttpConnection, Receive, Scope, Send
 from broker.gateway.settings import GatewayLimits
+from broker.gateway.socket_folder import BACKLOG
 
 logger = logging.getLogger("mcp-broker")
 
@@ -26,8 +27,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 KEEP_ALIVE_S = 75
 SAID_EVERY_S = 10.0
 """How often the log says that there are too many connections."""
-
-_BACKLOG = 1024
 
 
 class _State(ServerState):
@@ -88,9 +87,7 @@ class Listener:
                 self._config, self._state, dict(state), limits=self._limits, room=self._room
             )
 
-        self._servers.append(
-            await asyncio.get_running_loop().create_server(make, sock=plug, backlog=_BACKLOG)
-        )
+        self._servers.append(await asyncio.get_running_loop().create_server(make, sock=plug, backlog=BACKLOG))
 
     def _full(self, kind: str) -> None:
         """Count the connections that had to go or were refused, and log them from time to time."""

@@ -93,7 +93,10 @@ class Router:
         if self._secret_key:
             set_login(self._router, self._secret_key, with_keys=address.with_keys)
         elif address.with_keys:
-            raise ClaimError(f"{address.endpoint} needs keys, and the broker has no key of its own")
+            raise ClaimError(
+                f"{address.endpoint} needs keys, and the broker has no key of its own; make it with "
+                "`mcp-broker keys new NAME`"
+            )
         self._router.USE_FD = -1 if address.listener is None else address.listener
         try:
             self._router.bind(address.endpoint)
