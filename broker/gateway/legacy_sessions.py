@@ -8,6 +8,7 @@ restart is taken up again with its next request.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import secrets
 import time
@@ -71,6 +72,8 @@ class LegacySessions:
         self.refusals = ListenRefusals()
         """The refusals of the broker to tell sessions of changes."""
         self.counts: Counter[str] = Counter()
+        self._collected = 0
+        """How many sessions were over when the collector ran last."""
         self._dropped: Counter[str] = Counter()
         """What was of no use in the sessions that are not in memory any more."""
 
@@ -164,6 +167,7 @@ class LegacySessions:
 
     def sweep(self, now: float) -> None:
         """Put away what is silent, and forget the streams that nobody came back to."""
+        self._collect()
         for owner, sessions in list(self._of.items()):
             for session in list(sessions.values()):
                 for name in session.forget_unread(now):
@@ -173,6 +177,16 @@ class LegacySessions:
                     self._put_away(sessions, session)
             if not sessions:
                 del self._of[owner]
+
+    def _collect(self) -> None:
+        """Free the sessions that are over: a session refers to itself, and the collector runs seldom.
+
+        It takes as long as there are sessions in memory, so it runs once more of them are over.
+        """
+        over = self.counts["put away"] + self.counts["deleted"]
+        if over - self._collected > len(self):
+            self._collected = over
+            gc.collect()
 
     async def aclose(self) -> None:
         """End all sessions; their ids stay good."""

@@ -33,6 +33,7 @@ from broker.gateway.sockets import Sockets
 from broker.gateway.sse import COMMENT_S
 from broker.gateway.state import StateFolder, state_dir_of
 from broker.service.claims import ClaimError
+from broker.service.memory import Memory
 from broker.service.systemd import ServiceManager
 from client_shim.transport.endpoint import default_endpoint
 from client_shim.trusted import Untrusted
@@ -118,11 +119,12 @@ async def _ticking(
     door: HttpDoor, listener: Listener, manager: ServiceManager, limits: GatewayLimits
 ) -> None:
     """Put away what is over, and every 15 s send comments, cut who takes nothing, and feed the watchdog."""
-    loop = asyncio.get_running_loop()
+    loop, memory = asyncio.get_running_loop(), Memory()
     sweep_s, comment_at = min(COMMENT_S, limits.session_idle_sec, limits.replay_sec), loop.time() + COMMENT_S
     while True:
         await asyncio.sleep(sweep_s)
         door.sweep()
+        memory.look()
         if loop.time() < comment_at:
             continue
         comment_at = loop.time() + COMMENT_S

@@ -8,10 +8,11 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,12 @@ META = "io.modelcontextprotocol/"
 BOTH = "application/json, text/event-stream"
 
 Message = dict[str, Any]
+
+ANSWER_S = 30.0
+"""How long a test waits for a response, and for the next message of a stream or its end, whatever else comes.
+
+Less than half of the limit of the test runner, which would not say what was waited for.
+"""
 
 
 def free_port() -> int:
@@ -135,6 +142,15 @@ def data_of(stream: bytes) -> list[str]:
     return ["\n".join(line[5:].removeprefix(" ") for line in found) for found in lines if found]
 
 
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Let a wait that takes too long say what it waited for."""
+    try:
+        yield
+    except TimeoutError:
+        raise AssertionError(f"{what}, within {ANSWER_S:g} s") from None
+
+
 _OPEN: list[Stream] = []
 
 
@@ -147,9 +163,12 @@ def close_all() -> None:
 class Stream:
     """The events of a response that goes on."""
 
-    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+    def __init__(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, what: str
+    ) -> None:
         self._connection = connection
         self._response = response
+        self._what = what
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
         self.last_id = ""
@@ -158,19 +177,35 @@ class Stream:
 
     def next(self) -> Message | None:
         """The next message; `None` at the end of the stream."""
+        until = time.monotonic() + ANSWER_S
         while True:
-            block = self._block()
+            block = self._block(until)
             if block is None:
                 return None
             if block.get("data"):
                 found: Message = json.loads(block["data"])
                 return found
 
-    def _block(self) -> dict[str, str] | None:
+    def rest(self) -> bytes:
+        """Everything up to the end of the response."""
+        until, pieces = time.monotonic() + ANSWER_S, list[bytes]()
+        while piece := self._read(self._response.read1, until, pieces):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _read(self, read: Callable[[], bytes], until: float, seen: object) -> bytes:
+        """Read something. A stream with comments and nothing else would keep a test for ever."""
+        with named(f"{self._what}: the response goes on, after {str(seen)[-300:]}"):
+            piece = read()
+            if piece and time.monotonic() > until:
+                raise TimeoutError
+        return piece
+
+    def _block(self, until: float) -> dict[str, str] | None:
         """The fields of the next event."""
         fields: dict[str, str] = {}
         while True:
-            line = self._response.readline().decode()
+            line = self._read(self._response.readline, until, fields).decode()
             if not line:
                 return None
             line = line.rstrip("\r\n")
@@ -183,6 +218,13 @@ class Stream:
                     self.last_id = fields[name]
             elif fields:
                 return fields
+
+    def reset(self) -> None:
+        """Cut the connection by a reset."""
+        if self._connection.sock is not None:
+            self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._response.close()
+        self._connection.close()
 
     def close(self) -> None:
         """Cut the connection."""
@@ -207,12 +249,14 @@ class Http:
         self, method: str, body: bytes | None = None, headers: Mapping[str, str | None] | None = None
     ) -> Stream:
         """Send a request; its response is read later."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
         given = {"accept": BOTH, **self.headers, **(headers or {})}
         if body is not None:
             given.setdefault("content-type", "application/json")
-        connection.request(method, self.path, body, {k: v for k, v in given.items() if v is not None})
-        return Stream(connection, connection.getresponse())
+        what = f"{method} {self.path} {(body or b'')[:100]!r}"
+        with named(f"{what}: no response"):
+            connection.request(method, self.path, body, {k: v for k, v in given.items() if v is not None})
+            return Stream(connection, connection.getresponse(), what)
 
     def send(
         self, method: str, body: bytes | None = None, headers: Mapping[str, str | None] | None = None
@@ -220,7 +264,7 @@ class Http:
         """Send a request and read the whole response."""
         stream = self.open(method, body, headers)
         try:
-            return Answer(stream.status, stream.headers, stream._response.read())
+            return Answer(stream.status, stream.headers, stream.rest())
         finally:
             stream.close()
 

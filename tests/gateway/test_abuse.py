@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from broker.core.clients.subscriptions import MAX_URIS_OF_ONE
 from broker.gateway.guard import digest_of
 from tests.e2e.harness import RunningBroker, Table, rogue, running, wait_until
-from tests.gateway.gateways import Http, RunningGateway, close_all, gateway, settled
+from tests.gateway.gateways import ANSWER_S, Http, RunningGateway, close_all, gateway, named, settled
 
 LIMITS = {
     "body_bytes": 100_000,
@@ -60,7 +60,7 @@ def as_holder(door: RunningGateway, token: str, server: str = "rogue") -> Http:
 
 def raw(door: RunningGateway, *pieces: bytes) -> bytes:
     """Send bytes, and read until the gateway ends the connection."""
-    with socket.create_connection(("127.0.0.1", door.port), timeout=30) as plug:
+    with socket.create_connection(("127.0.0.1", door.port), timeout=ANSWER_S) as plug:
         for piece in pieces:
             try:
                 plug.sendall(piece)
@@ -70,13 +70,24 @@ def raw(door: RunningGateway, *pieces: bytes) -> bytes:
 
 
 def read_all(plug: socket.socket) -> bytes:
-    found = b""
-    try:
+    """What comes until the gateway ends a connection."""
+    found, until = b"", time.monotonic() + ANSWER_S
+    with suppress(ConnectionResetError), named(f"the gateway does not end {plug.getsockname()}"):
         while piece := plug.recv(65536):
             found += piece
-    except ConnectionResetError:
-        pass
+            if time.monotonic() > until:
+                raise TimeoutError
     return found
+
+
+@contextmanager
+def threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that begin nothing more once the test has failed: each request may take `ANSWER_S`."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 # ---------------------------------------------------------------- one request
@@ -168,7 +179,7 @@ def test_streams_of_a_token_are_bounded(door: RunningGateway, client: Http) -> N
     assert (refused.status, refused.headers["retry-after"]) == (429, "1")
     assert as_holder(door, "narrow").ask("tools/list").status == 200  # another token has a count of its own
     close_all()
-    wait_until(lambda: client.ask("tools/list").status == 200)
+    wait_until(lambda: client.ask("tools/list").status == 200, door.figures)
 
 
 def test_connections_that_show_no_token_keep_nobody_out(door: RunningGateway, client: Http) -> None:
@@ -178,7 +189,7 @@ def test_connections_that_show_no_token_keep_nobody_out(door: RunningGateway, cl
         for _ in range(3):
             plugs += [socket.create_connection(("127.0.0.1", door.port), timeout=30) for _ in range(60)]
             assert client.ask("tools/list").status == 200
-        assert plugs[0].recv(1) == b""
+        assert read_all(plugs[0]) == b""
         assert "gateway.connections_full" in door.log()
     finally:
         for plug in plugs:
@@ -196,7 +207,7 @@ def test_connections_of_clients_are_bounded(broker: RunningBroker) -> None:
         assert {stream.status for stream in streams} == {200}
         assert b" 503 " in raw(door).partition(b"\r\n")[0]
         streams[0].close()
-        wait_until(lambda: client.ask("tools/list").status == 200)
+        wait_until(lambda: client.ask("tools/list").status == 200, door.figures)
         with ExitStack() as kept:
             for _ in range(8):
                 connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=30)
@@ -214,7 +225,7 @@ def test_requests_that_do_not_wait_for_answers_are_bounded(door: RunningGateway)
 def test_a_token_has_a_rate(door: RunningGateway, client: Http) -> None:
     """Law 5: the flood of one token does not slow another's calls."""
     flood = as_holder(door, "flood")
-    with ThreadPoolExecutor(8) as pool:
+    with threads(8) as pool:
         asked = [pool.submit(flood.ask, "tools/list") for _ in range(200)]
         began = time.monotonic()
         assert {client.ask("tools/list").status for _ in range(20)} == {200}
@@ -273,26 +284,40 @@ def channels(broker: RunningBroker) -> int:
     return sum(int(one["channels"]) for one in broker.status()["clients"])
 
 
+def test_the_memory_of_a_burst_is_given_back(broker: RunningBroker) -> None:
+    """Law 6: malloc would keep it for later, which looks like a leak."""
+    sizes = [3_000_000, 5_000_000, 1_000_000, 8_000_000, 2_000_000, 3_500_000] * 3
+    with gateway(broker, limits={"session_idle_sec": 0.5}) as door, threads(6) as pool:
+        before = door.memory
+        for asked in [pool.submit(door.http().call, "echo", a="x" * size) for size in sizes]:
+            asked.result(2 * ANSWER_S)
+        wait_until(lambda: door.memory < before + 24 * 1024 * 1024, lambda: door.memory - before)
+
+
 # ---------------------------------------------------------------- slow readers
 
 
-def test_a_client_that_does_not_read_is_cut(door: RunningGateway, broker: RunningBroker) -> None:
-    """Law 6: what waits for it is bounded, and its call is cancelled."""
-    before, calls = door.memory, broker.server("rogue")["calls"]
-    client = door.http()
-    params = {
-        "name": "log",
-        "arguments": {"level": "info", "text": "x" * 60_000, "times": 2000},
-        "_meta": {"io.modelcontextprotocol/logLevel": "info"},
-    }
-    body = client.body_of("tools/call", params, modern=True)
-    headers = client.standard("tools/call", params) | client.headers
-    head = "POST /mcp/rogue HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    with socket.create_connection(("127.0.0.1", door.port), timeout=60) as plug:
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plug.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        wait_until(lambda: broker.server("rogue")["calls"] > calls)
-        settled(broker)
-        assert len(read_all(plug)) < 60_000 * 2000
-    assert door.memory < before + 64 * 1024 * 1024
+def test_a_client_that_does_not_read_is_cut() -> None:
+    """Law 6: what waits for it is bounded, and its call is cancelled.
+
+    The broker is this test's own: after a cancelled call without an answer of its server, log messages belong
+    to no call, and there would be little to read. That the connection ends shows the cut: one that was
+    answered in full stays open for longer than `read_all` waits.
+    """
+    with running({"rogue": rogue("--era", "modern")}) as broker, gateway(broker, limits=LIMITS) as door:
+        client, before, calls = door.http(), door.memory, broker.server("rogue")["calls"]
+        params = {
+            "name": "log",
+            "arguments": {"level": "info", "text": "x" * 60_000, "times": 2000},
+            "_meta": {"io.modelcontextprotocol/logLevel": "info"},
+        }
+        body = client.body_of("tools/call", params, modern=True)
+        headers = client.standard("tools/call", params) | client.headers
+        head = "POST /mcp/rogue HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        with socket.create_connection(("127.0.0.1", door.port), timeout=ANSWER_S) as plug:
+            plug.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+            wait_until(lambda: broker.server("rogue")["calls"] > calls, lambda: broker.server("rogue"))
+            settled(broker)
+            assert 0 < len(read_all(plug)) < 60_000 * 2000
+        assert door.memory < before + 64 * 1024 * 1024
