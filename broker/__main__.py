@@ -11,7 +11,7 @@ import sys
 def main() -> int:
     """Run the command that the arguments name; return the exit status."""
     if sys.argv[1:2] == ["connect"] and not {"-h", "--help"} & {*sys.argv[2:]}:
-        from broker.gateway.connect import main as connect
+        from broker.gateway.stdio.connect import main as connect
 
         return connect(sys.argv[2:])
     from broker.command.entry import main as command

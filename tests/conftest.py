@@ -16,7 +16,7 @@ LONGEST = (
     "soak/test_soak.py",
     "e2e/test_hostile_clients.py",
     "client_shim/backend/test_pages.py",
-    "gateway/test_connect.py",
+    "gateway/stdio/test_connect.py",
     "e2e/test_life.py",
     "project/test_benchmarks.py",
     "project/test_release.py",

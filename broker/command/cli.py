@@ -156,7 +156,7 @@ def _finite(context: click.Context, option: click.Parameter, value: float | None
 @endpoint_option
 def connect(server: str, endpoint: str | None) -> None:
     """Speak MCP for SERVER on stdin and stdout: what an MCP host starts in place of the server."""
-    from broker.gateway.connect import connect as serve_host
+    from broker.gateway.stdio.connect import connect as serve_host
 
     sys.exit(serve_host(server, endpoint))
 

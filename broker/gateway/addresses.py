@@ -1,10 +1,13 @@
-"""The addresses at which the gateway speaks HTTP."""
+"""The addresses at which the gateway speaks HTTP, and how it listens."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from typing import NamedTuple
+
+BACKLOG = 1024
+"""The connections to one listening socket that may wait until the gateway accepts them."""
 
 
 class Address(NamedTuple):

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from broker.gateway import eras
-from broker.gateway.conversation import Conversation
-from broker.gateway.effects import BrokerFault, MakeCall, Outcome, ServerRefusal
-from broker.gateway.session import OnCall
+from broker.gateway.conversation import eras
+from broker.gateway.conversation.conversation import Conversation
+from broker.gateway.conversation.effects import BrokerFault, MakeCall, Outcome, ServerRefusal
+from broker.gateway.conversation.session import OnCall
 from broker.gateway.settings import AuditConfig
 from client_shim.trusted import open_folder
 

@@ -25,13 +25,13 @@ import uvloop
 
 from broker.gateway.addresses import Address
 from broker.gateway.audit import Audit
-from broker.gateway.http import HttpDoor
-from broker.gateway.listener import Listener
-from broker.gateway.listening import sockets_at
+from broker.gateway.http.app import HttpDoor
+from broker.gateway.http.listener import Listener
+from broker.gateway.http.listening import sockets_at
+from broker.gateway.http.sse import COMMENT_S
+from broker.gateway.http.state import StateFolder, state_dir_of
 from broker.gateway.settings import AuditConfig, GatewayLimits, Settings
-from broker.gateway.sockets import Sockets
-from broker.gateway.sse import COMMENT_S
-from broker.gateway.state import StateFolder, state_dir_of
+from broker.gateway.stdio.sockets import Sockets
 from broker.service.claims import ClaimError
 from broker.service.memory import Memory
 from broker.service.systemd import ServiceManager

@@ -19,7 +19,7 @@ from broker.config.fields import SECONDS, SWITCH, WHOLE, WORDS, Count, Seconds, 
 from broker.config.loading import ConfigError, Problem, section, unknown_key
 from broker.config.names import toml_key
 from broker.gateway.addresses import address_of
-from broker.gateway.guard import Token
+from broker.gateway.tokens import Token
 
 SYSTEM_SETTINGS = Path("/etc/mcp-broker/gateway.toml")
 PORT = 8420

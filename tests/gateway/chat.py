@@ -6,10 +6,10 @@ import json
 from itertools import count
 from typing import Any
 
-from broker.gateway import jsonrpc
-from broker.gateway.client_session import ClientSession
-from broker.gateway.conversation import Conversation
-from broker.gateway.effects import (
+from broker.gateway.conversation import jsonrpc
+from broker.gateway.conversation.client_session import ClientSession
+from broker.gateway.conversation.conversation import Conversation
+from broker.gateway.conversation.effects import (
     BrokerFault,
     CancelCall,
     Effect,
@@ -21,7 +21,7 @@ from broker.gateway.effects import (
     ServerRefusal,
     ServerResult,
 )
-from broker.gateway.parked_calls import ParkedCalls
+from broker.gateway.conversation.parked_calls import ParkedCalls
 
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",

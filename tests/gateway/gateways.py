@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from broker.gateway.headers import METHOD, NAME, NAMED_BY, VERSION, encoded
+from broker.gateway.http.headers import METHOD, NAME, NAMED_BY, VERSION, encoded
 from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, Table, toml, wait_until
 
 MODERN = "2026-07-28"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker.gateway.guard import digest_of
+from broker.gateway.tokens import digest_of
 from tests.e2e.harness import RunningBroker, running, script, wait_until
 from tests.gateway.bridges import MODERN_META, Bridge, gateway_of, sockets_of, wait_for_sockets
 from tests.gateway.gateways import META, Answer, Http, Legacy, RunningGateway, close_all, gateway

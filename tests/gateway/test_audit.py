@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.gateway import eras
 from broker.gateway.audit import MAX_BODY_CHARS, Audit, AuditLog, Entry
-from broker.gateway.effects import MakeCall, ServerResult
+from broker.gateway.conversation import eras
+from broker.gateway.conversation.effects import MakeCall, ServerResult
 from broker.gateway.settings import AuditConfig
 from client_shim.trusted import Untrusted
 from tests.gateway.chat import Chat

@@ -6,8 +6,8 @@ import pytest
 
 from broker.config.loading import ConfigError
 from broker.gateway.addresses import Address, address_of
-from broker.gateway.guard import digest_of
 from broker.gateway.settings import Settings, parse
+from broker.gateway.tokens import digest_of
 
 DIGEST = digest_of("x").hex()
 

@@ -44,22 +44,27 @@ PURE_READERS = (
 GATEWAY_CORE = " ".join(
     f"broker.gateway.{x}"
     for x in (
-        "conversation",
-        "effects",
-        "eras",
-        "questions",
-        "parked_calls",
-        "requests",
-        "server_questions",
-        "subscribing",
-        "subscriptions",
-        "jsonrpc",
-        "headers",
-        "guard",
-        "session_ids",
-        "refusals",
-        "sse",
-        "tool_lists",
+        "conversation.client_session",
+        "conversation.conversation",
+        "conversation.effects",
+        "conversation.eras",
+        "conversation.faults",
+        "conversation.jsonrpc",
+        "conversation.parked_calls",
+        "conversation.questions",
+        "conversation.requests",
+        "conversation.server_questions",
+        "conversation.subscribing",
+        "conversation.subscriptions",
+        "http.connection_limit",
+        "http.guard",
+        "http.headers",
+        "http.refusals",
+        "http.session_ids",
+        "http.session_preferences",
+        "http.sse",
+        "http.tool_lists",
+        "tokens",
     )
 )
 COMMAND_LINE = (
@@ -113,6 +118,19 @@ CORE_ROOMS = {
 }
 """The same within the core. Clients, calls and servers share a floor with what the core returns and what it
 says: there it is modules that have no circle."""
+
+GATEWAY_ROOMS = {
+    "broker.gateway.program": "http stdio audit addresses settings",
+    "broker.gateway.http": "audit conversation settings tokens addresses byte_budget",
+    "broker.gateway.stdio": "audit conversation addresses",
+    "broker.gateway.audit": "conversation settings",
+    "broker.gateway.conversation": "byte_budget",
+    "broker.gateway.settings": "addresses tokens",
+    "broker.gateway.tokens": "",
+    "broker.gateway.addresses": "",
+    "broker.gateway.byte_budget": "",
+}
+"""The same within the gateway."""
 
 _GROUND = " errors key_file keys lease log permissions questions results text trusted version wire"
 
@@ -388,15 +406,15 @@ RULES = [
     # The gateway.
     Rule(
         "hosts start hundreds of relays: a relay needs the standard library only, and of it what is small",
-        who="broker.__main__ broker.gateway.connect broker.gateway.relay broker.gateway.relay_state "
-        "broker.gateway.lines broker.gateway.stderr",
+        who="broker.__main__ broker.gateway.stdio.connect broker.gateway.stdio.relay "
+        "broker.gateway.stdio.relay_state broker.gateway.stdio.lines broker.gateway.stdio.stderr",
         only=" ".join(
             sys.stdlib_module_names - {"asyncio", "subprocess", "typing", "logging"}
             | {
-                "broker.gateway.relay",
-                "broker.gateway.relay_state",
-                "broker.gateway.lines",
-                "broker.gateway.stderr",
+                "broker.gateway.stdio.relay",
+                "broker.gateway.stdio.relay_state",
+                "broker.gateway.stdio.lines",
+                "broker.gateway.stdio.stderr",
                 "client_shim.trusted",
                 "client_shim.permissions",
             }
@@ -404,8 +422,8 @@ RULES = [
         cost=True,
         broken_by=(
             "broker.__main__: from broker.command.entry import main",
-            "broker.gateway.relay: import asyncio",
-            "broker.gateway.relay_state: import msgspec",
+            "broker.gateway.stdio.relay: import asyncio",
+            "broker.gateway.stdio.relay_state: import msgspec",
         ),
     ),
     Rule(
@@ -415,8 +433,8 @@ RULES = [
         unless="client_shim.BrokerClient client_shim.errors client_shim.questions client_shim.text "
         "client_shim.trusted client_shim.permissions client_shim.transport.endpoint",
         broken_by=(
-            "broker.gateway.conversation: import trio",
-            "broker.gateway.conversation: from client_shim.asyncio.connection import BrokerConnection",
+            "broker.gateway.conversation.conversation: import trio",
+            "broker.gateway.conversation.session: from client_shim.asyncio.connection import Loss",
         ),
     ),
     Rule(
@@ -424,8 +442,8 @@ RULES = [
         who=GATEWAY_CORE,
         only=f"{PURE} msgspec broker.base broker.gateway",
         broken_by=(
-            "broker.gateway.conversation: import asyncio",
-            "broker.gateway.jsonrpc: from client_shim import BrokerClient",
+            "broker.gateway.conversation.conversation: import asyncio",
+            "broker.gateway.conversation.jsonrpc: from client_shim import BrokerClient",
         ),
     ),
     # The shim.
@@ -510,7 +528,7 @@ def _rules_of(rooms: dict[str, str]) -> Iterator[Rule]:
         )
 
 
-RULES += [rule for rooms in (ROOMS, CORE_ROOMS, SHIM_ROOMS) for rule in _rules_of(rooms)]
+RULES += [rule for rooms in (ROOMS, CORE_ROOMS, GATEWAY_ROOMS, SHIM_ROOMS) for rule in _rules_of(rooms)]
 
 LAWS = [rule.law for rule in RULES]
 BREACHES = [(rule, breach) for rule in RULES for breach in rule.broken_by]
@@ -541,13 +559,15 @@ def test_a_breach_is_seen(rule: Rule, breach: str) -> None:
 def test_each_module_has_a_room() -> None:
     """The top level of `broker/` is the architecture: a new file there, or in the core, is a decision."""
     names = [module_of(path) for path in SOURCES]
-    rooms = {*ROOMS, *CORE_ROOMS, *SHIM_ROOMS, *(f"client_shim.{name}" for name in _GROUND.split())}
-    houses = {"broker", "broker.core", "client_shim"}
-    parts = {".".join(name.split(".")[: 3 if name.startswith("broker.core.") else 2]) for name in names}
+    ground = (f"client_shim.{name}" for name in _GROUND.split())
+    rooms = {*ROOMS, *CORE_ROOMS, *GATEWAY_ROOMS, *SHIM_ROOMS, *ground}
+    houses = {"broker", "broker.core", "broker.gateway", "client_shim"}
+    deep = ("broker.core.", "broker.gateway.")
+    parts = {".".join(name.split(".")[: 3 if name.startswith(deep) else 2]) for name in names}
     assert parts == rooms | houses
 
 
-@pytest.mark.parametrize("rooms", [ROOMS, SHIM_ROOMS], ids=["broker", "client_shim"])
+@pytest.mark.parametrize("rooms", [ROOMS, GATEWAY_ROOMS, SHIM_ROOMS], ids=["broker", "gateway", "shim"])
 def test_a_room_imports_what_is_below_it(rooms: dict[str, str]) -> None:
     """The tables go from the top to the ground, so no two rooms import each other."""
     order = [room.rpartition(".")[2] for room in rooms]
@@ -628,7 +648,7 @@ def test_what_waits_is_told_from_what_does_not(source: str, deferred: bool) -> N
         ),
         ("broker.command.cli", "mcp pydantic trio broker.daemon broker.hub"),
         ("client_shim.*", "broker trio mcp pydantic click msgspec loguru"),
-        ("broker.gateway.connect", "asyncio typing click msgspec zmq msgpack"),
+        ("broker.gateway.stdio.connect", "asyncio typing click msgspec zmq msgpack"),
     ],
 )
 def test_what_is_really_loaded(start: str, never: str) -> None:
