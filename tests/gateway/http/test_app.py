@@ -296,6 +296,25 @@ def test_a_request_goes_on_without_its_client(client: Http) -> None:
     assert len(client.call("cancelled")) == cancelled
 
 
+def test_a_session_that_is_used_does_not_age(broker: RunningBroker) -> None:
+    """Neither one that listens and hears nothing, nor one whose call is under way, though its client left."""
+    with gateway(broker, limits={"session_idle_sec": 0.2, "replay_sec": 0.2}) as door:
+        client = door.http()
+        busy, listening = client.initialized(), client.initialized()
+        stream = listening.listen()
+        busy.stream("tools/call", {"name": "sleep", "arguments": {"seconds": 600}}).close()
+        for _ in range(3):  # others have aged since
+            client.initialized()
+            wait_until(lambda: door.figures()["sessions"] == 2, door.figures)
+        client.call("add_tool", name="not_aged")
+        told = stream.next()
+        assert told is not None
+        assert told["method"] == "notifications/tools/list_changed"
+        busy.notify("notifications/cancelled", {"requestId": busy._last_id})
+        stream.close()
+        wait_until(lambda: door.figures()["sessions"] == 0, door.figures)
+
+
 def test_a_cancellation_of_a_legacy_client_is_a_notification(client: Http, broker: RunningBroker) -> None:
     session = client.initialized()
     before = len(client.call("cancelled"))

@@ -171,6 +171,28 @@ def test_a_host_that_is_gone_leaves_nothing(
 
 
 @BOTH
+def test_a_host_whose_pipe_fails_leaves_nothing(
+    gateway: RunningGateway, broker: RunningBroker, held: bool
+) -> None:
+    """An error of stdin in place of its end: that of a socket whose other side left bytes unread."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MCP_BROKER_ENDPOINT": broker.endpoint}
+    env["MCP_BROKER_SOCKETS"] = str(broker.folder / "no-gateway" if held else sockets_of(broker))
+    host, end = socket.socketpair()
+    with host:
+        with end:
+            command = [sys.executable, "-m", "broker", "connect", "modern"]
+            bridge = subprocess.Popen(command, cwd=ROOT, env=env, stdin=end.fileno(), stdout=end.fileno())
+        call = {"name": "slow", "arguments": {"delay_s": 60}, "_meta": MODERN_META}
+        for id, method, params in ((1, "ping", {}), (2, "tools/call", call)):
+            message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+            host.sendall(json.dumps(message).encode() + b"\n")
+        wait_until(lambda: broker.server("modern")["in_flight"] == 1, lambda: broker.server("modern"))
+        assert host.recv(1, socket.MSG_PEEK)
+    assert bridge.wait(LOAD * ENDS_WITHIN_S) == 0
+    wait_until(lambda: is_quiet(broker), broker.status)
+
+
+@BOTH
 def test_an_idle_bridge_stays_and_does_nothing(
     gateway: RunningGateway, broker: RunningBroker, held: bool
 ) -> None:
