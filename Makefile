@@ -8,7 +8,7 @@ INSTALL_PYTHON := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 # A config for the service is one that the command line names, not the variable of `make run`.
 GIVEN := $(if $(findstring command line,$(origin CONFIG)),$(CONFIG))
 
-# In the reader's language, as broker/command/words.py finds it. An English text in a `say` has no comma.
+# In the reader's language, as broker/command/texts/words.py finds it. An English text in a `say` has no comma.
 ZH  := $(filter zh% Zh% zH% ZH%,$(or $(MCP_BROKER_LANG),$(LC_ALL),$(LC_MESSAGES),$(LANG)))
 say  = $(strip $(if $(ZH),$2,$1))
 

@@ -39,7 +39,6 @@ from broker.management.commands import manage
 from broker.management.context import Context
 from broker.management.reload import Reloader, log_faults
 from broker.processes import containers
-from broker.processes.catalogue_files import CatalogueFiles
 from broker.processes.cgroup import Delegation, delegation
 from broker.processes.environment import hide_from_servers
 from broker.processes.leftovers import end_leftovers
@@ -50,6 +49,7 @@ from broker.service.logging import mask_by
 from broker.service.memory import Memory
 from broker.service.signals import HANDLED, Signals
 from broker.service.systemd import ServiceManager, status_lines
+from broker.upstream.catalogue_files import CatalogueFiles
 from broker.upstream.catalogue_keeper import CatalogueKeeper
 from broker.upstream.starts import lifecycle_of
 from broker.upstream.supervisors import Supervisors

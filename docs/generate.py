@@ -5,7 +5,7 @@
 
 A block stands between `<!-- generated:NAME -->` and `<!-- /generated -->`; `BLOCKS` has the names. What the
 code does not know (translations, who sends what, how an event is meant) is in `docs/texts.toml`;
-what to do about an error, which the command says too, in `broker/command/codes.toml`.
+what to do about an error, which the command says too, in `broker/command/texts/codes.toml`.
 """
 
 from __future__ import annotations

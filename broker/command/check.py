@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.command.chinese import told
 from broker.command.importing.secrets import has_secret_args, secrets_in
-from broker.command.key_texts import say_of_keys
+from broker.command.texts.chinese import told
+from broker.command.texts.key_texts import say_of_keys
+from broker.command.texts.words import say
 from broker.command.unit import CONFIG_GROUP, Unit, group_id
-from broker.command.words import say
 from broker.config.loading import ConfigError
 from broker.config.names import toml_key
 from broker.config.schema import Config, ServerConfig

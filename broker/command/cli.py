@@ -18,7 +18,6 @@ from broker.base.secrets import redact
 from broker.command.attach.command import attach
 from broker.command.attach.detach import detach
 from broker.command.attach.edit_config import add, remove
-from broker.command.chinese import in_chinese
 from broker.command.common import (
     BAD,
     POLL_S,
@@ -33,10 +32,8 @@ from broker.command.common import (
 )
 from broker.command.doctor.command import doctor
 from broker.command.gateway import gateway
-from broker.command.help_text import HelpContext, HelpGroup
 from broker.command.import_ import import_
 from broker.command.keys import keys
-from broker.command.language import LANGUAGES, choose_language, language
 from broker.command.layout import Line
 from broker.command.output import echo, echo_json, live, show
 from broker.command.programs import STATUS_NAME
@@ -44,7 +41,10 @@ from broker.command.serve import check, serve
 from broker.command.socket_mode import closed_socket
 from broker.command.start_stop import release, reload, restart, start, stop
 from broker.command.status import broker_line, status_parts, tools_parts
-from broker.command.words import say
+from broker.command.texts.chinese import in_chinese
+from broker.command.texts.help_text import HelpContext, HelpGroup
+from broker.command.texts.language import LANGUAGES, choose_language, language
+from broker.command.texts.words import say
 from broker.config.names import normal
 from client_shim.blocking import BlockingClient
 from client_shim.errors import CallError, MethodRefused, Unavailable

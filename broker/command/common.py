@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 import click
 
 from broker.base.secrets import redact
-from broker.command.chinese import in_chinese
-from broker.command.language import language
 from broker.command.output import echo
 from broker.command.programs import COMMAND_NAME
+from broker.command.texts.chinese import in_chinese
+from broker.command.texts.language import language
 from client_shim.blocking import BlockingClient
 from client_shim.errors import (
     BrokerError,
@@ -92,7 +92,8 @@ def explanation(code: str) -> list[str]:
     """Return what an error code means and what to do, as in docs/messages.zh-CN.md; empty if unknown."""
     import tomli
 
-    sections = tomli.loads(Path(__file__).with_name("codes.toml").read_text(encoding="utf-8")).values()
+    codes = Path(__file__).parent / "texts" / "codes.toml"
+    sections = tomli.loads(codes.read_text(encoding="utf-8")).values()
     texts = [section[code] for section in sections if code in section]
     return [_LINK.sub(r"\1", text["zh"] + text["zh_do"]) for text in texts]
 

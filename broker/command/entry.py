@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TextIO
 
 from broker import __version__
-from broker.command.language import language
-from broker.command.words import say
+from broker.command.texts.language import language
+from broker.command.texts.words import say
 
 DISTRIBUTION = "mcp-shared-broker"
 """The name in pyproject.toml. `mcp-broker` on the package index is another project."""

@@ -10,9 +10,9 @@ from typing import Literal
 
 import click
 
-from broker.command.chinese import in_a_line, told
 from broker.command.common import BAD, USAGE, endpoint_option, fail, log_format_option, log_level_option
-from broker.command.words import say
+from broker.command.texts.chinese import in_a_line, told
+from broker.command.texts.words import say
 
 GATEWAY_PACKAGES = ("httptools", "uvicorn", "uvloop")
 """The packages of the extra `gateway` of pyproject.toml beside `daemon`, by import name. A test compares

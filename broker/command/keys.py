@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.command.chinese import told
 from broker.command.common import BAD, USAGE, endpoint_option, fail, fail_by, json_option
-from broker.command.help_text import HelpGroup
-from broker.command.key_texts import say_of_keys
 from broker.command.output import echo, echo_json
 from broker.command.programs import COMMAND_NAME
 from broker.command.serve import config_option, config_path, read_config
+from broker.command.texts.chinese import told
+from broker.command.texts.help_text import HelpGroup
+from broker.command.texts.key_texts import say_of_keys
 from broker.config.names import normal
 from client_shim.blocking import BlockingClient
 from client_shim.errors import BrokerError, NoBroker

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import click
 
 from broker.command.layout import Grid, Line, Part
-from broker.command.wrapping import display_width
+from broker.command.texts.wrapping import display_width
 from client_shim.text import on_one_line, printable, printable_json
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 
-from broker.command.chinese import in_a_line, told
 from broker.command.common import BAD, USAGE, GiveUp, fail, log_format_option, log_level_option
-from broker.command.language import choose_language
 from broker.command.output import echo
-from broker.command.words import say
+from broker.command.texts.chinese import in_a_line, told
+from broker.command.texts.language import choose_language
+from broker.command.texts.words import say
 
 if TYPE_CHECKING:
     from broker.config.schema import Config
@@ -81,8 +81,8 @@ def serve(
 def check(path: Path | None, as_service: bool) -> None:
     """Check the config, and that every server's command can be found and run."""
     from broker.command.check import report
-    from broker.command.key_texts import say_of_keys
     from broker.command.socket_mode import closed_by
+    from broker.command.texts.key_texts import say_of_keys
     from broker.command.unit import NAME, installed
     from broker.processes.environment import mask_of
 

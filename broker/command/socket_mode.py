@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from broker.command.words import say
+from broker.command.texts.words import say
 
 if TYPE_CHECKING:
     from broker.config.schema import BrokerConfig

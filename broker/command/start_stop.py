@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from broker.command.chinese import told
 from broker.command.common import BAD, POLL_S, client, endpoint_option, json_option
-from broker.command.key_texts import say_of_keys
 from broker.command.output import echo, echo_json
-from broker.command.start_limits import no_room
 from broker.command.status import duration
-from broker.command.words import say
+from broker.command.texts.chinese import told
+from broker.command.texts.key_texts import say_of_keys
+from broker.command.texts.start_limits import no_room
+from broker.command.texts.words import say
 from client_shim.blocking import BlockingClient
 from client_shim.wire import MANAGEMENT
 

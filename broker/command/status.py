@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from broker.command.chinese import told
-from broker.command.filling import fill
-from broker.command.key_texts import say_of_keys
 from broker.command.layout import WIDTH, Column, Grid, Line, Part, width
 from broker.command.programs import client_programs
-from broker.command.start_limits import no_room
-from broker.command.words import WORDS, say
-from broker.command.wrapping import display_width
+from broker.command.texts.chinese import told
+from broker.command.texts.filling import fill
+from broker.command.texts.key_texts import say_of_keys
+from broker.command.texts.start_limits import no_room
+from broker.command.texts.words import WORDS, say
+from broker.command.texts.wrapping import display_width
 from client_shim.text import on_one_line, shown
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from broker.command.layout import Grid, Line, Part, width
-from broker.command.wrapping import breaks
+from broker.command.texts.wrapping import breaks
 from client_shim.text import printable
 
 _MIN_WIDTH = 16

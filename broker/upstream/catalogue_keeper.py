@@ -16,7 +16,7 @@ from broker.core.servers.catalogue import Catalogue
 from broker.core.servers.kept import keep
 from broker.core.servers.server import Server
 from broker.hub import Hub
-from broker.processes.catalogue_files import CatalogueFiles, NotKeptError
+from broker.upstream.catalogue_files import CatalogueFiles, NotKeptError
 
 LOOK_S = 1.0
 """The interval of the looks. Whatever changes between two looks is one write."""

@@ -13,7 +13,7 @@ import tomli
 DOCS = Path(__file__).resolve().parent.parent
 TEXTS: dict[str, Any] = {
     name: section
-    for file in (DOCS / "texts.toml", DOCS.parent / "broker" / "command" / "codes.toml")
+    for file in (DOCS / "texts.toml", DOCS.parent / "broker/command/texts/codes.toml")
     for name, section in tomli.loads(file.read_text(encoding="utf-8")).items()
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from broker.base.tolerances import KINDS
-from broker.command.words import WORDS
+from broker.command.texts.words import WORDS
 from broker.core.calls import retry
 from broker.core.calls.retry import NoRetry
 from broker.core.mcp.methods import METHODS, Era, Route

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.command import output, tables
 from broker.command.layout import Line
 from broker.command.status import status_parts, tools_parts
-from broker.command.wrapping import breaks, display_width
+from broker.command.texts.wrapping import breaks, display_width
 
 ROW: dict[str, Any] = {
     "name": "advertisement-server",

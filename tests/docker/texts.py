@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.command.language import language
+from broker.command.texts.language import language
 
 
 def in_language(english: str, chinese: str) -> str:

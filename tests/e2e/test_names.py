@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.command.wrapping import display_width
+from broker.command.texts.wrapping import display_width
 from client_shim.errors import UnknownServer
 from tests.e2e.harness import RunningBroker, is_alive, rogue, running
 from tests.e2e.test_command import command

@@ -154,7 +154,7 @@ def errors_of(broker: RunningBroker, *args: str, lang: str, status: int) -> list
 
 def test_what_an_error_means_has_no_markdown() -> None:
     """The pages link; a terminal has no use for it."""
-    sections = tomli.loads((ROOT / "broker" / "command" / "codes.toml").read_text(encoding="utf-8")).values()
+    sections = tomli.loads((ROOT / "broker/command/texts/codes.toml").read_text(encoding="utf-8")).values()
     lines = [line for section in sections for code in section for line in explanation(code)]
     assert len(lines) > 30
     assert [line for line in lines if "](" in line or "\n" in line] == []

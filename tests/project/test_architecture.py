@@ -237,14 +237,14 @@ RULES = [
     ),
     Rule(
         "until it has found the extra, the entry point needs the standard library only",
-        who="broker.command.entry broker.command.words broker.command.filling broker.command.language "
-        "broker broker.core broker.config.names",
-        only=f"{STANDARD_LIBRARY} broker.__version__ broker.command.words broker.command.filling "
-        "broker.command.language broker.config.names",
+        who="broker.command.entry broker.command.texts.words broker.command.texts.filling "
+        "broker.command.texts.language broker broker.core broker.config.names",
+        only=f"{STANDARD_LIBRARY} broker.__version__ broker.command.texts.words broker.command.texts.filling "
+        "broker.command.texts.language broker.config.names",
         cost=True,
         broken_by=(
             "broker.command.entry: import click",
-            "broker.command.words: from broker.command.tables import draw",
+            "broker.command.texts.words: from broker.command.tables import draw",
         ),
     ),
     # Who touches the world.
@@ -388,8 +388,8 @@ RULES = [
     Rule(
         "no other command pays for it",
         who="broker.command.doctor broker.command.doctor.command",
-        only=f"{PURE} click broker.command.common broker.command.language broker.command.output "
-        "broker.command.words client_shim.errors",
+        only=f"{PURE} click broker.command.common broker.command.texts.language broker.command.output "
+        "broker.command.texts.words client_shim.errors",
         cost=True,
         broken_by=(
             "broker.command.doctor.command: import asyncio",

@@ -13,11 +13,11 @@ from string import Formatter
 import click
 import pytest
 
-from broker.command.chinese import _translations, in_chinese
 from broker.command.cli import cli
-from broker.command.filling import fill_in, texts
 from broker.command.keys import keys
-from broker.command.words import WORDS
+from broker.command.texts.chinese import _translations, in_chinese
+from broker.command.texts.filling import fill_in, texts
+from broker.command.texts.words import WORDS
 from broker.config.loading import ConfigError, load
 from broker.core.calls.retry import NoRetry
 from broker.core.servers.lifecycle import Event, State
@@ -82,7 +82,7 @@ def test_every_text_has_its_chinese(text: str) -> None:
     """
     english = sample(text)
     chinese = in_chinese(english)
-    assert chinese != english, f"{text!r} of {TEXTS[text]} is not in broker/command/chinese.toml"
+    assert chinese != english, f"{text!r} of {TEXTS[text]} is not in broker/command/texts/chinese.toml"
     assert not re.search(ENGLISH, plain(chinese)), f"a part of {text!r} is not there: {chinese!r}"
     lost = [fact for fact in re.findall(r"\d{3}", english) if chinese.count(fact) < english.count(fact)]
     assert not lost, f"{chinese!r} has lost facts of {english!r}"
@@ -270,7 +270,7 @@ def test_no_key_of_the_catalogue_is_dead() -> None:
 def test_every_help_has_its_chinese(text: str) -> None:
     """Each paragraph of a command, and each option."""
     chinese = in_chinese(" ".join(text.split()))
-    assert re.search("[\u4e00-\u9fff]", chinese), f"{text!r} is not in broker/command/chinese.toml"
+    assert re.search("[\u4e00-\u9fff]", chinese), f"{text!r} is not in broker/command/texts/chinese.toml"
 
 
 SPOKEN = {"echo", "fail", "give_up", "confirm"}

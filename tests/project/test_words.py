@@ -133,7 +133,7 @@ def test_everything_is_read() -> None:
         "README.zh-CN.md",
         "Makefile",
         "broker.toml",
-        "broker/command/words.py",
+        "broker/command/texts/words.py",
         "docs/texts.toml",
     } <= read
 

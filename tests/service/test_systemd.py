@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from broker.command.chinese import in_a_line
+from broker.command.texts.chinese import in_a_line
 from broker.config.schema import ServerConfig
 from broker.core.servers.backoff import Backoff
 from broker.core.servers.lifecycle import Ending, Event, Lifecycle

@@ -15,7 +15,7 @@ from broker.config.schema import ServerConfig
 from broker.core.mcp.methods import Era
 from broker.core.servers.kept import KeptCatalogue, keep
 from broker.hub import Hub
-from broker.processes.catalogue_files import NotKeptError
+from broker.upstream.catalogue_files import NotKeptError
 from broker.upstream.catalogue_keeper import FLUSH_S, LOOK_S, TRY_AGAIN_S, CatalogueKeeper
 from tests.core.world import World, ready
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from broker.command.attach.texts import AttachError, say
-from broker.command.chinese import told
 from broker.command.importing.files import NewFile, new_text, read_old, servers_there, write
 from broker.command.importing.secrets import has_secret_args, secrets_in
 from broker.command.importing.shapes import Table
 from broker.command.output import echo
 from broker.command.serve import SYSTEM_CONFIG, default_config
 from broker.command.start_stop import problems_of
+from broker.command.texts.chinese import told
 from client_shim.blocking import BlockingClient
 from client_shim.errors import BrokerError
 from client_shim.wire import MANAGEMENT

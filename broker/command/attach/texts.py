@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from broker.command.filling import fill, texts
+from broker.command.texts.filling import fill, texts
 
 WORDS = texts(Path(__file__).with_name("texts.toml"))
 """word → English, Chinese"""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.command.common import BAD, fail_by
-from broker.command.language import language
 from broker.command.output import echo, echo_json
+from broker.command.texts.language import language
 from client_shim.errors import BrokerError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from broker.command import words
-from broker.command.filling import fill_in, in_one_language, texts
+from broker.command.texts import words
+from broker.command.texts.filling import fill_in, in_one_language, texts
 from client_shim.text import on_one_line
 
 Say = Callable[..., str]

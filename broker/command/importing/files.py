@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import tomli
 
 from broker.command.backups import backup_name
-from broker.command.chinese import told
 from broker.command.importing.conversion import KEYS, RARE_KEYS
 from broker.command.importing.hosts import HOSTS, servers_in, switched
 from broker.command.importing.plan import Imported, Source
 from broker.command.importing.reading import FileProblem, document
 from broker.command.importing.secrets import variables_of
 from broker.command.importing.shapes import Table
+from broker.command.texts.chinese import told
 from broker.config.loading import ConfigError, load
 from broker.service.config_file import text_of
 

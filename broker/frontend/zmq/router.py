@@ -16,7 +16,6 @@ import zmq
 
 from broker.config.limits import LimitsConfig
 from broker.core.clients.connections import Peer, Send
-from broker.core.clients.throttle import Turns
 from broker.frontend.address import ListenAddress
 from broker.frontend.port import not_bound
 from broker.frontend.zmq.descriptors import (
@@ -29,6 +28,7 @@ from broker.frontend.zmq.descriptors import (
 )
 from broker.frontend.zmq.monitor import Monitor
 from broker.frontend.zmq.options import configure, descriptor_of, fd_of, has_input, set_login, user_of
+from broker.frontend.zmq.turns import Turns
 from broker.frontend.zmq.zap import ZapHandler
 from broker.hub import Hub
 from broker.service.claims import ClaimError

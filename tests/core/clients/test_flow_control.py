@@ -6,7 +6,8 @@ import pytest
 
 from broker.core.clients.connections import CloseReason
 from broker.core.clients.flow_control import MAX_UNGREETED_BYTES
-from broker.core.clients.throttle import AT_ONCE, UNIT_BYTES, Turns
+from broker.core.clients.throttle import AT_ONCE, UNIT_BYTES
+from broker.frontend.zmq.turns import Turns
 from client_shim import wire
 from client_shim.protocol.outbox import Outbox
 from tests.core.world import INSTANCE, Client, World

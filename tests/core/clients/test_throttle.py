@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.clients.throttle import AT_ONCE, EVERY_S, REMEMBERED, TOGETHER, Throttle, Turns
+from broker.core.clients.throttle import AT_ONCE, EVERY_S, REMEMBERED, TOGETHER, Throttle
+from broker.frontend.zmq.turns import Turns
 from client_shim import wire
 from tests.core.residue import residue
 from tests.core.world import INSTANCE, Client, World

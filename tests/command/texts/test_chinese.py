@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.command.chinese import in_chinese
 from broker.command.cli import cli
-from broker.command.filling import fill
-from broker.command.words import say
-from broker.command.wrapping import display_width
+from broker.command.texts.chinese import in_chinese
+from broker.command.texts.filling import fill
+from broker.command.texts.words import say
+from broker.command.texts.wrapping import display_width
 from tests.e2e.harness import ROOT
 
 

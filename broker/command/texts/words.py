@@ -6,7 +6,7 @@ install prints some of them without a TOML parser.
 
 from __future__ import annotations
 
-from broker.command.filling import fill
+from broker.command.texts.filling import fill
 
 WORDS: dict[str, tuple[str, str]] = {
     "server": ("server", "服务器"),

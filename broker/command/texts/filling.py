@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from broker.command.language import language
+from broker.command.texts.language import language
 from broker.config.names import shell, toml_key
 
 
@@ -56,7 +56,7 @@ def in_one_language(facts: Mapping[str, object]) -> dict[str, object]:
     facts = {name: between.join(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
     if not language() or not _TEXTS & facts.keys():
         return facts
-    from broker.command.chinese import told
+    from broker.command.texts.chinese import told
 
     return {name: told(fact) if name in _TEXTS else fact for name, fact in facts.items()}
 

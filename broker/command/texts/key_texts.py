@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from broker.command.filling import fill, texts
+from broker.command.texts.filling import fill, texts
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.command.filling import fill
+from broker.command.texts.filling import fill
 
 _MIB = 1024**2
 

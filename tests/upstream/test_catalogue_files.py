@@ -18,7 +18,7 @@ from broker.core.mcp.agreement import Agreed
 from broker.core.mcp.methods import Era
 from broker.core.servers.catalogue import Listing
 from broker.core.servers.kept import FORMAT, KeptCatalogue
-from broker.processes.catalogue_files import FOLDER, KEY, MAX_FILE_BYTES, CatalogueFiles, NotKeptError
+from broker.upstream.catalogue_files import FOLDER, KEY, MAX_FILE_BYTES, CatalogueFiles, NotKeptError
 from client_shim.trusted import Folder
 
 SECRET = "s3cr3t-0123456789-abcdef"

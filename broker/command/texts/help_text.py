@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import click
 
-from broker.command.chinese import in_chinese
-from broker.command.language import language
-from broker.command.words import say
-from broker.command.wrapping import breaks, display_width
+from broker.command.texts.chinese import in_chinese
+from broker.command.texts.language import language
+from broker.command.texts.words import say
+from broker.command.texts.wrapping import breaks, display_width
 
 _EXTRA = re.compile(r"(.*?)(  \[.*\])?", re.DOTALL)
 """A help text, and what click adds to it: the default, the range."""

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.command.language import language
+from broker.command.texts.language import language
 
 
 class _Translation(NamedTuple):
