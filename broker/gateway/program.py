@@ -90,6 +90,7 @@ class Gateway:
             loop.create_task(door.sample()),
         ]
         if sockets is not None:
+            door.bridges = lambda: sockets.clients
             keeping.append(loop.create_task(sockets.run()))
         for address, plug in self._plugs.items():
             needs_token = self._settings.gateway.token and not address.path

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from broker.base.rate_limit import LogLimit, RateLimit
@@ -22,6 +22,7 @@ from broker.gateway.http.endpoint import Endpoint
 from broker.gateway.http.exchange import ClientLeft, Exchange
 from broker.gateway.http.guard import Guard, check_use, too_often
 from broker.gateway.http.legacy_sessions import LegacySessions
+from broker.gateway.http.metrics import FORMAT, metrics
 from broker.gateway.http.page.history import EVERY_S, History
 from broker.gateway.http.page.view import DATA, PAGE, Reply, StatusPage
 from broker.gateway.http.refusals import Refused
@@ -77,6 +78,10 @@ class HttpDoor:
         self._bytes_full = LogLimit(1, FULL_EVERY_S)
         self.is_ending = False
         self.counts: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        """HTTP status → how many requests it refused."""
+        self.bridges: Callable[[], int] = lambda: 0
+        """Returns how many clients the Unix sockets have."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one exchange."""
@@ -101,7 +106,7 @@ class HttpDoor:
 
     def _log_refusal(self, exchange: Exchange, refused: Refused) -> None:
         """Log a refusal, and count those that are too many for the log."""
-        self.counts[f"refused {refused.status}"] += 1
+        self._refused[str(refused.status)] += 1
         if count := self._refusals.take(asyncio.get_running_loop().time()):
             path, reason = exchange.path[:100], refused.message[:200]
             extra = {"status": refused.status, "path": path, "reason": reason, "unlogged": count - 1}
@@ -123,6 +128,9 @@ class HttpDoor:
             exchange.extra += _cors(origin)
         if exchange.path == "/healthz":
             await self._healthz(exchange)
+            return
+        if exchange.path == "/metrics":
+            await exchange.answer(200, metrics(self.figures(), self._refused), {"content-type": FORMAT})
             return
         if exchange.method == "OPTIONS":  # a browser asks before it sends the token
             await exchange.answer(204)
@@ -242,6 +250,7 @@ class HttpDoor:
             "parked": self._mcp.parked,
             "dropped": self._mcp.dropped,
             "listen_refused": self._sessions.refusals.count,
+            "bridges": self.bridges(),
         }
 
     def end_streams(self, reason: str) -> None:

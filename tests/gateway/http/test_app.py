@@ -13,9 +13,11 @@ from io import BufferedReader
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from broker.core.clients.subscriptions import MAX_URIS_OF_ONE
-from tests.e2e.harness import RunningBroker, rogue, running, wait_until
+from broker.gateway.http import metrics
+from tests.e2e.harness import ROOT, RunningBroker, rogue, running, wait_until
 from tests.gateway.gateways import (
     LEGACY,
     META,
@@ -416,6 +418,35 @@ def test_healthz_needs_no_token(door: RunningGateway) -> None:
     assert answer.status == 200
     assert json.loads(answer.body)["status"] == "ok"
     assert json.loads(answer.body)["sessions"] >= 0
+
+
+def test_metrics_tell_of_sessions_and_refusals(door: RunningGateway, client: Http) -> None:
+    """Prometheus reads them without a token, as /healthz is read: they name no client and no server."""
+    session = client.initialized()
+    assert client.send("POST", b"{}", {"authorization": "Bearer another"}).status == 401
+    answer = Http(door.port, "/metrics", {}).send("GET")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.body.decode())
+        for sample in family.samples
+    }
+    figures = door.figures()
+    for name in metrics.GAUGES:
+        assert found.pop((f"mcp_broker_gateway_{name}",)) == figures[name], name
+    for name in metrics.COUNTERS:
+        assert found.pop((f"mcp_broker_gateway_{name}_total",)) == figures[name], name
+    assert figures["sessions"] > 0
+    assert found[("mcp_broker_gateway_refused_total", "401")] > 0
+    assert {name for name, _ in found} == {"mcp_broker_gateway_refused_total"}
+    assert session.send("DELETE").status == 204
+
+
+@pytest.mark.parametrize("page", ["metrics.md", "metrics.zh-CN.md"])
+def test_every_metric_is_explained(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    names = [*metrics.GAUGES, *(f"{name}_total" for name in metrics.COUNTERS), "refused_total"]
+    assert [name for name in names if f"| `mcp_broker_gateway_{name}` |" not in text] == []
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/", "/mcp/rogue", "/.well-known/oauth-protected-resource"])

@@ -212,6 +212,7 @@ def test_a_relay_is_small(gateway: RunningGateway, broker: RunningBroker) -> Non
         bridge.initialize()
         bridge.ask("tools/list")
         assert pss_bytes(bridge.process.pid) <= MAX_PSS_BYTES
+        assert gateway.figures()["bridges"] == 1
 
 
 @BOTH
