@@ -16,12 +16,12 @@ import trio
 
 from broker.core.clients.connections import CloseReason, Send
 from broker.core.effects import (
+    Admit,
     Closed,
     CreditExhausted,
     Demand,
     Effect,
     EndProcess,
-    Grant,
     Hold,
     Idle,
     Log,
@@ -90,7 +90,7 @@ class Upstream(Protocol):
     def idle(self) -> None:
         """End the process, which nobody uses, or do not start one."""
 
-    def granted(self) -> None:
+    def admitted(self) -> None:
         """Go on with the start: there is room in the budget."""
 
     def log_output(self, text: bytes) -> None:
@@ -179,8 +179,8 @@ class Hub:
             self.upstreams[effect.server].demand()
         elif isinstance(effect, Idle):
             self.upstreams[effect.server].idle()
-        elif isinstance(effect, Grant):
-            self.upstreams[effect.server].granted()
+        elif isinstance(effect, Admit):
+            self.upstreams[effect.server].admitted()
         elif isinstance(effect, LogOutput):
             self.upstreams[effect.server].log_output(effect.text)
 

@@ -24,7 +24,7 @@ def about(text: str, mend: str) -> Meta:
 
 
 ServerPatterns = Annotated[tuple[str, ...], about("The servers it may use, as patterns.", WORDS)]
-"""What the holder of a token or a key may use (`base.grants`)."""
+"""What the holder of a token or a key may use (`base.name_patterns`)."""
 
 
 def metas(shape: type[Struct], key: str) -> list[Meta]:

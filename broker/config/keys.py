@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from broker.base.grants import is_granted
+from broker.base.name_patterns import is_granted
 from broker.config.fields import SWITCH, ServerPatterns, about
 from broker.config.names import normal, why_not
 

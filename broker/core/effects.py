@@ -77,7 +77,7 @@ class Idle(Struct, frozen=True, gc=False):
     server: str
 
 
-class Grant(Struct, frozen=True, gc=False):
+class Admit(Struct, frozen=True, gc=False):
     """Go on with the start of a server that has waited for room in the budget."""
 
     server: str
@@ -127,7 +127,7 @@ Effect = (
     | Respawn
     | Demand
     | Idle
-    | Grant
+    | Admit
     | Closed
     | Hold
     | CreditExhausted

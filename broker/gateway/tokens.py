@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from broker.base.grants import is_granted
+from broker.base.name_patterns import is_granted
 
 
 class Token(NamedTuple):

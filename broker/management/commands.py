@@ -17,7 +17,7 @@ from broker.config.keys import KeyConfig
 from broker.config.names import normal
 from broker.core import refusals
 from broker.core.calls import leases
-from broker.core.clients import grants
+from broker.core.clients import key_rights
 from broker.core.effects import Manage
 from broker.core.refusals import Blame, Refusal
 from broker.core.servers.availability import never
@@ -62,7 +62,7 @@ def _server(context: Context, command: Command) -> Server:
     engine = context.hub.engine
     names = engine.registry.names
     if command.server not in names:
-        raise CommandRefused(grants.unknown_server(command.grant, command.server, names))
+        raise CommandRefused(key_rights.unknown_server(command.grant, command.server, names))
     server = engine.servers[command.server]
     if (refusal := never(server)) is not None:  # though its process may not have ended yet
         raise CommandRefused(refusal)
@@ -193,8 +193,8 @@ def _command(request: Manage) -> Command:
     params = msgspec.json.decode(request.body, type=dict[str, Any])
     given = params.get("server")
     name = normal(given) if isinstance(given, str) else ""
-    if name and not grants.may_use(request.grant, name):
-        raise CommandRefused(grants.not_granted(request.key, name))
+    if name and not key_rights.may_use(request.grant, name):
+        raise CommandRefused(key_rights.not_granted(request.key, name))
     return Command(params, name, request.grant)
 
 

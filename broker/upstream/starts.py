@@ -69,14 +69,14 @@ class Starts:
     def adjust(self, limit: int) -> None:
         """Follow a changed limit. Servers that start go on."""
         self._limit = limit
-        self._grant()
+        self._fill()
 
     async def acquire(self, slot: Slot) -> None:
         """Wait for a slot."""
-        self._waiting[slot] = granted = trio.Event()
+        self._waiting[slot] = held = trio.Event()
         try:
-            self._grant()
-            await granted.wait()
+            self._fill()
+            await held.wait()
             while not slot.is_wanted() and trio.current_time() < self._last_at + DISTANCE_S:
                 await trio.sleep_until(self._last_at + DISTANCE_S)
             self.started()
@@ -92,9 +92,9 @@ class Starts:
     def release(self, slot: Slot) -> None:
         """Give a slot back, if it is held."""
         self._held.discard(slot)
-        self._grant()
+        self._fill()
 
-    def _grant(self) -> None:
+    def _fill(self) -> None:
         while self._waiting and len(self._held) < self._limit:
             slot = next((one for one in self._waiting if one.is_wanted()), next(iter(self._waiting)))
             self._held.add(slot)

@@ -105,7 +105,7 @@ class Supervisor:
         if self.lifecycle.state in (State.STARTING, State.READY):  # else it has failed, or somebody stops it
             self._feed(Event.IDLE)
 
-    def granted(self) -> None:
+    def admitted(self) -> None:
         """Go on with the start: there is room in the budget."""
         self._slot.look()
 

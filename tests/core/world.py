@@ -16,12 +16,12 @@ from broker.config.loading import load
 from broker.config.schema import Config, ServerConfig
 from broker.core.clients.connections import CloseReason, Peer, Send
 from broker.core.effects import (
+    Admit,
     Closed,
     CreditExhausted,
     Demand,
     Effect,
     EndProcess,
-    Grant,
     Hold,
     Idle,
     Log,
@@ -288,7 +288,7 @@ class World:
             elif isinstance(effect, Idle):
                 if self.lifecycles[effect.server].state in (State.STARTING, State.READY):
                     self.feed(effect.server, Event.IDLE)
-            elif isinstance(effect, Grant):
+            elif isinstance(effect, Admit):
                 self._spawn(effect.server)
             elif isinstance(effect, CreditExhausted) and self.refills:
                 self.run(self.engine.clients.flow.refill, effect.connection)

@@ -40,7 +40,7 @@ class Pipe:
     def idle(self) -> None:
         """Nothing to do."""
 
-    def granted(self) -> None:
+    def admitted(self) -> None:
         """Nothing to do."""
 
     def log_output(self, text: bytes) -> None:

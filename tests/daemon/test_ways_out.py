@@ -69,7 +69,7 @@ class Played:
     def idle(self) -> None:
         """Nothing to do."""
 
-    def granted(self) -> None:
+    def admitted(self) -> None:
         """Nothing to do."""
 
     def demand(self) -> None:

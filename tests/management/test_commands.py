@@ -20,7 +20,7 @@ from broker.management.context import Context
 from broker.management.reload import ReloadOutcome, ServerOutcome
 from broker.upstream.control import Intent
 from client_shim import wire
-from tests.core.clients.test_grants import authorize
+from tests.core.clients.test_key_rights import authorize
 from tests.core.world import World
 
 OF_A_SERVER = ("stop", "restart", "start", "release", "logs")

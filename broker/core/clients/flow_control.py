@@ -65,7 +65,7 @@ class FlowControl:
             return f"credit for {read_bytes} bytes, where {connection.unread_bytes} are to be read"
         self._effects += self._connections.credit(connection, read_bytes)
         if read_bytes < wire.MESSAGE_OVERHEAD_BYTES:  # less than any message costs
-            self.came_to_nothing("empty.credit", connection.key, now)
+            self.count_useless("empty.credit", connection.key, now)
         return ""
 
     def part(self, connection: Connection, now: float) -> None:
@@ -73,9 +73,9 @@ class FlowControl:
         if connection.partings < connection.calls:
             connection.partings += 1
         else:
-            self.came_to_nothing("empty.goodbye", connection.key, now)
+            self.count_useless("empty.goodbye", connection.key, now)
 
-    def came_to_nothing(self, what: str, key: bytes, now: float) -> None:
+    def count_useless(self, what: str, key: bytes, now: float) -> None:
         """Count a message that was late or empty."""
         self._counters.add(what)
         self.cost(key, now)

@@ -12,7 +12,7 @@ from broker.config.limits import LimitsConfig
 from broker.core import refusals
 from broker.core.calls.bulk_endings import BulkEndings
 from broker.core.calls.dispatch import Dispatch
-from broker.core.clients import grants
+from broker.core.clients import key_rights
 from broker.core.clients.connections import CloseReason, Connection, Connections, Peer, Send
 from broker.core.clients.flow_control import MAX_UNGREETED_BYTES, FlowControl
 from broker.core.clients.notifications import Notifications
@@ -153,7 +153,7 @@ class Clients:
         if isinstance(message, wire.Hello):
             self._hello(key, peer, message, now)
         elif isinstance(message, (wire.Goodbye, wire.Credit, wire.Cancel)):
-            self.flow.came_to_nothing("late.frame", key, now)  # its connection was closed: it needs no answer
+            self.flow.count_useless("late.frame", key, now)  # its connection was closed: it needs no answer
         else:  # when the broker ends it is no mistake: the message crossed the goodbye
             text = f"{type(message).__name__.lower()} before hello"
             self._refuse_frame(
@@ -178,7 +178,7 @@ class Clients:
         shown = clip(name, 64) if isinstance(name, str) and name else "unnamed"
         grant = self.authorized.grant_of(peer.public)
         connection = self._connections.open(key, shown, peer, now, grant)
-        if grants.ended(self.authorized, peer, grant):
+        if key_rights.ended(self.authorized, peer, grant):
             self._close(connection, CloseReason.REVOKED, now)
             return
         limits = {
@@ -201,11 +201,11 @@ class Clients:
             if call is not None:
                 self._dispatch.cancel(call, now)
             else:
-                self.flow.came_to_nothing("late.cancel", connection.key, now)
+                self.flow.count_useless("late.cancel", connection.key, now)
         elif isinstance(message, wire.Answer):
             unfit = self._dispatch.questions.answer(connection.key, message, body or b"", now)
             if unfit is not None:
-                self.flow.came_to_nothing(unfit, connection.key, now)
+                self.flow.count_useless(unfit, connection.key, now)
         elif isinstance(message, wire.Goodbye) and message.channel:
             self._release(connection.key, message.channel, now)
             self.flow.part(connection, now)
@@ -321,7 +321,7 @@ class Clients:
         for name in self.requests.by_key.keys() - set(self.authorized.names.values()):
             del self.requests.by_key[name]
         for connection in self._connections.all():
-            if why := grants.ended(self.authorized, connection.peer, connection.grant):
+            if why := key_rights.ended(self.authorized, connection.peer, connection.grant):
                 self._close(connection, CloseReason.REVOKED, now, why)
 
     def close_overflowing(self, now: float) -> None:

@@ -13,7 +13,7 @@ from broker.base.metrics import Counters
 from broker.base.text import clip
 from broker.core import refusals
 from broker.core.calls.queue import ChannelKey
-from broker.core.clients import grants
+from broker.core.clients import key_rights
 from broker.core.clients.connections import Connection, Connections
 from broker.core.clients.subscriptions import MAX_URIS, Subscription, Subscriptions, read_subscription
 from broker.core.effects import Effects
@@ -111,7 +111,7 @@ class Notifications:
         changed = self.subscriptions.want(channel_key, wants)
         followed = self._servers.keys() if wants.servers is None else wants.servers & self._servers.keys()
         refused = self._refused(wants)
-        refused |= {name: grants.not_granted(connection.peer.key, name) for name in sorted(denied)}
+        refused |= {name: key_rights.not_granted(connection.peer.key, name) for name in sorted(denied)}
         return Accepted(changed, sorted(filter(connection.may_use, followed)), refused)
 
     def _refused(self, wants: Subscription) -> dict[str, Refusal]:

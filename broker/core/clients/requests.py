@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.config import names
 from broker.core import refusals
 from broker.core.calls.dispatch import Dispatch
-from broker.core.clients import grants
+from broker.core.clients import key_rights
 from broker.core.clients.connections import Connection
 from broker.core.clients.flow_control import FlowControl
 from broker.core.clients.notifications import Notifications
@@ -78,8 +78,8 @@ class Requests:
             return self._listen(connection, request, params, now)
         if request.service == wire.MANAGEMENT:
             self._flow.cost(key, now, COSTS.get(request.method, 0))
-            if not grants.may_ask(connection.grant, request.method):
-                return grants.manages_nothing(connection.peer.key, request.method)
+            if not key_rights.may_ask(connection.grant, request.method):
+                return key_rights.manages_nothing(connection.peer.key, request.method)
             return self._manage(connection, request, params)
         return self._route(connection, request, params, now)
 
@@ -92,9 +92,9 @@ class Requests:
     ) -> Refusal | None:
         server = self._table.get(request.service) or self._table.get(names.normal(request.service))
         if connection.grant is not None and not connection.may_use(names.normal(request.service)):
-            return grants.not_granted(connection.peer.key, request.service)
+            return key_rights.not_granted(connection.peer.key, request.service)
         if server is None:
-            return grants.unknown_server(connection.grant, request.service, self._registry.names)
+            return key_rights.unknown_server(connection.grant, request.service, self._registry.names)
         if (refusal := never(server)) is not None:
             return refusal
         era = server.era

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from broker.base.metrics import Counters
 from broker.config.schema import Config
-from broker.core.effects import Effects, Grant, Idle, Level
+from broker.core.effects import Admit, Effects, Idle, Level
 from broker.core.servers.lifecycle import State
 from broker.core.servers.server import NoRoom, Server
 
@@ -140,7 +140,7 @@ class Budget:
                 if server.room is None:
                     running += 1
                     del self._waiting[name]
-                    self._effects.append(Grant(name))
+                    self._effects.append(Admit(name))
         self._make_room(placed, now)
 
     def _is_to_rest(self, server: Server) -> bool:

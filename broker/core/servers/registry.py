@@ -306,7 +306,10 @@ class Registry:
             health.asked(id)
             self._effects.append(line)
             self._effects.log(
-                Level.DEBUG, "server.asked", server=server.name, silent_s=round(health.silent_s(now), 3)
+                Level.DEBUG,
+                "server.health_check",
+                server=server.name,
+                silent_s=round(health.silent_s(now), 3),
             )
         elif verdict is HealthVerdict.HUNG:
             reason = f"it answered neither calls nor health checks for {health.silent_s(now):.0f} s"

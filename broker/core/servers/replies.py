@@ -117,7 +117,7 @@ class Replies:
     def _noise(self, server: Server, session: McpSession, noise: Noise, line: bytes, now: float) -> None:
         """Keep a line for people. In the handshake, an answer may follow a prompt on the same line."""
         behind = lines.read_behind(line) if session.era is None else noise
-        if isinstance(behind, ServerReply) and session.asks(behind.id):
+        if isinstance(behind, ServerReply) and session.is_own_request(behind.id):
             self._message(server, session, behind, now)
             return
         self._oddities.note(server, noise.odd)

@@ -140,7 +140,7 @@ class McpSession:
             self._wrote_json |= line.lstrip().startswith(b"{")
             self._handshake.noise(now)
 
-    def asks(self, id: jsonrpc.Id | None) -> bool:
+    def is_own_request(self, id: jsonrpc.Id | None) -> bool:
         """Return whether this is the id of an open request of the handshake."""
         return id in self._asked
 

@@ -1,4 +1,4 @@
-"""Decides what the holder of a token or a key may use, for every door: the gateway's and the broker's."""
+"""Patterns of names: what the holder of a token of the gateway, or of a key of the broker, may use."""
 
 from __future__ import annotations
 
