@@ -61,7 +61,7 @@ def _close(name: str, known: list[str]) -> str:
 
 
 def unknown_server(name: str, names: Iterable[str]) -> Refusal:
-    """No server of that name is configured."""
+    """Return the refusal of a request for a server that is not configured."""
     known = sorted(names)
     close = f"did you mean {new}? " if (new := imported(name)) in known else _close(name, known)
     instead = f"{close}or else " if close else ""
@@ -75,7 +75,7 @@ def unknown_server(name: str, names: Iterable[str]) -> Refusal:
 
 
 def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
-    """The server's catalogue has no tool of that name."""
+    """Return the refusal of a tool that clients do not see."""
     known = sorted(names)
     return Refusal(
         Code.UNKNOWN_TOOL,
@@ -87,7 +87,7 @@ def unknown_tool(server: str, tool: str, names: Iterable[str]) -> Refusal:
 
 
 def unknown_item(server: str, kind: str, name: str) -> Refusal:
-    """Clients see no prompt or resource of that name."""
+    """Return the refusal of a prompt or resource that clients do not see."""
     return Refusal(
         Code.INVALID_PARAMS,
         f"server {server!r} has no {kind} {clip(name)!r}",
@@ -220,7 +220,7 @@ def too_many_connections(value: int) -> Refusal:
 
 
 def management_busy(value: int) -> Refusal:
-    """There are too many management requests at once."""
+    """Return the refusal of a management request beyond the limit."""
     message = f"the broker is answering {value} management requests, as many as it takes at once"
     return _busy(message, "try again in a moment", "management requests", value)
 
@@ -231,14 +231,14 @@ def _busy(message: str, hint: str, limit: str, value: int) -> Refusal:
 
 
 def not_listening(why: str) -> Refusal:
-    """The params of `listen` are not as the protocol has them."""
+    """Return the refusal of a `listen` whose params are wrong."""
     hint = 'listen takes {"servers": null or a list of names, "resources": {server: a list of uris}}'
     message = f"it cannot be listened to this: {clip(why, SAID_CHARS)}"
     return Refusal(Code.INVALID_BODY, message, hint, Blame.CALLER)
 
 
 def tells_of_no_resources(server: str) -> Refusal:
-    """The server does not tell when its resources change."""
+    """Return the refusal of a subscription at a server without `resources.subscribe`."""
     return Refusal(
         Code.METHOD_REFUSED,
         f"server {server!r} does not tell when its resources change: it lacks the capability "
@@ -250,13 +250,13 @@ def tells_of_no_resources(server: str) -> Refusal:
 
 
 def too_many_listen(limit: str, value: int) -> Refusal:
-    """There are more subscriptions than the broker keeps."""
+    """Return the refusal of a `listen` beyond the limit of subscriptions."""
     message = f"the broker takes {value} {limit} and has as many"
     return _busy(message, "listen to less, or try again when others have ended", limit, value)
 
 
 def too_large(size: int, limit: int) -> Refusal:
-    """The request is above `max_message_bytes`."""
+    """Return the refusal of a request above `max_message_bytes`."""
     return Refusal(
         Code.TOO_LARGE,
         f"the request is {size} bytes and may be {limit}",

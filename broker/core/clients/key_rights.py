@@ -39,14 +39,14 @@ def ended(authorized: AuthorizedKeys, peer: Peer, grant: KeyConfig | None) -> st
 
 
 def unknown_server(grant: KeyConfig | None, name: str, names: Iterable[str]) -> Refusal:
-    """No server of that name is configured. `names` are those that are."""
+    """Return the refusal of a request for a server that is not configured. `names` are those that are."""
     if grant is not None and not grant.is_for_all:
         names = filter(grant.may_use, names)
     return refusals.unknown_server(name, names)
 
 
 def not_granted(key: str, name: str) -> Refusal:
-    """The client's key does not let it use a server of that name, configured or not."""
+    """Return the refusal of a server that the key does not grant, configured or not."""
     table = f"[keys.{toml_key(key)}]"
     return Refusal(
         Code.UNKNOWN_SERVER,

@@ -184,7 +184,7 @@ class Registry:
         self._replies.apply(server, server.session, server.session.greet(now), now)
 
     def want(self, names: Collection[str], now: float) -> None:
-        """Clients have subscribed to other resources of these servers than before."""
+        """Subscribe at these servers to what clients want now."""
         for name in sorted(names):
             server = self._table.get(name)  # it may have been removed since they subscribed
             if server is not None:
@@ -202,13 +202,13 @@ class Registry:
             self._effects.append(Demand(server.name))
 
     def heard(self, name: str, now: float) -> None:
-        """It wrote to its stderr."""
+        """Note that a starting server shows signs of life: it wrote to its stderr."""
         session = self._table[name].session
         if session is not None:
             session.heard(now)
 
     def congested(self, name: str, congested: bool, now: float) -> None:
-        """It has stopped reading its stdin, or has begun again."""
+        """Hold its calls while it does not read its stdin."""
         server = self._table[name]
         server.queue.held = congested
         self._dispatch.pump(server, now)
@@ -224,7 +224,7 @@ class Registry:
         self._dispatch.freed(server, now)
 
     def gone(self, name: str, reason: str, now: float) -> None:
-        """Its process ends, or has ended, for this reason."""
+        """End its session and its calls: its process ends, or has ended, for this reason."""
         server = self._table[name]
         if server.session is not None:
             server.spared |= set(server.session.unbearable(server.lifecycle.failing))
@@ -240,9 +240,9 @@ class Registry:
             server.forget()
 
     def _not_opened(self, server: Server, session: McpSession) -> None:
-        """It ended before it was open, perhaps because of the probe: then the next one is asked without it.
+        """Remember whether the next process must start without the era probe: this one may have failed at it.
 
-        A verdict that failed is dropped.
+        An era that was remembered and failed is forgotten.
         """
         again = server.lifecycle.respawning
         server.remembered = Era.LEGACY if again or session.probe_refused else None
@@ -252,24 +252,24 @@ class Registry:
             )
 
     def taken(self, name: str, now: float) -> None:
-        """It has read all that was written to it."""
+        """Note that a starting server has read all that was written to its stdin."""
         session = self._table[name].session
         if session is not None:
             session.taken(now)
 
     def rests(self, name: str, now: float) -> None:
-        """It has no process, and its lifecycle says when it will have one again."""
+        """End or keep its waiting calls: it has no process, and its lifecycle says when the next starts."""
         server = self._table[name]
         self._bulk_endings.server_rests(server, now)
         if server.lifecycle.idle and self.is_used(server):
             self._effects.append(Demand(name))
 
     def wake_at(self) -> float | None:
-        """When `tick` is due for one of them."""
+        """Return when `tick` is due next."""
         return soonest([server.wake_at for server in self._table.values()])
 
     def tick(self, now: float) -> None:
-        """Time has passed."""
+        """Do what is due for each server."""
         for server in self._table.values():
             if server.session is not None:
                 self._replies.apply(server, server.session, server.session.tick(now), now)
@@ -299,7 +299,7 @@ class Registry:
         return bool(has_calls or queue.reserved or queue.lease or self._uris(server))
 
     def _look_after(self, server: Server, session: McpSession, health: Health, now: float) -> None:
-        """One that has been silent for long is asked whether it lives, and replaced if it does not say so."""
+        """Send a health check to a server that has long been silent, and replace one that did not answer."""
         verdict = health.look(now, lambda before: self._dispatch.table.busy_until(server.name, before, now))
         if verdict is HealthVerdict.ASK:
             id, line = session.check()

@@ -1,4 +1,4 @@
-"""What a legacy session is made of: a door that keeps it can open the conversation again."""
+"""The content of a legacy session: with it the conversation can be opened again, after a restart too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from broker.gateway.conversation.eras import DEFAULT_LOG_LEVEL
 
 
 class ClientSession(Struct, frozen=True):
-    """What a legacy client agreed on at `initialize`."""
+    """The results of `initialize` for a legacy client."""
 
     version: str
     capabilities: dict[str, Any]
@@ -18,7 +18,7 @@ class ClientSession(Struct, frozen=True):
 
 
 class Preferences(Struct, frozen=True):
-    """What a legacy client has set since."""
+    """The log level and the subscriptions that a legacy client has set since."""
 
     level: str = DEFAULT_LOG_LEVEL
     uris: frozenset[str] = frozenset()

@@ -80,7 +80,7 @@ class Conversation:
         self.session = session
         """The legacy session; `None` until `initialize` came. Set before the answer to it is sent."""
         self.dropped: Counter[str] = Counter()
-        """What came and was of no use, by its kind."""
+        """The numbers of messages that were dropped, by their kind."""
         self._questions = OpenQuestions(new_nonce)
         self._interests = Interests(preferences.uris)
         self._interests.has_session = session is not None
@@ -95,12 +95,12 @@ class Conversation:
 
     @property
     def holds(self) -> int:
-        """How many requests, calls, questions and subscriptions it holds."""
+        """The number of open requests, calls, questions and subscriptions."""
         return len(self._requests) + self._requests.calls + len(self._questions) + len(self._interests)
 
     @property
     def preferences(self) -> Preferences:
-        """What the legacy client has set."""
+        """The log level and the subscriptions of the legacy client."""
         return Preferences(self._log_level, self._interests.uris)
 
     # --- what the client says ----------------------------------------------------------------------------
@@ -129,12 +129,12 @@ class Conversation:
         return request in self._requests
 
     def cancelled(self, request: RequestId, reason: str | None = None) -> list[Effect]:
-        """The client no longer wants the answer to a request: its stream was cut. Unknown ids do nothing."""
+        """Cancel a request whose stream was cut. Unknown ids do nothing."""
         entry = self._requests.get(request)
         return [] if entry is None else [*self._requests.let_go(entry, reason), *self._requests.finish(entry)]
 
     def stream_opened(self) -> list[Effect]:
-        """There is a stream for messages that belong to no request: the pipe, or the first GET stream.
+        """Note the first stream for messages that belong to no request: the pipe, or a GET stream.
 
         Until then the server's notifications are not listened to for a legacy client.
         """
@@ -142,7 +142,7 @@ class Conversation:
         return [*self._requests.listen(), *self._interests.missed()]
 
     def stream_closed(self) -> list[Effect]:
-        """The last stream for messages of no request is gone."""
+        """Note that the last stream for messages of no request has ended."""
         self._interests.has_stream = False
         return self._requests.listen()
 

@@ -99,7 +99,7 @@ class ParkedCall(Struct, eq=False):
 
     @property
     def held_bytes(self) -> int:
-        """How much is held for it."""
+        """The number of bytes that are held for it."""
         return self.params_bytes + sum(len(one.params) for one in self.questions.values())
 
     def result(self) -> bytes:
@@ -131,9 +131,9 @@ class ParkedCalls:
         self, new_state: Callable[[], str], limit: int = MAX_PARKED, share: Share | None = None
     ) -> None:
         self.counts: Counter[str] = Counter()
-        """How often calls were parked and resumed, and how they left otherwise."""
+        """The numbers of calls that were parked, were resumed, or ended in another way."""
         self.dropped: Counter[str] = Counter()
-        """What came and was of no use, by its kind."""
+        """The numbers of messages that were dropped, by their kind."""
         self._new_state = new_state
         self._limit = limit
         self._share = share

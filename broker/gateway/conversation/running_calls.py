@@ -77,7 +77,7 @@ class RunningCall:
     # --- what happens to it ------------------------------------------------------------------------------
 
     def replied(self, outcome: Outcome) -> None:
-        """It has ended. Its holder need not wait for its task any more."""
+        """End the call: its holder need not wait for its task any more."""
         self._holder.calls.pop(self._number, None)
         self._holder.run(self._holder.decides.replied(self._number, outcome))
 

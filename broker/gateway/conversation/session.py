@@ -136,7 +136,7 @@ class Session:
 
     @property
     def dropped(self) -> Counter[str]:
-        """What came and was of no use, by its kind."""
+        """The numbers of messages that were dropped, by their kind."""
         dropped = self.conversation.dropped
         return dropped if self._own_parking is None else dropped + self._own_parking.calls.dropped
 
@@ -145,15 +145,15 @@ class Session:
         self._run(self.conversation.received(message))
 
     def cancelled(self, request: RequestId) -> None:
-        """The client no longer wants the answer to a request."""
+        """Cancel a request whose answer the client no longer wants."""
         self._run(self.conversation.cancelled(request))
 
     def stream_opened(self) -> None:
-        """There is a stream for messages that belong to no request."""
+        """Note the first stream for messages that belong to no request."""
         self._run(self.conversation.stream_opened())
 
     def stream_closed(self) -> None:
-        """The last such stream is gone."""
+        """Note that the last such stream has ended."""
         self._run(self.conversation.stream_closed())
 
     def ended(self, reason: str, *, keeps_subscriptions: bool = False) -> None:

@@ -59,19 +59,19 @@ class ConnectionLimit:
             self._busy.add(connection)
 
     def began(self, connection: Cuttable) -> None:
-        """A request on it begins."""
+        """Note that a request on a connection begins."""
         if connection in self._idle:
             del self._idle[connection]
             self._busy.add(connection)
 
     def rests(self, connection: Cuttable) -> None:
-        """No request on it is under way."""
+        """Note that no request on a connection is under way."""
         if connection in self._busy:
             self._busy.discard(connection)
             self._idle[connection] = None
 
     def closed(self, connection: Cuttable) -> None:
-        """It is gone."""
+        """Forget a connection that has ended."""
         self._unknown.pop(connection, None)
         self._idle.pop(connection, None)
         self._busy.discard(connection)

@@ -106,14 +106,14 @@ class Stream:
         self._sending_bytes = 0
 
     def cut(self) -> None:
-        """The client does not keep up, or there is no room for what is sent to it: end its connection."""
+        """End the connection: the client does not keep up, or there is no room for what is sent to it."""
         self.is_cut = True
         self._put_away()
         if self._on_cut is not None:
             self._on_cut()
 
     def _put_away(self) -> None:
-        """What waits is for the replay."""
+        """Keep what waits for the replay."""
         self._keep(*self._waiting)
         self._take_waiting()
         self.sent()
