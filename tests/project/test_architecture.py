@@ -749,6 +749,46 @@ def test_what_commands_print_goes_one_way(path: Path) -> None:
     )
 
 
+# --- the hub ---------------------------------------------------------------------------------------------
+
+
+def core_events() -> frozenset[str]:
+    """The names of the methods of the core that take the time, except for those of a server's lifecycle."""
+    functions = (
+        node
+        for path in sorted((ROOT / "broker/core").rglob("*.py"))
+        if path.name != "lifecycle.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    )
+    return frozenset(
+        one.name for one in functions if one.args.args and one.args.args[-1].arg.strip("_") == "now"
+    )
+
+
+def direct_calls(source: str, events: frozenset[str]) -> list[str]:
+    """The calls in a source of an event of the core, by a part of an engine that the source names."""
+    called = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    names = [ast.unparse(func) for func in called if isinstance(func, ast.Attribute) and func.attr in events]
+    return [name for name in names if re.search(r"\b_?(engine|registry|clients|dispatch|replies)\.", name)]
+
+
+@pytest.mark.parametrize("room", ["daemon.py", "frontend", "management", "service", "upstream"])
+def test_the_shell_tells_the_core_of_events_by_the_hub(room: str) -> None:
+    """Else the effects of an event are not run, and nothing wakes the broker for what is due next."""
+    folder, events = ROOT / "broker" / room, core_events()
+    paths = [folder] if folder.is_file() else sorted(folder.rglob("*.py"))
+    found = [f"{path}: {name}" for path in paths for name in direct_calls(path.read_text("utf-8"), events)]
+    assert not found, "tell the hub: hub.run(engine.registry.spawned, name)"
+
+
+def test_a_direct_call_of_the_core_is_seen() -> None:
+    events = core_events()
+    assert {"spawned", "received", "line", "lost"} <= events
+    assert direct_calls("hub.engine.registry.spawned(name, now)", events) == ["hub.engine.registry.spawned"]
+    assert direct_calls("hub.run(hub.engine.registry.spawned, name)", events) == []
+
+
 # --- names ---------------------------------------------------------------------------------------------
 
 
