@@ -21,7 +21,6 @@ from pathlib import Path
 from tests.docker.engine import BACKEND, IMAGE, Figure, Place, Stack, docker, facts
 from tests.docker.texts import in_language
 from tests.docker.with_compose import (
-    backend_first,
     build,
     gateway,
     killed,
@@ -33,13 +32,13 @@ from tests.docker.with_compose import (
     ten_pages,
     up,
 )
-from tests.docker.with_run import derived, foreign_folder, imported, memory, other_users
+from tests.docker.with_run import backend_first, derived, foreign_folder, imported, memory, other_users
 
 Check = Callable[[Stack, Place], Iterator[Figure]]
 
 CHECKS: tuple[Check, ...] = (
-    *(build, up, status, ten_pages, restart, stubborn, killed, stopped_server, gateway, stop, backend_first),
-    *(other_users, imported, memory, derived, foreign_folder),
+    *(build, up, status, ten_pages, restart, stubborn, killed, stopped_server, gateway, stop),
+    *(backend_first, other_users, imported, memory, derived, foreign_folder),
 )
 
 

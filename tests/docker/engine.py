@@ -70,6 +70,19 @@ def docker(*arguments: str, status: int | None = 0, timeout_s: float = PATIENCE_
     return run("docker", *arguments, status=status, timeout_s=timeout_s)
 
 
+def in_background(*command: str) -> subprocess.Popen[str]:
+    """Start a command with pipes; its stdin ends at `communicate`."""
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **ENGLISH, "MCP_GATEWAY_PORT": PORT},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def inspect(container: str) -> dict[str, Any]:
     """Return what the engine knows of a container."""
     (found,) = json.loads(docker("container", "inspect", container).stdout)
@@ -126,7 +139,9 @@ class Stack:
 
     def container(self, service: str = "mcp-broker") -> str:
         """Return the id of a service's container."""
-        return self("ps", "--all", "--quiet", service).stdout.strip()
+        labels = {"project": PROJECT, "service": service}
+        filters = [f"--filter=label=com.docker.compose.{key}={value}" for key, value in labels.items()]
+        return docker("ps", "--all", "--quiet", *filters).stdout.strip()
 
     def backend(self, script: str, *arguments: str, status: int | None = 0) -> Done:
         """Run a Python script as the backend: in its image, with its user, group, volume and variable."""
@@ -135,18 +150,10 @@ class Stack:
         )
 
     def in_background(self, script: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start a script as `backend` does, with pipes; its stdin ends at `communicate`."""
+        """Start a script as `backend` does."""
         files = ("-f", "compose.yaml", "-f", str(self._override), "-p", PROJECT)
         command = ["docker", "compose", *files, "run", "--rm", "-T", "--no-deps", "backend", "python", "-c"]
-        return subprocess.Popen(
-            [*command, script, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **ENGLISH, "MCP_GATEWAY_PORT": PORT},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return in_background(*command, script, *arguments)
 
     def end(self) -> None:
         """Remove the containers, networks and volumes of the project."""
@@ -193,10 +200,17 @@ class Place:
 
     def client(self, socket: str, script: str, *options: str, group: str | None = GROUP) -> Done:
         """Run a Python script in the backend's image, as its user, in this group."""
+        return docker(*self._client(socket, script, *options, group=group), status=None)
+
+    def client_in_background(self, socket: str, script: str) -> subprocess.Popen[str]:
+        """Start a script as `client` does."""
+        return in_background("docker", *self._client(socket, script, group=GROUP))
+
+    def _client(self, socket: str, script: str, *options: str, group: str | None) -> tuple[str, ...]:
         groups = ("--group-add", group) if group else ()
         mount = ("-v", f"{socket}:/run/mcp-broker:ro", "-e", f"MCP_BROKER_ENDPOINT={ENDPOINT}")
         user = ("--user", USER, *groups)
-        return docker("run", "--rm", *user, *mount, *options, BACKEND, "python", "-c", script, status=None)
+        return ("run", "--rm", *user, *mount, *options, BACKEND, "python", "-c", script)
 
     def end(self) -> None:
         """Remove everything."""

@@ -258,6 +258,13 @@ def test_the_broker_is_bounded_and_restarted() -> None:
     assert seconds > CONFIG.limits.drain_sec + 2 * stop_s, "Docker would kill it while it ends its servers"
 
 
+@pytest.mark.parametrize("service", [BROKER, GATEWAY], ids=["mcp-broker", "gateway"])
+def test_health_checks_need_no_quotes(service: dict[str, Any]) -> None:
+    """podman-compose joins the words of CMD for a shell, without quotes; CMD-SHELL has a line already."""
+    kind, *words = service["healthcheck"]["test"]
+    assert kind == "CMD-SHELL" or all(re.fullmatch(r"[\w./-]+", word) for word in words)
+
+
 def test_the_gateway_is_wanted_by_name_and_for_this_host() -> None:
     """A profile of its own; its port is published to loopback only, and what it writes is its own."""
     settings = read(CONFIGS / "gateway.toml")

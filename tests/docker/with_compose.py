@@ -10,16 +10,14 @@ import urllib.request
 from collections.abc import Iterator
 
 from tests.docker.backends import (
-    EARLY,
     ONE_CALL,
     logged,
     moment,
     restarted,
-    rogue,
     under_calls,
     with_server,
 )
-from tests.docker.engine import IMAGE, PATIENCE_S, PORT, PROJECT, Figure, Place, Stack, docker, inspect, until
+from tests.docker.engine import IMAGE, PORT, PROJECT, Figure, Place, Stack, docker, inspect, until
 
 
 def in_container(stack: Stack, *command: str) -> str:
@@ -129,7 +127,7 @@ def stopped_server(stack: Stack, place: Place) -> Iterator[Figure]:
     stack.broker("stop", "laundry-assistant")
     stack.broker("status", status=1)
     stack.broker("status", "--broker")
-    stack("rm", "--stop", "--force", "backend")
+    docker("rm", "--force", stack.container("backend"))
     stack("up", "-d", "backend")  # it waits for a healthy broker
     stack.broker("start", "laundry-assistant")
     stack.until_ready()
@@ -143,7 +141,9 @@ def gateway(stack: Stack, place: Place) -> Iterator[Figure]:
     stack("--profile", "gateway", "up", "-d", "gateway")
     until(lambda: inspect(stack.container("gateway"))["State"]["Health"]["Status"] == "healthy")
     yield "healthy", time.monotonic() - began, None
-    token = stack("exec", "-T", "gateway", "cat", "/var/lib/mcp-broker-gateway/token").stdout.strip()
+    token = stack(
+        "--profile", "gateway", "exec", "-T", "gateway", "cat", "/var/lib/mcp-broker-gateway/token"
+    ).stdout.strip()
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
     body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     answers = {}
@@ -162,8 +162,11 @@ def gateway(stack: Stack, place: Place) -> Iterator[Figure]:
                 answers[who] = response.status
         except urllib.error.HTTPError as error:
             answers[who] = error.code
-    assert answers == {"token": 200, "stranger": 401}, (answers, stack("logs", "gateway").said)
-    stack("stop", "gateway")
+    assert answers == {"token": 200, "stranger": 401}, (
+        answers,
+        stack("--profile", "gateway", "logs", "gateway").said,
+    )
+    stack("--profile", "gateway", "stop", "gateway")
     assert inspect(stack.container("gateway"))["State"]["ExitCode"] == 0
 
 
@@ -183,28 +186,3 @@ def stop(stack: Stack, place: Place) -> Iterator[Figure]:
     assert "broker.sock\n" not in listed.replace("broker.sock.", ""), listed
     stack("--profile", "gateway", "down", "--volumes")
     yield "left", len(docker("ps", "--all", "--quiet", "--filter", f"name={IMAGE}").stdout.split()), 0
-
-
-def backend_first(stack: Stack, place: Place) -> Iterator[Figure]:
-    """The backend starts before there is a broker: `connect` fails at once, and a call waits for the broker.
-
-    The volume is new: what mounts it first must not decide whom the folder in it belongs to.
-    """
-    stack.end()
-    config = stack.config / "broker.toml"
-    before = config.read_text(encoding="utf-8")
-    config.write_text(rogue("one"), encoding="utf-8")
-    with stack.in_background(EARLY) as backend:
-        assert backend.stdout is not None
-        code = backend.stdout.readline().strip()
-        stack("up", "-d", "--no-deps", "mcp-broker")
-        out, errors = backend.communicate(timeout=PATIENCE_S)
-    assert code == "no-broker", (code, errors)
-    assert backend.returncode == 0, errors
-    began, ended, text = json.loads(out)
-    started = moment(inspect(stack.container())["State"]["StartedAt"])
-    assert began < started, "the broker was there before the call"
-    assert "hello" in text, text
-    yield "answered", ended - started, None
-    stack.end()
-    config.write_text(before, encoding="utf-8")

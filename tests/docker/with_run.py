@@ -7,10 +7,30 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tests.docker.backends import ONE_CALL, REFUSED, rogue
-from tests.docker.engine import IMAGE, ROOT, Figure, Place, Stack, docker, inspect, until
+from tests.docker.backends import EARLY, ONE_CALL, REFUSED, moment, rogue
+from tests.docker.engine import IMAGE, PATIENCE_S, ROOT, Figure, Place, Stack, docker, inspect, until
 
 MIB = 1024 * 1024
+
+
+def backend_first(stack: Stack, place: Place) -> Iterator[Figure]:
+    """The backend starts before there is a broker: `connect` fails at once, and a call waits for the broker.
+
+    The volume is new: what mounts it first must not decide whom the folder in it belongs to.
+    """
+    socket, config = place.volume(), place.config(rogue("one"))
+    with place.client_in_background(socket, EARLY) as backend:
+        assert backend.stdout is not None
+        code = backend.stdout.readline().strip()
+        broker = place.serve(config, socket)
+        out, errors = backend.communicate(timeout=PATIENCE_S)
+    assert code == "no-broker", (code, errors)
+    assert backend.returncode == 0, errors
+    began, ended, text = json.loads(out)
+    started = moment(inspect(broker)["State"]["StartedAt"])
+    assert began < started, "the broker was there before the call"
+    assert "hello" in text, text
+    yield "answered", ended - started, None
 
 
 def other_users(stack: Stack, place: Place) -> Iterator[Figure]:
