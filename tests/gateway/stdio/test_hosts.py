@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 from tests.e2e.harness import PATIENCE_S, ROOT, RunningBroker, running, script
 from tests.e2e.test_path import MCP1
 from tests.gateway.bridges import socket_door, sockets_of
+from tests.gateway.test_clients import INSPECTOR, NODE, output_of
 
 SERVERS = {
     "legacy": script("tests/servers/sdk1_server.py", python=str(MCP1)),
@@ -27,7 +27,7 @@ HOSTS = {
     "sdk 1.x": [str(MCP1), CLIENT, "legacy"],
     "sdk 2.x": [sys.executable, CLIENT, "legacy"],
     "2026": [sys.executable, CLIENT, "auto"],
-    "typescript": ["node", str(NODE_HOST)],
+    "typescript": [str(NODE), str(NODE_HOST)],
 }
 
 
@@ -64,7 +64,7 @@ needs_sdk1 = pytest.mark.skipif(not MCP1.exists(), reason="`make test` installs 
 def has_node() -> bool:
     """Whether the TypeScript SDK can be run here."""
     sdk = NODE_HOST.parent / "node_modules/@modelcontextprotocol/sdk/package.json"
-    return sdk.exists() and shutil.which("node") is not None
+    return sdk.exists() and NODE.exists()
 
 
 @needs_sdk1
@@ -90,3 +90,19 @@ def test_a_host_of_either_era_uses_a_server_of_either_era(
 def test_a_host_of_either_era_is_asked(broker: RunningBroker, name: str) -> None:
     """An `elicitation/create` for a legacy host, `input_required` for a modern one; either answers."""
     assert host(broker, name, "asks", held=False)["asked"] == "Hello, Ann!"
+
+
+@needs_sdk1
+@pytest.mark.skipif(not INSPECTOR.exists(), reason="`make node` has not installed the Inspector")
+@pytest.mark.parametrize("held", [False, True], ids=["relay", "held"])
+@pytest.mark.parametrize("server", ["legacy", "modern"])
+def test_the_inspector_starts_the_bridge(broker: RunningBroker, server: str, held: bool) -> None:
+    """The MCP Inspector's command line, as a host that starts `mcp-broker connect`."""
+    sockets = broker.folder / "no-gateway" if held else sockets_of(broker)
+    env = {"PYTHONPATH": ROOT, "MCP_BROKER_SOCKETS": sockets, "MCP_BROKER_ENDPOINT": broker.endpoint}
+    given = [part for name, value in env.items() for part in ("-e", f"{name}={value}")]
+    cli = [str(NODE), str(INSPECTOR), "--cli", *given, sys.executable, "-m", "broker", "connect", server]
+    listed = json.loads(output_of(*cli, "--method", "tools/list"))
+    assert {tool["name"] for tool in listed["tools"]} >= {"add", "echo"}
+    call = ["--method", "tools/call", "--tool-name", "add", "--tool-arg", "a=2", "b=3"]
+    assert json.loads(output_of(*cli, *call))["content"][0]["text"] == "5"
