@@ -44,7 +44,7 @@ def _lines(figures: Mapping[str, int], refused: Mapping[str, int]) -> Iterator[s
 
 
 def _metric(name: str, kind: str, what: str, values: Mapping[str, int]) -> Iterator[str]:
-    full = f"mcp_broker_gateway_{name}"
+    full = f"mcp_gateway_{name}"
     yield f"# HELP {full} {what}"
     yield f"# TYPE {full} {kind}"
     for labels, value in values.items():
