@@ -116,7 +116,9 @@ def _limits(seen: Snapshot) -> Samples:
 
 
 _of_broker(
-    "connections", "Connections of clients; a client process has one.", lambda engine: len(engine.connections)
+    "connections",
+    "Connections of clients; a client process has one, the gateway one for each token or user.",
+    lambda engine: len(engine.connections),
 )
 _of_broker(
     "questions_open",
