@@ -319,5 +319,5 @@ def test_a_client_that_does_not_read_is_cut() -> None:
             plug.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
             wait_until(lambda: broker.server("rogue")["calls"] > calls, lambda: broker.server("rogue"))
             settled(broker)
-            assert 0 < len(read_all(plug)) < 60_000 * 2000
+            assert len(read_all(plug)) < 60_000 * 2000  # nothing, where the reset was first
         assert door.memory < before + 64 * 1024 * 1024
