@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ from benchmarks.plan import Plan
 from benchmarks.processes import ROOT, SERVERS, Broker, listening_broker, script, started
 from benchmarks.results import Results
 from client_shim import BrokerClient
+
+_LOOK_S, _REST_LIMIT_S = 0.5, 60.0
 
 
 def measure_connections(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:
@@ -40,11 +43,22 @@ async def measure_channels(broker: Broker, plan: Plan, results: Results) -> None
     memory = results.memory
     async with BrokerClient("backend", broker.endpoint) as first:
         await first.list_tools("time")
-        memory.channels, memory.before_channels = plan.channels, rss_bytes(broker.pid)
+        memory.channels = plan.channels
+        memory.before_channels = await _rss_at_rest(broker.pid, plan.rest_s)
         clients = [BrokerClient("page", broker.endpoint) for _ in range(plan.channels)]
         for client in clients:
             await client.call_tool("time", "get_current_time", {"timezone": "Asia/Tokyo"})
-        memory.with_channels = rss_bytes(broker.pid)
+        memory.with_channels = await _rss_at_rest(broker.pid, plan.rest_s)
+
+
+async def _rss_at_rest(pid: int, rest_s: float) -> int:
+    """Return the memory of a process that has not shrunk for so long: what is freed is given back later."""
+    least, since, until = rss_bytes(pid), monotonic(), monotonic() + _REST_LIMIT_S
+    while monotonic() < min(since + rest_s, until):
+        await asyncio.sleep(_LOOK_S)
+        if (now := rss_bytes(pid)) < least:
+            least, since = now, monotonic()
+    return rss_bytes(pid)
 
 
 def measure_start_up(broker: Broker, plan: Plan, folder: Path, results: Results) -> None:

@@ -11,6 +11,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     Args:
         patience_s: no further round on a server begins after so many seconds on it.
         warm_up_s: how long each way is called first, so that what compiles while it runs has done so.
+        rest_s: for how long the broker's memory must not have shrunk before it is weighed.
         calls: one at a time, in each round and of each way.
         burst_calls: with several in flight, in each round and of each way.
         bodies: size in bytes → results of that size in each round and of each way.
@@ -29,6 +30,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     rounds: int
     patience_s: float
     warm_up_s: float
+    rest_s: float
     calls: int
     burst_calls: int
     bodies: dict[int, int]
@@ -51,6 +53,7 @@ FULL = Plan(
     rounds=10,
     patience_s=210,
     warm_up_s=3,
+    rest_s=5,
     calls=300,
     burst_calls=1000,
     bodies={SMALL: 50, LARGE: 4},
@@ -69,6 +72,7 @@ QUICK = Plan(
     rounds=3,
     patience_s=120,
     warm_up_s=2,
+    rest_s=5,
     calls=150,
     burst_calls=400,
     bodies={SMALL: 20, LARGE: 3},
@@ -87,6 +91,7 @@ SMOKE = Plan(
     rounds=1,
     patience_s=120,
     warm_up_s=0,
+    rest_s=0,
     calls=3,
     burst_calls=8,
     bodies={SMALL: 1, LARGE: 1},

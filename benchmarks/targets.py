@@ -177,6 +177,12 @@ TARGETS = (
         "A flood of 64 calls in flight keeps three processes busy with the broker, and two without it. The "
         "call beside it waits for the broker, which takes messages of both clients in turns.",
     ),
+    Target(
+        "gateway: p99 beside another token's flood, over the same flood made at the broker",
+        2,
+        lambda run: run.beside(neighbours.DOOR_OTHER, 0.99) / run.beside(neighbours.DOOR_BROKER, 0.99),
+        "The gateway begins the exchanges of both tokens in turns; what it takes for each is in the table.",
+    ),
     *(
         Target(f"{way}: p50 over the best other gateway", 0.8, partial(_to_peer, way), _GATEWAY)
         for way in (HTTP_MODERN, HTTP_LEGACY)
