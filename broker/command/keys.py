@@ -193,16 +193,21 @@ def revoke(name: str, path: Path | None, endpoint: str | None) -> None:
 
 def _reload(config: Path, endpoint: str | None, name: str, word: str) -> None:
     """Have the broker that runs with this config read the keys again, and tell what that did."""
-    paths = [one for one in _broker_table(config).endpoints if one.startswith("ipc://")]
+    named = _broker_table(config).endpoints
+    path = endpoint or next((one for one in named if one.startswith("ipc://")), None)
+    client = BlockingClient(path, reconnect_s=0, name=COMMAND_NAME)
     try:
-        with BlockingClient(endpoint or next(iter(paths), None), reconnect_s=0, name=COMMAND_NAME) as broker:
+        with client as broker:
             running = Path(broker.request(MANAGEMENT, "status")["broker"]["config"])
             if running.resolve() != config.resolve():
                 echo(say_of_keys(f"{word}_elsewhere", name=name, path=config.absolute(), running=running))
                 return
             done = broker.request(MANAGEMENT, "reload")
     except NoBroker:
-        echo(say_of_keys(f"{word}_later", name=name))
+        if named and not path and word == "revoked":  # its broker listens at tcp:// only: not asked
+            facts = {"path": config.absolute(), "address": client.endpoint}
+            fail(say_of_keys("revoked_unasked", name=name, **facts), BAD)
+        echo(say_of_keys(f"{word}_later", name=name, address=client.endpoint))
         return
     except BrokerError as error:
         echo(say_of_keys("not_told", name=name), err=True)

@@ -184,6 +184,45 @@ def test_a_broker_that_could_not_be_told_is_not_taken_for_none(keys: Run) -> Non
     assert "no broker answers" not in done.output
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("told_by", ["--endpoint", "the config", "the variable"])
+def test_the_address_where_no_broker_answers_is_named(
+    keys: Run, told_by: str, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 8: a broker may run at another address, so the command names the address that it asked."""
+    name_the_keys()
+    address = f"ipc://{Path('nobody.sock').absolute()}"
+    options = ["--endpoint", address] if told_by == "--endpoint" else []
+    if told_by == "the config":
+        with open("broker.toml", "a") as config:
+            config.write(f'endpoint = ["tcp://127.0.0.1:5555", "{address}"]\n')
+    monkeypatch.setenv("MCP_BROKER_ENDPOINT", address if told_by == "the variable" else "ipc:///none")
+    monkeypatch.setenv("MCP_BROKER_LANG", language)
+    for command in ("new", "revoke"):
+        done = keys(command, "laptop", *options)
+        assert done.exit_code == 0, done.output
+        assert address in done.output
+        assert "mcp-broker reload --endpoint" in done.output
+
+
+def test_a_revocation_that_a_running_broker_cannot_have_heard_of_fails(
+    keys: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 8: a broker that listens at `tcp://` only is asked nowhere, and would keep the client."""
+    name_the_keys()
+    with open("broker.toml", "a") as config:
+        config.write('endpoint = "tcp://*:5555"\n')
+    monkeypatch.setenv("MCP_BROKER_ENDPOINT", "ipc:///nobody.sock")
+    assert keys("new", "laptop").exit_code == 0
+    done = keys("revoke", "laptop")
+    assert done.exit_code == 1, done.output
+    for word in ("names no ipc:// endpoint", "ipc:///nobody.sock", "mcp-broker reload --endpoint"):
+        assert word in done.output
+    keys("new", "laptop", "--out", "again")
+    named = keys("revoke", "laptop", "--endpoint", "ipc:///other.sock")
+    assert (named.exit_code, "ipc:///other.sock" in named.output) == (0, True), named.output
+
+
 def test_a_revoked_client_has_no_key(keys: Run) -> None:
     """And a name without a key cannot be revoked."""
     keys("new", "laptop")
