@@ -125,7 +125,7 @@ class BlockingClient:
     def _greet(self, expires: float, hold_s: float = 0.0) -> None:
         self._leave()
         self._backoff.tried(monotonic())
-        found = find_broker(self._address, self._hello_s(expires), min(hold_s, self._hello_s(expires)))
+        found = find_broker(self._address, self._hello_s(expires), hold_s)
         state = ClientState(self._who, monotonic(), hello_timeout_s=self._hello_s(expires))
         self._dealer = dealer = Dealer(found.endpoint, state, found.keys)
         dealer.flush()

@@ -37,12 +37,16 @@ _SIGNATURE = slice(0, 10)
 _MECHANISM = slice(12, 32)
 _CURVE, _NULL = b"CURVE", b"NULL"
 
+_LEAST_S = 0.001
+"""A time limit of 0 would not wait at all, and nothing would be known of the other side."""
+
 
 def probe_tcp(endpoint: str, has_keys: bool, wait_s: float, hold_s: float = 0.0) -> str:
     """Return the endpoint with its host as a number, if a broker listens there that takes such a client.
 
     Args:
-        hold_s: how long the broker must keep the connection, in which nothing more is said.
+        hold_s: how long the broker must keep the connection, in which nothing more is said; `wait_s` is the
+            limit of both.
 
     Raises:
         InvalidEndpoint: it is not an endpoint.
@@ -61,6 +65,7 @@ def probe_tcp(endpoint: str, has_keys: bool, wait_s: float, hold_s: float = 0.0)
     with _connected(endpoint, host, port, until) as connection:
         mechanism = _mechanism(endpoint, connection, until)
         address = _numeric(connection)
+        hold_s = min(hold_s, max(until - monotonic(), _LEAST_S))
         if mechanism == _CURVE and hold_s and not _is_kept(connection, hold_s):
             raise _no_broker(
                 endpoint,
@@ -127,7 +132,7 @@ def _connected(endpoint: str, host: str, port: int, until: float) -> socket.sock
             failure = failure or error  # this machine has no IPv6, say
             continue
         try:
-            connection.settimeout(max((until - monotonic()) / (len(found) - number), 0.001))
+            connection.settimeout(max((until - monotonic()) / (len(found) - number), _LEAST_S))
             connection.connect(address)
         except OSError as error:
             connection.close()
@@ -155,7 +160,7 @@ def _mechanism(endpoint: str, connection: socket.socket, until: float) -> bytes:
     try:
         connection.sendall(_OPENING)
         while len(greeting) < _MECHANISM.stop and _is_signature(greeting[_SIGNATURE]):
-            connection.settimeout(max(until - monotonic(), 0.001))
+            connection.settimeout(max(until - monotonic(), _LEAST_S))
             if not (more := connection.recv(64 - len(greeting))):
                 raise ConnectionResetError
             greeting += more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import subprocess
 import sys
@@ -141,3 +142,20 @@ def test_a_folder_with_a_python_that_is_no_environment_is_left_alone(tmp_path: P
     assert "is no virtual environment; nothing is changed" in done.stderr
     assert "rm -r" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
+def test_a_link_among_the_keys_of_a_backup_changes_nothing_elsewhere(tmp_path: Path) -> None:
+    """Law 8: the installer is root, and a restored folder may be one in which somebody else can write."""
+    etc, another = tmp_path / "etc", tmp_path / "another"
+    (etc / "authorized_keys").mkdir(parents=True)
+    for path in (another, etc / "broker.toml", etc / "authorized_keys" / "page.key"):
+        path.write_text("", encoding="utf-8")
+        path.chmod(0o600)
+    (etc / "authorized_keys" / "link.key").symlink_to(another)
+    group = grp.getgrgid(os.getgid()).gr_name
+    script = f'. "{ROOT}/systemd/host"; etc="{etc}" config_group="{group}"; adopt_config new'
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], env={"PATH": os.environ["PATH"]}, check=True)
+    modes = [
+        oct(path.stat().st_mode)[-3:] for path in (etc / "broker.toml", etc / "authorized_keys/page.key")
+    ]
+    assert (modes, oct(another.stat().st_mode)[-3:]) == (["640", "640"], "600")

@@ -20,7 +20,7 @@ from client_shim import BlockingClient, BrokerClient, MCPClient, errors
 from client_shim.keys import VARIABLE, ClientKeys, Keys
 from client_shim.transport.curve import new_pair
 from client_shim.transport.endpoint import probe
-from client_shim.transport.tcp import is_loopback
+from client_shim.transport.tcp import is_loopback, probe_tcp
 from tests.client_shim.backend.kit import having
 from tests.client_shim.keyed import ANY_PORT, KeyedPeer, write_keys
 from tests.client_shim.loops import all_without_readers
@@ -237,6 +237,14 @@ def test_a_program_that_says_nothing_is_not_waited_for_without_end() -> None:
     """A broker that is stopped, or a program that waits for the other side."""
     with something_else(b"") as endpoint, pytest.raises(errors.BrokerSilent, match="said nothing"):
         probe(endpoint, wait_s=0.1)
+
+
+@pytest.mark.timeout(30)
+def test_a_connection_is_held_no_longer_than_there_is_time() -> None:
+    """Law 2: the second probe, after a handshake that failed, is within the deadline too."""
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+    with something_else(greeting) as endpoint:
+        assert probe_tcp(endpoint, has_keys=True, wait_s=0.2, hold_s=600.0) == endpoint
 
 
 def test_nobody_listens_at_a_port() -> None:
