@@ -205,21 +205,52 @@ def write(*files: NewFile) -> list[Path]:
     """Write these files, all or none; return the paths of the backups of replaced files.
 
     Raises:
-        FileProblem: one of them cannot be written; existing files are unchanged.
+        FileProblem: one of them cannot be written; existing files are unchanged, or the message says that
+            one of them could not be put back.
     """
     kept: list[Path] = []
-    with ExitStack() as undo:
+    with ExitStack() as links, ExitStack() as undo:
         written = [(_beside(file, undo), file) for file in files]
         for file in files:
             with _reporting(file):
                 if file.backup and file.path.exists():
                     kept.append(_back_up(file.path.resolve()))
-                    undo.callback(kept[-1].unlink, missing_ok=True)
+                    undo.callback(_remove, kept[-1])
         for new, file in written:
+            path = file.path.resolve()
             with _reporting(file):
-                new.replace(file.path.resolve())
+                # The last one is replaced or is not, so it is never put back.
+                link = None if file is files[-1] else _linked(path, new.with_name(f"{new.name}.old"), links)
+                new.replace(path)
+            undo.callback(_put_back, path, link)
         undo.pop_all()
     return kept
+
+
+def _linked(path: Path, link: Path, links: ExitStack) -> Path | None:
+    """Return a link to a file that will be replaced, which `links` removes; `None` if there is no file."""
+    if not path.exists():
+        return None
+    os.link(path, link)
+    links.callback(_remove, link)
+    return link
+
+
+def _remove(path: Path) -> None:
+    """Remove a file that only the write needed. If that fails, too, it must not hide why the write failed."""
+    with suppress(OSError):
+        path.unlink()
+
+
+def _put_back(path: Path, link: Path | None) -> None:
+    """Put a replaced file back, or remove the one that was not there before."""
+    try:
+        if link is None:
+            path.unlink(missing_ok=True)
+        else:
+            link.replace(path)
+    except OSError as error:
+        raise FileProblem("import_not_put_back", path=path, problem=error.strerror) from None
 
 
 @contextmanager
@@ -237,7 +268,7 @@ def _beside(file: NewFile, undo: ExitStack) -> Path:
     mode = 0o666 if file.access == 0o777 and file.owner is None else 0o600
     with _reporting(file):
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        undo.callback(new.unlink, missing_ok=True)
+        undo.callback(_remove, new)
         with open(descriptor, "w", encoding="utf-8", newline="") as opened:
             if path.exists():
                 _inherit(path, descriptor, file.access)

@@ -5,6 +5,7 @@ systemd reads `environment` as root. The broker reads `broker.toml` by its group
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -66,12 +67,13 @@ def write(config: Path, text: str | None, values: Mapping[str, str]) -> list[Pat
     """
     old, path = _variables_text(config), variables_file(config)
     new = environment_file.extended(old, values)
+    problem = _NEEDS_ROOT if os.geteuid() else "import_service_unwritable"
     written = []
     if new != old or not path.exists():
-        written.append(files.NewFile(path, new, access=0o600, backup=False, problem=_NEEDS_ROOT))
+        written.append(files.NewFile(path, new, access=0o600, backup=False, problem=problem))
     if text is not None:
         owner = files.FileOwner(_group(), 0o640)
-        written.append(files.NewFile(config, text, owner=owner, problem=_NEEDS_ROOT))
+        written.append(files.NewFile(config, text, owner=owner, problem=problem))
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -81,7 +83,7 @@ def write(config: Path, text: str | None, values: Mapping[str, str]) -> list[Pat
             with suppress(OSError):  # it was not made, or is no longer empty
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise FileProblem(_NEEDS_ROOT, path=path.parent, problem=error.strerror) from None
+            raise FileProblem(problem, path=path.parent, problem=error.strerror) from None
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import resource
@@ -199,6 +200,57 @@ def test_a_folder_of_which_one_file_cannot_be_written_stays_as_it_is(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert done.exit_code == 2, done.stderr
     assert {path.name: path.read_bytes() for path in config.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["files are there", "no files are there"])
+@pytest.mark.parametrize("fixed", ["environment", "broker.toml"])
+def test_a_file_that_cannot_be_replaced_leaves_the_other_as_it_is(
+    run: Run, write: Write, config: Path, fixed: str, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both or neither, whichever rename fails, as onto an immutable file or one that is a mount."""
+    config.parent.mkdir(parents=True)
+    if there:
+        run(write("a.json", one(env={"API_KEY": SECRET})), "--service", "--output", config)
+        config.with_name("environment").chmod(0o640)
+    before = {path: (path.read_bytes(), path.stat().st_ino, mode(path)) for path in config.parent.iterdir()}
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == fixed:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    other = {"mcpServers": {"b": {"command": "npx", "env": {"TOKEN": "t" * 9}}}}
+    done = run(write("b.json", other), "--service", "--output", config, "--merge")
+    assert (done.exit_code, "nothing was changed" in done.stderr) == (2, True), done.stderr
+    assert f"{config.with_name(fixed)} cannot be written: Device or resource busy" in done.stderr
+    assert before == {
+        path: (path.read_bytes(), path.stat().st_ino, mode(path)) for path in config.parent.iterdir()
+    }
+
+
+def test_a_file_that_cannot_be_put_back_is_told(
+    run: Run, write: Write, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 9: the disk takes no write any more, so the command does not say that nothing was changed."""
+    run(write("a.json", one(env={"API_KEY": SECRET})), "--service", "--output", config)
+    replace = Path.replace
+
+    def fail(*_: object, **__: object) -> Path:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def replace_once(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", fail)
+        monkeypatch.setattr(Path, "unlink", fail)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_once)
+    other = {"mcpServers": {"b": {"command": "npx", "env": {"TOKEN": "t" * 9}}}}
+    done = run(write("b.json", other), "--service", "--output", config, "--merge")
+    assert (done.exit_code, "nothing was changed" in done.stderr) == (2, False)
+    assert f"{config.with_name('environment')} has its new content" in done.stderr
 
 
 def test_a_dry_run_writes_nothing(run: Run, write: Write, config: Path) -> None:
