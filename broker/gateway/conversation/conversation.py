@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
-import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from broker.base.text import clip
 from broker.gateway.conversation import eras, jsonrpc, questions, subscriptions
-from broker.gateway.conversation.client_session import NO_PREFERENCES, ClientSession, Preferences
+from broker.gateway.conversation.client_session import (
+    NO_PREFERENCES,
+    ClientSession,
+    Preferences,
+    session_of,
+)
 from broker.gateway.conversation.effects import (
+    BrokerFault,
     Effect,
     FinishRequest,
     MakeCall,
@@ -44,12 +48,6 @@ MAX_OPEN = 1024
 """Requests of one client that may be open at once."""
 
 _MESSAGE, _PROGRESS = "notifications/message", "notifications/progress"
-
-
-class _Initialize(Struct):
-    version: Any = msgspec.field(default=None, name="protocolVersion")
-    capabilities: dict[str, Any] = {}
-    client_info: dict[str, Any] = msgspec.field(default_factory=dict, name="clientInfo")
 
 
 class Conversation:
@@ -143,7 +141,7 @@ class Conversation:
 
     def stream_closed(self) -> list[Effect]:
         """Note that the last stream for messages of no request has ended."""
-        self._interests.has_stream = False
+        self._interests.stream_closed()
         return self._requests.listen()
 
     def _requested(self, request: ClientRequest) -> list[Effect]:
@@ -213,12 +211,7 @@ class Conversation:
     # --- opening a session -------------------------------------------------------------------------------
 
     def _initialize(self, entry: OpenRequest) -> list[Effect]:
-        try:
-            seen = msgspec.json.decode(entry.request.params or b"{}", type=_Initialize)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueError(f"the params of `initialize` cannot be read: {error}") from None
-        version = eras.agreed_version(seen.version)
-        self.session = ClientSession(version, seen.capabilities, seen.client_info)
+        self.session = session_of(entry.request.params)
         self._interests.has_session = True
         return self._requests.discover(entry, self._discovered)
 
@@ -264,9 +257,16 @@ class Conversation:
         entry = self._requests.of_call(call)
         replied = None if entry is None else self._requests.end_call(entry)
         if entry is None or replied is None:
-            takes_log = self._may_log and eras.is_logged("warning", self._log_level)
-            return self._subscriber.ended(call, outcome, takes_log)
+            return self._subscriber.ended(call, outcome, self._takes_warnings)
         return replied(entry, outcome)
+
+    def refused_for_now(self, call: int, fault: BrokerFault) -> list[Effect]:
+        """The broker refused a `ListenTo`, and is asked again later: the call goes on."""
+        return self._subscriber.refused(call, fault, self._takes_warnings)
+
+    @property
+    def _takes_warnings(self) -> bool:
+        return self._may_log and eras.is_logged("warning", self._log_level)
 
     def _passed(self, entry: OpenRequest, outcome: Outcome) -> list[Effect]:
         if not isinstance(outcome, ServerResult):

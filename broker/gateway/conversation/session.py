@@ -31,9 +31,10 @@ from broker.gateway.conversation.effects import (
     ServerResult,
 )
 from broker.gateway.conversation.eras import LISTS, error_code
-from broker.gateway.conversation.jsonrpc import Incoming
+from broker.gateway.conversation.jsonrpc import Incoming, encode
 from broker.gateway.conversation.listen_refusals import ListenRefusals
 from broker.gateway.conversation.running_calls import CallHolder, Parking, RunningCall
+from broker.gateway.conversation.subscriptions import UPDATED
 from client_shim import BrokerClient
 from client_shim.errors import BrokerError, CallError, ServerError, Unavailable
 from client_shim.questions import QuestionRefused, RawQuestion
@@ -47,7 +48,8 @@ LISTENS_SOON_S = 1.0
 """How long a stream waits for the broker to tell of changes. Where it tells later, all may have changed."""
 
 LISTEN_AGAIN_S = 2.0
-"""How long after a `listen` that reached no broker the next one is made for a stream that stays open."""
+"""How long after a `listen` that reached no broker, or was refused for now, the next one is made at the
+earliest for a stream that stays open."""
 
 LIST_CHANGES = tuple(f"notifications/{name}/list_changed" for name in LISTS)
 
@@ -182,7 +184,7 @@ class Session:
                     follow = self._follow if self._on_call is None else self._audited
                     running.start(follow(running, self._request, effect))
                 case ListenTo():
-                    self._last_listen = effect.call
+                    self._last_listen, self._not_told = effect.call, None
                     running = RunningCall(self._holder, effect.call)
                     running.start(self._follow(running, self._listen, effect))
                 case _:
@@ -267,25 +269,52 @@ class Session:
     async def _listen(self, _: RunningCall, wanted: ListenTo) -> Outcome:
         begun, server = time.monotonic(), self.conversation.server
         while True:
+            again_s = LISTEN_AGAIN_S
             try:
                 refused = await self._listen_once(server, wanted)
                 break
             except Unavailable:
-                if wanted.is_awaited or wanted.call != self._last_listen:
+                if not self._is_wanted(wanted):
                     raise
             except BrokerError as error:  # what was listened to before still is
-                self._refusals.add(self._name, server, error)
-                if not wanted.is_awaited:
-                    self._not_told = fault_of(error)
-                raise
-            await asyncio.sleep(LISTEN_AGAIN_S)  # a stream that stays open must not stay deaf
-        self._not_told = None
+                advised_s = self._listen_refused(wanted, error)
+                if advised_s is None:
+                    raise
+                again_s = max(advised_s, LISTEN_AGAIN_S)
+            await asyncio.sleep(again_s)  # a stream that stays open must not stay deaf
+            if not self._is_wanted(wanted):  # nor must what is wanted by now be replaced
+                return ServerResult(b"{}")
+        if wanted.call == self._last_listen:
+            self._not_told = None
         if time.monotonic() - begun > LISTENS_SOON_S:
-            for method in LIST_CHANGES:
-                self._run(self.conversation.notified(method, b"{}"))
+            self._all_may_have_changed(wanted)
         if wanted.is_awaited and server in refused:
             return fault_of(refused[server])
         return ServerResult(b"{}")  # a server that is not heard for now is heard as soon as that is possible
+
+    def _is_wanted(self, wanted: ListenTo) -> bool:
+        """Return whether this is the last `listen` that was asked for, and no request waits for it."""
+        return not wanted.is_awaited and wanted.call == self._last_listen
+
+    def _listen_refused(self, wanted: ListenTo, error: BrokerError) -> float | None:
+        """Note a refusal. Return after how many seconds `listen` is repeated; `None` if it is not."""
+        again_s, is_first = None, self._not_told is None
+        if self._is_wanted(wanted):
+            self._not_told = fault_of(error)
+            if wanted.lists and isinstance(error, CallError):  # a legacy client has a stream, then
+                again_s = error.retry_after_s
+            if is_first and again_s is not None:
+                self._run(self.conversation.refused_for_now(wanted.call, self._not_told))
+        if is_first or again_s is None:
+            self._refusals.add(self._name, self.conversation.server, error)
+        return again_s
+
+    def _all_may_have_changed(self, wanted: ListenTo) -> None:
+        """Tell the client that what it listens to may have changed before the broker told of it."""
+        for method in LIST_CHANGES:
+            self._run(self.conversation.notified(method, b"{}"))
+        for uri in sorted(wanted.uris):
+            self._run(self.conversation.notified(UPDATED, encode({"uri": uri})))
 
     async def _listen_once(self, server: str, wanted: ListenTo) -> dict[str, CallError]:
         async with self._listening:

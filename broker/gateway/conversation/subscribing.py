@@ -73,15 +73,19 @@ class Subscriber:
     def ended(self, call: int, outcome: Outcome, takes_log: bool) -> list[Effect]:
         """A call that no request waits for has ended: a cancelled one, or a `ListenTo` after a change.
 
-        If the broker refused to tell of what is wanted now, the client is told that by a log message.
-
         Args:
-            takes_log: whether the client is sent such messages.
+            takes_log: whether the client is sent log messages.
         """
-        if not isinstance(outcome, BrokerFault) or not self._requests.is_last_listen(call):
+        if not isinstance(outcome, BrokerFault):
             return []
-        self._interests.unheard()
-        if not (takes_log and self._interests.has_stream):
+        told = self.refused(call, outcome, takes_log)
+        if self._requests.is_last_listen(call):
+            self._interests.unheard()
+        return told
+
+    def refused(self, call: int, fault: BrokerFault, takes_log: bool) -> list[Effect]:
+        """Tell the client by a log message if the broker refuses to tell of what is wanted now."""
+        if not (takes_log and self._interests.has_stream and self._requests.is_last_listen(call)):
             return []
-        said = f"changes of lists and resources are not told of: {faults.message_of(outcome)}"
+        said = f"changes of lists and resources are not told of: {faults.message_of(fault)}"
         return [SendMessage(notification_message("notifications/message", eras.warning(said)))]

@@ -217,6 +217,10 @@ class Interests:
                 messages.append(SendMessage(jsonrpc.notification_message(method, tagged(params, id)), id))
         return messages
 
+    def stream_closed(self) -> None:
+        """No stream is left: from now on the client does not hear of its resources."""
+        self.has_stream, self._unheard = False, self.uris
+
     def missed(self) -> list[Effect]:
         """Return, once, an update of each resource that may have changed while nobody listened."""
         missed, self._unheard = sorted(self._unheard & self.uris), frozenset()

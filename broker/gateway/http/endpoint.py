@@ -293,9 +293,8 @@ class Endpoint:
         reader = exchange.attach(stream)
         self.streams.add(stream)
         try:
-            if (
-                refusal := await session.session.listening()
-            ):  # it hears what changes after the response begins
+            # a GET stream hears what changes after the response begins; an answer needs nothing of the broker
+            if not stream.request and (refusal := await session.listening()):
                 raise headers.not_listening(faults.message_of(refusal))
             await exchange.stream(stream, reader)
         finally:

@@ -9,7 +9,7 @@ from itertools import count
 
 from broker.gateway.byte_budget import Share
 from broker.gateway.conversation.client_session import NO_PREFERENCES
-from broker.gateway.conversation.effects import FinishRequest, RequestId, SendMessage
+from broker.gateway.conversation.effects import BrokerFault, FinishRequest, RequestId, SendMessage
 from broker.gateway.conversation.jsonrpc import INVALID_REQUEST, ClientRequest, Incoming
 from broker.gateway.conversation.session import Session
 from broker.gateway.http.refusals import Refused
@@ -89,9 +89,17 @@ class LegacySession:
             self._gets.pop(0).finish()
         stream = self._stream(b"")
         self._gets.append(stream)
-        if len(self._gets) == 1:
-            self.session.stream_opened()
         return stream
+
+    async def listening(self) -> BrokerFault | None:
+        """Listen for a GET stream; the broker is asked again if it refused to tell of changes.
+
+        Return why it does not tell of them, if it has refused.
+        """
+        if not self._gets:  # the stream has ended, and its client only gets the rest of it
+            return None
+        self.session.stream_opened()
+        return await self.session.listening()
 
     def _stream(self, request: RequestId, edit: Edit | None = None) -> Stream:
         replay = Replay(f"{next(self._names) % 2**64:016x}", request, self._limits.replay_bytes)

@@ -15,10 +15,14 @@ from broker.gateway.conversation.effects import FinishRequest, SendMessage
 from broker.gateway.conversation.listen_refusals import ListenRefusals
 from broker.gateway.conversation.running_calls import Parking
 from broker.gateway.conversation.session import LIST_CHANGES, Session
+from broker.gateway.conversation.subscriptions import UPDATED
 from client_shim import wire
-from tests.client_shim.peer import PATIENCE_S, Heard, Peer
+from tests.client_shim.peer import PATIENCE_S, Heard, Peer, until
 from tests.e2e.harness import rogue, running, script
 from tests.gateway.bridges import INITIALIZE, MODERN_META
+
+LISTENS = b'{"servers":["one"]}'
+"""The broker tells of changes."""
 
 
 def line(id: int, method: str, params: Any = None) -> jsonrpc.Incoming:
@@ -95,24 +99,12 @@ def test_a_broker_that_refuses_to_tell_of_changes_is_not_asked_without_end(
 ) -> None:
     """Law 9: the refusal is counted, logged and told to the client. The next stream asks once more."""
     monkeypatch.setattr("broker.gateway.conversation.session.LISTEN_AGAIN_S", 0.0)
-    can = {"supportedVersions": ["2025-11-25"], "capabilities": {"tools": {}, "logging": {}}}
 
     async def main() -> None:
         refusals = ListenRefusals()
         with Peer(f"ipc://{tmp_path}/broker.sock") as peer:
-            client = Client(peer.endpoint, name="gateway: phone", refusals=refusals)
-            opening = asyncio.create_task(client.ask(0, "initialize", INITIALIZE))
-            await peer.greet()
-            peer.result(await heard_of(peer, "ping"))
-            peer.result(await heard_of(peer, "server/discover"), json.dumps(can).encode())
-            assert "result" in await opening
-            refused = await heard_of(peer, "listen")
-            peer.send(
-                refused.who, wire.Fault(1, refused.message.id, "busy", "all is taken", {"hint": "wait"})
-            )
-            told = await asyncio.wait_for(client.heard.get(), PATIENCE_S)
-            assert (told["method"], told["params"]["level"]) == ("notifications/message", "warning")
-            assert "all is taken" in told["params"]["data"]
+            client = await opened_at(peer, name="gateway: phone", refusals=refusals)
+            await refuse_listen(peer, client, {"hint": "wait"})
             client.session.received(line(1, "tools/call", {"name": "echo"}))
             peer.result(await heard_of(peer, "tools/call"))  # no other `listen` came before it
             assert (await asyncio.wait_for(client.heard.get(), PATIENCE_S))["id"] == 1
@@ -126,6 +118,88 @@ def test_a_broker_that_refuses_to_tell_of_changes_is_not_asked_without_end(
     asyncio.run(main())
     (logged,) = [one for one in caplog.records if one.message == "gateway.not_listening"]
     assert (logged.client, logged.server) == ("gateway: phone", "one")  # type: ignore[attr-defined]
+
+
+def test_a_passing_refusal_does_not_leave_a_stream_deaf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 9: `listen` is repeated, and what may have changed is told. It is counted and told once."""
+    monkeypatch.setattr("broker.gateway.conversation.session.LISTEN_AGAIN_S", 0.0)
+
+    async def main() -> None:
+        refusals = ListenRefusals()
+        with Peer(f"ipc://{tmp_path}/broker.sock") as peer:
+            client = await opened_at(peer, refusals=refusals)
+            peer.result(await heard_of(peer, "listen"), LISTENS)
+            client.session.received(line(1, "resources/subscribe", {"uri": "x:a"}))
+            peer.result(await heard_of(peer, "listen"), LISTENS)
+            assert (await asyncio.wait_for(client.heard.get(), PATIENCE_S))["id"] == 1
+            client.session.stream_closed()
+            peer.result(await heard_of(peer, "listen"), LISTENS)
+            await until(lambda: client.session.is_idle)
+            monkeypatch.setattr("broker.gateway.conversation.session.LISTENS_SOON_S", 0.0)
+            client.session.stream_opened()
+            missed = await asyncio.wait_for(client.heard.get(), PATIENCE_S)
+            assert (missed["method"], missed["params"]) == (UPDATED, {"uri": "x:a"})
+            await refuse_listen(peer, client, {"retry_after_s": 0.0})
+            refuse(peer, await heard_of(peer, "listen"), {"retry_after_s": 0.0})
+            peer.result(await heard_of(peer, "listen"), LISTENS)
+            told = [await asyncio.wait_for(client.heard.get(), PATIENCE_S) for _ in range(4)]
+            assert [one["method"] for one in told] == [*LIST_CHANGES, UPDATED]
+            assert await client.session.listening() is None
+            await client.session.aclose()
+        assert refusals.count == 1
+
+    asyncio.run(main())
+
+
+def test_a_refusal_of_what_is_no_longer_wanted_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 2: it refuses no later stream. Repeated, it would replace the newer `listen`."""
+    monkeypatch.setattr("broker.gateway.conversation.session.LISTEN_AGAIN_S", 0.0)
+    monkeypatch.setattr("broker.gateway.conversation.session.LISTENS_SOON_S", 0.0)
+
+    async def main() -> None:
+        with Peer(f"ipc://{tmp_path}/broker.sock") as peer:
+            client = await opened_at(peer)
+            await refuse_listen(peer, client, {"retry_after_s": 0.3})
+            assert await client.session.listening() is not None
+            client.session.stream_closed()
+            client.session.stream_opened()
+            assert await client.session.listening() is None  # the broker has not answered yet
+            for _ in range(2):
+                peer.result(await heard_of(peer, "listen"), LISTENS)
+            await until(lambda: client.session.is_idle)
+            assert not peer.has_mail()
+            await client.session.aclose()
+
+    asyncio.run(main())
+
+
+async def opened_at(peer: Peer, **options: Any) -> Client:
+    """A client that has opened a session, and whose `listen` the broker has not answered."""
+    can = {"supportedVersions": ["2025-11-25"], "capabilities": {"tools": {}, "logging": {}}}
+    client = Client(peer.endpoint, **options)
+    opening = asyncio.create_task(client.ask(0, "initialize", INITIALIZE))
+    await peer.greet()
+    peer.result(await heard_of(peer, "ping"))
+    peer.result(await heard_of(peer, "server/discover"), json.dumps(can).encode())
+    assert "result" in await opening
+    return client
+
+
+async def refuse_listen(peer: Peer, client: Client, data: dict[str, Any]) -> None:
+    """Refuse a `listen`; its client is told."""
+    refuse(peer, await heard_of(peer, "listen"), data)
+    told = await asyncio.wait_for(client.heard.get(), PATIENCE_S)
+    assert (told["method"], told["params"]["level"]) == ("notifications/message", "warning")
+    assert "all is taken" in told["params"]["data"]
+
+
+def refuse(peer: Peer, heard: Heard, data: dict[str, Any]) -> None:
+    """Refuse a request."""
+    peer.send(heard.who, wire.Fault(1, heard.message.id, "busy", "all is taken", data))
 
 
 async def heard_of(peer: Peer, method: str) -> Heard:

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker.core.clients.subscriptions import MAX_URIS_OF_ONE
 from broker.gateway.http import metrics
+from broker.gateway.http.sse import EventPosition
 from tests.e2e.harness import ROOT, RunningBroker, rogue, running, wait_until
 from tests.gateway.gateways import (
     LEGACY,
@@ -242,7 +243,45 @@ def test_a_get_stream_that_would_hear_of_nothing_is_refused(broker: RunningBroke
         assert door.figures()["listen_refused"] > 0
         assert "gateway.not_listening" in door.log()
         all_taken.close()
-        wait_until(lambda: session.listen().status == 200, door.figures)
+        streams = [session.listen()]
+
+        def is_served() -> bool:
+            if streams[-1].status != 200:
+                streams.append(session.listen())
+            return streams[-1].status == 200
+
+        wait_until(is_served, door.figures)
+        missed = streams[-1].next()  # the refused streams were to bring it
+        assert missed is not None
+        assert (missed["method"], missed["params"]["uri"]) == (
+            "notifications/resources/updated",
+            "rogue://one",
+        )
+
+
+def test_an_answer_is_brought_also_where_changes_are_not_told(broker: RunningBroker) -> None:
+    """Law 2: a client that comes back to a request needs no subscription, also for an answer that is lost."""
+    with gateway(broker, limits={"session_idle_sec": 0.2}) as door:
+        client = door.http()
+        session = client.initialized()
+        assert "result" in session.ask("resources/subscribe", {"uri": "rogue://one"}).message
+        wait_until(lambda: door.figures()["sessions"] == 0, door.figures)
+        uris = [f"rogue://{number}" for number in range(MAX_URIS_OF_ONE)]
+        all_taken = client.stream("subscriptions/listen", {"notifications": {"resourceSubscriptions": uris}})
+        assert all_taken.next() is not None
+        params = {"name": "progress", "arguments": {"steps": 3, "delay": 0.3}, "_meta": {"progressToken": 1}}
+        stream = session.stream("tools/call", params)
+        assert stream.next() is not None
+        stream.close()
+        assert session.send("GET", None, {"accept": "text/event-stream"}).status == 503
+        again = session.listen(stream.last_id)
+        assert again.status == 200
+        assert b'"result"' in again.rest()
+        lost = session.listen(str(EventPosition("0" * 16, b"7", 1)))
+        assert lost.status == 200
+        told = lost.next()
+        assert told is not None
+        assert (told["id"], "may have happened" in told["error"]["message"]) == (7, True)
 
 
 def test_a_second_get_stream_is_served(client: Http) -> None:
