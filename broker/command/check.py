@@ -165,6 +165,8 @@ def _glob(folder: Path, pattern: str) -> list[Path]:
 def _readers(path: Path, unit: Unit | None) -> Iterator[CheckLine]:
     for file in unit.unread if unit else ():
         yield CheckLine(say("check_unread", path=file))
+    for file, line in unit.comments if unit else ():
+        yield CheckLine(say("check_comment", path=file, line=line))
     if unit is not None and (closed := unit.user.closed_at(path.resolve(), os.R_OK)):
         facts = {"path": path, "closed": closed, "user": unit.user.name, "group": unit.user.config_group}
         yield CheckLine(say("check_config_closed", **facts), bad=True)

@@ -26,7 +26,22 @@ _ASSIGNMENT = re.compile(
 
 _QUOTED = re.compile(r"""'([^']*)'?|"((?:\\.|[^"\\])*)"?""", re.DOTALL)
 
+_ENDS_WITH_BACKSLASH = re.compile(r"(?<!\\)(?:\\\\)*\\\Z")
+_BLANK_OR_COMMENT = re.compile(r"[ \t]*[\r\n#;]")
+
 _REFUSED = re.compile("[\0\ufeff\ud800-\udfff\ufdd0-\ufdef]")
+
+
+class UnclosedValue(Exception):
+    """The last value of a file does not end, so it would contain all that is added.
+
+    Attributes:
+        line: the number of the line where the value begins.
+    """
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
 
 
 def values_of(text: str) -> dict[str, str]:
@@ -43,6 +58,20 @@ def _unquoted(quoted: str, plain: str) -> str:
     return "".join([*parts, _OUTSIDE.sub(r"\1", plain)])
 
 
+def continued_comment(text: str) -> int | None:
+    """Return the number of the first comment line that may hide the next line, else `None`.
+
+    It ends with a backslash: systemd before 254 takes the next line for a part of the comment, later ones
+    do not. A next line that is blank or a comment makes no difference.
+    """
+    for one in _ASSIGNMENT.finditer(text):
+        is_comment = one[0].lstrip(" \t\r\n").startswith(("#", ";"))
+        has_backslash = is_comment and _ENDS_WITH_BACKSLASH.search(one[0])
+        if has_backslash and not _BLANK_OR_COMMENT.match(text, one.end() + 1):
+            return text.count("\n", 0, one.end()) + 1
+    return None
+
+
 def can_hold(value: str) -> bool:
     """Return whether systemd accepts this value: Unicode without NUL, byte-order marks and noncharacters."""
     return not _REFUSED.search(value) and all(ord(char) & 0xFFFE != 0xFFFE for char in value)
@@ -55,7 +84,15 @@ def line_of(name: str, value: str) -> str:
 
 
 def extended(text: str, values: Mapping[str, str]) -> str:
-    """Return the text with lines for the variables that it does not have yet."""
+    """Return the text with lines for the variables that it does not have yet.
+
+    Raises:
+        UnclosedValue: its last value would contain them.
+    """
     there = values_of(text)
     new = "".join(line_of(name, value) for name, value in values.items() if name not in there)
-    return f"{text}\n{new}" if new and text and not text.endswith("\n") else f"{text}{new}"
+    result = f"{text}\n{new}" if new and text and not text.endswith("\n") else f"{text}{new}"
+    if values_of(result) != {**values, **there}:
+        begins = [0, *(one.start("name") for one in _ASSIGNMENT.finditer(text) if one["name"])]
+        raise UnclosedValue(text.count("\n", 0, begins[-1]) + 1)
+    return result

@@ -12,7 +12,7 @@ import pwd
 import re
 import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -68,12 +68,18 @@ class User(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """The service's user and environment. `unread`: environment files that this process cannot read."""
+    """The service's user and environment.
+
+    Attributes:
+        unread: environment files that this process cannot read.
+        comments: environment files with a comment that may hide the next line, and the number of its line.
+    """
 
     path: Path
     user: User
     environ: dict[str, str]
     unread: list[Path]
+    comments: Sequence[tuple[Path, int]] = ()
 
 
 def installed(folders: Iterable[Path] = FOLDERS) -> Unit | None:
@@ -87,8 +93,8 @@ def installed(folders: Iterable[Path] = FOLDERS) -> Unit | None:
     name = next(iter(reversed(_values(lines, "User"))), "root")
     group = next(iter(reversed(_values(lines, "Group"))), "")
     more = [word for value in _values(lines, "SupplementaryGroups") for word in value.split()]
-    environ, unread = _variables(lines)
-    return Unit(path, _user(name, group, more), {**_usual(name), **environ}, unread)
+    environ, unread, comments = _variables(lines)
+    return Unit(path, _user(name, group, more), {**_usual(name), **environ}, unread, comments)
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -112,21 +118,27 @@ def _values(lines: Iterable[tuple[str, str]], wanted: str) -> list[str]:
     return found
 
 
-def _variables(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]]:
-    """Return the variables of the unit and of its environment files, and the files that cannot be read."""
+def _variables(
+    lines: list[tuple[str, str]],
+) -> tuple[dict[str, str], list[Path], list[tuple[Path, int]]]:
+    """Return the variables of the unit and its environment files, and `unread` and `comments` of `Unit`."""
     words = [word for value in _values(lines, "Environment") for word in shlex.split(value)]
     named = {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
-    unread = []
+    unread, comments = [], []
     for value in _values(lines, "EnvironmentFile"):
         file = Path(value.removeprefix("-"))
         try:
-            named |= environment_file.values_of(file.read_bytes().decode())
+            text = file.read_bytes().decode()
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError):
             unread.append(file)
+            continue
+        named |= environment_file.values_of(text)
+        if line := environment_file.continued_comment(text):
+            comments.append((file, line))
     credentials, closed = _credentials(lines)
-    return {**credentials, **named}, [*unread, *closed]
+    return {**credentials, **named}, [*unread, *closed], comments
 
 
 def _credentials(lines: list[tuple[str, str]]) -> tuple[dict[str, str], list[Path]]:

@@ -85,6 +85,23 @@ def test_files_of_variables_are_read(host: Callable[..., list[Path]], tmp_path: 
     assert (found.environ["API_KEY"], found.unread) == ("s3cret", [])
 
 
+def test_a_comment_that_may_hide_a_variable_is_told(
+    host: Callable[..., list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 8: it depends on the release of systemd whether API_KEY is set, so the line is named."""
+    environment = tmp_path / "environment"
+    environment.write_text("# a note \\\nAPI_KEY=s3cret\n", encoding="utf-8")
+    found = installed(host(lib={unit.NAME: f"[Service]\nEnvironmentFile={environment}"}))
+    assert found is not None
+    monkeypatch.setattr(unit, "installed", lambda: found)
+    config = tmp_path / "broker.toml"
+    config.write_text('[servers.a]\ncommand = "sh"\n', encoding="utf-8")
+    done = CliRunner(env={"MCP_BROKER_LANG": "en"}).invoke(
+        cli, ["check", "--service", "--config", str(config)]
+    )
+    assert f"{environment}, line 1: systemd before 254" in done.output
+
+
 def test_credentials_are_read(host: Callable[..., list[Path]], tmp_path: Path) -> None:
     """`LoadCredential=`, as `${VAR}` is filled from it; of one that is encrypted, that there is one."""
     (tmp_path / "key").write_text("s3cret\n", encoding="utf-8")

@@ -36,9 +36,13 @@ def variables_there(config: Path) -> dict[str, str]:
     """Return the variables that the service has already.
 
     Raises:
-        FileProblem: this user may not read them, or they are not UTF-8.
+        FileProblem: this user may not read them, they are not UTF-8, or it depends on the release of systemd
+            which variables there are.
     """
-    return environment_file.values_of(_variables_text(config))
+    text = _variables_text(config)
+    if line := environment_file.continued_comment(text):
+        raise FileProblem("import_environment_comment", path=variables_file(config), line=line)
+    return environment_file.values_of(text)
 
 
 def _variables_text(config: Path) -> str:
@@ -63,10 +67,13 @@ def write(config: Path, text: str | None, values: Mapping[str, str]) -> list[Pat
         text: the text of the config; `None` leaves it as it is.
 
     Raises:
-        FileProblem: a file cannot be written.
+        FileProblem: a file cannot be written, or the variables cannot be added.
     """
     old, path = _variables_text(config), variables_file(config)
-    new = environment_file.extended(old, values)
+    try:
+        new = environment_file.extended(old, values)
+    except environment_file.UnclosedValue as value:
+        raise FileProblem("import_environment_unclosed", path=path, line=value.line) from None
     problem = _NEEDS_ROOT if os.geteuid() else "import_service_unwritable"
     written = []
     if new != old or not path.exists():

@@ -198,6 +198,10 @@ The token of this gateway is in {path}. For Claude Code, for example:
         "{path}: you may not read it, so its variables count as missing; run this as root",
         "{path}：您无权读取，其中的变量按缺失处理；请以 root 身份运行",
     ),
+    "check_comment": (
+        "{path}, line {line}: systemd before 254 adds the next line to the comment; remove the backslash",
+        "{path} 第 {line} 行：systemd 254 之前的版本会把下一行当作注释的一部分；请删除行尾的反斜杠",
+    ),
     "check_config_closed": (
         "{path}: user {user} of the service has no access to {closed}; chgrp {group}, and chmod 0640",
         "{path}：服务无法读取，用户 {user} 无权访问 {closed}；请执行 chgrp {group} 和 chmod 0640",

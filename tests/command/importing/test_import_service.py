@@ -358,6 +358,62 @@ def test_the_file_is_read_as_systemd_reads_it(text: str, found: dict[str, str]) 
 
 
 @pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('A="x\n', 1),
+        ("A='x\n\n", 1),
+        ("# note\nA=1\nB=x\\", 3),
+        ("A=1\nB=x\\\n", 2),
+        ("A='1\n2'\nB=\"3\n4\n5", 3),
+        ("A='it'\"s\n", 1),
+    ],
+)
+def test_a_variable_is_not_added_to_a_value_that_does_not_end(
+    run: Run, write: Write, config: Path, text: str, line: int
+) -> None:
+    """Law 8: systemd would take the new lines for a part of that value, and the server gets no secret."""
+    config.parent.mkdir(parents=True)
+    there = config.with_name("environment")
+    there.write_text(text, encoding="utf-8")
+    done = run(write("a.json", one(env={"API_KEY": SECRET})), "--service", "--output", config)
+    assert done.exit_code == 2, done.stderr
+    assert f"{there}, line {line}: the value that begins here" in done.stderr
+    assert [(path, path.read_text(encoding="utf-8")) for path in config.parent.iterdir()] == [(there, text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# note \\\nA=1\n", 1),
+        ("A=1\n\n  ; note \\\\\\\n\tB=2\n", 3),
+        ("# note \\\n# note \\\nA=1\n", 2),
+        ("A=1\n# note \\\n", 2),
+        ("A=1\n# note \\", 2),
+        ("A='1\n2'\n# note \\\nB=1", 3),
+        ("# note \\\\\nA=1\n", None),
+        ("# note \\ \nA=1\n", None),
+        ("# note \\\n\nA=1\n", None),
+        ("# note \\\r\nA=1\r\n", None),
+        ("# note \\\n # more\nA=1\n", None),
+        ("A='\n# no note \\\n1'\n", None),
+        ("A=1\\\n# no note\n", None),
+    ],
+)
+def test_a_comment_that_may_hide_the_next_line_is_refused(
+    run: Run, write: Write, config: Path, text: str, line: int | None
+) -> None:
+    """Law 8: systemd 252 continues a comment after a backslash, 254 does not."""
+    config.parent.mkdir(parents=True)
+    there = config.with_name("environment")
+    there.write_text(text, encoding="utf-8")
+    done = run(write("a.json", one(env={"API_KEY": SECRET})), "--service", "--output", config)
+    assert done.exit_code == (0 if line is None else 2), done.stderr
+    if line is not None:
+        assert f"{there}, line {line}: the comment ends with a backslash" in done.stderr
+        assert there.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
     ("value", "line"),
     [
         ("sk-live_1.2:3/4@5", "A=sk-live_1.2:3/4@5\n"),
