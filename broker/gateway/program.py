@@ -83,7 +83,7 @@ class Gateway:
             loop.add_signal_handler(number, over.set)
         limits, endpoint = self._settings.limits, self._settings.gateway.endpoint
         door = HttpDoor(self._settings, self._state, self._audit)
-        listener = Listener(door, limits)
+        listener = Listener(door, limits, door.refused)
         sockets = Sockets(self._folder, endpoint, self._audit) if self._folder is not None else None
         keeping = [
             loop.create_task(_ticking(door, listener, manager, limits)),

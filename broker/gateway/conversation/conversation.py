@@ -6,7 +6,6 @@ capabilities in the `_meta` of each request. Both may use one conversation: each
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 from msgspec import Raw
@@ -77,8 +76,8 @@ class Conversation:
         self.server = server
         self.session = session
         """The legacy session; `None` until `initialize` came. Set before the answer to it is sent."""
-        self.dropped: Counter[str] = Counter()
-        """The numbers of messages that were dropped, by their kind."""
+        self.dropped = parked.dropped
+        """The numbers of messages that were dropped, by their kind; the owner of `parked` has one count."""
         self._questions = OpenQuestions(new_nonce)
         self._interests = Interests(preferences.uris)
         self._interests.has_session = session is not None

@@ -125,15 +125,20 @@ class ParkedCalls:
         new_state: returns a random text that was never used before.
         limit: how many calls may be parked at once.
         share: counts the bytes of their params and questions; `None`: they are not counted.
+        dropped: counts the messages that are dropped, with those of others; `None`: a counter of its own.
     """
 
     def __init__(
-        self, new_state: Callable[[], str], limit: int = MAX_PARKED, share: Share | None = None
+        self,
+        new_state: Callable[[], str],
+        limit: int = MAX_PARKED,
+        share: Share | None = None,
+        dropped: Counter[str] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         """The numbers of calls that were parked, were resumed, or ended in another way."""
-        self.dropped: Counter[str] = Counter()
-        """The numbers of messages that were dropped, by their kind."""
+        self.dropped: Counter[str] = Counter() if dropped is None else dropped
+        """The numbers of messages that were dropped, by their kind, also those of its conversations."""
         self._new_state = new_state
         self._limit = limit
         self._share = share

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
@@ -116,10 +117,16 @@ class Parking:
 
     Args:
         share: counts what is held for them; `None`: it is not counted.
+        dropped: counts the messages that are dropped; `None`: a counter of its own.
     """
 
-    def __init__(self, share: Share | None = None, parked_s: float = PARKED_S) -> None:
-        self.calls = ParkedCalls(lambda: secrets.token_urlsafe(_STATE_BYTES), share=share)
+    def __init__(
+        self,
+        share: Share | None = None,
+        parked_s: float = PARKED_S,
+        dropped: Counter[str] | None = None,
+    ) -> None:
+        self.calls = ParkedCalls(lambda: secrets.token_urlsafe(_STATE_BYTES), share=share, dropped=dropped)
         self._parked_s = parked_s
         self._running: dict[int, RunningCall] = {}
         self._holder = CallHolder(self.calls, self._run, self._running)

@@ -85,6 +85,7 @@ class Session:
         channel: gives one that the session shares and must not listen on, in place of one of its own.
         parking: where its calls wait for answers of a modern client; `None`: in the session itself.
         refusals: counts the refusals of the broker to tell it of changes.
+        dropped: counts the messages that are dropped, unless `parking` does; `None`: a counter of its own.
     """
 
     def __init__(
@@ -101,10 +102,11 @@ class Session:
         channel: Channel | None = None,
         parking: Parking | None = None,
         refusals: ListenRefusals | None = None,
+        dropped: Counter[str] | None = None,
     ) -> None:
         self._name = name
         self._refusals = refusals or ListenRefusals()
-        self._parking = parking or Parking()
+        self._parking = parking or Parking(dropped=dropped)
         self._own_parking = self._parking if parking is None else None
         self.conversation = Conversation(server, _new_nonce, self._parking.calls, opened, preferences)
         self._deliver = deliver
@@ -139,8 +141,7 @@ class Session:
     @property
     def dropped(self) -> Counter[str]:
         """The numbers of messages that were dropped, by their kind."""
-        dropped = self.conversation.dropped
-        return dropped if self._own_parking is None else dropped + self._own_parking.calls.dropped
+        return self.conversation.dropped
 
     def received(self, message: Incoming) -> None:
         """Take a message of the client in."""

@@ -91,9 +91,9 @@ class HttpDoor:
         try:
             await self._serve(exchange)
         except Refused as refused:
-            self._log_refusal(exchange, refused)
-            if not exchange.has_turn and not self._turns.begin(""):
-                await self._turns.wait("", "")
+            self.refused(refused, exchange.path)
+            if not exchange.has_turn:
+                await self._turn_of_nameless(exchange)
             await exchange.refuse(refused)
         except ClientLeft:
             self.counts["left"] += 1
@@ -104,12 +104,18 @@ class HttpDoor:
         finally:
             exchange.close()
 
-    def _log_refusal(self, exchange: Exchange, refused: Refused) -> None:
-        """Log a refusal, and count those that are too many for the log."""
+    async def _turn_of_nameless(self, exchange: Exchange) -> None:
+        """Wait for a turn of the clients that show no token: together they have those of one holder."""
+        if not self._turns.begin(""):
+            await self._turns.wait("", "")
+        exchange.has_turn = True
+
+    def refused(self, refused: Refused, path: str = "") -> None:
+        """Count a refusal, and log it unless there are many."""
         self._refused[str(refused.status)] += 1
         if count := self._refusals.take(asyncio.get_running_loop().time()):
-            path, reason = exchange.path[:100], refused.message[:200]
-            extra = {"status": refused.status, "path": path, "reason": reason, "unlogged": count - 1}
+            extra = {"status": refused.status, "path": path[:100], "reason": refused.message[:200]}
+            extra["unlogged"] = count - 1
             logger.info("gateway.refused", extra=extra)
 
     def _full(self, limit: str, token: str) -> None:
@@ -127,9 +133,11 @@ class HttpDoor:
         if origin is not None:
             exchange.extra += _cors(origin)
         if exchange.path == "/healthz":
+            await self._turn_of_nameless(exchange)
             await self._healthz(exchange)
             return
         if exchange.path == "/metrics":
+            await self._turn_of_nameless(exchange)
             await exchange.answer(200, metrics(self.figures(), self._refused), {"content-type": FORMAT})
             return
         if exchange.method == "OPTIONS":  # a browser asks before it sends the token
@@ -248,7 +256,7 @@ class HttpDoor:
             "modern": len(self._mcp.modern),
             "held_bytes": self._budget.held,
             "parked": self._mcp.parked,
-            "dropped": self._mcp.dropped,
+            "dropped": self._sessions.dropped.total(),
             "listen_refused": self._sessions.refusals.count,
             "bridges": self.bridges(),
         }

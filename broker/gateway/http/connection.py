@@ -46,13 +46,26 @@ _DEAD_AFTER_MS = 60_000
 class HttpConnection(HttpToolsProtocol):
     """One connection of a client, with bounds.
 
+    Args:
+        limits: the bounds.
+        room: how many connections there may be.
+        on_refused: takes each refusal for which there is no exchange.
+
     Attributes:
         on_lost: called once when the connection is lost while an exchange is under way.
         client_name: what the client of its last request of 2026-07-28 is called.
     """
 
-    def __init__(self, *args: Any, limits: GatewayLimits, room: ConnectionLimit, **named: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        limits: GatewayLimits,
+        room: ConnectionLimit,
+        on_refused: Callable[[Refused], None],
+        **named: Any,
+    ) -> None:
         super().__init__(*args, **named)
+        self._on_refused = on_refused
         self.on_lost: Callable[[], None] | None = None
         self.client_name = ""
         self.is_late = False
@@ -255,6 +268,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_over:
             return
         self._is_refused = True
+        self._on_refused(refused)
         self._drop_answers()
         body = refused.body()
         head = STATUS_LINE[refused.status] + b"content-type: %s\r\ncontent-length: %d\r\n" % (

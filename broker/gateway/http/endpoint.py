@@ -97,20 +97,12 @@ class Endpoint:
         self._channels = Channels(endpoint, RECONNECT_S)
         self._parking: dict[str, Parking] = {}
         """The parked calls by the name of the token."""
-        self._dropped = 0
-        """How much was of no use in the conversations of clients of 2026-07-28 that are over."""
         self._audit = audit
 
     @property
     def parked(self) -> int:
         """How many calls wait for clients of 2026-07-28 to repeat their requests with answers."""
         return sum(len(one.calls) for one in self._parking.values())
-
-    @property
-    def dropped(self) -> int:
-        """How much came and was of no use."""
-        parked = sum(one.calls.dropped.total() for one in self._parking.values())
-        return self._dropped + parked + self._sessions.dropped.total()
 
     async def aclose(self) -> None:
         """Cancel the parked calls, and release the channels of the clients of 2026-07-28."""
@@ -190,9 +182,14 @@ class Endpoint:
         on_call = self._audit.caller(token.name, "http") if self._audit else None
         if request.method == "subscriptions/listen":
             name = client_name(token.name)
-            refusals = self._sessions.refusals
             session = Session(
-                server, deliver, name=name, endpoint=self._endpoint, on_call=on_call, refusals=refusals
+                server,
+                deliver,
+                name=name,
+                endpoint=self._endpoint,
+                on_call=on_call,
+                refusals=self._sessions.refusals,
+                dropped=self._sessions.dropped,
             )
             self.listening.add(session)
             await self._converse(exchange, session, request, stream)
@@ -201,7 +198,7 @@ class Endpoint:
         exchange.connection.client_name = key[1]
         channel = partial(self._channels.channel, key)
         if (parking := self._parking.get(token.name)) is None:
-            parking = self._parking[token.name] = Parking(share)
+            parking = self._parking[token.name] = Parking(share, dropped=self._sessions.dropped)
         session = Session(server, deliver, on_call=on_call, channel=channel, parking=parking)
         await self._converse(exchange, session, request, stream)
 
@@ -217,7 +214,6 @@ class Endpoint:
             session.cancelled(request.id)
             raise
         finally:
-            self._dropped += session.dropped.total()
             self.modern.discard(session)
             self.listening.discard(session)
             await session.aclose()

@@ -30,6 +30,7 @@ class LegacySession:
         sealed: what its id says.
         share: counts the bytes that are held for it.
         prefers: is called when the client has changed its preferences.
+        dropped: counts the messages that no stream takes, by the reason.
 
     Attributes:
         session: runs its conversation; its `deliver` is set to this object's.
@@ -44,6 +45,7 @@ class LegacySession:
         share: Share,
         now: float,
         prefers: Callable[[LegacySession], None],
+        dropped: Counter[str],
     ) -> None:
         self.server = server
         self.sealed = sealed
@@ -54,8 +56,7 @@ class LegacySession:
         self._prefers = prefers
         self.is_over = False
         """Whether it takes nothing in any more."""
-        self.dropped: Counter[str] = Counter()
-        """Messages that no stream took, by the reason."""
+        self._dropped = dropped
         self._limits = limits
         self._share = share
         self._asked: dict[RequestId, Stream] = {}
@@ -121,11 +122,11 @@ class LegacySession:
                 if self._gets:
                     self._gets[-1].add(message)
                 else:
-                    self.dropped["nobody listens"] += 1
+                    self._dropped["nobody listens"] += 1
             case SendMessage(message=message, belongs_to=request):
                 stream = self._asked.get(request) if request is not None else None
                 if stream is None:
-                    self.dropped["no such request"] += 1
+                    self._dropped["no such request"] += 1
                 else:
                     stream.add(message)
             case FinishRequest(request=request):
@@ -147,11 +148,6 @@ class LegacySession:
     def is_busy(self) -> bool:
         """Whether a request is under way: then it is never put away."""
         return bool(self._asked)
-
-    @property
-    def all_dropped(self) -> Counter[str]:
-        """What came from the client or for it and was of no use, by its kind."""
-        return self.dropped + self.session.dropped
 
     @property
     def is_remembered(self) -> bool:

@@ -74,8 +74,9 @@ class LegacySessions:
         self.counts: Counter[str] = Counter()
         self._collected = 0
         """How many sessions were over when the collector ran last."""
-        self._dropped: Counter[str] = Counter()
-        """What was of no use in the sessions that are not in memory any more."""
+        self.dropped: Counter[str] = Counter()
+        """What came and was of no use, by its kind: one count for the sessions in memory, those that are
+        over, and the conversations of clients of 2026-07-28: the metrics, without a token, add nothing up."""
 
     def __len__(self) -> int:
         return sum(map(len, self._of.values()))
@@ -83,11 +84,6 @@ class LegacySessions:
     def __iter__(self) -> Iterator[LegacySession]:
         for sessions in list(self._of.values()):
             yield from list(sessions.values())
-
-    @property
-    def dropped(self) -> Counter[str]:
-        """What came and was of no use, by its kind."""
-        return sum((session.all_dropped for session in self), self._dropped)
 
     def begin(self, owner: Token, server: str, now: float, today_s: float) -> LegacySession:
         """Return a session for a client that sends `initialize`. `keep` takes it in once that is answered."""
@@ -130,7 +126,6 @@ class LegacySessions:
         with _told():
             self._state.revoke(session.sealed, today_s)
         self._forget(session)
-        self._dropped.update(session.all_dropped)
         await session.aclose()
 
     def _prefer(self, session: LegacySession) -> None:
@@ -204,9 +199,8 @@ class LegacySessions:
         now: float,
     ) -> LegacySession:
         self._make_room(owner)
-        session = LegacySession(
-            server, sealed, self._limits, self._budget.share(owner.name), now, self._prefer
-        )
+        share = self._budget.share(owner.name)
+        session = LegacySession(server, sealed, self._limits, share, now, self._prefer, self.dropped)
         session.preferences = preferences
         session.session = Session(
             server,
@@ -217,6 +211,7 @@ class LegacySessions:
             preferences=preferences,
             on_call=self._audit.caller(owner.name, "http") if self._audit else None,
             refusals=self.refusals,
+            dropped=self.dropped,
         )
         return session
 
@@ -266,7 +261,6 @@ class LegacySessions:
         del sessions[session.id]
         self._forget(session)
         self.counts["put away"] += 1
-        self._dropped.update(session.all_dropped)
         task = asyncio.get_running_loop().create_task(session.aclose())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

@@ -18,6 +18,7 @@ from broker.base.rate_limit import RateLimit
 from broker.gateway.addresses import BACKLOG
 from broker.gateway.http.connection import HttpConnection, Receive, Scope, Send
 from broker.gateway.http.connection_limit import ConnectionLimit
+from broker.gateway.http.refusals import Refused
 from broker.gateway.settings import GatewayLimits
 
 logger = logging.getLogger("mcp-broker")
@@ -54,9 +55,11 @@ class Listener:
     Args:
         app: serves an exchange.
         limits: the bounds of a connection.
+        on_refused: takes each refusal of a connection for which there is no exchange.
     """
 
-    def __init__(self, app: App, limits: GatewayLimits) -> None:
+    def __init__(self, app: App, limits: GatewayLimits, on_refused: Callable[[Refused], None]) -> None:
+        self._on_refused = on_refused
         self._limits = limits
         self._state = _State()
         self._room = ConnectionLimit(limits.connections, self._full)
@@ -84,7 +87,12 @@ class Listener:
 
         def make() -> HttpConnection:
             return HttpConnection(
-                self._config, self._state, dict(state), limits=self._limits, room=self._room
+                self._config,
+                self._state,
+                dict(state),
+                limits=self._limits,
+                room=self._room,
+                on_refused=self._on_refused,
             )
 
         self._servers.append(await asyncio.get_running_loop().create_server(make, sock=plug, backlog=BACKLOG))

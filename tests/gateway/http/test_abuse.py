@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 from broker.core.clients.subscriptions import MAX_URIS_OF_ONE
 from broker.gateway.tokens import digest_of
 from tests.e2e.harness import RunningBroker, Table, rogue, running, wait_until
-from tests.gateway.gateways import ANSWER_S, Http, RunningGateway, close_all, gateway, named, settled
+from tests.gateway.gateways import ANSWER_S, Answer, Http, RunningGateway, close_all, gateway, named, settled
 
 LIMITS = {
     "body_bytes": 100_000,
@@ -151,6 +152,31 @@ def test_what_is_no_http_is_refused(door: RunningGateway, rubbish: bytes) -> Non
     answer = raw(door, rubbish)
     assert b" 400 " in answer.partition(b"\r\n")[0]
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == 400
+
+
+def test_refusals_before_a_request_is_there_are_counted(broker: RunningBroker) -> None:
+    """Law 9: also those of the connection, for which no request came to the endpoint."""
+    with gateway(broker, limits={"connections": 1, "body_sec": 0.5, "header_bytes": 8192}) as door:
+        head = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n"
+        for request in (b"GET\r\n\r\n", head, head + b"x: " + b"y" * 10_000):
+            assert raw(door, request).startswith(b"HTTP/1.1 4")
+        stream = door.http().stream("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+        assert stream.status == 200
+        assert raw(door).startswith(b"HTTP/1.1 503 ")
+        stream.close()
+        pages: list[Answer] = []
+
+        def has_room() -> bool:
+            pages.append(Http(door.port, "/metrics", {}).send("GET"))
+            return pages[-1].status == 200
+
+        wait_until(has_room, door.log)
+        counted = dict(
+            re.findall(r'^mcp_gateway_refused_total{status="(\d+)"} (\d+)$', pages[-1].body.decode(), re.M)
+        )
+        assert int(counted.pop("503")) == len(pages)
+        assert counted == {"400": "1", "408": "1", "431": "1"}
+        assert "status=431" in door.log()
 
 
 # ---------------------------------------------------------------- many
