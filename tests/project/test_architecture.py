@@ -589,7 +589,7 @@ def test_a_circle_is_seen() -> None:
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.name == "__init__.py"], ids=str)
 def test_each_room_says_what_it_holds(path: Path) -> None:
-    """docs/architecture.md shows it: one sentence or two for who stands in the door."""
+    """docs/architecture.md shows it: one sentence or two for each folder."""
     words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert words is not None
     assert len(words) <= 400
