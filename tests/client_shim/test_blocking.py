@@ -178,8 +178,9 @@ def test_a_call_that_one_broker_has_not_begun_is_made_at_the_next(endpoint: str,
 
 
 def test_a_broker_that_welcomes_and_ends_in_one_breath_is_waited_out(endpoint: str) -> None:
-    """Law 2: it is never waited for what such a broker will not say. A call that was sent before the fault was
-    read may have been carried out.
+    """Law 2: it is never waited for what such a broker will not say.
+
+    A call that was sent before the fault was read may have been carried out.
     """
 
     def ending(peer: Peer, hello: Heard) -> None:
