@@ -51,6 +51,9 @@ LISTEN_AGAIN_S = 2.0
 """How long after a `listen` that reached no broker, or was refused for now, the next one is made at the
 earliest for a stream that stays open."""
 
+LISTEN_MOST_S = 60.0
+"""The longest such time: it doubles with each refusal, because thousands of streams may be refused."""
+
 LIST_CHANGES = tuple(f"notifications/{name}/list_changed" for name in LISTS)
 
 COLLECT_S = 0.05
@@ -268,20 +271,20 @@ class Session:
         return self._not_told
 
     async def _listen(self, _: RunningCall, wanted: ListenTo) -> Outcome:
-        begun, server = time.monotonic(), self.conversation.server
+        begun, server, again_s = time.monotonic(), self.conversation.server, 0.0
         while True:
-            again_s = LISTEN_AGAIN_S
             try:
                 refused = await self._listen_once(server, wanted)
                 break
             except Unavailable:
                 if not self._is_wanted(wanted):
                     raise
+                again_s = LISTEN_AGAIN_S
             except BrokerError as error:  # what was listened to before still is
                 advised_s = self._listen_refused(wanted, error)
                 if advised_s is None:
                     raise
-                again_s = max(advised_s, LISTEN_AGAIN_S)
+                again_s = pause_s(advised_s, again_s)
             await asyncio.sleep(again_s)  # a stream that stays open must not stay deaf
             if not self._is_wanted(wanted):  # nor must what is wanted by now be replaced
                 return ServerResult(b"{}")
@@ -336,3 +339,8 @@ def fault_of(error: BrokerError) -> BrokerFault:
     """Return an error of the shim as the conversation knows it."""
     unknown = {"outcome": "unknown"} if error.outcome_unknown else {}
     return BrokerFault(error.code, error.message, error.hint, {**error.data, **unknown})
+
+
+def pause_s(advised_s: float, before_s: float) -> float:
+    """Return how long to wait after a refused `listen`, if the wait before it was so long."""
+    return min(max(advised_s, LISTEN_AGAIN_S, 2 * before_s), LISTEN_MOST_S)

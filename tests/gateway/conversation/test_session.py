@@ -14,7 +14,7 @@ from broker.gateway.conversation.client_session import ClientSession
 from broker.gateway.conversation.effects import FinishRequest, SendMessage
 from broker.gateway.conversation.listen_refusals import ListenRefusals
 from broker.gateway.conversation.running_calls import Parking
-from broker.gateway.conversation.session import LIST_CHANGES, Session
+from broker.gateway.conversation.session import LIST_CHANGES, Session, pause_s
 from broker.gateway.conversation.subscriptions import UPDATED
 from client_shim import wire
 from tests.client_shim.peer import PATIENCE_S, Heard, Peer, until
@@ -151,6 +151,18 @@ def test_a_passing_refusal_does_not_leave_a_stream_deaf(
         assert refusals.count == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("advised_s", "waits"), [(1.0, [2, 4, 8, 16, 32, 60, 60]), (10.0, [10, 20, 40, 60, 60]), (99.0, [60, 60])]
+)
+def test_a_refused_listen_is_repeated_less_and_less_often(advised_s: float, waits: list[int]) -> None:
+    """Law 5: the broker throttles a connection with many refusals, and the streams of a token share one."""
+    wait_s, seen = 0.0, []
+    for _ in waits:
+        wait_s = pause_s(advised_s, wait_s)
+        seen.append(wait_s)
+    assert seen == waits
 
 
 def test_a_refusal_of_what_is_no_longer_wanted_is_forgotten(
