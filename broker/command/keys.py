@@ -184,9 +184,12 @@ def revoke(name: str, path: Path | None, endpoint: str | None) -> None:
     name = normal(name)
     config, places = _places(path)
     file = f"{name}{PUBLIC}"
+    unknown = say_of_keys("unknown", name=name, path=places.clients)
+    if "/" in name or not places.clients.exists():
+        fail(unknown, BAD)
     with _writing(places.clients / file), open_folder(places.clients) as folder:
-        if "/" in name or folder.stat(file) is None:
-            fail(say_of_keys("unknown", name=name, path=places.clients), BAD)
+        if folder.stat(file) is None:
+            fail(unknown, BAD)
         folder.remove(file)
     _reload(config, endpoint, name, "revoked")
 

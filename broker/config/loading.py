@@ -49,6 +49,12 @@ MAX_PROBLEMS = 100
 """The number of mistakes that are reported: each takes time to find, and a line of the log."""
 
 
+ADD_KEYS = (
+    'add server_key = "server.key_secret" and authorized_keys = "authorized_keys", and make the keys with '
+    "`mcp-broker keys new NAME`"
+)
+"""What to do about a config that lacks the two keys of clients over TCP."""
+
 MAX_FAULTS = 5
 """The number of mistakes that are kept for one server."""
 
@@ -165,9 +171,8 @@ def _endpoints(table: object) -> Iterator[Problem]:
     listed = [one for one in (written if isinstance(written, list) else [written]) if isinstance(one, str)]
     seen = set[str]()
     for one in listed:
-        if (
-            place := re.sub(r"/(\.?/)+", "/", one)
-        ) in seen:  # the same path may be written with `//` or `/./`
+        place = re.sub(r"/(\.?/)+", "/", one)  # the same path may be written with `//` or `/./`
+        if place in seen:
             yield Problem("broker.endpoint", f"the list has {one} twice", "remove one of them")
         seen.add(place)
     if isinstance(table, Mapping) and not {"server_key", "authorized_keys"} <= table.keys():
@@ -178,10 +183,7 @@ def _without_keys(endpoint: str, named_by: str) -> Problem | None:
     """Return that other machines could connect to this endpoint, which has no keys."""
     if is_endpoint(endpoint) and not is_loopback(endpoint):
         message = f"other machines may reach {endpoint}, and [broker] lacks server_key or authorized_keys"
-        mend = (
-            'add server_key = "server.key_secret" and authorized_keys = "authorized_keys", and make the keys '
-            "with `mcp-broker keys new NAME`, or write a loopback address"
-        )
+        mend = f"{ADD_KEYS}, or write a loopback address"
         return Problem(named_by, message, mend)
     return None
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from broker.config.keys import AuthorizedKeys, KeyConfig, is_client_name
-from broker.config.loading import MAX_PROBLEMS, ConfigError, Problem
+from broker.config.loading import ADD_KEYS, MAX_PROBLEMS, ConfigError, Problem
 from broker.config.names import normal, toml_key
 from broker.config.schema import BrokerConfig, Config
 from client_shim import key_file
@@ -125,7 +125,7 @@ def authorized_by(config: Config, file: Path) -> AuthorizedKeys:
         mend = "correct the name (`mcp-broker keys list` shows the clients), or remove the table"
     else:
         message = "[broker] lacks server_key or authorized_keys, so this table limits nobody"
-        mend = "add both (`mcp-broker keys new NAME` makes them), or remove the table"
+        mend = f"{ADD_KEYS}, or remove the table"
     idle = sorted(authorized.grants.keys() - set(authorized.names.values()))[:MAX_PROBLEMS]
     faults = (str(Problem(f"keys.{toml_key(name)}", message, mend)) for name in idle)
     return msgspec.structs.replace(authorized, faults=(*authorized.faults, *faults))

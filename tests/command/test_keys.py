@@ -224,7 +224,9 @@ def test_a_revocation_that_a_running_broker_cannot_have_heard_of_fails(
 
 
 def test_a_revoked_client_has_no_key(keys: Run) -> None:
-    """And a name without a key cannot be revoked."""
+    """And a name without a key cannot be revoked, be there a folder of keys or not."""
+    none = keys("revoke", "laptop")
+    assert (none.exit_code, "there is no key of laptop" in none.output) == (1, True), none.output
     keys("new", "laptop")
     assert keys("revoke", "laptop").exit_code == 0
     assert read_authorized(Path("authorized_keys")).names == {}

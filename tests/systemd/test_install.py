@@ -98,6 +98,27 @@ def test_without_prefix_it_finds_the_installation_by_the_command(host: Host) -> 
     assert host.files() == set()
 
 
+@pytest.mark.parametrize("left", [(), ("lib/python",), ("pyvenv.cfg",)], ids=["nothing", "a part", "a venv"])
+def test_what_an_interrupted_command_has_left_is_removed_or_installed_over(
+    host: Host, left: tuple[str, ...]
+) -> None:
+    """Ctrl-C or a power cut while the environment is made or removed: the same command again mends it."""
+    host.put(host.programs, *left)
+    host.put(host.programs.parent, f"{host.programs.name}.incomplete")
+    assert "is no installation" not in host.run("install", host.programs).stderr
+    assert host.run("uninstall", host.programs).returncode == 0
+    assert host.files() == set()
+
+
+def test_a_slash_in_the_link_of_an_earlier_installation_makes_no_difference(host: Host) -> None:
+    host.put(host.programs, "pyvenv.cfg", "share/install")
+    link = host.root / LINK
+    link.parent.mkdir(parents=True)
+    link.symlink_to(f"{host.programs}//bin/mcp-broker")
+    assert host.run("uninstall", "").returncode == 0
+    assert host.files() == set()
+
+
 @pytest.mark.parametrize("action", ["install", "uninstall", "purge"])
 def test_another_prefix_than_that_of_the_installation_is_refused(host: Host, action: str) -> None:
     """Else the units would be removed, or lead elsewhere, and the program would stay."""

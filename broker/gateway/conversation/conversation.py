@@ -254,10 +254,13 @@ class Conversation:
     def replied(self, call: int, outcome: Outcome) -> list[Effect]:
         """A call, or a `ListenTo`, has ended."""
         entry = self._requests.of_call(call)
-        replied = None if entry is None else self._requests.end_call(entry)
-        if entry is None or replied is None:
+        if entry is None or (replied := self._requests.end_call(entry)) is None:
             return self._subscriber.ended(call, outcome, self._takes_warnings)
         return replied(entry, outcome)
+
+    def awaits(self, call: int) -> bool:
+        """Return whether a request waits for a call; not if it was cancelled since."""
+        return self._requests.of_call(call) is not None
 
     def refused_for_now(self, call: int, fault: BrokerFault) -> list[Effect]:
         """The broker refused a `ListenTo`, and is asked again later: the call goes on."""

@@ -298,7 +298,8 @@ class Session:
 
     def _is_wanted(self, wanted: ListenTo) -> bool:
         """Return whether this is the last `listen` that was asked for, and no request waits for it."""
-        return not wanted.is_awaited and wanted.call == self._last_listen
+        is_awaited = wanted.is_awaited and self.conversation.awaits(wanted.call)
+        return not is_awaited and wanted.call == self._last_listen
 
     def _listen_refused(self, wanted: ListenTo, error: BrokerError) -> float | None:
         """Note a refusal. Return after how many seconds `listen` is repeated; `None` if it is not."""

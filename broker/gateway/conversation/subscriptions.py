@@ -146,8 +146,8 @@ class Interests:
         """Whether there is a stream for messages that belong to no request."""
         self._filters: dict[RequestId, Filter] = {}
         self._acknowledged: set[RequestId] = set()
-        self._heard: tuple[bool, frozenset[str]] = (False, frozenset())
-        """What the broker was last asked to tell of."""
+        self._heard: tuple[bool, frozenset[str]] | None = (False, frozenset())
+        """What the broker tells of; `None` if it has refused to change that."""
 
     def __len__(self) -> int:
         return len(self.uris) + len(self._filters)
@@ -198,8 +198,8 @@ class Interests:
         return wanted
 
     def unheard(self) -> None:
-        """The broker does not tell of what it was last asked for: it is asked again at the next change."""
-        self._heard = (False, frozenset())
+        """Have the broker asked again at the next change: it has refused the last one."""
+        self._heard = None
 
     def notified(self, method: str, params: bytes) -> list[Effect]:
         """Return the messages for a notification of the server.

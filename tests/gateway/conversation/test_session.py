@@ -15,7 +15,7 @@ from broker.gateway.conversation.effects import FinishRequest, SendMessage
 from broker.gateway.conversation.listen_refusals import ListenRefusals
 from broker.gateway.conversation.running_calls import Parking
 from broker.gateway.conversation.session import LIST_CHANGES, Session, pause_s
-from broker.gateway.conversation.subscriptions import UPDATED
+from broker.gateway.conversation.subscriptions import UPDATED, Interests
 from client_shim import wire
 from tests.client_shim.peer import PATIENCE_S, Heard, Peer, until
 from tests.e2e.harness import rogue, running, script
@@ -151,6 +151,37 @@ def test_a_passing_refusal_does_not_leave_a_stream_deaf(
         assert refusals.count == 1
 
     asyncio.run(main())
+
+
+def test_a_cancelled_request_leaves_no_stream_deaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 9: nobody waits for the `listen` of a cancelled subscription, so it is repeated as any other."""
+    monkeypatch.setattr("broker.gateway.conversation.session.LISTEN_AGAIN_S", 0.0)
+
+    async def main() -> None:
+        with Peer(f"ipc://{tmp_path}/broker.sock") as peer:
+            client = await opened_at(peer)
+            peer.result(await heard_of(peer, "listen"), LISTENS)
+            client.session.received(line(1, "resources/subscribe", {"uri": "x:a"}))
+            asked = await heard_of(peer, "listen")
+            client.session.cancelled(b"1")
+            refuse(peer, asked, {"retry_after_s": 0.0})
+            peer.result(await heard_of(peer, "listen"), LISTENS)
+            await until(lambda: client.session.is_idle)
+            await client.session.aclose()
+
+    asyncio.run(main())
+
+
+def test_what_the_broker_tells_of_after_a_refusal_can_be_taken_back() -> None:
+    """Law 6: it keeps telling of what was wanted before, which counts for the token until then."""
+    interests = Interests(frozenset({"x:a"}))
+    assert interests.news() == (False, frozenset({"x:a"}))
+    interests.has_session = interests.has_stream = True
+    assert interests.news() == (True, frozenset({"x:a"}))
+    interests.unheard()
+    interests.has_stream, interests.uris = False, frozenset()
+    assert interests.news() == (False, frozenset())
+    assert interests.news() is None
 
 
 @pytest.mark.parametrize(
