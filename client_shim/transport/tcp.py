@@ -33,6 +33,7 @@ _FORM = "write tcp://host:port, with an IPv6 address in brackets"
 _OPENING = b"\xff\0\0\0\0\0\0\0\1\x7f\3"
 """The signature and the major version. The other side then sends its whole greeting."""
 
+_GREETING_BYTES = 64
 _SIGNATURE = slice(0, 10)
 _MECHANISM = slice(12, 32)
 _CURVE, _NULL = b"CURVE", b"NULL"
@@ -159,9 +160,9 @@ def _mechanism(endpoint: str, connection: socket.socket, until: float) -> bytes:
     greeting = b""
     try:
         connection.sendall(_OPENING)
-        while len(greeting) < _MECHANISM.stop and _is_signature(greeting[_SIGNATURE]):
+        while len(greeting) < _GREETING_BYTES and _is_signature(greeting[_SIGNATURE]):
             connection.settimeout(max(until - monotonic(), _LEAST_S))
-            if not (more := connection.recv(64 - len(greeting))):
+            if not (more := connection.recv(_GREETING_BYTES - len(greeting))):
                 raise ConnectionResetError
             greeting += more
     except TimeoutError:

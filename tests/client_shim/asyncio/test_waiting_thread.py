@@ -139,7 +139,7 @@ class HandMadeLoop:
         self.asked.put(call)
 
 
-def test_the_thread_waits_until_the_loop_has_read() -> None:
+def test_the_thread_waits_until_the_loop_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A descriptor stays readable until then, so the loop would be woken without end."""
     loop, reads = HandMadeLoop(), list[None]()
     ours, theirs = socket.socketpair()
@@ -157,7 +157,17 @@ def test_the_thread_waits_until_the_loop_has_read() -> None:
         assert len(reads) == number
     read = loop.asked.get(timeout=PATIENCE_S)
     ours.recv(1)
+    looks, select = SimpleQueue[None](), waiting._selector.select
+    monkeypatch.setattr(waiting_thread, "LOOK_S", 0.001)
+
+    def look(look_s: float) -> object:
+        looks.put(None)
+        return select(look_s)
+
+    monkeypatch.setattr(waiting._selector, "select", look)
     read()
+    for _ in range(2):  # the thread looks again only if there was nothing to read
+        looks.get(timeout=PATIENCE_S)
     assert loop.asked.empty(), "there is nothing to read"
     theirs.send(b"x")
     read = loop.asked.get(timeout=PATIENCE_S)

@@ -198,7 +198,7 @@ def test_a_handshake_that_is_cut_is_not_taken_for_a_wrong_key(kind: str) -> None
     """Law 8: a broker that ends in the middle of it says as little as one with another key."""
     with KeyedPeer() as peer, wired(peer, broken=2) as way:  # the first connection is the probe's
         keys = peer.new_client()
-        serving = threading.Thread(target=lambda: peer.welcome(peer.receive().who))
+        serving = threading.Thread(target=lambda: peer.welcome(peer.receive().who), daemon=True)
         serving.start()
         if kind == "blocking":
             with BlockingClient(way.endpoint, keys=keys):
@@ -211,6 +211,7 @@ def test_a_handshake_that_is_cut_is_not_taken_for_a_wrong_key(kind: str) -> None
 
             run(main(), LoopWithoutReaders if kind == "no add_reader" else asyncio.new_event_loop)
         serving.join(PATIENCE_S)
+        assert not serving.is_alive()
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "blocking"])
@@ -227,16 +228,19 @@ def test_a_broker_with_too_many_connections_is_named_and_waited_for(kind: str) -
         attempts = way.connections
 
         def recover() -> None:
+            end = time.monotonic() + PATIENCE_S
             while way.connections < attempts + 6:  # two whole attempts and their doubts
+                assert time.monotonic() < end
                 time.sleep(0.001)
             way.is_full = False
             peer.welcome(peer.receive().who)
             peer.result(peer.receive())
 
-        serving = threading.Thread(target=recover)
+        serving = threading.Thread(target=recover, daemon=True)
         serving.start()
         use(kind, way.endpoint, keys, only_try=False)
         serving.join(PATIENCE_S)
+        assert not serving.is_alive()
 
 
 def use(kind: str, endpoint: str, keys: ClientKeys, *, only_try: bool) -> None:

@@ -26,6 +26,7 @@ from broker.gateway.http.state import StateFolder
 from broker.gateway.http.turns import LoopTurns
 from broker.gateway.settings import GatewayLimits, Settings
 from broker.gateway.tokens import LOCAL
+from tests.client_shim.peer import until
 
 
 @pytest.mark.parametrize("deleted", [True, False])
@@ -41,7 +42,7 @@ def test_the_memory_of_sessions_that_are_over_does_not_wait_for_the_collector(
             for ref in over:
                 await sessions.end(LOCAL, _of(ref), time.time())
         sessions.sweep(now + 3600)
-        await asyncio.sleep(0.01)  # those that were put away now end
+        await until(lambda: not sessions._closing)  # those that were put away now end
         sessions.sweep(now + 3601)
         assert [ref() for ref in over] == [None] * 3
         await sessions.aclose()
