@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 
 import trio
 
 from broker.config.limits import LimitsConfig
-from broker.core.servers.budget import SOON_S
+from broker.core.servers.budget import MEASURE_S, SOON_S
 from broker.hub import Hub
 from broker.processes.process import Launcher
 from broker.processes.trees import Mark, Tree, trees_of
@@ -67,7 +68,7 @@ class Supervisors(Mapping[str, Supervisor]):
         """
         budget, failed, measured_at = self._hub.engine.budget, False, trio.current_time()
         while True:
-            await trio.sleep(SOON_S)
+            await trio.sleep(SOON_S if budget.measure_s < math.inf else MEASURE_S)
             if (now := trio.current_time()) < measured_at + budget.measure_s:
                 continue
             measured_at = now

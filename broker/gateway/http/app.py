@@ -132,12 +132,12 @@ class HttpDoor:
         origin = self._guard.check_origin(exchange.headers)
         if origin is not None:
             exchange.extra += _cors(origin)
-        if exchange.path == "/healthz":
+        if exchange.method == "OPTIONS" or exchange.path in ("/healthz", "/metrics", PAGE):
             await self._turn_of_nameless(exchange)
+        if exchange.path == "/healthz":
             await self._healthz(exchange)
             return
         if exchange.path == "/metrics":
-            await self._turn_of_nameless(exchange)
             await exchange.answer(200, metrics(self.figures(), self._refused), {"content-type": FORMAT})
             return
         if exchange.method == "OPTIONS":  # a browser asks before it sends the token

@@ -36,9 +36,12 @@ class LoopTurns:
         """Until when several holders are there, by the loop's clock."""
 
     def begin(self, holder: str) -> bool:
-        """Return whether this holder may begin an exchange now. It is counted; else `wait` for a turn."""
+        """Return whether this holder may begin an exchange now. It is counted; else `wait` for a turn.
+
+        Exchanges without a token (of the holder "") are few, as a scrape is: they shorten nobody's turns.
+        """
         loop = asyncio.get_running_loop()
-        if holder != self._last:
+        if holder not in ("", self._last):
             if self._last is not None:
                 self._shared_until = loop.time() + SHARED_S
             self._last = holder

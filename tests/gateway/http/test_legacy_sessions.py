@@ -22,6 +22,7 @@ from broker.gateway.http.app import HttpDoor
 from broker.gateway.http.catalogue import ServerNames
 from broker.gateway.http.legacy_session import LegacySession
 from broker.gateway.http.legacy_sessions import LegacySessions
+from broker.gateway.http.page.view import PAGE
 from broker.gateway.http.state import StateFolder
 from broker.gateway.http.turns import LoopTurns
 from broker.gateway.settings import GatewayLimits, Settings
@@ -56,7 +57,7 @@ def test_the_memory_of_sessions_that_are_over_does_not_wait_for_the_collector(
             gc.enable()
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", PAGE])
 def test_figures_without_a_token_take_a_turn_and_no_look_at_each_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:

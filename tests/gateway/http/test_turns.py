@@ -55,6 +55,19 @@ def test_holders_who_are_there_at_once_have_short_turns(
     assert asyncio.run(play()) == names * 50
 
 
+def test_a_scrape_shortens_nobodys_turns() -> None:
+    """It is no other holder that the exchanges of the one would have to let in between."""
+
+    async def play() -> int:
+        turns = LoopTurns()
+        for holder in ("alone", "", "alone"):
+            assert turns.begin(holder)
+        await asyncio.sleep(0)
+        return [turns.begin("alone") for _ in range(2 * EXCHANGES_A_TURN)].index(False)
+
+    assert asyncio.run(play()) == EXCHANGES_A_TURN
+
+
 @pytest.mark.parametrize("sessions", [1, 3])
 def test_the_clients_of_one_holder_go_in_turn(sessions: int) -> None:
     """One that sends little waits for one exchange of each other client, in every turn."""
